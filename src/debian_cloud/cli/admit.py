@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Check an uploaded image against its record, before the archive takes it.
+
+FOLDER holds the files of one upload, whose signature and hashes the archive has
+verified: the record STEM.image, the .buildinfo, and each file that the record
+names, with the size and the hashes that it gives, and nothing else. The suite
+must be SUITE. SHA256SUMS and SHA512SUMS are written beside them, and the path
+at which the archive publishes the folder is printed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from debian_cloud import checksums, index
+from debian_cloud.errors import Error
+
+if TYPE_CHECKING:
+    import argparse
+
+PLUMBING = True
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the files of one upload")
+    parser.add_argument("suite", metavar="SUITE", help="the suite that the upload is for")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    folder: Path = args.folder
+    present = {path.name for path in folder.iterdir()}
+    found = sorted(name for name in present if name.endswith(".image"))
+    if len(found) != 1:
+        raise Error(f"an image upload has exactly one .image record, this one has {len(found)}")
+    try:
+        records = index.parse((folder / found[0]).read_text("utf-8"), strict=True)
+    except UnicodeDecodeError:
+        raise Error(f"{found[0]} is not UTF-8 text") from None
+    if not records:
+        raise Error(f"{found[0]} has no record in it")
+    if len({record.directory for record in records}) != 1 or len({r.name for r in records}) != len(records):
+        raise Error(f"{found[0]} has records of more than one image, or one twice", "upload each image on its own")
+    first = records[0]
+    if first.suite != args.suite:
+        raise Error(f"the image is for {first.suite}, the upload for {args.suite}", "upload it to its own suite")
+
+    buildinfo = f"{first.stem}.buildinfo"
+    expected = {f"{first.stem}.image", buildinfo, *(record.name for record in records)}
+    for name in sorted(expected - present):
+        raise Error(f"the upload has no file {name}, which its record names")
+    for name in sorted(present - expected):
+        raise Error(f"the upload has a file {name} that its record does not name")
+    for name in sorted(expected):
+        if (folder / name).is_symlink() or not (folder / name).is_file():
+            raise Error(f"{name} is not a regular file")
+
+    digests = {name: checksums.digest(folder / name) for name in expected}
+    for record in records:
+        got = digests[record.name]
+        if (got.size, got.sha256, got.sha512) != (record.size, record.sha256, record.sha512):
+            raise Error(f"{record.name} is not the file that its record describes", "build and sign it again")
+        got = digests[buildinfo]
+        if (got.sha256, got.sha512) != (record.buildinfo_sha256, record.buildinfo_sha512):
+            raise Error(f"{buildinfo} is not the file that the record describes", "build and sign it again")
+    for name, text in checksums.sums(digests).items():
+        (folder / name).write_text(text, "utf-8")
+    print(first.directory)
+    return 0

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Stanzas in Debian's format (deb822(5)); the only importer of python-debian."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from debian import deb822
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Stanza = dict[str, str]
+"""Field -> value, in the order of the text."""
+
+
+def parse(text: str) -> tuple[Stanza, ...]:
+    """The stanzas of a text, without a clear signature around them."""
+    # apt_pkg's parser is for files; python-debian's own needs no temporary one.
+    return tuple(dict(stanza) for stanza in deb822.Deb822.iter_paragraphs(text, use_apt_pkg=False))
+
+
+def render(fields: Iterable[tuple[str, str]]) -> str:
+    """One stanza as text, without the empty line after it; continuation lines are given in the value."""
+    return "".join(f"{name}:{value if value.startswith(chr(10)) else ' ' + value}\n" for name, value in fields)

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The signed image index: records <-> the deb822 file `Images`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from . import deb822, names
+from .errors import Error, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_FIELDS: Final = (
+    "Image", "Version", "Suite", "Architecture", "Format", "Config-Version", "Filename", "Size",
+    "Virtual-Size", "SHA256", "SHA512", "Buildinfo", "Buildinfo-SHA256", "Buildinfo-SHA512",
+)  # fmt: skip
+_STATUS: Final = "Status"
+_HEX = {"SHA256": re.compile("[0-9a-f]{64}"), "SHA512": re.compile("[0-9a-f]{128}")}
+# Debian Policy 5.6.12, as far as a version may stand in a stanza.
+_VERSION = re.compile(r"[0-9A-Za-z.+:~-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One published file of one image; sizes in bytes, hashes in lower-case hexadecimal."""
+
+    config: str
+    serial: str
+    suite: str
+    architecture: str
+    format: str
+    config_version: str
+    size: int
+    virtual_size: int
+    sha256: str
+    sha512: str
+    buildinfo_sha256: str
+    buildinfo_sha512: str
+    status: str = ""
+
+    @property
+    def directory(self) -> str:
+        """The folder of the image, relative to the archive's root."""
+        return names.directory(self.suite, self.config, self.architecture, self.serial)
+
+    @property
+    def stem(self) -> str:
+        """The common part of the image's file names."""
+        return names.stem(self.suite, self.config, self.architecture, self.serial)
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return f"{self.stem}.{self.format}"
+
+    @property
+    def filename(self) -> str:
+        """The file's path, relative to the archive's root."""
+        return f"{self.directory}/{self.name}"
+
+    @property
+    def buildinfo(self) -> str:
+        """The path of the image's .buildinfo, relative to the archive's root."""
+        return f"{self.directory}/{self.stem}.buildinfo"
+
+
+def parse(text: str, *, strict: bool = False) -> tuple[ImageRecord, ...]:
+    """Records of an `Images` file or of one `.image` record.
+
+    Paths are not trusted: they must be the ones that the other fields give.
+    With `strict`, a field that is not known is an error; without, it is passed
+    over, so that an older client reads a newer archive.
+    """
+    try:
+        return tuple(_record(stanza, strict=strict) for stanza in deb822.parse(text))
+    except Error as error:
+        # A bad word in a record is bad data, not a wrong call.
+        raise Error(error.message, error.hint) from None
+
+
+def render(records: Iterable[ImageRecord]) -> str:
+    """The text of records, sorted, each with its status where it has one."""
+    return "\n".join(deb822.render(_stanza(record)) for record in sorted(records, key=_order))
+
+
+def with_status(records: Iterable[ImageRecord]) -> tuple[ImageRecord, ...]:
+    """The same records; the newest serial of each image is `current`, the others `superseded`."""
+    records = tuple(records)
+    newest: dict[tuple[str, str, str], tuple[int, int]] = {}
+    for record in records:
+        image = (record.suite, record.config, record.architecture)
+        newest[image] = max(newest.get(image, (0, 0)), names.serial_key(record.serial))
+    return tuple(
+        replace(
+            record,
+            status="current"
+            if names.serial_key(record.serial) == newest[record.suite, record.config, record.architecture]
+            else "superseded",
+        )
+        for record in records
+    )
+
+
+def _order(record: ImageRecord) -> tuple[str, str, str, tuple[int, int], str]:
+    return record.suite, record.config, record.architecture, names.serial_key(record.serial), record.format
+
+
+def _stanza(record: ImageRecord) -> list[tuple[str, str]]:
+    values = (
+        names.package(record.config), record.serial, record.suite, record.architecture, record.format,
+        record.config_version, record.filename, str(record.size), str(record.virtual_size),
+        record.sha256, record.sha512, record.buildinfo, record.buildinfo_sha256, record.buildinfo_sha512,
+    )  # fmt: skip
+    fields = list(zip(_FIELDS, values, strict=True))
+    if record.status:
+        fields.append((_STATUS, record.status))
+    return fields
+
+
+def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
+    for field in _FIELDS:
+        if field not in stanza:
+            raise Error(f"an image record has no field {field}", "ask the one who made it; it may be cut off")
+    if strict:
+        for field in stanza:
+            if field not in _FIELDS:
+                raise Error(f"an image record has the unknown field {field}", did_you_mean(field, _FIELDS))
+    for field, value in stanza.items():
+        if "\n" in value:
+            raise Error(f"field {field} of an image record has more than one line")
+    for field in ("Size", "Virtual-Size"):
+        if not re.fullmatch("[0-9]{1,18}", stanza[field]):
+            raise Error(f"field {field} of an image record is not a number of bytes: {stanza[field]!r}")
+    for field in ("SHA256", "SHA512", "Buildinfo-SHA256", "Buildinfo-SHA512"):
+        if not _HEX[field.removeprefix("Buildinfo-")].fullmatch(stanza[field]):
+            raise Error(f"field {field} of an image record is not a hash: {stanza[field]!r}")
+    if not _VERSION.fullmatch(stanza["Config-Version"]):
+        raise Error(f"Config-Version of an image record is not a version: {stanza['Config-Version']!r}")
+    if not stanza["Image"].startswith(names.PACKAGE_PREFIX):
+        raise Error(f"an image record names no image configuration: {stanza['Image']!r}")
+    record = ImageRecord(
+        names.config(stanza["Image"]),
+        stanza["Version"],
+        stanza["Suite"],
+        stanza["Architecture"],
+        names.word(stanza["Format"], "format"),
+        stanza["Config-Version"],
+        int(stanza["Size"]),
+        int(stanza["Virtual-Size"]),
+        stanza["SHA256"],
+        stanza["SHA512"],
+        stanza["Buildinfo-SHA256"],
+        stanza["Buildinfo-SHA512"],
+        stanza.get(_STATUS, ""),
+    )
+    for field, path in (("Filename", record.filename), ("Buildinfo", record.buildinfo)):
+        if stanza[field] != path:
+            raise Error(
+                f"{field} of an image record is {stanza[field]!r}, and must be {path!r}",
+                "the path follows from the other fields; any other could lead out of the archive",
+            )
+    return record

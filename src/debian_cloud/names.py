@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every name that a file, a package or a folder of this project has, in one table."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from .errors import USAGE, Error
+
+PACKAGE_PREFIX: Final = "debian-cloud-config-"
+SHARED_CONFIG: Final = "common"
+"""The configuration that every image depends on and that is no image itself."""
+
+RELEASES: Final = {"bookworm": "12", "trixie": "13", "forky": "14"}
+"""Codename -> number in titles and file names; a suite without a number keeps its name."""
+
+ARCHIVE_KEYRING: Final = "/usr/share/keyrings/debian-cloud-archive-keyring.gpg"
+"""Where the keyring package of an archive puts its keys."""
+DEBIAN_KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
+"""Where Debian's keyring package puts Debian's keys."""
+
+STEM: Final = "debian-{release}-{config}-{arch}-{serial}"
+DIRECTORY: Final = "images/{suite}/{config}/{arch}/{serial}"
+
+# Debian Policy 5.6.1 (package names), narrowed to what a path component and a URL bear.
+_WORD = re.compile(r"[a-z0-9][a-z0-9+.-]*")
+_SERIAL = re.compile(r"[0-9]{8}\.(0|[1-9][0-9]*)")
+
+
+def package(config: str) -> str:
+    """The binary package that is the configuration (`ec2` or the full name)."""
+    return config if config.startswith(PACKAGE_PREFIX) else PACKAGE_PREFIX + config
+
+
+def config(package_name: str) -> str:
+    """The short name of a configuration package."""
+    return package_name.removeprefix(PACKAGE_PREFIX)
+
+
+def word(value: str, what: str) -> str:
+    """The value itself, when it may be a part of a path; Error otherwise."""
+    if not _WORD.fullmatch(value) or ".." in value:
+        raise Error(
+            f"{what} {value!r} is not a valid name",
+            "lower-case letters, digits, '+', '-' and '.' only, as in a Debian package name",
+            USAGE,
+        )
+    return value
+
+
+def serial(value: str) -> str:
+    """The value itself, when it is an image serial YYYYMMDD.N; Error otherwise."""
+    if not _SERIAL.fullmatch(value):
+        raise Error(f"{value!r} is not an image serial", "it looks like 20261120.0: a day and a number", USAGE)
+    return value
+
+
+def serial_key(value: str) -> tuple[int, int]:
+    """The order of serials: by day, then by number."""
+    day, _, number = serial(value).partition(".")
+    return int(day), int(number)
+
+
+def stem(suite: str, config_name: str, arch: str, serial_: str) -> str:
+    """The common part of one image's file names: `debian-13-ec2-amd64-20261120.0`."""
+    return STEM.format(
+        release=RELEASES.get(word(suite, "suite"), suite),
+        config=word(config_name, "configuration"),
+        arch=word(arch, "architecture"),
+        serial=serial(serial_),
+    )
+
+
+def directory(suite: str, config_name: str, arch: str, serial_: str) -> str:
+    """Where one image's files are published, relative to the archive's root."""
+    return DIRECTORY.format(
+        suite=word(suite, "suite"),
+        config=word(config_name, "configuration"),
+        arch=word(arch, "architecture"),
+        serial=serial(serial_),
+    )
