@@ -1,0 +1,51 @@
+# shellcheck shell=sh
+# SPDX-License-Identifier: GPL-3.0-or-later
+# What every verb starts with: errors, help, the lock, gpg and reprepro.
+
+# fail SENTENCE HINT [STATUS]: 1 is a refusal, 2 is wrong use.
+fail() {
+    printf 'error: %s\n' "$1" >&2
+    [ -z "$2" ] || printf 'hint: %s\n' "$2" >&2
+    exit "${3:-1}"
+}
+
+# help_if_asked "$@": print the header comment of the running verb.
+help_if_asked() {
+    for argument; do
+        case $argument in
+        -h | --help)
+            printf 'usage: debian-cloud-archive '
+            sed -n '3,/^$/s/^# \{0,1\}//p' "$0"
+            exit 0
+            ;;
+        esac
+    done
+}
+
+need() {
+    while [ $# -gt 1 ]; do
+        command -v "$1" >/dev/null || fail "$1 is missing" "apt install $2"
+        shift 2
+    done
+}
+
+# open_archive DIR: set $dir, and make it the archive's only user until exit.
+open_archive() {
+    [ -f "$1/conf/distributions" ] ||
+        fail "$1 is not an archive" "make one: debian-cloud-archive init $1" 2
+    dir=$(readlink -f "$1")
+    exec 9>>"$dir/lock"
+    flock --nonblock 9 ||
+        fail "another debian-cloud-archive is at work on $dir" "try again when it has ended"
+    trap 'end_agent "$dir"' EXIT
+    # The hooks are this program's, wherever it lies today.
+    ln -sfnT "$(readlink -f "${0%/*}/../hooks")" "$dir/conf/hooks"
+}
+
+# The agent that gpg starts for the archive's key must not outlive the verb,
+# nor hold its lock.
+archive_gpg() { gpg --homedir "$dir/gnupg" --batch --yes --quiet "$@" 9>&-; }
+end_agent() { gpgconf --homedir "$1/gnupg" --kill all 9>&- || true; }
+
+# Uploads are checked against the uploaders' keyring, never the archive's own.
+archive_reprepro() { GNUPGHOME=$dir/uploaders reprepro --basedir "$dir" "$@" 9>&-; }
