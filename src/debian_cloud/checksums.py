@@ -6,38 +6,44 @@ from __future__ import annotations
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+PUBLISHED: Final = ("sha256", "sha512")
+"""What an index gives of each file."""
+UPLOADED: Final = ("md5", "sha1", "sha256", "sha512")
+"""What a .changes gives besides (deb-changes(5)); the old ones are read by no verifier here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """Size in bytes and hexadecimal hashes of one file."""
+    """Size in bytes and hexadecimal hashes of one file, by algorithm."""
 
     size: int
-    sha256: str
-    sha512: str
+    hashes: Mapping[str, str]
 
 
-def digest(path: Path) -> Digest:
-    """Read a file once for each hash, both at the same time."""
+def digest(path: Path, algorithms: Iterable[str] = PUBLISHED) -> Digest:
+    """Read a file once for each hash, all at the same time."""
+    algorithms = tuple(algorithms)
 
     def of(algorithm: str) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, algorithm).hexdigest()
 
     # hashlib lets go of the interpreter's lock: two threads are two cores.
-    with ThreadPoolExecutor(2) as pool:
-        sha256, sha512 = pool.map(of, ("sha256", "sha512"))
-    return Digest(path.stat().st_size, sha256, sha512)
+    with ThreadPoolExecutor() as pool:
+        return Digest(path.stat().st_size, dict(zip(algorithms, pool.map(of, algorithms), strict=True)))
 
 
 def sums(digests: Mapping[str, Digest]) -> dict[str, str]:
     """File name -> content of SHA256SUMS and SHA512SUMS over the named files (sha256sum(1), sha512sum(1))."""
     return {
-        "SHA256SUMS": "".join(f"{digests[name].sha256}  {name}\n" for name in sorted(digests)),
-        "SHA512SUMS": "".join(f"{digests[name].sha512}  {name}\n" for name in sorted(digests)),
+        f"{algorithm.upper()}SUMS": "".join(
+            f"{digests[name].hashes[algorithm]}  {name}\n" for name in sorted(digests)
+        )
+        for algorithm in PUBLISHED
     }

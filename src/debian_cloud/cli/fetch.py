@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Fetch the newest image of a configuration from the archive or its mirror.
+
+The image stands in the signed index that `apt update` fetched; apt's own helper
+downloads it by the way that the index came, and proves its SHA-512.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from debian_cloud import checksums, images, names, options
+from debian_cloud.errors import USAGE, Error, did_you_mean
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("config", metavar="CONFIG", help="an image configuration, such as ec2")
+    options.add_suite(parser)
+    parser.add_argument("--format", default="qcow2", help="disk format (default: %(default)s)")
+    parser.add_argument("--serial", default="", help="YYYYMMDD.N (default: the newest)")
+    parser.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="where it goes (default: here)")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    image = _choose(args)
+    output: Path = args.output.resolve()
+    path = output / image.record.name
+    if path.exists():
+        if checksums.digest(path).hashes["sha512"] == image.record.sha512:
+            print(path)
+            return 0
+        raise Error(f"{path} exists already and is another file", "remove it, or choose another --output", USAGE)
+    output.mkdir(parents=True, exist_ok=True)
+    partial = output / f".{path.name}.part"
+    try:
+        images.fetch(image, str(partial))
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    print(path)
+    return 0
+
+
+def _choose(args: argparse.Namespace) -> images.Image:
+    config = names.config(names.word(args.config, "configuration"))
+    known = images.known(args.suite, options.architecture(args))
+    found = [image for image in known if image.record.config == config]
+    if not found:
+        raise Error(
+            f"no image of {config} in {args.suite}", did_you_mean(config, {i.record.config for i in known}), USAGE
+        )
+    found = [i for i in found if i.record.format == args.format and args.serial in ("", i.record.serial)]
+    if not found:
+        wanted = f"{args.format} {args.serial}".strip()
+        raise Error(f"no image of {config} in {args.suite} as {wanted}", "see `debian-cloud list --images`", USAGE)
+    return found[-1]

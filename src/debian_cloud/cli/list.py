@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""List the image configurations there are, or with --images the images.
+
+Without options, the configurations that this machine's apt can install. With
+--images, the images of the signed index that `apt update` fetched: no network
+is used.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from debian_cloud import images, names, options
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    options.add_sources(parser)
+    parser.add_argument("--images", action="store_true", help="list images instead of configurations")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    return _images(args) if args.images else _configurations(args)
+
+
+def _images(args: argparse.Namespace) -> int:
+    found = images.known(args.suite, args.arch)
+    if args.json:
+        print(json.dumps([{**asdict(image.record), "url": image.url} for image in found], indent=2))
+        return 0
+    for image in found:
+        record = image.record
+        print(
+            f"{record.config:<16} {record.suite:<10} {record.architecture:<8} {record.serial:<14} {record.format:<8} "
+            f"{record.size / 2**20:>7.0f} MiB  {record.status}"
+        )
+    return 0
+
+
+def _configurations(args: argparse.Namespace) -> int:
+    found = options.origin(args).apt.configurations(args.suite)
+    if args.json:
+        print(json.dumps([asdict(config) for config in found], indent=2))
+        return 0
+    for config in found:
+        print(f"{names.config(config.name):<16} {config.version:<12} {config.description}")
+    return 0

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Print the shell script that builds the image of a configuration.
+
+The script does what `debian-cloud build` does, step by step, in a new folder
+below the current one that is named like the image; read it, change it, or pipe
+it into a shell. Its last step writes the image's .buildinfo and record.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from debian_cloud import names, planning
+from debian_cloud.plan import as_shell, plan_id
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    planning.arguments(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    planned = planning.planned(args)
+    config = planned.resolution.config
+    about = (
+        f"Builds {planned.stem}: {config.name} {config.version}, {len(planned.resolution.packages)} packages.\n"
+        f"Plan {plan_id(planned.plan)}, made by debian-cloud plan {names.config(config.name)}."
+    )
+    print(as_shell(planned.plan, planned.stem, about), end="")
+    return 0

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Show what the image of a configuration will be, and what it is made of.
+
+The machine facts are the `Image-*` fields of the configuration package; the
+packages are those that apt would install now.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from debian_cloud import names, options
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("config", metavar="CONFIG", help="an image configuration, such as ec2")
+    options.add_sources(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON, with every package")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    origin = options.origin(args)
+    resolution = origin.resolve(args.config, args.suite)
+    config = resolution.config
+    if args.json:
+        print(json.dumps(asdict(resolution), indent=2))
+        return 0
+    facts = (
+        ("configuration", f"{names.config(config.name)} ({config.name} {config.version})"),
+        ("", config.description),
+        ("suite", config.suite),
+        ("architecture", config.architecture),
+        ("disk", f"{config.size / 2**30:g} GiB"),
+        ("firmware", ", ".join(config.firmware)),
+        ("formats", ", ".join(config.formats)),
+        ("user", config.user or "none"),
+        ("datasources", ", ".join(config.datasources) or "none"),
+        ("packages", f"{len(resolution.packages)}, {resolution.installed_size / 2**20:.0f} MiB installed"),
+    )
+    for name, value in facts:
+        print(f"{name:<14} {value}")
+    return 0

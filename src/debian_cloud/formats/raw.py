@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The disk itself, a sparse file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from debian_cloud.plan import Plan
+
+# Its holes do not survive most transports: a mirror would carry gigabytes of nothing.
+PUBLISHED = False
+
+
+def steps(raw: str, out: str) -> Plan:  # noqa: ARG001 - the signature is every format's
+    """No steps: a build makes the raw disk first, and keeps it when it is asked for."""
+    return ()

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The images that this machine's apt knows of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import index, names, run, sources
+from .errors import Error
+
+_HELPER = "/usr/lib/apt/apt-helper"
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One record of the signed index, and where its file is."""
+
+    record: index.ImageRecord
+    url: str
+
+
+def known(suite: str, arch: str = "") -> tuple[Image, ...]:
+    """The images of a suite (and an architecture) in the indexes that `apt update` verified, oldest first."""
+    found: list[Image] = []
+    targets = [t for t in sources.targets(run.output(sources.INDEXTARGETS)) if t.created_by == "Images"]
+    if not targets:
+        raise Error(
+            "this machine's apt has no index of images",
+            "install the archive's debian-cloud-archive-keyring package, then run `apt-get update`",
+        )
+    for target in targets:
+        # cat-file, since apt may keep indexes compressed (Acquire::GzipIndexes).
+        found.extend(
+            Image(record, f"{target.uri.rstrip('/')}/{record.filename}")
+            for record in index.parse(run.output((_HELPER, "cat-file", target.filename)))
+            if record.suite == names.word(suite, "suite") and arch in ("", record.architecture)
+        )
+    return tuple(
+        sorted(found, key=lambda i: (i.record.config, i.record.architecture, names.serial_key(i.record.serial)))
+    )
+
+
+def fetch(image: Image, out: str) -> None:
+    """Fetch an image by apt's own helper, which proves its SHA-512; Error when it is not to be had."""
+    status = run.foreground((_HELPER, "download-file", image.url, out, f"SHA512:{image.record.sha512}"))
+    if status:
+        raise Error(
+            f"{image.record.name} could not be fetched, or is not what the signed index says",
+            "apt's words are above; `apt-get update` first, if the archive has changed",
+        )

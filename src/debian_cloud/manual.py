@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""debian-cloud(1) from the verbs themselves: their docstrings and their arguments.
+
+`python3 -m debian_cloud.manual` prints roff (man(7)); the package's build calls
+it. `--completion` prints the verbs and their options for bash instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from typing import TYPE_CHECKING, Final
+
+from . import VERSION, cli
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+_HEAD: Final = f"""\
+.\\" Made from the verbs' docstrings.
+.TH DEBIAN\\-CLOUD 1 "" "debian\\-cloud {VERSION}" "Debian Cloud"
+.SH NAME
+debian\\-cloud \\- build, verify and fetch Debian images that are packages
+.SH SYNOPSIS
+.B debian\\-cloud
+.I VERB
+.RI [ ARGUMENT \\&...]
+.SH DESCRIPTION
+An image configuration is a Debian binary package,
+.BI debian\\-cloud\\-config\\- NAME\\fR.
+Its dependencies are the image's packages, its files are the image's settings,
+its Image\\-* fields say what disk is made.
+.B debian\\-cloud
+makes images of such packages, and finds, fetches and verifies those that an
+archive has published.
+"""
+_TAIL: Final = """\
+.SH EXIT STATUS
+.TP
+.B 0
+It is done.
+.TP
+.B 1
+It failed, or verification or policy said no.
+.TP
+.B 2
+The command was called the wrong way.
+.PP
+An error is one sentence, and a second one says what to do about it.
+.SH SEE ALSO
+.BR debian\\-cloud\\-archive (1),
+.BR debian\\-cloud\\-mirror (1),
+.BR apt (8),
+.BR mmdebstrap (1)
+"""
+
+
+def manual() -> str:
+    """The whole page."""
+    page = [_HEAD]
+    for plumbing, title in ((False, "VERBS"), (True, "VERBS FOR SCRIPTS")):
+        names = [name for name in cli.names() if cli.is_plumbing(name) is plumbing]
+        if names:
+            page.append(f".SH {title}\n")
+            page.extend(section(name, cli.verb(name).__doc__, cli.parser(name)) for name in names)
+    page.append(_TAIL)
+    return "".join(page)
+
+
+def section(name: str, docstring: str, parser: argparse.ArgumentParser) -> str:
+    """One verb: how it is called, what it does, what its arguments mean."""
+    usage = " ".join(parser.format_usage().removeprefix("usage:").split())
+    lines = [f".SS {_escape(name)}", f".B {_escape(usage)}", ".PP", *_prose(docstring)]
+    for action in _actions(parser):
+        lines += [".TP", f".B {_escape(_label(action))}", *_prose(_help(action, parser))]
+    return "\n".join(lines) + "\n"
+
+
+def completion() -> str:
+    """`verb option…`, a line for each verb."""
+    return "".join(f"{' '.join((name, *_options(cli.parser(name))))}\n" for name in cli.names())
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """The arguments, without --help, which every verb has."""
+    for action in parser._actions:  # noqa: SLF001 - argparse lists them nowhere else
+        if action.dest != "help" and action.help is not argparse.SUPPRESS:
+            yield action
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in _actions(parser):
+        yield from (option for option in action.option_strings if option.startswith("--"))
+
+
+def _label(action: argparse.Action) -> str:
+    """`-o, --output DIR`, or the name of a positional argument."""
+    value = _value(action)
+    if not action.option_strings:
+        return value
+    return ", ".join(action.option_strings) + (f" {value}" if action.nargs != 0 else "")
+
+
+def _value(action: argparse.Action) -> str:
+    if isinstance(action.metavar, str):
+        return action.metavar
+    if action.metavar:
+        return " ".join(action.metavar)
+    return "|".join(map(str, action.choices)) if action.choices else action.dest.upper()
+
+
+def _help(action: argparse.Action, parser: argparse.ArgumentParser) -> str:
+    """The argument's help, with argparse's %(default)s and the like filled in."""
+    text = (action.help or "") % {**vars(action), "prog": parser.prog}
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
+
+
+def _prose(text: str) -> Iterator[str]:
+    """Paragraphs of a docstring; indented lines stand as they are, as examples do."""
+    for number, paragraph in enumerate(_paragraphs(text)):
+        if paragraph[0].startswith((" ", "\t")):
+            yield from (".PP", ".EX", *map(_line, paragraph), ".EE")
+        else:
+            if number:
+                yield ".PP"
+            yield from map(_line, paragraph)
+
+
+def _paragraphs(text: str) -> Iterable[list[str]]:
+    return [block.splitlines() for block in re.split(r"\n[ \t]*\n", text.strip("\n")) if block.strip()]
+
+
+def _line(line: str) -> str:
+    """A line of text: a leading dot or quote would be a request."""
+    line = _escape(line)
+    return f"\\&{line}" if line.startswith((".", "'")) else line
+
+
+def _escape(text: str) -> str:
+    r"""Text as roff takes it: \e is a backslash, \- the hyphen that can be copied into a shell."""
+    return text.replace("\\", "\\e").replace("-", "\\-").replace("…", "...")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the page, or the words for completion; the exit status."""
+    parser = argparse.ArgumentParser(prog="python3 -m debian_cloud.manual", description=__doc__)
+    parser.add_argument("--completion", action="store_true", help="verbs and options, for bash")
+    args = parser.parse_args(argv)
+    sys.stdout.write(completion() if args.completion else manual())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

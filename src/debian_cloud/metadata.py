@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is written beside an image: its .buildinfo, its record, its .changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Final
+
+from . import VERSION, deb822, formats, index, names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from .checksums import Digest
+    from .resolution import Resolution
+
+FACTS: Final = "facts"
+"""Name of the file in the workspace that carries the plan's facts to its last step."""
+
+MAINTAINER: Final = "Debian Cloud Images <debian-cloud@lists.debian.org>"
+_RAW_SECTION: Final = "raw-images"
+"""Section of files that the archive takes by hand, as for debian-installer's images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known about an image before its files are there; `epoch` in seconds, sizes in bytes."""
+
+    config: str
+    config_version: str
+    suite: str
+    architecture: str
+    serial: str
+    epoch: int
+    virtual_size: int
+    formats: tuple[str, ...]
+    packages: tuple[tuple[str, str, str, str, str], ...]
+    """SHA-256, size, name, version and architecture of each."""
+
+    @property
+    def stem(self) -> str:
+        """The common part of the image's file names."""
+        return names.stem(self.suite, self.config, self.architecture, self.serial)
+
+    @property
+    def published(self) -> tuple[str, ...]:
+        """The formats that an archive takes."""
+        return tuple(name for name in self.formats if formats.find(name).PUBLISHED)
+
+
+def facts(resolution: Resolution, serial: str, wanted: tuple[str, ...]) -> str:
+    """The text of FACTS."""
+    config = resolution.config
+    packages = (f"{p.sha256} {p.size} {p.name} {p.version} {p.architecture}" for p in resolution.packages)
+    return deb822.render(
+        (
+            ("Config", names.config(config.name)),
+            ("Config-Version", config.version),
+            ("Suite", config.suite),
+            ("Architecture", config.architecture),
+            ("Serial", serial),
+            ("Epoch", str(resolution.epoch)),
+            ("Virtual-Size", str(config.size)),
+            ("Formats", " ".join(wanted)),
+            ("Packages", _lines(packages)),
+        )
+    )
+
+
+def parse_facts(text: str) -> Facts:
+    """The facts that `facts` wrote."""
+    (stanza,) = deb822.parse(text)
+    packages = []
+    for line in stanza["Packages"].split("\n")[1:]:
+        sha256, size, name, version, architecture = line.split()
+        packages.append((sha256, size, name, version, architecture))
+    return Facts(
+        config=stanza["Config"],
+        config_version=stanza["Config-Version"],
+        suite=stanza["Suite"],
+        architecture=stanza["Architecture"],
+        serial=stanza["Serial"],
+        epoch=int(stanza["Epoch"]),
+        virtual_size=int(stanza["Virtual-Size"]),
+        formats=tuple(stanza["Formats"].split()),
+        packages=tuple(packages),
+    )
+
+
+def buildinfo(known: Facts, digests: Mapping[str, Digest]) -> str:
+    """The .buildinfo of an image (deb-buildinfo(5)).
+
+    Installed-Build-Depends are the packages the image is made of;
+    Packages-Sha256, in the manner of Checksums-Sha256, gives the .deb of each:
+    SHA-256, size, name, version, architecture.
+    """
+    package = names.package(known.config)
+    checksums = (f"{digests[name].hashes['sha256']} {digests[name].size} {name}" for name in sorted(digests))
+    installed = (f"\n {name}:{arch} (= {version})" for _, _, name, version, arch in known.packages)
+    return deb822.render(
+        (
+            ("Format", "1.0"),
+            ("Source", package),
+            ("Binary", package),
+            ("Architecture", known.architecture),
+            ("Version", known.serial),
+            ("Checksums-Sha256", _lines(checksums)),
+            ("Build-Origin", "Debian"),
+            ("Build-Architecture", known.architecture),
+            ("Build-Date", formatdate(known.epoch)),
+            ("Installed-Build-Depends", ",".join(installed)),
+            ("Environment", _lines((f'SOURCE_DATE_EPOCH="{known.epoch}"',))),
+            ("Image-Suite", known.suite),
+            ("Image-Config-Version", known.config_version),
+            ("Image-Builder", f"debian-cloud {VERSION}"),
+            ("Packages-Sha256", _lines(map(" ".join, known.packages))),
+        )
+    )
+
+
+def record(known: Facts, digests: Mapping[str, Digest], buildinfo_digest: Digest) -> str:
+    """The record of an image: one stanza for each published file."""
+    return index.render(
+        index.ImageRecord(
+            config=known.config,
+            serial=known.serial,
+            suite=known.suite,
+            architecture=known.architecture,
+            format=name,
+            config_version=known.config_version,
+            size=digests[f"{known.stem}.{name}"].size,
+            virtual_size=known.virtual_size,
+            sha256=digests[f"{known.stem}.{name}"].hashes["sha256"],
+            sha512=digests[f"{known.stem}.{name}"].hashes["sha512"],
+            buildinfo_sha256=buildinfo_digest.hashes["sha256"],
+            buildinfo_sha512=buildinfo_digest.hashes["sha512"],
+        )
+        for name in known.published
+    )
+
+
+def changes(known: Facts, digests: Mapping[str, Digest]) -> str:
+    """The .changes that uploads the published files (deb-changes(5)); debsign(1) signs it."""
+    package = names.package(known.config)
+
+    def checksums(algorithm: str, between: str = "") -> str:
+        return _lines(f"{digests[n].hashes[algorithm]} {digests[n].size}{between} {n}" for n in sorted(digests))
+
+    return deb822.render(
+        (
+            ("Format", "1.8"),
+            ("Date", formatdate(known.epoch)),
+            ("Source", package),
+            ("Binary", package),
+            ("Architecture", known.architecture),
+            ("Version", known.serial),
+            ("Distribution", known.suite),
+            ("Urgency", "medium"),
+            ("Maintainer", MAINTAINER),
+            ("Changed-By", MAINTAINER),
+            ("Description", _lines((f"{package} - image of {known.suite} for {known.architecture}",))),
+            (
+                "Changes",
+                _lines(
+                    (
+                        f"{package} ({known.serial}) {known.suite}; urgency=medium",
+                        ".",
+                        f"  * Image of {package} {known.config_version}.",
+                    )
+                ),
+            ),
+            ("Checksums-Sha1", checksums("sha1")),
+            ("Checksums-Sha256", checksums("sha256")),
+            ("Files", checksums("md5", f" {_RAW_SECTION} -")),
+        )
+    )
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "".join(f"\n {line}" for line in lines)

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Arguments that several verbs share, and the private apt that they ask for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from . import names, packages, run, sources
+from .errors import USAGE, Error
+from .progress import Progress
+
+if TYPE_CHECKING:
+    import argparse
+
+    from .resolution import Resolution
+
+DEFAULT_SUITE: Final = "trixie"
+_SCHEMES: Final = ("http://", "https://", "file:", "copy:", "mirror+")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a configuration and its packages come from, and the apt that has read it all."""
+
+    debian: tuple[sources.Source, ...]
+    archive: sources.Source
+    apt: packages.Apt
+    conf: Path
+
+    def resolve(self, name: str, suite: str) -> Resolution:
+        """The exact packages of a configuration; Error with apt's own reason when it cannot be installed."""
+        config = self.apt.configuration(name, suite)
+        resolution = self.apt.resolve(config)
+        if resolution is None:
+            said = run.words(("apt-get", "-c", str(self.conf), "-q", "--simulate", "install", "apt", config.name))
+            raise Error(
+                f"configuration {names.config(config.name)} {config.version} cannot be installed\n{said.strip()}",
+                "apt's reason is above; does the suite have every package that it depends on?",
+            )
+        return resolution
+
+
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """Declare where packages come from."""
+    add_suite(parser)
+    group = parser.add_argument_group("where packages come from")
+    group.add_argument("--mirror", default="", metavar="URL", help="Debian mirror (default: this machine's apt's)")
+    group.add_argument("--security-mirror", default="", metavar="URL", help="mirror of Debian's security updates")
+    group.add_argument("--archive", default="", metavar="URL", help="archive of image configurations")
+    group.add_argument("--keyring", default="", metavar="FILE", help="keys that may sign the archive's InRelease")
+
+
+def add_suite(parser: argparse.ArgumentParser) -> None:
+    """Declare suite and architecture."""
+    parser.add_argument("--suite", default=DEFAULT_SUITE, help="Debian suite (default: %(default)s)")
+    parser.add_argument("--arch", default="", help="Debian architecture (default: this machine's)")
+
+
+def architecture(args: argparse.Namespace) -> str:
+    """The architecture asked for, else this machine's."""
+    return names.word(args.arch or run.output(("dpkg", "--print-architecture")).strip(), "architecture")
+
+
+def origin(args: argparse.Namespace) -> Origin:
+    """Fetch and verify the indexes of every source that the arguments name."""
+    suite = names.word(args.suite, "suite")
+    arch = architecture(args)
+    known = sources.targets(run.output(sources.INDEXTARGETS))
+    debian = sources.debian(
+        known,
+        suite,
+        mirror=_url(args.mirror, "--mirror"),
+        security_mirror=_url(args.security_mirror, "--security-mirror"),
+    )
+    keyring = str(_keyring(args.keyring)) if args.keyring else ""
+    archive = sources.archive(known, suite, url=_url(args.archive, "--archive"), keyring=keyring)
+    root = _cache() / _identity((*debian, archive), arch)
+    plan = sources.update(root, (*debian, archive), arch)
+    # Read under the lock too: a second process would replace the lists below us.
+    with run.locked(root, "the cache of package indexes"):
+        run.carry_out(plan, root, Progress(len(plan), quiet=True))
+        return Origin(debian, archive, packages.Apt(root), root / "apt.conf")
+
+
+def _cache() -> Path:
+    # As root, apt fetches as its own user, who cannot look into /root.
+    if os.geteuid() == 0:
+        return Path("/var/cache/debian-cloud")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "debian-cloud"
+
+
+def _identity(all_sources: tuple[sources.Source, ...], arch: str) -> str:
+    return hashlib.sha256(f"{arch}\n{sources.as_deb822(all_sources)}".encode()).hexdigest()[:16]
+
+
+def _url(value: str, option: str) -> str:
+    if value.startswith("/"):
+        value = f"file:{value}"
+    if value and (not value.startswith(_SCHEMES) or any(character.isspace() for character in value)):
+        raise Error(f"{option} {value!r} is not a URL that apt reads", "http://…, https://… or file:/…", USAGE)
+    return value
+
+
+def _keyring(value: str) -> Path:
+    path = Path(value).resolve()
+    if not path.is_file():
+        raise Error(f"there is no keyring {value}", "give the archive's public key file", USAGE)
+    return path

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ask apt what there is and what it would install; the only importer of apt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import apt_pkg
+
+from . import config, names
+from .errors import USAGE, Error, did_you_mean
+from .resolution import Package, Resolution
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# Of a machine's apt.conf, what another apt needs to reach the same archives.
+_NETWORK = (
+    "Acquire::http::Proxy",
+    "Acquire::https::Proxy",
+    "Acquire::http::Proxy-Auto-Detect",
+    "Acquire::https::CAInfo",
+    "Acquire::Retries",
+)
+
+
+class Apt:
+    """A private apt (`sources.update` made it), read into memory once.
+
+    libapt's configuration is one for the whole process: a process opens one of
+    these and no second.
+    """
+
+    def __init__(self, root: Path) -> None:
+        apt_pkg.init_config()
+        apt_pkg.read_config_file(apt_pkg.config, str(root / "apt.conf"))
+        apt_pkg.init_system()
+        self._cache = apt_pkg.Cache(None)
+        self._records = apt_pkg.PackageRecords(self._cache)
+        self._lists = root / "lists"
+
+    def configurations(self, suite: str) -> tuple[config.ImageConfig, ...]:
+        """Every image configuration there is, sorted by name."""
+        return tuple(
+            _parsed(version, fields, suite) for version, fields in self._candidates() if config.is_image(fields)
+        )
+
+    def configuration(self, name: str, suite: str) -> config.ImageConfig:
+        """One image configuration; Error suggests another when there is none of that name."""
+        wanted = names.package(names.word(name, "configuration"))
+        images = {v.parent_pkg.name: (v, fields) for v, fields in self._candidates() if config.is_image(fields)}
+        if wanted not in images:
+            raise Error(
+                f"no image configuration {names.config(wanted)} in {suite}",
+                did_you_mean(names.config(wanted), map(names.config, images)),
+                USAGE,
+            )
+        return _parsed(*images[wanted], suite)
+
+    def resolve(self, wanted: config.ImageConfig) -> Resolution | None:
+        """The exact packages of a configuration, on an empty system, as mmdebstrap's minbase installs it.
+
+        Essential packages come first, then apt and those of priority required,
+        then the configuration: apt's choices among alternatives depend on what
+        is there already. None when it cannot be installed.
+        """
+        depcache = apt_pkg.DepCache(self._cache)
+        depcache.init()
+        versions = [(p, v) for p in self._cache.packages if (v := depcache.get_candidate_ver(p)) is not None]
+        essential = [p for p, _ in versions if p.essential]
+        required = [p for p, v in versions if p.name == "apt" or v.priority_str == "required"]
+        for group in (essential, required, [self._cache[wanted.name]]):
+            for package in group:
+                depcache.mark_install(package, auto_inst=True, from_user=True)
+        if depcache.broken_count or not depcache.marked_install(self._cache[wanted.name]):
+            return None
+        packages: list[Package] = []
+        installed = 0
+        for package, version in versions:
+            if depcache.marked_install(package):
+                self._records.lookup(version.file_list[0])
+                sha256 = self._records.hashes.find("sha256")
+                if sha256 is None:
+                    raise Error(f"package {package.name} has no SHA-256 in its index", "its archive must be mended")
+                packages.append(
+                    Package(package.name, version.ver_str, version.arch, version.size, str(sha256).partition(":")[2])
+                )
+                installed += version.installed_size
+        return Resolution(wanted, tuple(sorted(packages, key=lambda p: p.name)), self.epoch(), installed)
+
+    def epoch(self) -> int:
+        """Date of the newest InRelease, in seconds since 1970."""
+        dates = []
+        for path in sorted(self._lists.glob("*_InRelease")):
+            for line in path.read_text("utf-8").splitlines():
+                if line.startswith("Date:"):
+                    dates.append(apt_pkg.str_to_time(line.partition(":")[2].strip()))
+                    break
+        if not dates:
+            raise Error("apt has no signed index of any archive", "run `apt-get update`")
+        return max(dates)
+
+    def network_options(self) -> tuple[str, ...]:
+        """The machine's own settings of the way to the network, as lines of apt.conf(5)."""
+        return tuple(f'{name} "{value}"' for name in _NETWORK if (value := apt_pkg.config.find(name)))
+
+    def _candidates(self) -> Iterator[tuple[apt_pkg.Version, dict[str, str]]]:
+        depcache = apt_pkg.DepCache(self._cache)
+        for package in sorted(self._cache.packages, key=lambda p: p.name):
+            if package.name.startswith(names.PACKAGE_PREFIX):
+                version = depcache.get_candidate_ver(package)
+                if version is not None:
+                    self._records.lookup(version.file_list[0])
+                    section = apt_pkg.TagSection(self._records.record)
+                    yield version, {field: section[field] for field in section.keys()}  # noqa: SIM118 - a TagSection cannot be iterated
+
+
+def _parsed(version: apt_pkg.Version, fields: dict[str, str], suite: str) -> config.ImageConfig:
+    return config.parse(
+        fields,
+        name=version.parent_pkg.name,
+        version=version.ver_str,
+        architecture=version.arch,
+        suite=suite,
+        description=fields.get("Description", "").partition("\n")[0],
+    )

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What will be done, as data: steps, their text as a shell script, their identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from dataclasses import asdict, dataclass
+from typing import Final
+
+ENVIRONMENT: Final = {"LC_ALL": "C.UTF-8", "TZ": "UTC", "DEBIAN_FRONTEND": "noninteractive"}
+"""What every step sees, whatever the user's own environment is."""
+
+NAMESPACE: Final = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""Prefix of a step in its own mount and process namespaces: when it ends, its mounts are gone."""
+NAMESPACE_USER: Final = (*NAMESPACE, "--user", "--map-root-user", "--map-auto")
+"""The same for an ordinary user: inside, the user is root and owns all its subordinate ids (subuid(5))."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One process: an argument list, run in the workspace.
+
+    `stdin` is given to it as text or as bytes; its output goes to the file
+    `stdout`, if one is named; `root` steps run as root of a namespace of their
+    own. `env` is added to ENVIRONMENT.
+    """
+
+    title: str
+    argv: tuple[str, ...]
+    stdin: str | bytes = ""
+    stdout: str = ""
+    root: bool = False
+    env: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One text file in the workspace; its folder is made."""
+
+    title: str
+    path: str
+    text: str
+    mode: int = 0o644
+
+
+Step = Run | Write
+Plan = tuple[Step, ...]
+
+
+def plan_id(plan: Plan) -> str:
+    """SHA-256 of the whole plan: two equal ids do the same."""
+    steps = [{type(step).__name__: asdict(step)} for step in plan]
+    return hashlib.sha256(json.dumps(steps, sort_keys=True, default=bytes.hex).encode()).hexdigest()
+
+
+def as_shell(plan: Plan, workspace: str, about: str) -> str:
+    """The plan as a POSIX shell script that does the same in a new folder `workspace`."""
+    lines = [
+        "#!/bin/sh",
+        *(f"# {line}".rstrip() for line in about.splitlines()),
+        "set -eu",
+        "umask 022",
+        *(f"export {name}={shlex.quote(value)}" for name, value in ENVIRONMENT.items()),
+        "PATH=$PATH:/usr/sbin:/sbin",
+        "",
+        "# Root steps run in namespaces of their own: mounts end with them, and no privilege is needed.",
+        'if [ "$(id -u)" = 0 ]; then',
+        f'    as_root() {{ {shlex.join(NAMESPACE)} "$@"; }}',
+        "else",
+        f'    as_root() {{ {shlex.join(NAMESPACE_USER)} "$@"; }}',
+        "fi",
+        "",
+        f"mkdir {shlex.quote(workspace)}",
+        f"cd {shlex.quote(workspace)}",
+    ]
+    for number, step in enumerate(plan, 1):
+        lines += ["", f"# {number}. {step.title}", _shell(step)]
+    return "\n".join(lines) + "\n"
+
+
+def _shell(step: Step) -> str:
+    if isinstance(step, Write):
+        path = shlex.quote(step.path)
+        folder = step.path.rpartition("/")[0]
+        lines = [f"mkdir -p {shlex.quote(folder)}"] if folder else []
+        lines.append(_here_document(f"cat > {path}", step.text))
+        if step.mode != 0o644:
+            lines.append(f"chmod {step.mode:o} {path}")
+        return "\n".join(lines)
+    # A function cannot be given variables the way a command can (POSIX 2.9.1): env(1) sets them.
+    words = ["as_root"] if step.root else []
+    if step.env:
+        words += ["env", *(f"{name}={shlex.quote(value)}" for name, value in step.env)]
+    command = " ".join([*words, _wrapped(step.argv)])
+    if step.stdout:
+        command += f" > {shlex.quote(step.stdout)}"
+    if isinstance(step.stdin, bytes):
+        return f"printf {shlex.quote(''.join(f'{chr(92)}{byte:03o}' for byte in step.stdin))} | {command}"
+    return _here_document(command, step.stdin) if step.stdin else f"{command} < /dev/null"
+
+
+def _wrapped(argv: tuple[str, ...]) -> str:
+    """Arguments joined; long lists one option a line."""
+    line = shlex.join(argv)
+    if len(line) <= 100:
+        return line
+    return " \\\n    ".join(shlex.quote(word) for word in argv)
+
+
+def _here_document(command: str, text: str) -> str:
+    mark = "END"
+    while f"\n{mark}\n" in f"\n{text}":
+        mark += "_"
+    return f"{command} <<'{mark}'\n{text}{'' if text.endswith(chr(10)) else chr(10)}{mark}"

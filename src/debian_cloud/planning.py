@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From the arguments of `plan` and `build` to the plan that both mean."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import build, formats, names, options
+
+if TYPE_CHECKING:
+    import argparse
+
+    from .plan import Plan
+    from .resolution import Resolution
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan, what it is for, and the names of the files that it leaves."""
+
+    plan: Plan
+    resolution: Resolution
+    stem: str
+    outputs: tuple[str, ...]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments that decide what is built."""
+    parser.add_argument("config", metavar="CONFIG", help="an image configuration, such as ec2")
+    options.add_sources(parser)
+    parser.add_argument("--format", default="", metavar="LIST", help="disk formats, comma between them: raw,qcow2")
+    parser.add_argument("--serial", default="", help="YYYYMMDD.N (default: the day of the newest package index, .0)")
+
+
+def planned(args: argparse.Namespace) -> Planned:
+    """The plan of the image that the arguments ask for."""
+    wanted: tuple[str, ...] = tuple(dict.fromkeys(name for name in args.format.split(",") if name))
+    for name in wanted:
+        formats.find(name)
+    if args.serial:
+        names.serial(args.serial)
+    origin = options.origin(args)
+    resolution = origin.resolve(args.config, args.suite)
+    config = resolution.config
+    serial = args.serial or time.strftime("%Y%m%d.0", time.gmtime(resolution.epoch))
+    wanted = wanted or config.formats
+    stem = names.stem(config.suite, names.config(config.name), config.architecture, serial)
+    plan = build.plan(resolution, serial, wanted, origin.debian, origin.archive, origin.apt.network_options())
+    published = ("image", "changes") if any(formats.find(name).PUBLISHED for name in wanted) else ()
+    return Planned(plan, resolution, stem, tuple(f"{stem}.{e}" for e in (*wanted, "buildinfo", *published)))

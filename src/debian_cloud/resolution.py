@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What apt resolved a configuration to: the exact packages, and the day they are of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .config import ImageConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One binary package of the image; size and SHA-256 are its .deb's."""
+
+    name: str
+    version: str
+    architecture: str
+    size: int
+    sha256: str
+
+    @property
+    def deb(self) -> str:
+        """The .deb's name in apt's cache, where a colon is quoted as in a URL."""
+        return f"{self.name}_{self.version.replace(':', '%3a')}_{self.architecture}.deb"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """A configuration and everything it brings, sorted by name.
+
+    `epoch` is the Date of the newest InRelease that was used, in seconds since
+    1970 (SOURCE_DATE_EPOCH, reproducible-builds.org); `installed_size` in bytes.
+    """
+
+    config: ImageConfig
+    packages: tuple[Package, ...]
+    epoch: int
+    installed_size: int

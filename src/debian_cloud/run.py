@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Carry a plan out; the only importer of subprocess."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from . import plan as plans
+from . import tools
+from .errors import FAILED, USAGE, Error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import FrameType
+
+    from .progress import Progress
+
+_TAIL: Final = 12
+"""Lines of a failed tool's own words that are shown."""
+_LOG: Final = "log"
+
+# What a step sees of the user's environment: where programs are, and the way to the network.
+_KEPT: Final = ("PATH", "HOME", "http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "APT_CONFIG", "TMPDIR")
+
+
+def output(argv: Sequence[str]) -> str:
+    """What a command prints; Error when it fails."""
+    process = subprocess.run(
+        [_find(argv[0]), *argv[1:]], env=_environment(()), stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    if process.returncode:
+        raise _failed(argv, process.returncode, process.stderr.decode(errors="replace") or process.stdout.decode())
+    return process.stdout.decode()
+
+
+def words(argv: Sequence[str]) -> str:
+    """What a command says, on either stream, whether it fails or not."""
+    process = subprocess.run(
+        [_find(argv[0]), *argv[1:]],
+        env=_environment(()),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    return process.stdout.decode(errors="replace")
+
+
+def foreground(argv: Sequence[str]) -> int:
+    """Run a command that speaks to the user itself; its exit status."""
+    return subprocess.run([_find(argv[0]), *argv[1:]], env=_environment(()), check=False).returncode
+
+
+def carry_out(plan: plans.Plan, workspace: Path, progress: Progress) -> None:
+    """Carry a plan out in a folder; Error of the first step that fails, with its tool's own words."""
+    check_tools(plan)
+    for step in plan:
+        progress.step(step.title)
+        if isinstance(step, plans.Write):
+            path = workspace / step.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(step.text, "utf-8")
+            path.chmod(step.mode)
+        else:
+            _run(step, workspace, progress)
+    progress.end()
+
+
+def check_tools(plan: plans.Plan) -> None:
+    """Error that names the Debian package of the first tool that is missing."""
+    for step in plan:
+        if isinstance(step, plans.Run):
+            # A path is a script that the plan itself writes.
+            if "/" not in step.argv[0]:
+                _find(step.argv[0])
+            if step.root:
+                for tool in _namespace()[:1] + (() if os.geteuid() == 0 else ("newuidmap",)):
+                    _find(tool)
+
+
+@contextlib.contextmanager
+def locked(folder: Path, what: str) -> Iterator[None]:
+    """Hold a folder for this process; Error when another holds it. The kernel lets go when we die."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Error(f"{what} is in use by another debian-cloud", "wait until it has ended") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def remove(folder: Path) -> None:
+    """Remove a workspace, with the files in it that belong to a namespace's users."""
+    subprocess.run([*_namespace(), "rm", "-rf", "--", str(folder)], env=_environment(()), check=False)
+
+
+def empty(folder: Path) -> None:
+    """Remove what is in a workspace, and keep it."""
+    if any(folder.iterdir()):
+        inside = ("find", str(folder), "-mindepth", "1", "-delete")
+        subprocess.run([*_namespace(), *inside], env=_environment(()), check=True)
+
+
+@contextlib.contextmanager
+def ending_politely() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the work as Ctrl-C does, so that nothing is left behind."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _namespace() -> tuple[str, ...]:
+    return plans.NAMESPACE if os.geteuid() == 0 else plans.NAMESPACE_USER
+
+
+def _run(step: plans.Run, workspace: Path, progress: Progress) -> None:
+    argv = (*(_namespace() if step.root else ()), *step.argv)
+    stdin = step.stdin.encode() if isinstance(step.stdin, str) else step.stdin
+    log = workspace / _LOG
+    # A file, not a pipe: no tool can block on it, and its end is there to show when the tool fails.
+    with contextlib.ExitStack() as files:
+        said = files.enter_context(log.open("wb"))
+        out = files.enter_context((workspace / step.stdout).open("wb")) if step.stdout else said
+        process = subprocess.Popen(
+            argv,
+            cwd=workspace,
+            env=_environment(step.env),
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=said,
+            umask=0o022,
+            # Ctrl-C is for us: we end the step and clean up, whatever its tool would do.
+            start_new_session=True,
+        )
+        try:
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(stdin)
+                process.stdin.close()
+            while True:
+                try:
+                    status = process.wait(timeout=0.5)
+                    break
+                except subprocess.TimeoutExpired:
+                    progress.tick(_last_line(log))
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            progress.end()
+            raise
+    if status:
+        progress.end()
+        raise _failed(step.argv, status, log.read_text(errors="replace"), step.title)
+
+
+def _environment(extra: Sequence[tuple[str, str]]) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    # The `debian-cloud` that a plan calls is the one that runs it; ordinary users lack the sbin folders.
+    path = f"{Path(sys.argv[0]).resolve().parent}:{kept.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin"
+    return {**kept, "PATH": path, **plans.ENVIRONMENT, **dict(extra)}
+
+
+def _find(tool: str) -> str:
+    found = shutil.which(tool, path=_environment(())["PATH"])
+    if found is None:
+        package = tools.PACKAGES.get(tool, tool)
+        raise Error(f"the tool {tool} is missing", f"apt-get install {package}", USAGE)
+    return found
+
+
+def _last_line(log: Path) -> str:
+    with log.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 400))
+        lines = file.read().decode(errors="replace").splitlines()
+    return lines[-1] if lines else ""
+
+
+def _failed(argv: Sequence[str], status: int, said: str, title: str = "") -> Error:
+    lines = [line for line in said.splitlines() if line.strip()]
+    what = title or argv[0]
+    if "No space left on device" in said or "ENOSPC" in said:
+        return Error(f"{what}: the disk is full", "free some space, or choose another place with --output", FAILED)
+    ending = f"was killed by signal {-status}" if status < 0 else f"failed with exit status {status}"
+    shown = "".join(f"\n  {line}" for line in lines[-_TAIL:])
+    return Error(f"{what}: {argv[0]} {ending}{shown}", f"the command was: {_short(argv)}", FAILED)
+
+
+def _short(argv: Sequence[str]) -> str:
+    text = shlex.join(argv)
+    return text if len(text) < 400 else text[:400] + " …"

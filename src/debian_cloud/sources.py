@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where packages come from: apt sources, and a private apt that trusts nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from . import deb822, names
+from .errors import USAGE, Error
+from .plan import Plan, Run, Write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+INDEXTARGETS: Final = (
+    "apt-get", "indextargets", "--format", "$(CREATED_BY)|$(ORIGIN)|$(LABEL)|$(CODENAME)|$(REPO_URI)|$(FILENAME)",
+)  # fmt: skip
+"""What to ask the machine's own apt; `Target` reads a line of the answer (apt-get(8), indextargets)."""
+
+WITHOUT_SECURITY: Final = ("sid", "unstable", "experimental")
+"""Suites that have no security suite beside them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One index file that the machine's own apt knows."""
+
+    created_by: str
+    origin: str
+    label: str
+    codename: str
+    uri: str
+    filename: str
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One entry of sources.list(5), with the only keyring that may sign it."""
+
+    uri: str
+    suites: tuple[str, ...]
+    signed_by: str
+    components: tuple[str, ...] = ("main",)
+
+
+def targets(answer: str) -> tuple[Target, ...]:
+    """The index files in the answer to INDEXTARGETS."""
+    return tuple(Target(*line.split("|")) for line in answer.splitlines() if line.count("|") == 5)
+
+
+def debian(
+    known: Iterable[Target], suite: str, *, mirror: str = "", security_mirror: str = "", keyring: str = ""
+) -> tuple[Source, ...]:
+    """Debian's sources of a suite: by the mirrors given, else by those the machine's own apt uses."""
+    known = [target for target in known if target.created_by == "Packages" and target.origin == "Debian"]
+
+    def used(label: str) -> str:
+        return next((target.uri for target in known if target.label == label), "")
+
+    uri = mirror or used("Debian")
+    if not uri:
+        raise Error(
+            "this machine's apt knows no Debian mirror", "run `apt-get update` first, or give --mirror URL", USAGE
+        )
+    key = keyring or names.DEBIAN_KEYRING
+    if suite in WITHOUT_SECURITY:
+        return (Source(uri, (suite,), key),)
+    security = security_mirror or used("Debian-Security")
+    if not security:
+        raise Error(
+            f"no mirror of {suite}'s security updates is known, and an image without them is not made",
+            "add Debian's security suite to this machine's apt, or give --security-mirror URL",
+            USAGE,
+        )
+    return Source(uri, (suite, f"{suite}-updates"), key), Source(security, (f"{suite}-security",), key)
+
+
+def archive(known: Iterable[Target], suite: str, *, url: str = "", keyring: str = "") -> Source:
+    """The archive of configurations: the one given, else the one whose keyring package is installed."""
+    if url and not keyring:
+        raise Error("--archive needs --keyring", "--keyring FILE: the key that signs the archive's InRelease", USAGE)
+    if not url:
+        uris = [t.uri for t in known if t.created_by == "Images" and t.codename == suite]
+        if not uris:
+            raise Error(
+                f"this machine's apt knows no archive of image configurations for {suite}",
+                "install the archive's debian-cloud-archive-keyring package, or give --archive URL --keyring FILE",
+                USAGE,
+            )
+        url = uris[0]
+    return Source(url, (suite,), keyring or names.ARCHIVE_KEYRING)
+
+
+def as_deb822(sources: Iterable[Source], types: str = "deb") -> str:
+    """The text of a .sources file (sources.list(5), DEB822-STYLE FORMAT)."""
+    return "\n".join(
+        deb822.render(
+            (
+                ("Types", types),
+                ("URIs", source.uri),
+                ("Suites", " ".join(source.suites)),
+                ("Components", " ".join(source.components)),
+                ("Signed-By", source.signed_by),
+            )
+        )
+        for source in sources
+    )
+
+
+def as_lines(sources: Iterable[Source]) -> str:
+    """The same in one-line style, as mmdebstrap(1) takes it."""
+    return "".join(
+        f"deb [signed-by={source.signed_by}] {source.uri} {suite} {' '.join(source.components)}\n"
+        for source in sources
+        for suite in source.suites
+    )
+
+
+def apt_conf(root: Path, architecture: str) -> str:
+    """Configuration of a private apt below `root`.
+
+    It is read after the machine's own (`apt-get -c`), so that proxies hold, and
+    takes back whatever loosens verification there.
+    """
+    return f"""\
+Dir::State "{root}/state";
+Dir::State::lists "{root}/lists";
+Dir::State::status "/dev/null";
+Dir::Cache "{root}/cache";
+Dir::Etc::SourceList "/dev/null";
+Dir::Etc::SourceParts "{root}/sources.list.d";
+Dir::Etc::Preferences "/dev/null";
+Dir::Etc::PreferencesParts "/dev/null";
+Dir::Etc::Trusted "/dev/null";
+Dir::Etc::TrustedParts "/dev/null";
+APT::Architecture "{architecture}";
+#clear APT::Architectures;
+APT::Architectures {{ "{architecture}"; }};
+APT::Install-Recommends "false";
+APT::Install-Suggests "false";
+Acquire::AllowInsecureRepositories "false";
+Acquire::AllowWeakRepositories "false";
+Acquire::AllowDowngradeToInsecureRepositories "false";
+Acquire::AllowReleaseInfoChange "false";
+Acquire::Check-Valid-Until "true";
+Acquire::Check-Date "true";
+Acquire::Languages "none";
+Acquire::IndexTargets::deb::Images::DefaultEnabled "false";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+"""
+
+
+def update(root: Path, sources: Iterable[Source], architecture: str) -> Plan:
+    """Make or refresh the private apt below `root`; any failure of any source fails it."""
+    return (
+        Write("configure apt", f"{root}/apt.conf", apt_conf(root, architecture)),
+        Write("set sources", f"{root}/sources.list.d/debian-cloud.sources", as_deb822(sources)),
+        Run("make folders", ("mkdir", "-p", f"{root}/state", f"{root}/lists/partial", f"{root}/cache")),
+        Run(
+            "verify package indexes",
+            ("apt-get", "-c", f"{root}/apt.conf", "-q", "--error-on=any", "update"),
+        ),
+    )

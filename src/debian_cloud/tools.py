@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tool -> Debian package: the hint when one is missing, and the reason for debian-cloud's Depends."""
+
+from __future__ import annotations
+
+from typing import Final
+
+PACKAGES: Final = {
+    "apt-get": "apt",
+    "cp": "coreutils",
+    "dd": "coreutils",
+    "debian-cloud": "debian-cloud",
+    "debugfs": "e2fsprogs",
+    "diff": "diffutils",
+    "find": "findutils",
+    "flock": "util-linux",
+    "mcopy": "mtools",
+    "mformat": "mtools",
+    "mkdir": "coreutils",
+    "mke2fs": "e2fsprogs",
+    "mmd": "mtools",
+    "mmdebstrap": "mmdebstrap",
+    "newuidmap": "uidmap",
+    "qemu-img": "qemu-utils",
+    "rm": "coreutils",
+    "sfdisk": "fdisk",
+    "sort": "coreutils",
+    "truncate": "coreutils",
+    "unshare": "util-linux",
+}
