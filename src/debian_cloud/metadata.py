@@ -19,6 +19,8 @@ FACTS: Final = "facts"
 """Name of the file in the workspace that carries the plan's facts to its last step."""
 
 MAINTAINER: Final = "Debian Cloud Images <debian-cloud@lists.debian.org>"
+_SOURCE: Final = "debian-cloud"
+"""The source package that uploaders may upload."""
 _RAW_SECTION: Final = "raw-images"
 """Section of files that the archive takes by hand, as for debian-installer's images."""
 
@@ -151,7 +153,7 @@ def changes(known: Facts, digests: Mapping[str, Digest]) -> str:
         (
             ("Format", "1.8"),
             ("Date", formatdate(known.epoch)),
-            ("Source", package),
+            ("Source", _SOURCE),
             ("Binary", package),
             ("Architecture", known.architecture),
             ("Version", known.serial),

@@ -72,7 +72,7 @@ class Apt:
         required = [p for p, v in versions if p.name == "apt" or v.priority_str == "required"]
         for group in (essential, required, [self._cache[wanted.name]]):
             for package in group:
-                depcache.mark_install(package, auto_inst=True, from_user=True)
+                depcache.mark_install(package, True, True)  # noqa: FBT003 - (auto_inst, from_user), a C function
         if depcache.broken_count or not depcache.marked_install(self._cache[wanted.name]):
             return None
         packages: list[Package] = []

@@ -18,6 +18,10 @@ NAMESPACE_USER: Final = (*NAMESPACE, "--user", "--map-root-user", "--map-auto")
 """The same for an ordinary user: inside, the user is root and owns all its subordinate ids (subuid(5))."""
 
 
+_WIDTH: Final = 100
+"""Columns of a printed script; a longer word stands alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One process: an argument list, run in the workspace.
@@ -102,11 +106,13 @@ def _shell(step: Step) -> str:
 
 
 def _wrapped(argv: tuple[str, ...]) -> str:
-    """Arguments joined; long lists one option a line."""
-    line = shlex.join(argv)
-    if len(line) <= 100:
-        return line
-    return " \\\n    ".join(shlex.quote(word) for word in argv)
+    """Arguments joined, broken into lines between words."""
+    lines = [""]
+    for word in map(shlex.quote, argv):
+        if lines[-1] and len(lines[-1]) + len(word) > _WIDTH:
+            lines.append("")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return " \\\n    ".join(lines)
 
 
 def _here_document(command: str, text: str) -> str:

@@ -47,16 +47,17 @@ def render(root: Path) -> str:
         ]
         return environment.get_template(f"{CONTROL}.j2").render(stanzas=stanzas)
     except (jinja2.TemplateError, TypeError) as error:
-        # A macro's wrong argument is a TypeError.
-        raise Error(f"{_place(error)}: {error}", "see configs/image.j2 for what a stanza may set") from error
+        # A macro's wrong argument is a TypeError; a template that is not found has its name as the message.
+        what = f"no template {error}" if isinstance(error, jinja2.TemplateNotFound) else str(error)
+        raise Error(f"{_place(error, root)}: {what}", "see configs/image.j2 for what a stanza may set") from error
 
 
-def _place(error: Exception) -> str:
+def _place(error: Exception, root: Path) -> str:
     """Template and line of an error; jinja2 names them in syntax errors, else in the traceback alone."""
     if isinstance(error, jinja2.TemplateSyntaxError):
         return f"{error.name}:{error.lineno}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(".j2")]
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else f"{CONTROL}.j2"
+    return f"{Path(frames[-1].filename).relative_to(root)}:{frames[-1].lineno}" if frames else f"{CONTROL}.j2"
 
 
 def difference(root: Path) -> str:
