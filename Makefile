@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# `make help` lists what is supported.
+
+export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/archive:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo check bench control clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+demo: ## set up, then the main job from end to end with a throw-away archive in build/demo
+	tests/setup demo
+	tests/demo build/demo ec2
+
+check: ## set up, then all tests, linters included
+	tests/setup check
+	.venv/bin/python3 -m pytest $(PYTEST)
+
+bench: ## measure against mmdebstrap and mke2fs alone, side by side
+	tests/setup check
+	.venv/bin/python3 tests/bench.py
+
+control: ## write debian/control from debian/control.j2 and configs/
+	PYTHONPATH=src /usr/bin/python3 -m debian_cloud.render
+
+clean: ## remove what the targets above made
+	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache
