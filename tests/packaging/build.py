@@ -19,9 +19,10 @@ def built_packages(tmp: Path) -> Path:
     """
     tree = tmp / "debian-cloud"
     shutil.copytree(ROOT, tree, symlinks=True, ignore=shutil.ignore_patterns(*_NOT_SOURCE))
-    done = subprocess.run(
-        ["dpkg-buildpackage", "-b", "-us", "-uc"], cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-    )
-    if done.returncode:
-        raise AssertionError(f"dpkg-buildpackage failed:\n{done.stdout.decode('utf-8', 'replace')[-4000:]}")
+    log = tmp / "build.log"
+    with log.open("wb") as out:
+        done = subprocess.run(
+            ["dpkg-buildpackage", "-b", "-us", "-uc"], cwd=tree, stdout=out, stderr=subprocess.STDOUT, check=False
+        )
+    assert done.returncode == 0, log.read_text("utf-8", "replace")[-4000:]
     return tmp

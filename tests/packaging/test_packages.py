@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The source package builds what it says, cleanly."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from debian.deb822 import Changes, Deb822, PkgRelation
+from debian.debfile import DebFile
+from tests.packaging.build import ROOT, built_packages
+
+from debian_cloud import tools
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONFIGS = ("common", "ec2", "generic", "nocloud")
+COMPLETE = """
+. /usr/share/bash-completion/bash_completion
+. "$0"
+COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_LINE="$*" COMP_POINT=${#COMP_LINE}
+_debian_cloud
+printf '%s\n' "${COMPREPLY[@]}"
+"""
+COMMANDS = ("debian-cloud", "debian-cloud-archive", "debian-cloud-mirror")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built_packages(tmp_path_factory.mktemp("packages"))
+
+
+def changes(built: Path) -> Changes:
+    (path,) = built.glob("*.changes")
+    return Changes(path.read_text("utf-8"))
+
+
+def debs(built: Path) -> dict[str, DebFile]:
+    """The built packages, by name."""
+    return {path.name.partition("_")[0]: DebFile(str(path)) for path in sorted(built.glob("*.deb"))}
+
+
+def members(deb: DebFile) -> dict[str, str]:
+    """Path -> mode and owner of a package's files and links, without folders."""
+    return {
+        member.name.removeprefix("./"): f"{'l' if member.issym() else ''}{member.mode:o} {member.uname}"
+        for member in deb.data.tgz().getmembers()
+        if not member.isdir()
+    }
+
+
+def content(deb: DebFile, path: str) -> str:
+    found = deb.data.get_content(path, encoding="utf-8")
+    assert isinstance(found, str)
+    return found
+
+
+def test_binary_packages_are_those_promised(built: Path) -> None:
+    expected = {*COMMANDS, *(f"debian-cloud-config-{name}" for name in CONFIGS)}
+    assert set(debs(built)) == expected == set(changes(built)["Binary"].split())
+
+
+def test_the_keyring_is_left_to_each_archive(built: Path) -> None:
+    assert "debian-cloud-archive-keyring" not in debs(built)
+    depends = debs(built)["debian-cloud-config-common"].debcontrol()["Depends"]
+    assert "debian-cloud-archive-keyring" in {r[0]["name"] for r in PkgRelation.parse_relations(depends)}
+
+
+def test_the_upload_is_for_the_archives_suite(built: Path) -> None:
+    assert changes(built)["Distribution"] == "trixie"
+
+
+def test_versions_agree(built: Path) -> None:
+    version = changes(built)["Version"]
+    assert f'version = "{version}"' in (ROOT / "pyproject.toml").read_text("utf-8")
+    assert {deb.debcontrol()["Version"] for deb in debs(built).values()} == {version}
+
+
+def test_lintian_has_nothing_to_say(built: Path) -> None:
+    (path,) = built.glob("*.changes")
+    done = subprocess.run(
+        ["lintian", "--fail-on", "error,warning", "--allow-root", str(path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_lintian_overrides_state_their_reason() -> None:
+    for path in (ROOT / "debian").glob("**/*lintian-overrides"):
+        for block in path.read_text("utf-8").strip().split("\n\n"):
+            assert block.startswith("# "), f"{path}: the reason comes first"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_a_page_and_a_completion(built: Path, tmp_path: Path, command: str) -> None:
+    deb = debs(built)[command]
+    files = members(deb)
+    assert f"usr/bin/{command}" in files
+    assert f"usr/share/bash-completion/completions/{command}" in files
+    page = tmp_path / f"{command}.1.gz"
+    data = deb.data.get_content(f"usr/share/man/man1/{command}.1.gz")
+    assert isinstance(data, bytes)
+    page.write_bytes(data)
+    done = subprocess.run(
+        ["man", "--warnings", "-l", str(page)],
+        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "MANROFFSEQ": "", "MANWIDTH": "80"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stderr == ""
+    # "name - what it is for" is what apropos(1) indexes.
+    assert re.search(rf"NAME\n +{command} (-|‐|–) \w+", done.stdout)  # noqa: RUF001
+
+
+def test_the_page_has_every_verb(built: Path) -> None:
+    verbs = [
+        line.split()[0] for line in content(debs(built)["debian-cloud"], "usr/share/debian-cloud/verbs").splitlines()
+    ]
+    assert set(verbs) == {path.stem for path in (ROOT / "src/debian_cloud/cli").glob("*.py")} - {"__init__"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_completions_are_bash(built: Path, tmp_path: Path, command: str) -> None:
+    script = tmp_path / "completion"
+    script.write_text(content(debs(built)[command], f"usr/share/bash-completion/completions/{command}"), "utf-8")
+    subprocess.run(["bash", "-n", script], check=True)
+    subprocess.run(["shellcheck", "-s", "bash", script], check=True)
+
+
+def test_completion_knows_verbs_and_options(built: Path, tmp_path: Path) -> None:
+    deb = debs(built)["debian-cloud"]
+    (tmp_path / "verbs").write_text(content(deb, "usr/share/debian-cloud/verbs"), "utf-8")
+    script = content(deb, "usr/share/bash-completion/completions/debian-cloud")
+    script = script.replace("/usr/share/debian-cloud/verbs", str(tmp_path / "verbs"))
+    (tmp_path / "completion").write_text(script, "utf-8")
+
+    def complete(*words: str) -> list[str]:
+        """What bash offers for the last word."""
+        done = subprocess.run(
+            [
+                "bash", "-c",
+                COMPLETE,
+                str(tmp_path / "completion"), *words,
+            ],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return done.stdout.split()
+
+    assert complete("debian-cloud", "bui") == ["build"]
+    assert "--output" in complete("debian-cloud", "build", "--")
+    assert complete("debian-cloud", "build", "--outp") == ["--output"]
+
+
+def test_every_tool_comes_with_a_dependency(built: Path) -> None:
+    """What `tools` says a tool comes from is what the package depends on, unless every system has it."""
+    relations = PkgRelation.parse_relations(debs(built)["debian-cloud"].debcontrol()["Depends"])
+    essential = subprocess.run(
+        ["dpkg-query", "-Wf", "${Package} ${Essential}\n"], capture_output=True, text=True, check=True
+    ).stdout
+    there = {line.split()[0] for line in essential.splitlines() if line.endswith(" yes")}
+    there |= {name["name"] for relation in relations for name in relation} | {"debian-cloud"}
+    assert set(tools.PACKAGES.values()) <= there
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_configuration_installs_its_trees_as_they_are(built: Path, name: str) -> None:
+    deb = debs(built)[f"debian-cloud-config-{name}"]
+    trees = [path for path in (ROOT / "configs" / name).iterdir() if path.is_dir()]
+    wanted = {
+        str(path.relative_to(tree))
+        for tree in trees
+        for path in tree.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    }
+    files = members(deb)
+    assert {path for path in files if not path.startswith("usr/share/")} == wanted
+    assert {path.lstrip("/") for path in str(deb.control.get_content("conffiles", encoding="utf-8")).split()} == {
+        path for path in wanted if path.startswith("etc/")
+    }
+    assert {owner.split()[1] for owner in files.values()} == {"root"}
+    for path in wanted:
+        if path.startswith("usr/lib/netplan/"):
+            assert files[path] == "600 root"
+        elif not files[path].startswith("l"):
+            assert files[path] == "644 root"
+
+
+def test_fields_reach_the_package(built: Path) -> None:
+    fields = debs(built)["debian-cloud-config-ec2"].debcontrol()
+    assert {key: value for key, value in fields.items() if key.startswith("Image-")} == {
+        "Image-Size": "8G",
+        "Image-Format": "raw qcow2",
+        "Image-Firmware": "bios uefi",
+        "Image-User": "admin",
+        "Image-Datasource": "Ec2 None",
+    }
+    assert fields["Section"], "reprepro refuses a package without"
+
+
+def test_archive_and_mirror_are_installed_apart(built: Path) -> None:
+    archive = members(debs(built)["debian-cloud-archive"])
+    assert {
+        f"usr/share/debian-cloud-archive/verbs/{path.name}" for path in (ROOT / "archive/verbs").iterdir()
+    } <= set(archive)
+    assert not [path for path in archive if "mirror" in path and "/doc/" not in path]
+    assert members(debs(built)["debian-cloud-mirror"])["usr/bin/debian-cloud-mirror"] == "755 root"
+
+
+def test_no_configuration_has_code_that_runs_at_installation_but_for_the_boot_loader(built: Path) -> None:
+    scripts = {"preinst", "postinst", "prerm", "postrm", "config"}
+    found = {
+        name: scripts & {member.removeprefix("./") for member in debs(built)[f"debian-cloud-config-{name}"].control}
+        for name in CONFIGS
+    }
+    assert found == {"common": {"postinst"}, "ec2": set(), "generic": set(), "nocloud": set()}
+
+
+def test_the_same_tree_gives_the_same_packages(built: Path, tmp_path: Path) -> None:
+    again = built_packages(tmp_path)
+    wanted = [(entry["name"], entry["sha256"]) for entry in changes(built)["Checksums-Sha256"]]
+    got = [(entry["name"], entry["sha256"]) for entry in changes(again)["Checksums-Sha256"]]
+    assert [entry for entry in got if entry[0].endswith(".deb")] == [e for e in wanted if e[0].endswith(".deb")]
+
+
+def test_cleaning_leaves_nothing(tmp_path: Path) -> None:
+    built_packages(tmp_path)
+    tree = tmp_path / "debian-cloud"
+    subprocess.run(["debian/rules", "clean"], cwd=tree, check=True, capture_output=True)
+    ours = {str(path.relative_to(ROOT)) for path in (ROOT / "debian").rglob("*") if not path.is_dir()}
+    assert {str(path.relative_to(tree)) for path in (tree / "debian").rglob("*") if not path.is_dir()} == ours
+    assert not (tree / "build").exists()
+    assert not list(tree.glob("src/*.egg-info"))
+
+
+def test_the_source_package_knows_its_format() -> None:
+    assert (ROOT / "debian/source/format").read_text("utf-8") == "3.0 (native)\n"
+    (first, *_) = Deb822.iter_paragraphs((ROOT / "debian/control").read_text("utf-8"), use_apt_pkg=False)
+    assert first["Rules-Requires-Root"] == "no"
+    assert "debhelper-compat (= 13)" in first["Build-Depends"]
