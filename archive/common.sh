@@ -38,6 +38,8 @@ open_archive() {
     flock --nonblock 9 ||
         fail "another debian-cloud-archive is at work on $dir" "try again when it has ended"
     trap 'end_agent "$dir"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' HUP TERM
     # The hooks are this program's, wherever it lies today.
     ln -sfnT "$(readlink -f "${0%/*}/../hooks")" "$dir/conf/hooks"
 }

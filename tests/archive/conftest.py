@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An archive of its own for each test, uploaders with keys, and small uploads to feed it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SERIAL = "20261120.0"
+
+
+def run(command: Sequence[str | Path], env: dict[str, str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a command; its output is shown when it fails and must not."""
+    done = subprocess.run(command, env=env, text=True, capture_output=True, check=False, timeout=120)
+    if check:
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key pair in its own GNUPGHOME; `public` is the exported public key."""
+
+    home: Path
+    public: Path
+    fingerprint: str
+
+    def gpg(self, *arguments: str | Path) -> str:
+        """Run gpg on this key's home; its standard output."""
+        return run(["gpg", "--homedir", self.home, "--batch", "--yes", "--quiet", *arguments], dict(os.environ)).stdout
+
+    def clearsign(self, path: Path) -> None:
+        """Replace the file by the same, signed."""
+        signed = path.with_name(path.name + ".asc")
+        self.gpg("--clearsign", "--output", signed, path)
+        signed.replace(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A .changes and the files that it lists, in one folder."""
+
+    changes: Path
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """An archive below `path`, and the commands that are run on it."""
+
+    path: Path
+    env: dict[str, str]
+
+    def run(self, verb: str, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a verb of debian-cloud-archive on this archive."""
+        return run(["debian-cloud-archive", verb, self.path, *arguments], self.env, check=check)
+
+    @property
+    def public(self) -> Path:
+        """The served tree."""
+        return self.path / "public"
+
+    @property
+    def dist(self) -> Path:
+        """The folder of the suite's indexes."""
+        return self.public / "dists/trixie"
+
+    @property
+    def key(self) -> Key:
+        """The archive's own key."""
+        return Key(self.path / "gnupg", self.path / "no", "")
+
+    def put(self, upload: Upload) -> None:
+        """Put an upload into the queue without dput, which would refuse the bad ones itself."""
+        for path in (*upload.files, upload.changes):
+            if path.exists():
+                shutil.copy(path, self.path / "incoming")
+
+    def take(self, upload: Upload) -> None:
+        """Put an upload into the queue and accept it."""
+        self.put(upload)
+        self.run("accept")
+
+    def refuse(self, upload: Upload) -> str:
+        """Put a bad upload into the queue; the reason why it was refused.
+
+        Asserts what holds for each of them: status 1, nothing public changed,
+        the queue is empty and every file is kept.
+        """
+        before = self.snapshot()
+        number = len(list((self.path / "rejected").glob(f"{upload.changes.name}.*"))) + 1
+        self.put(upload)
+        done = self.run("accept", check=False)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert f"refused: {upload.changes.name}: " in done.stdout
+        assert f"refused: {upload.changes.name}: " in (self.path / "log/accept.log").read_text()
+        assert self.snapshot() == before
+        assert self.queue() == []
+        kept = self.path / "rejected" / f"{upload.changes.name}.{number}"
+        for path in (*upload.files, upload.changes):
+            if path.exists():
+                assert (kept / path.name).read_bytes() == path.read_bytes()
+        reason = (kept / "reason").read_text()
+        expected = {path.name for path in (*upload.files, upload.changes) if path.exists()} | {"reason"}
+        assert {path.name for path in kept.iterdir()} == expected
+        assert reason.strip()
+        return reason
+
+    def queue(self) -> list[str]:
+        """The names of the files that wait."""
+        return sorted(path.name for path in (self.path / "incoming").iterdir())
+
+    def packages(self) -> str:
+        """What reprepro holds, index or not: one line a package."""
+        return run(["reprepro", "--basedir", self.path, "list", "trixie"], self.env).stdout
+
+    def snapshot(self) -> dict[str, str]:
+        """Path -> digest or link target of all that is public, and the packages that would be."""
+        found = {
+            str(path): os.readlink(path) if path.is_symlink() else hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(self.public.rglob("*"))
+            if path.is_symlink() or path.is_file()
+        }
+        return found | {"": self.packages()}
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """Makes uploads in new folders below `path`."""
+
+    path: Path
+    env: dict[str, str]
+
+    def folder(self) -> Path:
+        """A new empty folder."""
+        return Path(tempfile.mkdtemp(dir=self.path))
+
+    def changes(self, files: Sequence[Path], key: Key | None, name: str, fields: dict[str, str]) -> Upload:
+        """Describe the files in a .changes beside them; signed if there is a key."""
+        listing: dict[str, list[str]] = {"Checksums-Sha1": [], "Checksums-Sha256": [], "Files": []}
+        for file in files:
+            data = file.read_bytes()
+            section = "misc optional" if file.suffix == ".deb" else "raw-images -"
+            listing["Checksums-Sha1"].append(f" {hashlib.sha1(data).hexdigest()} {len(data)} {file.name}")
+            listing["Checksums-Sha256"].append(f" {hashlib.sha256(data).hexdigest()} {len(data)} {file.name}")
+            listing["Files"].append(f" {hashlib.md5(data).hexdigest()} {len(data)} {section} {file.name}")
+        header = {
+            "Format": "1.8",
+            "Date": "Fri, 20 Nov 2026 12:00:00 +0000",
+            "Source": "debian-cloud",
+            "Distribution": "trixie",
+            "Urgency": "medium",
+            "Maintainer": "Test <test@example.org>",
+            "Changed-By": "Test <test@example.org>",
+            "Description": "\n test - test",
+            "Changes": "\n debian-cloud (1) trixie; urgency=medium\n .\n   * Test.",
+        }
+        header |= fields
+        text = "".join(f"{field}: {value}\n" for field, value in header.items())
+        text += "".join(f"{field}:\n" + "\n".join(lines) + "\n" for field, lines in listing.items())
+        changes = files[0].parent / name
+        changes.write_text(text)
+        if key:
+            key.clearsign(changes)
+        return Upload(changes, tuple(files))
+
+    def deb(
+        self,
+        key: Key | None,
+        version: str = "1.0",
+        *,
+        package: str = "debian-cloud-config-demo",
+        content: str = "demo",
+        source: str = "debian-cloud",
+        suite: str = "trixie",
+    ) -> Upload:
+        """An upload of one small binary package."""
+        folder = self.folder()
+        root = folder / "root"
+        (root / "DEBIAN").mkdir(parents=True)
+        (root / "usr/share/demo").mkdir(parents=True)
+        (root / "usr/share/demo" / package).write_text(content)
+        (root / "DEBIAN/control").write_text(
+            f"Package: {package}\nSource: {source}\nVersion: {version}\nArchitecture: all\n"
+            "Maintainer: Test <test@example.org>\nSection: misc\nPriority: optional\nDescription: test\n"
+        )
+        deb = folder / f"{package}_{version}_all.deb"
+        run(["dpkg-deb", "--root-owner-group", "-Znone", "--build", root, deb], self.env)
+        shutil.rmtree(root)
+        fields = {"Source": source, "Binary": package, "Architecture": "all"}
+        fields |= {"Version": version, "Distribution": suite}
+        return self.changes([deb], key, f"debian-cloud_{version}_all.changes", fields)
+
+    def image(
+        self,
+        key: Key | None,
+        serial: str = SERIAL,
+        *,
+        record: dict[str, str] | None = None,
+        suite: str = "trixie",
+        extra: str | None = None,
+        content: bytes = b"QFI\xfb, a very small disk",
+    ) -> Upload:
+        """An upload of one image; `record` overrides fields of its record, `extra` adds a file of that name."""
+        folder = self.folder()
+        stem = f"debian-13-ec2-amd64-{serial}"
+        disk, buildinfo = folder / f"{stem}.qcow2", folder / f"{stem}.buildinfo"
+        disk.write_bytes(content)
+        buildinfo.write_text("Format: 1.0\n")
+        place = f"images/trixie/ec2/amd64/{serial}"
+        stanza = {
+            "Image": "debian-cloud-config-ec2",
+            "Version": serial,
+            "Suite": "trixie",
+            "Architecture": "amd64",
+            "Format": "qcow2",
+            "Config-Version": "0.1.0",
+            "Filename": f"{place}/{disk.name}",
+            "Size": str(len(content)),
+            "Virtual-Size": "8589934592",
+            "SHA256": hashlib.sha256(content).hexdigest(),
+            "SHA512": hashlib.sha512(content).hexdigest(),
+            "Buildinfo": f"{place}/{buildinfo.name}",
+            "Buildinfo-SHA256": hashlib.sha256(buildinfo.read_bytes()).hexdigest(),
+            "Buildinfo-SHA512": hashlib.sha512(buildinfo.read_bytes()).hexdigest(),
+        }
+        stanza |= record or {}
+        files = [disk, buildinfo, folder / f"{stem}.image"]
+        files[2].write_text("".join(f"{field}: {value}\n" for field, value in stanza.items()))
+        if extra:
+            files.append(folder / extra)
+            files[3].write_text("surplus")
+        fields = {"Binary": "debian-cloud-config-ec2", "Architecture": "amd64"}
+        fields |= {"Version": serial, "Distribution": suite}
+        return self.changes(files, key, f"{stem}.changes", fields)
+
+
+@pytest.fixture(scope="session")
+def short_path() -> Iterator[Path]:
+    """A folder with a short path: the socket of gpg's agent must fit into 108 bytes."""
+    path = Path(tempfile.mkdtemp(prefix="dca-"))
+    yield path
+    for home in {socket.parent for socket in path.rglob("S.gpg-agent")}:
+        subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=False)
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def env(short_path: Path) -> dict[str, str]:
+    """An environment with both commands on PATH, as installed: one of them a link."""
+    commands = short_path / "bin"
+    commands.mkdir()
+    (commands / "debian-cloud-archive").symlink_to(ROOT / "archive/debian-cloud-archive")
+    (commands / "debian-cloud").write_text(
+        f'#!/bin/sh\nPYTHONPATH={ROOT / "src"} exec {sys.executable} -m debian_cloud "$@"\n'
+    )
+    (commands / "debian-cloud").chmod(0o755)
+    home = short_path / "home"
+    home.mkdir()
+    return {"PATH": f"{commands}:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(home), "LC_ALL": "C.UTF-8"}
+
+
+def make_key(path: Path, name: str) -> Key:
+    """A new key in its own GNUPGHOME."""
+    home = path / name
+    home.mkdir(mode=0o700)
+    key = Key(home, path / f"{name}.asc", "")
+    address = f"{name} <{name}@example.org>"
+    key.gpg("--passphrase", "", "--pinentry-mode", "loopback", "--quick-generate-key", address, "ed25519", "sign")
+    key.gpg("--armor", "--export", "--output", key.public)
+    listing = key.gpg("--with-colons", "--list-keys")
+    fingerprint = next(line.split(":")[9] for line in listing.splitlines() if line.startswith("fpr:"))
+    return Key(home, key.public, fingerprint)
+
+
+@pytest.fixture(scope="session")
+def uploader(short_path: Path) -> Key:
+    """A key that may upload."""
+    return make_key(short_path, "uploader")
+
+
+@pytest.fixture(scope="session")
+def stranger(short_path: Path) -> Key:
+    """A key that may not."""
+    return make_key(short_path, "stranger")
+
+
+@pytest.fixture
+def make(tmp_path: Path, env: dict[str, str]) -> Maker:
+    """Makes uploads."""
+    return Maker(tmp_path, env)
+
+
+@pytest.fixture
+def archive(short_path: Path, env: dict[str, str], uploader: Key) -> Iterator[Archive]:
+    """A new archive with one uploader."""
+    path = Path(tempfile.mkdtemp(dir=short_path)) / "a"
+    run(["debian-cloud-archive", "init", path, "--uploader", uploader.public], env)
+    yield Archive(path, env)
+    shutil.rmtree(path.parent)

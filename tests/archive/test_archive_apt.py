@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What apt makes of the archive: of a sound one, and of one that was tampered with."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.archive.conftest import Archive, Key, Maker
+
+
+@dataclass(frozen=True, slots=True)
+class Apt:
+    """A machine of its own, as far as apt can tell; the keyring package is unpacked on it."""
+
+    root: Path
+    env: dict[str, str]
+    requests: list[str] = field(default_factory=list)
+
+    def get(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run apt-get on this machine."""
+        command = ["apt-get", *arguments]
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.CompletedProcess(command, done.returncode, done.stdout + done.stderr)
+
+    def installs(self, package: Path) -> None:
+        """Unpack the keyring package, as a user would install it, and point apt at it."""
+        subprocess.run(["dpkg-deb", "-x", package, self.root], env=self.env, check=True)
+        sources = self.root / "etc/apt/sources.list.d/debian-cloud.sources"
+        sources.write_text(sources.read_text().replace("Signed-By: ", f"Signed-By: {self.root}"))
+
+
+@pytest.fixture
+def served(archive: Archive, make: Maker, uploader: Key) -> Archive:
+    """An archive with a package and an image."""
+    archive.take(make.deb(uploader))
+    archive.take(make.image(uploader))
+    archive.run("publish")
+    return archive
+
+
+def machine(root: Path, env: dict[str, str]) -> Apt:
+    """A machine without any source."""
+    for name in ("var/lib/apt/lists/partial", "var/cache/apt/archives/partial", "etc/apt/preferences.d"):
+        (root / name).mkdir(parents=True)
+    (root / "etc/apt/trusted.gpg.d").mkdir()
+    (root / "var/lib/dpkg").mkdir()
+    (root / "var/lib/dpkg/status").touch()
+    # Some build machines turn both dates off; what is tested here is that they count.
+    (root / "apt.conf").write_text(
+        f'Dir "{root}"; Dir::State::status "{root}/var/lib/dpkg/status"; APT::Architecture "amd64";\n'
+        'APT::Architectures { "amd64"; }; APT::Sandbox::User ""; Acquire::Languages "none";\n'
+        'Acquire::Check-Valid-Until "true"; Acquire::Check-Date "true"; Acquire::Retries "0";\n'
+        'APT::Update::Error-Mode "any"; '
+        'Dir::Bin::dpkg "/usr/bin/dpkg"; Dir::Bin::methods "/usr/lib/apt/methods";\n'
+    )
+    return Apt(root, {**env, "APT_CONFIG": str(root / "apt.conf")})
+
+
+@pytest.fixture
+def apt(tmp_path: Path, env: dict[str, str], served: Archive) -> Apt:
+    """A machine that trusts the archive."""
+    client = machine(tmp_path / "machine", env)
+    client.installs(served.public / "debian-cloud-archive-keyring.deb")
+    return client
+
+
+@pytest.fixture
+def web(short_path: Path, tmp_path: Path, env: dict[str, str], uploader: Key) -> Iterator[tuple[Path, Apt]]:
+    """A new archive served over HTTP on loopback, and a machine that trusts it; requests are recorded."""
+    client = machine(tmp_path / "machine", env)
+    path = Path(tempfile.mkdtemp(dir=short_path)) / "a"
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 # the name of the overridden method
+            client.requests.append(format % args)
+
+    handler = functools.partial(Handler, directory=str(path / "public"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        init = ["debian-cloud-archive", "init", path, "--url", url, "--uploader", uploader.public]
+        subprocess.run(init, env=env, check=True, capture_output=True)
+        client.installs(path / "public/debian-cloud-archive-keyring.deb")
+        yield path, client
+        server.shutdown()
+    shutil.rmtree(path.parent)
+
+
+def test_update_finds_packages_and_images(served: Archive, apt: Apt) -> None:
+    done = apt.get("update")
+    assert done.returncode == 0, done.stdout
+    targets = apt.get("indextargets", "--format", "$(FILENAME)", "Created-By: Images")
+    (images,) = targets.stdout.split()
+    assert Path(images).read_text() == (served.dist / "main/images/Images").read_text()
+    simulated = apt.get("install", "--simulate", "debian-cloud-config-demo")
+    assert "Inst debian-cloud-config-demo (1.0" in simulated.stdout
+
+
+def test_update_of_a_new_and_empty_archive(web: tuple[Path, Apt]) -> None:
+    done = web[1].get("update")
+    assert done.returncode == 0, done.stdout
+
+
+def test_update_fetches_by_hash(web: tuple[Path, Apt], env: dict[str, str], make: Maker, uploader: Key) -> None:
+    path, apt = web
+    upload = make.image(uploader)
+    for file in (*upload.files, upload.changes):
+        shutil.copy(file, path / "incoming")
+    for verb in ("accept", "publish"):
+        subprocess.run(["debian-cloud-archive", verb, path], env=env, check=True, capture_output=True)
+    done = apt.get("update")
+    assert done.returncode == 0, done.stdout
+    asked = "\n".join(apt.requests)
+    assert re.search(r"/main/images/by-hash/SHA256/[0-9a-f]{64} HTTP/1.1. 200", asked)
+    assert re.search(r"/main/binary-amd64/by-hash/SHA256/[0-9a-f]{64} HTTP/1.1. 200", asked)
+    assert "/Images" not in asked
+    assert "/Packages" not in asked
+
+
+def tamper(archive: Archive, folder: str) -> None:
+    """Change every index in a folder, under its name and under its hash."""
+    # A file has several names, and is changed once.
+    for path in {path.stat().st_ino: path for path in (archive.dist / folder).rglob("*") if path.is_file()}.values():
+        data = path.read_bytes()
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]) if data else b"")
+
+
+@pytest.mark.parametrize("folder", ["main/binary-amd64", "main/images"])
+def test_update_refuses_tampered_index(served: Archive, apt: Apt, folder: str) -> None:
+    tamper(served, folder)
+    done = apt.get("update")
+    assert done.returncode != 0
+    assert "Hash Sum mismatch" in done.stdout or "unexpected size" in done.stdout
+
+
+def sign_again(archive: Archive, key: Key, **fields: str) -> None:
+    """Sign the Release again by a key, with other values of some fields."""
+    text = (archive.dist / "Release").read_text()
+    for name, value in fields.items():
+        text = re.sub(f"^{name.replace('_', '-')}: .*$", f"{name.replace('_', '-')}: {value}", text, flags=re.MULTILINE)
+    release = archive.dist / "Release"
+    release.write_text(text)
+    key.gpg("--clearsign", "--output", archive.dist / "InRelease", release)
+    key.gpg("--armor", "--detach-sign", "--output", archive.dist / "Release.gpg", release)
+
+
+def test_update_refuses_another_key(served: Archive, apt: Apt, stranger: Key) -> None:
+    sign_again(served, stranger)
+    done = apt.get("update")
+    assert done.returncode != 0
+    assert "NO_PUBKEY" in done.stdout
+
+
+def test_update_refuses_an_uploaders_key(served: Archive, apt: Apt, uploader: Key) -> None:
+    sign_again(served, uploader)
+    assert apt.get("update").returncode != 0
+
+
+def test_update_refuses_edited_release(served: Archive, apt: Apt) -> None:
+    release = served.dist / "InRelease"
+    release.write_text(release.read_text().replace("Label: debian-cloud", "Label: debian-clown"))
+    assert apt.get("update").returncode != 0
+
+
+def test_update_refuses_expired_release(served: Archive, apt: Apt) -> None:
+    then = datetime.now(UTC) - timedelta(days=20)
+    sign_again(
+        served,
+        served.key,
+        Date=format_datetime(then, usegmt=True).replace("GMT", "UTC"),
+        Valid_Until=format_datetime(then + timedelta(days=14), usegmt=True).replace("GMT", "UTC"),
+    )
+    done = apt.get("update")
+    assert done.returncode != 0
+    assert "expired" in done.stdout
+
+
+def test_download_refuses_tampered_package(served: Archive, apt: Apt) -> None:
+    assert apt.get("update").returncode == 0
+    (deb,) = served.public.glob("pool/main/d/debian-cloud/*.deb")
+    data = deb.read_bytes()
+    deb.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    done = apt.get("install", "--download-only", "--yes", "debian-cloud-config-demo")
+    assert done.returncode != 0
+    assert "Hash Sum mismatch" in done.stdout

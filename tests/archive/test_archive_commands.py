@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command, its making of archives and of uploaders, and dput on the other side."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.archive.conftest import Archive, Key, Maker
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = sorted(
+    path
+    for folder in ("", "verbs", "hooks", "steps")
+    for path in (ROOT / "archive" / folder).iterdir()
+    if path.is_file() and path.read_bytes().startswith(b"#!/bin/sh") and "mirror" not in path.name
+)
+VERBS = sorted(path.name for path in (ROOT / "archive/verbs").iterdir())
+
+
+def fails(bash: Any, env: dict[str, str], command: str, status: int) -> str:
+    """Run a command line that must fail with this status; what it says on stderr."""
+    with bash(envvars=env) as shell:
+        shell.auto_return_code_error = False
+        shell.send(command)
+        assert shell.last_return_code == status
+        message: str = shell.connection.last_stderr
+    assert message.startswith("error: ")
+    return message
+
+
+def test_help_lists_every_verb(bash: Any, env: dict[str, str]) -> None:
+    with bash(envvars=env) as shell:
+        text = shell.send("debian-cloud-archive --help")
+        for verb in VERBS:
+            assert re.search(rf"^  {verb} DIR.*: \S", text, re.MULTILINE)
+            own = shell.send(f"debian-cloud-archive {verb} --help")
+            assert own.startswith(f"usage: debian-cloud-archive {verb} DIR")
+            assert "SPDX" not in own
+
+
+def test_man_page_names_every_verb_and_option(env: dict[str, str]) -> None:
+    page = ROOT / "archive/debian-cloud-archive.1"
+    command = ["man", "--warnings=w", "--local-file", "--encoding=UTF-8", "-Tutf8", str(page)]
+    done = subprocess.run(command, env={**env, "MANWIDTH": "80"}, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    text = re.sub("\x1b\\[[0-9;]*m|.\x08", "", done.stdout)
+    init = (ROOT / "archive/verbs/init").read_text()
+    for word in [*VERBS, *re.findall(r"^#   (--[a-z-]+)", init, re.MULTILINE)]:
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        ("debian-cloud-archive frob x", "frob"),
+        ("debian-cloud-archive ../common.sh", "not a verb"),
+        ("debian-cloud-archive accept", "one DIR"),
+        ("debian-cloud-archive publish a b", "one DIR"),
+        ("debian-cloud-archive accept /nonexistent", "not an archive"),
+        ("debian-cloud-archive init", "needs a DIR"),
+        ("debian-cloud-archive init /nonexistent/x --url", "--url needs a value"),
+        ("debian-cloud-archive init /nonexistent/x --frob", "--frob"),
+        ("debian-cloud-archive init /nonexistent/x", "no folder"),
+        ("debian-cloud-archive init $HOME/x --suite ../x", "codename"),
+        ("debian-cloud-archive init $HOME/x --url 'a b'", "not a URL"),
+        ("debian-cloud-archive init \"$HOME/a b\"", "characters"),
+        ("debian-cloud-archive init $HOME/x --uploader /nonexistent", "no OpenPGP public key"),
+    ],
+)
+def test_wrong_use_says_what_to_do(bash: Any, env: dict[str, str], command: str, word: str) -> None:
+    message = fails(bash, env, command, 2)
+    assert word in message
+    assert "hint: " in message
+    assert [path.name for path in Path(env["HOME"]).iterdir() if path.name != ".gnupg"] == []
+
+
+def test_missing_tool_names_its_package(bash: Any, env: dict[str, str], archive: Archive, tmp_path: Path) -> None:
+    for tool in ("sh", "dirname", "readlink", "sed"):
+        (tmp_path / tool).symlink_to(shutil.which(tool) or "")
+    command = ROOT / "archive/debian-cloud-archive"
+    message = fails(bash, {**env}, f"PATH={tmp_path} {command} publish {archive.path}", 1)
+    assert message == "error: reprepro is missing\nhint: apt install reprepro"
+
+
+def test_init_makes_a_whole_archive(archive: Archive, uploader: Key) -> None:
+    for name in ("gnupg", "uploaders"):
+        assert (archive.path / name).stat().st_mode & 0o777 == 0o700
+    assert archive.public.stat().st_mode & 0o777 == 0o755
+    archive_keys = archive.key.gpg("--with-colons", "--list-keys")
+    assert re.search(r"^pub:-?u?:256:22:", archive_keys, re.MULTILINE)  # EdDSA
+    assert uploader.fingerprint not in archive_keys
+    assert uploader.fingerprint in (archive.path / "conf/uploaders").read_text()
+    assert not [path for path in (archive.path / "uploaders").rglob("*.key") if path.is_file()]
+    assert sorted(path.name for path in archive.path.parent.iterdir()) == ["a"]
+    assert "debian-cloud-archive-keyring" in (archive.dist / "main/binary-amd64/Packages").read_text()
+
+
+def test_keyring_package_is_clean(archive: Archive, tmp_path: Path, env: dict[str, str]) -> None:
+    package = archive.public / "debian-cloud-archive-keyring.deb"
+    # lintian wants the file under its own name.
+    (pooled,) = archive.public.glob("pool/main/d/*/debian-cloud-archive-keyring_*_all.deb")
+    assert pooled.read_bytes() == package.read_bytes()
+    done = subprocess.run(
+        ["lintian", "--allow-root", "--fail-on", "error,warning", pooled],
+        env=env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    subprocess.run(["dpkg-deb", "-R", package, tmp_path / "x"], env=env, check=True)
+    sources = (tmp_path / "x/etc/apt/sources.list.d/debian-cloud.sources").read_text()
+    assert sources == (
+        f"Types: deb\nURIs: file://{archive.public}\nSuites: trixie\nComponents: main\n"
+        "Signed-By: /usr/share/keyrings/debian-cloud-archive-keyring.gpg\n"
+    )
+    conffiles = (tmp_path / "x/DEBIAN/conffiles").read_text().split()
+    assert conffiles == ["/etc/apt/apt.conf.d/50debian-cloud", "/etc/apt/sources.list.d/debian-cloud.sources"]
+    keyring = tmp_path / "x/usr/share/keyrings/debian-cloud-archive-keyring.gpg"
+    assert keyring.read_bytes()[0] & 0xBF == 0x98 & 0xBF  # RFC 9580, 4.2: a public key, not armoured
+
+
+def test_init_takes_several_suites_a_url_and_a_name(short_path: Path, env: dict[str, str], tmp_path: Path) -> None:
+    path = short_path / "several"
+    command = ["debian-cloud-archive", "init", path, "--suite", "trixie", "--suite", "forky"]
+    command += ["--url", "https://cloud.example.org/debian/", "--key-name", "Example <cloud@example.org>"]
+    subprocess.run(command, env=env, check=True, capture_output=True)
+    assert {path.name for path in (path / "public/dists").iterdir()} == {"trixie", "forky"}
+    package = path / "public/debian-cloud-archive-keyring.deb"
+    subprocess.run(["dpkg-deb", "-R", package, tmp_path / "x"], env=env, check=True)
+    sources = (tmp_path / "x/etc/apt/sources.list.d/debian-cloud.sources").read_text()
+    assert "URIs: https://cloud.example.org/debian/\nSuites: trixie forky\n" in sources
+    assert "Maintainer: Example <cloud@example.org>\n" in (tmp_path / "x/DEBIAN/control").read_text()
+
+
+def test_init_leaves_what_exists_alone(bash: Any, env: dict[str, str], archive: Archive) -> None:
+    before = archive.snapshot()
+    assert "exists already" in fails(bash, env, f"debian-cloud-archive init {archive.path}", 2)
+    assert archive.snapshot() == before
+    archive.run("publish")
+
+
+def test_failed_init_leaves_nothing(bash: Any, env: dict[str, str], short_path: Path) -> None:
+    folder = short_path / "failed"
+    folder.mkdir()
+    broken = short_path / "broken"
+    broken.mkdir()
+    (broken / "debian-cloud").write_text("#!/bin/sh\nexit 1\n")
+    (broken / "debian-cloud").chmod(0o755)
+    fails(bash, env, f"PATH={broken}:$PATH debian-cloud-archive init {folder}/a", 1)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user; others run all of this as themselves")
+def test_works_as_an_ordinary_user(short_path: Path, env: dict[str, str], make: Maker, uploader: Key) -> None:
+    home = short_path / "nobody"
+    home.mkdir()
+    shutil.copy(uploader.public, home)
+    shutil.chown(home, "nobody")
+    short_path.chmod(0o711)
+    as_user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "env", f"HOME={home}"]
+    command = [*as_user, "debian-cloud-archive", "init", f"{home}/a", "--uploader", f"{home}/uploader.asc"]
+    done = subprocess.run(command, env=env, check=False, capture_output=True, text=True, cwd="/")
+    assert done.returncode == 0, done.stderr
+    upload = make.image(uploader)
+    for path in (*upload.files, upload.changes):  # as root: the files of another user
+        shutil.copy(path, home / "a/incoming")
+    for verb in ("accept", "publish"):
+        command = [*as_user, "debian-cloud-archive", verb, f"{home}/a"]
+        done = subprocess.run(command, env=env, check=False, capture_output=True, text=True, cwd="/")
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "qcow2" in (home / "a/public/dists/trixie/main/images/Images").read_text()
+
+
+def test_uploader_may_sign_with_a_subkey(archive: Archive, make: Maker, short_path: Path, stranger: Key) -> None:
+    key = type(stranger)(short_path / "subkey", short_path / "subkey.asc", "")
+    shutil.copytree(stranger.home, key.home, ignore=shutil.ignore_patterns("S.*"))
+    no_questions = ("--passphrase", "", "--pinentry-mode", "loopback")
+    key.gpg(*no_questions, "--quick-add-key", stranger.fingerprint, "ed25519", "sign")
+    key.gpg("--armor", "--export", "--output", key.public)
+    upload = make.deb(key)
+    assert "not signed by an uploader" in archive.refuse(upload)
+    archive.run("add-uploader", key.public)
+    archive.take(upload)
+    assert "debian-cloud-config-demo 1.0" in archive.packages()
+
+
+def test_add_uploader_twice_changes_nothing(archive: Archive, uploader: Key) -> None:
+    before = (archive.path / "conf/uploaders").read_text()
+    archive.run("add-uploader", uploader.public)
+    assert (archive.path / "conf/uploaders").read_text() == before
+
+
+def test_add_uploader_refuses_what_is_no_single_public_key(
+    archive: Archive, uploader: Key, stranger: Key, tmp_path: Path
+) -> None:
+    before = (archive.path / "conf/uploaders").read_text()
+    bad = tmp_path / "bad.asc"
+    no_questions = ("--passphrase", "", "--pinentry-mode", "loopback")
+    two = uploader.public.read_text() + stranger.public.read_text()
+    own = archive.key.gpg("--armor", "--export")
+    secret = stranger.gpg(*no_questions, "--armor", "--export-secret-keys")
+    cases = ("nonsense", "no OpenPGP"), (two, "exactly one"), (own, "archive's own"), (secret, "secret key")
+    for text, word in cases:
+        bad.write_text(text)
+        done = archive.run("add-uploader", bad, check=False)
+        assert done.returncode == 2
+        assert word in done.stderr
+        assert (archive.path / "conf/uploaders").read_text() == before
+
+
+def test_dput_with_the_classic_profile(archive: Archive, make: Maker, uploader: Key, env: dict[str, str]) -> None:
+    for upload in (make.deb(uploader), make.image(uploader)):
+        command = ["dput", "-U", "-c", archive.path / "dput/dput.cf", "debian-cloud", upload.changes]
+        subprocess.run(command, env={**env, "GNUPGHOME": str(uploader.home)}, check=True, capture_output=True)
+        assert len(archive.queue()) == len(upload.files) + 1
+        archive.run("accept")
+    assert (archive.public / "images/trixie/ec2/amd64/current").is_symlink()
+
+
+def test_dput_with_the_json_profile(
+    archive: Archive, make: Maker, uploader: Key, env: dict[str, str], tmp_path: Path
+) -> None:
+    profiles = tmp_path / ".dput.d/profiles"
+    profiles.mkdir(parents=True)
+    shutil.copy(archive.path / "dput/debian-cloud.json", profiles)
+    own = {**env, "HOME": str(tmp_path), "GNUPGHOME": str(uploader.home)}
+    command = ["dput", "-U", "debian-cloud", make.deb(uploader).changes]
+    subprocess.run(command, env=own, check=True, capture_output=True)
+    archive.run("accept")
+    # The profile itself refuses what the archive would.
+    for bad in (make.deb(None, "2.0"), make.deb(uploader, "2.0", suite="sid")):
+        done = subprocess.run([*command[:-1], bad.changes], env=own, check=False, capture_output=True)
+        assert done.returncode != 0
+        assert archive.queue() == []
+
+
+def test_shipped_profile_has_no_host_of_its_own() -> None:
+    profile = json.loads((ROOT / "archive/dput/debian-cloud.json").read_text())
+    assert profile["method"] == "local"
+    assert profile["default_host_main"] == ""
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT / "archive")))
+def test_shellcheck(script: Path, env: dict[str, str]) -> None:
+    command = ["shellcheck", "--external-sources", "--source-path", ROOT, script]
+    done = subprocess.run(command, env=env, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Images: what the archive publishes of a signed upload, and what it refuses."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.archive.conftest import Archive, Key, Maker
+
+SERIAL = "20261120.0"
+STEM = f"debian-13-ec2-amd64-{SERIAL}"
+
+
+def images(archive: Archive) -> Path:
+    """The folder of the serials."""
+    return archive.public / "images/trixie/ec2/amd64"
+
+
+def test_publishes_an_image(archive: Archive, make: Maker, uploader: Key) -> None:
+    upload = make.image(uploader)
+    archive.take(upload)
+    folder = images(archive) / SERIAL
+    sums = {f"{name}{suffix}" for name in ("SHA256SUMS", "SHA512SUMS") for suffix in ("", ".sign", ".gpg")}
+    uploaded = {path.name for path in (*upload.files, upload.changes)}
+    assert {path.name for path in folder.iterdir()} == uploaded | sums
+    for path in (*upload.files, upload.changes):
+        assert (folder / path.name).read_bytes() == path.read_bytes()
+    assert (images(archive) / "current").readlink().name == SERIAL
+    assert archive.queue() == []
+    assert list((archive.path / "tmp").iterdir()) == []
+    archive.run("publish")
+    assert f"Filename: images/trixie/ec2/amd64/{SERIAL}/{STEM}.qcow2" in (
+        archive.dist / "main/images/Images"
+    ).read_text()
+
+
+def test_sums_verify_in_both_spellings(archive: Archive, make: Maker, uploader: Key, env: dict[str, str]) -> None:
+    archive.take(make.image(uploader))
+    folder = images(archive) / SERIAL
+    keyring = archive.path / "tmp/keyring.gpg"
+    archive.key.gpg("--export", "--output", keyring)
+    for name, tool in (("SHA256SUMS", "sha256sum"), ("SHA512SUMS", "sha512sum")):
+        assert (folder / f"{name}.sign").read_text().startswith("-----BEGIN PGP SIGNATURE-----")
+        assert not (folder / f"{name}.gpg").read_bytes().startswith(b"-")
+        for signature in (f"{name}.sign", f"{name}.gpg"):
+            command = ["gpgv", "--keyring", str(keyring), signature, name]
+            subprocess.run(command, cwd=folder, env=env, check=True, capture_output=True)
+        subprocess.run([tool, "--strict", "--check", name], cwd=folder, env=env, check=True, capture_output=True)
+        assert STEM + ".qcow2" in (folder / name).read_text()
+
+
+def test_current_is_the_highest_serial(archive: Archive, make: Maker, uploader: Key) -> None:
+    for serial in ("20261120.9", "20261120.10", "20261119.0"):
+        archive.take(make.image(uploader, serial))
+    assert (images(archive) / "current").readlink().name == "20261120.10"
+    archive.run("publish")
+    index = (archive.dist / "main/images/Images").read_text()
+    assert index.count("Status: current") == 1
+    assert index.count("Status: superseded") == 2
+
+
+def test_published_paths_are_never_rewritten(archive: Archive, make: Maker, uploader: Key) -> None:
+    archive.take(make.image(uploader))
+    assert "never rewritten" in archive.refuse(make.image(uploader, content=b"another"))
+    assert "never rewritten" in archive.refuse(make.image(uploader))
+
+
+@pytest.mark.parametrize("signer", [None, "stranger", "archive"])
+def test_refuses_other_signers(archive: Archive, make: Maker, stranger: Key, signer: str | None) -> None:
+    archive.refuse(make.image({None: None, "stranger": stranger, "archive": archive.key}[signer]))
+
+
+def test_refuses_file_changed_after_signing(archive: Archive, make: Maker, uploader: Key) -> None:
+    for name in range(3):
+        upload = make.image(uploader)
+        data = upload.files[name].read_bytes()
+        upload.files[name].write_bytes(bytes([data[0] ^ 1]) + data[1:])
+        assert "does not match" in archive.refuse(upload)
+
+
+def test_refuses_missing_file(archive: Archive, make: Maker, uploader: Key) -> None:
+    for name in range(3):
+        upload = make.image(uploader)
+        upload.files[name].unlink()
+        assert "not found" in archive.refuse(upload)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"SHA256": "0" * 64},
+        {"SHA512": "0" * 128},
+        {"Buildinfo-SHA256": "0" * 64},
+        {"Buildinfo-SHA512": "0" * 128},
+        {"Size": "1"},
+        {"Suite": "forky"},
+        {"Version": "20261121.0"},
+        {"Image": "debian-cloud-config-../../../dists"},
+        {"Filename": f"images/trixie/ec2/amd64/../../../../conf/{STEM}.qcow2"},
+        {"Filename": f"/images/trixie/ec2/amd64/{SERIAL}/{STEM}.qcow2"},
+        {"Buildinfo": "/etc/passwd"},
+        {"Architecture": "../amd64"},
+        {"Surprise": "a field that nobody knows"},
+    ],
+    ids=lambda lie: "-".join(f"{field}={value[:12]}" for field, value in lie.items()),
+)
+def test_refuses_record_that_lies(archive: Archive, make: Maker, uploader: Key, lie: dict[str, str]) -> None:
+    assert "error: " in archive.refuse(make.image(uploader, record=lie))
+
+
+def test_refuses_image_for_another_suite(archive: Archive, make: Maker, uploader: Key) -> None:
+    archive.refuse(make.image(uploader, suite="sid"))
+
+
+def test_refuses_surplus_file(archive: Archive, make: Maker, uploader: Key) -> None:
+    assert "does not name" in archive.refuse(make.image(uploader, extra="index.html"))
+    assert "does not name" in archive.refuse(make.image(uploader, extra="SHA256SUMS"))
+
+
+def test_refuses_package_among_the_files_of_an_image(archive: Archive, make: Maker, uploader: Key) -> None:
+    deb = make.deb(uploader)
+    image = make.image(None)
+    moved = deb.files[0].rename(image.changes.parent / deb.files[0].name)
+    fields = {"Architecture": "amd64 all", "Version": SERIAL, "Binary": "debian-cloud-config-demo"}
+    archive.refuse(make.changes([*image.files, moved], uploader, image.changes.name, fields))
+
+
+def test_image_cut_off_before_its_admission_is_taken_up_again(archive: Archive, make: Maker, uploader: Key) -> None:
+    upload = make.image(uploader)
+    archive.put(upload)
+    # What a power failure leaves between reprepro's end and the rename.
+    staging = archive.path / "tmp/staging/trixie"
+    signed = archive.path / "tmp/signed"
+    staging.mkdir(parents=True)
+    signed.mkdir()
+    for path in upload.files:
+        (archive.path / "incoming" / path.name).rename(staging / path.name)
+    (archive.path / "incoming" / upload.changes.name).rename(signed / upload.changes.name)
+    (staging / "SHA256SUMS").write_text("half")
+    archive.run("accept")
+    assert (images(archive) / SERIAL / "SHA256SUMS.gpg").exists()

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Packages: what the archive accepts from its uploaders, and what it refuses."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.archive.conftest import Archive, Key, Maker
+
+
+def test_accepts_a_package(archive: Archive, make: Maker, uploader: Key) -> None:
+    archive.take(make.deb(uploader))
+    assert "debian-cloud-config-demo 1.0" in archive.packages()
+    pool = archive.public / "pool/main/d/debian-cloud"
+    assert sorted(path.name for path in pool.iterdir()) == [
+        "debian-cloud-config-demo_1.0_all.deb",
+        "debian-cloud_1.0_all.changes",
+    ]
+    assert archive.queue() == []
+    assert list((archive.path / "tmp").iterdir()) == []
+    # Only publish shows it.
+    assert "debian-cloud-config-demo" not in (archive.dist / "main/binary-amd64/Packages").read_text()
+    archive.run("publish")
+    assert "debian-cloud-config-demo" in (archive.dist / "main/binary-amd64/Packages").read_text()
+
+
+def test_accepts_a_newer_version(archive: Archive, make: Maker, uploader: Key) -> None:
+    archive.take(make.deb(uploader, "1.0"))
+    archive.take(make.deb(uploader, "1.1"))
+    assert "debian-cloud-config-demo 1.1" in archive.packages()
+
+
+def test_same_upload_twice_changes_nothing(archive: Archive, make: Maker, uploader: Key) -> None:
+    upload = make.deb(uploader)
+    archive.take(upload)
+    before = archive.snapshot()
+    archive.take(upload)
+    assert archive.snapshot() == before
+
+
+def test_one_bad_upload_does_not_hold_up_the_others(archive: Archive, make: Maker, uploader: Key) -> None:
+    archive.put(make.deb(None, "0.9", package="debian-cloud-a"))
+    archive.put(make.deb(uploader, "1.0"))
+    done = archive.run("accept", check=False)
+    assert done.returncode == 1
+    assert "refused: debian-cloud_0.9_all.changes" in done.stdout
+    assert "accepted: debian-cloud_1.0_all.changes" in done.stdout
+    assert "debian-cloud-config-demo 1.0" in archive.packages()
+
+
+def test_refuses_unsigned(archive: Archive, make: Maker) -> None:
+    assert "not signed by an uploader" in archive.refuse(make.deb(None))
+
+
+def test_refuses_unknown_key(archive: Archive, make: Maker, stranger: Key) -> None:
+    assert "not signed by an uploader" in archive.refuse(make.deb(stranger))
+
+
+def test_refuses_the_archives_own_key(archive: Archive, make: Maker) -> None:
+    assert "not signed by an uploader" in archive.refuse(make.deb(archive.key))
+
+
+def test_refuses_known_key_without_right(archive: Archive, make: Maker, uploader: Key) -> None:
+    rules = archive.path / "conf/uploaders"
+    rules.write_text(rules.read_text().replace(f"group uploaders add {uploader.fingerprint}\n", ""))
+    assert "No distribution accepting" in archive.refuse(make.deb(uploader))
+
+
+def test_refuses_file_changed_after_signing(archive: Archive, make: Maker, uploader: Key) -> None:
+    upload = make.deb(uploader)
+    data = upload.files[0].read_bytes()
+    upload.files[0].write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert "does not match" in archive.refuse(upload)
+
+
+def test_refuses_changes_changed_after_signing(archive: Archive, make: Maker, uploader: Key) -> None:
+    upload = make.deb(uploader)
+    upload.changes.write_text(upload.changes.read_text().replace("medium", "high"))
+    archive.refuse(upload)
+
+
+def test_refuses_text_around_the_signature(archive: Archive, make: Maker, uploader: Key, stranger: Key) -> None:
+    signed = make.deb(uploader, "1.0")
+    other = make.deb(None, "2.0")
+    other.changes.write_text(other.changes.read_text() + "\n" + signed.changes.read_text())
+    archive.refuse(other)
+
+
+def test_refuses_missing_file(archive: Archive, make: Maker, uploader: Key) -> None:
+    upload = make.deb(uploader)
+    upload.files[0].unlink()
+    assert f"'{upload.files[0].name}' not found" in archive.refuse(upload)
+
+
+def test_refuses_same_version_with_other_content(archive: Archive, make: Maker, uploader: Key) -> None:
+    archive.take(make.deb(uploader, content="one"))
+    archive.refuse(make.deb(uploader, content="two"))
+
+
+def test_refuses_older_version(archive: Archive, make: Maker, uploader: Key) -> None:
+    archive.take(make.deb(uploader, "1.1"))
+    archive.refuse(make.deb(uploader, "1.0"))
+
+
+def test_refuses_foreign_packages(archive: Archive, make: Maker, uploader: Key) -> None:
+    archive.refuse(make.deb(uploader, "2", package="openssh-server"))
+    archive.refuse(make.deb(uploader, "3", package="debian-cloud-x", source="other"))
+
+
+def test_refuses_a_new_keyring_from_an_uploader(archive: Archive, make: Maker, uploader: Key) -> None:
+    archive.refuse(make.deb(uploader, "9999", package="debian-cloud-archive-keyring"))
+
+
+def test_refuses_unknown_suite(archive: Archive, make: Maker, uploader: Key) -> None:
+    archive.refuse(make.deb(uploader, suite="sid"))
+
+
+def test_refuses_a_link_in_the_queue(archive: Archive, make: Maker, uploader: Key) -> None:
+    upload = make.deb(uploader)
+    secret = archive.path / "conf/options"
+    queued = archive.path / "incoming" / upload.files[0].name
+    queued.symlink_to(secret)
+    upload.files[0].unlink()
+    archive.put(upload)
+    done = archive.run("accept", check=False)
+    assert done.returncode == 1
+    assert "not found" in done.stdout
+
+
+def test_unsigned_upload_cannot_take_the_files_of_another(archive: Archive, make: Maker, uploader: Key) -> None:
+    upload = make.deb(uploader)
+    archive.put(upload)
+    thief = archive.path / "incoming/a.changes"
+    thief.write_text("Files:\n" + f" 0 0 misc optional {upload.files[0].name}\n")
+    assert archive.run("accept", check=False).returncode == 1
+    assert "debian-cloud-config-demo 1.0" in archive.packages()
+
+
+def test_names_of_uploads_are_never_options_or_paths(archive: Archive, make: Maker, uploader: Key) -> None:
+    upload = make.deb(uploader)
+    archive.put(upload)
+    queue = archive.path / "incoming"
+    (queue / upload.changes.name).rename(queue / "--version and $(touch x).changes")
+    archive.run("accept")
+    assert "debian-cloud-config-demo 1.0" in archive.packages()
+
+
+def test_cut_off_accept_is_taken_up_again(archive: Archive, make: Maker, uploader: Key) -> None:
+    upload = make.deb(uploader)
+    left = archive.path / "tmp/upload"
+    left.mkdir()
+    archive.put(upload)
+    for path in (archive.path / "incoming").iterdir():
+        path.rename(left / path.name)
+    archive.run("accept")
+    assert "debian-cloud-config-demo 1.0" in archive.packages()
+
+
+def test_two_at_once_one_is_told_to_wait(archive: Archive, make: Maker, uploader: Key) -> None:
+    archive.put(make.deb(uploader))
+    with (archive.path / "lock").open("a") as lock:
+        with subprocess.Popen(["flock", str(lock.fileno())], pass_fds=[lock.fileno()]) as holder:
+            holder.wait()
+        for verb in ("accept", "publish"):
+            done = archive.run(verb, check=False)
+            assert done.returncode == 1
+            assert "another debian-cloud-archive is at work" in done.stderr
+            assert "hint: " in done.stderr
+    assert len(archive.queue()) == 2
+    archive.run("accept")
