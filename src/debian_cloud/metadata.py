@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from email.utils import formatdate
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import TYPE_CHECKING, Final
 
 from . import VERSION, deb822, formats, index, names
@@ -99,7 +100,7 @@ def buildinfo(known: Facts, digests: Mapping[str, Digest]) -> str:
     """
     package = names.package(known.config)
     checksums = (f"{digests[name].hashes['sha256']} {digests[name].size} {name}" for name in sorted(digests))
-    installed = (f"\n {name}:{arch} (= {version})" for _, _, name, version, arch in known.packages)
+    installed = (f"\n {name} (= {version})" for _, _, name, version, _ in known.packages)
     return deb822.render(
         (
             ("Format", "1.0"),
@@ -110,7 +111,7 @@ def buildinfo(known: Facts, digests: Mapping[str, Digest]) -> str:
             ("Checksums-Sha256", _lines(checksums)),
             ("Build-Origin", "Debian"),
             ("Build-Architecture", known.architecture),
-            ("Build-Date", formatdate(known.epoch)),
+            ("Build-Date", _date(known.epoch)),
             ("Installed-Build-Depends", ",".join(installed)),
             ("Environment", _lines((f'SOURCE_DATE_EPOCH="{known.epoch}"',))),
             ("Image-Suite", known.suite),
@@ -152,7 +153,7 @@ def changes(known: Facts, digests: Mapping[str, Digest]) -> str:
     return deb822.render(
         (
             ("Format", "1.8"),
-            ("Date", formatdate(known.epoch)),
+            ("Date", _date(known.epoch)),
             ("Source", _SOURCE),
             ("Binary", package),
             ("Architecture", known.architecture),
@@ -181,3 +182,7 @@ def changes(known: Facts, digests: Mapping[str, Digest]) -> str:
 
 def _lines(lines: Iterable[str]) -> str:
     return "".join(f"\n {line}" for line in lines)
+
+
+def _date(epoch: int) -> str:
+    return format_datetime(datetime.fromtimestamp(epoch, UTC))

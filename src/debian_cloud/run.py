@@ -28,6 +28,9 @@ _TAIL: Final = 12
 """Lines of a failed tool's own words that are shown."""
 _LOG: Final = "log"
 
+SBIN: Final = "/usr/sbin:/sbin"
+"""Folders of tools that an ordinary user's PATH lacks."""
+
 # What a step sees of the user's environment: where programs are, and the way to the network.
 _KEPT: Final = ("PATH", "HOME", "http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "APT_CONFIG", "TMPDIR")
 
@@ -177,7 +180,7 @@ def _run(step: plans.Run, workspace: Path, progress: Progress) -> None:
 def _environment(extra: Sequence[tuple[str, str]]) -> dict[str, str]:
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     # The `debian-cloud` that a plan calls is the one that runs it; ordinary users lack the sbin folders.
-    path = f"{Path(sys.argv[0]).resolve().parent}:{kept.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin"
+    path = f"{Path(sys.argv[0]).resolve().parent}:{kept.get('PATH', '/usr/bin:/bin')}:{SBIN}"
     return {**kept, "PATH": path, **plans.ENVIRONMENT, **dict(extra)}
 
 

@@ -7,13 +7,12 @@ from typing import Final
 
 PACKAGES: Final = {
     "apt-get": "apt",
-    "cp": "coreutils",
     "dd": "coreutils",
     "debian-cloud": "debian-cloud",
-    "debugfs": "e2fsprogs",
     "diff": "diffutils",
     "find": "findutils",
-    "flock": "util-linux",
+    "install": "coreutils",
+    "ln": "coreutils",
     "mcopy": "mtools",
     "mformat": "mtools",
     "mkdir": "coreutils",

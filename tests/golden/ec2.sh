@@ -1,0 +1,295 @@
+#!/bin/sh
+# About.
+set -eu
+umask 022
+export LC_ALL=C.UTF-8
+export TZ=UTC
+export DEBIAN_FRONTEND=noninteractive
+PATH=$PATH:/usr/sbin:/sbin
+
+# Root steps run in namespaces of their own: mounts end with them, and no privilege is needed.
+if [ "$(id -u)" = 0 ]; then
+    as_root() { unshare --mount --pid --fork --kill-child --mount-proc "$@"; }
+else
+    as_root() { unshare --mount --pid --fork --kill-child --mount-proc --user --map-root-user --map-auto "$@"; }
+fi
+
+mkdir image
+cd image
+
+# 1. set sources
+cat > sources.list <<'END'
+deb [signed-by=/debian.gpg] http://debian.example/debian trixie main
+deb [signed-by=/debian.gpg] http://debian.example/debian trixie-updates main
+deb [signed-by=/debian.gpg] http://debian.example/security trixie-security main
+deb [signed-by=/archive.gpg] copy:/srv/archive trixie main
+END
+
+# 2. note the packages to come
+cat > expected <<'END'
+8888888888888888888888888888888888888888888888888888888888888888  login_1%3a4.16.0-2_amd64.deb
+ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff  base-files_13.8_amd64.deb
+END
+
+# 3. install 2 packages
+as_root env SOURCE_DATE_EPOCH=1795224967 mmdebstrap --mode=root --format=directory --variant=minbase --architectures=amd64 \
+    --include=debian-cloud-config-ec2 '--aptopt=Acquire::Languages "none"' \
+    '--aptopt=Acquire::Retries "3"' --dpkgopt=force-unsafe-io \
+    '--extract-hook=cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"' \
+    '--customize-hook=cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"' trixie \
+    tree sources.list < /dev/null
+
+# 4. sort the list of installed packages
+sort -u -o installed installed < /dev/null
+
+# 5. compare installed packages with the resolved ones
+diff -u expected installed < /dev/null
+
+# 6. remove the bootstrap's settings
+as_root rm -rf tree/etc/hostname tree/etc/apt/sources.list tree/etc/apt/sources.list.d/0000sources.list \
+    tree/etc/apt/apt.conf.d/99mmdebstrap tree/etc/apt/preferences.d/99mmdebstrap \
+    tree/etc/dpkg/dpkg.cfg.d/99mmdebstrap < /dev/null
+
+# 7. set the image's sources
+as_root install -m 0644 /dev/stdin tree/etc/apt/sources.list.d/debian.sources <<'END'
+Types: deb deb-src
+URIs: http://debian.example/debian
+Suites: trixie trixie-updates trixie-backports
+Components: main
+Signed-By: /debian.gpg
+
+Types: deb deb-src
+URIs: http://debian.example/security
+Suites: trixie-security
+Components: main
+Signed-By: /debian.gpg
+END
+
+# 8. write fstab
+as_root install -m 0644 /dev/stdin tree/etc/fstab <<'END'
+PARTUUID=a3491e84-ae80-5209-adf0-c238d3d88d9c / ext4 rw,discard,errors=remount-ro,x-systemd.growfs 0 1
+PARTUUID=cf908535-5697-5935-94f4-9d5ca28a2f54 /boot/efi vfat umask=0077,defaults 0 2
+END
+
+# 9. make the ESP's mount point
+as_root mkdir -p tree/boot/efi < /dev/null
+
+# 10. empty machine-id
+as_root install -m 0444 /dev/null tree/etc/machine-id < /dev/null
+
+# 11. point resolv.conf to systemd-resolved
+as_root ln -sfn ../run/systemd/resolve/stub-resolv.conf tree/etc/resolv.conf < /dev/null
+
+# 12. identify the disk to grub
+cat > grub-probe.identities <<'END'
+root_partuuid=a3491e84-ae80-5209-adf0-c238d3d88d9c
+root_uuid=b6b2bf48-9433-56a8-afc2-2491328ed029
+END
+
+# 13. prepare grub-probe
+cat > grub-probe <<'END'
+#!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Answers grub-mkconfig(8) as the finished disk will, where there is no device yet.
+# usage: grub-probe [OPTION…] --target=TARGET [PATH]
+set -eu
+# The builder writes these beside the script: this disk's identities.
+# shellcheck source=/dev/null
+. /run/grub-probe.identities
+target=
+while [ $# -gt 0 ]; do
+    case $1 in
+        --target=*) target=${1#*=} ;;
+        -t) target=$2; shift ;;
+    esac
+    shift
+done
+# shellcheck disable=SC2154 # root_partuuid and root_uuid come from the file above
+case $target in
+    device) echo "/dev/disk/by-partuuid/$root_partuuid" ;;
+    fs) echo ext2 ;;
+    fs_uuid) echo "$root_uuid" ;;
+    partuuid) echo "$root_partuuid" ;;
+    partmap) echo gpt ;;
+    drive) echo "(hd0,gpt1)" ;;
+    compatibility_hint) echo hd0,gpt1 ;;
+    hints_string) echo "--hint-bios=hd0,gpt1 --hint-efi=hd0,gpt1 --hint-baremetal=ahci0,gpt1" ;;
+esac
+END
+chmod 755 grub-probe
+
+# 14. prepare grub-setup
+cat > grub-setup <<'END'
+#!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Leaves boot loader files and grub.cfg in a tree as grub-install(8) and
+# update-grub(8) would on the finished disk. All mounts end with the namespace.
+# usage: grub-setup TREE ROOT_PARTUUID [bios]
+set -eu
+tree=$1 partuuid=$2 bios=${3-}
+grub=$tree/boot/grub
+in_tree() { chroot "$tree" /usr/bin/env -i LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
+
+mkdir -p "$grub/fonts"
+cp "$tree/usr/share/grub/unicode.pf2" "$grub/fonts/"
+# update-grub writes root=PARTUUID= only where udev's link is there to see.
+mount -t tmpfs -o mode=755 tmpfs "$tree/dev"
+: > "$tree/dev/null"
+mount --bind /dev/null "$tree/dev/null"
+mkdir -p "$tree/dev/disk/by-partuuid"
+: > "$tree/dev/disk/by-partuuid/$partuuid"
+mount -t tmpfs -o mode=755 tmpfs "$tree/run"
+cp grub-probe.identities "$tree/run/"
+mount --bind grub-probe "$tree/usr/sbin/grub-probe"
+
+in_tree grub-editenv /boot/grub/grubenv create
+if [ "$bios" ]; then
+    mkdir "$grub/i386-pc"
+    # What grub-install copies: modules and their lists, not the parts that images are made of.
+    (cd "$tree/usr/lib/grub/i386-pc" && cp ./*.mod ./*.lst boot.img efiemu32.o efiemu64.o "$OLDPWD/$grub/i386-pc/")
+    in_tree grub-mkimage -O i386-pc -p '(,gpt1)/boot/grub' -o /boot/grub/i386-pc/core.img biosdisk part_gpt ext2
+fi
+in_tree update-grub
+# From now on upgrades run grub-install: the flag that grub-cloud waits for.
+: > "$tree/etc/grub.d/enable_cloud"
+END
+chmod 755 grub-setup
+
+# 15. configure grub
+as_root ./grub-setup tree a3491e84-ae80-5209-adf0-c238d3d88d9c bios < /dev/null
+
+# 16. empty run-time folders
+as_root find tree/dev tree/run tree/tmp tree/var/tmp -mindepth 1 -delete < /dev/null
+
+# 17. empty logs and caches
+as_root find tree/var/log tree/var/cache/apt tree/var/cache/ldconfig tree/var/lib/apt/lists -type f -delete < /dev/null
+
+# 18. leave out host keys
+as_root find tree/etc -path 'tree/etc/ssh/ssh_host_*' -delete < /dev/null
+
+# 19. leave out backup files
+as_root find tree/etc tree/var/lib/dpkg tree/var/cache/debconf -type f '(' -name '*-old' -o -path \
+    'tree/etc/*-' ')' -delete < /dev/null
+
+# 20. clamp time stamps
+as_root find tree -newermt @1795224967 -exec touch -h -d @1795224967 '{}' + < /dev/null
+
+# 21. make an empty disk
+truncate -s 8589934592 debian-13-ec2-amd64-20261121.0.raw < /dev/null
+
+# 22. partition it
+sfdisk --quiet --no-reread --no-tell-kernel --wipe=never debian-13-ec2-amd64-20261121.0.raw <<'END'
+label: gpt
+label-id: 5c927193-2513-54e4-8555-811b44829f71
+unit: sectors
+sector-size: 512
+
+1 : start=262144, size=16513024, type=4f68bce3-e8cd-4db1-96e7-fbcaf984b709, uuid=a3491e84-ae80-5209-adf0-c238d3d88d9c, name="root"
+14 : start=2048, size=6144, type=21686148-6449-6e6f-744e-656564454649, uuid=f581fcda-d273-5bad-8d80-d1ddec73016c, name="bios"
+15 : start=8192, size=253952, type=c12a7328-f81f-11d2-ba4b-00a0c93ec93b, uuid=cf908535-5697-5935-94f4-9d5ca28a2f54, name="esp"
+END
+
+# 23. place GRUB's core image
+as_root dd if=tree/boot/grub/i386-pc/core.img of=debian-13-ec2-amd64-20261121.0.raw bs=512 seek=2048 \
+    conv=notrunc status=none < /dev/null
+
+# 24. place GRUB's boot sector
+as_root dd if=tree/boot/grub/i386-pc/boot.img of=debian-13-ec2-amd64-20261121.0.raw bs=440 count=1 \
+    conv=notrunc status=none < /dev/null
+
+# 25. point the boot sector to the core image
+printf '\000\010\000\000\000\000\000\000' | dd of=debian-13-ec2-amd64-20261121.0.raw bs=1 seek=92 conv=notrunc status=none
+
+# 26. let it mend the boot drive
+printf '\220\220' | dd of=debian-13-ec2-amd64-20261121.0.raw bs=1 seek=102 conv=notrunc status=none
+
+# 27. point the core image to its rest
+printf '\001\010\000\000\000\000\000\000' | dd of=debian-13-ec2-amd64-20261121.0.raw bs=1 seek=1049076 conv=notrunc status=none
+
+# 28. make the EFI system partition
+env MTOOLS_SKIP_CHECK=1 mformat -i debian-13-ec2-amd64-20261121.0.raw@@4194304 -F -v ESP -N a1ada376 -T 253952 -h 255 -s 63 \
+    -H 8192 :: < /dev/null
+
+# 29. make its folders
+env MTOOLS_SKIP_CHECK=1 mmd -i debian-13-ec2-amd64-20261121.0.raw@@4194304 ::EFI ::EFI/BOOT ::EFI/debian < /dev/null
+
+# 30. place EFI/BOOT/BOOTX64.EFI
+as_root env MTOOLS_SKIP_CHECK=1 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/shimx64.efi.signed \
+    ::EFI/BOOT/BOOTX64.EFI < /dev/null
+
+# 31. place EFI/BOOT/grubx64.efi
+as_root env MTOOLS_SKIP_CHECK=1 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 \
+    tree/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed ::EFI/BOOT/grubx64.efi < /dev/null
+
+# 32. place EFI/BOOT/mmx64.efi
+as_root env MTOOLS_SKIP_CHECK=1 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/mmx64.efi.signed \
+    ::EFI/BOOT/mmx64.efi < /dev/null
+
+# 33. place EFI/debian/BOOTX64.CSV
+as_root env MTOOLS_SKIP_CHECK=1 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/BOOTX64.CSV \
+    ::EFI/debian/BOOTX64.CSV < /dev/null
+
+# 34. place EFI/debian/fbx64.efi
+as_root env MTOOLS_SKIP_CHECK=1 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/fbx64.efi.signed \
+    ::EFI/debian/fbx64.efi < /dev/null
+
+# 35. place EFI/debian/grubx64.efi
+as_root env MTOOLS_SKIP_CHECK=1 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 \
+    tree/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed ::EFI/debian/grubx64.efi < /dev/null
+
+# 36. place EFI/debian/mmx64.efi
+as_root env MTOOLS_SKIP_CHECK=1 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/mmx64.efi.signed \
+    ::EFI/debian/mmx64.efi < /dev/null
+
+# 37. place EFI/debian/shimx64.efi
+as_root env MTOOLS_SKIP_CHECK=1 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/shimx64.efi.signed \
+    ::EFI/debian/shimx64.efi < /dev/null
+
+# 38. place EFI/debian/grub.cfg
+env MTOOLS_SKIP_CHECK=1 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 - ::EFI/debian/grub.cfg <<'END'
+search.fs_uuid b6b2bf48-9433-56a8-afc2-2491328ed029 root hd0,gpt1
+set prefix=($root)'/boot/grub'
+configfile $prefix/grub.cfg
+END
+
+# 39. set mke2fs's defaults
+cat > mke2fs.conf <<'END'
+[defaults]
+    base_features = sparse_super,large_file,filetype,resize_inode,dir_index,ext_attr
+    default_mntopts = acl,user_xattr
+    enable_periodic_fsck = 0
+    blocksize = 4096
+    inode_size = 256
+    inode_ratio = 16384
+[fs_types]
+    ext4 = {
+        features = has_journal,extent,huge_file,flex_bg,metadata_csum,64bit,dir_nlink,extra_isize
+    }
+END
+
+# 40. make the root file system
+as_root env MKE2FS_CONFIG=mke2fs.conf E2FSPROGS_FAKE_TIME=1795224967 mke2fs -q -F -t ext4 -L root -U b6b2bf48-9433-56a8-afc2-2491328ed029 -E \
+    offset=134217728,hash_seed=6b0d8740-ae5f-5f4c-85b0-6ee34ff507df,nodiscard,assume_storage_prezeroed=1 \
+    -d tree debian-13-ec2-amd64-20261121.0.raw 8256512k < /dev/null
+
+# 41. convert to qcow2
+qemu-img convert -c -f raw -O qcow2 -o compression_type=zstd debian-13-ec2-amd64-20261121.0.raw \
+    debian-13-ec2-amd64-20261121.0.qcow2 < /dev/null
+
+# 42. write down the facts
+cat > facts <<'END'
+Config: ec2
+Config-Version: 0.1.0
+Suite: trixie
+Architecture: amd64
+Serial: 20261121.0
+Epoch: 1795224967
+Virtual-Size: 8589934592
+Formats: raw qcow2
+Packages:
+ ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
+ 8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64
+END
+
+# 43. write hashes and records
+debian-cloud seal . < /dev/null

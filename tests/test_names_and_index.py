@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Names, records and the index: what follows from what, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from debian_cloud import index, names
+from debian_cloud.errors import Error
+
+RECORD = index.ImageRecord(
+    config="ec2",
+    serial="20261120.0",
+    suite="trixie",
+    architecture="amd64",
+    format="qcow2",
+    config_version="1:0.1.0~deb13u1",
+    size=149660336,
+    virtual_size=8589934592,
+    sha256="a" * 64,
+    sha512="b" * 128,
+    buildinfo_sha256="c" * 64,
+    buildinfo_sha512="d" * 128,
+)
+
+
+def test_a_record_survives_its_text() -> None:
+    assert index.parse(index.render([RECORD]), strict=True) == (RECORD,)
+
+
+def test_paths_follow_from_the_other_fields() -> None:
+    assert RECORD.filename == "images/trixie/ec2/amd64/20261120.0/debian-13-ec2-amd64-20261120.0.qcow2"
+    assert RECORD.buildinfo == "images/trixie/ec2/amd64/20261120.0/debian-13-ec2-amd64-20261120.0.buildinfo"
+
+
+def test_the_newest_serial_is_current_by_number_not_by_text() -> None:
+    records = [replace(RECORD, serial=serial) for serial in ("20261120.9", "20261120.10", "20261119.11")]
+    statuses = {record.serial: record.status for record in index.with_status(records)}
+    assert statuses == {"20261120.9": "superseded", "20261120.10": "current", "20261119.11": "superseded"}
+
+
+def test_each_image_has_its_own_current() -> None:
+    records = index.with_status([RECORD, replace(RECORD, config="azure", serial="20261121.0")])
+    assert [record.status for record in records] == ["current", "current"]
+
+
+def test_index_is_sorted_whatever_the_order_of_records() -> None:
+    records = [replace(RECORD, serial=f"20261120.{n}") for n in (10, 2, 1)]
+    text = index.render(records)
+    assert text == index.render(reversed(records))
+    assert [record.serial for record in index.parse(text)] == ["20261120.1", "20261120.2", "20261120.10"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("Filename", "images/trixie/ec2/amd64/20261120.0/../../../../../etc/passwd"),
+        ("Filename", "/etc/passwd"),
+        ("Filename", "images/trixie/ec2/amd64/20261121.0/debian-13-ec2-amd64-20261120.0.qcow2"),
+        ("Buildinfo", "/etc/passwd"),
+        ("Suite", "../trixie"),
+        ("Suite", "a..b"),
+        ("Architecture", "amd64/.."),
+        ("Format", "qcow2/../x"),
+        ("Version", "20261120"),
+        ("Version", "20261120.01"),
+        ("Version", "today"),
+        ("Size", "-1"),
+        ("Size", "1e9"),
+        ("Size", "9" * 40),
+        ("SHA256", "A" * 64),
+        ("SHA512", "a" * 64),
+        ("Config-Version", "1 2"),
+        ("Image", "base-files"),
+        ("Image", "debian-cloud-config-../x"),
+    ],
+)
+def test_a_lying_field_is_refused(field: str, value: str) -> None:
+    lines = index.render([RECORD]).splitlines()
+    text = "\n".join(f"{field}: {value}" if line.startswith(f"{field}: ") else line for line in lines)
+    assert f"{field}: {value}" in text
+    with pytest.raises(Error) as refused:
+        index.parse(text)
+    assert refused.value.status == 1
+
+
+def test_a_missing_field_is_refused() -> None:
+    for line in index.render([RECORD]).splitlines():
+        field = line.partition(":")[0]
+        cut = index.render([RECORD]).replace(line + "\n", "")
+        with pytest.raises(Error, match=f"no field {field}"):
+            index.parse(cut)
+
+
+def test_an_unknown_field_is_refused_in_an_upload_and_passed_over_by_a_client() -> None:
+    text = index.render([RECORD]) + "Shasum: 1\n"
+    assert index.parse(text) == (RECORD,)
+    with pytest.raises(Error, match="unknown field Shasum"):
+        index.parse(text, strict=True)
+
+
+def test_a_value_of_two_lines_is_refused() -> None:
+    text = index.render([RECORD]).replace("Suite: trixie", "Suite: trixie\n Filename: /etc/passwd")
+    with pytest.raises(Error, match="more than one line"):
+        index.parse(text)
+
+
+@pytest.mark.parametrize("value", ["", "-x", "EC2", "a b", "a/b", "..", "a..b", "é", "a\n"])
+def test_what_is_no_debian_name_is_no_path_component(value: str) -> None:
+    with pytest.raises(Error, match="not a valid name"):
+        names.word(value, "configuration")
