@@ -1,0 +1,743 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an operator expects of debian-cloud-mirror, over a real rsync daemon and a real nginx."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from conftest import INDEXES, SCRIPT, SUMS, Archive, Key, Mirror, Server, seen_by_client, sha
+
+
+def tree(root: Path) -> dict[str, str]:
+    return Mirror("", root, root).shown()
+
+
+def apt(mirror: Mirror, root: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    """apt-get in a root of its own that knows only the mirror, by file:, and checks every date."""
+    for d in ("etc/apt/apt.conf.d", "etc/apt/preferences.d", "etc/apt/trusted.gpg.d", "var/lib/apt/lists/partial", "var/cache/apt/archives/partial"):
+        (root / d).mkdir(parents=True, exist_ok=True)
+    (root / "status").write_text("")
+    (root / "etc/apt/sources.list").write_text(f"deb [arch=amd64 signed-by={mirror.keyring}] file:{mirror.dest} trixie main\n")
+    (root / "apt.conf").write_text(
+        f'Dir "{root}"; Dir::State::status "{root}/status"; Dir::Etc::trusted "{mirror.keyring}"; APT::Architecture "amd64";\n'
+        'APT::Sandbox::User "root"; Acquire::Check-Valid-Until "true"; Acquire::Check-Date "true"; Acquire::Languages "none";\n'
+        'Acquire::IndexTargets::deb::Images { MetaKey "$(COMPONENT)/images/Images"; ShortDescription "Images";\n'
+        '  Description "$(RELEASE)/$(COMPONENT) Images"; Optional "true"; KeepCompressed "false"; };\n'
+    )
+    env = {**os.environ, "APT_CONFIG": str(root / "apt.conf"), "LC_ALL": "C"}
+    return subprocess.run(["apt-get", *args], env=env, cwd=root, capture_output=True, text=True, timeout=60)
+
+
+def test_fresh_mirror_serves_apt(mirror: Mirror, archive: Archive, tmp_path: Path) -> None:
+    out = mirror.ok()
+    assert "all verified" in out and "shows trixie of" in out
+    shown, public = mirror.shown(), tree(archive.root)
+    assert shown.keys() - public.keys() == {f"project/trace/{p.name}" for p in (mirror.dest / "project/trace").iterdir()} - {"project/trace/master"}
+    assert {k: v for k, v in shown.items() if k in public} == public
+    assert (mirror.dest / "images/trixie/ec2/amd64/current").readlink() == Path("20261120.0")
+    assert [p.name for p in mirror.dest.iterdir() if p.name.startswith(".")] == [".mirror"]
+
+    done = apt(mirror, tmp_path / "apt", "update", "-o", "APT::Update::Error-Mode=any")
+    assert done.returncode == 0 and "W:" not in done.stderr, done.stderr
+    lists = [p for p in (tmp_path / "apt/var/lib/apt/lists").iterdir() if p.name.endswith("Images")]
+    assert [p.read_text() for p in lists] == [archive.text("Images")]
+    done = apt(mirror, tmp_path / "apt", "download", "debian-cloud-config-ec2")
+    assert done.returncode == 0, done.stderr
+    assert sha(tmp_path / "apt/debian-cloud-config-ec2_0.1.0_amd64.deb") in archive.packages["debian-cloud-config-ec2"]
+
+
+def test_second_run_transfers_nothing(mirror: Mirror, servers: dict[str, Server]) -> None:
+    mirror.ok()
+    before = mirror.shown()
+    log = Path(mirror.dest.parent / "access.log")
+    out = mirror.ok()
+    assert "fetching" not in out
+    assert mirror.shown().keys() == before.keys()
+    changed = {k for k in before if before[k] != mirror.shown()[k]}
+    assert all(k.startswith("project/trace/") for k in changed)
+    assert not log.exists()
+
+
+def test_second_run_asks_nginx_for_the_release_alone(archive: Archive, slow: Callable[[str, int], Server], key: Key, tmp_path: Path) -> None:
+    mirror = Mirror(slow("http", 0).url, tmp_path / "mirror", key.keyring)
+    mirror.ok()
+    log = tmp_path / "etc-http/access.log"
+    first = len(log.read_text().splitlines())
+    mirror.ok()
+    asked = re.findall(r'"GET (\S+) ', "\n".join(log.read_text().splitlines()[first:]))
+    assert sorted(asked) == sorted(f"/{p}" for p in (*(f"dists/trixie/{n}" for n in ("InRelease", "Release", "Release.gpg")), "project/trace/master"))
+
+
+def test_follows_the_source(mirror: Mirror, archive: Archive) -> None:
+    mirror.ok()
+    archive.add_deb("debian-cloud-config-ec2", "0.2.0")
+    archive.add_image("ec2", "20261121.0")
+    archive.publish()
+    mirror.ok()
+    shown, public = mirror.shown(), tree(archive.root)
+    assert {k: v for k, v in shown.items() if k in public} == public
+    assert seen_by_client(mirror.dest) == archive.date
+    assert (mirror.dest / "images/trixie/ec2/amd64/current").readlink() == Path("20261121.0")
+    # The package that left, and the older indexes by hash, stay for those who hold the older InRelease.
+    assert (mirror.dest / "pool/main/d/debian-cloud-config-ec2/debian-cloud-config-ec2_0.1.0_amd64.deb").exists()
+
+
+def test_what_left_the_indexes_stays_14_days(mirror: Mirror, archive: Archive) -> None:
+    mirror.ok()
+    del archive.images["ec2 20261119.0"], archive.images["generic 20261120.0"], archive.packages["libcloud++"]
+    shutil.rmtree(archive.root / "images/trixie/ec2/amd64/20261119.0")
+    archive.publish()
+    old = mirror.shown()
+    mirror.ok()
+    gone = [k for k in old if k not in mirror.shown()]
+    assert gone == ["images/trixie/generic/amd64/current"], "a withdrawn image is no longer current, its files stay"
+
+    left = mirror.dest / ".mirror/left"
+    lines = [line.split() for line in left.read_text().splitlines()]
+    assert {p for _, p in lines} >= {k for k in old if "/20261119.0/" in k or "/generic/amd64/2" in k or "libcloud" in k}
+    assert not any("ec2/amd64/20261120.0" in p for _, p in lines)
+
+    def back(days: float) -> None:
+        left.write_text("".join(f"{int(time.time() - days * 86400)} {p}\n" for _, p in lines))
+
+    back(13.9)
+    mirror.ok()
+    assert all(k in mirror.shown() for k in old if k not in gone)
+    back(14.1)
+    mirror.ok()
+    now = mirror.shown()
+    own = {k for k in now if k.startswith("project/trace/") and k != "project/trace/master"}
+    left_behind = {k for k in tree(archive.root) if "generic" in k or "libcloud" in k}  # the source's own grace
+    old_hashes = {k for k in tree(archive.root) if "by-hash" in k} - now.keys()
+    assert now.keys() - own == tree(archive.root).keys() - left_behind - old_hashes
+    assert old_hashes, "the mirror lets old generations of the indexes go too"
+    assert seen_by_client(mirror.dest) == archive.date
+    assert not (mirror.dest / "images/trixie/generic").exists(), "empty folders go too"
+
+
+def test_source_without_by_hash_and_with_one_form(mirror: Mirror, archive: Archive) -> None:
+    for folder in list(archive.root.rglob("by-hash")):
+        shutil.rmtree(folder)
+    for index in INDEXES:
+        (archive.root / "dists/trixie" / index).unlink()
+        (archive.root / "dists/trixie" / f"{index}.gz").unlink()
+    mirror.ok()
+    shown = mirror.shown()
+    assert {k: v for k, v in shown.items() if k in tree(archive.root)} == tree(archive.root)
+    assert sum("by-hash" in k for k in shown) == 3
+
+
+def test_source_without_detached_release(mirror: Mirror, archive: Archive) -> None:
+    for name in ("Release", "Release.gpg"):
+        (archive.root / "dists/trixie" / name).unlink()
+    mirror.ok()
+    assert not (mirror.dest / "dists/trixie/Release").exists()
+    assert seen_by_client(mirror.dest) == archive.date
+
+
+def test_trace(mirror: Mirror) -> None:
+    mirror.ok()
+    host = subprocess.run(["hostname", "-f"], capture_output=True, text=True).stdout.strip() or os.uname().nodename
+    trace = (mirror.dest / "project/trace" / host).read_text()
+    assert re.search(r"^Archive serial: \d{10}$", trace, re.M)
+    assert re.search(r"^Date: \w{3}, \d\d \w{3} \d{4} [\d:]{8} \+0000$", trace, re.M)
+    assert re.search(r"^Upstream-mirror: 127.0.0.1:\d+$", trace, re.M)
+    assert re.search(r"^Creator: debian-cloud-mirror \S+$", trace, re.M)
+    assert "Suites: trixie\n" in trace
+
+
+def test_verify_all_repairs_a_damaged_mirror(mirror: Mirror, archive: Archive) -> None:
+    mirror.ok()
+    image = next((mirror.dest / "images/trixie/ec2/amd64/20261120.0").glob("*.qcow2"))
+    flip(image)
+    mirror.ok()
+    assert sha(image) not in archive.images["ec2 20261120.0"], "a plain run trusts what it verified before"
+    mirror.ok("--verify-all")
+    assert sha(image) in archive.images["ec2 20261120.0"]
+
+
+def test_lost_file_comes_back(mirror: Mirror) -> None:
+    mirror.ok()
+    before = mirror.shown()
+    for path in ("pool/main/l/libcloud++/libcloud++_1.0+b1~rc1_amd64.deb", "images/trixie/ec2/amd64/20261119.0/SHA512SUMS.gpg"):
+        (mirror.dest / path).unlink()
+    mirror.ok()
+    assert mirror.shown().keys() == before.keys()
+
+
+def test_two_suites_in_one_mirror(archive: Archive, mirror: Mirror, key: Key) -> None:
+    other = Archive(archive.root, key, suite="bookworm")
+    other.add_deb("other", "1")
+    other.add_image("nocloud", "20261101.0")
+    other.publish()
+    mirror.ok("--suite", "bookworm")
+    both = mirror.shown()
+    assert seen_by_client(mirror.dest, "bookworm") == other.date and seen_by_client(mirror.dest) == archive.date
+    mirror.ok()  # trixie alone: the other suite's files are still named
+    assert mirror.shown().keys() == both.keys()
+    assert "other_1" not in (mirror.dest / ".mirror/left").read_text()
+    shutil.rmtree(mirror.dest / "dists/bookworm")  # how an operator drops a suite
+    mirror.ok()
+    assert "other_1" in (mirror.dest / ".mirror/left").read_text()
+
+
+def test_armoured_keyring(mirror: Mirror, key: Key, tmp_path: Path) -> None:
+    armoured = tmp_path / "keyring.asc"
+    key.gpg("--armor", "--comment", "for tests", "--output", str(armoured), "--export")
+    mirror.keyring = armoured
+    mirror.ok()
+
+
+def test_change_of_keys(mirror: Mirror, archive: Archive, key: Key, other_key: Key, tmp_path: Path) -> None:
+    """Signed by the old key and the new: whoever has one of the two is served."""
+    both = tmp_path / "both"
+    shutil.copytree(key.home, both, ignore=shutil.ignore_patterns("S.*"))
+    signer = Key(both, key.keyring)
+    other_key.gpg("--armor", "--output", str(tmp_path / "secret"), "--export-secret-keys")
+    signer.gpg("--import", str(tmp_path / "secret"))
+    ids = subprocess.run(["gpg", "--homedir", str(both), "--list-secret-keys", "--with-colons"], capture_output=True, text=True, check=True).stdout
+    users = [f"-u{fpr}" for fpr in re.findall(r"^fpr:+(\w+):", ids, re.M)]
+    assert len(users) == 2
+    dist = archive.root / "dists/trixie"
+    signer.gpg(*users, "--output", str(dist / "InRelease"), "--clearsign", str(dist / "Release"))
+    signer.gpg(*users, "--output", str(dist / "Release.gpg"), "--detach-sign", str(dist / "Release"))
+    signer.end()
+    mirror.ok()
+    assert seen_by_client(mirror.dest) == archive.date
+
+
+# ---- attacks -------------------------------------------------------------------------------------------------
+
+
+def flip(path: Path) -> None:
+    """Change the last byte; the size stays."""
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+def only(archive: Archive, pattern: str) -> Path:
+    [path] = archive.root.glob(pattern)
+    return path
+
+
+NEW = "images/trixie/ec2/amd64/20261121.0"
+
+
+def wrong_key(archive: Archive, other: Key) -> None:
+    archive.key = other
+    archive.publish()
+
+
+def unsigned(archive: Archive, _: Key) -> None:
+    dist = archive.root / "dists/trixie"
+    shutil.copy(dist / "Release", dist / "InRelease")
+
+
+def text_before_the_signed(archive: Archive, _: Key) -> None:
+    path = archive.root / "dists/trixie/InRelease"
+    path.write_text("Origin: Evil\n\n" + path.read_text())
+
+
+def text_after_the_signed(archive: Archive, _: Key) -> None:
+    path = archive.root / "dists/trixie/InRelease"
+    path.write_text(path.read_text() + "Origin: Evil\n")
+
+
+def foreign_message_before(archive: Archive, other: Key) -> None:
+    dist = archive.root / "dists/trixie"
+    good = (dist / "InRelease").read_text()
+    other.gpg("--output", str(dist / "InRelease"), "--clearsign", str(dist / "Release"))
+    (dist / "InRelease").write_text((dist / "InRelease").read_text() + good)
+
+
+def altered_signed_text(archive: Archive, _: Key) -> None:
+    path = archive.root / "dists/trixie/InRelease"
+    path.write_text(path.read_text().replace("Origin: Test", "Origin: Evil"))
+
+
+def expired(archive: Archive, _: Key) -> None:
+    archive.valid = timedelta(minutes=1)
+    archive.publish()
+
+
+def rollback(archive: Archive, _: Key) -> None:
+    archive.publish(archive.date - timedelta(hours=5))
+
+
+def future(archive: Archive, _: Key) -> None:
+    archive.publish(archive.date + timedelta(days=30))
+
+
+def other_suite(archive: Archive, _: Key) -> None:
+    archive.suite = "bookworm"
+    archive.publish()
+    shutil.rmtree(archive.root / "dists/trixie")
+    (archive.root / "dists/bookworm").rename(archive.root / "dists/trixie")
+
+
+def no_sha256(archive: Archive, _: Key) -> None:
+    release = archive.root / "dists/trixie/Release"
+    release.write_text(release.read_text().replace("SHA256:", "SHA1:"))
+    archive.sign_release()
+
+
+def detached_by_other_key(archive: Archive, other: Key) -> None:
+    release = archive.root / "dists/trixie/Release"
+    other.gpg("--output", f"{release}.gpg", "--detach-sign", str(release))
+
+
+def detached_says_otherwise(archive: Archive, _: Key) -> None:
+    release = archive.root / "dists/trixie/Release"
+    release.write_text(release.read_text().replace("Origin: Test", "Origin: Other"))
+    archive.key.gpg("--output", f"{release}.gpg", "--detach-sign", str(release))
+
+
+def endless_inrelease(archive: Archive, _: Key) -> None:
+    os.truncate(archive.root / "dists/trixie/InRelease", 80 << 20)
+
+
+def tampered_index(index: str) -> Callable[[Archive, Key], None]:
+    def attack(archive: Archive, _: Key) -> None:
+        for path in archive.index_files(index):
+            if path.stat().st_size:
+                flip(path)
+
+    return attack
+
+
+def index_missing(archive: Archive, _: Key) -> None:
+    for path in archive.index_files("main/images/Images"):
+        path.unlink()
+
+
+def tampered_deb(archive: Archive, _: Key) -> None:
+    flip(only(archive, "pool/main/n/new/*.deb"))
+
+
+def missing_deb(archive: Archive, _: Key) -> None:
+    only(archive, "pool/main/n/new/*.deb").unlink()
+
+
+def tampered_image(archive: Archive, _: Key) -> None:
+    flip(only(archive, f"{NEW}/*.qcow2"))
+
+
+def truncated_image(archive: Archive, _: Key) -> None:
+    os.truncate(only(archive, f"{NEW}/*.qcow2"), 10_000)
+
+
+def endless_image(archive: Archive, _: Key) -> None:
+    os.truncate(only(archive, f"{NEW}/*.qcow2"), 80 << 20)
+
+
+def tampered_buildinfo(archive: Archive, _: Key) -> None:
+    flip(only(archive, f"{NEW}/*.buildinfo"))
+
+
+def tampered_changes(archive: Archive, _: Key) -> None:
+    flip(only(archive, f"{NEW}/*.changes"))
+
+
+def sums_by_other_key(archive: Archive, other: Key) -> None:
+    other.detach(archive.root / NEW / "SHA256SUMS")
+
+
+def one_bad_sums_signature(archive: Archive, other: Key) -> None:
+    sums = archive.root / NEW / "SHA512SUMS"
+    other.gpg("--output", f"{sums}.gpg", "--detach-sign", str(sums))
+
+
+def tampered_sums(archive: Archive, _: Key) -> None:
+    sums = archive.root / NEW / "SHA512SUMS"
+    sums.write_text(sums.read_text() + f"{'0' * 128}  more\n")
+
+
+def sums_missing(archive: Archive, _: Key) -> None:
+    (archive.root / NEW / "SHA512SUMS.sign").unlink()
+
+
+def signed_sums_contradict_images(archive: Archive, _: Key) -> None:
+    folder = archive.root / NEW
+    image = only(archive, f"{NEW}/*.qcow2")
+    (folder / "SHA256SUMS").write_text(f"{'0' * 64}  {image.name}\n")
+    archive.key.detach(folder / "SHA256SUMS")
+
+
+def signed_sha512_is_wrong(archive: Archive, _: Key) -> None:
+    folder = archive.root / NEW
+    image = only(archive, f"{NEW}/*.qcow2")
+    (folder / "SHA512SUMS").write_text(f"{'0' * 128}  {image.name}\n")
+    archive.key.detach(folder / "SHA512SUMS")
+
+
+def signed_sums_leave_the_folder(archive: Archive, _: Key) -> None:
+    sums = archive.root / NEW / "SHA256SUMS"
+    sums.write_text(sums.read_text() + f"{'0' * 64}  ../../../../../escaped\n")
+    archive.key.detach(sums)
+
+
+def two_hashes_for_one_file(archive: Archive, _: Key) -> None:
+    archive.packages["twin"] = re.sub("SHA256: .*", "SHA256: " + "0" * 64, archive.packages["new"])
+    archive.publish()
+
+
+def file_that_is_a_folder(archive: Archive, _: Key) -> None:
+    archive.packages_extra = f"\nPackage: x\nFilename: pool/main/n/new\nSize: 1\nSHA256: {'0' * 64}\n"
+    archive.publish()
+
+
+def no_hash_in_packages(archive: Archive, _: Key) -> None:
+    archive.packages_extra = "\nPackage: x\nFilename: pool/main/x/x.deb\nSize: 1\nMD5sum: 0\n"
+    archive.publish()
+
+
+def index_path_leaves_the_tree(archive: Archive, _: Key) -> None:
+    release = archive.root / "dists/trixie/Release"
+    release.write_text(release.read_text() + f" {'0' * 64} 10 ../../../escaped\n")
+    archive.sign_release()
+
+
+def index_takes_the_place_of_inrelease(archive: Archive, _: Key) -> None:
+    release = archive.root / "dists/trixie/Release"
+    release.write_text(release.read_text() + f" {'0' * 64} 10 InRelease\n")
+    archive.sign_release()
+
+
+MISMATCH = "has not the size and hash"
+ATTACKS: list[tuple[Callable[[Archive, Key], None], str]] = [
+    (wrong_key, "not signed by a key in"),
+    (unsigned, "not signed by a key in"),
+    (text_before_the_signed, "not signed by a key in"),
+    (text_after_the_signed, "not signed by a key in"),
+    (foreign_message_before, "not signed by a key in"),
+    (altered_signed_text, "not signed by a key in"),
+    (expired, "expired: it was valid until"),
+    (rollback, "older than what this mirror shows"),
+    (future, "dated in the future"),
+    (other_suite, 'is the index of suite "bookworm"'),
+    (no_sha256, "lists no index by SHA256"),
+    (detached_by_other_key, "Release.gpg do not say what"),
+    (detached_says_otherwise, "Release.gpg do not say what"),
+    (endless_inrelease, "cannot fetch from"),
+    (index_missing, "main/images/Images is missing"),
+    (tampered_deb, f"new_1_amd64.deb {MISMATCH}"),
+    (missing_deb, "new_1_amd64.deb is missing at the source"),
+    (tampered_image, f"qcow2 {MISMATCH}"),
+    (truncated_image, f"qcow2 {MISMATCH}"),
+    (endless_image, f"cannot fetch from|qcow2 {MISMATCH}"),
+    (tampered_buildinfo, f"buildinfo {MISMATCH}"),
+    (tampered_changes, f"changes {MISMATCH}"),
+    (sums_by_other_key, "SHA256SUMS.(sign|gpg) is no good signature"),
+    (one_bad_sums_signature, "SHA512SUMS.gpg is no good signature"),
+    (tampered_sums, "SHA512SUMS.(sign|gpg) is no good signature"),
+    (sums_missing, "SHA512SUMS.sign is missing at the source"),
+    (signed_sums_contradict_images, "contradict each other on .*qcow2"),
+    (signed_sha512_is_wrong, "qcow2 has not the SHA-512"),
+    (signed_sums_leave_the_folder, "SHA256SUMS has a line that is refused"),
+    (two_hashes_for_one_file, "contradict each other on .*new_1_amd64.deb"),
+    (file_that_is_a_folder, "contradict each other on pool/main/n/new"),
+    (no_hash_in_packages, "gives no SHA256"),
+    (index_path_leaves_the_tree, "under a path that is refused"),
+    (index_takes_the_place_of_inrelease, "under a path that is refused"),
+]
+
+
+def named(name: str, attack: Callable[[Archive, Key], None]) -> Callable[[Archive, Key], None]:
+    attack.__name__ = name
+    return attack
+
+
+ATTACKS += [
+    (named(f"tampered_{i.split('/')[-1]}", tampered_index(i)), f"{i}\\S* {MISMATCH}") for i in INDEXES
+]
+
+
+@pytest.mark.parametrize(("attack", "says"), ATTACKS, ids=[a.__name__ for a, _ in ATTACKS])
+def test_attack_changes_nothing(mirror: Mirror, archive: Archive, other_key: Key, attack: Callable[[Archive, Key], None], says: str) -> None:
+    mirror.ok()
+    archive.add_deb("new", "1")
+    archive.add_source("debian-cloud", "0.2.0")
+    archive.add_image("ec2", "20261121.0")
+    archive.publish()
+    attack(archive, other_key)
+    mirror.refused(says=says)
+    assert not list(mirror.dest.parent.rglob("escaped"))
+
+
+def test_attack_on_a_fresh_mirror_shows_nothing(mirror: Mirror, archive: Archive, other_key: Key) -> None:
+    wrong_key(archive, other_key)
+    mirror.refused(says="not signed by a key in")
+    assert mirror.shown() == {}
+
+
+PATHS = [
+    "../../x", "/etc/x", "pool/../../x", "images/../x", "pool/a b", "pool/.x", "pool//x", "pool/x/", "pool/-x", "pool/x;y",
+    "pool/$(x)", "pool/\x1b[2Jx", "dists/trixie/InRelease", "images/trixie/ec2/amd64/current/x", ".mirror/trixie.files", "",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("index", ["Packages", "Sources", "Images", "Buildinfo"])
+def test_signed_path_is_refused_before_anything_is_fetched(archive: Archive, servers: dict[str, Server], key: Key, tmp_path: Path, index: str, path: str) -> None:
+    stanza = f"Size: 1\nSHA256: {'0' * 64}\n"
+    if index == "Packages":
+        archive.packages_extra = f"\nPackage: x\nFilename: {path}\n{stanza}"
+    elif index == "Sources":
+        folder, _, name = path.rpartition("/")
+        archive.sources += f"\nPackage: x\nDirectory: {folder}\nChecksums-Sha256:\n {'0' * 64} 1 {name}\n"
+    elif index == "Images":
+        archive.images_extra = f"\nImage: x\nFilename: {path}\n{stanza}"
+    else:
+        fine = "images/trixie/ec2/amd64/20261121.0/x.qcow2"
+        archive.images_extra = f"\nImage: x\nFilename: {fine}\n{stanza}Buildinfo: {path}\nBuildinfo-SHA256: {'0' * 64}\n"
+    archive.publish()
+    mirror = Mirror(f"{servers['http'].url}/{archive.root.name}", tmp_path / "mirror", key.keyring)
+    mirror.refused(says=r"is refused|gives no SHA256|without Checksums")
+    assert mirror.shown() == {}
+    assert not (mirror.dest / ".mirror/incoming/pool").exists()
+    assert not (mirror.dest / ".mirror/incoming/images").exists()
+
+
+# ---- what breaks in the middle -------------------------------------------------------------------------------
+
+
+def shim(folder: Path, tool: str, script: str) -> str:
+    """A PATH on which tool runs script first, then the real tool."""
+    folder.mkdir(exist_ok=True)
+    real = shutil.which(tool)
+    (folder / tool).write_text(f"#!/bin/sh\n{script}\nexec {real} \"$@\"\n")
+    (folder / tool).chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
+def test_source_that_changes_in_mid_run_is_followed(mirror: Mirror, archive: Archive, tmp_path: Path) -> None:
+    """The indexes of the fetched InRelease are gone when they are asked for: one new start finds the new state."""
+    mirror.ok()
+    old = tmp_path / "old"
+    shutil.copytree(archive.root, old, symlinks=True)
+    first = archive.date
+    archive.add_image("ec2", "20261121.0")
+    archive.publish()
+    between = tmp_path / "between"
+    shutil.copytree(archive.root, between, symlinks=True)
+    archive.add_image("ec2", "20261122.0")
+    archive.publish()
+    for path in archive.root.rglob("by-hash/SHA256/*"):  # only the newest generation is left
+        if path.name not in (archive.root / "dists/trixie/InRelease").read_text():
+            path.unlink()
+    final = tmp_path / "final"
+    archive.root.rename(final)
+    between.rename(archive.root)
+    path_variable = shim(
+        tmp_path / "bin", "gpgv",
+        f"[ -e {tmp_path}/once ] || {{ : >{tmp_path}/once; mv {archive.root} {tmp_path}/gone; cp -a {final} {archive.root}; }}",
+    )
+    done = mirror.run(path=path_variable)
+    assert done.returncode == 0, done.stderr
+    assert "starting once more" in done.stdout
+    assert seen_by_client(mirror.dest) == archive.date > first
+    assert (mirror.dest / "images/trixie/ec2/amd64/current").readlink() == Path("20261122.0")
+
+
+@pytest.mark.parametrize("scheme", ["rsync", "http"])
+def test_server_gone_half_way_then_resumed(scheme: str, archive: Archive, slow: Callable[[str, int], Server], servers: dict[str, Server], key: Key, tmp_path: Path) -> None:
+    mirror = Mirror(f"{servers[scheme].url}/{archive.root.name}", tmp_path / "mirror", key.keyring)
+    mirror.ok()
+    before = mirror.shown()
+    image = archive.add_image("ec2", "20261121.0", 3_000_000)
+    archive.publish()
+    server = slow(scheme, 500)
+    module = f"rsync://{server.url.split('/')[2]}/tree" if scheme == "rsync" else server.url
+    cut = Mirror(module, mirror.dest, key.keyring)
+    process = subprocess.Popen(cut.command("--timeout", "5"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    piece = mirror.dest / ".mirror/incoming" / image.relative_to(archive.root)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and not (piece.exists() and piece.stat().st_size > 100_000):
+        time.sleep(0.02)
+    server.kill()
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert error.startswith("error: cannot fetch from"), error
+    assert mirror.shown() == before
+    assert 0 < piece.stat().st_size < 3_000_000
+    inode = piece.stat().st_ino
+    again = serve_again(scheme, archive, tmp_path)
+    try:
+        done = Mirror(again.url, mirror.dest, key.keyring)
+        done.ok()
+    finally:
+        again.kill()
+    shown = mirror.dest / image.relative_to(archive.root)
+    assert sha(shown) == sha(image)
+    assert shown.stat().st_ino == inode, "the piece was gone on with"
+
+
+def serve_again(scheme: str, archive: Archive, tmp_path: Path) -> Server:
+    from conftest import serve
+
+    return serve(scheme, archive.root, tmp_path / f"etc-{scheme}-2")
+
+
+def test_garbage_left_in_the_staging_area_is_not_shown(mirror: Mirror, archive: Archive) -> None:
+    mirror.ok()
+    image = archive.add_image("ec2", "20261121.0")
+    archive.publish()
+    kept = next((mirror.dest / "images/trixie/ec2/amd64/20261120.0").glob("*.qcow2")).relative_to(mirror.dest)
+    at = mirror.source.split("/", 3)[3] if mirror.source.startswith("rsync") else ""
+    incoming = mirror.dest / ".mirror/incoming" / at.partition("/")[2]
+    for path, size in ((image.relative_to(archive.root), 20_000), (kept, 50_000), (Path("pool/junk"), 10)):
+        (incoming / path).parent.mkdir(parents=True, exist_ok=True)
+        (incoming / path).write_bytes(os.urandom(size))
+    mirror.ok()
+    assert {k: v for k, v in mirror.shown().items() if k in tree(archive.root)} == tree(archive.root)
+    assert not (mirror.dest / "pool/junk").exists()
+
+
+def test_disk_full(mirror: Mirror, archive: Archive) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount the small tmpfs that this needs")
+    mirror.dest.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(mirror.dest)], capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs is not permitted here")
+    try:
+        mirror.ok()
+        archive.add_image("ec2", "20261121.0", 4_000_000)
+        archive.publish()
+        mirror.refused(says="cannot fetch from|No space left")
+        assert seen_by_client(mirror.dest) < archive.date
+        subprocess.run(["mount", "-o", "remount,size=20m", str(mirror.dest)], check=True)
+        mirror.ok()
+        assert seen_by_client(mirror.dest) == archive.date
+    finally:
+        subprocess.run(["umount", str(mirror.dest)], check=True)
+
+
+def test_kill_at_every_step_shows_the_old_or_the_new(mirror: Mirror, archive: Archive, key: Key, tmp_path: Path) -> None:
+    """kill -9 of the whole run before each rename: a client sees one whole state, and the next run repairs."""
+    mirror.ok()
+    clean = tmp_path / "clean"
+    shutil.copytree(mirror.dest, clean, symlinks=True)
+    old = archive.date
+    archive.add_deb("new", "1")
+    archive.add_image("ec2", "20261121.0")
+    del archive.packages["libcloud++"]
+    archive.publish()
+    count = tmp_path / "count"
+    path_variable = shim(tmp_path / "bin", "mv", f'echo >>{count}; [ $(wc -l <{count}) != "$KILL_AT" ] || kill -9 0')
+    states = []
+    for step in range(1, 100):
+        shutil.rmtree(mirror.dest)
+        shutil.copytree(clean, mirror.dest, symlinks=True)
+        count.write_text("")
+        env = {**os.environ, "PATH": path_variable, "KILL_AT": str(step)}
+        done = subprocess.run(mirror.command("--quiet"), env=env, start_new_session=True, capture_output=True, timeout=60)
+        states.append(seen_by_client(mirror.dest))
+        assert states[-1] in (old, archive.date)
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL
+        if step % 4 == 0:
+            mirror.ok()
+            assert {k: v for k, v in mirror.shown().items() if k in tree(archive.root)} == tree(archive.root)
+            assert "libcloud" in (mirror.dest / ".mirror/left").read_text()
+    assert states == sorted(states) and states[0] == old and states[-1] == archive.date
+    assert len(states) > 15, "the steps were really cut"
+
+
+def test_two_at_once(mirror: Mirror) -> None:
+    mirror.ok()
+    with (mirror.dest / ".mirror/lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        mirror.refused(says="another debian-cloud-mirror is at work in")
+    mirror.ok()
+
+
+def test_hanging_server(archive: Archive, key: Key, tmp_path: Path) -> None:
+    """A server that accepts and never answers does not hold the run for ever."""
+    import socket
+
+    for scheme, path in (("http", ""), ("rsync", "/tree")):
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            s.listen()
+            mirror = Mirror(f"{scheme}://127.0.0.1:{s.getsockname()[1]}{path}", tmp_path / scheme, key.keyring)
+            mirror.refused("--timeout", "1", says="cannot fetch from")
+
+
+# ---- wrong use -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ([], "a source and a destination are needed"),
+        (["http://h/", "DEST"], "--keyring is needed"),
+        (["--keyring", "KEYRING", "http://h/", "DEST"], "--suite is needed"),
+        (["--keyring", "KEYRING", "--suite", "../x", "http://h/", "DEST"], "no name of a suite"),
+        (["--keyring", "KEYRING", "--suite", "trixie", "ftp://h/", "DEST"], "is no source"),
+        (["--keyring", "KEYRING", "--suite", "trixie", "rsync://h", "DEST"], "is no source"),
+        (["--keyring", "KEYRING", "--suite", "trixie", "rsync://h/m/../..", "DEST"], "refused for its spelling"),
+        (["--keyring", "KEYRING", "--suite", "trixie", 'http://h/"x', "DEST"], "refused for its spelling"),
+        (["--keyring", "/nowhere", "--suite", "trixie", "http://h/", "DEST"], "cannot be read"),
+        (["--keyring=KEYRING", "--suite=trixie", "--timeout=0", "http://h/", "DEST"], "no number of seconds"),
+        (["--sweet", "trixie"], "there is no option --sweet"),
+        (["--suite"], "--suite needs a value"),
+    ],
+)
+def test_wrong_use(key: Key, tmp_path: Path, args: list[str], says: str) -> None:
+    dest = tmp_path / "mirror"
+    args = [a.replace("KEYRING", str(key.keyring)).replace("DEST", str(dest)) for a in args]
+    done = subprocess.run([SCRIPT, *args], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and says in done.stderr.splitlines()[0]
+    assert "\nhint: " in done.stderr
+    assert not dest.exists()
+
+
+def test_folder_that_is_no_mirror_is_not_touched(mirror: Mirror) -> None:
+    mirror.dest.mkdir()
+    (mirror.dest / "thesis.tex").write_text("")
+    mirror.refused(says="is no mirror of debian-cloud-mirror")
+
+
+def test_suite_that_is_not_there(mirror: Mirror) -> None:
+    mirror.suite = "sid"
+    mirror.refused(says="has no dists/sid/InRelease")
+
+
+def test_missing_tool_names_its_package(mirror: Mirror, tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("sh", "awk", "rsync", "curl", "flock", "xz", "gzip", "find"):
+        (tools / name).symlink_to(shutil.which(name) or name)
+    done = mirror.run(path=str(tools))
+    assert done.returncode == 1
+    assert done.stderr == "error: gpgv is needed and not installed\nhint: apt install gpgv\n"
+
+
+def test_help_names_every_option() -> None:
+    done = subprocess.run([SCRIPT, "--help"], capture_output=True, text=True, check=True)
+    page = SCRIPT.with_suffix(".1").read_text().replace("\\-", "-")
+    options = set(re.findall(r"--[a-z-]+", done.stdout))
+    assert options == {"--keyring", "--suite", "--verify-all", "--timeout", "--quiet"}
+    assert all(o in page for o in options)
+
+
+def test_script_and_page_are_clean() -> None:
+    subprocess.run(["shellcheck", SCRIPT], check=True)
+    done = subprocess.run(["man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", SCRIPT.with_suffix(".1")], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
+def test_sums_names_are_those_of_the_script() -> None:
+    assert f"sums='{' '.join(SUMS)}'".replace("SHA256SUMS ", "SHA256SUMS ") in SCRIPT.read_text()
