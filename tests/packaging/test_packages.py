@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from debian.deb822 import Changes, Deb822, PkgRelation
 from debian.debfile import DebFile
-from tests.packaging.build import ROOT, built_packages
+from tests.packaging.build import ROOT, built_packages, source_tree
 
 from debian_cloud import tools
 
@@ -111,7 +111,7 @@ def test_each_command_has_a_page_and_a_completion(built: Path, tmp_path: Path, c
     )  # fmt: skip
     assert done.stderr == ""
     # "name - what it is for" is what apropos(1) indexes.
-    assert re.search(rf"NAME\n +{command} (-|‐|–) \w+", done.stdout)  # noqa: RUF001
+    assert re.search(rf"NAME {command} \S \w", " ".join(done.stdout.split()))
 
 
 def test_the_page_has_every_verb(built: Path) -> None:
@@ -217,21 +217,19 @@ def test_no_configuration_has_code_that_runs_at_installation_but_for_the_boot_lo
     assert found == {"common": {"postinst"}, "ec2": set(), "generic": set(), "nocloud": set()}
 
 
-def test_the_same_tree_gives_the_same_packages(built: Path, tmp_path: Path) -> None:
+def test_the_same_tree_gives_the_same_packages_and_cleaning_leaves_nothing(built: Path, tmp_path: Path) -> None:
+    def packages(folder: Path) -> dict[str, str]:
+        return {e["name"]: e["sha256"] for e in changes(folder)["Checksums-Sha256"] if e["name"].endswith(".deb")}
+
+    def files(tree: Path) -> set[str]:
+        return {str(path.relative_to(tree)) for path in tree.rglob("*")}
+
     again = built_packages(tmp_path)
-    wanted = [(entry["name"], entry["sha256"]) for entry in changes(built)["Checksums-Sha256"]]
-    got = [(entry["name"], entry["sha256"]) for entry in changes(again)["Checksums-Sha256"]]
-    assert [entry for entry in got if entry[0].endswith(".deb")] == [e for e in wanted if e[0].endswith(".deb")]
+    assert packages(again) == packages(built)
 
-
-def test_cleaning_leaves_nothing(tmp_path: Path) -> None:
-    built_packages(tmp_path)
-    tree = tmp_path / "debian-cloud"
-    subprocess.run(["debian/rules", "clean"], cwd=tree, check=True, capture_output=True)
-    ours = {str(path.relative_to(ROOT)) for path in (ROOT / "debian").rglob("*") if not path.is_dir()}
-    assert {str(path.relative_to(tree)) for path in (tree / "debian").rglob("*") if not path.is_dir()} == ours
-    assert not (tree / "build").exists()
-    assert not list(tree.glob("src/*.egg-info"))
+    (tmp_path / "fresh").mkdir()
+    subprocess.run(["debian/rules", "clean"], cwd=again / "debian-cloud", check=True, capture_output=True)
+    assert files(again / "debian-cloud") == files(source_tree(tmp_path / "fresh"))
 
 
 def test_the_source_package_knows_its_format() -> None:
