@@ -19,7 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SERIAL = "20261120.0"
 
 
-def run(command: Sequence[str | Path], env: dict[str, str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
+def run(
+    command: Sequence[str | Path], env: dict[str, str], *, check: bool = True
+) -> subprocess.CompletedProcess[str]:
     """Run a command; its output is shown when it fails and must not."""
     done = subprocess.run(command, env=env, text=True, capture_output=True, check=False, timeout=120)
     if check:
@@ -37,7 +39,9 @@ class Key:
 
     def gpg(self, *arguments: str | Path) -> str:
         """Run gpg on this key's home; its standard output."""
-        return run(["gpg", "--homedir", self.home, "--batch", "--yes", "--quiet", *arguments], dict(os.environ)).stdout
+        return run(
+            ["gpg", "--homedir", self.home, "--batch", "--yes", "--quiet", *arguments], dict(os.environ)
+        ).stdout
 
     def clearsign(self, path: Path) -> None:
         """Replace the file by the same, signed."""
@@ -127,7 +131,7 @@ class Archive:
     def snapshot(self) -> dict[str, str]:
         """Path -> digest or link target of all that is public, and the packages that would be."""
         found = {
-            str(path): os.readlink(path) if path.is_symlink() else hashlib.sha256(path.read_bytes()).hexdigest()
+            str(path): str(path.readlink()) if path.is_symlink() else hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(self.public.rglob("*"))
             if path.is_symlink() or path.is_file()
         }
@@ -150,7 +154,7 @@ class Maker:
         listing: dict[str, list[str]] = {"Checksums-Sha1": [], "Checksums-Sha256": [], "Files": []}
         for file in files:
             data = file.read_bytes()
-            section = "misc optional" if file.suffix == ".deb" else "raw-images -"
+            section = "misc optional" if "_" in file.name else "raw-images -"
             listing["Checksums-Sha1"].append(f" {hashlib.sha1(data).hexdigest()} {len(data)} {file.name}")
             listing["Checksums-Sha256"].append(f" {hashlib.sha256(data).hexdigest()} {len(data)} {file.name}")
             listing["Files"].append(f" {hashlib.md5(data).hexdigest()} {len(data)} {section} {file.name}")
@@ -184,7 +188,7 @@ class Maker:
         source: str = "debian-cloud",
         suite: str = "trixie",
     ) -> Upload:
-        """An upload of one small binary package."""
+        """An upload of one small binary package and its .buildinfo."""
         folder = self.folder()
         root = folder / "root"
         (root / "DEBIAN").mkdir(parents=True)
@@ -197,9 +201,11 @@ class Maker:
         deb = folder / f"{package}_{version}_all.deb"
         run(["dpkg-deb", "--root-owner-group", "-Znone", "--build", root, deb], self.env)
         shutil.rmtree(root)
+        buildinfo = folder / f"{source}_{version}_amd64.buildinfo"
+        buildinfo.write_text("Format: 1.0\n")
         fields = {"Source": source, "Binary": package, "Architecture": "all"}
         fields |= {"Version": version, "Distribution": suite}
-        return self.changes([deb], key, f"debian-cloud_{version}_all.changes", fields)
+        return self.changes([deb, buildinfo], key, f"debian-cloud_{version}_all.changes", fields)
 
     def image(
         self,

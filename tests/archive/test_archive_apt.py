@@ -93,7 +93,7 @@ def web(short_path: Path, tmp_path: Path, env: dict[str, str], uploader: Key) ->
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
-        init = ["debian-cloud-archive", "init", path, "--url", url, "--uploader", uploader.public]
+        init: list[str | Path] = ["debian-cloud-archive", "init", path, "--url", url, "--uploader", uploader.public]
         subprocess.run(init, env=env, check=True, capture_output=True)
         client.installs(path / "public/debian-cloud-archive-keyring.deb")
         yield path, client
@@ -152,7 +152,8 @@ def sign_again(archive: Archive, key: Key, **fields: str) -> None:
     """Sign the Release again by a key, with other values of some fields."""
     text = (archive.dist / "Release").read_text()
     for name, value in fields.items():
-        text = re.sub(f"^{name.replace('_', '-')}: .*$", f"{name.replace('_', '-')}: {value}", text, flags=re.MULTILINE)
+        title = name.replace("_", "-")
+        text = re.sub(f"^{title}: .*$", f"{title}: {value}", text, flags=re.MULTILINE)
     release = archive.dist / "Release"
     release.write_text(text)
     key.gpg("--clearsign", "--output", archive.dist / "InRelease", release)

@@ -7,7 +7,9 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,15 +28,20 @@ SCRIPTS = sorted(
 VERBS = sorted(path.name for path in (ROOT / "archive/verbs").iterdir())
 
 
-def fails(bash: Any, env: dict[str, str], command: str, status: int) -> str:
-    """Run a command line that must fail with this status; what it says on stderr."""
-    with bash(envvars=env) as shell:
-        shell.auto_return_code_error = False
-        shell.send(command)
-        assert shell.last_return_code == status
-        message: str = shell.connection.last_stderr
-    assert message.startswith("error: ")
+def fails(shell: Any, command: str, status: int) -> str:
+    """Run a command line that must fail with this status; what it says."""
+    shell.auto_return_code_error = False
+    message: str = shell.send(f"{command} 2>&1")
+    assert shell.last_return_code == status, command
+    assert re.search("^error: ", message, re.MULTILINE)
     return message
+
+
+def lintian(package: Path, env: dict[str, str]) -> None:
+    """Assert that lintian has neither errors nor warnings."""
+    command: list[str | Path] = ["lintian", "--allow-root", "--fail-on", "error,warning", package]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_help_lists_every_verb(bash: Any, env: dict[str, str]) -> None:
@@ -58,28 +65,29 @@ def test_man_page_names_every_verb_and_option(env: dict[str, str]) -> None:
         assert word in text
 
 
-@pytest.mark.parametrize(
-    ("command", "word"),
-    [
-        ("debian-cloud-archive frob x", "frob"),
-        ("debian-cloud-archive ../common.sh", "not a verb"),
-        ("debian-cloud-archive accept", "one DIR"),
-        ("debian-cloud-archive publish a b", "one DIR"),
-        ("debian-cloud-archive accept /nonexistent", "not an archive"),
-        ("debian-cloud-archive init", "needs a DIR"),
-        ("debian-cloud-archive init /nonexistent/x --url", "--url needs a value"),
-        ("debian-cloud-archive init /nonexistent/x --frob", "--frob"),
-        ("debian-cloud-archive init /nonexistent/x", "no folder"),
-        ("debian-cloud-archive init $HOME/x --suite ../x", "codename"),
-        ("debian-cloud-archive init $HOME/x --url 'a b'", "not a URL"),
-        ("debian-cloud-archive init \"$HOME/a b\"", "characters"),
-        ("debian-cloud-archive init $HOME/x --uploader /nonexistent", "no OpenPGP public key"),
-    ],
-)
-def test_wrong_use_says_what_to_do(bash: Any, env: dict[str, str], command: str, word: str) -> None:
-    message = fails(bash, env, command, 2)
-    assert word in message
-    assert "hint: " in message
+WRONG_USE = {
+    "debian-cloud-archive frob x": "frob",
+    "debian-cloud-archive ../common.sh": "not a verb",
+    "debian-cloud-archive accept": "one DIR",
+    "debian-cloud-archive publish a b": "one DIR",
+    "debian-cloud-archive accept /nonexistent": "not an archive",
+    "debian-cloud-archive init": "needs a DIR",
+    "debian-cloud-archive init /nonexistent/x --url": "--url needs a value",
+    "debian-cloud-archive init /nonexistent/x --frob": "--frob",
+    "debian-cloud-archive init /nonexistent/x": "no folder",
+    "debian-cloud-archive init $HOME/x --suite ../x": "codename",
+    "debian-cloud-archive init $HOME/x --url 'a b'": "not a URL",
+    'debian-cloud-archive init "$HOME/a b"': "characters",
+    "debian-cloud-archive init $HOME/x --uploader /nonexistent": "no OpenPGP public key",
+}
+
+
+def test_wrong_use_says_what_to_do(bash: Any, env: dict[str, str]) -> None:
+    with bash(envvars=env) as shell:
+        for command, word in WRONG_USE.items():
+            message = fails(shell, command, 2)
+            assert word in message
+            assert "hint: " in message
     assert [path.name for path in Path(env["HOME"]).iterdir() if path.name != ".gnupg"] == []
 
 
@@ -87,7 +95,8 @@ def test_missing_tool_names_its_package(bash: Any, env: dict[str, str], archive:
     for tool in ("sh", "dirname", "readlink", "sed"):
         (tmp_path / tool).symlink_to(shutil.which(tool) or "")
     command = ROOT / "archive/debian-cloud-archive"
-    message = fails(bash, {**env}, f"PATH={tmp_path} {command} publish {archive.path}", 1)
+    with bash(envvars=env) as shell:
+        message = fails(shell, f"PATH={tmp_path} {command} publish {archive.path}", 1)
     assert message == "error: reprepro is missing\nhint: apt install reprepro"
 
 
@@ -96,7 +105,7 @@ def test_init_makes_a_whole_archive(archive: Archive, uploader: Key) -> None:
         assert (archive.path / name).stat().st_mode & 0o777 == 0o700
     assert archive.public.stat().st_mode & 0o777 == 0o755
     archive_keys = archive.key.gpg("--with-colons", "--list-keys")
-    assert re.search(r"^pub:-?u?:256:22:", archive_keys, re.MULTILINE)  # EdDSA
+    assert re.search(r"^pub:u:255:22:", archive_keys, re.MULTILINE)  # EdDSA
     assert uploader.fingerprint not in archive_keys
     assert uploader.fingerprint in (archive.path / "conf/uploaders").read_text()
     assert not [path for path in (archive.path / "uploaders").rglob("*.key") if path.is_file()]
@@ -106,14 +115,9 @@ def test_init_makes_a_whole_archive(archive: Archive, uploader: Key) -> None:
 
 def test_keyring_package_is_clean(archive: Archive, tmp_path: Path, env: dict[str, str]) -> None:
     package = archive.public / "debian-cloud-archive-keyring.deb"
-    # lintian wants the file under its own name.
     (pooled,) = archive.public.glob("pool/main/d/*/debian-cloud-archive-keyring_*_all.deb")
     assert pooled.read_bytes() == package.read_bytes()
-    done = subprocess.run(
-        ["lintian", "--allow-root", "--fail-on", "error,warning", pooled],
-        env=env, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    lintian(pooled, env)
     subprocess.run(["dpkg-deb", "-R", package, tmp_path / "x"], env=env, check=True)
     sources = (tmp_path / "x/etc/apt/sources.list.d/debian-cloud.sources").read_text()
     assert sources == (
@@ -128,32 +132,58 @@ def test_keyring_package_is_clean(archive: Archive, tmp_path: Path, env: dict[st
 
 def test_init_takes_several_suites_a_url_and_a_name(short_path: Path, env: dict[str, str], tmp_path: Path) -> None:
     path = short_path / "several"
-    command = ["debian-cloud-archive", "init", path, "--suite", "trixie", "--suite", "forky"]
-    command += ["--url", "https://cloud.example.org/debian/", "--key-name", "Example <cloud@example.org>"]
+    command: list[str | Path] = ["debian-cloud-archive", "init", path, "--suite", "trixie", "--suite", "forky"]
+    command += ["--url", f"https://cloud.example.org/{'debian/' * 12}", "--key-name", "Example <cloud@example.org>"]
     subprocess.run(command, env=env, check=True, capture_output=True)
     assert {path.name for path in (path / "public/dists").iterdir()} == {"trixie", "forky"}
     package = path / "public/debian-cloud-archive-keyring.deb"
+    lintian(package, env)
     subprocess.run(["dpkg-deb", "-R", package, tmp_path / "x"], env=env, check=True)
     sources = (tmp_path / "x/etc/apt/sources.list.d/debian-cloud.sources").read_text()
-    assert "URIs: https://cloud.example.org/debian/\nSuites: trixie forky\n" in sources
+    assert f"URIs: https://cloud.example.org/{'debian/' * 12}\nSuites: trixie forky\n" in sources
     assert "Maintainer: Example <cloud@example.org>\n" in (tmp_path / "x/DEBIAN/control").read_text()
 
 
 def test_init_leaves_what_exists_alone(bash: Any, env: dict[str, str], archive: Archive) -> None:
     before = archive.snapshot()
-    assert "exists already" in fails(bash, env, f"debian-cloud-archive init {archive.path}", 2)
+    with bash(envvars=env) as shell:
+        assert "exists already" in fails(shell, f"debian-cloud-archive init {archive.path}", 2)
     assert archive.snapshot() == before
     archive.run("publish")
+
+
+def other_index(path: Path, env: dict[str, str], body: str) -> dict[str, str]:
+    """An environment in which debian-cloud is this script."""
+    path.mkdir()
+    (path / "debian-cloud").write_text(f"#!/bin/sh\n{body}\n")
+    (path / "debian-cloud").chmod(0o755)
+    return {**env, "PATH": f"{path}:{env['PATH']}"}
 
 
 def test_failed_init_leaves_nothing(bash: Any, env: dict[str, str], short_path: Path) -> None:
     folder = short_path / "failed"
     folder.mkdir()
-    broken = short_path / "broken"
-    broken.mkdir()
-    (broken / "debian-cloud").write_text("#!/bin/sh\nexit 1\n")
-    (broken / "debian-cloud").chmod(0o755)
-    fails(bash, env, f"PATH={broken}:$PATH debian-cloud-archive init {folder}/a", 1)
+    with bash(envvars=other_index(short_path / "broken", env, "exit 1")) as shell:
+        fails(shell, f"debian-cloud-archive init {folder}/a", 1)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_init_cut_off_leaves_nothing(env: dict[str, str], short_path: Path, number: signal.Signals) -> None:
+    folder = short_path / f"cut{number}"
+    folder.mkdir()
+    begun = short_path / f"begun{number}"
+    slow = other_index(short_path / f"slow{number}", env, f"touch {begun}; sleep 60")
+    command: list[str | Path] = ["debian-cloud-archive", "init", folder / "a"]
+    with subprocess.Popen(command, env=slow, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+        for _ in range(200):
+            if begun.exists():
+                break
+            time.sleep(0.1)
+        assert begun.exists()
+        assert list(folder.iterdir()) != []
+        os.killpg(process.pid, number)
+        assert process.wait(timeout=20) != 0
     assert list(folder.iterdir()) == []
 
 
@@ -217,7 +247,14 @@ def test_add_uploader_refuses_what_is_no_single_public_key(
 
 def test_dput_with_the_classic_profile(archive: Archive, make: Maker, uploader: Key, env: dict[str, str]) -> None:
     for upload in (make.deb(uploader), make.image(uploader)):
-        command = ["dput", "-U", "-c", archive.path / "dput/dput.cf", "debian-cloud", upload.changes]
+        command: list[str | Path] = [
+            "dput",
+            "-U",
+            "-c",
+            archive.path / "dput/dput.cf",
+            "debian-cloud",
+            upload.changes,
+        ]
         subprocess.run(command, env={**env, "GNUPGHOME": str(uploader.home)}, check=True, capture_output=True)
         assert len(archive.queue()) == len(upload.files) + 1
         archive.run("accept")
@@ -231,14 +268,15 @@ def test_dput_with_the_json_profile(
     profiles.mkdir(parents=True)
     shutil.copy(archive.path / "dput/debian-cloud.json", profiles)
     own = {**env, "HOME": str(tmp_path), "GNUPGHOME": str(uploader.home)}
-    command = ["dput", "-U", "debian-cloud", make.deb(uploader).changes]
+    command: list[str | Path] = ["dput", "-U", "debian-cloud", make.deb(uploader).changes]
     subprocess.run(command, env=own, check=True, capture_output=True)
     archive.run("accept")
     # The profile itself refuses what the archive would.
-    for bad in (make.deb(None, "2.0"), make.deb(uploader, "2.0", suite="sid")):
-        done = subprocess.run([*command[:-1], bad.changes], env=own, check=False, capture_output=True)
-        assert done.returncode != 0
-        assert archive.queue() == []
+    command[-1] = make.deb(uploader, "2.0", suite="sid").changes
+    done = subprocess.run(command, env=own, check=False, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "sid" in done.stderr
+    assert archive.queue() == []
 
 
 def test_shipped_profile_has_no_host_of_its_own() -> None:
@@ -249,6 +287,6 @@ def test_shipped_profile_has_no_host_of_its_own() -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT / "archive")))
 def test_shellcheck(script: Path, env: dict[str, str]) -> None:
-    command = ["shellcheck", "--external-sources", "--source-path", ROOT, script]
+    command: list[str | Path] = ["shellcheck", "--external-sources", "--source-path", ROOT, script]
     done = subprocess.run(command, env=env, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

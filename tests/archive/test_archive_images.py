@@ -35,9 +35,10 @@ def test_publishes_an_image(archive: Archive, make: Maker, uploader: Key) -> Non
     assert archive.queue() == []
     assert list((archive.path / "tmp").iterdir()) == []
     archive.run("publish")
-    assert f"Filename: images/trixie/ec2/amd64/{SERIAL}/{STEM}.qcow2" in (
-        archive.dist / "main/images/Images"
-    ).read_text()
+    assert (
+        f"Filename: images/trixie/ec2/amd64/{SERIAL}/{STEM}.qcow2"
+        in (archive.dist / "main/images/Images").read_text()
+    )
 
 
 def test_sums_verify_in_both_spellings(archive: Archive, make: Maker, uploader: Key, env: dict[str, str]) -> None:
@@ -127,8 +128,9 @@ def test_refuses_package_among_the_files_of_an_image(archive: Archive, make: Mak
     deb = make.deb(uploader)
     image = make.image(None)
     moved = deb.files[0].rename(image.changes.parent / deb.files[0].name)
-    fields = {"Architecture": "amd64 all", "Version": SERIAL, "Binary": "debian-cloud-config-demo"}
-    archive.refuse(make.changes([*image.files, moved], uploader, image.changes.name, fields))
+    fields = {"Architecture": "amd64 all", "Version": "1.0", "Binary": "debian-cloud-config-demo"}
+    mixed = make.changes([*image.files, moved], uploader, image.changes.name, fields)
+    assert "No distribution accepting" in archive.refuse(mixed)
 
 
 def test_image_cut_off_before_its_admission_is_taken_up_again(archive: Archive, make: Maker, uploader: Key) -> None:

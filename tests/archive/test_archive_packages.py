@@ -6,6 +6,8 @@ from __future__ import annotations
 import subprocess
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from tests.archive.conftest import Archive, Key, Maker
 
@@ -17,6 +19,7 @@ def test_accepts_a_package(archive: Archive, make: Maker, uploader: Key) -> None
     assert sorted(path.name for path in pool.iterdir()) == [
         "debian-cloud-config-demo_1.0_all.deb",
         "debian-cloud_1.0_all.changes",
+        "debian-cloud_1.0_amd64.buildinfo",
     ]
     assert archive.queue() == []
     assert list((archive.path / "tmp").iterdir()) == []
@@ -105,28 +108,36 @@ def test_refuses_older_version(archive: Archive, make: Maker, uploader: Key) -> 
 
 
 def test_refuses_foreign_packages(archive: Archive, make: Maker, uploader: Key) -> None:
-    archive.refuse(make.deb(uploader, "2", package="openssh-server"))
-    archive.refuse(make.deb(uploader, "3", package="debian-cloud-x", source="other"))
+    for upload in (
+        make.deb(uploader, "2", package="openssh-server"),
+        make.deb(uploader, "3", package="debian-cloud-x", source="other"),
+    ):
+        assert "No distribution accepting" in archive.refuse(upload)
 
 
 def test_refuses_a_new_keyring_from_an_uploader(archive: Archive, make: Maker, uploader: Key) -> None:
-    archive.refuse(make.deb(uploader, "9999", package="debian-cloud-archive-keyring"))
+    upload = make.deb(uploader, "9999", package="debian-cloud-archive-keyring")
+    assert "No distribution accepting" in archive.refuse(upload)
 
 
 def test_refuses_unknown_suite(archive: Archive, make: Maker, uploader: Key) -> None:
     archive.refuse(make.deb(uploader, suite="sid"))
 
 
-def test_refuses_a_link_in_the_queue(archive: Archive, make: Maker, uploader: Key) -> None:
+@pytest.mark.parametrize("which", ["file", "changes"])
+def test_refuses_links_in_the_queue(archive: Archive, make: Maker, uploader: Key, which: str) -> None:
     upload = make.deb(uploader)
-    secret = archive.path / "conf/options"
-    queued = archive.path / "incoming" / upload.files[0].name
-    queued.symlink_to(secret)
-    upload.files[0].unlink()
     archive.put(upload)
+    queued = archive.path / "incoming" / (upload.changes.name if which == "changes" else upload.files[0].name)
+    secret = make.path / queued.name
+    queued.rename(secret)
+    queued.symlink_to(secret)
+    before = archive.snapshot()
     done = archive.run("accept", check=False)
     assert done.returncode == 1
-    assert "not found" in done.stdout
+    assert {"file": "not found", "changes": "not a regular file"}[which] in done.stdout
+    assert archive.snapshot() == before
+    assert secret.exists()
 
 
 def test_unsigned_upload_cannot_take_the_files_of_another(archive: Archive, make: Maker, uploader: Key) -> None:
@@ -168,5 +179,5 @@ def test_two_at_once_one_is_told_to_wait(archive: Archive, make: Maker, uploader
             assert done.returncode == 1
             assert "another debian-cloud-archive is at work" in done.stderr
             assert "hint: " in done.stderr
-    assert len(archive.queue()) == 2
+    assert len(archive.queue()) == 3
     archive.run("accept")

@@ -53,7 +53,7 @@ def test_every_listed_index_is_there_by_name_and_by_hash(archive: Archive, make:
         path = archive.dist / name
         data = path.read_bytes()
         assert (hashlib.sha256(data).hexdigest(), len(data)) == (digest, size)
-        assert os.path.samefile(path, path.parent / "by-hash/SHA256" / digest)
+        assert path.samefile(path.parent / "by-hash/SHA256" / digest)
     images = archive.dist / "main/images"
     assert lzma.decompress((images / "Images.xz").read_bytes()) == (images / "Images").read_bytes()
     assert not list(archive.public.rglob("*.new"))
