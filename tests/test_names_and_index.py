@@ -21,8 +21,6 @@ RECORD = index.ImageRecord(
     virtual_size=8589934592,
     sha256="a" * 64,
     sha512="b" * 128,
-    buildinfo_sha256="c" * 64,
-    buildinfo_sha512="d" * 128,
 )
 
 

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from .errors import Error
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
@@ -47,3 +49,12 @@ def sums(digests: Mapping[str, Digest]) -> dict[str, str]:
         )
         for algorithm in PUBLISHED
     }
+
+
+def find(text: str, name: str) -> str:
+    """The hash that a list gives for a name; Error when it gives none."""
+    for line in text.splitlines():
+        digest_, _, named = line.partition("  ")
+        if named == name:
+            return digest_
+    raise Error(f"a list of hashes has none of {name}", "the image's folder is not whole")

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from . import deb822, names
+from . import checksums, deb822, names
 from .errors import Error, did_you_mean
 
 if TYPE_CHECKING:
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 _FIELDS: Final = (
     "Image", "Version", "Suite", "Architecture", "Format", "Config-Version", "Filename", "Size",
-    "Virtual-Size", "SHA256", "SHA512", "Buildinfo", "Buildinfo-SHA256", "Buildinfo-SHA512",
+    "Virtual-Size", "SHA256", "SHA512", "Buildinfo",
 )  # fmt: skip
-_STATUS: Final = "Status"
+_OF_THE_ARCHIVE: Final = ("Buildinfo-SHA256", "Buildinfo-SHA512", "Status")
+"""Fields that an archive adds: debsign(1) signs the .buildinfo after the record was written, and so changes it."""
 _HEX = {"SHA256": re.compile("[0-9a-f]{64}"), "SHA512": re.compile("[0-9a-f]{128}")}
 # Debian Policy 5.6.12, as far as a version may stand in a stanza.
 _VERSION = re.compile(r"[0-9A-Za-z.+:~-]+")
@@ -37,8 +38,8 @@ class ImageRecord:
     virtual_size: int
     sha256: str
     sha512: str
-    buildinfo_sha256: str
-    buildinfo_sha512: str
+    buildinfo_sha256: str = ""
+    buildinfo_sha512: str = ""
     status: str = ""
 
     @property
@@ -71,7 +72,7 @@ def parse(text: str, *, strict: bool = False) -> tuple[ImageRecord, ...]:
     """Records of an `Images` file or of one `.image` record.
 
     Paths are not trusted: they must be the ones that the other fields give.
-    With `strict`, a field that is not known is an error; without, it is passed
+    With `strict`, as for an upload, a field that no builder writes is an error; without, it is passed
     over, so that an older client reads a newer archive.
     """
     try:
@@ -84,6 +85,16 @@ def parse(text: str, *, strict: bool = False) -> tuple[ImageRecord, ...]:
 def render(records: Iterable[ImageRecord]) -> str:
     """The text of records, sorted, each with its status where it has one."""
     return "\n".join(deb822.render(_stanza(record)) for record in sorted(records, key=_order))
+
+
+def with_buildinfo(record: ImageRecord, sha256sums: str, sha512sums: str) -> ImageRecord:
+    """The same record with the hashes of its .buildinfo, from the lists of hashes beside it."""
+    name = f"{record.stem}.buildinfo"
+    return replace(
+        record,
+        buildinfo_sha256=checksums.find(sha256sums, name),
+        buildinfo_sha512=checksums.find(sha512sums, name),
+    )
 
 
 def with_status(records: Iterable[ImageRecord]) -> tuple[ImageRecord, ...]:
@@ -110,14 +121,12 @@ def _order(record: ImageRecord) -> tuple[str, str, str, tuple[int, int], str]:
 
 def _stanza(record: ImageRecord) -> list[tuple[str, str]]:
     values = (
-        names.package(record.config), record.serial, record.suite, record.architecture, record.format,
-        record.config_version, record.filename, str(record.size), str(record.virtual_size),
-        record.sha256, record.sha512, record.buildinfo, record.buildinfo_sha256, record.buildinfo_sha512,
-    )  # fmt: skip
-    fields = list(zip(_FIELDS, values, strict=True))
-    if record.status:
-        fields.append((_STATUS, record.status))
-    return fields
+        *(names.package(record.config), record.serial, record.suite, record.architecture, record.format),
+        *(record.config_version, record.filename, str(record.size), str(record.virtual_size)),
+        *(record.sha256, record.sha512, record.buildinfo),
+        *(record.buildinfo_sha256, record.buildinfo_sha512, record.status),
+    )
+    return [(field, value) for field, value in zip((*_FIELDS, *_OF_THE_ARCHIVE), values, strict=True) if value]
 
 
 def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
@@ -135,7 +144,7 @@ def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
         if not re.fullmatch("[0-9]{1,18}", stanza[field]):
             raise Error(f"field {field} of an image record is not a number of bytes: {stanza[field]!r}")
     for field in ("SHA256", "SHA512", "Buildinfo-SHA256", "Buildinfo-SHA512"):
-        if not _HEX[field.removeprefix("Buildinfo-")].fullmatch(stanza[field]):
+        if field in stanza and not _HEX[field.removeprefix("Buildinfo-")].fullmatch(stanza[field]):
             raise Error(f"field {field} of an image record is not a hash: {stanza[field]!r}")
     if not _VERSION.fullmatch(stanza["Config-Version"]):
         raise Error(f"Config-Version of an image record is not a version: {stanza['Config-Version']!r}")
@@ -152,9 +161,7 @@ def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
         int(stanza["Virtual-Size"]),
         stanza["SHA256"],
         stanza["SHA512"],
-        stanza["Buildinfo-SHA256"],
-        stanza["Buildinfo-SHA512"],
-        stanza.get(_STATUS, ""),
+        *(stanza.get(field, "") for field in _OF_THE_ARCHIVE),
     )
     for field, path in (("Filename", record.filename), ("Buildinfo", record.buildinfo)):
         if stanza[field] != path:

@@ -122,7 +122,7 @@ def buildinfo(known: Facts, digests: Mapping[str, Digest]) -> str:
     )
 
 
-def record(known: Facts, digests: Mapping[str, Digest], buildinfo_digest: Digest) -> str:
+def record(known: Facts, digests: Mapping[str, Digest]) -> str:
     """The record of an image: one stanza for each published file."""
     return index.render(
         index.ImageRecord(
@@ -136,8 +136,6 @@ def record(known: Facts, digests: Mapping[str, Digest], buildinfo_digest: Digest
             virtual_size=known.virtual_size,
             sha256=digests[f"{known.stem}.{name}"].hashes["sha256"],
             sha512=digests[f"{known.stem}.{name}"].hashes["sha512"],
-            buildinfo_sha256=buildinfo_digest.hashes["sha256"],
-            buildinfo_sha512=buildinfo_digest.hashes["sha512"],
         )
         for name in known.published
     )

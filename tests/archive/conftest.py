@@ -237,8 +237,6 @@ class Maker:
             "SHA256": hashlib.sha256(content).hexdigest(),
             "SHA512": hashlib.sha512(content).hexdigest(),
             "Buildinfo": f"{place}/{buildinfo.name}",
-            "Buildinfo-SHA256": hashlib.sha256(buildinfo.read_bytes()).hexdigest(),
-            "Buildinfo-SHA512": hashlib.sha512(buildinfo.read_bytes()).hexdigest(),
         }
         stanza |= record or {}
         files = [disk, buildinfo, folder / f"{stem}.image"]

@@ -39,6 +39,7 @@ def main(args: argparse.Namespace) -> int:
         for record in index.parse(path.read_text("utf-8"), strict=True):
             if tree / record.directory != path.parent:
                 raise Error(f"{path} is the record of {record.directory}", "put it there, or remove it")
-            records.append(record)
+            sums = [(path.parent / name).read_text("utf-8") for name in ("SHA256SUMS", "SHA512SUMS")]
+            records.append(index.with_buildinfo(record, *sums))
     sys.stdout.write(index.render(index.with_status(records)))
     return 0

@@ -41,6 +41,6 @@ def main(args: argparse.Namespace) -> int:
 
     write("buildinfo", metadata.buildinfo(known, digests))
     if published:
-        write("image", metadata.record(known, digests, uploaded[f"{known.stem}.buildinfo"]))
+        write("image", metadata.record(known, digests))
         (folder / f"{known.stem}.changes").write_text(metadata.changes(known, uploaded), "utf-8")
     return 0
