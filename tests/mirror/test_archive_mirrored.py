@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The tree that debian-cloud-archive makes is the tree that debian-cloud-mirror follows."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.archive.conftest import Archive, Maker, make_key
+from tests.mirror.test_mirror import apt
+from tests.mirror.tree import SCRIPT, Mirror, serve
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder with a short path: the socket of gpg's agent must fit into 108 bytes."""
+    path = Path(tempfile.mkdtemp(prefix="dcm-"))
+    yield path
+    for home in (path / "uploader", path / "a/gnupg"):
+        subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=False)
+    shutil.rmtree(path)
+
+
+@pytest.mark.parametrize("scheme", ["rsync", "http"])
+def test_real_archive(scheme: str, short: Path, tmp_path: Path) -> None:
+    root = SCRIPT.parents[1]
+    (short / "bin").mkdir()
+    command = short / "bin/debian-cloud"
+    command.write_text(f'#!/bin/sh\nPYTHONPATH={root / "src"} exec {sys.executable} -m debian_cloud "$@"\n')
+    command.chmod(0o755)
+    env = {**os.environ, "PATH": f"{short}/bin:{SCRIPT.parent}:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(short)}
+    uploader = make_key(short, "uploader")
+    archive = Archive(short / "a", env)
+    archive.run("init", "--uploader", uploader.public)
+    make = Maker(tmp_path, env)
+    archive.take(make.deb(uploader))
+    archive.take(make.image(uploader))
+    archive.run("publish")
+
+    keyring = short / "archive.gpg"
+    archive.key.gpg("--export", "--output", keyring)
+    server = serve(scheme, archive.public, tmp_path / "etc")
+    try:
+        mirror = Mirror(server.url, tmp_path / "mirror", keyring)
+        mirror.ok()
+        archive.take(make.image(uploader, "20261121.0"))
+        archive.run("publish")
+        mirror.ok()
+        assert "fetching" not in mirror.ok()
+    finally:
+        server.kill()
+
+    shown, public = mirror.shown(), Mirror("", archive.public, keyring).shown()
+    assert {k: v for k, v in shown.items() if k in public} == {k: v for k, v in public.items() if k in shown}
+    # Nothing shows that no signed list names: such files of the archive stay there, and so do older indexes.
+    unlisted = re.compile(r"debian-cloud-archive-keyring\.deb|.*/by-hash/.*|pool/.*\.(changes|buildinfo)|.*\.changes")
+    assert [k for k in public if k not in shown and not unlisted.fullmatch(k)] == []
+    assert any(k.startswith("pool/") and k.endswith(".deb") for k in shown)
+    assert shown["images/trixie/ec2/amd64/current"] == "-> 20261121.0"
+    done = apt(mirror, tmp_path / "apt", "update", "-o", "APT::Update::Error-Mode=any")
+    assert done.returncode == 0, done.stderr
+    [images] = (tmp_path / "apt/var/lib/apt/lists").glob("*Images")
+    assert images.read_bytes() == (archive.dist / "main/images/Images").read_bytes()

@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A small signed archive, a real rsync daemon, a real nginx, and what a client sees of a mirror."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import lzma
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime, parsedate_to_datetime
+from pathlib import Path
+
+SCRIPT = Path(__file__).resolve().parents[2] / "archive" / "debian-cloud-mirror"
+INDEXES = ("main/binary-amd64/Packages", "main/source/Sources", "main/images/Images")
+SUMS = tuple(f"SHA{n}SUMS{end}" for n in (256, 512) for end in ("", ".sign", ".gpg"))
+START = datetime.now(UTC).replace(microsecond=0) - timedelta(days=2)
+
+
+def sha(path: Path, name: str = "sha256") -> str:
+    return hashlib.new(name, path.read_bytes()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A signing key in a GnuPG home of its own."""
+
+    home: Path
+    keyring: Path
+
+    @classmethod
+    def make(cls, home: Path) -> Key:
+        home.mkdir(mode=0o700)
+        key = cls(home, home / "keyring.gpg")
+        key.gpg("--passphrase", "", "--quick-gen-key", "Archive <archive@example.org>", "ed25519", "sign", "never")
+        key.gpg("--export", "--output", str(key.keyring))
+        return key
+
+    def gpg(self, *args: str) -> None:
+        command = ["gpg", "--homedir", str(self.home), "--batch", "--yes", "--quiet", "--pinentry-mode", "loopback"]
+        subprocess.run([*command, *args], check=True, stdin=subprocess.DEVNULL)
+
+    def detach(self, path: Path) -> None:
+        """Both spellings of a detached signature: armoured .sign, binary .gpg."""
+        self.gpg("--armor", "--output", f"{path}.sign", "--detach-sign", str(path))
+        self.gpg("--output", f"{path}.gpg", "--detach-sign", str(path))
+
+    def end(self) -> None:
+        subprocess.run(["gpgconf", "--homedir", str(self.home), "--kill", "all"], check=True)
+
+
+@dataclass(slots=True)
+class Archive:
+    """The public tree of an archive, as ARCHITECTURE.md lays it out, published by hand."""
+
+    root: Path
+    key: Key
+    suite: str = "trixie"
+    packages: dict[str, str] = field(default_factory=dict)
+    images: dict[str, str] = field(default_factory=dict)
+    current: dict[str, str] = field(default_factory=dict)
+    date: datetime = START
+    valid: timedelta | None = timedelta(days=10)
+    sources: str = ""
+    packages_extra: str = ""
+    images_extra: str = ""
+
+    def add_deb(self, name: str, version: str, size: int = 3000) -> Path:
+        tree = self.root.parent / f"{self.root.name}.deb"
+        shutil.rmtree(tree, ignore_errors=True)
+        (tree / "DEBIAN").mkdir(parents=True)
+        (tree / "usr/share/cloud").mkdir(parents=True)
+        (tree / "usr/share/cloud" / name).write_bytes(os.urandom(size))
+        control = (
+            f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: A <a@example.org>\n"
+            f"Description: test package\n"
+        )
+        (tree / "DEBIAN/control").write_text(control)
+        deb = self.root / f"pool/main/{name[0]}/{name}/{name}_{version}_amd64.deb"
+        deb.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(
+            ["dpkg-deb", "--root-owner-group", "-Znone", "-b", str(tree), str(deb)],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        self.packages[name] = (
+            f"{control}Filename: {deb.relative_to(self.root)}\nSize: {deb.stat().st_size}\nSHA256: {sha(deb)}\n"
+        )
+        return deb
+
+    def add_image(self, config: str, serial: str, size: int = 50_000) -> Path:
+        folder = self.root / f"images/{self.suite}/{config}/amd64/{serial}"
+        folder.mkdir(parents=True)
+        stem = f"debian-13-{config}-amd64-{serial}"
+        image, info = folder / f"{stem}.qcow2", folder / f"{stem}.buildinfo"
+        image.write_bytes(os.urandom(size))
+        info.write_text(f"Format: 1.0\nSource: {config}\n")
+        (folder / f"{stem}.image").write_text(f"Image: debian-cloud-config-{config}\n")
+        (folder / f"{stem}.changes").write_text(f"Format: 1.8\nVersion: {serial}\n")
+        self.sign_sums(folder)
+        self.images[f"{config} {serial}"] = (
+            f"Image: debian-cloud-config-{config}\nVersion: {serial}\nSuite: {self.suite}\nArchitecture: amd64\n"
+            f"Format: qcow2\nFilename: {image.relative_to(self.root)}\nSize: {size}\n"
+            f"SHA256: {sha(image)}\nSHA512: {sha(image, 'sha512')}\nBuildinfo: {info.relative_to(self.root)}\n"
+            f"Buildinfo-SHA256: {sha(info)}\nBuildinfo-SHA512: {sha(info, 'sha512')}\n"
+        )
+        self.current[config] = serial
+        link = folder.parent / "current"
+        link.unlink(missing_ok=True)
+        link.symlink_to(serial)
+        return image
+
+    def sign_sums(self, folder: Path) -> None:
+        files = sorted(p for p in folder.iterdir() if p.name not in SUMS)
+        for name in ("SHA256", "SHA512"):
+            sums = folder / f"{name}SUMS"
+            sums.write_text("".join(f"{sha(p, name.lower())}  {p.name}\n" for p in files))
+            self.key.detach(sums)
+
+    def add_source(self, name: str, version: str) -> None:
+        folder = self.root / f"pool/main/{name[0]}/{name}"
+        folder.mkdir(parents=True, exist_ok=True)
+        dsc = folder / f"{name}_{version}.dsc"
+        dsc.write_text(f"Source: {name}\n")
+        self.sources = (
+            f"Package: {name}\nVersion: {version}\nDirectory: {folder.relative_to(self.root)}\n"
+            f"Checksums-Sha256:\n {sha(dsc)} {dsc.stat().st_size} {dsc.name}\n"
+        )
+
+    def text(self, index: str) -> str:
+        if index.endswith("Packages"):
+            return "\n".join(self.packages.values()) + self.packages_extra
+        if index.endswith("Sources"):
+            return self.sources
+        stanzas = []
+        for name, stanza in sorted(self.images.items()):
+            config, serial = name.split()
+            stanzas.append(f"{stanza}Status: {'current' if self.current.get(config) == serial else 'superseded'}\n")
+        return "\n".join(stanzas) + self.images_extra
+
+    def publish(self, date: datetime | None = None) -> None:
+        """Write and sign the indexes; each publish is an hour later than the one before."""
+        self.date = date or self.date + timedelta(hours=1)
+        dist = self.root / "dists" / self.suite
+        lines = []
+        for index in INDEXES:
+            data = self.text(index).encode()
+            for name, blob in (
+                (index, data),
+                (f"{index}.gz", gzip.compress(data, mtime=0)),
+                (f"{index}.xz", lzma.compress(data)),
+            ):
+                path = dist / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(blob)
+                by_hash = path.parent / "by-hash/SHA256" / sha(path)
+                by_hash.parent.mkdir(parents=True, exist_ok=True)
+                by_hash.write_bytes(blob)
+                lines.append(f" {sha(path)} {len(blob)} {name}\n")
+        until = f"Valid-Until: {format_datetime(self.date + self.valid)}\n" if self.valid else ""
+        release = dist / "Release"
+        release.write_text(
+            f"Origin: Test\nSuite: {self.suite}\nCodename: {self.suite}\nDate: {format_datetime(self.date)}\n{until}"
+            f"Acquire-By-Hash: yes\nArchitectures: amd64\nComponents: main\nSHA256:\n{''.join(lines)}"
+        )
+        self.sign_release()
+        trace = self.root / "project/trace/master"
+        trace.parent.mkdir(parents=True, exist_ok=True)
+        trace.write_text(f"{self.date}\nArchive serial: {self.date:%Y%m%d%H}\n")
+
+    def sign_release(self) -> None:
+        release = self.root / "dists" / self.suite / "Release"
+        self.key.gpg("--output", str(release.with_name("InRelease")), "--clearsign", str(release))
+        self.key.gpg("--output", f"{release}.gpg", "--detach-sign", str(release))
+
+    def index_files(self, index: str) -> list[Path]:
+        """Every spelling of an index: plain, compressed, and by hash."""
+        folder = (self.root / "dists" / self.suite / index).parent
+        return [p for p in folder.rglob("*") if p.is_file()]
+
+
+@dataclass(slots=True)
+class Server:
+    """A server process and the address of its tree."""
+
+    scheme: str
+    url: str
+    process: subprocess.Popen[bytes]
+
+    def kill(self) -> None:
+        """End the server and every connection at once."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+def serve(scheme: str, root: Path, etc: Path, rate: int = 0) -> Server:
+    """Start a real server for root; rate limits each connection, in kB/s."""
+    etc.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    if scheme == "rsync":
+        conf = etc / "rsyncd.conf"
+        user = "uid = root\ngid = root\n" if os.geteuid() == 0 else ""
+        conf.write_text(f"use chroot = no\n{user}reverse lookup = no\n[tree]\npath = {root}\nread only = yes\n")
+        limit = [f"--bwlimit={rate}"] if rate else []
+        command = [
+            "rsync",
+            "--daemon",
+            "--no-detach",
+            "--address=127.0.0.1",
+            f"--port={port}",
+            f"--config={conf}",
+            *limit,
+        ]
+        url = f"rsync://127.0.0.1:{port}/tree"
+    else:
+        conf = etc / "nginx.conf"
+        temp = "".join(f"{n}_temp_path {etc}/{n};" for n in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        user = "user root;" if os.geteuid() == 0 else ""
+        conf.write_text(
+            f"{user} daemon off; worker_processes 1; pid {etc}/pid; error_log {etc}/error.log;\n"
+            f"events {{ worker_connections 64; }}\n"
+            f"http {{ {temp} access_log {etc}/access.log; keepalive_timeout 5;\n"
+            f"  server {{ listen 127.0.0.1:{port}; root {root}; {f'limit_rate {rate}k;' if rate else ''} }} }}\n"
+        )
+        command = ["nginx", "-c", str(conf), "-e", str(etc / "error.log")]
+        url = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    for _ in range(100):
+        with socket.socket() as s:
+            if s.connect_ex(("127.0.0.1", port)) == 0:
+                return Server(scheme, url, process)
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    raise RuntimeError(f"{command[0]} did not start")
+
+
+@dataclass(slots=True)
+class Mirror:
+    """The program under test, with one source and one destination."""
+
+    source: str
+    dest: Path
+    keyring: Path
+    suite: str = "trixie"
+
+    def command(self, *options: str) -> list[str]:
+        return [
+            str(SCRIPT),
+            "--keyring",
+            str(self.keyring),
+            "--suite",
+            self.suite,
+            *options,
+            self.source,
+            str(self.dest),
+        ]
+
+    def run(self, *options: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "PATH": path or os.environ["PATH"]}
+        return subprocess.run(self.command(*options), capture_output=True, text=True, timeout=120, env=env)
+
+    def ok(self, *options: str) -> str:
+        done = self.run(*options)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stderr == ""
+        return done.stdout
+
+    def shown(self) -> dict[str, str]:
+        """All that a client of the mirror can see: path -> hash, or link target."""
+        seen = {}
+        for path in sorted(self.dest.rglob("*")):
+            name = path.relative_to(self.dest)
+            if (name.parts[0] != ".mirror" and not path.is_dir()) or path.is_symlink():
+                seen[str(name)] = f"-> {path.readlink()}" if path.is_symlink() else sha(path)
+        return seen
+
+    def refused(self, *options: str, says: str) -> None:
+        """The run fails with one clear sentence, and the mirror shows what it showed before."""
+        before = self.shown()
+        done = self.run(*options)
+        assert done.returncode == 1, done.stdout + done.stderr
+        error, hint = done.stderr.splitlines()
+        assert re.search(f"^error: .*({says})", error), done.stderr
+        assert hint.startswith("hint: ")
+        assert self.shown() == before
+
+
+def seen_by_client(root: Path, suite: str = "trixie") -> datetime:
+    """Follow InRelease by hash to every file, as apt does; the date of what is seen, or an AssertionError."""
+    text = (root / "dists" / suite / "InRelease").read_text()
+    listed = re.findall(r"^ ([0-9a-f]{64}) (\d+) (\S+)$", text, re.M)
+    assert len(listed) == 9
+    for digest, _, name in listed:
+        index = (root / "dists" / suite / name).parent / "by-hash/SHA256" / digest
+        assert sha(index) == digest
+        if name in ("main/binary-amd64/Packages", "main/images/Images"):
+            body = index.read_text()
+            for key, value in (("Filename", "SHA256"), ("Buildinfo", "Buildinfo-SHA256")):
+                paths = re.findall(rf"^{key}: (.*)$", body, re.M)
+                assert [sha(root / p) for p in paths] == re.findall(rf"^{value}: (.*)$", body, re.M)
+    found = re.search(r"^Date: (.*)$", text, re.M)
+    assert found
+    return parsedate_to_datetime(found[1])
