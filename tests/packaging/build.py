@@ -12,21 +12,33 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 _NOT_SOURCE: Final = (".git", ".venv", ".*_cache", "__pycache__", "build", "*.egg-info")
 
 
-def source_tree(tmp: Path) -> Path:
-    """A copy of the tree under `tmp`: what is not committed yet, too, but nothing that a tool made."""
-    tree = tmp / "debian-cloud"
-    shutil.copytree(ROOT, tree, symlinks=True, ignore=shutil.ignore_patterns(*_NOT_SOURCE))
-    subprocess.run(["debian/rules", "clean"], cwd=tree, capture_output=True, check=True)
-    return tree
-
-
 def built_packages(tmp: Path) -> Path:
-    """Build a copy of the tree under `tmp`; the folder with the .debs, the .buildinfo and the .changes."""
-    tree = source_tree(tmp)
-    log = tmp / "build.log"
+    """Build a copy of the tree under `tmp`; the folder with the .debs, the .buildinfo and the .changes.
+
+    What is not committed yet is built, too; what a tool made is left out.
+    """
+    return build(copy(ROOT, tmp))
+
+
+def copy(tree: Path, tmp: Path) -> Path:
+    """A cleaned copy of a source tree under `tmp`."""
+    there = tmp / "debian-cloud"
+    shutil.copytree(tree, there, symlinks=True, ignore=shutil.ignore_patterns(*_NOT_SOURCE))
+    clean(there)
+    return there
+
+
+def clean(tree: Path) -> None:
+    """Remove from a source tree what its build made."""
+    subprocess.run(["debian/rules", "clean"], cwd=tree, capture_output=True, check=True)
+
+
+def build(tree: Path) -> Path:
+    """Build a source tree; the folder with what came out, which is the one above."""
+    log = tree.parent / "build.log"
     with log.open("wb") as out:
         done = subprocess.run(
             ["dpkg-buildpackage", "-b", "-us", "-uc"], cwd=tree, stdout=out, stderr=subprocess.STDOUT, check=False
         )
     assert done.returncode == 0, log.read_text("utf-8", "replace")[-4000:]
-    return tmp
+    return tree.parent

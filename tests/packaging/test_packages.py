@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from debian.deb822 import Changes, Deb822, PkgRelation
 from debian.debfile import DebFile
-from tests.packaging.build import ROOT, built_packages, source_tree
+from tests.packaging.build import ROOT, build, built_packages, clean, copy
 
 from debian_cloud import tools
 
@@ -217,19 +217,64 @@ def test_no_configuration_has_code_that_runs_at_installation_but_for_the_boot_lo
     assert found == {"common": {"postinst"}, "ec2": set(), "generic": set(), "nocloud": set()}
 
 
+@pytest.mark.parametrize(
+    ("action", "installed", "called"),
+    [
+        ("configure", True, True),
+        ("triggered", True, True),
+        ("abort-upgrade", True, False),
+        ("configure", False, False),
+    ],
+)
+def test_the_boot_loader_learns_of_new_settings_where_it_is_in_use(
+    built: Path,
+    tmp_path: Path,
+    action: str,
+    installed: bool,
+    called: bool,
+) -> None:
+    """An image under construction has no grub.cfg yet, a container never."""
+    control = debs(built)["debian-cloud-config-common"].control
+    (tmp_path / "postinst").write_text(str(control.get_content("postinst", encoding="utf-8")), "utf-8")
+    (tmp_path / "update-grub").write_text(f"#!/bin/sh\ntouch {tmp_path}/called\n", "utf-8")
+    (tmp_path / "update-grub").chmod(0o755)
+    # /boot is the namespace's own.
+    prepare = "mount -t tmpfs boot /boot && " + (
+        "mkdir /boot/grub && : >/boot/grub/grub.cfg && " if installed else ""
+    )
+    subprocess.run(
+        [
+            "unshare",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            f'{prepare} sh "$0" "$1" 0.1.0',
+            tmp_path / "postinst",
+            action,
+        ],
+        env={"PATH": f"{tmp_path}:/usr/sbin:/usr/bin:/sbin:/bin"},
+        check=True,
+    )
+    assert (tmp_path / "called").exists() == called
+    assert str(control.get_content("triggers", encoding="utf-8")).splitlines()[-1].split() == [
+        "interest-noawait", "/etc/default/grub.d",
+    ]  # fmt: skip
+
+
 def test_the_same_tree_gives_the_same_packages_and_cleaning_leaves_nothing(built: Path, tmp_path: Path) -> None:
     def packages(folder: Path) -> dict[str, str]:
         return {e["name"]: e["sha256"] for e in changes(folder)["Checksums-Sha256"] if e["name"].endswith(".deb")}
 
     def files(tree: Path) -> set[str]:
-        return {str(path.relative_to(tree)) for path in tree.rglob("*")}
+        return {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_symlink() or not path.is_dir()}
 
-    again = built_packages(tmp_path)
+    tree = copy(built / "debian-cloud", tmp_path)
+    before = files(tree)
+    again = build(tree)
     assert packages(again) == packages(built)
-
-    (tmp_path / "fresh").mkdir()
-    subprocess.run(["debian/rules", "clean"], cwd=again / "debian-cloud", check=True, capture_output=True)
-    assert files(again / "debian-cloud") == files(source_tree(tmp_path / "fresh"))
+    clean(tree)
+    assert files(tree) == before
 
 
 def test_the_source_package_knows_its_format() -> None:

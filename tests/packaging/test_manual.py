@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""debian-cloud(1) says what the verbs say."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+
+import pytest
+
+from debian_cloud import cli, manual
+
+
+def shown(roff: str) -> str:
+    """The text that a reader sees, on one line; a warning of the formatter is an error."""
+    done = subprocess.run(
+        ["man", "--warnings", "-l", "-"],
+        input=roff,
+        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "MANWIDTH": "1000"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    return " ".join(done.stdout.split())
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return shown(manual.manual())
+
+
+@pytest.mark.parametrize("name", cli.names())
+def test_a_verb_is_told_with_its_summary_and_every_option(page: str, name: str) -> None:
+    assert f"debian-cloud {name}" in page
+    assert " ".join(cli.summary(name).split()) in page
+    (line,) = [line for line in manual.completion().splitlines() if line.split()[0] == name]
+    for option in line.split()[1:]:
+        assert option in page
+
+
+def test_verbs_for_scripts_are_told_apart(page: str) -> None:
+    people, scripts = page.split("VERBS FOR SCRIPTS")
+    for name in cli.names():
+        assert f" {name} debian-cloud {name} [-h]" in (scripts if cli.is_plumbing(name) else people), name
+
+
+def test_text_is_shown_as_it_was_written() -> None:
+    """Dots, quotes, backslashes and hyphens mean something else to the formatter."""
+    parser = argparse.ArgumentParser(prog="debian-cloud try")
+    parser.add_argument("--back-up", metavar="C:\\DIR", default="a", help="100%% of it, by default %(default)s")
+    parser.add_argument("--kind", choices=("raw", "qcow2"), help="what to make.")
+    parser.add_argument("--secret", help=argparse.SUPPRESS)
+    docstring = "Try it.\n\n.hidden files\n'quoted' and C:\\n too.\n\n    $ debian-cloud try --kind raw\n"
+    head = '.TH TRY 1 "" "" ""\n.SH VERBS\n'
+    text = shown(head + manual.section("try", docstring, parser))
+    assert "Try it. .hidden files 'quoted' and C:\\n too. $ debian-cloud try --kind raw" in text
+    assert "--back-up C:\\DIR 100% of it, by default a." in text.replace("Of", "of")
+    assert "--kind raw|qcow2 What to make." in text
+    assert "--secret" not in text
