@@ -78,8 +78,9 @@ def test_old_indexes_stay_by_hash_for_two_weeks(archive: Archive, make: Maker, u
     archive.run("publish")
     assert first.exists()
     assert second.exists()
-    old = time.time() - 16 * 86400
-    os.utime(first, (old, old))
+    for path, days in (first, 16), (second, 13):
+        then = time.time() - days * 86400
+        os.utime(path, (then, then))
     archive.run("publish")
     assert not first.exists()
     assert second.exists()
