@@ -19,12 +19,6 @@ if TYPE_CHECKING:
     from tests.archive.conftest import Archive, Key, Maker
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = sorted(
-    path
-    for folder in ("", "verbs", "hooks", "steps")
-    for path in (ROOT / "archive" / folder).iterdir()
-    if path.is_file() and path.read_bytes().startswith(b"#!/bin/sh") and "mirror" not in path.name
-)
 VERBS = sorted(path.name for path in (ROOT / "archive/verbs").iterdir())
 
 
@@ -283,10 +277,3 @@ def test_shipped_profile_has_no_host_of_its_own() -> None:
     profile = json.loads((ROOT / "archive/dput/debian-cloud.json").read_text())
     assert profile["method"] == "local"
     assert profile["default_host_main"] == ""
-
-
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT / "archive")))
-def test_shellcheck(script: Path, env: dict[str, str]) -> None:
-    command: list[str | Path] = ["shellcheck", "--external-sources", "--source-path", ROOT, script]
-    done = subprocess.run(command, env=env, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
