@@ -717,6 +717,41 @@ def test_kill_at_every_step_shows_the_old_or_the_new(
     assert len(states) > 15, "the steps were really cut"
 
 
+@pytest.mark.parametrize("tool", ["sort", "cp", "find", "sync"])
+def test_tool_that_fails_ends_the_run_with_the_old_state(
+    archive: Archive, servers: dict[str, Server], key: Key, tmp_path: Path, tool: str
+) -> None:
+    """What a full disk does to a tool in any step: never a new InRelease, always an explained status 1."""
+    mirror = Mirror(f"{servers['http'].url}/{archive.root.name}", tmp_path / "mirror", key.keyring)
+    mirror.ok()
+    old = archive.date
+    archive.add_image("ec2", "20261121.0")
+    archive.publish()
+    done = mirror.run(path=shim(tmp_path / "bin", tool, "echo No space left on device >&2; exit 2"))
+    assert done.returncode == 1
+    assert "error: the run broke off" in done.stderr
+    assert seen_by_client(mirror.dest) == old
+    mirror.ok()
+    assert seen_by_client(mirror.dest) == archive.date
+
+
+def test_a_leftover_cannot_pass_for_a_list_of_verified_files(
+    archive: Archive, servers: dict[str, Server], key: Key, tmp_path: Path
+) -> None:
+    mirror = Mirror(f"{servers['http'].url}/{archive.root.name}", tmp_path / "mirror", key.keyring)
+    mirror.ok()
+    image = archive.add_image("ec2", "20261121.0")
+    archive.publish()
+    path = image.relative_to(archive.root)
+    (mirror.dest / path).parent.mkdir()
+    (mirror.dest / path).write_bytes(bytes(image.stat().st_size))
+    leftover = mirror.dest / ".mirror/incoming/pool/evil.files"
+    leftover.parent.mkdir(parents=True)
+    leftover.write_text(f"{sha(image)} {image.stat().st_size} {path}\n")
+    mirror.ok()
+    assert sha(mirror.dest / path) == sha(image)
+
+
 def test_two_at_once(mirror: Mirror) -> None:
     mirror.ok()
     with (mirror.dest / ".mirror/lock").open("w") as lock:
