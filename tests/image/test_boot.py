@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Each image boots: by both firmwares, with a seed to a login by key, and in a container."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+from tests.image import nspawn, qemu
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+GIB = 1024**3
+BOOT = 240
+"""Seconds to a login prompt: a quarter of it without acceleration, on a machine that does nothing else."""
+
+
+class Image(Protocol):
+    """What these tests need of a built image."""
+
+    @property
+    def raw(self) -> Path: ...
+
+
+def failures(journal: str) -> list[str]:
+    """What systemd says of units that failed, also of those that it started again afterwards."""
+    assert "Reached target" in journal
+    return re.findall(r"^.*Failed (?:to start|with result).*$", journal, re.MULTILINE)
+
+
+def test_ec2_reaches_a_login_prompt_by_bios_and_by_uefi(images: Mapping[str, Image]) -> None:
+    raw = images["ec2"].raw
+    with qemu.boot(raw, "ec2-bios") as bios, qemu.boot(raw, "ec2-uefi", firmware="uefi") as uefi:
+        bios.wait(r"\n\S+ login: ", BOOT)
+        uefi.wait(r"\n\S+ login: ", BOOT)
+        assert "EFI v2" not in bios.console()
+        # The firmware trusted shim, shim grub, and grub the kernel.
+        assert "secureboot: Secure boot enabled" in uefi.console()
+
+
+def test_generic_with_a_seed_lets_its_key_in(images: Mapping[str, Image], tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", key], check=True)
+    public = key.with_suffix(".pub").read_text("ascii").strip()
+    seed = qemu.seed(
+        tmp_path,
+        {
+            "meta-data": json.dumps({"instance-id": "i-test", "local-hostname": "seeded"}),
+            "user-data": "#cloud-config\n" + json.dumps({"ssh_authorized_keys": [public]}),
+        },
+    )
+    raw = images["generic"].raw
+    before = raw.stat().st_size
+    with qemu.boot(raw, "generic-seed", grow=2 * GIB, seed_disk=seed) as machine:
+        machine.wait(r"Cloud-init v\. \S+ finished at .* Datasource DataSourceNoCloud", BOOT)
+
+        def run(*command: str, seconds: float = 60) -> str:
+            return machine.ssh("debian", key, *command, seconds=seconds)
+
+        run("true")
+        assert run("hostname") == "seeded\n"
+        assert " root=PARTUUID=" in run("cat", "/proc/cmdline")
+        assert run("systemctl", "is-system-running", "--wait", "||", "systemctl", "--failed") == "running\n"
+        assert failures(run("sudo", "journalctl", "--boot", "--output=cat")) == []
+        assert int(run("df", "--block-size=1", "--output=size", "/").split()[-1]) > before
+        # What update-grub writes on the machine is what the builder wrote without one.
+        run("sudo", "grub-mkconfig", "--output=/tmp/grub.cfg", "2>&1")
+        assert run("sudo", "diff", "/boot/grub/grub.cfg", "/tmp/grub.cfg", "||", "true") == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="systemd-nspawn needs root")
+def test_nocloud_reaches_multi_user_in_a_container(images: Mapping[str, Image], tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    nspawn.extract(images["nocloud"].raw, tree)
+    with nspawn.boot(tree, "nocloud-nspawn") as container:
+        container.wait("multi-user.target", 120)
+        assert container.run("systemctl", "is-system-running", "--wait").stdout == "running\n"
+        assert failures(container.run("journalctl", "--boot", "--output=cat").stdout) == []
