@@ -86,7 +86,7 @@ def plan(
         *_clean(resolution.epoch),
         *_disk(raw, layout),
         *(_bios(raw, layout.bios) if layout.bios else ()),
-        *_uefi(raw, layout),
+        *_uefi(raw, layout, resolution.epoch),
         *_root(raw, layout, resolution.epoch),
         *(step for name in wanted for step in formats.find(name).steps(raw, f"{stem}.{name}")),
         Write("write down the facts", metadata.FACTS, metadata.facts(resolution, serial, wanted)),
@@ -126,7 +126,8 @@ def _tree(
                 "sources.list",
             ),
             root=True,
-            env=(("SOURCE_DATE_EPOCH", str(resolution.epoch)),),
+            # Byte code that a maintainer script leaves by the way would carry the time of day.
+            env=(("SOURCE_DATE_EPOCH", str(resolution.epoch)), ("PYTHONDONTWRITEBYTECODE", "1")),
         ),
         Run("sort the list of installed packages", ("sort", "-u", "-o", "installed", "installed")),
         Run("compare installed packages with the resolved ones", ("diff", "-u", "expected", "installed")),
@@ -245,16 +246,15 @@ def _bios(raw: str, partition: disk.Partition) -> Plan:
     )
 
 
-def _uefi(raw: str, layout: Disk) -> Plan:
+def _uefi(raw: str, layout: Disk, epoch: int) -> Plan:
     """Firmware -> signed shim -> signed GRUB -> EFI/debian/grub.cfg -> /boot/grub/grub.cfg."""
     esp = layout.esp
     at = f"{raw}@@{esp.start}"
     # mtools asks no questions about a geometry that no firmware reads.
-    env = (("MTOOLS_SKIP_CHECK", "1"),)
+    env = (("MTOOLS_SKIP_CHECK", "1"), ("SOURCE_DATE_EPOCH", str(epoch)))
     grub_cfg = (
-        f"search.fs_uuid {layout.root_uuid} root hd0,gpt{layout.root.number}\n"
-        "set prefix=($root)'/boot/grub'\n"
-        "configfile $prefix/grub.cfg\n"
+        # Byte for byte what grub-install writes, with its blank at the end.
+        f"search.fs_uuid {layout.root_uuid} root \nset prefix=($root)'/boot/grub'\nconfigfile $prefix/grub.cfg\n"
     )
     return (
         Run(
@@ -264,6 +264,18 @@ def _uefi(raw: str, layout: Disk) -> Plan:
                 "-h", "255", "-s", "63", "-H", str(esp.start // disk.SECTOR), "::",
             ),
             env=env,
+        ),
+        # mformat writes a partition entry into its boot sector and that one's copy (sector 6): GRUB and the
+        # kernel would take the partition for a partitioned disk.
+        *(
+            Run(
+                "take a partition entry out of it",
+                (
+                    *("dd", "if=/dev/zero", f"of={raw}", "bs=1", "count=16"),
+                    *(f"seek={esp.start + sector * disk.SECTOR + 0x1BE}", "conv=notrunc", "status=none"),
+                ),
+            )
+            for sector in (0, 6)
         ),
         Run("make its folders", ("mmd", "-i", at, "::EFI", "::EFI/BOOT", "::EFI/debian"), env=env),
         *(
@@ -282,13 +294,15 @@ def _root(raw: str, layout: Disk, epoch: int) -> Plan:
     )
     return (
         Write("set mke2fs's defaults", "mke2fs.conf", _MKE2FS_CONF),
+        Write("prepare to run the image's own tools", "in-tree", scripts.text("in-tree"), 0o755),
         Run(
             "make the root file system",
             (
-                *("mke2fs", "-q", "-F", "-t", "ext4", "-L", "root", "-U", layout.root_uuid, "-E", extended),
-                *("-d", TREE, raw, f"{layout.root.size // 1024}k"),
+                *("./in-tree", TREE, "mke2fs", "-q", "-F", "-t", "ext4", "-L", "root", "-U", layout.root_uuid),
+                *("-E", extended, "-d", f"/mnt/{TREE}", f"/mnt/{raw}", f"{layout.root.size // 1024}k"),
             ),
             root=True,
-            env=(("MKE2FS_CONFIG", "mke2fs.conf"), ("E2FSPROGS_FAKE_TIME", str(epoch))),
+            # From 1.47.2 on mke2fs takes no time later than this into the file system.
+            env=(("SOURCE_DATE_EPOCH", str(epoch)),),
         ),
     )

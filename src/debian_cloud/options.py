@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from .progress import Progress
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from .resolution import Resolution
 
@@ -65,8 +67,9 @@ def architecture(args: argparse.Namespace) -> str:
     return names.word(args.arch or run.output(("dpkg", "--print-architecture")).strip(), "architecture")
 
 
-def origin(args: argparse.Namespace) -> Origin:
-    """Fetch and verify the indexes of every source that the arguments name."""
+@contextlib.contextmanager
+def origin(args: argparse.Namespace) -> Iterator[Origin]:
+    """Fetch and verify the indexes of every source that the arguments name; they stay while in use."""
     suite = names.word(args.suite, "suite")
     arch = architecture(args)
     known = sources.targets(run.output(sources.INDEXTARGETS))
@@ -76,14 +79,17 @@ def origin(args: argparse.Namespace) -> Origin:
         mirror=_url(args.mirror, "--mirror"),
         security_mirror=_url(args.security_mirror, "--security-mirror"),
     )
-    keyring = str(_keyring(args.keyring)) if args.keyring else ""
+    keyring = str(_kept_keyring(args.keyring)) if args.keyring else ""
     archive = sources.archive(known, suite, url=_url(args.archive, "--archive"), keyring=keyring)
-    root = _cache() / _identity((*debian, archive), arch)
+    # One for each mirror and suite, whatever the archive: Debian's large indexes are fetched once.
+    root = _cache() / _identity(debian, arch)
     plan = sources.update(root, (*debian, archive), arch)
-    # Read under the lock too: a second process would replace the lists below us.
-    with run.locked(root, "the cache of package indexes"):
+    # libapt opens the lists again when it looks a record up: nobody may replace them before.
+    with run.locked(root, "the cache of package indexes", wait=True):
         run.carry_out(plan, root, Progress(len(plan), quiet=True))
-        return Origin(debian, archive, packages.Apt(root), root / "apt.conf")
+        apt = packages.Apt(root)
+        apt.refuse_other_suites((*debian, archive))
+        yield Origin(debian, archive, apt, root / "apt.conf")
 
 
 def _cache() -> Path:
@@ -105,8 +111,23 @@ def _url(value: str, option: str) -> str:
     return value
 
 
-def _keyring(value: str) -> Path:
-    path = Path(value).resolve()
-    if not path.is_file():
-        raise Error(f"there is no keyring {value}", "give the archive's public key file", USAGE)
-    return path
+def _kept_keyring(value: str) -> Path:
+    """A copy of a keyring under the name of its content.
+
+    apt's own user must be able to read it, and may not look into the folder
+    that it is given in; and a plan that names it means these very keys.
+    """
+    try:
+        content = Path(value).read_bytes()
+    except OSError as error:
+        raise Error(f"keyring {value}: {error.strerror}", "give the archive's public key file", USAGE) from None
+    # apt tells armoured keys from binary ones by the name (sources.list(5), Signed-By).
+    extension = "asc" if content.startswith(b"-----BEGIN PGP PUBLIC KEY BLOCK-----") else "gpg"
+    kept = _cache() / "keyrings" / f"{hashlib.sha256(content).hexdigest()}.{extension}"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        partial = kept.with_suffix(f".{os.getpid()}")
+        partial.write_bytes(content)
+        partial.chmod(0o644)
+        partial.rename(kept)
+    return kept

@@ -12,8 +12,10 @@ from .errors import USAGE, Error, did_you_mean
 from .resolution import Package, Resolution
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+    from .sources import Source
 
 # Of a machine's apt.conf, what another apt needs to reach the same archives.
 _NETWORK = (
@@ -91,15 +93,22 @@ class Apt:
 
     def epoch(self) -> int:
         """Date of the newest InRelease, in seconds since 1970."""
-        dates = []
-        for path in sorted(self._lists.glob("*_InRelease")):
-            for line in path.read_text("utf-8").splitlines():
-                if line.startswith("Date:"):
-                    dates.append(apt_pkg.str_to_time(line.partition(":")[2].strip()))
-                    break
+        dates = [apt_pkg.str_to_time(release["Date"]) for release in map(_release, self._lists.glob("*_InRelease"))]
         if not dates:
             raise Error("apt has no signed index of any archive", "run `apt-get update`")
         return max(dates)
+
+    def refuse_other_suites(self, sources: Iterable[Source]) -> None:
+        """Error when an InRelease, rightly signed, is of another suite than was asked for; apt only warns."""
+        for source in sources:
+            for suite in source.suites:
+                name = apt_pkg.uri_to_filename(f"{source.uri.rstrip('/')}/dists/{suite}/InRelease")
+                release = _release(self._lists / name)
+                if suite not in (release["Suite"], release["Codename"]):
+                    raise Error(
+                        f"{source.uri} gives the suite {release['Codename'] or release['Suite']} for {suite}",
+                        "its InRelease is signed, but it is another's: choose another mirror",
+                    )
 
     def network_options(self) -> tuple[str, ...]:
         """The machine's own settings of the way to the network, as lines of apt.conf(5)."""
@@ -114,6 +123,18 @@ class Apt:
                     self._records.lookup(version.file_list[0])
                     section = apt_pkg.TagSection(self._records.record)
                     yield version, {field: section[field] for field in section.keys()}  # noqa: SIM118 - a TagSection cannot be iterated
+
+
+def _release(path: Path) -> dict[str, str]:
+    """The fields that tell what an InRelease is; apt has verified it."""
+    found = dict.fromkeys(("Date", "Suite", "Codename"), "")
+    for line in path.read_text("utf-8").splitlines():
+        field, _, value = line.partition(": ")
+        if field in found:
+            found[field] = value.strip()
+        if line.startswith("SHA256:"):
+            break
+    return found
 
 
 def _parsed(version: apt_pkg.Version, fields: dict[str, str], suite: str) -> config.ImageConfig:

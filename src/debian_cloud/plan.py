@@ -63,6 +63,8 @@ def as_shell(plan: Plan, workspace: str, about: str) -> str:
     """The plan as a POSIX shell script that does the same in a new folder `workspace`."""
     lines = [
         "#!/bin/sh",
+        # shellcheck takes the variables of mmdebstrap's hooks for the script's own.
+        "# shellcheck disable=SC2016",
         *(f"# {line}".rstrip() for line in about.splitlines()),
         "set -eu",
         "umask 022",

@@ -41,12 +41,14 @@ def planned(args: argparse.Namespace) -> Planned:
         formats.find(name)
     if args.serial:
         names.serial(args.serial)
-    origin = options.origin(args)
-    resolution = origin.resolve(args.config, args.suite)
+    names.word(args.config, "configuration")
+    with options.origin(args) as origin:
+        resolution = origin.resolve(args.config, args.suite)
+        apt_options = origin.apt.network_options()
     config = resolution.config
     serial = args.serial or time.strftime("%Y%m%d.0", time.gmtime(resolution.epoch))
     wanted = wanted or config.formats
     stem = names.stem(config.suite, names.config(config.name), config.architecture, serial)
-    plan = build.plan(resolution, serial, wanted, origin.debian, origin.archive, origin.apt.network_options())
+    plan = build.plan(resolution, serial, wanted, origin.debian, origin.archive, apt_options)
     published = ("image", "changes") if any(formats.find(name).PUBLISHED for name in wanted) else ()
     return Planned(plan, resolution, stem, tuple(f"{stem}.{e}" for e in (*wanted, "buildinfo", *published)))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _TAIL: Final = 12
 """Lines of a failed tool's own words that are shown."""
+_REASONS: Final = ("E: ", "Err:", "dpkg: error", "error: ")
 _LOG: Final = "log"
 
 SBIN: Final = "/usr/sbin:/sbin"
@@ -63,8 +64,12 @@ def foreground(argv: Sequence[str]) -> int:
     return subprocess.run([_find(argv[0]), *argv[1:]], env=_environment(()), check=False).returncode
 
 
-def carry_out(plan: plans.Plan, workspace: Path, progress: Progress) -> None:
-    """Carry a plan out in a folder; Error of the first step that fails, with its tool's own words."""
+def carry_out(plan: plans.Plan, workspace: Path, progress: Progress, lock: int | None = None) -> None:
+    """Carry a plan out in a folder; Error of the first step that fails, with its tool's own words.
+
+    The processes of its steps hold `lock` too (`locked`): when we are killed,
+    the folder stays locked until the last of them has ended.
+    """
     check_tools(plan)
     for step in plan:
         progress.step(step.title)
@@ -74,7 +79,7 @@ def carry_out(plan: plans.Plan, workspace: Path, progress: Progress) -> None:
             path.write_text(step.text, "utf-8")
             path.chmod(step.mode)
         else:
-            _run(step, workspace, progress)
+            _run(step, workspace, progress, lock)
     progress.end()
 
 
@@ -91,16 +96,19 @@ def check_tools(plan: plans.Plan) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, what: str) -> Iterator[None]:
-    """Hold a folder for this process; Error when another holds it. The kernel lets go when we die."""
+def locked(folder: Path, what: str, *, wait: bool = False) -> Iterator[int]:
+    """Hold a folder, which is made if need be; the kernel lets go when we die. Gives the lock's descriptor.
+
+    When another process holds it: Error, or with `wait` patience.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise Error(f"{what} is in use by another debian-cloud", "wait until it has ended") from None
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -136,7 +144,7 @@ def _namespace() -> tuple[str, ...]:
     return plans.NAMESPACE if os.geteuid() == 0 else plans.NAMESPACE_USER
 
 
-def _run(step: plans.Run, workspace: Path, progress: Progress) -> None:
+def _run(step: plans.Run, workspace: Path, progress: Progress, lock: int | None) -> None:
     argv = (*(_namespace() if step.root else ()), *step.argv)
     stdin = step.stdin.encode() if isinstance(step.stdin, str) else step.stdin
     log = workspace / _LOG
@@ -152,6 +160,7 @@ def _run(step: plans.Run, workspace: Path, progress: Progress) -> None:
             stdout=out,
             stderr=said,
             umask=0o022,
+            pass_fds=() if lock is None else (lock,),
             # Ctrl-C is for us: we end the step and clean up, whatever its tool would do.
             start_new_session=True,
         )
@@ -206,7 +215,9 @@ def _failed(argv: Sequence[str], status: int, said: str, title: str = "") -> Err
     if "No space left on device" in said or "ENOSPC" in said:
         return Error(f"{what}: the disk is full", "free some space, or choose another place with --output", FAILED)
     ending = f"was killed by signal {-status}" if status < 0 else f"failed with exit status {status}"
-    shown = "".join(f"\n  {line}" for line in lines[-_TAIL:])
+    # The reason often stands long before the end: apt's and dpkg's own marks find it.
+    reasons = [line for line in lines[:-_TAIL] if line.startswith(_REASONS)][:_TAIL]
+    shown = "".join(f"\n  {line}" for line in (*reasons, *lines[-_TAIL:]))
     return Error(f"{what}: {argv[0]} {ending}{shown}", f"the command was: {_short(argv)}", FAILED)
 
 

@@ -16,7 +16,6 @@ PACKAGES: Final = {
     "mcopy": "mtools",
     "mformat": "mtools",
     "mkdir": "coreutils",
-    "mke2fs": "e2fsprogs",
     "mmd": "mtools",
     "mmdebstrap": "mmdebstrap",
     "newuidmap": "uidmap",

@@ -1,4 +1,5 @@
 #!/bin/sh
+# shellcheck disable=SC2016
 # About.
 set -eu
 umask 022
@@ -32,7 +33,7 @@ ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff  base-files_13.
 END
 
 # 3. install 2 packages
-as_root env SOURCE_DATE_EPOCH=1795224967 mmdebstrap --mode=root --format=directory --variant=minbase --architectures=amd64 \
+as_root env SOURCE_DATE_EPOCH=1795224967 PYTHONDONTWRITEBYTECODE=1 mmdebstrap --mode=root --format=directory --variant=minbase --architectures=amd64 \
     --include=debian-cloud-config-ec2 '--aptopt=Acquire::Languages "none"' \
     '--aptopt=Acquire::Retries "3"' --dpkgopt=force-unsafe-io \
     '--extract-hook=cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"' \
@@ -112,8 +113,6 @@ case $target in
     partuuid) echo "$root_partuuid" ;;
     partmap) echo gpt ;;
     drive) echo "(hd0,gpt1)" ;;
-    compatibility_hint) echo hd0,gpt1 ;;
-    hints_string) echo "--hint-bios=hd0,gpt1 --hint-efi=hd0,gpt1 --hint-baremetal=ahci0,gpt1" ;;
 esac
 END
 chmod 755 grub-probe
@@ -132,6 +131,10 @@ in_tree() { chroot "$tree" /usr/bin/env -i LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bi
 
 mkdir -p "$grub/fonts"
 cp "$tree/usr/share/grub/unicode.pf2" "$grub/fonts/"
+for platform in x86_64-efi ${bios:+i386-pc}; do
+    mkdir "$grub/$platform"
+    cp "$tree/usr/lib/grub/$platform"/*.mod "$tree/usr/lib/grub/$platform"/*.lst "$grub/$platform/"
+done
 # update-grub writes root=PARTUUID= only where udev's link is there to see.
 mount -t tmpfs -o mode=755 tmpfs "$tree/dev"
 : > "$tree/dev/null"
@@ -144,9 +147,7 @@ mount --bind grub-probe "$tree/usr/sbin/grub-probe"
 
 in_tree grub-editenv /boot/grub/grubenv create
 if [ "$bios" ]; then
-    mkdir "$grub/i386-pc"
-    # What grub-install copies: modules and their lists, not the parts that images are made of.
-    (cd "$tree/usr/lib/grub/i386-pc" && cp ./*.mod ./*.lst boot.img efiemu32.o efiemu64.o "$OLDPWD/$grub/i386-pc/")
+    cp "$tree/usr/lib/grub/i386-pc/boot.img" "$grub/i386-pc/"
     in_tree grub-mkimage -O i386-pc -p '(,gpt1)/boot/grub' -o /boot/grub/i386-pc/core.img biosdisk part_gpt ext2
 fi
 in_tree update-grub
@@ -207,52 +208,60 @@ printf '\220\220' | dd of=debian-13-ec2-amd64-20261121.0.raw bs=1 seek=102 conv=
 printf '\001\010\000\000\000\000\000\000' | dd of=debian-13-ec2-amd64-20261121.0.raw bs=1 seek=1049076 conv=notrunc status=none
 
 # 28. make the EFI system partition
-env MTOOLS_SKIP_CHECK=1 mformat -i debian-13-ec2-amd64-20261121.0.raw@@4194304 -F -v ESP -N a1ada376 -T 253952 -h 255 -s 63 \
+env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mformat -i debian-13-ec2-amd64-20261121.0.raw@@4194304 -F -v ESP -N a1ada376 -T 253952 -h 255 -s 63 \
     -H 8192 :: < /dev/null
 
-# 29. make its folders
-env MTOOLS_SKIP_CHECK=1 mmd -i debian-13-ec2-amd64-20261121.0.raw@@4194304 ::EFI ::EFI/BOOT ::EFI/debian < /dev/null
+# 29. take a partition entry out of it
+dd if=/dev/zero of=debian-13-ec2-amd64-20261121.0.raw bs=1 count=16 seek=4194750 conv=notrunc \
+    status=none < /dev/null
 
-# 30. place EFI/BOOT/BOOTX64.EFI
-as_root env MTOOLS_SKIP_CHECK=1 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/shimx64.efi.signed \
+# 30. take a partition entry out of it
+dd if=/dev/zero of=debian-13-ec2-amd64-20261121.0.raw bs=1 count=16 seek=4197822 conv=notrunc \
+    status=none < /dev/null
+
+# 31. make its folders
+env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mmd -i debian-13-ec2-amd64-20261121.0.raw@@4194304 ::EFI ::EFI/BOOT ::EFI/debian < /dev/null
+
+# 32. place EFI/BOOT/BOOTX64.EFI
+as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/shimx64.efi.signed \
     ::EFI/BOOT/BOOTX64.EFI < /dev/null
 
-# 31. place EFI/BOOT/grubx64.efi
-as_root env MTOOLS_SKIP_CHECK=1 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 \
+# 33. place EFI/BOOT/grubx64.efi
+as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 \
     tree/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed ::EFI/BOOT/grubx64.efi < /dev/null
 
-# 32. place EFI/BOOT/mmx64.efi
-as_root env MTOOLS_SKIP_CHECK=1 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/mmx64.efi.signed \
+# 34. place EFI/BOOT/mmx64.efi
+as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/mmx64.efi.signed \
     ::EFI/BOOT/mmx64.efi < /dev/null
 
-# 33. place EFI/debian/BOOTX64.CSV
-as_root env MTOOLS_SKIP_CHECK=1 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/BOOTX64.CSV \
+# 35. place EFI/debian/BOOTX64.CSV
+as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/BOOTX64.CSV \
     ::EFI/debian/BOOTX64.CSV < /dev/null
 
-# 34. place EFI/debian/fbx64.efi
-as_root env MTOOLS_SKIP_CHECK=1 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/fbx64.efi.signed \
+# 36. place EFI/debian/fbx64.efi
+as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/fbx64.efi.signed \
     ::EFI/debian/fbx64.efi < /dev/null
 
-# 35. place EFI/debian/grubx64.efi
-as_root env MTOOLS_SKIP_CHECK=1 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 \
+# 37. place EFI/debian/grubx64.efi
+as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 \
     tree/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed ::EFI/debian/grubx64.efi < /dev/null
 
-# 36. place EFI/debian/mmx64.efi
-as_root env MTOOLS_SKIP_CHECK=1 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/mmx64.efi.signed \
+# 38. place EFI/debian/mmx64.efi
+as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/mmx64.efi.signed \
     ::EFI/debian/mmx64.efi < /dev/null
 
-# 37. place EFI/debian/shimx64.efi
-as_root env MTOOLS_SKIP_CHECK=1 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/shimx64.efi.signed \
+# 39. place EFI/debian/shimx64.efi
+as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/shimx64.efi.signed \
     ::EFI/debian/shimx64.efi < /dev/null
 
-# 38. place EFI/debian/grub.cfg
-env MTOOLS_SKIP_CHECK=1 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 - ::EFI/debian/grub.cfg <<'END'
-search.fs_uuid b6b2bf48-9433-56a8-afc2-2491328ed029 root hd0,gpt1
+# 40. place EFI/debian/grub.cfg
+env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 - ::EFI/debian/grub.cfg <<'END'
+search.fs_uuid b6b2bf48-9433-56a8-afc2-2491328ed029 root 
 set prefix=($root)'/boot/grub'
 configfile $prefix/grub.cfg
 END
 
-# 39. set mke2fs's defaults
+# 41. set mke2fs's defaults
 cat > mke2fs.conf <<'END'
 [defaults]
     base_features = sparse_super,large_file,filetype,resize_inode,dir_index,ext_attr
@@ -267,16 +276,35 @@ cat > mke2fs.conf <<'END'
     }
 END
 
-# 40. make the root file system
-as_root env MKE2FS_CONFIG=mke2fs.conf E2FSPROGS_FAKE_TIME=1795224967 mke2fs -q -F -t ext4 -L root -U b6b2bf48-9433-56a8-afc2-2491328ed029 -E \
-    offset=134217728,hash_seed=6b0d8740-ae5f-5f4c-85b0-6ee34ff507df,nodiscard,assume_storage_prezeroed=1 \
-    -d tree debian-13-ec2-amd64-20261121.0.raw 8256512k < /dev/null
+# 42. prepare to run the image's own tools
+cat > in-tree <<'END'
+#!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Runs a tool of the image's own, so that the host's version does not show in
+# the result; the workspace is at /mnt. The mounts end with the namespace.
+# usage: in-tree TREE COMMAND [ARGUMENT…]
+set -eu
+tree=$1
+shift
+# Not recursive: /mnt/tree is the tree without what is mounted in it.
+mount --bind . "$tree/mnt"
+# mke2fs warns when it cannot see what is mounted.
+mount -t proc proc "$tree/proc"
+exec chroot "$tree" /usr/bin/env -i LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin \
+    "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH" MKE2FS_CONFIG=/mnt/mke2fs.conf "$@"
+END
+chmod 755 in-tree
 
-# 41. convert to qcow2
+# 43. make the root file system
+as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mke2fs -q -F -t ext4 -L root -U b6b2bf48-9433-56a8-afc2-2491328ed029 -E \
+    offset=134217728,hash_seed=6b0d8740-ae5f-5f4c-85b0-6ee34ff507df,nodiscard,assume_storage_prezeroed=1 \
+    -d /mnt/tree /mnt/debian-13-ec2-amd64-20261121.0.raw 8256512k < /dev/null
+
+# 44. convert to qcow2
 qemu-img convert -c -f raw -O qcow2 -o compression_type=zstd debian-13-ec2-amd64-20261121.0.raw \
     debian-13-ec2-amd64-20261121.0.qcow2 < /dev/null
 
-# 42. write down the facts
+# 45. write down the facts
 cat > facts <<'END'
 Config: ec2
 Config-Version: 0.1.0
@@ -291,5 +319,5 @@ Packages:
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64
 END
 
-# 43. write hashes and records
+# 46. write hashes and records
 debian-cloud seal . < /dev/null

@@ -2,8 +2,9 @@
 """Check an uploaded image against its record, before the archive takes it.
 
 FOLDER holds the files of one upload, whose signature and hashes the archive has
-verified: the record STEM.image, the .buildinfo, and each file that the record
-names, with the size and the hashes that it gives, and nothing else. The suite
+verified: the record STEM.image, the .buildinfo, the .changes, and each file
+that the record names, with the size and the hashes that it gives, and nothing
+else. The suite
 must be SUITE. SHA256SUMS and SHA512SUMS are written beside them, and the path
 at which the archive publishes the folder is printed.
 """
@@ -47,8 +48,8 @@ def main(args: argparse.Namespace) -> int:
     if first.suite != args.suite:
         raise Error(f"the image is for {first.suite}, the upload for {args.suite}", "upload it to its own suite")
 
-    buildinfo = f"{first.stem}.buildinfo"
-    expected = {f"{first.stem}.image", buildinfo, *(record.name for record in records)}
+    expected = {f"{first.stem}.{extension}" for extension in ("image", "buildinfo", "changes")}
+    expected |= {*(record.name for record in records)}
     for name in sorted(expected - present):
         raise Error(f"the upload has no file {name}, which its record names")
     for name in sorted(present - expected):

@@ -43,11 +43,11 @@ def main(args: argparse.Namespace) -> int:
     output.mkdir(parents=True, exist_ok=True)
     _refuse_full(output, planned)
     workspace = output / f".{planned.stem}.build"
-    with run.ending_politely(), run.locked(workspace, f"the build of {planned.stem} in {output}"):
+    with run.ending_politely(), run.locked(workspace, f"the build of {planned.stem} in {output}") as lock:
         try:
             # What a killed build of the same image left is of no use: ours is the lock.
             run.empty(workspace)
-            run.carry_out(planned.plan, workspace, Progress(len(planned.plan), quiet=args.quiet))
+            run.carry_out(planned.plan, workspace, Progress(len(planned.plan), quiet=args.quiet), lock)
             _refuse_existing(output, planned.outputs)
             for name in planned.outputs:
                 (workspace / name).rename(output / name)

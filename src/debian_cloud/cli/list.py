@@ -45,7 +45,8 @@ def _images(args: argparse.Namespace) -> int:
 
 
 def _configurations(args: argparse.Namespace) -> int:
-    found = options.origin(args).apt.configurations(args.suite)
+    with options.origin(args) as origin:
+        found = origin.apt.configurations(args.suite)
     if args.json:
         print(json.dumps([asdict(config) for config in found], indent=2))
         return 0

@@ -26,8 +26,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    origin = options.origin(args)
-    resolution = origin.resolve(args.config, args.suite)
+    with options.origin(args) as origin:
+        resolution = origin.resolve(args.config, args.suite)
     config = resolution.config
     if args.json:
         print(json.dumps(asdict(resolution), indent=2))

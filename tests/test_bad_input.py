@@ -1,0 +1,422 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a builder must refuse, on a real archive and with real apt: one sentence, a hint, nothing left."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from debian_cloud import run
+from debian_cloud.cli import build
+from debian_cloud.errors import Error
+
+FINE = {"Image-Size": "1G", "Image-Format": "qcow2", "Image-Firmware": "bios uefi"}
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """An archive of small configurations, without any test's tampering."""
+
+    folder: Path
+
+    @property
+    def public(self) -> Path:
+        return self.folder / "public"
+
+    @property
+    def release(self) -> Path:
+        return self.public / "dists" / "trixie" / "InRelease"
+
+    @property
+    def keyring(self) -> Path:
+        return self.folder / "archive.gpg"
+
+    def sources(self) -> list[str]:
+        return ["--archive", f"file:{self.public}", "--keyring", str(self.keyring)]
+
+    def sign(self, text: str) -> None:
+        """Sign another InRelease with the archive's own key."""
+        subprocess.run(
+            [
+                *("gpg", "--homedir", self.folder / "gnupg", "--batch", "--yes", "--quiet"),
+                *("--output", self.release, "--clearsign"),
+            ],
+            input=text.encode(),
+            check=True,
+        )
+
+    def signed_text(self) -> str:
+        lines = self.release.read_text().splitlines()
+        return "\n".join(lines[lines.index("") + 1 : lines.index("-----BEGIN PGP SIGNATURE-----")]) + "\n"
+
+
+def configuration(folder: Path, name: str, fields: dict[str, str], depends: str = "base-files") -> Path:
+    tree = folder / name
+    (tree / "DEBIAN").mkdir(parents=True)
+    control = {
+        "Package": f"debian-cloud-config-{name}",
+        "Version": "1.0",
+        "Architecture": "amd64",
+        "Section": "admin",
+        "Priority": "optional",
+        "Maintainer": "Nobody <nobody@localhost>",
+        "Depends": depends,
+        **fields,
+        "Description": f"test {name}",
+    }
+    (tree / "DEBIAN" / "control").write_text("".join(f"{field}: {value}\n" for field, value in control.items()))
+    # Some weight, so that one byte of it can be changed.
+    (tree / "usr").mkdir()
+    (tree / "usr" / name).write_bytes(os.urandom(4096))
+    subprocess.run(["dpkg-deb", "--root-owner-group", "--build", tree, folder], stdout=subprocess.DEVNULL, check=True)
+    return folder / f"debian-cloud-config-{name}_1.0_amd64.deb"
+
+
+@pytest.fixture(scope="module")
+def pristine() -> Iterator[Path]:
+    """An archive with good and bad configurations."""
+    # Open to apt's own user, as pytest's folders are not; short, for gpg-agent's socket.
+    top = Path(tempfile.mkdtemp(prefix="archive."))
+    top.chmod(0o755)
+    yield make_archive(top)
+    shutil.rmtree(top)
+
+
+def make_archive(top: Path) -> Path:
+    folder = top / "archive"
+    subprocess.run(["debian-cloud-archive", "init", folder], stdout=subprocess.DEVNULL, check=True)
+    debs = [
+        configuration(top / "debs", "fine", FINE),
+        configuration(top / "debs", "field", {**FINE, "Image-Sise": "1G"}),
+        configuration(top / "debs", "size", {**FINE, "Image-Size": "8 gigs"}),
+        configuration(top / "debs", "needy", FINE, depends="base-files (>= 999)"),
+        configuration(top / "debs", "common", {}),
+    ]
+    subprocess.run(
+        [
+            "reprepro",
+            "--silent",
+            "--export=silent-never",
+            "-b",
+            folder,
+            "--ignore=longkeyid",
+            "includedeb",
+            "trixie",
+            *debs,
+        ],
+        check=True,
+    )
+    subprocess.run(["debian-cloud-archive", "publish", folder], stdout=subprocess.DEVNULL, check=True)
+    with (folder / "archive.gpg").open("wb") as out:
+        subprocess.run(["gpg", "--homedir", folder / "gnupg", "--batch", "--export"], stdout=out, check=True)
+    return folder
+
+
+@pytest.fixture
+def archive(pristine: Path) -> Iterator[Archive]:
+    """The archive, put back after the test: its address stays, so that Debian's indexes are fetched once."""
+    kept = pristine.with_name("kept")
+    subprocess.run(["cp", "-a", pristine / "public", kept], check=True)
+    yield Archive(pristine)
+    subprocess.run(["rm", "-rf", pristine / "public"], check=True)
+    kept.rename(pristine / "public")
+    subprocess.run(["gpgconf", "--homedir", pristine / "gnupg", "--kill", "all"], check=True)
+
+
+def debian_cloud(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["debian-cloud", *arguments],
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def refused(done: subprocess.CompletedProcess[str], status: int, *said: str) -> None:
+    """One sentence and a hint, no traceback, and the right exit status."""
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(re.findall("^debian-cloud: error: ", done.stderr, re.M)) == 1
+    for words in said:
+        assert words in done.stderr
+
+
+def test_the_archive_is_fine_as_long_as_nobody_tampers(archive: Archive) -> None:
+    done = debian_cloud("show", "fine", *archive.sources())
+    assert done.returncode == 0, done.stderr
+    assert "debian-cloud-config-fine 1.0" in done.stdout
+
+
+def test_unknown_configuration(archive: Archive, tmp_path: Path) -> None:
+    done = debian_cloud("build", "fime", *archive.sources(), "--output", tmp_path)
+    refused(done, 2, "no image configuration fime in trixie", "did you mean fine?")
+
+
+def test_what_all_images_share_is_no_image(archive: Archive, tmp_path: Path) -> None:
+    done = debian_cloud("build", "common", *archive.sources(), "--output", tmp_path)
+    refused(done, 2, "no image configuration common")
+
+
+@pytest.mark.parametrize("name", ["../x", "a b", "/etc", "--", "UPPER"])
+def test_a_name_that_is_no_package_name(archive: Archive, tmp_path: Path, name: str) -> None:
+    done = debian_cloud("plan", *archive.sources(), "--", name)
+    refused(done, 2, "is not a valid name", "hint:")
+
+
+def test_unknown_field(archive: Archive, tmp_path: Path) -> None:
+    done = debian_cloud("build", "field", *archive.sources(), "--output", tmp_path)
+    refused(done, 1, "unknown field Image-Sise", "did you mean Image-Size?")
+
+
+def test_invalid_size(archive: Archive, tmp_path: Path) -> None:
+    done = debian_cloud("build", "size", *archive.sources(), "--output", tmp_path)
+    refused(done, 1, "invalid size '8 gigs'", "M, G or T")
+
+
+def test_a_configuration_that_cannot_be_installed_shows_apt_s_own_reason(archive: Archive, tmp_path: Path) -> None:
+    done = debian_cloud("build", "needy", *archive.sources(), "--output", tmp_path)
+    refused(done, 1, "configuration needy 1.0 cannot be installed", "Depends: base-files (>= 999)")
+
+
+def test_wrong_key(archive: Archive, tmp_path: Path) -> None:
+    done = debian_cloud(
+        *("build", "fine", "--archive", f"file:{archive.public}"),
+        *("--keyring", "/usr/share/keyrings/debian-archive-keyring.gpg", "--output", tmp_path),
+    )
+    refused(done, 1, "NO_PUBKEY")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_archive_needs_a_keyring(archive: Archive) -> None:
+    refused(debian_cloud("list", "--archive", f"file:{archive.public}"), 2, "--archive needs --keyring")
+    done = debian_cloud("list", "--archive", f"file:{archive.public}", "--keyring", "/nowhere.gpg")
+    refused(done, 2, "keyring /nowhere.gpg: No such file")
+
+
+def test_expired_release(archive: Archive) -> None:
+    text = re.sub("^Valid-Until: .*", "Valid-Until: Sat, 01 Jan 2022 00:00:00 UTC", archive.signed_text(), flags=re.M)
+    archive.sign(re.sub("^Date: .*", "Date: Fri, 31 Dec 2021 00:00:00 UTC", text, flags=re.M))
+    refused(debian_cloud("list", *archive.sources()), 1, "expired")
+
+
+def test_a_release_of_another_suite(archive: Archive) -> None:
+    text = archive.signed_text()
+    archive.sign(text.replace("Suite: trixie", "Suite: sid").replace("Codename: trixie", "Codename: sid"))
+    # At another address: a change of name at the same one is apt's own to refuse.
+    other = archive.folder / "another"
+    shutil.copytree(archive.public, other)
+    done = debian_cloud("show", "fine", "--archive", f"file:{other}", "--keyring", archive.keyring)
+    refused(done, 1, "gives the suite sid for trixie")
+
+
+def test_a_changed_release(archive: Archive) -> None:
+    archive.release.write_text(archive.release.read_text().replace("Origin: ", "Origin: x"))
+    refused(debian_cloud("list", *archive.sources()), 1, "BADSIG")
+
+
+def test_an_unsigned_release(archive: Archive) -> None:
+    archive.release.write_text(archive.signed_text())
+    archive.release.with_name("Release.gpg").unlink()
+    refused(debian_cloud("list", *archive.sources()), 1, "apt-get failed")
+
+
+def test_tampered_packages(archive: Archive) -> None:
+    # At another address: what apt has verified before, it need not fetch again.
+    other = archive.folder / "other"
+    shutil.copytree(archive.public, other)
+    for path in (*other.rglob("Packages*"), *other.glob("dists/trixie/main/binary-amd64/by-hash/SHA256/*")):
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    done = debian_cloud("show", "fine", "--archive", f"file:{other}", "--keyring", archive.keyring)
+    refused(done, 1, "Hash Sum mismatch")
+
+
+def test_a_tampered_deb_enters_no_image(archive: Archive, tmp_path: Path) -> None:
+    (deb,) = archive.public.glob("pool/main/d/*/debian-cloud-config-fine_*.deb")
+    content = bytearray(deb.read_bytes())
+    content[-100] ^= 1
+    deb.write_bytes(content)
+    done = debian_cloud("build", "fine", *archive.sources(), "--output", tmp_path)
+    refused(done, 1, "Hash Sum mismatch")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["build", "fine", "--format", "vhdx"], "unknown disk format vhdx"),
+        (["build", "fine", "--format", "qcow3"], "did you mean qcow2?"),
+        (["build", "fine", "--serial", "1"], "is not an image serial"),
+        (["build", "fine", "--suite", "../x"], "is not a valid name"),
+        (["build", "fine", "--mirror", "gopher://x"], "is not a URL that apt reads"),
+        (["bild", "fine"], "did you mean build?"),
+        ([], "no verb given"),
+    ],
+)
+def test_wrong_use(arguments: list[str], said: str) -> None:
+    refused(debian_cloud(*arguments), 2, said, "hint:")
+
+
+def test_output_that_exists_is_not_touched(archive: Archive, tmp_path: Path) -> None:
+    there = tmp_path / "debian-13-fine-amd64-20260101.0.buildinfo"
+    there.write_text("mine")
+    done = debian_cloud("build", "fine", "--serial", "20260101.0", *archive.sources(), "--output", tmp_path)
+    refused(done, 2, f"{there} exists already")
+    assert [path.name for path in tmp_path.iterdir()] == [there.name]
+    assert there.read_text() == "mine"
+
+
+def test_a_missing_tool_names_its_package(archive: Archive, tmp_path: Path) -> None:
+    # Where apt's own user can look: it needs gpgv.
+    tools = archive.folder / "bin"
+    tools.mkdir()
+    for folder in ("/usr/bin", "/usr/sbin"):
+        for path in Path(folder).iterdir():
+            if path.name not in ("mmdebstrap", "python3") and not (tools / path.name).exists():
+                (tools / path.name).symlink_to(path)
+    (tmp_path / "out").mkdir()
+    done = debian_cloud("build", "fine", *archive.sources(), "--output", tmp_path / "out", PATH=f"{_venv()}:{tools}")
+    refused(done, 2, "the tool mmdebstrap is missing", "apt-get install mmdebstrap")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def _venv() -> str:
+    return os.environ["PATH"].partition(":")[0]
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 200 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount the small file system that this needs")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_too_small_is_told_before_the_build(archive: Archive, small: Path) -> None:
+    done = debian_cloud("build", "fine", *archive.sources(), "--output", small)
+    refused(done, 1, "the disk is full", "--output")
+    assert list(small.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_during_the_build(
+    archive: Archive, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "_refuse_full", lambda *_: None)
+    parser = argparse.ArgumentParser()
+    build.arguments(parser)
+    args = parser.parse_args(["fine", *archive.sources(), "--output", str(small), "--quiet"])
+    with pytest.raises(Error, match="the disk is full"):
+        build.main(args)
+    assert list(small.iterdir()) == []
+
+
+@dataclass(slots=True)
+class Building:
+    """A build in the background, in the middle of its installation."""
+
+    process: subprocess.Popen[str]
+    output: Path
+
+    def workspaces(self) -> list[str]:
+        return [path.name for path in self.output.iterdir()]
+
+    def processes(self) -> list[str]:
+        """Command lines of all processes that work in the output folder."""
+        listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+        # What has ended may wait for a PID 1 that does not care.
+        return [line for line in listed.splitlines() if "mmdebstrap" in line and "<defunct>" not in line]
+
+
+@pytest.fixture
+def building(archive: Archive, tmp_path: Path) -> Iterator[Building]:
+    output = tmp_path / "out"
+    output.mkdir()
+    process = subprocess.Popen(
+        ["debian-cloud", "build", "fine", "--serial", "20260101.0", *archive.sources(), "--output", output],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    installed = output / ".debian-13-fine-amd64-20260101.0.build" / "tree" / "etc"
+    for _ in range(600):
+        if installed.exists():
+            break
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    yield Building(process, output)
+    process.kill()
+    process.wait()
+    for path in output.iterdir():
+        run.remove(path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_build_leaves_its_message_and_nothing_else(building: Building, number: signal.Signals) -> None:
+    building.process.send_signal(number)
+    _, said = building.process.communicate(timeout=30)
+    assert building.process.returncode == 130
+    assert said.splitlines()[-1] == "debian-cloud: interrupted"
+    assert "Traceback" not in said
+    assert building.workspaces() == []
+    assert building.processes() == []
+
+
+def test_two_builds_of_one_image_in_one_place(building: Building, archive: Archive) -> None:
+    done = debian_cloud("build", "fine", "--serial", "20260101.0", *archive.sources(), "--output", building.output)
+    refused(done, 1, "is in use by another debian-cloud", "wait until it has ended")
+    assert building.process.poll() is None
+    building.process.send_signal(signal.SIGINT)
+    building.process.communicate(timeout=30)
+    assert building.workspaces() == []
+
+
+def test_what_a_killed_build_left_is_no_obstacle_once_its_processes_have_ended(
+    building: Building, archive: Archive
+) -> None:
+    building.process.kill()
+    building.process.communicate()
+    (workspace,) = building.workspaces()
+    mark = building.output / workspace / "mark"
+    mark.touch()
+    again: list[str | Path] = [
+        "build",
+        "fine",
+        "--serial",
+        "20260101.0",
+        *archive.sources(),
+        "--output",
+        building.output,
+    ]
+    refused(debian_cloud(*again), 1, "is in use by another debian-cloud")
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (folder / "cwd").readlink() == building.output / workspace:
+                os.kill(int(folder.name), signal.SIGKILL)
+    second = subprocess.Popen(["debian-cloud", *again], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(300):
+        if not mark.exists():
+            break
+        time.sleep(0.1)
+    assert not mark.exists()
+    second.send_signal(signal.SIGINT)
+    assert second.wait(timeout=30) == 130
+    assert building.workspaces() == []
