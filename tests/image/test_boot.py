@@ -10,6 +10,7 @@ import subprocess
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
+
 from tests.image import nspawn, qemu
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.archive.conftest import Archive, Maker, make_key
 from tests.mirror.test_mirror import apt
 from tests.mirror.tree import SCRIPT, Mirror, serve

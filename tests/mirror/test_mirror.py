@@ -16,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+
 from tests.mirror.tree import INDEXES, SCRIPT, SUMS, Archive, Key, Mirror, Server, seen_by_client, serve, sha
 
 

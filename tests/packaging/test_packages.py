@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 from debian.deb822 import Changes, Deb822, PkgRelation
 from debian.debfile import DebFile
-from tests.packaging.build import ROOT, build, built_packages, clean, copy
 
 from debian_cloud import tools
+from tests.packaging.build import ROOT, build, built_packages, clean, copy
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the main job leaves: archive, images, mirror, and a clean Debian that used them."""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from debian_cloud import deb822, index
+from debian_cloud.plan import NAMESPACE, NAMESPACE_USER
+from tests.conftest import CONFIGS, SUITE, Image, World
+
+
+def sha(path: Path, algorithm: str = "sha256") -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def records(world: World) -> dict[str, index.ImageRecord]:
+    text = (world.public / "dists" / SUITE / "main" / "images" / "Images").read_text("utf-8")
+    return {record.config: record for record in index.parse(text)}
+
+
+@pytest.fixture(params=CONFIGS)
+def config(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_each_image_is_published_as_it_was_built(world: World, images: Mapping[str, Image], config: str) -> None:
+    record = records(world)[config]
+    published = world.public / record.filename
+    assert (record.sha256, record.size) == (sha(images[config].qcow2), images[config].qcow2.stat().st_size)
+    assert sha(published) == record.sha256
+    assert record.status == "current"
+    assert (published.parent.parent / "current").readlink() == Path(record.serial)
+
+
+def test_the_folder_of_an_image_is_whole_and_its_sums_are_signed(world: World, config: str) -> None:
+    record = records(world)[config]
+    folder = world.public / record.directory
+    files = {record.name, *(f"{record.stem}.{extension}" for extension in ("buildinfo", "image", "changes"))}
+    sums = {f"{name}{end}" for name in ("SHA256SUMS", "SHA512SUMS") for end in ("", ".sign", ".gpg")}
+    assert {path.name for path in folder.iterdir()} == files | sums
+    for name, tool in (("SHA256SUMS", "sha256sum"), ("SHA512SUMS", "sha512sum")):
+        done = subprocess.run(
+            [tool, "--check", "--strict", name], cwd=folder, capture_output=True, text=True, check=True
+        )
+        assert {line.partition(":")[0] for line in done.stdout.splitlines()} == files
+        assert (folder / f"{name}.sign").read_bytes().startswith(b"-----BEGIN PGP SIGNATURE-----")
+        for end in ("sign", "gpg"):
+            command: list[str | Path] = ["gpgv", "--keyring", world.keyring, folder / f"{name}.{end}", folder / name]
+            subprocess.run(command, capture_output=True, check=True)
+
+
+def test_the_index_stands_in_the_signed_release(world: World) -> None:
+    dist = world.public / "dists" / SUITE
+    done = subprocess.run(
+        ["gpgv", "--keyring", world.keyring, "--output", "-", dist / "InRelease"], capture_output=True, check=True
+    )
+    (release,) = deb822.parse(done.stdout.decode())
+    listed = {line.split()[2]: line.split()[0] for line in release["SHA256"].strip().splitlines()}
+    plain, packed = dist / "main/images/Images", dist / "main/images/Images.xz"
+    assert listed["main/images/Images"] == sha(plain)
+    assert listed["main/images/Images.xz"] == sha(packed)
+    assert lzma.decompress(packed.read_bytes()) == plain.read_bytes()
+    assert (plain.parent / "by-hash" / "SHA256" / sha(plain)).samefile(plain)
+    assert release["Acquire-By-Hash"] == "yes"
+    assert "Valid-Until" in release
+    assert not {"MD5Sum", "SHA1"} & set(release)
+
+
+def test_the_buildinfo_names_each_package_with_its_hash(
+    world: World, images: Mapping[str, Image], config: str
+) -> None:
+    (stanza,) = deb822.parse(images[config].file("buildinfo").read_text("utf-8"))
+    installed = dict(re.findall(r"^ (\S+) \(= (\S+)\)", stanza["Installed-Build-Depends"], re.M))
+    lines = [line.split() for line in stanza["Packages-Sha256"].strip().splitlines()]
+    assert {name: version for _, _, name, version, _ in lines} == installed
+    assert {"base-files", "linux-base", f"debian-cloud-config-{config}", "debian-cloud-config-common"} <= set(
+        installed
+    )
+    own = {name: digest for digest, _, name, _, _ in lines if name.startswith("debian-cloud-config-")}
+    for name, digest in own.items():
+        (deb,) = world.public.glob(f"pool/main/d/*/{name}_*.deb")
+        assert digest == sha(deb)
+    sums = {name: digest for digest, _, name in map(str.split, stanza["Checksums-Sha256"].strip().splitlines())}
+    assert sums[images[config].raw.name] == sha(images[config].raw)
+    assert sums[images[config].qcow2.name] == sha(images[config].qcow2)
+
+
+def test_the_published_upload_is_signed_by_its_maintainer(world: World, config: str) -> None:
+    record = records(world)[config]
+    for extension in ("changes", "buildinfo"):
+        signed = world.public / record.directory / f"{record.stem}.{extension}"
+        subprocess.run(
+            ["gpg", "--homedir", world.folder / "maintainer", "--batch", "--verify", signed],
+            capture_output=True,
+            check=True,
+        )
+
+
+def test_the_image_s_own_dpkg_knows_exactly_the_packages_of_the_buildinfo(
+    images: Mapping[str, Image], config: str
+) -> None:
+    status = debugfs(images[config].raw, "cat /var/lib/dpkg/status")
+    there = {(s["Package"], s["Version"]) for s in deb822.parse(status) if s["Status"] == "install ok installed"}
+    (stanza,) = deb822.parse(images[config].file("buildinfo").read_text("utf-8"))
+    assert there == {(line.split()[2], line.split()[3]) for line in stanza["Packages-Sha256"].strip().splitlines()}
+    (own,) = (s for s in deb822.parse(status) if s["Package"] == f"debian-cloud-config-{config}")
+    assert own["Image-Size"] == ("8G" if config == "ec2" else "3G")
+
+
+def debugfs(raw: Path, request: str) -> str:
+    """What the root file system holds, by debugfs(8)."""
+    command = ["debugfs", "-R", request, f"{raw}?offset={128 * 2**20}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_disk_is_sound(images: Mapping[str, Image], config: str, tmp_path: Path) -> None:
+    raw = images[config].raw
+    subprocess.run(["sfdisk", "--verify", raw], capture_output=True, check=True)
+    subprocess.run(["e2fsck", "-fn", f"{raw}?offset={128 * 2**20}"], capture_output=True, check=True)
+    esp = tmp_path / "esp"
+    subprocess.run(["dd", f"if={raw}", f"of={esp}", "bs=1M", "skip=4", "count=124", "status=none"], check=True)
+    subprocess.run(["fsck.vfat", "-n", esp], capture_output=True, check=True)
+
+
+def test_the_qcow2_is_the_raw_disk(images: Mapping[str, Image], config: str) -> None:
+    image = images[config]
+    subprocess.run(["qemu-img", "compare", "-f", "raw", "-F", "qcow2", image.raw, image.qcow2], check=True)
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/machine-id", "/etc/hostname", "/etc/mailname", "/etc/apt/sources.list", "/var/lib/apt/lists"]
+)
+def test_a_machine_s_own_things_are_not_there(images: Mapping[str, Image], config: str, path: str) -> None:
+    request = f"ls -p {path}" if path.endswith("lists") else f"cat {path}"
+    assert (
+        re.sub(
+            r"/[0-9]+/4[0-9]+/[0-9]+/[0-9]+/(\.|\.\.|auxfiles|partial)//\n?", "", debugfs(images[config].raw, request)
+        ).strip()
+        == ""
+    )
+
+
+def test_no_host_key_and_no_trace_of_the_builder(images: Mapping[str, Image], config: str) -> None:
+    raw = images[config].raw
+    assert "ssh_host" not in debugfs(raw, "ls -p /etc/ssh")
+    assert "99mmdebstrap" not in debugfs(raw, "ls -p /etc/apt/apt.conf.d") + debugfs(
+        raw, "ls -p /etc/dpkg/dpkg.cfg.d"
+    )
+    sources = deb822.parse(debugfs(raw, "cat /etc/apt/sources.list.d/debian.sources"))
+    assert [(s["Types"], s["Signed-By"]) for s in sources] == [
+        ("deb deb-src", "/usr/share/keyrings/debian-archive-keyring.gpg")
+    ] * 2
+    assert f"{SUITE}-security" in sources[1]["Suites"]
+
+
+def test_the_mirror_is_the_archive(world: World) -> None:
+    def files(tree: Path) -> dict[str, str]:
+        return {
+            str(path.relative_to(tree)): sha(path)
+            for path in tree.rglob("*")
+            if path.is_file() and not path.is_symlink()
+        }
+
+    archive, mirror = files(world.public), files(world.mirror)
+    for name in list(mirror):
+        if name.startswith((".mirror/", "project/trace/")):
+            del mirror[name]
+    # What no signed index lists is not mirrored: older indexes, records of uploads, a copy of the keyring package.
+    missing = {name for name in archive if name not in mirror and not name.startswith("project/trace/")}
+    assert all("/by-hash/" in n or n.endswith((".changes", ".buildinfo", "-keyring.deb")) for n in missing), missing
+    assert not any(name.startswith("images/") for name in missing)
+    assert mirror.items() <= archive.items()
+    for config in CONFIGS:
+        link = f"images/{SUITE}/{config}/amd64/current"
+        assert (world.mirror / link).readlink() == (world.public / link).readlink()
+    (trace,) = [p for p in (world.mirror / "project" / "trace").iterdir() if p.name != "master"]
+    assert "Archive serial: " in trace.read_text()
+
+
+def test_a_clean_debian_fetched_and_installed_from_the_mirror(world: World) -> None:
+    said = (world.folder / "user.log").read_text("utf-8")
+    assert re.search(rf"^Get:\d+ http://127\S+ {SUITE}/main Images", said, re.M)
+    assert re.search(rf"^http://127\S+ {SUITE}/main Images /var/lib/apt/lists/\S+_Images$", said, re.M)
+    for config in CONFIGS:
+        assert re.search(rf"^{config} +{SUITE} +amd64 .* current$", said, re.M)
+        (fetched,) = (world.folder / "user" / "tmp" / "fetched").glob(f"*-{config}-*.qcow2")
+        assert sha(fetched, "sha512") == records(world)[config].sha512
+    assert f"debian-cloud-config-{CONFIGS[0]} 0.1.0 install ok installed" in said
+
+
+def test_a_printed_plan_builds_the_same_image(world: World, images: Mapping[str, Image], tmp_path: Path) -> None:
+    """`debian-cloud plan | sh`: the smallest image again, and every byte of it."""
+    serial = images["nocloud"].stem.rpartition("-")[2]
+    command = ["debian-cloud", "plan", "nocloud", "--serial", serial, "--format", "raw", *world.sources]
+    plan = subprocess.run(command, capture_output=True, check=True).stdout
+    done = subprocess.run(["sh"], input=plan, cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    built = tmp_path / images["nocloud"].stem / images["nocloud"].raw.name
+    same = sha(built) == sha(images["nocloud"].raw)
+    subprocess.run(
+        [*(NAMESPACE_USER if os.geteuid() else NAMESPACE), "rm", "-rf", tmp_path / images["nocloud"].stem], check=True
+    )
+    assert same
