@@ -118,7 +118,7 @@ def test_the_image_s_own_dpkg_knows_exactly_the_packages_of_the_buildinfo(
 
 
 def debugfs(raw: Path, request: str) -> str:
-    """What the root file system holds, by debugfs(8)."""
+    """What a request tells of the root file system."""
     command = ["debugfs", "-R", request, f"{raw}?offset={128 * 2**20}"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 

@@ -104,10 +104,12 @@ def _identity(all_sources: tuple[sources.Source, ...], arch: str) -> str:
 
 
 def _url(value: str, option: str) -> str:
-    if value.startswith("/"):
-        value = f"file:{value}"
+    if value and Path(value).is_dir():
+        value = f"file:{Path(value).resolve()}"
     if value and (not value.startswith(_SCHEMES) or any(character.isspace() for character in value)):
-        raise Error(f"{option} {value!r} is not a URL that apt reads", "http://…, https://… or file:/…", USAGE)
+        raise Error(
+            f"{option} {value!r} is not a URL that apt reads", "http://…, https://…, file:/… or a folder", USAGE
+        )
     return value
 
 
