@@ -57,17 +57,8 @@ def archive(top: Path) -> list[str]:
     debs = sorted(changes.parent.glob("debian-cloud-config-*.deb"))
     folder = top / "archive"
     subprocess.run(["debian-cloud-archive", "init", folder], stdout=subprocess.DEVNULL, check=True)
-    include = [
-        "reprepro",
-        "--silent",
-        "--export=silent-never",
-        "-b",
-        folder,
-        "--ignore=longkeyid",
-        "includedeb",
-        "trixie",
-    ]
-    subprocess.run(include + [str(deb) for deb in debs], check=True)
+    reprepro = ["reprepro", "--silent", "--export=silent-never", "--ignore=longkeyid", "--basedir", str(folder)]
+    subprocess.run([*reprepro, "includedeb", "trixie", *map(str, debs)], check=True)
     subprocess.run(["debian-cloud-archive", "publish", folder], stdout=subprocess.DEVNULL, check=True)
     keyring = top / "archive.gpg"
     with keyring.open("wb") as out:
