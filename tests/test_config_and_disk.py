@@ -52,6 +52,17 @@ def test_an_unknown_firmware_is_refused() -> None:
         parse({**FIELDS, "Image-Firmware": "efi"})
 
 
+def test_an_image_without_uefi_is_refused() -> None:
+    with pytest.raises(Error, match="boots without uefi"):
+        parse({**FIELDS, "Image-Firmware": "bios"})
+
+
+def test_an_unknown_format_is_refused() -> None:
+    with pytest.raises(Error, match="unknown disk format qcow3") as refused:
+        parse({**FIELDS, "Image-Format": "raw qcow3"})
+    assert refused.value.hint == "did you mean qcow2?"
+
+
 def test_partitions_are_where_official_images_have_them_and_do_not_overlap() -> None:
     layout = disk.layout("stem", 3 * 2**30, "amd64", bios=True)
     assert [(p.number, p.start // disk.MIB, p.size // disk.MIB) for p in layout.partitions] == [

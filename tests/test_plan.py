@@ -21,6 +21,7 @@ CONFIG = ImageConfig(
     version="0.1.0",
     architecture="amd64",
     suite="trixie",
+    maintainer="Some One <one@example.org>",
     description="an image",
     size=8 * 2**30,
     formats=("raw", "qcow2"),
@@ -73,11 +74,11 @@ def test_the_only_package_asked_for_is_the_configuration() -> None:
 
 STEPS: plan.Plan = (
     plan.Write("text", "sub/text", "it's $HOME `x` \\n\nEND\n", 0o750),
-    plan.Run("input", ("cat",), stdin="END\n$HOME\n", stdout="input"),
-    plan.Run("bytes", ("cat",), stdin=bytes(range(256)), stdout="bytes"),
-    plan.Run("environment", ("sh", "-c", 'echo "$A$LC_ALL$TZ"'), stdout="environment", env=(("A", "b c"),)),
-    plan.Run("arguments", ("printf", "%s\n", "a b", "$HOME", "'", "*"), stdout="arguments"),
-    plan.Run("root", ("id", "-u"), stdout="root", root=True),
+    plan.Run("input", ("dd", "of=input", "status=none"), stdin="END\n$HOME\n"),
+    plan.Run("bytes", ("dd", "of=bytes", "status=none"), stdin=bytes(range(256))),
+    plan.Run("environment", ("sh", "-c", 'echo "$A$LC_ALL$TZ" > environment'), env=(("A", "b c"),)),
+    plan.Run("arguments", ("install", "-D", "/dev/null", "a b/$HOME/'/*")),
+    plan.Run("root", ("sh", "-c", "id -u > root"), root=True),
     plan.Run("owner", ("install", "-o", "7", "/dev/null", "owned"), root=True),
 )
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from . import disk, formats, metadata, names, scripts, sources
+from .errors import Error, did_you_mean
 from .plan import Plan, Run, Write
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ TREE: Final = "tree"
 
 _SIGNED_SHIM: Final = "usr/lib/shim"
 _SIGNED_GRUB: Final = "usr/lib/grub/x86_64-efi-signed"
+
+_ARCHITECTURES: Final = ("amd64",)
+"""Those whose boot files are listed below."""
 
 # Target on the EFI system partition <- file of the tree. The removable path is the one that firmware
 # finds without any variable of its own (UEFI 2.10, 3.5.1.1); the other is grub-install's.
@@ -76,6 +80,8 @@ def plan(
     """
     config = resolution.config
     debian, wanted = tuple(debian), tuple(wanted)
+    if config.architecture not in _ARCHITECTURES:
+        raise Error(f"images for {config.architecture} cannot be built yet", did_you_mean("", _ARCHITECTURES))
     stem = names.stem(config.suite, names.config(config.name), config.architecture, serial)
     layout = disk.layout(stem, config.size, config.architecture, bios="bios" in config.firmware)
     raw = f"{stem}.raw"
@@ -117,6 +123,9 @@ def _tree(
                 # 99mmdebstrap is removed again: these settings are the builder's, not the image's.
                 '--aptopt=Acquire::Languages "none"',
                 *(f"--aptopt={option}" for option in apt_options),
+                # apt's own user may not look into the folders around the workspace, or at an archive in
+                # somebody's home; and what it owns there would depend on that.
+                '--aptopt=APT::Sandbox::User "root"',
                 "--dpkgopt=force-unsafe-io",
                 # The first ones are removed when they are installed, the others at the end: noted in time.
                 f"--extract-hook={record}",

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from . import formats
 from .errors import Error, did_you_mean
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class ImageConfig:
     version: str
     architecture: str
     suite: str
+    maintainer: str
     description: str
     size: int
     formats: tuple[str, ...]
@@ -64,14 +66,21 @@ def parse(
     for way in firmware:
         if way not in FIRMWARE:
             raise Error(f"{what} wants the unknown firmware {way}", did_you_mean(way, FIRMWARE))
+    if "uefi" not in firmware:
+        raise Error(f"{what} boots without uefi", "every image boots by uefi; bios comes besides")
+    wanted = tuple(fields["Image-Format"].split())
+    for name_ in wanted:
+        if name_ not in formats.names():
+            raise Error(f"{what} wants the unknown disk format {name_}", did_you_mean(name_, formats.names()))
     return ImageConfig(
         name=name,
         version=version,
         architecture=architecture,
         suite=suite,
+        maintainer=fields.get("Maintainer", ""),
         description=description,
         size=size(fields["Image-Size"], what),
-        formats=tuple(fields["Image-Format"].split()),
+        formats=wanted,
         firmware=firmware,
         user=fields.get("Image-User", "").strip(),
         datasources=tuple(fields.get("Image-Datasource", "").split()),

@@ -13,16 +13,22 @@ _HELPER = "/usr/lib/apt/apt-helper"
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One record of the signed index, and where its file is."""
+    """One record of the signed index, and the archive that it is from."""
 
     record: index.ImageRecord
-    url: str
+    archive: str
+
+    @property
+    def url(self) -> str:
+        """Where its file is; `copy:` for a folder, as apt's `file:` gives no file but a link to one."""
+        archive = f"copy:{self.archive[5:]}" if self.archive.startswith("file:") else self.archive
+        return f"{archive.rstrip('/')}/{self.record.filename}"
 
 
 def known(suite: str, arch: str = "") -> tuple[Image, ...]:
     """The images of a suite (and an architecture) in the indexes that `apt update` verified, oldest first."""
     found: list[Image] = []
-    targets = [t for t in sources.targets(run.output(sources.INDEXTARGETS)) if t.created_by == "Images"]
+    targets = sources.verified_images(sources.targets(run.output(sources.INDEXTARGETS)))
     if not targets:
         raise Error(
             "this machine's apt has no index of images",
@@ -31,7 +37,7 @@ def known(suite: str, arch: str = "") -> tuple[Image, ...]:
     for target in targets:
         # cat-file, since apt may keep indexes compressed (Acquire::GzipIndexes).
         found.extend(
-            Image(record, f"{target.uri.rstrip('/')}/{record.filename}")
+            Image(record, target.uri)
             for record in index.parse(run.output((_HELPER, "cat-file", target.filename)))
             if record.suite == names.word(suite, "suite") and arch in ("", record.architecture)
         )

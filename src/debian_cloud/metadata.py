@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 FACTS: Final = "facts"
 """Name of the file in the workspace that carries the plan's facts to its last step."""
 
-MAINTAINER: Final = "Debian Cloud Images <debian-cloud@lists.debian.org>"
 _SOURCE: Final = "debian-cloud"
 """The source package that uploaders may upload."""
 _RAW_SECTION: Final = "raw-images"
@@ -37,6 +36,7 @@ class Facts:
     serial: str
     epoch: int
     virtual_size: int
+    maintainer: str
     formats: tuple[str, ...]
     packages: tuple[tuple[str, str, str, str, str], ...]
     """SHA-256, size, name, version and architecture of each."""
@@ -65,6 +65,7 @@ def facts(resolution: Resolution, serial: str, wanted: tuple[str, ...]) -> str:
             ("Serial", serial),
             ("Epoch", str(resolution.epoch)),
             ("Virtual-Size", str(config.size)),
+            ("Maintainer", config.maintainer),
             ("Formats", " ".join(wanted)),
             ("Packages", _lines(packages)),
         )
@@ -86,17 +87,19 @@ def parse_facts(text: str) -> Facts:
         serial=stanza["Serial"],
         epoch=int(stanza["Epoch"]),
         virtual_size=int(stanza["Virtual-Size"]),
+        maintainer=stanza["Maintainer"],
         formats=tuple(stanza["Formats"].split()),
         packages=tuple(packages),
     )
 
 
-def buildinfo(known: Facts, digests: Mapping[str, Digest]) -> str:
+def buildinfo(known: Facts, digests: Mapping[str, Digest], tools: Iterable[str]) -> str:
     """The .buildinfo of an image (deb-buildinfo(5)).
 
-    Installed-Build-Depends are the packages the image is made of;
-    Packages-Sha256, in the manner of Checksums-Sha256, gives the .deb of each:
-    SHA-256, size, name, version, architecture.
+    Installed-Build-Depends are the packages the image is made of, whose tools
+    also make its file system and boot files; Packages-Sha256, in the manner of
+    Checksums-Sha256, gives the .deb of each: SHA-256, size, name, version,
+    architecture. Image-Tools are `tools`, the host's packages that helped.
     """
     package = names.package(known.config)
     checksums = (f"{digests[name].hashes['sha256']} {digests[name].size} {name}" for name in sorted(digests))
@@ -109,7 +112,6 @@ def buildinfo(known: Facts, digests: Mapping[str, Digest]) -> str:
             ("Architecture", known.architecture),
             ("Version", known.serial),
             ("Checksums-Sha256", _lines(checksums)),
-            ("Build-Origin", "Debian"),
             ("Build-Architecture", known.architecture),
             ("Build-Date", _date(known.epoch)),
             ("Installed-Build-Depends", ",".join(installed)),
@@ -117,6 +119,7 @@ def buildinfo(known: Facts, digests: Mapping[str, Digest]) -> str:
             ("Image-Suite", known.suite),
             ("Image-Config-Version", known.config_version),
             ("Image-Builder", f"debian-cloud {VERSION}"),
+            ("Image-Tools", _lines(tools)),
             ("Packages-Sha256", _lines(map(" ".join, known.packages))),
         )
     )
@@ -158,8 +161,8 @@ def changes(known: Facts, digests: Mapping[str, Digest]) -> str:
             ("Version", known.serial),
             ("Distribution", known.suite),
             ("Urgency", "medium"),
-            ("Maintainer", MAINTAINER),
-            ("Changed-By", MAINTAINER),
+            ("Maintainer", known.maintainer),
+            ("Changed-By", known.maintainer),
             ("Description", _lines((f"{package} - image of {known.suite} for {known.architecture}",))),
             (
                 "Changes",

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from typing import Final
 
 from .errors import USAGE, Error
 
 PACKAGE_PREFIX: Final = "debian-cloud-config-"
-SHARED_CONFIG: Final = "common"
-"""The configuration that every image depends on and that is no image itself."""
 
 RELEASES: Final = {"bookworm": "12", "trixie": "13", "forky": "14"}
 """Codename -> number in titles and file names; a suite without a number keeps its name."""
@@ -25,7 +24,7 @@ DIRECTORY: Final = "images/{suite}/{config}/{arch}/{serial}"
 
 # Debian Policy 5.6.1 (package names), narrowed to what a path component and a URL bear.
 _WORD = re.compile(r"[a-z0-9][a-z0-9+.-]*")
-_SERIAL = re.compile(r"[0-9]{8}\.(0|[1-9][0-9]*)")
+_SERIAL = re.compile(r"([0-9]{8})\.(0|[1-9][0-9]{0,3})")
 
 
 def package(config: str) -> str:
@@ -51,8 +50,13 @@ def word(value: str, what: str) -> str:
 
 def serial(value: str) -> str:
     """The value itself, when it is an image serial YYYYMMDD.N; Error otherwise."""
-    if not _SERIAL.fullmatch(value):
-        raise Error(f"{value!r} is not an image serial", "it looks like 20261120.0: a day and a number", USAGE)
+    match = _SERIAL.fullmatch(value)
+    try:
+        date.fromisoformat(match[1] if match else "")
+    except ValueError:
+        raise Error(
+            f"{value!r} is not an image serial", "it looks like 20261120.0: a day and a number", USAGE
+        ) from None
     return value
 
 

@@ -34,13 +34,15 @@ class Apt:
     these and no second.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, sources: Iterable[Source]) -> None:
+        """Read what `sources`, and no others, gave; Error when one gave another suite than was asked for."""
         apt_pkg.init_config()
         apt_pkg.read_config_file(apt_pkg.config, str(root / "apt.conf"))
         apt_pkg.init_system()
         self._cache = apt_pkg.Cache(None)
         self._records = apt_pkg.PackageRecords(self._cache)
-        self._lists = root / "lists"
+        releases = [_release(root / "lists", source, suite) for source in sources for suite in source.suites]
+        self._epoch = max(apt_pkg.str_to_time(release["Date"]) for release in releases)
 
     def configurations(self, suite: str) -> tuple[config.ImageConfig, ...]:
         """Every image configuration there is, sorted by name."""
@@ -89,26 +91,7 @@ class Apt:
                     Package(package.name, version.ver_str, version.arch, version.size, str(sha256).partition(":")[2])
                 )
                 installed += version.installed_size
-        return Resolution(wanted, tuple(sorted(packages, key=lambda p: p.name)), self.epoch(), installed)
-
-    def epoch(self) -> int:
-        """Date of the newest InRelease, in seconds since 1970."""
-        dates = [apt_pkg.str_to_time(release["Date"]) for release in map(_release, self._lists.glob("*_InRelease"))]
-        if not dates:
-            raise Error("apt has no signed index of any archive", "run `apt-get update`")
-        return max(dates)
-
-    def refuse_other_suites(self, sources: Iterable[Source]) -> None:
-        """Error when an InRelease, rightly signed, is of another suite than was asked for; apt only warns."""
-        for source in sources:
-            for suite in source.suites:
-                name = apt_pkg.uri_to_filename(f"{source.uri.rstrip('/')}/dists/{suite}/InRelease")
-                release = _release(self._lists / name)
-                if suite not in (release["Suite"], release["Codename"]):
-                    raise Error(
-                        f"{source.uri} gives the suite {release['Codename'] or release['Suite']} for {suite}",
-                        "its InRelease is signed, but it is another's: choose another mirror",
-                    )
+        return Resolution(wanted, tuple(sorted(packages, key=lambda p: p.name)), self._epoch, installed)
 
     def network_options(self) -> tuple[str, ...]:
         """The machine's own settings of the way to the network, as lines of apt.conf(5)."""
@@ -125,15 +108,29 @@ class Apt:
                     yield version, {field: section[field] for field in section.keys()}  # noqa: SIM118 - a TagSection cannot be iterated
 
 
-def _release(path: Path) -> dict[str, str]:
-    """The fields that tell what an InRelease is; apt has verified it."""
+def _release(lists: Path, source: Source, suite: str) -> dict[str, str]:
+    """The fields that tell what the release file of a suite is; apt has verified it.
+
+    Error when it is, rightly signed, another suite's: apt only warns of that.
+    """
+    uri = f"{source.uri.rstrip('/')}/dists/{suite}"
     found = dict.fromkeys(("Date", "Suite", "Codename"), "")
+    # apt takes Release with Release.gpg where there is no InRelease.
+    paths = (lists / apt_pkg.uri_to_filename(f"{uri}/{name}") for name in ("InRelease", "Release"))
+    path = next((path for path in paths if path.exists()), None)
+    if path is None:
+        raise Error(f"apt has no signed release file of {suite} from {source.uri}", "is the mirror whole?")
     for line in path.read_text("utf-8").splitlines():
         field, _, value = line.partition(": ")
         if field in found:
             found[field] = value.strip()
         if line.startswith("SHA256:"):
             break
+    if suite not in (found["Suite"], found["Codename"]):
+        raise Error(
+            f"{source.uri} gives the suite {found['Codename'] or found['Suite']} for {suite}",
+            "its InRelease is signed, but it is another's: choose another mirror",
+        )
     return found
 
 

@@ -26,15 +26,13 @@ _WIDTH: Final = 100
 class Run:
     """One process: an argument list, run in the workspace.
 
-    `stdin` is given to it as text or as bytes; its output goes to the file
-    `stdout`, if one is named; `root` steps run as root of a namespace of their
-    own. `env` is added to ENVIRONMENT.
+    `stdin` is given to it as text or as bytes; `root` steps run as root of a
+    namespace of their own. `env` is added to ENVIRONMENT.
     """
 
     title: str
     argv: tuple[str, ...]
     stdin: str | bytes = ""
-    stdout: str = ""
     root: bool = False
     env: tuple[tuple[str, str], ...] = ()
 
@@ -100,8 +98,6 @@ def _shell(step: Step) -> str:
     if step.env:
         words += ["env", *(f"{name}={shlex.quote(value)}" for name, value in step.env)]
     command = " ".join([*words, _wrapped(step.argv)])
-    if step.stdout:
-        command += f" > {shlex.quote(step.stdout)}"
     if isinstance(step.stdin, bytes):
         return f"printf {shlex.quote(''.join(f'{chr(92)}{byte:03o}' for byte in step.stdin))} | {command}"
     return _here_document(command, step.stdin) if step.stdin else f"{command} < /dev/null"

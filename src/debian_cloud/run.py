@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _TAIL: Final = 12
 """Lines of a failed tool's own words that are shown."""
 _REASONS: Final = ("E: ", "Err:", "dpkg: error", "error: ")
+_PATIENCE: Final = 25
 _LOG: Final = "log"
 
 SBIN: Final = "/usr/sbin:/sbin"
@@ -60,8 +62,10 @@ def words(argv: Sequence[str]) -> str:
 
 
 def foreground(argv: Sequence[str]) -> int:
-    """Run a command that speaks to the user itself; its exit status."""
-    return subprocess.run([_find(argv[0]), *argv[1:]], env=_environment(()), check=False).returncode
+    """Run a command that speaks to the user itself, on standard error; its exit status."""
+    return subprocess.run(
+        [_find(argv[0]), *argv[1:]], env=_environment(()), stdout=sys.stderr.fileno(), check=False
+    ).returncode
 
 
 def carry_out(plan: plans.Plan, workspace: Path, progress: Progress, lock: int | None = None) -> None:
@@ -101,21 +105,41 @@ def locked(folder: Path, what: str, *, wait: bool = False) -> Iterator[int]:
 
     When another process holds it: Error, or with `wait` patience.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    while True:
+        descriptor = _own_folder(folder)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise Error(f"{what} is in use by another debian-cloud", "wait until it has ended") from None
-        yield descriptor
-    finally:
-        os.close(descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not wait:
+                    raise Error(f"{what} is in use by another debian-cloud", "wait until it has ended") from None
+                print(f"debian-cloud: waiting for another debian-cloud that uses {what}", file=sys.stderr)  # noqa: T201 - a wait without a word looks like a hang
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # Its last holder may have removed it before it let go: then this is no one's folder any more.
+            if _same(descriptor, folder):
+                yield descriptor
+                return
+        finally:
+            os.close(descriptor)
 
 
 def remove(folder: Path) -> None:
-    """Remove a workspace, with the files in it that belong to a namespace's users."""
-    subprocess.run([*_namespace(), "rm", "-rf", "--", str(folder)], env=_environment(()), check=False)
+    """Remove a workspace, with the files in it that belong to a namespace's users; Error when it cannot be."""
+    for _ in range(_PATIENCE):
+        # Ctrl-C is not for this: a session of its own.
+        subprocess.run(
+            [*_namespace(), "rm", "-rf", "--", str(folder)],
+            env=_environment(()),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            check=False,
+        )
+        if not folder.exists():
+            return
+        # The kernel ends a killed namespace in its own time; until then its processes may write.
+        time.sleep(0.2)
+    raise Error(f"{folder} could not be removed", "remove it by hand")
 
 
 def empty(folder: Path) -> None:
@@ -123,6 +147,18 @@ def empty(folder: Path) -> None:
     if any(folder.iterdir()):
         inside = ("find", str(folder), "-mindepth", "1", "-delete")
         subprocess.run([*_namespace(), *inside], env=_environment(()), check=True)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put off what would end us: the few moments in which half the work would be left."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -140,6 +176,33 @@ def ending_politely() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _own_folder(folder: Path) -> int:
+    """A descriptor of a folder that is ours alone to write, made if need be.
+
+    Its name can be guessed and the place may be open to all: what runs in there
+    as root must not be put there by another.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o755)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        raise Error(f"{folder} is no folder", "remove what is there", USAGE) from None
+    found = os.fstat(descriptor)
+    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        os.close(descriptor)
+        raise Error(f"{folder} belongs to another or is open to others", "remove it, or choose another place", USAGE)
+    return descriptor
+
+
+def _same(descriptor: int, folder: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), folder.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
 def _namespace() -> tuple[str, ...]:
     return plans.NAMESPACE if os.geteuid() == 0 else plans.NAMESPACE_USER
 
@@ -149,16 +212,14 @@ def _run(step: plans.Run, workspace: Path, progress: Progress, lock: int | None)
     stdin = step.stdin.encode() if isinstance(step.stdin, str) else step.stdin
     log = workspace / _LOG
     # A file, not a pipe: no tool can block on it, and its end is there to show when the tool fails.
-    with contextlib.ExitStack() as files:
-        said = files.enter_context(log.open("wb"))
-        out = files.enter_context((workspace / step.stdout).open("wb")) if step.stdout else said
+    with log.open("wb") as said:
         process = subprocess.Popen(
             argv,
             cwd=workspace,
             env=_environment(step.env),
             stdin=subprocess.PIPE,
-            stdout=out,
-            stderr=said,
+            stdout=said,
+            stderr=subprocess.STDOUT,
             umask=0o022,
             pass_fds=() if lock is None else (lock,),
             # Ctrl-C is for us: we end the step and clean up, whatever its tool would do.

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
 from . import deb822, names
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 INDEXTARGETS: Final = (
-    "apt-get", "indextargets", "--format", "$(CREATED_BY)|$(ORIGIN)|$(LABEL)|$(CODENAME)|$(REPO_URI)|$(FILENAME)",
+    "apt-get", "indextargets", "--format",
+    "$(CREATED_BY)|$(ORIGIN)|$(LABEL)|$(CODENAME)|$(REPO_URI)|$(FILENAME)|$(TRUSTED)",
 )  # fmt: skip
 """What to ask the machine's own apt; `Target` reads a line of the answer (apt-get(8), indextargets)."""
 
@@ -33,6 +34,7 @@ class Target:
     codename: str
     uri: str
     filename: str
+    trusted: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +49,16 @@ class Source:
 
 def targets(answer: str) -> tuple[Target, ...]:
     """The index files in the answer to INDEXTARGETS."""
-    return tuple(Target(*line.split("|")) for line in answer.splitlines() if line.count("|") == 5)
+    lines = (line.split("|") for line in answer.splitlines())
+    return tuple(Target(*parts) for parts in lines if len(parts) == len(fields(Target)))
 
 
-def debian(
-    known: Iterable[Target], suite: str, *, mirror: str = "", security_mirror: str = "", keyring: str = ""
-) -> tuple[Source, ...]:
+def verified_images(known: Iterable[Target]) -> tuple[Target, ...]:
+    """The indexes of images whose InRelease apt has verified."""
+    return tuple(target for target in known if target.created_by == "Images" and target.trusted == "yes")
+
+
+def debian(known: Iterable[Target], suite: str, *, mirror: str = "", security_mirror: str = "") -> tuple[Source, ...]:
     """Debian's sources of a suite: by the mirrors given, else by those the machine's own apt uses."""
     known = [target for target in known if target.created_by == "Packages" and target.origin == "Debian"]
 
@@ -64,7 +70,7 @@ def debian(
         raise Error(
             "this machine's apt knows no Debian mirror", "run `apt-get update` first, or give --mirror URL", USAGE
         )
-    key = keyring or names.DEBIAN_KEYRING
+    key = names.DEBIAN_KEYRING
     if suite in WITHOUT_SECURITY:
         return (Source(uri, (suite,), key),)
     security = security_mirror or used("Debian-Security")
@@ -82,7 +88,13 @@ def archive(known: Iterable[Target], suite: str, *, url: str = "", keyring: str 
     if url and not keyring:
         raise Error("--archive needs --keyring", "--keyring FILE: the key that signs the archive's InRelease", USAGE)
     if not url:
-        uris = [t.uri for t in known if t.created_by == "Images" and t.codename == suite]
+        uris = sorted({target.uri for target in verified_images(known) if target.codename == suite})
+        if len(uris) > 1:
+            raise Error(
+                f"this machine's apt knows several archives of image configurations: {', '.join(uris)}",
+                "choose one with --archive URL --keyring FILE",
+                USAGE,
+            )
         if not uris:
             raise Error(
                 f"this machine's apt knows no archive of image configurations for {suite}",
@@ -140,6 +152,11 @@ APT::Architecture "{architecture}";
 APT::Architectures {{ "{architecture}"; }};
 APT::Install-Recommends "false";
 APT::Install-Suggests "false";
+APT::Get::List-Cleanup "true";
+#clear APT::Hashes;
+#clear Acquire::Min-ValidTime;
+#clear Acquire::Max-ValidTime;
+#clear Acquire::Max-FutureTime;
 Acquire::AllowInsecureRepositories "false";
 Acquire::AllowWeakRepositories "false";
 Acquire::AllowDowngradeToInsecureRepositories "false";

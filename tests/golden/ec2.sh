@@ -35,7 +35,7 @@ END
 # 3. install 2 packages
 as_root env SOURCE_DATE_EPOCH=1795224967 PYTHONDONTWRITEBYTECODE=1 mmdebstrap --mode=root --format=directory --variant=minbase --architectures=amd64 \
     --include=debian-cloud-config-ec2 '--aptopt=Acquire::Languages "none"' \
-    '--aptopt=Acquire::Retries "3"' --dpkgopt=force-unsafe-io \
+    '--aptopt=Acquire::Retries "3"' '--aptopt=APT::Sandbox::User "root"' --dpkgopt=force-unsafe-io \
     '--extract-hook=cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"' \
     '--customize-hook=cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"' trixie \
     tree sources.list < /dev/null
@@ -313,6 +313,7 @@ Architecture: amd64
 Serial: 20261121.0
 Epoch: 1795224967
 Virtual-Size: 8589934592
+Maintainer: Some One <one@example.org>
 Formats: raw qcow2
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64

@@ -11,6 +11,7 @@ at which the archive publishes the folder is printed.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     import argparse
 
 PLUMBING = True
+
+_SLACK = 86400
+"""Seconds by which a builder's clock may be ahead."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +52,8 @@ def main(args: argparse.Namespace) -> int:
     if first.suite != args.suite:
         raise Error(f"the image is for {first.suite}, the upload for {args.suite}", "upload it to its own suite")
 
+    if first.serial > time.strftime("%Y%m%d.9999", time.gmtime(time.time() + _SLACK)):
+        raise Error(f"the serial {first.serial} lies in the future", "no later image could ever be newer")
     expected = {f"{first.stem}.{extension}" for extension in ("image", "buildinfo", "changes")}
     expected |= {*(record.name for record in records)}
     for name in sorted(expected - present):

@@ -48,11 +48,13 @@ def main(args: argparse.Namespace) -> int:
             # What a killed build of the same image left is of no use: ours is the lock.
             run.empty(workspace)
             run.carry_out(planned.plan, workspace, Progress(len(planned.plan), quiet=args.quiet), lock)
-            _refuse_existing(output, planned.outputs)
-            for name in planned.outputs:
-                (workspace / name).rename(output / name)
+            with run.undisturbed():
+                _refuse_existing(output, planned.outputs)
+                for name in planned.outputs:
+                    (workspace / name).rename(output / name)
         finally:
-            run.remove(workspace)
+            with run.undisturbed():
+                run.remove(workspace)
     if args.json:
         files = {name.removeprefix(f"{planned.stem}."): str(output / name) for name in planned.outputs}
         print(json.dumps({"stem": planned.stem, "plan": plan_id(planned.plan), "files": files}, indent=2))

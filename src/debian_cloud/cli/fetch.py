@@ -23,6 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     options.add_suite(parser)
     parser.add_argument("--format", default="qcow2", help="disk format (default: %(default)s)")
     parser.add_argument("--serial", default="", help="YYYYMMDD.N (default: the newest)")
+    parser.add_argument("--archive", default="", metavar="URL", help="the archive, where apt knows several")
     parser.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="where it goes (default: here)")
 
 
@@ -40,6 +41,8 @@ def main(args: argparse.Namespace) -> int:
     partial = output / f".{path.name}.part"
     try:
         images.fetch(image, str(partial))
+        if partial.is_symlink():
+            raise Error(f"apt gave a link and no file for {path.name}", "report it: the archive's address is unusual")
         partial.rename(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -55,8 +58,19 @@ def _choose(args: argparse.Namespace) -> images.Image:
         raise Error(
             f"no image of {config} in {args.suite}", did_you_mean(config, {i.record.config for i in known}), USAGE
         )
-    found = [i for i in found if i.record.format == args.format and args.serial in ("", i.record.serial)]
+    found = [
+        image
+        for image in found
+        if image.record.format == args.format
+        and args.serial in ("", image.record.serial)
+        and args.archive.rstrip("/") in ("", image.archive.rstrip("/"))
+    ]
     if not found:
         wanted = f"{args.format} {args.serial}".strip()
         raise Error(f"no image of {config} in {args.suite} as {wanted}", "see `debian-cloud list --images`", USAGE)
+    archives = sorted({image.archive for image in found})
+    if len(archives) > 1:
+        raise Error(
+            f"several archives have images of {config}: {', '.join(archives)}", "choose: --archive URL", USAGE
+        )
     return found[-1]

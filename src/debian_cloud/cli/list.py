@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from debian_cloud import images, names, options
+from debian_cloud.errors import USAGE, Error
 
 if TYPE_CHECKING:
     import argparse
@@ -31,6 +32,8 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _images(args: argparse.Namespace) -> int:
+    if args.mirror or args.security_mirror or args.archive or args.keyring:
+        raise Error("--images lists what `apt update` fetched", "leave out mirrors, --archive and --keyring", USAGE)
     found = images.known(args.suite, args.arch)
     if args.json:
         print(json.dumps([{**asdict(image.record), "url": image.url} for image in found], indent=2))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, metadata
+from debian_cloud import checksums, metadata, run, tools
 
 if TYPE_CHECKING:
     import argparse
@@ -32,6 +32,8 @@ def main(args: argparse.Namespace) -> int:
         name: checksums.digest(folder / name, checksums.UPLOADED if name in published else ("sha256",))
         for name in (f"{known.stem}.{name}" for name in known.formats)
     }
+    query = ("dpkg-query", "--show", "--showformat=${Package} (= ${Version})\\n")
+    host_tools = run.output((*query, *sorted(set(tools.PACKAGES.values()) - {"debian-cloud"}))).splitlines()
     uploaded = {name: digests[name] for name in sorted(published)}
 
     def write(extension: str, text: str) -> None:
@@ -39,7 +41,7 @@ def main(args: argparse.Namespace) -> int:
         path.write_text(text, "utf-8")
         uploaded[path.name] = checksums.digest(path, checksums.UPLOADED)
 
-    write("buildinfo", metadata.buildinfo(known, digests))
+    write("buildinfo", metadata.buildinfo(known, digests, host_tools))
     if published:
         write("image", metadata.record(known, digests))
         (folder / f"{known.stem}.changes").write_text(metadata.changes(known, uploaded), "utf-8")
