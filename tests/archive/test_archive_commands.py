@@ -252,7 +252,8 @@ def test_dput_with_the_classic_profile(archive: Archive, make: Maker, uploader: 
         subprocess.run(command, env={**env, "GNUPGHOME": str(uploader.home)}, check=True, capture_output=True)
         assert len(archive.queue()) == len(upload.files) + 1
         archive.run("accept")
-    assert (archive.public / "images/trixie/ec2/amd64/current").is_symlink()
+    assert "debian-cloud-config-demo 1.0" in archive.packages()
+    assert (archive.public / "images/trixie/ec2/amd64/20261120.0").is_dir()
 
 
 def test_dput_with_the_json_profile(

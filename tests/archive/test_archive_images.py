@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -31,14 +33,15 @@ def test_publishes_an_image(archive: Archive, make: Maker, uploader: Key) -> Non
     assert {path.name for path in folder.iterdir()} == uploaded | sums
     for path in (*upload.files, upload.changes):
         assert (folder / path.name).read_bytes() == path.read_bytes()
-    assert (images(archive) / "current").readlink().name == SERIAL
     assert archive.queue() == []
     assert list((archive.path / "tmp").iterdir()) == []
+    # The data is there first; only publish leads to it.
+    listed = f"Filename: images/trixie/ec2/amd64/{SERIAL}/{STEM}.qcow2"
+    assert [path.name for path in images(archive).iterdir()] == [SERIAL]
+    assert listed not in (archive.dist / "main/images/Images").read_text()
     archive.run("publish")
-    assert (
-        f"Filename: images/trixie/ec2/amd64/{SERIAL}/{STEM}.qcow2"
-        in (archive.dist / "main/images/Images").read_text()
-    )
+    assert listed in (archive.dist / "main/images/Images").read_text()
+    assert (images(archive) / "current").readlink().name == SERIAL
 
 
 def test_sums_verify_in_both_spellings(archive: Archive, make: Maker, uploader: Key, env: dict[str, str]) -> None:
@@ -59,11 +62,29 @@ def test_sums_verify_in_both_spellings(archive: Archive, make: Maker, uploader: 
 def test_current_is_the_highest_serial(archive: Archive, make: Maker, uploader: Key) -> None:
     for serial in ("20261120.9", "20261120.10", "20261119.0"):
         archive.take(make.image(uploader, serial))
-    assert (images(archive) / "current").readlink().name == "20261120.10"
     archive.run("publish")
+    assert (images(archive) / "current").readlink().name == "20261120.10"
     index = (archive.dist / "main/images/Images").read_text()
     assert index.count("Status: current") == 1
     assert index.count("Status: superseded") == 2
+
+
+def test_current_moves_only_when_the_index_is_published(archive: Archive, make: Maker, uploader: Key) -> None:
+    current = images(archive) / "current"
+    archive.take(make.image(uploader, "20261120.0"))
+    archive.run("publish")
+    archive.take(make.image(uploader, "20261121.0"))
+    assert current.readlink().name == "20261120.0"
+    secret = archive.path / "gnupg/private-keys-v1.d"
+    secret.rename(archive.path / "gnupg/gone")
+    assert archive.run("publish", check=False).returncode == 1
+    assert current.readlink().name == "20261120.0"
+    (archive.path / "gnupg/gone").rename(secret)
+    # What a power failure leaves between the signature and the link.
+    (images(archive) / ".current").symlink_to("20261119.0")
+    archive.run("publish")
+    assert current.readlink().name == "20261121.0"
+    assert sorted(path.name for path in images(archive).iterdir()) == ["20261120.0", "20261121.0", "current"]
 
 
 def test_published_paths_are_never_rewritten(archive: Archive, make: Maker, uploader: Key) -> None:
@@ -147,3 +168,42 @@ def test_image_cut_off_before_its_admission_is_taken_up_again(archive: Archive, 
     (staging / "SHA256SUMS").write_text("half")
     archive.run("accept")
     assert (images(archive) / SERIAL / "SHA256SUMS.gpg").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "tool", "pattern"),
+    [
+        ("package", "reprepro", "*processincoming*"),
+        ("image", "reprepro", "*processincoming*"),
+        ("image", "mv", "*-T*/public/images/*"),
+    ],
+)
+def test_accept_killed_after_a_step_is_taken_up_again(
+    archive: Archive, make: Maker, uploader: Key, tmp_path: Path, kind: str, tool: str, pattern: str
+) -> None:
+    """Kill -9 of all that runs, right after reprepro took the upload or the folder got its public name."""
+    shims = tmp_path / "shims"
+    shims.mkdir()
+    (shims / tool).write_text(
+        f'#!/bin/sh\n{shutil.which(tool)} "$@" || exit\ncase "$*" in {pattern}) kill -9 0 ;; esac\n'
+    )
+    (shims / tool).chmod(0o755)
+    upload = make.image(uploader) if kind == "image" else make.deb(uploader)
+    archive.put(upload)
+    env = {**archive.env, "PATH": f"{shims}:{archive.env['PATH']}"}
+    command = ["debian-cloud-archive", "accept", str(archive.path)]
+    done = subprocess.run(command, env=env, start_new_session=True, capture_output=True, check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert archive.queue() == []
+
+    again = archive.run("accept")
+    assert f"accepted: {upload.changes.name}: into " in again.stdout
+    assert "refused" not in (archive.path / "log/accept.log").read_text()
+    assert list((archive.path / "rejected").iterdir()) == []
+    assert list((archive.path / "tmp").iterdir()) == []
+    assert archive.queue() == []
+    archive.run("publish")
+    index = "main/images/Images" if kind == "image" else "main/binary-amd64/Packages"
+    assert upload.files[0].name in (archive.dist / index).read_text()
+    assert (images(archive) / "current").is_symlink() == (kind == "image")
+    assert archive.run("accept").stdout == ""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -165,6 +166,11 @@ def test_cut_off_accept_is_taken_up_again(archive: Archive, make: Maker, uploade
     archive.put(upload)
     for path in (archive.path / "incoming").iterdir():
         path.rename(left / path.name)
+    # The copies that were being made when it was cut off.
+    shutil.copy(left / upload.files[0].name, archive.path / "incoming")
+    for half in (left / upload.files[0].name, archive.path / "tmp/signed" / upload.changes.name):
+        half.parent.mkdir(exist_ok=True)
+        half.write_text("half")
     archive.run("accept")
     assert "debian-cloud-config-demo 1.0" in archive.packages()
 
