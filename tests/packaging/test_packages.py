@@ -217,13 +217,32 @@ def test_no_configuration_has_code_that_runs_at_installation_but_for_the_boot_lo
     assert found == {"common": {"postinst"}, "ec2": set(), "generic": set(), "nocloud": set()}
 
 
+def run_script(deb: DebFile, script: str, action: str, prepare: str, folder: Path, *, after: str = "") -> None:
+    """Run a maintainer script in a mount namespace of its own, with the commands in `folder` before all others."""
+    (folder / script).write_text(str(deb.control.get_content(script, encoding="utf-8")), "utf-8")
+    line = f'{prepare} && sh "$0" "$1" 0.1.0 {after}'
+    subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", line, folder / script, action],
+        env={"PATH": f"{folder}:/usr/sbin:/usr/bin:/sbin:/bin"},
+        check=True,
+    )
+
+
+def command(path: Path, script: str) -> None:
+    """Make a command of its own."""
+    path.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
+    path.chmod(0o755)
+
+
 @pytest.mark.parametrize(
-    ("action", "installed", "called"),
+    ("action", "installed", "container", "called"),
     [
-        ("configure", True, True),
-        ("triggered", True, True),
-        ("abort-upgrade", True, False),
-        ("configure", False, False),
+        ("configure", True, False, True),
+        ("triggered", True, False, True),
+        ("configure", True, True, False),
+        ("triggered", True, True, False),
+        ("abort-upgrade", True, False, False),
+        ("configure", False, False, False),
     ],
 )
 def test_the_boot_loader_learns_of_new_settings_where_it_is_in_use(
@@ -231,35 +250,38 @@ def test_the_boot_loader_learns_of_new_settings_where_it_is_in_use(
     tmp_path: Path,
     action: str,
     installed: bool,
+    container: bool,
     called: bool,
 ) -> None:
-    """An image under construction has no grub.cfg yet, a container never."""
-    control = debs(built)["debian-cloud-config-common"].control
-    (tmp_path / "postinst").write_text(str(control.get_content("postinst", encoding="utf-8")), "utf-8")
-    (tmp_path / "update-grub").write_text(f"#!/bin/sh\ntouch {tmp_path}/called\n", "utf-8")
-    (tmp_path / "update-grub").chmod(0o755)
+    """Not in an image under construction, which has no grub.cfg yet, nor in one that was booted as a container."""
+    deb = debs(built)["debian-cloud-config-common"]
+    # In a container update-grub fails, for want of a disk; the upgrade must not.
+    command(tmp_path / "update-grub", f"touch {tmp_path}/called; exit {int(container)}")
+    asked = f'[ "$*" = "--quiet --container" ] || exit 2; exit {int(not container)}'
+    command(tmp_path / "systemd-detect-virt", asked)
     # /boot is the namespace's own.
-    prepare = "mount -t tmpfs boot /boot && " + (
-        "mkdir /boot/grub && : >/boot/grub/grub.cfg && " if installed else ""
+    prepare = "mount -t tmpfs boot /boot" + (
+        " && mkdir /boot/grub && : >/boot/grub/grub.cfg" if installed else ""
     )
-    subprocess.run(
-        [
-            "unshare",
-            "--map-root-user",
-            "--mount",
-            "sh",
-            "-c",
-            f'{prepare} sh "$0" "$1" 0.1.0',
-            tmp_path / "postinst",
-            action,
-        ],
-        env={"PATH": f"{tmp_path}:/usr/sbin:/usr/bin:/sbin:/bin"},
-        check=True,
-    )
+    run_script(deb, "postinst", action, prepare, tmp_path)
     assert (tmp_path / "called").exists() == called
-    assert str(control.get_content("triggers", encoding="utf-8")).splitlines()[-1].split() == [
+    assert str(deb.control.get_content("triggers", encoding="utf-8")).splitlines()[-1].split() == [
         "interest-noawait", "/etc/default/grub.d",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("action", "kept"), [("remove", True), ("upgrade", True), ("purge", False)])
+def test_purging_removes_the_cache(built: Path, tmp_path: Path, action: str, kept: bool) -> None:
+    # /var/cache is the namespace's own.
+    prepare = "mount -t tmpfs cache /var/cache && mkdir -p /var/cache/debian-cloud/x /var/cache/other"
+    after = f"&& [ -d /var/cache/other ] && if [ -e /var/cache/debian-cloud ]; then : >{tmp_path}/kept; fi"
+    run_script(debs(built)["debian-cloud"], "postrm", action, prepare, tmp_path, after=after)
+    assert (tmp_path / "kept").exists() == kept
+
+
+def test_debians_keys_come_with_the_builder(built: Path) -> None:
+    relations = PkgRelation.parse_relations(debs(built)["debian-cloud"].debcontrol()["Depends"])
+    assert "debian-archive-keyring" in {relation[0]["name"] for relation in relations}
 
 
 def test_the_same_tree_gives_the_same_packages_and_cleaning_leaves_nothing(built: Path, tmp_path: Path) -> None:
