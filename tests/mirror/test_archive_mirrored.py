@@ -59,6 +59,12 @@ def test_real_archive(scheme: str, short: Path, tmp_path: Path) -> None:
         server.kill()
 
     shown, public = mirror.shown(), Mirror("", archive.public, keyring).shown()
+    # It is not signed: of the archive's trace only lines of a known shape go on.
+    trace = "project/trace/master"
+    lines = (archive.public / trace).read_text().splitlines(keepends=True)
+    assert lines.pop(1) == "Using debian-cloud-archive\n"
+    assert (mirror.dest / trace).read_text() == "".join(lines)
+    assert shown.pop(trace) != public.pop(trace)
     assert {k: v for k, v in shown.items() if k in public} == {k: v for k, v in public.items() if k in shown}
     # Nothing shows that no signed list names: such files of the archive stay there, and so do older indexes.
     unlisted = re.compile(r"debian-cloud-archive-keyring\.deb|.*/by-hash/.*|pool/.*\.(changes|buildinfo)|.*\.changes")

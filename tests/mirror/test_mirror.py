@@ -17,7 +17,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.mirror.tree import INDEXES, SCRIPT, SUMS, Archive, Key, Mirror, Server, seen_by_client, serve, sha
+from tests.mirror.tree import (
+    INDEXES,
+    SCRIPT,
+    SUMS,
+    Archive,
+    Key,
+    Mirror,
+    Server,
+    free_port,
+    seen_by_client,
+    serve,
+    sha,
+    start,
+)
 
 
 def tree(root: Path) -> dict[str, str]:
@@ -177,6 +190,89 @@ def test_trace(mirror: Mirror) -> None:
     assert re.search(r"^Upstream-mirror: 127.0.0.1:\d+$", trace, re.M)
     assert re.search(r"^Creator: debian-cloud-mirror \S+$", trace, re.M)
     assert "Suites: trixie\n" in trace
+
+
+GOOD_TRACE = "Fri Nov 20 12:00:00 UTC 2026\nArchive serial: 2026112001\nDate: Fri, 20 Nov 2026 12:00:00 +0000\n"
+
+
+@pytest.mark.parametrize(
+    ("trace", "shown"),
+    [
+        (GOOD_TRACE, GOOD_TRACE),
+        (f"<script>\n{GOOD_TRACE}\x1b[2JUpstream-mirror: evil\n{'x' * 9000}\n", GOOD_TRACE),
+        (GOOD_TRACE * 3, GOOD_TRACE),
+        ("\n" * 5000 + GOOD_TRACE, None),
+        ("Archive serial: 2026112001<b>\nDate: Fri, 20 Nov 2026 12:00:00 +0000 <b>\n", None),
+        ("Archive serial: 1\rArchive serial: 2\n", None),
+        (f"Archive serial: {'1' * 30}\n", None),
+        ("Archive serial: 2026112001\nDate: <b>\n", "Archive serial: 2026112001\n"),
+    ],
+    ids=["good", "surrounded", "thrice", "far-below", "tails", "control", "long", "no-date"],
+)
+def test_unsigned_trace_goes_on_only_where_it_has_the_known_shape(
+    archive: Archive, servers: dict[str, Server], key: Key, tmp_path: Path, trace: str, shown: str | None
+) -> None:
+    mirror = Mirror(f"{servers['http'].url}/{archive.root.name}", tmp_path / "mirror", key.keyring)
+    (archive.root / "project/trace/master").write_text(trace, newline="")
+    mirror.ok()
+    copied = mirror.dest / "project/trace/master"
+    assert (copied.read_text() if copied.exists() else None) == shown
+    [own] = [path for path in copied.parent.iterdir() if path != copied]
+    assert f"Archive serial: {'2026112001' if shown else 'unknown'}\n" in own.read_text()
+
+
+@pytest.mark.parametrize("before", [None, 0o755])
+def test_what_is_not_verified_is_closed_to_servers(mirror: Mirror, before: int | None) -> None:
+    state = mirror.dest / ".mirror"
+    if before:  # an earlier version left it so
+        state.mkdir(parents=True)
+        state.chmod(before)
+    mirror.ok()
+    assert state.stat().st_mode & 0o777 == 0o700
+    folders = [mirror.dest, *(path for path in mirror.dest.glob("[!.]*/**/"))]
+    assert {path.stat().st_mode & 0o777 for path in folders} == {0o755}
+
+
+@pytest.mark.parametrize("scheme", ["rsync", "http"])
+def test_example_servers_hide_the_state_folder(mirror: Mirror, tmp_path: Path, scheme: str) -> None:
+    """The examples as they are shipped, but for place, address and user: this one could read the folder."""
+    mirror.ok()
+    port = free_port()
+    example = SCRIPT.parent / "examples" / {"rsync": "rsyncd.conf", "http": "nginx.conf"}[scheme]
+    text = example.read_text().replace("/srv/debian-cloud/public", str(mirror.dest))
+    assert str(mirror.dest) in text
+    conf = tmp_path / "server.conf"
+    if scheme == "rsync":
+        text = re.sub("^(uid|gid|use chroot) = .*$", "", text, flags=re.M)
+        conf.write_text("use chroot = no\n" + ("uid = root\ngid = root\n" if os.geteuid() == 0 else "") + text)
+        command = ["rsync", "--daemon", "--no-detach", "--address=127.0.0.1", f"--port={port}", f"--config={conf}"]
+        url = f"rsync://127.0.0.1:{port}/debian-cloud"
+        get = ["rsync", "--quiet"]
+    else:
+        text = re.sub(r"^    listen \[.*$", "", text, flags=re.M).replace("listen 80;", f"listen 127.0.0.1:{port};")
+        temp = "".join(f"{n}_temp_path {tmp_path}/{n};" for n in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        user = "user root;" if os.geteuid() == 0 else ""
+        conf.write_text(
+            f"{user} daemon off; pid {tmp_path}/pid; events {{}} http {{ {temp} access_log off;\n{text}}}\n"
+        )
+        command = ["nginx", "-c", str(conf), "-e", str(tmp_path / "error.log")]
+        url = f"http://127.0.0.1:{port}"
+        get = ["curl", "--silent", "--fail", "--path-as-is"]
+    server = start(scheme, url, port, command)
+    try:
+        for path, there in (
+            ("dists/trixie/InRelease", True),
+            (".mirror/trixie.files", False),
+            (".mirror/left", False),
+            ("dists/../.mirror/left", False),
+            ("/.mirror/left", False),
+        ):
+            out = ["--output", str(tmp_path / "got")] if scheme == "http" else []
+            target = [] if scheme == "http" else [str(tmp_path / "got")]
+            done = subprocess.run([*get, *out, f"{url}/{path}", *target], capture_output=True, timeout=30)
+            assert (done.returncode == 0) == there, path
+    finally:
+        server.kill()
 
 
 def test_verify_all_repairs_a_damaged_mirror(mirror: Mirror, archive: Archive) -> None:

@@ -173,7 +173,8 @@ class Archive:
         self.sign_release()
         trace = self.root / "project/trace/master"
         trace.parent.mkdir(parents=True, exist_ok=True)
-        trace.write_text(f"{self.date}\nArchive serial: {self.date:%Y%m%d%H}\n")
+        stamp = f"{self.date:%a %b %e %H:%M:%S UTC %Y}"
+        trace.write_text(f"{stamp}\nArchive serial: {self.date:%Y%m%d%H}\nDate: {format_datetime(self.date)}\n")
 
     def sign_release(self) -> None:
         release = self.root / "dists" / self.suite / "Release"
@@ -238,6 +239,11 @@ def serve(scheme: str, root: Path, etc: Path, rate: int = 0) -> Server:
         )
         command = ["nginx", "-c", str(conf), "-e", str(etc / "error.log")]
         url = f"http://127.0.0.1:{port}"
+    return start(scheme, url, port, command)
+
+
+def start(scheme: str, url: str, port: int, command: list[str]) -> Server:
+    """Start a server, and wait until it answers."""
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
