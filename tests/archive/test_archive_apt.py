@@ -19,8 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.archive.conftest import run
+
 if TYPE_CHECKING:
     from tests.archive.conftest import Archive, Key, Maker
+
+STEP = Path(__file__).resolve().parents[2] / "archive/steps/keyring-package"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,82 @@ def apt(tmp_path: Path, env: dict[str, str], served: Archive) -> Apt:
     client = machine(tmp_path / "machine", env)
     client.installs(served.public / "debian-cloud-archive-keyring.deb")
     return client
+
+
+def candidate(apt: Apt, package: str) -> str:
+    """The version of a package that apt would install."""
+    done = subprocess.run(
+        ["apt-cache", "policy", package], env=apt.env, capture_output=True, text=True, check=True, timeout=60
+    )
+    (version,) = re.findall("^  Candidate: (.*)$", done.stdout, re.MULTILINE)
+    return str(version)
+
+
+def stanza(package: str, version: str, **fields: str) -> str:
+    """A stanza of Packages or of dpkg's status."""
+    more = "".join(f"{name}: {value}\n" for name, value in fields.items())
+    return f"Package: {package}\nVersion: {version}\nArchitecture: all\nMaintainer: x\nDescription: x\n{more}\n"
+
+
+def test_archive_never_replaces_packages_that_are_not_its_own(
+    archive: Archive, make: Maker, uploader: Key, tmp_path: Path, env: dict[str, str]
+) -> None:
+    archive.take(make.deb(uploader, "1.0"))
+    for package in ("libc6", "libc6-new", "libc6-local", "only-here", "xdebian-cloud"):
+        (deb, _) = make.deb(None, "999", package=package).files
+        run(["reprepro", "--basedir", archive.path, "--export=silent-never", "includedeb", "trixie", deb], env)
+    archive.run("publish")
+    apt = machine(tmp_path / "machine", env)
+    debian = tmp_path / "debian"
+    debian.mkdir()
+    where = {"Filename": "./x.deb", "Size": "1", "SHA256": "0" * 64}
+    theirs = ("libc6", "libc6-new", "libc6-local", "xdebian-cloud", "debian-cloud-config-demo")
+    (debian / "Packages").write_text("".join(stanza(package, "0.5", **where) for package in theirs))
+    (apt.root / "etc/apt/sources.list").write_text(f"deb [trusted=yes] file:{debian} ./\n")
+    # One is installed as Debian has it, one in a version that Debian has no longer.
+    (apt.root / "var/lib/dpkg/status").write_text(
+        stanza("libc6", "0.5", Status="install ok installed")
+        + stanza("libc6-local", "0.6", Status="install ok installed")
+    )
+    apt.installs(archive.public / "debian-cloud-archive-keyring.deb")
+    done = apt.get("update")
+    assert done.returncode == 0, done.stdout
+    assert {package: candidate(apt, package) for package in (*theirs, "only-here")} == {
+        "libc6": "0.5",
+        "libc6-new": "0.5",
+        "libc6-local": "0.6",
+        "xdebian-cloud": "0.5",
+        "debian-cloud-config-demo": "1.0",
+        "only-here": "999",
+    }
+    # It is the pin that keeps them, not the sources.
+    (apt.root / "etc/apt/preferences.d/debian-cloud").unlink()
+    assert candidate(apt, "libc6") == "999"
+
+
+def test_changed_keyring_package_is_an_upgrade(archive: Archive, tmp_path: Path, env: dict[str, str]) -> None:
+    """Another address reaches the machines that have the first package, on the same day or with a clock set back."""
+    apt = machine(tmp_path / "machine", env)
+    apt.installs(archive.public / "debian-cloud-archive-keyring.deb")
+    assert apt.get("update").returncode == 0
+    versions = [candidate(apt, "debian-cloud-archive-keyring")]
+    assert re.fullmatch(datetime.now(UTC).strftime(r"%Y\.%m\.%d"), versions[0])
+    dates: list[dict[str, str]] = [{}, {}, {"SOURCE_DATE_EPOCH": "1000000000"}]
+    for number, date in enumerate(dates):
+        deb = tmp_path / f"{number}.deb"
+        run([STEP, archive.path, f"file://{archive.public}/.", "trixie", deb], {**env, **date})
+        run(["reprepro", "--basedir", archive.path, "--export=silent-never", "includedeb", "trixie", deb], env)
+        archive.run("publish")
+        assert apt.get("update").returncode == 0
+        versions.append(candidate(apt, "debian-cloud-archive-keyring"))
+    assert versions == [versions[0], *(f"{versions[0]}.{number}" for number in (1, 2, 3))]
+
+
+def test_same_keyring_package_is_the_same_bytes(archive: Archive, tmp_path: Path, env: dict[str, str]) -> None:
+    for name in ("a.deb", "b.deb"):
+        command: list[str | Path] = [STEP, archive.path, "file:///x", "trixie", tmp_path / name]
+        run(command, {**env, "SOURCE_DATE_EPOCH": "1800000000"})
+    assert (tmp_path / "a.deb").read_bytes() == (tmp_path / "b.deb").read_bytes()
 
 
 @pytest.fixture

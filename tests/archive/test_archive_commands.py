@@ -119,7 +119,11 @@ def test_keyring_package_is_clean(archive: Archive, tmp_path: Path, env: dict[st
         "Signed-By: /usr/share/keyrings/debian-cloud-archive-keyring.gpg\n"
     )
     conffiles = (tmp_path / "x/DEBIAN/conffiles").read_text().split()
-    assert conffiles == ["/etc/apt/apt.conf.d/50debian-cloud", "/etc/apt/sources.list.d/debian-cloud.sources"]
+    assert conffiles == [
+        "/etc/apt/apt.conf.d/50debian-cloud",
+        "/etc/apt/preferences.d/debian-cloud",
+        "/etc/apt/sources.list.d/debian-cloud.sources",
+    ]
     keyring = tmp_path / "x/usr/share/keyrings/debian-cloud-archive-keyring.gpg"
     assert keyring.read_bytes()[0] & 0xBF == 0x98 & 0xBF  # RFC 9580, 4.2: a public key, not armoured
 
