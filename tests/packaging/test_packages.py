@@ -260,9 +260,7 @@ def test_the_boot_loader_learns_of_new_settings_where_it_is_in_use(
     asked = f'[ "$*" = "--quiet --container" ] || exit 2; exit {int(not container)}'
     command(tmp_path / "systemd-detect-virt", asked)
     # /boot is the namespace's own.
-    prepare = "mount -t tmpfs boot /boot" + (
-        " && mkdir /boot/grub && : >/boot/grub/grub.cfg" if installed else ""
-    )
+    prepare = "mount -t tmpfs boot /boot" + (" && mkdir /boot/grub && : >/boot/grub/grub.cfg" if installed else "")
     run_script(deb, "postinst", action, prepare, tmp_path)
     assert (tmp_path / "called").exists() == called
     assert str(deb.control.get_content("triggers", encoding="utf-8")).splitlines()[-1].split() == [
