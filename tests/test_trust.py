@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,30 @@ def test_a_release_with_a_detached_signature_will_do(archive: Archive) -> None:
     archive.release.unlink()
     done = debian_cloud("show", "fine", *archive.sources())
     assert done.returncode == 0, done.stderr
+
+
+def test_the_archive_replaces_no_package_of_debian(archive: Archive, tmp_path: Path) -> None:
+    tree = tmp_path / "libc6"
+    (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "DEBIAN" / "control").write_text(
+        "Package: libc6\nVersion: 999\nArchitecture: amd64\nSection: libs\nPriority: optional\n"
+        "Maintainer: Nobody <nobody@localhost>\nDescription: not Debian's\n"
+    )
+    deb = tmp_path / "libc6_999_amd64.deb"
+    subprocess.run(["dpkg-deb", "--root-owner-group", "--build", tree, deb], stdout=subprocess.DEVNULL, check=True)
+    reprepro = [
+        "reprepro",
+        "--silent",
+        "--export=silent-never",
+        "--ignore=longkeyid",
+        "--basedir",
+        str(archive.folder),
+    ]
+    subprocess.run([*reprepro, "includedeb", "trixie", str(deb)], check=True)
+    subprocess.run(["debian-cloud-archive", "publish", archive.folder], stdout=subprocess.DEVNULL, check=True)
+    done = debian_cloud("build", "fine", *archive.sources(), "--output", tmp_path / "out")
+    refused(done, 1, "the archive gives libc6 999, which is Debian's package")
+    assert not (tmp_path / "out").exists()
 
 
 def target(uri: str, trusted: str = "yes") -> sources.Target:

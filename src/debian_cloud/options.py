@@ -87,7 +87,7 @@ def origin(args: argparse.Namespace) -> Iterator[Origin]:
     # libapt opens the lists again when it looks a record up: nobody may replace them before.
     with run.locked(root, "the cache of package indexes", wait=True):
         run.carry_out(plan, root, Progress(len(plan), quiet=True))
-        apt = packages.Apt(root, (*debian, archive))
+        apt = packages.Apt(root, debian, archive)
         yield Origin(debian, archive, apt, root / "apt.conf")
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import apt_pkg
@@ -13,7 +14,6 @@ from .resolution import Package, Resolution
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
     from .sources import Source
 
@@ -34,14 +34,17 @@ class Apt:
     these and no second.
     """
 
-    def __init__(self, root: Path, sources: Iterable[Source]) -> None:
-        """Read what `sources`, and no others, gave; Error when one gave another suite than was asked for."""
+    def __init__(self, root: Path, debian: Iterable[Source], archive: Source) -> None:
+        """Read what these sources, and no others, gave; Error when one gave another suite than was asked for."""
         apt_pkg.init_config()
         apt_pkg.read_config_file(apt_pkg.config, str(root / "apt.conf"))
         apt_pkg.init_system()
         self._cache = apt_pkg.Cache(None)
         self._records = apt_pkg.PackageRecords(self._cache)
-        releases = [_release(root / "lists", source, suite) for source in sources for suite in source.suites]
+        releases = [
+            _release(root / "lists", source, suite) for source in (*debian, archive) for suite in source.suites
+        ]
+        self._archive = apt_pkg.uri_to_filename(f"{archive.uri.rstrip('/')}/dists/")
         self._epoch = max(apt_pkg.str_to_time(release["Date"]) for release in releases)
 
     def configurations(self, suite: str) -> tuple[config.ImageConfig, ...]:
@@ -83,6 +86,7 @@ class Apt:
         installed = 0
         for package, version in versions:
             if depcache.marked_install(package):
+                self._refuse_replaced(package, version)
                 self._records.lookup(version.file_list[0])
                 sha256 = self._records.hashes.find("sha256")
                 if sha256 is None:
@@ -92,6 +96,21 @@ class Apt:
                 )
                 installed += version.installed_size
         return Resolution(wanted, tuple(sorted(packages, key=lambda p: p.name)), self._epoch, installed)
+
+    def _refuse_replaced(self, package: apt_pkg.Package, version: apt_pkg.Version) -> None:
+        """Error when the archive of configurations gives a package that is Debian's.
+
+        It may add packages; what Debian has comes from Debian, whatever version the archive claims.
+        """
+
+        def is_debian_s(version: apt_pkg.Version) -> bool:
+            return any(not Path(file.filename).name.startswith(self._archive) for file, _ in version.file_list)
+
+        if not is_debian_s(version) and any(is_debian_s(other) for other in package.version_list):
+            raise Error(
+                f"the archive gives {package.name} {version.ver_str}, which is Debian's package",
+                "an archive of configurations adds packages and replaces none: remove it there",
+            )
 
     def network_options(self) -> tuple[str, ...]:
         """The machine's own settings of the way to the network, as lines of apt.conf(5)."""
