@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from dataclasses import dataclass
@@ -67,6 +68,27 @@ class World:
     def sources(self) -> list[str]:
         """Arguments that make this archive the source of configurations."""
         return ["--archive", f"file:{self.public}", "--keyring", str(self.keyring)]
+
+
+def traces(folder: Path) -> list[str]:
+    """What is still at work in a folder: mounts of any namespace, loop devices, processes."""
+    name = str(folder)
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        # A process may end while it is looked at, and has no executable when it has ended.
+        with contextlib.suppress(OSError):
+            found += [line for line in (process / "mountinfo").read_text().splitlines() if name in line]
+        for link in ("cwd", "root", "exe"):
+            with contextlib.suppress(OSError):
+                if (process / link).readlink().is_relative_to(folder):
+                    found.append(f"{process}/{link}")
+        with contextlib.suppress(OSError):
+            if name.encode() in (process / "cmdline").read_bytes():
+                found.append(f"{process}/cmdline")
+    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):
+            found += [str(backing)] if name in backing.read_text() else []
+    return found
 
 
 @pytest.fixture(scope="session")
