@@ -199,8 +199,8 @@ def test_wrong_key(archive: Archive, tmp_path: Path) -> None:
         *("build", "fine", "--archive", f"file:{archive.public}"),
         *("--keyring", "/usr/share/keyrings/debian-archive-keyring.gpg", "--output", tmp_path),
     )
-    refused(done, 1, "is not signed")
-    # As gpgv says it to apt, and as sqv does, from Debian 13 on.
+    # As gpgv says it to apt, and as sqv does, from Debian 13 on. What else apt says depends on what it has verified.
+    refused(done, 1, "apt-get failed")
     assert re.search("NO_PUBKEY|Missing key", done.stderr)
     assert list(tmp_path.iterdir()) == []
 
@@ -230,14 +230,14 @@ def test_a_release_of_another_suite(archive: Archive) -> None:
 def test_a_changed_release(archive: Archive) -> None:
     archive.release.write_text(archive.release.read_text().replace("Origin: ", "Origin: x"))
     done = debian_cloud("list", *archive.sources())
-    refused(done, 1, "is not signed")
+    refused(done, 1, "apt-get failed")
     assert re.search("BADSIG|Message has been manipulated", done.stderr)
 
 
 def test_an_unsigned_release(archive: Archive) -> None:
     archive.release.write_text(archive.signed_text())
     archive.release.with_name("Release.gpg").unlink()
-    refused(debian_cloud("list", *archive.sources()), 1, "is not signed", "NOSPLIT")
+    refused(debian_cloud("list", *archive.sources()), 1, "apt-get failed", "NOSPLIT")
 
 
 def test_tampered_packages(archive: Archive) -> None:
@@ -437,6 +437,10 @@ def test_what_a_killed_build_left_is_no_obstacle_once_its_processes_have_ended(
         with contextlib.suppress(OSError):
             if (folder / "cwd").readlink() == building.output / workspace:
                 os.kill(int(folder.name), signal.SIGKILL)
+    for _ in range(100):
+        if not traces(building.output):
+            break
+        time.sleep(0.1)
     second = subprocess.Popen(["debian-cloud", *again], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(300):
         if not mark.exists():
