@@ -435,7 +435,8 @@ def test_what_a_killed_build_left_is_no_obstacle_once_its_processes_have_ended(
     refused(debian_cloud(*again), 1, "is in use by another debian-cloud")
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if (folder / "cwd").readlink() == building.output / workspace:
+            # In a chroot, what runs in another namespace shows its path from outside.
+            if str((folder / "cwd").readlink()).endswith(str(building.output / workspace)):
                 os.kill(int(folder.name), signal.SIGKILL)
     for _ in range(100):
         if not traces(building.output):
