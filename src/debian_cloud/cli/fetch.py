@@ -7,10 +7,11 @@ downloads it by the way that the index came, and proves its SHA-512.
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, images, names, options
+from debian_cloud import checksums, images, names, options, run
 from debian_cloud.errors import USAGE, Error, did_you_mean
 
 if TYPE_CHECKING:
@@ -38,14 +39,13 @@ def main(args: argparse.Namespace) -> int:
             return 0
         raise Error(f"{path} exists already and is another file", "remove it, or choose another --output", USAGE)
     output.mkdir(parents=True, exist_ok=True)
-    partial = output / f".{path.name}.part"
-    try:
-        images.fetch(image, str(partial))
-        if partial.is_symlink():
+    # A folder of its own: apt-helper keeps a file that it refuses, under another name.
+    with run.ending_politely(), tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=output) as partial:
+        fetched = Path(partial) / path.name
+        images.fetch(image, str(fetched))
+        if fetched.is_symlink():
             raise Error(f"apt gave a link and no file for {path.name}", "report it: the archive's address is unusual")
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        fetched.rename(path)
     print(path)
     return 0
 
