@@ -100,7 +100,7 @@ def test_what_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.Monk
         run.remove(tmp_path)
 
 
-def test_signals_wait_while_half_the_work_would_be_left() -> None:
+def test_no_signal_ends_us_while_half_the_work_would_be_left() -> None:
     with run.ending_politely(), run.undisturbed():
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)

@@ -151,7 +151,7 @@ def empty(folder: Path) -> None:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Put off what would end us: the few moments in which half the work would be left."""
+    """Let nothing end us, for the few moments in which half the work would be left."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     previous = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
