@@ -68,7 +68,7 @@ def machine(world: World, tmp_path: Path) -> Iterator[Machine]:
     subprocess.run(["cp", "-as", world.public, public], check=True)
     subprocess.run(["dpkg-deb", "-x", public / "debian-cloud-archive-keyring.deb", root], check=True)
     for folder in ("var/lib/apt/lists/partial", "var/cache/apt/archives/partial", "etc/apt/preferences.d"):
-        (root / folder).mkdir(parents=True)
+        (root / folder).mkdir(parents=True, exist_ok=True)
     (root / "apt.conf").write_text(
         f'Dir "{root}";\nDir::State::status "/dev/null";\nAPT::Sandbox::User "root";\n'
         'Acquire::Check-Valid-Until "true";\nAcquire::Check-Date "true";\nAcquire::http::Proxy::127.0.0.1 "DIRECT";\n'

@@ -40,6 +40,10 @@ def extract(raw: Path, tree: Path) -> None:
     assert done.stderr.count("\n") <= 1, done.stderr
 
 
+_WITH_CGROUPS = 'mountpoint --quiet /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup; exec "$@"'
+"""Where nobody has mounted control groups, as in a chroot, systemd-nspawn does not start."""
+
+
 @dataclass(frozen=True, slots=True)
 class Container:
     """A running container."""
@@ -78,6 +82,7 @@ def boot(tree: Path, name: str) -> Iterator[Container]:
     log = logs() / f"{name}.log"
     # The host may be a container itself, where systemd does not run and nothing can be registered with it.
     command = [
+        *("unshare", "--mount", "sh", "-euc", _WITH_CGROUPS, "sh"),
         *("systemd-nspawn", "--quiet", "--directory", str(tree), "--machine", name, "--boot"),
         *("--register=no", "--keep-unit", "--private-network", "--console=pipe"),
         *("--resolv-conf=off", "--timezone=off", "--link-journal=no"),
