@@ -151,3 +151,8 @@ def test_no_mirror_is_written_anywhere() -> None:
     for path in [*PACKAGE.rglob("*.py"), *(ROOT / "archive").rglob("*"), *(ROOT / "configs").rglob("*")]:
         if path.is_file() and "__pycache__" not in path.parts:
             assert not re.search(r"https?://[a-z0-9.-]*debian\.org/debian", path.read_text("utf-8")), path
+
+
+def test_no_document_waits_to_be_filled_in() -> None:
+    for name in ("README.md", "ARCHITECTURE.md"):
+        assert not re.search(r"@[A-Z_]+@|TODO|FIXME", (ROOT / name).read_text("utf-8")), name
