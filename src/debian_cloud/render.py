@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Configurations -> debian/control; the only importer of jinja2.
+"""Configurations -> debian/control of one suite; the only importer of jinja2.
 
 `python3 -m debian_cloud.render` rewrites debian/control of the source tree in
-the current folder; with `--check` it shows what would change, and fails.
+the current folder, for the suite that debian/changelog is for; with `--check`
+it shows what would change, and fails. With `--suite` it makes the tree that
+suite's first: a changelog entry whose version carries the suite (`~deb13u1`).
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -16,13 +19,20 @@ from typing import TYPE_CHECKING, Final
 
 import jinja2
 
-from .errors import FAILED, Error
+from . import config, names
+from .errors import FAILED, USAGE, Error, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 CONTROL: Final = "debian/control"
+CHANGELOG: Final = "debian/changelog"
 _STANZA: Final = "stanza.j2"
+
+# As in deb-changelog(5), its first line.
+_ENTRY = re.compile(r"(?P<source>\S+) \((?P<version>\S+)\) (?P<suite>[a-z-]+);")
+_SUITES = re.compile(r"(?P<package>.*?)(?:\s*\{(?P<suites>[^}]*)\})?")
+"""A package's name and, where it is not for every suite, the suites it is for."""
 
 
 def configurations(root: Path) -> tuple[str, ...]:
@@ -30,8 +40,16 @@ def configurations(root: Path) -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in root.glob(f"configs/*/{_STANZA}")))
 
 
-def render(root: Path) -> str:
-    """The text of debian/control for a source tree; Error names the template and line that is wrong."""
+def suite(root: Path) -> str:
+    """The suite that a source tree is for: the one its newest changelog entry names."""
+    return _entry(root)["suite"]
+
+
+def render(root: Path, suite_: str = "") -> str:
+    """The text of debian/control for a suite, by default the tree's own; Error names template and line."""
+    suite_ = suite_ or suite(root)
+    if suite_ not in names.RELEASES:
+        raise Error(f"no configurations for suite {suite_}", did_you_mean(suite_, names.RELEASES), USAGE)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(root),
         undefined=jinja2.StrictUndefined,
@@ -40,16 +58,70 @@ def render(root: Path) -> str:
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701 - the output is a control file, not HTML
     )
+    environment.filters["of_suite"] = lambda packages: _of_suite(packages, suite_)
+    environment.filters["fact"] = _fact
     try:
         stanzas = [
             environment.get_template(f"configs/{name}/{_STANZA}").render(name=name).strip() + "\n"
             for name in configurations(root)
         ]
         return environment.get_template(f"{CONTROL}.j2").render(stanzas=stanzas)
-    except (jinja2.TemplateError, TypeError) as error:
+    except (jinja2.TemplateError, TypeError, ValueError) as error:
         # A macro's wrong argument is a TypeError; a template that is not found has its name as the message.
         what = f"no template {error}" if isinstance(error, jinja2.TemplateNotFound) else str(error)
         raise Error(f"{_place(error, root)}: {what}", "see configs/image.j2 for what a stanza may set") from error
+
+
+def _of_suite(packages: Mapping[str, str], suite_: str) -> dict[str, str]:
+    """The packages that a suite gets, without the marks that say so."""
+    found = {}
+    for marked, why in packages.items():
+        match = _SUITES.fullmatch(marked)
+        assert match is not None, marked  # any text matches
+        suites = (match["suites"] or "").split()
+        for name in suites:
+            if name not in names.RELEASES:
+                raise ValueError(f"{marked!r} is for the unknown suite {name}; {did_you_mean(name, names.RELEASES)}")
+        if suite_ in suites or match["suites"] is None:
+            found[match["package"]] = why
+    return found
+
+
+def _fact(name: str) -> str:
+    """The whole name of a field."""
+    field = config.PREFIX + name
+    if field not in config.FIELDS:
+        raise ValueError(f"unknown fact {name}; {did_you_mean(field, config.FIELDS)}")
+    return field
+
+
+def _entry(root: Path) -> dict[str, str]:
+    first = (root / CHANGELOG).read_text("utf-8").partition("\n")[0]
+    match = _ENTRY.match(first)
+    if match is None:
+        raise Error(f"{CHANGELOG} begins with {first!r}", "see deb-changelog(5)")
+    return match.groupdict()
+
+
+def adopt(root: Path, suite_: str) -> None:
+    """Make a source tree a suite's: a changelog entry of its own, and its debian/control.
+
+    The suite in whose name the tree is written keeps the plain version; the others' sort before it,
+    the older the earlier, so that a machine that moves on to the next release moves on here, too.
+    """
+    entry = _entry(root)
+    if suite_ != entry["suite"]:
+        if suite_ not in names.RELEASES:
+            raise Error(f"no configurations for suite {suite_}", did_you_mean(suite_, names.RELEASES), USAGE)
+        text = (root / CHANGELOG).read_text("utf-8")
+        version = f"{entry['version']}~deb{names.RELEASES[suite_]}u1"
+        signature = next(line for line in text.splitlines() if line.startswith(" -- "))
+        (root / CHANGELOG).write_text(
+            f"{entry['source']} ({version}) {suite_}; urgency=medium\n\n"
+            f"  * Configurations of {suite_}.\n\n{signature}\n\n{text}",
+            "utf-8",
+        )
+    (root / CONTROL).write_text(render(root), "utf-8")
 
 
 def _place(error: Exception, root: Path) -> str:
@@ -78,6 +150,7 @@ def main(argv: Sequence[str]) -> int:
     """Rewrite debian/control, or with --check compare; the exit status."""
     parser = argparse.ArgumentParser(prog="python3 -m debian_cloud.render", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; fail if debian/control is stale")
+    parser.add_argument("--suite", default="", help="make the source tree this suite's (default: keep it as it is)")
     args = parser.parse_args(argv)
     root = Path.cwd()
     try:
@@ -85,7 +158,7 @@ def main(argv: Sequence[str]) -> int:
             stale = difference(root)
             sys.stdout.write(stale)
             return FAILED if stale else 0
-        (root / CONTROL).write_text(render(root), "utf-8")
+        adopt(root, args.suite or suite(root))
     except Error as error:
         sys.stderr.write(f"error: {error.message}\nhint: {error.hint}\n")
         return error.status
