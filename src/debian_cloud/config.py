@@ -39,9 +39,9 @@ FIELDS: Final[Mapping[str, Field]] = {
         "buses on which the kernel finds disk and network", ("virtio", "nvme", "xen", "hyperv", "sdhci")
     ),
     "Image-Console": Field("the serial console, as the kernel names it: ttyS0", single=True),
-    "Image-CD-ROM": Field("buses on which the kernel reads a CD-ROM", ("ide", "sata", "usb", "virtio-scsi")),
-    "Image-IMDS": Field("the metadata service that a cloud shall require", ("v2.0",), single=True),
-    "Image-TPM": Field("the TPM that a cloud shall give", ("v2.0",), single=True),
+    "Image-Cdrom": Field("buses on which the kernel reads a CD-ROM", ("ide", "sata", "usb", "virtio-scsi")),
+    "Image-Imds": Field("the metadata service that a cloud shall require", ("v2.0",), single=True),
+    "Image-Tpm": Field("the TPM that a cloud shall give", ("v2.0",), single=True),
     "Image-Memory": Field("the least memory it runs in, written like Image-Size", single=True),
     "Image-First-Boot": Field(
         "who sets the machine up", ("cloud-init", "google-guest-agent", "systemd-firstboot"), single=True
@@ -50,7 +50,7 @@ FIELDS: Final[Mapping[str, Field]] = {
     "Image-Datasource": Field("cloud-init's datasources, in their order"),
     "Image-Components": Field("what of Debian it takes packages from (default: main)", ("main", "non-free-firmware")),
 }
-"""Every field there is."""
+"""Every field there is, written as dpkg writes it (deb822 itself does not look at the case)."""
 
 _REQUIRED = ("Image-Format",)
 _OF_A_DISK = ("Image-Size", "Image-Boot-Mode", "Image-Root-Device")
@@ -137,9 +137,9 @@ def parse(
         root_device=one("Image-Root-Device"),
         drivers=tuple(found.get("Image-Drivers", ())),
         console=one("Image-Console"),
-        cdrom=tuple(found.get("Image-CD-ROM", ())),
-        imds=one("Image-IMDS"),
-        tpm=one("Image-TPM"),
+        cdrom=tuple(found.get("Image-Cdrom", ())),
+        imds=one("Image-Imds"),
+        tpm=one("Image-Tpm"),
         memory=size_of("Image-Memory"),
         first_boot=one("Image-First-Boot"),
         user=one("Image-User"),
