@@ -66,7 +66,7 @@ def machine(world: World, tmp_path: Path) -> Iterator[Machine]:
     """The keyring package unpacked into a folder, and its archive up to date there."""
     root, public, requests = tmp_path / "machine", tmp_path / "public", list[str]()
     subprocess.run(["cp", "-as", world.public, public], check=True)
-    subprocess.run(["dpkg-deb", "-x", public / "debian-cloud-archive-keyring.deb", root], check=True)
+    subprocess.run(["dpkg-deb", "-x", public / "debian-cloud-archive-keyring_trixie.deb", root], check=True)
     for folder in ("var/lib/apt/lists/partial", "var/cache/apt/archives/partial", "etc/apt/preferences.d"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     (root / "apt.conf").write_text(

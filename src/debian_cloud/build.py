@@ -149,7 +149,8 @@ def _settings(layout: Disk, debian: Iterable[sources.Source], config: ImageConfi
         f"PARTUUID={layout.root.uuid} / ext4 rw,discard,errors=remount-ro,x-systemd.growfs 0 1\n"
         f"PARTUUID={layout.esp.uuid} /boot/efi vfat umask=0077,defaults 0 2\n"
     )
-    first, *others = debian
+    # That a build took expired indexes is no licence for the machine.
+    first, *others = (replace(source, expired=False) for source in debian)
     if config.suite in names.RELEASES:
         first = replace(first, suites=(*first.suites, f"{config.suite}-backports"))
 

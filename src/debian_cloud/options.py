@@ -52,6 +52,9 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where packages come from")
     group.add_argument("--mirror", default="", metavar="URL", help="Debian mirror (default: this machine's apt's)")
     group.add_argument("--security-mirror", default="", metavar="URL", help="mirror of Debian's security updates")
+    group.add_argument(
+        "--allow-expired", action="store_true", help="take Debian's indexes past their Valid-Until, as of a snapshot"
+    )
     group.add_argument("--archive", default="", metavar="URL", help="archive of image configurations")
     group.add_argument("--keyring", default="", metavar="FILE", help="keys that may sign the archive's InRelease")
 
@@ -78,6 +81,7 @@ def origin(args: argparse.Namespace) -> Iterator[Origin]:
         suite,
         mirror=_url(args.mirror, "--mirror"),
         security_mirror=_url(args.security_mirror, "--security-mirror"),
+        expired=args.allow_expired,
     )
     keyring = str(_kept_keyring(args.keyring)) if args.keyring else ""
     archive = sources.archive(known, suite, url=_url(args.archive, "--archive"), keyring=keyring)

@@ -87,6 +87,7 @@ class Apt:
         for package, version in versions:
             if depcache.marked_install(package):
                 self._refuse_replaced(package, version)
+                self._refuse_component(wanted, package, version)
                 self._records.lookup(version.file_list[0])
                 sha256 = self._records.hashes.find("sha256")
                 if sha256 is None:
@@ -110,6 +111,19 @@ class Apt:
             raise Error(
                 f"the archive gives {package.name} {version.ver_str}, which is Debian's package",
                 "an archive of configurations adds packages and replaces none: remove it there",
+            )
+
+    def _refuse_component(
+        self, wanted: config.ImageConfig, package: apt_pkg.Package, version: apt_pkg.Version
+    ) -> None:
+        """Error when a package is of a component that the configuration does not say it takes from."""
+        components = {
+            file.component for file, _ in version.file_list if not Path(file.filename).name.startswith(self._archive)
+        }
+        if components and not components & {*wanted.components}:
+            raise Error(
+                f"configuration {names.config(wanted.name)} takes {package.name} from {', '.join(components)}",
+                f"it says that it takes from {', '.join(wanted.components)} alone: see Image-Components",
             )
 
     def network_options(self) -> tuple[str, ...]:

@@ -20,6 +20,11 @@ INDEXTARGETS: Final = (
 )  # fmt: skip
 """What to ask the machine's own apt; `Target` reads a line of the answer (apt-get(8), indextargets)."""
 
+COMPONENTS: Final = ("main", "non-free-firmware")
+"""What of Debian is read; an image takes from main alone, unless its Image-Components say more."""
+ARCHIVE_COMPONENTS: Final = ("main", "contrib")
+"""Contrib has the configurations that need more than main (Debian Policy 2.2.2)."""
+
 WITHOUT_SECURITY: Final = ("sid", "unstable", "experimental")
 """Suites that have no security suite beside them."""
 
@@ -39,12 +44,16 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One entry of sources.list(5), with the only keyring that may sign it."""
+    """One entry of sources.list(5), with the only keyring that may sign it.
+
+    `expired`: its indexes are taken even when their Valid-Until has passed.
+    """
 
     uri: str
     suites: tuple[str, ...]
     signed_by: str
     components: tuple[str, ...] = ("main",)
+    expired: bool = False
 
 
 def targets(answer: str) -> tuple[Target, ...]:
@@ -58,7 +67,9 @@ def verified_images(known: Iterable[Target]) -> tuple[Target, ...]:
     return tuple(target for target in known if target.created_by == "Images" and target.trusted == "yes")
 
 
-def debian(known: Iterable[Target], suite: str, *, mirror: str = "", security_mirror: str = "") -> tuple[Source, ...]:
+def debian(
+    known: Iterable[Target], suite: str, *, mirror: str = "", security_mirror: str = "", expired: bool = False
+) -> tuple[Source, ...]:
     """Debian's sources of a suite: by the mirrors given, else by those the machine's own apt uses."""
     known = [target for target in known if target.created_by == "Packages" and target.origin == "Debian"]
 
@@ -72,7 +83,7 @@ def debian(known: Iterable[Target], suite: str, *, mirror: str = "", security_mi
         )
     key = names.DEBIAN_KEYRING
     if suite in WITHOUT_SECURITY:
-        return (Source(uri, (suite,), key),)
+        return (Source(uri, (suite,), key, COMPONENTS, expired),)
     security = security_mirror or used("Debian-Security")
     if not security:
         raise Error(
@@ -80,7 +91,10 @@ def debian(known: Iterable[Target], suite: str, *, mirror: str = "", security_mi
             "add Debian's security suite to this machine's apt, or give --security-mirror URL",
             USAGE,
         )
-    return Source(uri, (suite, f"{suite}-updates"), key), Source(security, (f"{suite}-security",), key)
+    return (
+        Source(uri, (suite, f"{suite}-updates"), key, COMPONENTS, expired),
+        Source(security, (f"{suite}-security",), key, COMPONENTS, expired),
+    )
 
 
 def archive(known: Iterable[Target], suite: str, *, url: str = "", keyring: str = "") -> Source:
@@ -102,7 +116,7 @@ def archive(known: Iterable[Target], suite: str, *, url: str = "", keyring: str 
                 USAGE,
             )
         url = uris[0]
-    return Source(url, (suite,), keyring or names.ARCHIVE_KEYRING)
+    return Source(url, (suite,), keyring or names.ARCHIVE_KEYRING, ARCHIVE_COMPONENTS)
 
 
 def as_deb822(sources: Iterable[Source], types: str = "deb") -> str:
@@ -115,6 +129,7 @@ def as_deb822(sources: Iterable[Source], types: str = "deb") -> str:
                 ("Suites", " ".join(source.suites)),
                 ("Components", " ".join(source.components)),
                 ("Signed-By", source.signed_by),
+                *((("Check-Valid-Until", "no"),) if source.expired else ()),
             )
         )
         for source in sources
@@ -123,11 +138,12 @@ def as_deb822(sources: Iterable[Source], types: str = "deb") -> str:
 
 def as_lines(sources: Iterable[Source]) -> str:
     """The same in one-line style, as mmdebstrap(1) takes it."""
-    return "".join(
-        f"deb [signed-by={source.signed_by}] {source.uri} {suite} {' '.join(source.components)}\n"
-        for source in sources
-        for suite in source.suites
-    )
+
+    def line(source: Source, suite: str) -> str:
+        expired = " check-valid-until=no" if source.expired else ""
+        return f"deb [signed-by={source.signed_by}{expired}] {source.uri} {suite} {' '.join(source.components)}\n"
+
+    return "".join(line(source, suite) for source in sources for suite in source.suites)
 
 
 def apt_conf(root: Path, architecture: str) -> str:

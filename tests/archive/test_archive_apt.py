@@ -79,7 +79,7 @@ def machine(root: Path, env: dict[str, str]) -> Apt:
 def apt(tmp_path: Path, env: dict[str, str], served: Archive) -> Apt:
     """A machine that trusts the archive."""
     client = machine(tmp_path / "machine", env)
-    client.installs(served.public / "debian-cloud-archive-keyring.deb")
+    client.installs(served.public / "debian-cloud-archive-keyring_trixie.deb")
     return client
 
 
@@ -118,7 +118,7 @@ def test_archive_never_replaces_packages_that_are_not_its_own(
         stanza("libc6", "0.5", Status="install ok installed")
         + stanza("libc6-local", "0.6", Status="install ok installed")
     )
-    apt.installs(archive.public / "debian-cloud-archive-keyring.deb")
+    apt.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
     done = apt.get("update")
     assert done.returncode == 0, done.stdout
     assert {package: candidate(apt, package) for package in (*theirs, "only-here")} == {
@@ -137,7 +137,7 @@ def test_archive_never_replaces_packages_that_are_not_its_own(
 def test_changed_keyring_package_is_an_upgrade(archive: Archive, tmp_path: Path, env: dict[str, str]) -> None:
     """Another address reaches the machines that have the first package, on the same day or with a clock set back."""
     apt = machine(tmp_path / "machine", env)
-    apt.installs(archive.public / "debian-cloud-archive-keyring.deb")
+    apt.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
     assert apt.get("update").returncode == 0
     versions = [candidate(apt, "debian-cloud-archive-keyring")]
     assert re.fullmatch(datetime.now(UTC).strftime(r"%Y\.%m\.%d"), versions[0])
@@ -175,7 +175,7 @@ def web(short_path: Path, tmp_path: Path, env: dict[str, str], uploader: Key) ->
         url = f"http://127.0.0.1:{server.server_port}"
         init: list[str | Path] = ["debian-cloud-archive", "init", path, "--url", url, "--uploader", uploader.public]
         subprocess.run(init, env=env, check=True, capture_output=True)
-        client.installs(path / "public/debian-cloud-archive-keyring.deb")
+        client.installs(path / "public/debian-cloud-archive-keyring_trixie.deb")
         yield path, client
         server.shutdown()
     shutil.rmtree(path.parent)

@@ -108,7 +108,7 @@ def test_init_makes_a_whole_archive(archive: Archive, uploader: Key) -> None:
 
 
 def test_keyring_package_is_clean(archive: Archive, tmp_path: Path, env: dict[str, str]) -> None:
-    package = archive.public / "debian-cloud-archive-keyring.deb"
+    package = archive.public / "debian-cloud-archive-keyring_trixie.deb"
     (pooled,) = archive.public.glob("pool/main/d/*/debian-cloud-archive-keyring_*_all.deb")
     assert pooled.read_bytes() == package.read_bytes()
     lintian(pooled, env)
@@ -134,7 +134,7 @@ def test_init_takes_several_suites_a_url_and_a_name(short_path: Path, env: dict[
     command += ["--url", f"https://cloud.example.org/{'debian/' * 12}", "--key-name", "Example <cloud@example.org>"]
     subprocess.run(command, env=env, check=True, capture_output=True)
     assert {path.name for path in (path / "public/dists").iterdir()} == {"trixie", "forky"}
-    package = path / "public/debian-cloud-archive-keyring.deb"
+    package = path / "public/debian-cloud-archive-keyring_trixie.deb"
     lintian(package, env)
     subprocess.run(["dpkg-deb", "-R", package, tmp_path / "x"], env=env, check=True)
     sources = (tmp_path / "x/etc/apt/sources.list.d/debian-cloud.sources").read_text()

@@ -33,7 +33,7 @@ def test_release_is_strong_and_expires(archive: Archive) -> None:
 
 def test_signatures_verify_with_the_keyring_package(archive: Archive, tmp_path: Path, env: dict[str, str]) -> None:
     keyring = tmp_path / "usr/share/keyrings/debian-cloud-archive-keyring.gpg"
-    package = archive.public / "debian-cloud-archive-keyring.deb"
+    package = archive.public / "debian-cloud-archive-keyring_trixie.deb"
     subprocess.run(["dpkg-deb", "-x", package, tmp_path], env=env, check=True)
     for files in (["InRelease"], ["Release.gpg", "Release"]):
         command = ["gpgv", "--status-fd", "1", "--keyring", str(keyring), *files]
