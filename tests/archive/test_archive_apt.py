@@ -140,7 +140,7 @@ def test_changed_keyring_package_is_an_upgrade(archive: Archive, tmp_path: Path,
     apt.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
     assert apt.get("update").returncode == 0
     versions = [candidate(apt, "debian-cloud-archive-keyring")]
-    assert re.fullmatch(datetime.now(UTC).strftime(r"%Y\.%m\.%d"), versions[0])
+    assert re.fullmatch(datetime.now(UTC).strftime(r"%Y\.%m\.%d\+deb13"), versions[0])
     dates: list[dict[str, str]] = [{}, {}, {"SOURCE_DATE_EPOCH": "1000000000"}]
     for number, date in enumerate(dates):
         deb = tmp_path / f"{number}.deb"
@@ -149,7 +149,8 @@ def test_changed_keyring_package_is_an_upgrade(archive: Archive, tmp_path: Path,
         archive.run("publish")
         assert apt.get("update").returncode == 0
         versions.append(candidate(apt, "debian-cloud-archive-keyring"))
-    assert versions == [versions[0], *(f"{versions[0]}.{number}" for number in (1, 2, 3))]
+    day = versions[0].removesuffix("+deb13")
+    assert versions == [versions[0], *(f"{day}.{number}+deb13" for number in (1, 2, 3))]
 
 
 def test_same_keyring_package_is_the_same_bytes(archive: Archive, tmp_path: Path, env: dict[str, str]) -> None:

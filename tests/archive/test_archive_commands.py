@@ -115,12 +115,13 @@ def test_keyring_package_is_clean(archive: Archive, tmp_path: Path, env: dict[st
     subprocess.run(["dpkg-deb", "-R", package, tmp_path / "x"], env=env, check=True)
     sources = (tmp_path / "x/etc/apt/sources.list.d/debian-cloud.sources").read_text()
     assert sources == (
-        f"Types: deb\nURIs: file://{archive.public}\nSuites: trixie\nComponents: main\n"
+        f"Types: deb\nURIs: file://{archive.public}\nSuites: trixie\nComponents: main contrib\n"
         "Signed-By: /usr/share/keyrings/debian-cloud-archive-keyring.gpg\n"
     )
     conffiles = (tmp_path / "x/DEBIAN/conffiles").read_text().split()
     assert conffiles == [
         "/etc/apt/apt.conf.d/50debian-cloud",
+        "/etc/apt/apt.conf.d/52debian-cloud",
         "/etc/apt/preferences.d/debian-cloud",
         "/etc/apt/sources.list.d/debian-cloud.sources",
     ]
@@ -134,12 +135,20 @@ def test_init_takes_several_suites_a_url_and_a_name(short_path: Path, env: dict[
     command += ["--url", f"https://cloud.example.org/{'debian/' * 12}", "--key-name", "Example <cloud@example.org>"]
     subprocess.run(command, env=env, check=True, capture_output=True)
     assert {path.name for path in (path / "public/dists").iterdir()} == {"trixie", "forky"}
-    package = path / "public/debian-cloud-archive-keyring_trixie.deb"
-    lintian(package, env)
-    subprocess.run(["dpkg-deb", "-R", package, tmp_path / "x"], env=env, check=True)
-    sources = (tmp_path / "x/etc/apt/sources.list.d/debian-cloud.sources").read_text()
-    assert f"URIs: https://cloud.example.org/{'debian/' * 12}\nSuites: trixie forky\n" in sources
-    assert "Maintainer: Example <cloud@example.org>\n" in (tmp_path / "x/DEBIAN/control").read_text()
+    versions = {}
+    for suite in ("trixie", "forky"):
+        package = path / f"public/debian-cloud-archive-keyring_{suite}.deb"
+        lintian(package, env)
+        subprocess.run(["dpkg-deb", "-R", package, tmp_path / suite], env=env, check=True)
+        sources = (tmp_path / suite / "etc/apt/sources.list.d/debian-cloud.sources").read_text()
+        # A machine gets its own suite's configurations and no other's.
+        assert f"URIs: https://cloud.example.org/{'debian/' * 12}\nSuites: {suite}\n" in sources
+        control = (tmp_path / suite / "DEBIAN/control").read_text()
+        assert "Maintainer: Example <cloud@example.org>\n" in control
+        (versions[suite],) = re.findall(r"^Version: (.*)$", control, re.MULTILINE)
+    # The next release's replaces this one's.
+    newer = ["dpkg", "--compare-versions", versions["forky"], "gt", versions["trixie"]]
+    assert subprocess.run(newer, check=False).returncode == 0
 
 
 def test_init_leaves_what_exists_alone(bash: Any, env: dict[str, str], archive: Archive) -> None:
