@@ -108,6 +108,37 @@ def test_refuses_older_version(archive: Archive, make: Maker, uploader: Key) -> 
     archive.refuse(make.deb(uploader, "1.0"))
 
 
+def test_accepts_a_configuration_of_its_own_source(archive: Archive, make: Maker, uploader: Key) -> None:
+    name = "debian-cloud-config-my-hpc"
+    archive.take(make.deb(uploader, package=name, source=name))
+    assert f"{name} 1.0" in archive.packages()
+
+
+def test_a_configurations_own_source_brings_nothing_but_configurations(
+    archive: Archive, make: Maker, uploader: Key
+) -> None:
+    source = "debian-cloud-config-my-hpc"
+    for number, package in enumerate(
+        ("debian-cloud", "debian-cloud-archive-keyring", "debian-cloud-archive-keyring-trixie", "openssh-server"), 1
+    ):
+        upload = make.deb(uploader, str(number), package=package, source=source)
+        assert "No distribution accepting" in archive.refuse(upload)
+    # Another's source may not take the beginning of the name alone, nor bring a disk image.
+    for number, other in enumerate(("debian-cloud-config", "my-debian-cloud-config-hpc"), 11):
+        assert "No distribution accepting" in archive.refuse(
+            make.deb(uploader, str(number), package=source, source=other)
+        )
+    image = make.image(uploader)
+    image.changes.write_text(unsigned(image.changes.read_text()).replace("Source: debian-cloud", f"Source: {source}"))
+    uploader.clearsign(image.changes)
+    assert "No distribution accepting" in archive.refuse(image)
+
+
+def unsigned(text: str) -> str:
+    """The text of a .changes without its signature."""
+    return text.partition("\n\n")[2].partition("-----BEGIN PGP SIGNATURE-----")[0]
+
+
 def test_refuses_foreign_packages(archive: Archive, make: Maker, uploader: Key) -> None:
     for upload in (
         make.deb(uploader, "2", package="openssh-server"),
