@@ -180,6 +180,7 @@ Acquire::AllowReleaseInfoChange "false";
 Acquire::Check-Valid-Until "true";
 Acquire::Check-Date "true";
 Acquire::Languages "none";
+Acquire::GzipIndexes "false";
 Acquire::IndexTargets::deb::Images::DefaultEnabled "false";
 Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
 Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Resolve every configuration of a suite and an architecture against Debian's real indexes, building nothing.
+
+usage: python3 -m tests.configs.matrix [SUITE ARCH]
+
+With neither it does all of them and prints a table. What debian/control says of
+the configurations is put into an archive of indexes alone, signed by a key that
+lives as long as the run, and read as any archive is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from email.utils import formatdate
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from debian.deb822 import Deb822, PkgRelation
+
+from debian_cloud import config, deb822, names, options, render, sources
+from debian_cloud.errors import Error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+ARCHITECTURES: Final = ("amd64", "arm64")
+
+OFFICIAL: Final = {
+    "nocloud": 43, "generic": 48, "genericcloud": 48, "openstack": 48, "ec2": 50, "azure": 52, "gce": 48, "raspi": 45,
+}  # fmt: skip
+"""Explicit packages of Debian's official image of trixie; genericcloud serves OpenStack there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What became of one configuration; `explicit` packages are those that it and its layers name."""
+
+    name: str
+    explicit: int
+    packages: int
+    installed_size: int
+    error: str
+
+
+def binaries(control: str, architecture: str, version: str) -> Iterator[dict[str, str]]:
+    """The configurations' stanzas in Packages that a build of `control` on an architecture would give."""
+    _source, *stanzas = Deb822.iter_paragraphs(control.splitlines())
+    for stanza in stanzas:
+        here = {architecture, "all"}
+        if not stanza["Package"].startswith(names.PACKAGE_PREFIX) or not here & {*stanza["Architecture"].split()}:
+            continue
+        fields = {
+            "Package": stanza["Package"],
+            "Version": version,
+            "Architecture": "all" if stanza["Architecture"] == "all" else architecture,
+            "Maintainer": "Nobody <nobody@localhost>",
+            "Section": stanza["Section"],
+            "Filename": f"pool/{stanza['Package']}.deb",
+            # There is no .deb: nothing is installed.
+            "Size": "1",
+            "SHA256": hashlib.sha256(stanza["Package"].encode()).hexdigest(),
+            "Description": stanza["Description"].partition("\n")[0],
+        }
+        for field in ("Depends", "Recommends", "Conflicts", "Provides", "Replaces"):
+            if field in stanza:
+                fields[field] = _relations(stanza[field], architecture, version)
+        for field, value in stanza.items():
+            if field.startswith("XB-"):
+                fields[field.removeprefix("XB-")] = _of_architecture(value, architecture)
+        yield fields
+    yield {
+        "Package": "debian-cloud-archive-keyring", "Version": "1", "Architecture": "all", "Section": "misc",
+        "Maintainer": "Nobody <nobody@localhost>", "Filename": "pool/keyring.deb", "Size": "1", "SHA256": "0" * 64,
+        "Description": "stands for the one that each archive builds",
+    }  # fmt: skip
+
+
+def _relations(text: str, architecture: str, version: str) -> str:
+    text = text.replace("${misc:Depends},", "").replace("${source:Version}", version).strip().rstrip(",")
+    kept = []
+    for alternatives in PkgRelation.parse_relations(text) if text else ():
+        here = [
+            {**one, "arch": None}
+            for one in alternatives
+            if one["arch"] is None or any(restriction == (True, architecture) for restriction in one["arch"])
+        ]
+        if here:
+            kept.append(here)
+    return PkgRelation.str(kept)
+
+
+def _of_architecture(value: str, architecture: str) -> str:
+    """The words of a field that are for an architecture, as debian/rules leaves them in the package."""
+    words = value.split()
+    marks = [*words[1:], ""]
+    return " ".join(
+        word
+        for word, mark in zip(words, marks, strict=True)
+        if not word.startswith("[") and (not mark.startswith("[") or mark == f"[{architecture}]")
+    )
+
+
+def archive(folder: Path, suite: str, architecture: str, control: str, version: str) -> Path:
+    """Write and sign an archive of indexes below `folder`; its keyring."""
+    home = folder / "gnupg"
+    home.mkdir(mode=0o700, parents=True)
+    gpg = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--passphrase", ""]
+    subprocess.run([*gpg, "--quick-generate-key", "Matrix <nobody@localhost>", "ed25519", "sign", "1d"], check=True)
+    keyring = folder / "key.gpg"
+    subprocess.run([*gpg, "--output", str(keyring), "--export"], check=True)
+    dist = folder / "public" / "dists" / suite
+    listed = ""
+    stanzas = list(binaries(control, architecture, version))
+    for component in sources.ARCHIVE_COMPONENTS:
+        chosen = [s for s in stanzas if s["Section"].startswith("contrib/") == (component == "contrib")]
+        index = dist / component / f"binary-{architecture}" / "Packages"
+        index.parent.mkdir(parents=True)
+        index.write_text("\n".join(deb822.render(s.items()) for s in chosen), "utf-8")
+        digest = hashlib.sha256(index.read_bytes()).hexdigest()
+        listed += f"\n {digest} {index.stat().st_size} {index.relative_to(dist)}"
+    release = dist / "Release"
+    release.write_text(
+        deb822.render(
+            (
+                ("Origin", "matrix"),
+                ("Suite", suite),
+                ("Codename", suite),
+                ("Date", formatdate(usegmt=True)),
+                ("Architectures", architecture),
+                ("Components", " ".join(sources.ARCHIVE_COMPONENTS)),
+                ("SHA256", listed),
+            )
+        ),
+        "utf-8",
+    )
+    subprocess.run([*gpg, "--clearsign", "--output", str(dist / "InRelease"), str(release)], check=True)
+    subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=True)
+    return keyring
+
+
+def resolve(suite: str, architecture: str, control: str = "") -> list[Resolved]:
+    """What every configuration of a suite and an architecture resolves to; once in a process."""
+    version = "0~matrix"
+    control = control or render.render(ROOT, suite)
+    explicit = {s["Package"]: _explicit(s) for s in binaries(control, architecture, version)}
+    parser = argparse.ArgumentParser()
+    options.add_sources(parser)
+    found = []
+    with tempfile.TemporaryDirectory(prefix="matrix.") as scratch:
+        # apt's own user reads it, too.
+        Path(scratch).chmod(0o755)
+        keyring = archive(Path(scratch), suite, architecture, control, version)
+        arguments = ["--suite", suite, "--arch", architecture, "--allow-expired"]
+        arguments += ["--archive", f"file:{scratch}/public", "--keyring", str(keyring)]
+        with options.origin(parser.parse_args(arguments)) as origin:
+            for image in origin.apt.configurations(suite):
+                named = _closure(image.name, explicit)
+                try:
+                    resolution = origin.resolve(names.config(image.name), suite)
+                    # Of alternatives, the one that is there: chrony, where a cloud keeps time by it.
+                    named &= {package.name for package in resolution.packages}
+                    result = (len(resolution.packages), resolution.installed_size, "")
+                except Error as error:
+                    result = (0, 0, f"{error.message}\n{error.hint}")
+                found.append(Resolved(names.config(image.name), len(named), *result))
+    return found
+
+
+def _explicit(stanza: dict[str, str]) -> set[str]:
+    depends = stanza.get("Depends", "")
+    return {alternatives[0]["name"] for alternatives in PkgRelation.parse_relations(depends)} if depends else set()
+
+
+def _closure(package: str, explicit: dict[str, set[str]]) -> set[str]:
+    """The packages that a configuration and its layers name, without themselves and the archive's key."""
+    named = set[str]()
+    for dependency in explicit[package]:
+        named |= _closure(dependency, explicit) if config_layer(dependency) else {dependency}
+    return named - {"debian-cloud-archive-keyring"}
+
+
+def config_layer(package: str) -> bool:
+    """Whether a package is one of the configurations."""
+    return package.startswith(names.PACKAGE_PREFIX)
+
+
+def declared(suite: str, architecture: str) -> list[str]:
+    """The images that debian/control of a suite has for an architecture."""
+    stanzas = binaries(render.render(ROOT, suite), architecture, "0")
+    return sorted(names.config(s["Package"]) for s in stanzas if config.is_image(s))
+
+
+def main() -> int:
+    """One suite and architecture as JSON, or the whole table; 1 when something cannot be installed."""
+    if len(sys.argv) == 3:  # noqa: PLR2004 - program, suite, architecture
+        print(json.dumps([{f: getattr(r, f) for f in Resolved.__slots__} for r in resolve(*sys.argv[1:])]))
+        return 0
+    begun = time.monotonic()
+    failed = False
+    print(f"{'':14}{'':10}{'':7}{'explicit':>9}{'official':>9}{'packages':>9}{'MiB':>7}")
+    for suite in names.RELEASES:
+        for architecture in ARCHITECTURES:
+            for image in run(suite, architecture):
+                official = OFFICIAL.get(image.name, "") if suite == "trixie" else ""
+                numbers = f"{image.explicit:9}{official:>9}{image.packages:9}{image.installed_size >> 20:7}"
+                print(f"{image.name:14}{suite:10}{architecture:7}{numbers}")
+                if image.error:
+                    failed = True
+                    print(f"    {image.error}")
+    print(f"{time.monotonic() - begun:.0f} s")
+    return 1 if failed else 0
+
+
+def run(suite: str, architecture: str) -> list[Resolved]:
+    """`resolve` in a process of its own: libapt's configuration is one for the whole process."""
+    command = [sys.executable, "-m", "tests.configs.matrix", suite, architecture]
+    path = f"{ROOT}/src:{ROOT}"
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return [Resolved(**fields) for fields in json.loads(done.stdout)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
