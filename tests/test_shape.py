@@ -20,17 +20,19 @@ ORDER = (
     ("names", "deb822", "plan", "progress", "tools", "scripts"),
     ("config", "disk", "checksums", "formats"),
     ("resolution", "index", "sources"),
+    ("binary", "skeleton"),
     ("packages", "metadata", "render"),
     ("build",),
     ("run",),
     ("options", "images"),
-    ("planning",),
+    ("planning", "debs"),
     ("cli",),
     ("manual", "__main__"),
 )
 PLANNING = (
     *("errors", "names", "deb822", "plan", "config", "disk", "formats", "resolution", "index", "sources"),
     *("metadata", "build"),
+    *("binary", "skeleton"),
 )
 """Rooms that only think: no process, no file system, no clock."""
 EFFECTS = {"subprocess", "os", "tempfile", "shutil", "time", "pathlib", "random", "socket"}

@@ -48,6 +48,14 @@ def word(value: str, what: str) -> str:
     return value
 
 
+def suite_mark(suite: str) -> str:
+    """What the version of a configuration carries of its suite: `~deb13u1`, or "" for the newest.
+
+    So the next release's version of the same configuration sorts after it.
+    """
+    return f"~deb{RELEASES[suite]}u1" if suite in (*RELEASES,)[:-1] else ""
+
+
 def serial(value: str) -> str:
     """The value itself, when it is an image serial YYYYMMDD.N; Error otherwise."""
     match = _SERIAL.fullmatch(value)

@@ -130,6 +130,22 @@ class Apt:
         """The machine's own settings of the way to the network, as lines of apt.conf(5)."""
         return tuple(f'{name} "{value}"' for name in _NETWORK if (value := apt_pkg.config.find(name)))
 
+    def known(self) -> frozenset[str]:
+        """The names of all packages that a signed source has."""
+        return frozenset(package.name for package in self._cache.packages if package.has_versions)
+
+    def fields(self, name: str) -> dict[str, str]:
+        """What the signed index says of a package that is known, of the version that apt would install."""
+        version = apt_pkg.DepCache(self._cache).get_candidate_ver(self._cache[name])
+        self._records.lookup(version.file_list[0])
+        section = apt_pkg.TagSection(self._records.record)
+        return {field: section[field] for field in section.keys()}  # noqa: SIM118 - a TagSection cannot be iterated
+
+    def components(self, wanted: Iterable[str]) -> dict[str, str]:
+        """Package -> the component that apt would take it from: main, non-free-firmware, …"""
+        depcache = apt_pkg.DepCache(self._cache)
+        return {name: depcache.get_candidate_ver(self._cache[name]).file_list[0][0].component for name in wanted}
+
     def _candidates(self) -> Iterator[tuple[apt_pkg.Version, dict[str, str]]]:
         depcache = apt_pkg.DepCache(self._cache)
         for package in sorted(self._cache.packages, key=lambda p: p.name):

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A binary package taken apart, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file or link that a package installs, under its absolute path; `mode` is its permission bits."""
+
+    path: str
+    content: bytes = b""
+    mode: int = 0o644
+    link: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """Fields, control files (postinst, triggers, … -> text) and installed files of one binary package."""
+
+    fields: Mapping[str, str]
+    control: Mapping[str, str]
+    files: tuple[File, ...]
+
+    @property
+    def name(self) -> str:
+        """The package's name."""
+        return self.fields["Package"]
+
+    @property
+    def version(self) -> str:
+        """The package's version; "" where a source tree does not say it."""
+        return self.fields.get("Version", "")
+
+
+def relations(field: str) -> tuple[str, ...]:
+    """The items of a field like Depends, in their order, each with its alternatives and versions."""
+    return tuple(item for part in field.split(",") if (item := " ".join(part.split())))

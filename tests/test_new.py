@@ -1,0 +1,373 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`debian-cloud new`: what it refuses, what it writes, and the way of that to the archive and into a plan."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from debian_cloud import deb822, skeleton
+from debian_cloud.binary import Binary, File
+from tests.archive.conftest import Key, make_key
+from tests.test_bad_input import debian_cloud, refused
+
+ANN: Final = "Ann Example <ann@example.org>"
+FIELDS: Final = {
+    "Image-Size": "1G",
+    "Image-Format": "raw qcow2",
+    "Image-Firmware": "bios uefi",
+    "Image-Memory": "512M",
+    "Image-First-Boot": "cloud-init",
+}
+ONE_IMAGE: Final = dict.fromkeys(("Provides", "Conflicts", "Replaces"), "debian-cloud-config")
+OVERRIDES: Final = """\
+# Fields of our own.
+unknown-field Image-*
+# Closed to others, as netplan wants it.
+non-standard-file-perm 0600 != 0644 [usr/lib/netplan/*]
+# The unit is another package's.
+service-file-is-not-a-file [usr/lib/systemd/system/*]
+"""
+POSTINST: Final = """\
+#!/bin/sh
+set -e
+# Automatically added by dh_installsystemd/13.11.4
+deb-systemd-helper enable old.service
+# End automatically added section
+echo configured
+exit 0
+"""
+
+
+def deb(folder: Path, name: str, fields: Mapping[str, str], files: tuple[File, ...] = (), **control: str) -> Path:
+    """A binary package debian-cloud-config-NAME in a folder; `control` are control files."""
+    package = f"debian-cloud-config-{name}"
+    tree = folder / name
+    (tree / "DEBIAN").mkdir(parents=True)
+    stanza = {
+        "Package": package,
+        "Source": "debian-cloud",
+        "Version": "1.0~deb13u1",
+        "Architecture": "amd64",
+        "Maintainer": "Test <test@example.org>",
+        "Section": "admin",
+        "Priority": "optional",
+        **fields,
+    } | {"Description": fields.get("Description", f"Debian image configuration: {name}\n Some words about it.")}
+    (tree / "DEBIAN" / "control").write_text(deb822.render((f, v) for f, v in stanza.items() if v))
+    conffiles = "".join(f"{file.path}\n" for file in files if file.path.startswith("/etc/") and not file.link)
+    for script, text in {"conffiles": conffiles, **control}.items():
+        if text:
+            (tree / "DEBIAN" / script).write_text(text)
+            (tree / "DEBIAN" / script).chmod(0o644 if script in ("conffiles", "triggers", "templates") else 0o755)
+    for file in files:
+        path = tree / file.path[1:]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if file.link:
+            path.symlink_to(file.link)
+        else:
+            path.write_bytes(file.content)
+            path.chmod(file.mode)
+    subprocess.run(["dpkg-deb", "--root-owner-group", "--build", tree, folder], stdout=subprocess.DEVNULL, check=True)
+    shutil.rmtree(tree)
+    return folder / f"{package}_{stanza['Version']}_{stanza['Architecture']}.deb"
+
+
+GENERIC_FILES: Final = (
+    File("/etc/default/grub.d/60_generic.cfg", b"GRUB_TIMEOUT=1\n"),
+    File("/usr/lib/netplan/50-generic.yaml", b"network: {}\n", 0o600),
+    File("/usr/lib/systemd/system/a.target.wants/b.service", link="../b.service"),
+    File("/usr/share/doc/debian-cloud-config-generic/copyright", b"the old one's"),
+    File("/usr/share/lintian/overrides/debian-cloud-config-generic", OVERRIDES.encode()),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A throw-away archive with small configurations, and a key that may upload to it."""
+
+    folder: Path
+    uploader: Key
+
+    @property
+    def sources(self) -> list[str]:
+        return ["--archive", f"file:{self.folder}/public", "--keyring", str(self.folder / "archive.gpg")]
+
+    def run(self, verb: str) -> None:
+        subprocess.run(["debian-cloud-archive", verb, self.folder], stdout=subprocess.DEVNULL, check=True)
+
+
+@pytest.fixture(scope="session")
+def configurations() -> Iterator[Archive]:
+    """An archive with the layer `common` and the images `generic` and `ec2`."""
+    # Open to apt's own user, as pytest's folders are not; short, for gpg-agent's socket.
+    top = Path(tempfile.mkdtemp(prefix="new."))
+    top.chmod(0o755)
+    uploader = make_key(top, "uploader")
+    folder = top / "archive"
+    subprocess.run(
+        ["debian-cloud-archive", "init", folder, "--uploader", uploader.public], stdout=subprocess.DEVNULL, check=True
+    )
+    image = {**FIELDS, **ONE_IMAGE, "Depends": "debian-cloud-config-common (= 1.0~deb13u1), netbase | tzdata"}
+    image["Recommends"] = "nano, less"
+    own = {"postinst": POSTINST, "triggers": "interest-noawait /etc/default/grub.d\nactivate-noawait ldconfig\n"}
+    debs = [
+        deb(top, "common", {"Depends": "base-files"}),
+        deb(top, "generic", image, GENERIC_FILES, **own),
+        deb(top, "ec2", image),
+    ]
+    include: list[str | Path] = [
+        "reprepro",
+        "--silent",
+        "--export=silent-never",
+        "-b",
+        folder,
+        "--ignore=longkeyid",
+        "includedeb",
+        "trixie",
+    ]
+    subprocess.run([*include, *debs], check=True)
+    with (folder / "archive.gpg").open("wb") as out:
+        subprocess.run(["gpg", "--homedir", folder / "gnupg", "--batch", "--export"], stdout=out, check=True)
+    archive = Archive(folder, uploader)
+    archive.run("publish")
+    yield archive
+    for home in (uploader.home, folder / "gnupg", folder / "uploaders"):
+        subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
+    shutil.rmtree(top)
+
+
+def new(
+    archive: Archive, output: Path, name: str, *arguments: str, base: str = "generic", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    words: list[str | Path] = ["--from", base, "--output", output, *archive.sources, *arguments]
+    return debian_cloud("new", *words, "--", name, **{"DEBFULLNAME": "", "DEBEMAIL": ANN, **environment})
+
+
+@pytest.mark.parametrize("name", ["My-HPC", "../x", "a b", "-x", "", "a_b", "a..b", "debian-cloud-config-"])
+def test_a_name_that_is_no_package_name(configurations: Archive, tmp_path: Path, name: str) -> None:
+    refused(new(configurations, tmp_path, name), 2, "is not a valid name", "hint:")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["ec2", "common", "debian-cloud-config-ec2"])
+def test_a_name_that_the_archive_has(configurations: Archive, tmp_path: Path, name: str) -> None:
+    refused(new(configurations, tmp_path, name), 2, "there is a package debian-cloud-config-", "choose another name")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_base(configurations: Archive, tmp_path: Path) -> None:
+    done = new(configurations, tmp_path, "my-hpc", base="generik")
+    refused(done, 2, "no image configuration generik in trixie", "did you mean generic?")
+    refused(new(configurations, tmp_path, "my-hpc", base="common"), 2, "no image configuration common")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_package_that_no_signed_source_has_is_named(configurations: Archive, tmp_path: Path) -> None:
+    done = new(configurations, tmp_path, "my-hpc", "--add", "mungee,nano,zzyzx-none")
+    refused(done, 2, "no signed source has mungee nor zzyzx-none", "mungee: did you mean munge?")
+    done = new(configurations, tmp_path, "my-hpc", "--add", "zzyzx-none")
+    refused(done, 2, "no signed source has zzyzx-none", "apt-cache search")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_every_debian_has_is_not_added(configurations: Archive, tmp_path: Path) -> None:
+    done = new(configurations, tmp_path, "my-hpc", "--add", "bash")
+    refused(done, 2, "bash is part of every Debian system", "leave it out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_image_is_not_added(configurations: Archive, tmp_path: Path) -> None:
+    done = new(configurations, tmp_path, "my-hpc", "--add", "debian-cloud-config-ec2")
+    refused(done, 2, "debian-cloud-config-ec2 is an image of its own", "--from")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_what_is_there_is_kept(configurations: Archive, tmp_path: Path, kind: str) -> None:
+    there = tmp_path / "debian-cloud-config-my-hpc"
+    there.mkdir() if kind == "folder" else there.symlink_to("nowhere")
+    refused(new(configurations, tmp_path, "my-hpc"), 2, f"{there} exists already", "--output")
+    assert list(tmp_path.iterdir()) == [there]
+
+
+@pytest.mark.parametrize(
+    ("environment", "option", "said"),
+    [
+        ({"DEBEMAIL": ""}, "", "no maintainer is known"),
+        ({"DEBEMAIL": "ann@example.org"}, "", "no maintainer is known"),
+        ({"DEBEMAIL": "", "DEBFULLNAME": "Ann"}, "", "no maintainer is known"),
+        ({}, "Ann", "'Ann' is no maintainer"),
+        ({}, "Ann <ann>", "is no maintainer"),
+        ({}, "Ann <a@b>\nX: y", "is no maintainer"),
+        ({}, "Ann <a@b>, Bob <b@b>", "is no maintainer"),
+    ],
+)
+def test_a_maintainer_is_needed(
+    configurations: Archive, tmp_path: Path, environment: dict[str, str], option: str, said: str
+) -> None:
+    words = ["--maintainer", option] if option else []
+    refused(new(configurations, tmp_path, "my-hpc", *words, **environment), 2, said, "hint:")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "option", "maintainer"),
+    [
+        ({}, "", ANN),
+        ({"DEBEMAIL": "ann@example.org", "DEBFULLNAME": "Ann Example"}, "", ANN),
+        ({"DEBEMAIL": "x@example.org", "DEBFULLNAME": "X"}, ANN, ANN),
+    ],
+)
+def test_who_the_maintainer_is(
+    configurations: Archive, tmp_path: Path, environment: dict[str, str], option: str, maintainer: str
+) -> None:
+    words = ["--maintainer", option] if option else []
+    done = new(configurations, tmp_path, "my-hpc", *words, **environment)
+    assert done.returncode == 0, done.stderr
+    written = tmp_path / "debian-cloud-config-my-hpc" / "debian"
+    assert f"\nMaintainer: {maintainer}\n" in (written / "control").read_text()
+    assert f"\n -- {maintainer}  " in (written / "changelog").read_text()
+    assert maintainer in (written / "copyright").read_text()
+
+
+def test_a_full_disk_leaves_nothing(configurations: Archive, tmp_path: Path) -> None:
+    """A file where a folder must be stands for whatever fails in the middle of writing."""
+    (tmp_path / "file").write_text("")
+    done = new(configurations, tmp_path / "file", "my-hpc")
+    refused(done, 2, "cannot be written")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_source_package_goes_all_the_way(configurations: Archive, tmp_path: Path) -> None:
+    """Written, built, checked by lintian, signed, uploaded with the archive's own profile, and planned."""
+    done = new(configurations, tmp_path, "my-hpc", "--add", "munge,slurmd,nano", SOURCE_DATE_EPOCH="1795262400")
+    assert done.returncode == 0, done.stderr
+    tree = tmp_path / "debian-cloud-config-my-hpc"
+    assert done.stdout == f"{tree}\n"
+    assert list(tmp_path.iterdir()) == [tree]
+
+    source, binary = deb822.parse((tree / "debian/control").read_text())
+    assert source["Source"] == binary["Package"] == "debian-cloud-config-my-hpc"
+    # A layer comes without a version, what was recommended and is added is a dependency.
+    assert [item.strip() for item in binary["Depends"].split(",") if item.strip()] == [
+        *("${misc:Depends}", "debian-cloud-config-common", "netbase | tzdata", "munge", "slurmd", "nano"),
+    ]
+    assert binary["Recommends"].strip() == "less,"
+    assert {name: binary[name] for name in ONE_IMAGE} == ONE_IMAGE
+    assert {f"XB-{name}": value for name, value in FIELDS.items()}.items() <= binary.items()
+    first = (tree / "debian/changelog").read_text().splitlines()
+    assert first[0] == "debian-cloud-config-my-hpc (1.0~deb13u1) trixie; urgency=medium"
+    assert first[-1] == f" -- {ANN}  Sat, 21 Nov 2026 12:00:00 +0000"
+    assert {str(path.relative_to(tree / "files")) for path in (tree / "files").rglob("*") if not path.is_dir()} == {
+        *("etc/default/grub.d/60_generic.cfg", "usr/lib/netplan/50-generic.yaml"),
+        "usr/lib/systemd/system/a.target.wants/b.service",
+    }
+    assert 8 <= len((tree / "README").read_text().splitlines()) <= 15
+
+    def step(*command: str | Path, folder: Path = tmp_path) -> str:
+        run = subprocess.run(
+            command,
+            cwd=folder,
+            env={**os.environ, "GNUPGHOME": str(configurations.uploader.home)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+        return run.stdout
+
+    step("dpkg-buildpackage", "-us", "-uc", folder=tree)
+    (changes,) = tmp_path.glob("*.changes")
+    assert step("lintian", "--fail-on", "error,warning", "--allow-root", changes) == ""
+    (package,) = tmp_path.glob("*.deb")
+    files = step("dpkg-deb", "--contents", package)
+    assert "-rw------- root/root        12" in files
+    assert "b.service -> ../b.service" in files
+    postinst = step("dpkg-deb", "--info", package, "postinst")
+    assert "echo configured" in postinst
+    assert "old.service" not in postinst
+    assert "interest-noawait /etc/default/grub.d" in step("dpkg-deb", "--info", package, "triggers")
+    assert step("dpkg-deb", "--info", package, "conffiles") == "/etc/default/grub.d/60_generic.cfg\n"
+
+    step("debsign", f"-k{configurations.uploader.fingerprint}", changes)
+    step("dput", "-c", configurations.folder / "dput/dput.cf", "debian-cloud", changes)
+    configurations.run("accept")
+    configurations.run("publish")
+    planned = debian_cloud("plan", "my-hpc", *configurations.sources)
+    assert planned.returncode == 0, planned.stderr
+    assert "debian-cloud-config-my-hpc 1.0~deb13u1" in planned.stdout
+    assert '"munge=' in planned.stdout or "munge_" in planned.stdout
+
+
+def written(base: Binary, suite: str = "trixie", added: tuple[str, ...] = ()) -> dict[str, File]:
+    wish = skeleton.Wish("x", base, added, suite, ANN, "Sat, 21 Nov 2026 12:00:00 +0000")
+    return {file.path: file for file in skeleton.source(wish)}
+
+
+PLAIN: Final = {"Package": "debian-cloud-config-base", "Version": "2.0", "Architecture": "amd64", **FIELDS}
+
+
+def test_the_newest_suite_has_no_mark() -> None:
+    files = written(Binary(PLAIN, {}, ()), "forky")
+    assert files["debian/changelog"].content.startswith(b"debian-cloud-config-x (1.0) forky;")
+    assert b"~deb" not in files["README"].content
+
+
+def test_a_base_without_anything_of_its_own() -> None:
+    files = written(Binary(PLAIN, {"md5sums": ""}, ()))
+    assert set(files) == {
+        *("README", "debian/changelog", "debian/control", "debian/copyright", "debian/rules", "debian/source/format"),
+    }
+    assert b"fixperms" not in files["debian/rules"].content
+    assert b"Recommends" not in files["debian/control"].content
+
+
+def test_no_setuid_file_is_taken_over() -> None:
+    base = Binary(PLAIN, {}, (File("/usr/lib/x", b"", 0o4755),))
+    files = written(base)
+    assert files["files/usr/lib/x"].mode == 0o755
+    assert b"4755" not in files["debian/rules"].content
+
+
+DEBHELPER_S: Final = """\
+# Automatically added by dh_y/1
+y
+# End automatically added section
+echo a
+exit 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "own"),
+    [
+        ("", ""),
+        ("#!/bin/sh\nset -e\n# Automatically added by dh_x/1\nx\n# End automatically added section\n", ""),
+        ("#!/bin/sh\nset -e\necho a", "#!/bin/sh\nset -e\necho a\n\n#DEBHELPER#\n"),
+        (
+            "#!/bin/sh\n# Automatically added by dh_x/1\nx\n# End automatically added section\n" + DEBHELPER_S,
+            "#!/bin/sh\n#DEBHELPER#\necho a\nexit 0\n",
+        ),
+        ("#!/bin/sh\necho a\nexit 0\n", "#!/bin/sh\necho a\n\n#DEBHELPER#\n\nexit 0\n"),
+    ],
+)
+def test_a_maintainer_script_comes_without_debhelpers_part(script: str, own: str) -> None:
+    files = written(Binary(PLAIN, {"postinst": script}, ()))
+    found = files["debian/postinst"].content.decode() if "debian/postinst" in files else ""
+    assert found == own
+
+
+def test_long_lists_are_folded() -> None:
+    files = written(Binary(PLAIN, {}, ()), added=tuple(f"package-{n}" for n in range(30)))
+    for name in ("debian/control", "debian/changelog"):
+        assert max(map(len, files[name].content.decode().splitlines())) <= 80
