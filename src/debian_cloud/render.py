@@ -33,6 +33,8 @@ _STANZA: Final = "stanza.j2"
 _ENTRY = re.compile(r"(?P<source>\S+) \((?P<version>\S+)\) (?P<suite>[a-z-]+);")
 _SUITES = re.compile(r"(?P<package>.*?)(?:\s*\{(?P<suites>[^}]*)\})?")
 """A package's name and, where it is not for every suite, the suites it is for."""
+_WORD = re.compile(r"(?P<word>\S+(?: \[[^]]*\])?)(?: \{(?P<suites>[^}]*)\})?")
+"""A word of a fact with its architectures and, where it is not true of every suite, the suites."""
 
 
 def configurations(root: Path) -> tuple[str, ...]:
@@ -60,6 +62,7 @@ def render(root: Path, suite_: str = "") -> str:
     )
     environment.filters["of_suite"] = lambda packages: _of_suite(packages, suite_)
     environment.filters["fact"] = _fact
+    environment.filters["words_of_suite"] = lambda words: _words_of_suite(words, suite_)
     try:
         stanzas = [
             environment.get_template(f"configs/{name}/{_STANZA}").render(name=name).strip() + "\n"
@@ -78,13 +81,23 @@ def _of_suite(packages: Mapping[str, str], suite_: str) -> dict[str, str]:
     for marked, why in packages.items():
         match = _SUITES.fullmatch(marked)
         assert match is not None, marked  # any text matches
-        suites = (match["suites"] or "").split()
-        for name in suites:
-            if name not in names.RELEASES:
-                raise ValueError(f"{marked!r} is for the unknown suite {name}; {did_you_mean(name, names.RELEASES)}")
-        if suite_ in suites or match["suites"] is None:
+        if _is_for(match["suites"], suite_, marked):
             found[match["package"]] = why
     return found
+
+
+def _words_of_suite(words: str, suite_: str) -> str:
+    """The words of a fact that are true of a suite, without the marks that say so."""
+    found = _WORD.finditer(words)
+    return " ".join(match["word"] for match in found if _is_for(match["suites"], suite_, match[0]))
+
+
+def _is_for(suites: str | None, suite_: str, marked: str) -> bool:
+    """Whether what stands before a mark is for a suite; without a mark it is for every one."""
+    for name in (suites or "").split():
+        if name not in names.RELEASES:
+            raise ValueError(f"{marked!r} is for the unknown suite {name}; {did_you_mean(name, names.RELEASES)}")
+    return suites is None or suite_ in suites.split()
 
 
 def _fact(name: str) -> str:
