@@ -3,7 +3,8 @@
 
 usage: python3 -m tests.configs.matrix [SUITE ARCH]
 
-With neither it does all of them and prints a table. What debian/control says of
+Without arguments it does all of them and prints a table; with them it reads a
+debian/control from standard input, and prints JSON. What debian/control says of
 the configurations is put into an archive of indexes alone, signed by a key that
 lives as long as the run, and read as any archive is.
 """
@@ -18,14 +19,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from email.utils import formatdate
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from debian.deb822 import Deb822, PkgRelation
 
-from debian_cloud import config, deb822, names, options, render, sources
+from debian_cloud import deb822, names, options, render, sources
 from debian_cloud.errors import Error
 
 if TYPE_CHECKING:
@@ -88,11 +89,9 @@ def _relations(text: str, architecture: str, version: str) -> str:
     text = text.replace("${misc:Depends},", "").replace("${source:Version}", version).strip().rstrip(",")
     kept = []
     for alternatives in PkgRelation.parse_relations(text) if text else ():
-        here = [
-            {**one, "arch": None}
-            for one in alternatives
-            if one["arch"] is None or any(restriction == (True, architecture) for restriction in one["arch"])
-        ]
+        here = [one for one in alternatives if one["arch"] is None or (True, architecture) in one["arch"]]
+        for one in here:
+            one["arch"] = None
         if here:
             kept.append(here)
     return PkgRelation.str(kept)
@@ -147,10 +146,9 @@ def archive(folder: Path, suite: str, architecture: str, control: str, version: 
     return keyring
 
 
-def resolve(suite: str, architecture: str, control: str = "") -> list[Resolved]:
+def resolve(suite: str, architecture: str, control: str) -> list[Resolved]:
     """What every configuration of a suite and an architecture resolves to; once in a process."""
     version = "0~matrix"
-    control = control or render.render(ROOT, suite)
     explicit = {s["Package"]: _explicit(s) for s in binaries(control, architecture, version)}
     parser = argparse.ArgumentParser()
     options.add_sources(parser)
@@ -184,25 +182,19 @@ def _closure(package: str, explicit: dict[str, set[str]]) -> set[str]:
     """The packages that a configuration and its layers name, without themselves and the archive's key."""
     named = set[str]()
     for dependency in explicit[package]:
-        named |= _closure(dependency, explicit) if config_layer(dependency) else {dependency}
+        named |= _closure(dependency, explicit) if is_configuration(dependency) else {dependency}
     return named - {"debian-cloud-archive-keyring"}
 
 
-def config_layer(package: str) -> bool:
+def is_configuration(package: str) -> bool:
     """Whether a package is one of the configurations."""
     return package.startswith(names.PACKAGE_PREFIX)
 
 
-def declared(suite: str, architecture: str) -> list[str]:
-    """The images that debian/control of a suite has for an architecture."""
-    stanzas = binaries(render.render(ROOT, suite), architecture, "0")
-    return sorted(names.config(s["Package"]) for s in stanzas if config.is_image(s))
-
-
 def main() -> int:
     """One suite and architecture as JSON, or the whole table; 1 when something cannot be installed."""
-    if len(sys.argv) == 3:  # noqa: PLR2004 - program, suite, architecture
-        print(json.dumps([{f: getattr(r, f) for f in Resolved.__slots__} for r in resolve(*sys.argv[1:])]))
+    if len(sys.argv) == 3:
+        print(json.dumps([asdict(image) for image in resolve(sys.argv[1], sys.argv[2], sys.stdin.read())]))
         return 0
     begun = time.monotonic()
     failed = False
@@ -220,12 +212,16 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def run(suite: str, architecture: str) -> list[Resolved]:
+def run(suite: str, architecture: str, control: str = "") -> list[Resolved]:
     """`resolve` in a process of its own: libapt's configuration is one for the whole process."""
-    command = [sys.executable, "-m", "tests.configs.matrix", suite, architecture]
-    path = f"{ROOT}/src:{ROOT}"
     done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "tests.configs.matrix", suite, architecture],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}/src:{ROOT}"},
+        input=control or render.render(ROOT, suite),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return [Resolved(**fields) for fields in json.loads(done.stdout)]

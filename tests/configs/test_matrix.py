@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every configuration can be installed: each suite and architecture against Debian's real indexes."""
+
+from __future__ import annotations
+
+import pytest
+
+from debian_cloud import names, render
+from tests.configs import matrix
+
+VENDORS = ["azure", "container", "ec2", "gce", "generic", "genericcloud", "nocloud", "openstack"]
+ON = {
+    "amd64": VENDORS,
+    "arm64": sorted({*VENDORS, "raspi"} - {"gce"}),
+}
+"""The images that there must be, in each of the suites."""
+
+
+@pytest.mark.parametrize("architecture", matrix.ARCHITECTURES)
+@pytest.mark.parametrize("suite", names.RELEASES)
+def test_every_configuration_can_be_installed(suite: str, architecture: str) -> None:
+    resolved = matrix.run(suite, architecture)
+    assert [image.name for image in resolved] == ON[architecture]
+    assert {image.name: image.error for image in resolved if image.error} == {}
+    assert all(image.packages > image.explicit > 0 for image in resolved)
+
+
+def test_a_package_that_a_suite_lacks_is_named_before_anything_is_built() -> None:
+    control = render.render(matrix.ROOT, "trixie")
+    # Debian has it from the next suite on.
+    broken = control.replace(
+        "         amazon-ec2-utils,\n", "         amazon-ec2-utils, no-such-package-in-trixie,\n"
+    )
+    assert broken != control
+    images = {image.name: image.error for image in matrix.run("trixie", "amd64", broken)}
+    assert "configuration ec2 0~matrix cannot be installed" in images["ec2"]
+    assert "no-such-package-in-trixie" in images["ec2"]
+    assert images["azure"] == ""
+
+
+def test_the_fields_of_a_package_are_its_architecture_s() -> None:
+    control = render.render(matrix.ROOT, "trixie")
+    stanzas = {arch: {s["Package"]: s for s in matrix.binaries(control, arch, "1")} for arch in matrix.ARCHITECTURES}
+    assert stanzas["amd64"]["debian-cloud-config-ec2"]["Image-Firmware"] == "bios uefi"
+    assert stanzas["arm64"]["debian-cloud-config-ec2"]["Image-Firmware"] == "uefi"
