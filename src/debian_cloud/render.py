@@ -14,6 +14,8 @@ import difflib
 import re
 import sys
 import traceback
+from datetime import timedelta
+from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -128,10 +130,11 @@ def adopt(root: Path, suite_: str) -> None:
             raise Error(f"no configurations for suite {suite_}", did_you_mean(suite_, names.RELEASES), USAGE)
         text = (root / CHANGELOG).read_text("utf-8")
         version = f"{entry['version']}~deb{names.RELEASES[suite_]}u1"
-        signature = next(line for line in text.splitlines() if line.startswith(" -- "))
+        signature, date = next(line for line in text.splitlines() if line.startswith(" -- ")).rsplit("  ", 1)
+        later = format_datetime(parsedate_to_datetime(date) + timedelta(seconds=1))
         (root / CHANGELOG).write_text(
             f"{entry['source']} ({version}) {suite_}; urgency=medium\n\n"
-            f"  * Configurations of {suite_}.\n\n{signature}\n\n{text}",
+            f"  * Configurations of {suite_}.\n\n{signature}  {later}\n\n{text}",
             "utf-8",
         )
     (root / CONTROL).write_text(render(root), "utf-8")
