@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""debian-cloud(1) from the verbs themselves: their docstrings and their arguments.
+"""debian-cloud(1) from the verbs, debian-cloud-config(5) from the fields: what they say of themselves.
 
 `python3 -m debian_cloud.manual` prints roff (man(7)); the package's build calls
-it. `--completion` prints the verbs and their options for bash instead.
+it. `--fields` prints the page of the fields, `--completion` the verbs and their
+options for bash.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Final
 
-from . import VERSION, cli
+from . import VERSION, cli, config
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -51,9 +52,95 @@ An error is one sentence, and a second one says what to do about it.
 .SH SEE ALSO
 .BR debian\\-cloud\\-archive (1),
 .BR debian\\-cloud\\-mirror (1),
+.BR debian\\-cloud\\-config (5),
 .BR apt (8),
 .BR mmdebstrap (1)
 """
+
+_FIELDS_HEAD: Final = f"""\
+.\\" Made from the table of fields.
+.TH DEBIAN\\-CLOUD\\-CONFIG 5 "" "debian\\-cloud {VERSION}" "Debian Cloud"
+.SH NAME
+debian\\-cloud\\-config \\- a Debian package that is the configuration of an image
+.SH DESCRIPTION
+An image configuration is a binary package,
+.BI debian\\-cloud\\-config\\- NAME\\fR,
+and nothing else: what it depends on is installed, what files it has are the
+settings, and its
+.B Image\\-*
+fields say what is made of it.
+.PP
+It
+.BR Provides ,
+.B Conflicts
+and
+.B Replaces
+.BR debian\\-cloud\\-config :
+one machine has one configuration, and installing another turns the machine
+into that other one. What several configurations share is in
+.IR layers ,
+packages of the same kind without those fields, on which they depend:
+.B debian\\-cloud\\-config\\-common
+on every machine,
+.B debian\\-cloud\\-config\\-cloud
+where the way in is SSH,
+.B debian\\-cloud\\-config\\-cloud\\-init
+where cloud\\-init serves.
+.PP
+Its files are drop\\-ins: in
+.I /usr/lib
+where the reader looks there, else in a
+.I *.d
+folder of
+.IR /etc .
+It edits no file of another package, diverts none, and asks nothing.
+.B debian\\-cloud lint
+checks this, and
+.B debian\\-cloud new
+writes the source of a new one.
+.SH FIELDS
+In
+.I debian/control
+each is written with
+.B XB\\-
+before it
+.RB ( XB\\-Image\\-Size ),
+and dpkg takes that away. Several words stand with blanks between them.
+"""
+_FIELDS_TAIL: Final = """\
+.SH EXAMPLE
+.EX
+Package: debian\\-cloud\\-config\\-hpc
+Architecture: amd64
+Section: admin
+Provides: debian\\-cloud\\-config
+Conflicts: debian\\-cloud\\-config
+Replaces: debian\\-cloud\\-config
+Depends: ${misc:Depends},
+         debian\\-cloud\\-config\\-common, debian\\-cloud\\-config\\-cloud,
+         debian\\-cloud\\-config\\-cloud\\-init,
+         linux\\-image\\-amd64, grub\\-cloud\\-amd64, slurmd
+XB\\-Image\\-Size: 8G
+XB\\-Image\\-Format: raw qcow2
+XB\\-Image\\-Firmware: bios uefi
+XB\\-Image\\-First\\-Boot: cloud\\-init
+Description: Debian image configuration: nodes of a cluster
+.EE
+.SH SEE ALSO
+.BR debian\\-cloud (1),
+.BR deb\\-control (5)
+"""
+
+
+def fields() -> str:
+    """The page of the fields."""
+    page = [_FIELDS_HEAD]
+    for name, field in config.FIELDS.items():
+        text = f"{field.meaning[:1].upper()}{field.meaning[1:]}."
+        words = f" One of: {', '.join(field.words)}." if field.single else f" Any of: {', '.join(field.words)}."
+        page.append(f".TP\n.B {_escape(name)}\n{_line(text + (words if field.words else ''))}\n")
+    page.append(_FIELDS_TAIL)
+    return "".join(page)
 
 
 def manual() -> str:
@@ -146,8 +233,9 @@ def main(argv: Sequence[str]) -> int:
     """Print the page, or the words for completion; the exit status."""
     parser = argparse.ArgumentParser(prog="python3 -m debian_cloud.manual", description=__doc__)
     parser.add_argument("--completion", action="store_true", help="verbs and options, for bash")
+    parser.add_argument("--fields", action="store_true", help="the page of the fields")
     args = parser.parse_args(argv)
-    sys.stdout.write(completion() if args.completion else manual())
+    sys.stdout.write(completion() if args.completion else fields() if args.fields else manual())
     return 0
 
 

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from debian_cloud import cli, manual
+from debian_cloud import cli, config, manual
 
 
 def shown(roff: str) -> str:
@@ -58,3 +58,12 @@ def test_text_is_shown_as_it_was_written() -> None:
     assert "--back-up C:\\DIR 100% of it, by default a." in text.replace("Of", "of")
     assert "--kind raw|qcow2 What to make." in text
     assert "--secret" not in text
+
+
+@pytest.mark.parametrize("name", config.FIELDS)
+def test_a_field_is_told_with_its_words(name: str) -> None:
+    page = shown(manual.fields())
+    field = config.FIELDS[name]
+    text = page.partition(f" {name} ")[2]
+    assert text.startswith(field.meaning[:1].upper() + field.meaning[1:])
+    assert all(word in text for word in field.words)
