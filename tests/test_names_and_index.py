@@ -28,6 +28,14 @@ def test_a_record_survives_its_text() -> None:
     assert index.parse(index.render([RECORD]), strict=True) == (RECORD,)
 
 
+def test_a_record_says_when_it_is_not_official() -> None:
+    record = replace(RECORD, official=False)
+    assert index.parse(index.render([record]), strict=True) == (record,)
+    assert "Official: no\n" in index.render([record])
+    assert "Official" not in index.render([RECORD])
+    assert index.parse(index.render([RECORD]) + "Official: yes\n", strict=True) == (RECORD,)
+
+
 def test_paths_follow_from_the_other_fields() -> None:
     assert RECORD.filename == "images/trixie/ec2/amd64/20261120.0/debian-13-ec2-amd64-20261120.0.qcow2"
     assert RECORD.buildinfo == "images/trixie/ec2/amd64/20261120.0/debian-13-ec2-amd64-20261120.0.buildinfo"
@@ -75,11 +83,13 @@ def test_index_is_sorted_whatever_the_order_of_records() -> None:
         ("SHA512", "a" * 64),
         ("Config-Version", "1 2"),
         ("Image", "base-files"),
+        ("Official", "maybe"),
+        ("Official", "No"),
         ("Image", "debian-cloud-config-../x"),
     ],
 )
 def test_a_lying_field_is_refused(field: str, value: str) -> None:
-    lines = index.render([RECORD]).splitlines()
+    lines = index.render([replace(RECORD, official=False)]).splitlines()
     text = "\n".join(f"{field}: {value}" if line.startswith(f"{field}: ") else line for line in lines)
     assert f"{field}: {value}" in text
     with pytest.raises(Error) as refused:

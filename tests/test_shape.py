@@ -18,7 +18,7 @@ PACKAGE = ROOT / "src" / "debian_cloud"
 ORDER = (
     ("__init__", "errors"),
     ("names", "deb822", "plan", "progress", "tools", "scripts"),
-    ("config", "disk", "checksums", "formats"),
+    ("config", "custom", "disk", "checksums", "formats"),
     ("resolution", "index", "sources"),
     ("binary", "skeleton"),
     ("packages", "metadata", "render"),
@@ -30,8 +30,8 @@ ORDER = (
     ("manual", "__main__"),
 )
 PLANNING = (
-    *("errors", "names", "deb822", "plan", "config", "disk", "formats", "resolution", "index", "sources"),
-    *("metadata", "build"),
+    *("errors", "names", "deb822", "plan", "config", "custom", "disk", "formats", "resolution", "index"),
+    *("sources", "metadata", "build"),
     *("binary", "skeleton"),
 )
 """Rooms that only think: no process, no file system, no clock."""

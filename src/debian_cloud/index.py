@@ -17,6 +17,8 @@ _FIELDS: Final = (
     "Image", "Version", "Suite", "Architecture", "Format", "Config-Version", "Filename", "Size",
     "Virtual-Size", "SHA256", "SHA512", "Buildinfo",
 )  # fmt: skip
+_OFFICIAL: Final = "Official"
+"""`no` where a person changed something; an official image has no such field, nor have records older than it."""
 _OF_THE_ARCHIVE: Final = ("Buildinfo-SHA256", "Buildinfo-SHA512", "Status")
 """Fields that an archive adds: debsign(1) signs the .buildinfo after the record was written, and so changes it."""
 _HEX = {"SHA256": re.compile("[0-9a-f]{64}"), "SHA512": re.compile("[0-9a-f]{128}")}
@@ -38,6 +40,7 @@ class ImageRecord:
     virtual_size: int
     sha256: str
     sha512: str
+    official: bool = True
     buildinfo_sha256: str = ""
     buildinfo_sha512: str = ""
     status: str = ""
@@ -123,10 +126,12 @@ def _stanza(record: ImageRecord) -> list[tuple[str, str]]:
     values = (
         *(names.package(record.config), record.serial, record.suite, record.architecture, record.format),
         *(record.config_version, record.filename, str(record.size), str(record.virtual_size)),
-        *(record.sha256, record.sha512, record.buildinfo),
+        *(record.sha256, record.sha512, record.buildinfo, "" if record.official else "no"),
         *(record.buildinfo_sha256, record.buildinfo_sha512, record.status),
     )
-    return [(field, value) for field, value in zip((*_FIELDS, *_OF_THE_ARCHIVE), values, strict=True) if value]
+    return [
+        (field, value) for field, value in zip((*_FIELDS, _OFFICIAL, *_OF_THE_ARCHIVE), values, strict=True) if value
+    ]
 
 
 def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
@@ -135,7 +140,7 @@ def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
             raise Error(f"an image record has no field {field}", "ask the one who made it; it may be cut off")
     if strict:
         for field in stanza:
-            if field not in _FIELDS:
+            if field not in (*_FIELDS, _OFFICIAL):
                 raise Error(f"an image record has the unknown field {field}", did_you_mean(field, _FIELDS))
     for field, value in stanza.items():
         if "\n" in value:
@@ -148,6 +153,8 @@ def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
             raise Error(f"field {field} of an image record is not a hash: {stanza[field]!r}")
     if not _VERSION.fullmatch(stanza["Config-Version"]):
         raise Error(f"Config-Version of an image record is not a version: {stanza['Config-Version']!r}")
+    if stanza.get(_OFFICIAL, "yes") not in ("yes", "no"):
+        raise Error(f"{_OFFICIAL} of an image record is neither yes nor no: {stanza[_OFFICIAL]!r}")
     if not stanza["Image"].startswith(names.PACKAGE_PREFIX):
         raise Error(f"an image record names no image configuration: {stanza['Image']!r}")
     record = ImageRecord(
@@ -161,6 +168,7 @@ def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
         int(stanza["Virtual-Size"]),
         stanza["SHA256"],
         stanza["SHA512"],
+        stanza.get(_OFFICIAL, "yes") == "yes",
         *(stanza.get(field, "") for field in _OF_THE_ARCHIVE),
     )
     for field, path in (("Filename", record.filename), ("Buildinfo", record.buildinfo)):

@@ -40,6 +40,8 @@ class Facts:
     formats: tuple[str, ...]
     packages: tuple[tuple[str, str, str, str, str], ...]
     """SHA-256, size, name, version and architecture of each."""
+    changes: tuple[str, ...] = ()
+    """What a person changed (`Custom.lines`); nothing about an official image."""
 
     @property
     def stem(self) -> str:
@@ -68,6 +70,7 @@ def facts(resolution: Resolution, serial: str, wanted: tuple[str, ...]) -> str:
             ("Maintainer", config.maintainer),
             ("Formats", " ".join(wanted)),
             ("Packages", _lines(packages)),
+            *((("Changes", _lines(resolution.custom.lines)),) if resolution.custom.lines else ()),
         )
     )
 
@@ -90,6 +93,7 @@ def parse_facts(text: str) -> Facts:
         maintainer=stanza["Maintainer"],
         formats=tuple(stanza["Formats"].split()),
         packages=tuple(packages),
+        changes=tuple(line.strip() for line in stanza.get("Changes", "").split("\n")[1:]),
     )
 
 
@@ -100,6 +104,7 @@ def buildinfo(known: Facts, digests: Mapping[str, Digest], tools: Iterable[str])
     also make its file system and boot files; Packages-Sha256, in the manner of
     Checksums-Sha256, gives the .deb of each: SHA-256, size, name, version,
     architecture. Image-Tools are `tools`, the host's packages that helped.
+    Image-Changes, which an official image has not, are what a person changed.
     """
     package = names.package(known.config)
     checksums = (f"{digests[name].hashes['sha256']} {digests[name].size} {name}" for name in sorted(digests))
@@ -120,6 +125,7 @@ def buildinfo(known: Facts, digests: Mapping[str, Digest], tools: Iterable[str])
             ("Image-Config-Version", known.config_version),
             ("Image-Builder", f"debian-cloud {VERSION}"),
             ("Image-Tools", _lines(tools)),
+            *((("Image-Changes", _lines(known.changes)),) if known.changes else ()),
             ("Packages-Sha256", _lines(map(" ".join, known.packages))),
         )
     )
@@ -139,6 +145,7 @@ def record(known: Facts, digests: Mapping[str, Digest]) -> str:
             virtual_size=known.virtual_size,
             sha256=digests[f"{known.stem}.{name}"].hashes["sha256"],
             sha512=digests[f"{known.stem}.{name}"].hashes["sha512"],
+            official=not known.changes,
         )
         for name in known.published
     )

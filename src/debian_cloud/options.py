@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from . import names, packages, run, sources
+from .custom import OFFICIAL, Custom
 from .errors import USAGE, Error
 from .progress import Progress
 
@@ -33,14 +34,23 @@ class Origin:
     apt: packages.Apt
     conf: Path
 
-    def resolve(self, name: str, suite: str) -> Resolution:
+    def resolve(self, name: str, suite: str, custom: Custom = OFFICIAL) -> Resolution:
         """The exact packages of a configuration; Error with apt's own reason when it cannot be installed."""
         config = self.apt.configuration(name, suite)
-        resolution = self.apt.resolve(config)
+        resolution = self.apt.resolve(config, custom)
         if resolution is None:
-            said = run.words(("apt-get", "-c", str(self.conf), "-q", "--simulate", "install", "apt", config.name))
+            pins = self.conf.with_name(packages.PREFERENCES) if custom.remove else "/dev/null"
+            said = run.words(
+                (
+                    *("apt-get", "-c", str(self.conf), "-o", f"Dir::Etc::Preferences={pins}", "-q", "--simulate"),
+                    *("install", "apt", config.name, *custom.add),
+                )
+            )
+            what = f"configuration {names.config(config.name)} {config.version}"
+            what += f" with {', '.join(custom.add)}" if custom.add else ""
+            what += f" without {', '.join(custom.remove)}" if custom.remove else ""
             raise Error(
-                f"configuration {names.config(config.name)} {config.version} cannot be installed\n{said.strip()}",
+                f"{what} cannot be installed\n{said.strip()}",
                 "apt's reason is above; does the suite have every package that it depends on?",
             )
         return resolution

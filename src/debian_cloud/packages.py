@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import apt_pkg
 
 from . import config, names
+from .custom import OFFICIAL, Custom
 from .errors import USAGE, Error, did_you_mean
 from .resolution import Package, Resolution
 
@@ -16,6 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from .sources import Source
+
+    _Marked = list[tuple[apt_pkg.Package, apt_pkg.Version]]
+
+PREFERENCES: Final = "preferences"
+"""Name of the file beside a private apt's apt.conf by which it leaves packages out (apt_preferences(5))."""
 
 # Of a machine's apt.conf, what another apt needs to reach the same archives.
 _NETWORK = (
@@ -36,6 +43,7 @@ class Apt:
 
     def __init__(self, root: Path, debian: Iterable[Source], archive: Source) -> None:
         """Read what these sources, and no others, gave; Error when one gave another suite than was asked for."""
+        self._root = root
         apt_pkg.init_config()
         apt_pkg.read_config_file(apt_pkg.config, str(root / "apt.conf"))
         apt_pkg.init_system()
@@ -65,38 +73,145 @@ class Apt:
             )
         return _parsed(*images[wanted], suite)
 
-    def resolve(self, wanted: config.ImageConfig) -> Resolution | None:
+    def resolve(self, wanted: config.ImageConfig, custom: Custom = OFFICIAL) -> Resolution | None:
         """The exact packages of a configuration, on an empty system, as mmdebstrap's minbase installs it.
 
         Essential packages come first, then apt and those of priority required,
-        then the configuration: apt's choices among alternatives depend on what
-        is there already. None when it cannot be installed.
+        then the configuration with the added packages: apt's choices among
+        alternatives depend on what is there already. None when they cannot be
+        installed together; Error when a changed package is not there to be
+        added, or cannot be left out, and when the configuration depends on
+        another image. What was left out once stays so for the process.
         """
+        self._refuse_another_image(wanted)
+        for name in custom.add:
+            self._refuse_addition(name, wanted.suite)
+        if custom.remove:
+            for name in custom.remove:
+                self._refuse_removal(name, wanted.suite)
+            whole = self._marked(wanted.name, *custom.add)
+            self._leave_out(custom)
+        marked = self._marked(wanted.name, *custom.add)
+        if custom.remove and whole is not None:
+            self._refuse_needed(custom, whole, whole if marked is None else marked)
+        if marked is None:
+            return None
+        packages: list[Package] = []
+        installed = 0
+        for package, version in marked:
+            self._refuse_replaced(package, version)
+            self._refuse_component(wanted, package, version)
+            self._records.lookup(version.file_list[0])
+            sha256 = self._records.hashes.find("sha256")
+            if sha256 is None:
+                raise Error(f"package {package.name} has no SHA-256 in its index", "its archive must be mended")
+            packages.append(
+                Package(package.name, version.ver_str, version.arch, version.size, str(sha256).partition(":")[2])
+            )
+            installed += version.installed_size
+        return Resolution(wanted, tuple(sorted(packages, key=lambda p: p.name)), self._epoch, installed, custom)
+
+    def _marked(self, *wanted: str) -> _Marked | None:
+        """What apt installs to have the wanted packages; None when it cannot have them all."""
         depcache = apt_pkg.DepCache(self._cache)
         depcache.init()
         versions = [(p, v) for p in self._cache.packages if (v := depcache.get_candidate_ver(p)) is not None]
         essential = [p for p, _ in versions if p.essential]
-        required = [p for p, v in versions if p.name == "apt" or v.priority_str == "required"]
-        for group in (essential, required, [self._cache[wanted.name]]):
+        required = [p for p, v in versions if _is_required(p, v)]
+        last = [self._cache[name] for name in wanted]
+        for group in (essential, required):
             for package in group:
                 depcache.mark_install(package, True, True)  # noqa: FBT003 - (auto_inst, from_user), a C function
-        if depcache.broken_count or not depcache.marked_install(self._cache[wanted.name]):
+        # As `apt-get install` does it: all are chosen before the dependencies of any, so that what is
+        # added by name serves as the alternative.
+        for auto in (False, True):
+            for package in last:
+                depcache.mark_install(package, auto, True)  # noqa: FBT003 - as above
+        if depcache.broken_count or not all(map(depcache.marked_install, last)):
             return None
-        packages: list[Package] = []
-        installed = 0
-        for package, version in versions:
-            if depcache.marked_install(package):
-                self._refuse_replaced(package, version)
-                self._refuse_component(wanted, package, version)
-                self._records.lookup(version.file_list[0])
-                sha256 = self._records.hashes.find("sha256")
-                if sha256 is None:
-                    raise Error(f"package {package.name} has no SHA-256 in its index", "its archive must be mended")
-                packages.append(
-                    Package(package.name, version.ver_str, version.arch, version.size, str(sha256).partition(":")[2])
-                )
-                installed += version.installed_size
-        return Resolution(wanted, tuple(sorted(packages, key=lambda p: p.name)), self._epoch, installed)
+        return [(p, v) for p, v in versions if depcache.marked_install(p)]
+
+    def _leave_out(self, custom: Custom) -> None:
+        """Let apt install no version of what is removed, by the text that the build's apt gets, too."""
+        path = self._root / PREFERENCES
+        path.write_text(custom.preferences, "utf-8")
+        apt_pkg.DepCache(self._cache).policy.read_pinfile(str(path))  # type: ignore[attr-defined] # the stubs lack it
+
+    def _refuse_another_image(self, wanted: config.ImageConfig) -> None:
+        """Error when a configuration, or a layer that it is built on, depends on another image."""
+        there = {
+            version.parent_pkg.name: (version, config.is_image(fields)) for version, fields in self._candidates()
+        }
+        waiting, seen = [wanted.name], {wanted.name}
+        while waiting:
+            name = waiting.pop()
+            for alternatives in _depends(there[name][0]):
+                targets = [dependency.target_pkg.name for dependency in alternatives]
+                others = [target for target in targets if there.get(target, (None, False))[1]]
+                if others and wanted.name not in others and len(others) == len(targets):
+                    raise Error(
+                        f"{name} depends on {others[0]}, which is another image",
+                        "an image is one machine: depend on the layers that both share, such as "
+                        f"{names.package('common')}",
+                    )
+                new = {target for target in targets if target in there and target not in seen}
+                seen |= new
+                waiting += sorted(new)
+
+    def _refuse_unknown(self, name: str, suite: str) -> None:
+        """Error of wrong use when no signed source has a package of this name."""
+        if name in self._cache and self._cache[name].has_versions:
+            return
+        if name in self._cache and (provided := self._cache[name].provides_list):
+            providers = sorted({version.parent_pkg.name for _, _, version in provided})
+            raise Error(
+                f"{name} is a virtual package", f"name a package that provides it: {', '.join(providers)}", USAGE
+            )
+        # Of tens of thousands: a slip seldom changes the first letter, and there is no use in a list of them all.
+        close = difflib.get_close_matches(name, {other for other in self.known() if other[0] == name[0]}, n=1)
+        raise Error(
+            f"no signed source of {suite} has a package {name}",
+            did_you_mean(name, close)
+            if close
+            else "it must be in Debian's main, or in the archive of configurations",
+            USAGE,
+        )
+
+    def _refuse_addition(self, name: str, suite: str) -> None:
+        self._refuse_unknown(name, suite)
+        if any(v.parent_pkg.name == name and config.is_image(fields) for v, fields in self._candidates()):
+            raise Error(
+                f"{name} is an image of its own, and cannot be added to another",
+                f"debian-cloud build {names.config(name)}",
+                USAGE,
+            )
+
+    def _refuse_removal(self, name: str, suite: str) -> None:
+        self._refuse_unknown(name, suite)
+        version = apt_pkg.DepCache(self._cache).get_candidate_ver(self._cache[name])
+        if self._cache[name].essential or (version is not None and _is_required(self._cache[name], version)):
+            raise Error(f"{name} is part of every Debian system", "leave out what is not essential or required")
+
+    def _refuse_needed(self, custom: Custom, whole: _Marked, rest: _Marked) -> None:
+        """Error that names who among the rest depends on a package that was left out of the whole.
+
+        What takes its place must have been there before: leaving vim out is no
+        wish for vim-gtk3, which serves as vim, too.
+        """
+        there = {package.name for package, _ in whole} - {*custom.remove}
+        # The project's own packages first: they are what a person can write anew.
+        for package, version in sorted(
+            rest, key=lambda p: (not p[0].name.startswith(names.PACKAGE_PREFIX), p[0].name)
+        ):
+            for alternatives in _depends(version) if package.name in there else ():
+                targets = {target.parent_pkg.name for d in alternatives for target in d.all_targets()}
+                left_out = targets & {*custom.remove}
+                if left_out and not targets & there:
+                    raise Error(
+                        f"{min(left_out)} cannot be removed: {package.name} depends on it",
+                        "add by name what takes its place, or make a configuration of your own that goes without: "
+                        "debian-cloud new --help",
+                    )
 
     def _refuse_replaced(self, package: apt_pkg.Package, version: apt_pkg.Version) -> None:
         """Error when the archive of configurations gives a package that is Debian's.
@@ -148,13 +263,13 @@ class Apt:
 
     def _candidates(self) -> Iterator[tuple[apt_pkg.Version, dict[str, str]]]:
         depcache = apt_pkg.DepCache(self._cache)
-        for package in sorted(self._cache.packages, key=lambda p: p.name):
-            if package.name.startswith(names.PACKAGE_PREFIX):
-                version = depcache.get_candidate_ver(package)
-                if version is not None:
-                    self._records.lookup(version.file_list[0])
-                    section = apt_pkg.TagSection(self._records.record)
-                    yield version, {field: section[field] for field in section.keys()}  # noqa: SIM118 - a TagSection cannot be iterated
+        ours = (package for package in self._cache.packages if package.name.startswith(names.PACKAGE_PREFIX))
+        for package in sorted(ours, key=lambda p: p.name):
+            version = depcache.get_candidate_ver(package)
+            if version is not None:
+                self._records.lookup(version.file_list[0])
+                section = apt_pkg.TagSection(self._records.record)
+                yield version, {field: section[field] for field in section.keys()}  # noqa: SIM118 - a TagSection cannot be iterated
 
 
 def _release(lists: Path, source: Source, suite: str) -> dict[str, str]:
@@ -181,6 +296,16 @@ def _release(lists: Path, source: Source, suite: str) -> dict[str, str]:
             "its InRelease is signed, but it is another's: choose another mirror",
         )
     return found
+
+
+def _is_required(package: apt_pkg.Package, version: apt_pkg.Version) -> bool:
+    """Whether mmdebstrap's minbase has a package besides the essential ones."""
+    return package.name == "apt" or version.priority_str == "required"
+
+
+def _depends(version: apt_pkg.Version) -> list[list[apt_pkg.Dependency]]:
+    """What a version needs to work: groups of alternatives."""
+    return [group for kind in ("PreDepends", "Depends") for group in version.depends_list.get(kind, [])]
 
 
 def _parsed(version: apt_pkg.Version, fields: dict[str, str], suite: str) -> config.ImageConfig:

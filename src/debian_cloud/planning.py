@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import build, formats, names, options
+from .custom import Custom, custom
+from .errors import USAGE, Error
 
 if TYPE_CHECKING:
     import argparse
@@ -32,6 +35,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     options.add_sources(parser)
     parser.add_argument("--format", default="", metavar="LIST", help="disk formats, comma between them: raw,qcow2")
     parser.add_argument("--serial", default="", help="YYYYMMDD.N (default: the day of the newest package index, .0)")
+    group = add_packages(parser)
+    group.add_argument(
+        "--seed", default="", metavar="FILE", help="answers to debconf, as debconf-set-selections(1) reads them"
+    )
+    group.add_argument("--hostname", default="", metavar="NAME", help="/etc/hostname of the image")
+
+
+def add_packages(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Declare what a person may change about the packages; the group, for what else may be changed."""
+    group = parser.add_argument_group("for a quick try; such an image is not official, and its record says so")
+    group.add_argument("--add", default="", metavar="LIST", help="more packages, comma between them: vim,htop")
+    group.add_argument("--remove", default="", metavar="LIST", help="packages to do without, where an image can")
+    return group
+
+
+def changed(args: argparse.Namespace) -> Custom:
+    """What the arguments change about an image."""
+    seed = getattr(args, "seed", "")
+    return custom(args.add, args.remove, _text(seed) if seed else "", getattr(args, "hostname", ""))
 
 
 def planned(args: argparse.Namespace) -> Planned:
@@ -42,8 +64,9 @@ def planned(args: argparse.Namespace) -> Planned:
     if args.serial:
         names.serial(args.serial)
     names.word(args.config, "configuration")
+    change = changed(args)
     with options.origin(args) as origin:
-        resolution = origin.resolve(args.config, args.suite)
+        resolution = origin.resolve(args.config, args.suite, change)
         apt_options = origin.apt.network_options()
     config = resolution.config
     serial = args.serial or time.strftime("%Y%m%d.0", time.gmtime(resolution.epoch))
@@ -52,3 +75,12 @@ def planned(args: argparse.Namespace) -> Planned:
     plan = build.plan(resolution, serial, wanted, origin.debian, origin.archive, apt_options)
     published = ("image", "changes") if any(formats.find(name).PUBLISHED for name in wanted) else ()
     return Planned(plan, resolution, stem, tuple(f"{stem}.{e}" for e in (*wanted, "buildinfo", *published)))
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8")
+    except OSError as error:
+        raise Error(f"seed {path}: {error.strerror}", "give a file of answers to debconf", USAGE) from None
+    except UnicodeDecodeError:
+        raise Error(f"seed {path} is not UTF-8 text", "give a file of answers to debconf", USAGE) from None

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .custom import OFFICIAL, Custom
+
 if TYPE_CHECKING:
     from .config import ImageConfig
 
@@ -38,3 +40,5 @@ class Resolution:
     packages: tuple[Package, ...]
     epoch: int
     installed_size: int
+    custom: Custom = OFFICIAL
+    """What a person changed; `packages` are with it."""

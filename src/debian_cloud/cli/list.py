@@ -43,6 +43,7 @@ def _images(args: argparse.Namespace) -> int:
         print(
             f"{record.config:<16} {record.suite:<10} {record.architecture:<8} {record.serial:<14} {record.format:<8} "
             f"{record.size / 2**20:>7.0f} MiB  {record.status}"
+            f"{'' if record.official else ', not official'}"
         )
     return 0
 

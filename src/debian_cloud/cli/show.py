@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from debian_cloud import names, options
+from debian_cloud import names, options, planning
 
 if TYPE_CHECKING:
     import argparse
@@ -21,29 +21,43 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("config", metavar="CONFIG", help="an image configuration, such as ec2")
     options.add_sources(parser)
+    planning.add_packages(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, with every package")
 
 
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
+    change = planning.changed(args)
     with options.origin(args) as origin:
-        resolution = origin.resolve(args.config, args.suite)
+        resolution = origin.resolve(args.config, args.suite, change)
     config = resolution.config
     if args.json:
         print(json.dumps(asdict(resolution), indent=2))
         return 0
+    disk = f"{config.size / 2**30:g} GiB and no less" if config.firmware else "none: a root file system"
     facts = (
         ("configuration", f"{names.config(config.name)} ({config.name} {config.version})"),
         ("", config.description),
         ("suite", config.suite),
         ("architecture", config.architecture),
-        ("disk", f"{config.size / 2**30:g} GiB"),
-        ("firmware", ", ".join(config.firmware)),
+        ("components", ", ".join(config.components)),
+        ("disk", disk),
         ("formats", ", ".join(config.formats)),
-        ("user", config.user or "none"),
-        ("datasources", ", ".join(config.datasources) or "none"),
+        ("firmware", ", ".join(config.firmware)),
+        ("boot mode", config.boot_mode),
+        ("root device", config.root_device),
+        ("drivers", ", ".join(config.drivers)),
+        ("CD-ROM", ", ".join(config.cdrom)),
+        ("console", config.console),
+        ("IMDS", f"{config.imds} required" if config.imds else ""),
+        ("TPM", f"{config.tpm} wished" if config.tpm else ""),
+        ("memory", f"{config.memory / 2**20:g} MiB or more" if config.memory else ""),
+        ("first boot", config.first_boot),
+        ("user", config.user),
+        ("datasources", ", ".join(config.datasources)),
         ("packages", f"{len(resolution.packages)}, {resolution.installed_size / 2**20:.0f} MiB installed"),
     )
     for name, value in facts:
-        print(f"{name:<14} {value}")
+        if value:
+            print(f"{name:<14} {value}")
     return 0

@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a person changes about one image: what is refused, what apt makes of it, and that it is marked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from debian_cloud import build, custom, index, metadata, plan, run
+from debian_cloud.checksums import Digest
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.progress import Progress
+from debian_cloud.resolution import Resolution
+from tests.test_bad_input import FINE, Archive, configuration, debian_cloud, refused
+from tests.test_plan import ARCHIVE, CONFIG, DEBIAN, RESOLUTION
+
+SEED = "# comment\n\ntzdata tzdata/Areas select Europe\n"
+CHANGED = custom.custom("htop, g++,htop", "nano", SEED, "x")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Vim", "v", "vim=2", "vim/trixie", "~nvim", "?essential", "-vim", "a b", "../x", "vim*", "vim:i386", "ü1"],
+)
+@pytest.mark.parametrize("option", ["--add", "--remove"])
+def test_a_name_that_is_no_debian_package_name(name: str, option: str) -> None:
+    with pytest.raises(Error, match="is not a Debian package name") as error:
+        custom.custom(**{option.strip("-"): f"htop,{name}"})
+    assert (error.value.status, option in error.value.message) == (USAGE, True)
+
+
+def test_no_package_is_both_added_and_removed() -> None:
+    with pytest.raises(Error, match="htop is both added and removed") as error:
+        custom.custom("vim,htop", "nano,htop")
+    assert error.value.status == USAGE
+
+
+@pytest.mark.parametrize(
+    "name", ["x_y", "-x", "x-", "x..y", ".x", "x.", "a b", "x\n", "1.2.3.4", "a" * 64, "ü", ".".join(["a" * 16] * 4)]
+)
+def test_a_host_name_that_is_none(name: str) -> None:
+    with pytest.raises(Error, match="is not a host name") as error:
+        custom.custom(hostname=name)
+    assert error.value.status == USAGE
+
+
+@pytest.mark.parametrize("name", ["x", "X-1", "3com", "a.example.org", "a" * 63])
+def test_a_host_name(name: str) -> None:
+    assert custom.custom(hostname=name).hostname == name
+
+
+SEEDS = (
+    ("tzdata tzdata/Areas select Europe", ""),
+    ("  a a/b boolean true\r\n\n # c\nd d/e string", ""),
+    ("a a/b multiselect x, \\\n y\n", ""),
+    ("debconf debconf/priority seen true\n", ""),
+    ("\n\nfoo bar\n", "line 3 "),
+    ("a a/b string x\\\ny\nword\n", "line 3 "),
+    ("d-i partman-auto/method string lvm\nbroken\n", "line 2 "),
+    ("a a/b selct x\n", "line 1 of the seed has the unknown type selct"),
+    ("#!/bin/sh\necho hello\n", "line 2 "),
+)
+
+
+@pytest.mark.parametrize(("text", "said"), SEEDS)
+def test_a_seed_is_checked_line_by_line(text: str, said: str) -> None:
+    if not said:
+        custom.check_seed(text)
+        return
+    with pytest.raises(Error, match=said) as error:
+        custom.check_seed(text)
+    assert error.value.status == USAGE
+    assert error.value.hint
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="debconf-set-selections opens the machine's database, as root")
+@pytest.mark.parametrize(("text", "said"), SEEDS)
+def test_debconf_itself_agrees(text: str, said: str) -> None:
+    done = subprocess.run(
+        ["debconf-set-selections", "--checkonly"], input=text, text=True, capture_output=True, check=False, timeout=60
+    )
+    assert bool(said) == bool(done.returncode or "warning" in done.stderr), done.stderr
+
+
+def test_the_preferences_are_a_pin_for_each_package() -> None:
+    assert custom.preferences(("nano", "g++")) == (
+        "Package: nano\nPin: version *\nPin-Priority: -1\n\nPackage: g++\nPin: version *\nPin-Priority: -1\n"
+    )
+
+
+def changed_plan(changed: custom.Custom) -> plan.Plan:
+    return build.plan(replace(RESOLUTION, custom=changed), "20261121.0", ("raw", "qcow2"), DEBIAN, ARCHIVE)
+
+
+def bootstrap(steps: plan.Plan) -> plan.Run:
+    (found,) = (step for step in steps if isinstance(step, plan.Run) and step.argv[0] == "mmdebstrap")
+    return found
+
+
+def written(steps: plan.Plan) -> dict[str, str]:
+    return {step.path: step.text for step in steps if isinstance(step, plan.Write)}
+
+
+def test_changes_reach_the_plan_and_leave_no_file_of_the_builder_s() -> None:
+    steps = changed_plan(CHANGED)
+    argv = bootstrap(steps).argv
+    assert f"--include={CONFIG.name},htop,g++" in argv
+    (setup,) = (word for word in argv if word.startswith("--setup-hook="))
+    (seed,) = (word for word in argv if word.startswith("--essential-hook="))
+    left = setup.partition('"$1/etc')[2].rstrip('"')
+    assert written(steps)["preferences"] == CHANGED.preferences
+    assert written(steps)["seed"].endswith(SEED)
+    assert "debconf-set-selections" in seed
+    (removed,) = (s for s in steps if isinstance(s, plan.Run) and s.title == "remove the bootstrap's settings")
+    assert f"{build.TREE}/etc{left}" in removed.argv
+    (named,) = (s for s in steps if isinstance(s, plan.Run) and f"{build.TREE}/etc/hostname" in s.argv and s.stdin)
+    assert named.stdin == "x\n"
+    assert steps.index(named) > steps.index(removed)
+
+
+def test_an_official_image_has_none_of_it() -> None:
+    steps = changed_plan(custom.OFFICIAL)
+    assert f"--include={CONFIG.name}" in bootstrap(steps).argv
+    assert "preferences" not in written(steps)
+    assert SEED not in written(steps).get("seed", "")
+    assert not any(isinstance(s, plan.Run) and f"{build.TREE}/etc/hostname" in s.argv and s.stdin for s in steps)
+
+
+def described(resolution: Resolution) -> tuple[str, str]:
+    """The record and the .buildinfo."""
+    known = metadata.parse_facts(metadata.facts(resolution, "20261121.0", ("qcow2",)))
+    digest = Digest(1, {"sha256": "a" * 64, "sha512": "b" * 128, "sha1": "c" * 40, "md5": "d" * 32})
+    digests = {f"{known.stem}.qcow2": digest}
+    return metadata.record(known, digests), metadata.buildinfo(known, digests, ())
+
+
+def test_a_changed_image_says_so_and_what() -> None:
+    record, buildinfo = described(replace(RESOLUTION, custom=CHANGED))
+    assert "Official: no\n" in record
+    assert [r.official for r in index.parse(record, strict=True)] == [False]
+    seed = hashlib.sha256(SEED.encode()).hexdigest()
+    assert f"Image-Changes:\n add htop\n add g++\n remove nano\n seed {seed}\n hostname x\n" in buildinfo
+    record, buildinfo = described(RESOLUTION)
+    assert "Official" not in record
+    assert "Image-Changes" not in buildinfo
+    assert [r.official for r in index.parse(record, strict=True)] == [True]
+
+
+# With real apt, on an archive of small configurations: `layer` is what images share.
+
+
+@pytest.fixture(scope="module")
+def archive() -> Iterator[Archive]:
+    # Open to apt's own user, as pytest's folders are not; short, for gpg-agent's socket.
+    top = Path(tempfile.mkdtemp(prefix="archive."))
+    top.chmod(0o755)
+    folder = top / "archive"
+    subprocess.run(["debian-cloud-archive", "init", folder], stdout=subprocess.DEVNULL, check=True)
+    layer = "debian-cloud-config-layer"
+    debs = [
+        configuration(top / "debs", "layer", {}, depends="nano | editor, vim, systemd-timesyncd | time-daemon"),
+        configuration(top / "debs", "fine", FINE, depends=layer),
+        configuration(top / "debs", "other", FINE, depends=layer),
+        configuration(top / "debs", "child", FINE, depends="debian-cloud-config-fine"),
+        configuration(top / "debs", "wrong", {}, depends="base-files, debian-cloud-config-other"),
+        configuration(top / "debs", "grandchild", FINE, depends="debian-cloud-config-wrong"),
+    ]
+    subprocess.run(
+        [
+            *("reprepro", "--silent", "--export=silent-never", "-b", folder, "--ignore=longkeyid"),
+            *("includedeb", "trixie", *debs),
+        ],
+        check=True,
+    )
+    subprocess.run(["debian-cloud-archive", "publish", folder], stdout=subprocess.DEVNULL, check=True)
+    with (folder / "archive.gpg").open("wb") as out:
+        subprocess.run(["gpg", "--homedir", folder / "gnupg", "--batch", "--export"], stdout=out, check=True)
+    yield Archive(folder)
+    subprocess.run(["gpgconf", "--homedir", folder / "gnupg", "--kill", "all"], check=True)
+    shutil.rmtree(top)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "status", "said"),
+    [
+        ("fine", ["--add", "htopp"], 2, ["has a package htopp", "did you mean htop?"]),
+        ("fine", ["--add", "qqqqzzzz"], 2, ["no signed source of trixie has a package qqqqzzzz", "hint:"]),
+        ("fine", ["--add", "editor"], 2, ["editor is a virtual package", "vim"]),
+        ("fine", ["--add", "debian-cloud-config-other"], 2, ["is an image of its own"]),
+        ("fine", ["--remove", "nanoo"], 2, ["has a package nanoo", "did you mean nano?"]),
+        ("fine", ["--remove", "vim"], 1, ["vim cannot be removed: debian-cloud-config-layer depends on it", "new"]),
+        ("fine", ["--remove", "systemd-timesyncd"], 1, ["debian-cloud-config-layer depends on it", "add by name"]),
+        ("fine", ["--remove", "bash"], 1, ["bash is part of every Debian system"]),
+        ("fine", ["--remove", "apt"], 1, ["apt is part of every Debian system"]),
+        ("fine", ["--add", "g++", "--remove", "gcc"], 1, ["gcc cannot be removed: g++ depends on it"]),
+        (
+            "fine",
+            ["--add", "postfix,exim4-daemon-light"],
+            1,
+            ["with postfix, exim4-daemon-light cannot be installed"],
+        ),
+        ("child", [], 1, ["debian-cloud-config-child depends on debian-cloud-config-fine, which is another image"]),
+        ("grandchild", [], 1, ["debian-cloud-config-wrong depends on debian-cloud-config-other, which is another"]),
+    ],
+)
+def test_what_apt_cannot_give(
+    archive: Archive, name: str, arguments: list[str], status: int, said: list[str]
+) -> None:
+    refused(debian_cloud("show", name, *arguments, *archive.sources()), status, *said, "hint:")
+
+
+def shown(archive: Archive, *arguments: str) -> set[str]:
+    done = debian_cloud("show", "fine", "--json", *arguments, *archive.sources())
+    assert done.returncode == 0, done.stderr
+    return {package["name"] for package in json.loads(done.stdout)["packages"]}
+
+
+def test_packages_are_resolved_with_and_without(archive: Archive) -> None:
+    plain = shown(archive)
+    assert {"nano", "vim", "systemd-timesyncd"} <= plain
+    changed = shown(archive, "--add", "htop", "--remove", "nano")
+    assert plain - changed == {"nano"}
+    assert "htop" in changed - plain
+    # What was left out once is not left out the next time, though the folder of indexes is the same.
+    assert shown(archive) == plain
+
+
+def test_what_is_added_takes_the_place_of_what_is_removed(archive: Archive) -> None:
+    changed = shown(archive, "--add", "chrony", "--remove", "systemd-timesyncd")
+    assert "chrony" in changed
+    assert "systemd-timesyncd" not in changed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--seed", "/nowhere"], "seed /nowhere: No such file"),
+        (["--seed", "/"], "seed /: Is a directory"),
+        (["--seed", "/usr/bin/true"], "is not UTF-8 text"),
+        (["--seed", "/etc/passwd"], "line 1 of the seed"),
+        (["--hostname", "a_b"], "is not a host name"),
+        (["--add", "Vim"], "is not a Debian package name"),
+    ],
+)
+def test_wrong_use(arguments: list[str], said: str) -> None:
+    """Before any index is fetched: no archive is given."""
+    for verb in ("plan", "build"):
+        refused(debian_cloud(verb, "fine", *arguments), 2, said, "hint:")
+
+
+def deb(folder: Path, name: str, path: str) -> Path:
+    tree = folder / name
+    (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "DEBIAN" / "control").write_text(
+        f"Package: {name}\nVersion: 1:1.0\nArchitecture: all\nMaintainer: Nobody <nobody@localhost>\nDescription: x\n"
+    )
+    (tree / path).parent.mkdir(parents=True)
+    (tree / path).write_text(name)
+    built = folder / f"{name}_1%3a1.0_all.deb"
+    subprocess.run(["dpkg-deb", "--root-owner-group", "-b", tree, built], stdout=subprocess.DEVNULL, check=True)
+    return built
+
+
+def test_a_drop_in_that_collides_is_told_in_one_sentence(tmp_path: Path) -> None:
+    debs = [deb(tmp_path, name, "etc/ssh/x.conf") for name in ("openssh-server", "debian-cloud-config-hpc")]
+    for folder in ("info", "updates"):
+        (tmp_path / "root/var/lib/dpkg" / folder).mkdir(parents=True)
+    (tmp_path / "root/var/lib/dpkg/status").touch()
+    install = ("dpkg", "--root=root", "--force-not-root", "--log=/dev/null", "--unpack")
+    steps = [plan.Run(f"install {path.name}", (*install, str(path))) for path in debs]
+    run.carry_out((steps[0],), tmp_path, Progress(1, quiet=True))
+    with pytest.raises(Error) as error:
+        run.carry_out((steps[1],), tmp_path, Progress(1, quiet=True))
+    assert error.value.message == (
+        f"{steps[1].title}: debian-cloud-config-hpc and openssh-server both have the file /etc/ssh/x.conf"
+    )
+    assert "drop-in" in error.value.hint
+    assert error.value.status == 1
+
+
+def test_another_failure_keeps_its_tool_s_own_words(tmp_path: Path) -> None:
+    step = plan.Run("fail", ("sh", "-c", "echo 'dpkg: error processing package x'; echo other; exit 3"))
+    with pytest.raises(Error, match="sh failed with exit status 3") as error:
+        run.carry_out((step,), tmp_path, Progress(1, quiet=True))
+    assert re.search("processing package x\n +other", error.value.message)
