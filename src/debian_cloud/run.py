@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -28,6 +29,23 @@ if TYPE_CHECKING:
 _TAIL: Final = 12
 """Lines of a failed tool's own words that are shown."""
 _REASONS: Final = ("E: ", "Err:", "dpkg: error", "error: ")
+# Of what a tool says: a cause that one sentence tells better, and what to do.
+_CAUSES: Final = (
+    (
+        re.compile("No space left on device|ENOSPC"),
+        "the disk is full",
+        "free some space, or choose another place with --output",
+    ),
+    (
+        re.compile(
+            r"^dpkg: error processing archive \S*?(?P<new>[^/\s_]+)_[^/\s]*\.deb \(--unpack\):\n"
+            r" *trying to overwrite '(?P<path>[^'\n]+)', which is also in package (?P<old>\S+)",
+            re.MULTILINE,
+        ),
+        r"\g<new> and \g<old> both have the file \g<path>",
+        r"a file belongs to one package: give the one of \g<new> a name of its own, as in a folder of drop-ins",
+    ),
+)
 _PATIENCE: Final = 25
 _LOG: Final = "log"
 
@@ -273,8 +291,9 @@ def _last_line(log: Path) -> str:
 def _failed(argv: Sequence[str], status: int, said: str, title: str = "") -> Error:
     lines = [line for line in said.splitlines() if line.strip()]
     what = title or argv[0]
-    if "No space left on device" in said or "ENOSPC" in said:
-        return Error(f"{what}: the disk is full", "free some space, or choose another place with --output", FAILED)
+    for known, sentence, hint in _CAUSES:
+        if found := known.search(said):
+            return Error(f"{what}: {found.expand(sentence)}", found.expand(hint), FAILED)
     ending = f"was killed by signal {-status}" if status < 0 else f"failed with exit status {status}"
     # The reason often stands long before the end: apt's and dpkg's own marks find it.
     reasons = [line for line in lines[:-_TAIL] if line.startswith(_REASONS)][:_TAIL]
