@@ -216,13 +216,14 @@ class Maker:
         suite: str = "trixie",
         extra: str | None = None,
         content: bytes = b"QFI\xfb, a very small disk",
+        buildinfo_fields: str = "",
     ) -> Upload:
         """An upload of one image; `record` overrides fields of its record, `extra` adds a file of that name."""
         folder = self.folder()
         stem = f"debian-13-ec2-amd64-{serial}"
         disk, buildinfo = folder / f"{stem}.qcow2", folder / f"{stem}.buildinfo"
         disk.write_bytes(content)
-        buildinfo.write_text("Format: 1.0\n")
+        buildinfo.write_text(f"Format: 1.0\n{buildinfo_fields}")
         place = f"images/trixie/ec2/amd64/{serial}"
         stanza = {
             "Image": "debian-cloud-config-ec2",

@@ -136,6 +136,74 @@ def test_refuses_record_that_lies(archive: Archive, make: Maker, uploader: Key, 
     assert "error: " in archive.refuse(make.image(uploader, record=lie))
 
 
+CHANGES = "Image-Changes:\n add htop\n hostname x\n"
+
+
+def test_an_official_suite_refuses_an_unofficial_image(archive: Archive, make: Maker, uploader: Key) -> None:
+    reason = archive.refuse(make.image(uploader, record={"Official": "no"}, buildinfo_fields=CHANGES))
+    (error,) = (line for line in reason.splitlines() if "error: " in line)
+    (hint,) = (line for line in reason.splitlines() if "hint: " in line)
+    assert "the image is not official (add htop, hostname x), and trixie takes official images alone" in error
+    assert "debian-cloud new" in hint
+    # So does an archive made before there were others.
+    (archive.path / "conf/unofficial").unlink()
+    assert "not official" in archive.refuse(make.image(uploader, record={"Official": "no"}, buildinfo_fields=CHANGES))
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(
+    ("record", "fields"), [({"Official": "no"}, ""), ({}, CHANGES), ({"Official": "yes"}, CHANGES)]
+)
+def test_refuses_a_record_that_hides_what_was_changed(
+    archive: Archive, make: Maker, uploader: Key, record: dict[str, str], fields: str, *, signed: bool
+) -> None:
+    upload = make.image(uploader, record=record, buildinfo_fields=fields)
+    if signed:
+        # As debsign does it: first the .buildinfo, then the .changes that lists it.
+        uploader.clearsign(upload.files[1])
+        header = {"Binary": "debian-cloud-config-ec2", "Architecture": "amd64", "Version": SERIAL}
+        upload = make.changes(upload.files, uploader, upload.changes.name, header)
+    assert "do not agree on whether the image is official" in archive.refuse(upload)
+
+
+def test_refuses_a_word_that_is_neither_yes_nor_no(archive: Archive, make: Maker, uploader: Key) -> None:
+    assert "neither yes nor no" in archive.refuse(make.image(uploader, record={"Official": "maybe"}))
+
+
+def test_a_suite_may_take_unofficial_images(archive: Archive, make: Maker, uploader: Key) -> None:
+    policy = archive.path / "conf/unofficial"
+    assert all(line.startswith("#") for line in policy.read_text().splitlines())
+    policy.write_text(policy.read_text() + "forky\ntrixie-not\n")
+    archive.refuse(make.image(uploader, record={"Official": "no"}, buildinfo_fields=CHANGES))
+    policy.write_text(policy.read_text() + "trixie\n")
+    archive.take(make.image(uploader, record={"Official": "no"}, buildinfo_fields=CHANGES))
+    archive.take(make.image(uploader, "20261121.0"))
+    archive.run("publish")
+    index = (archive.dist / "main/images/Images").read_text()
+    assert index.count("Official: no\n") == 1
+    assert index.count("Image: ") == 2
+
+
+def test_init_writes_which_suites_take_unofficial_images(short_path: Path, env: dict[str, str]) -> None:
+    folder = short_path / "unofficial"
+    init = ["debian-cloud-archive", "init", str(folder), "--suite", "trixie", "--suite", "sid"]
+
+    def run(*suites: str) -> subprocess.CompletedProcess[str]:
+        options = [word for suite in suites for word in ("--unofficial", suite)]
+        return subprocess.run([*init, *options], env=env, text=True, capture_output=True, check=False, timeout=120)
+
+    done = run("forky")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        2,
+        "error: --unofficial forky is not a suite of the archive: trixie sid",
+    )
+    assert not folder.exists()
+    assert run("sid").returncode == 0
+    lines = (folder / "conf/unofficial").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == ["sid"]
+    shutil.rmtree(folder)
+
+
 def test_refuses_image_for_another_suite(archive: Archive, make: Maker, uploader: Key) -> None:
     archive.refuse(make.image(uploader, suite="sid"))
 

@@ -4,9 +4,10 @@
 FOLDER holds the files of one upload, whose signature and hashes the archive has
 verified: the record STEM.image, the .buildinfo, the .changes, and each file
 that the record names, with the size and the hashes that it gives, and nothing
-else. The suite
-must be SUITE. SHA256SUMS and SHA512SUMS are written beside them, and the path
-at which the archive publishes the folder is printed.
+else. The suite must be SUITE. An image that a person changed by options of the
+builder (`Official: no`) is for suites that take such images. SHA256SUMS and
+SHA512SUMS are written beside them, and the path at which the archive publishes
+the folder is printed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, index
+from debian_cloud import checksums, deb822, index
 from debian_cloud.errors import Error
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the files of one upload")
     parser.add_argument("suite", metavar="SUITE", help="the suite that the upload is for")
+    parser.add_argument("--unofficial", action="store_true", help="the suite takes images that are not official, too")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -63,6 +65,7 @@ def main(args: argparse.Namespace) -> int:
     for name in sorted(expected):
         if (folder / name).is_symlink() or not (folder / name).is_file():
             raise Error(f"{name} is not a regular file")
+    _refuse_unofficial(folder / f"{first.stem}.buildinfo", records, args.suite, too=args.unofficial)
 
     digests = {name: checksums.digest(folder / name) for name in expected}
     for record in records:
@@ -73,3 +76,22 @@ def main(args: argparse.Namespace) -> int:
         (folder / name).write_text(text, "utf-8")
     print(first.directory)
     return 0
+
+
+def _refuse_unofficial(buildinfo: Path, records: tuple[index.ImageRecord, ...], suite: str, *, too: bool) -> None:
+    """Error when the suite does not take what a person changed, or when the record does not own up to it."""
+    try:
+        (stanza,) = deb822.parse(buildinfo.read_text("utf-8"))
+    except ValueError:
+        raise Error(f"{buildinfo.name} is not one stanza of text", "build it again") from None
+    changes = [line.strip() for line in stanza.get("Image-Changes", "").splitlines() if line.strip()]
+    if bool(changes) == any(record.official for record in records):
+        raise Error(
+            f"the record and {buildinfo.name} do not agree on whether the image is official",
+            "upload them as the builder wrote them",
+        )
+    if changes and not too:
+        raise Error(
+            f"the image is not official ({', '.join(changes)}), and {suite} takes official images alone",
+            "make the changes a configuration (debian-cloud new), or upload to a suite that takes such images",
+        )
