@@ -4,7 +4,7 @@
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/archive:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check bench control clean
+.PHONY: help demo check matrix bench control clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -16,6 +16,10 @@ demo: ## set up, then the main job from end to end with a throw-away archive in 
 check: ## set up, then all tests, linters included
 	tests/setup check
 	.venv/bin/python3 -m pytest $(PYTEST)
+
+matrix: ## resolve every configuration of every suite and architecture, and print the table
+	tests/setup check
+	.venv/bin/python3 -m tests.configs.matrix
 
 bench: ## measure against mmdebstrap and mke2fs alone, side by side
 	tests/setup check

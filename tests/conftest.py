@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What tests share: one world made by the demo, with one image of each configuration."""
+"""What tests share: one world made by the demo, with images of several configurations and suites."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from debian_cloud.names import RELEASES
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -22,6 +24,15 @@ os.environ["PATH"] = ":".join(
 )
 SUITE = "trixie"
 CONFIGS = ("ec2", "generic", "nocloud")
+"""Disks of SUITE that go the whole way: built, uploaded, published, mirrored, fetched."""
+PUBLISHED = ("container", *CONFIGS)
+"""All images that do."""
+DISKS = {
+    **{config: (SUITE, config) for config in (*CONFIGS, "azure", "genericcloud")},
+    "bookworm/generic": ("bookworm", "generic"),
+    "forky/generic": ("forky", "generic"),
+}
+"""All disks that are built: their names in `images` -> suite and configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,33 +103,62 @@ def traces(folder: Path) -> list[str]:
     return found
 
 
+_WORLD = Path(os.environ.get("DEBIAN_CLOUD_WORLD", ROOT / "build" / "world"))
+_making = pytest.StashKey[subprocess.Popen[bytes]]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need the world come last: it takes minutes, and is made in the meantime."""
+    items.sort(key=_needs_the_world)
+
+
+def _needs_the_world(item: pytest.Item) -> bool:
+    return "world" in getattr(item, "fixturenames", ())
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin the world at once, beside the tests that need none; DEBIAN_CLOUD_WORLD keeps one between runs."""
+    kept = "DEBIAN_CLOUD_WORLD" in os.environ and (_WORLD / "whole").exists()
+    if kept or session.config.option.collectonly or not any(map(_needs_the_world, session.items)):
+        return
+    _WORLD.mkdir(parents=True, exist_ok=True)
+    with (_WORLD / "world.log").open("wb") as out:
+        session.config.stash[_making] = subprocess.Popen(
+            [ROOT / "tests" / "world", _WORLD], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+        )
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Do not leave it at work when the tests end before it."""
+    making = config.stash.get(_making, None)
+    if making and making.poll() is None:
+        making.terminate()
+        making.wait()
+
+
 @pytest.fixture(scope="session")
-def world() -> World:
-    """The main job, done once for all configurations (some minutes); DEBIAN_CLOUD_WORLD keeps it between runs."""
-    folder = Path(os.environ.get("DEBIAN_CLOUD_WORLD", ROOT / "build" / "world"))
-    if "DEBIAN_CLOUD_WORLD" not in os.environ or not (folder / "summary").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        log = folder / "demo.log"
-        with log.open("wb") as out:
-            done = subprocess.run(
-                [ROOT / "tests" / "demo", folder, *CONFIGS],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                check=False,
-            )
-        assert done.returncode == 0, log.read_text("utf-8", "replace")[-6000:]
-    return World(folder)
+def world(request: pytest.FixtureRequest) -> World:
+    """What `tests/world` made, once for all tests."""
+    if making := request.config.stash.get(_making, None):
+        assert making.wait() == 0, (_WORLD / "world.log").read_text("utf-8", "replace")[-6000:]
+    return World(_WORLD)
 
 
 @pytest.fixture(scope="session")
 def images(world: World) -> Mapping[str, Image]:
-    """Configuration -> its image."""
+    """Name of a disk, as in DISKS -> its files."""
     found = {}
-    for config in CONFIGS:
-        (raw,) = (world.folder / "images").glob(f"*-{config}-*.raw")
-        found[config] = Image(raw)
+    for name, (suite, config) in DISKS.items():
+        (raw,) = (world.folder / "images").glob(f"debian-{RELEASES[suite]}-{config}-amd64-*.raw")
+        found[name] = Image(raw)
     return found
+
+
+@pytest.fixture(scope="session")
+def container(world: World) -> Path:
+    """The root file system of the container's image, as a tar."""
+    (tar,) = (world.folder / "images").glob("*-container-*.tar.xz")
+    return tar
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from debian_cloud import index
-from tests.conftest import CONFIGS, SUITE, World
+from tests.conftest import PUBLISHED, SUITE, World
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -108,7 +108,7 @@ def replace(path: Path, content: bytes) -> None:
 def test_list_and_fetch(machine: Machine, tmp_path: Path) -> None:
     listed = machine.run("debian-cloud", "list", "--images", "--json")
     assert listed.returncode == 0, listed.stderr
-    assert [image["config"] for image in json.loads(listed.stdout)] == list(CONFIGS)
+    assert [image["config"] for image in json.loads(listed.stdout)] == list(PUBLISHED)
     done = machine.fetch("nocloud", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     record = machine.record("nocloud")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,12 +13,12 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 _NOT_SOURCE: Final = (".git", ".venv", ".*_cache", "__pycache__", "build", "*.egg-info")
 
 
-def built_packages(tmp: Path) -> Path:
-    """Build a copy of the tree under `tmp`; the folder with the .debs, the .buildinfo and the .changes.
+def built_packages(tmp: Path, suite: str = "trixie") -> Path:
+    """Build a suite's copy of the tree under `tmp`; the folder with the .debs, the .buildinfo and the .changes.
 
     What is not committed yet is built, too; what a tool made is left out.
     """
-    return build(copy(ROOT, tmp))
+    return build(adopted(copy(ROOT, tmp), suite))
 
 
 def copy(tree: Path, tmp: Path) -> Path:
@@ -26,6 +27,13 @@ def copy(tree: Path, tmp: Path) -> Path:
     shutil.copytree(tree, there, symlinks=True, ignore=shutil.ignore_patterns(*_NOT_SOURCE))
     clean(there)
     return there
+
+
+def adopted(tree: Path, suite: str) -> Path:
+    """A source tree made a suite's, as a maintainer makes it."""
+    command = ["/usr/bin/python3", "-m", "debian_cloud.render", "--suite", suite]
+    subprocess.run(command, cwd=tree, env={**os.environ, "PYTHONPATH": "src"}, check=True)
+    return tree
 
 
 def clean(tree: Path) -> None:

@@ -220,7 +220,7 @@ def test_no_configuration_has_code_that_runs_at_installation_but_for_the_boot_lo
 def run_script(deb: DebFile, script: str, action: str, prepare: str, folder: Path, *, after: str = "") -> None:
     """Run a maintainer script in a mount namespace of its own, with the commands in `folder` before all others."""
     (folder / script).write_text(str(deb.control.get_content(script, encoding="utf-8")), "utf-8")
-    line = f'{prepare} && sh "$0" "$1" 0.1.0 {after}'
+    line = f'{prepare} && sh "$0" "$1" 0.2.0 {after}'
     subprocess.run(
         ["unshare", "--map-root-user", "--mount", "sh", "-c", line, folder / script, action],
         env={"PATH": f"{folder}:/usr/sbin:/usr/bin:/sbin:/bin"},
