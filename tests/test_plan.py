@@ -5,30 +5,45 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from debian_cloud import build, plan, run, sources, tools
-from debian_cloud.config import ImageConfig
-from debian_cloud.errors import Error
+from debian_cloud import build, config, plan, run, sources, tools
+from debian_cloud.errors import USAGE, Error
 from debian_cloud.progress import Progress
 from debian_cloud.resolution import Package, Resolution
 
+if TYPE_CHECKING:
+    from debian_cloud.config import ImageConfig
+
 GOLDEN = Path(__file__).parent / "golden"
-CONFIG = ImageConfig(
-    name="debian-cloud-config-ec2",
-    version="0.1.0",
-    architecture="amd64",
-    suite="trixie",
-    maintainer="Some One <one@example.org>",
-    description="an image",
-    size=8 * 2**30,
-    formats=("raw", "qcow2"),
-    firmware=("bios", "uefi"),
-    user="admin",
-    datasources=("Ec2",),
-)
+EC2 = {
+    "Maintainer": "Some One <one@example.org>",
+    "Image-Size": "8G",
+    "Image-Format": "raw qcow2",
+    "Image-Firmware": "bios uefi",
+    "Image-First-Boot": "cloud-init",
+    "Image-User": "admin",
+    "Image-Datasource": "Ec2",
+}
+CONTAINER = {"Maintainer": "Some One <one@example.org>", "Image-Format": "tar.xz"}
+
+
+def configured(fields: dict[str, str], name: str = "ec2", architecture: str = "amd64") -> ImageConfig:
+    return config.parse(
+        fields,
+        name=f"debian-cloud-config-{name}",
+        version="0.1.0",
+        architecture=architecture,
+        suite="trixie",
+        description="an image",
+    )
+
+
+CONFIG = configured(EC2)
 RESOLUTION = Resolution(
     CONFIG,
     (
@@ -43,26 +58,151 @@ DEBIAN = (
     sources.Source("http://debian.example/security", ("trixie-security",), "/debian.gpg"),
 )
 ARCHIVE = sources.Source("file:/srv/archive", ("trixie",), "/archive.gpg")
-PLAN = build.plan(RESOLUTION, "20261121.0", CONFIG.formats, DEBIAN, ARCHIVE, ['Acquire::Retries "3"'])
+SERIAL = "20261121.0"
 
 
-def test_the_plan_of_ec2_is_the_golden_one() -> None:
-    text = plan.as_shell(PLAN, "image", "About.")
-    golden = GOLDEN / "ec2.sh"
+def planned(
+    of: ImageConfig,
+    wanted: tuple[str, ...] = (),
+    debian: tuple[sources.Source, ...] = DEBIAN,
+    archive: sources.Source = ARCHIVE,
+) -> plan.Plan:
+    resolution = replace(RESOLUTION, config=of)
+    return build.plan(resolution, SERIAL, wanted or of.formats, debian, archive, ['Acquire::Retries "3"'])
+
+
+def written(steps: plan.Plan, path: str) -> str:
+    """What a step puts into a file of the tree."""
+    (text,) = (step.stdin for step in steps if isinstance(step, plan.Run) and step.argv[-1] == f"tree/{path}")
+    assert isinstance(text, str)
+    return text
+
+
+PLAN = planned(CONFIG)
+TAR = planned(configured(CONTAINER, "container"))
+
+
+@pytest.mark.parametrize(("name", "steps"), [("ec2", PLAN), ("container", TAR)])
+def test_the_plan_is_the_golden_one(name: str, steps: plan.Plan) -> None:
+    text = plan.as_shell(steps, "image", "About.")
+    golden = GOLDEN / f"{name}.sh"
     if "DEBIAN_CLOUD_GOLDEN" in os.environ:
         golden.write_text(text, "utf-8")
     assert text == golden.read_text("utf-8"), "if the change is wanted: DEBIAN_CLOUD_GOLDEN=1 make check"
 
 
+def test_an_image_without_firmware_has_neither_disk_nor_boot_loader() -> None:
+    def words(steps: plan.Plan) -> list[str]:
+        return [
+            word
+            for step in steps
+            for word in (step.title, *(step.argv if isinstance(step, plan.Run) else (step.path,)))
+        ]
+
+    for part in ("sfdisk", "mke2fs", "mformat", "write fstab", "grub", "boot/efi", ".raw", "seed"):
+        assert any(part in word for word in words(PLAN))
+        assert not any(part in word for word in words(TAR))
+    assert "/mnt/debian-13-container-amd64-20261121.0.tar.xz" in words(TAR)
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted", "sentence", "hint"),
+    [
+        (EC2, "tar.xz", "x is a disk, and tar.xz is not made of that", "--format qcow2,raw"),
+        (CONTAINER, "raw", "x is a root file system without a disk, and raw is not made of that", "--format tar.xz"),
+        (CONTAINER, "qcow2", "x is a root file system without a disk, and qcow2 is", "--format tar.xz"),
+    ],
+)
+def test_a_format_is_refused_where_there_is_nothing_to_make_it_of(
+    fields: dict[str, str], wanted: str, sentence: str, hint: str
+) -> None:
+    with pytest.raises(Error, match=sentence) as refused:
+        planned(configured(fields, "x"), (wanted,))
+    assert hint in refused.value.hint
+    assert refused.value.status == USAGE
+
+
+def test_what_cannot_be_built_yet_is_refused() -> None:
+    with pytest.raises(Error, match="images for arm64 cannot be built yet"):
+        planned(configured(EC2, architecture="arm64"))
+    with pytest.raises(Error, match="raspi cannot be built yet: it boots by the firmware of the Raspberry Pi"):
+        planned(configured({**EC2, "Image-Firmware": "raspi"}, "raspi", "arm64"))
+
+
+def test_an_image_says_which_it_is() -> None:
+    assert written(PLAN, "etc/cloud-release") == f'ID=ec2\nVERSION="{SERIAL}"\n'
+    assert written(TAR, "etc/cloud-release") == f'ID=container\nVERSION="{SERIAL}"\n'
+
+
+def test_only_systemd_firstboot_finds_its_word_in_the_machine_id() -> None:
+    assert written(planned(configured({**EC2, "Image-First-Boot": "systemd-firstboot"})), "etc/machine-id") == (
+        "uninitialized\n"
+    )
+    for first_boot in ("cloud-init", "google-guest-agent", ""):
+        assert written(planned(configured({**EC2, "Image-First-Boot": first_boot})), "etc/machine-id") == ""
+
+
+def test_grub_is_answered_before_the_configuration_is_installed() -> None:
+    (seed,) = (step for step in PLAN if isinstance(step, plan.Write) and step.path == "seed")
+    assert seed.text == "grub2 grub2/force_efi_extra_removable boolean true\n"
+    (bootstrap,) = (step for step in PLAN if isinstance(step, plan.Run) and step.argv[0] == "mmdebstrap")
+    assert PLAN.index(seed) < PLAN.index(bootstrap)
+    assert [word for word in bootstrap.argv if word.startswith("--essential-hook")] == [
+        '--essential-hook=chroot "$1" debconf-set-selections < "$1/../seed"'
+    ]
+
+
+def test_what_the_building_machine_left_in_the_tree_is_taken_out_before_it_is_packed(tmp_path: Path) -> None:
+    of_the_builder = [
+        "etc/.resolv.conf.systemd-resolved.bak", "etc/.pwd.lock", "etc/passwd-", "etc/xml/catalog.old",
+        "etc/ssh/ssh_host_rsa_key", "var/lib/dpkg/status-old", "var/lib/sgml-base/supercatalog.old",
+        "var/cache/debconf/config.dat-old", "var/cache/apt/pkgcache.bin", "var/lib/apt/lists/lock",
+        "var/cache/ldconfig/aux-cache", "var/log/apt/history.log", "tmp/x", "var/tmp/.x/y", "run/lock/x", "dev/null",
+    ]  # fmt: skip
+    of_the_image = ["etc/passwd", "etc/xml/catalog", "etc/resolv.conf", "var/lib/dpkg/status", "etc/ssh/sshd_config"]
+    for name in (*of_the_builder, *of_the_image):
+        (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree" / name).write_text("")
+    for step in TAR:
+        if isinstance(step, plan.Run) and step.argv[0] == "find":
+            carry_out(step, tmp_path)
+    left = [str(path.relative_to(tmp_path / "tree")) for path in tmp_path.rglob("tree/**/*") if path.is_file()]
+    assert sorted(left) == sorted(of_the_image)
+    for folder in ("tmp", "var/tmp", "run", "dev"):
+        assert list((tmp_path / "tree" / folder).iterdir()) == []
+
+
+@pytest.mark.parametrize("components", ["main", "main non-free-firmware"])
+def test_apt_has_the_configurations_components_in_the_build_and_in_the_image(components: str) -> None:
+    both = tuple(replace(source, components=("main", "non-free-firmware")) for source in DEBIAN)
+    steps = planned(configured({**EC2, "Image-Components": components}), debian=both)
+    image = [line for line in written(steps, "etc/apt/sources.list.d/debian.sources").splitlines() if "Comp" in line]
+    assert image == [f"Components: {components}"] * 2
+    (lines,) = (step.text for step in steps if isinstance(step, plan.Write) and step.path == "sources.list")
+    *debian, archive = lines.splitlines()
+    assert all(line.endswith(f"trixie{suffix} {components}") for line, suffix in zip(
+        debian, ("", "-updates", "-security"), strict=True
+    ))  # fmt: skip
+    assert archive.endswith(" trixie main")
+
+
+@pytest.mark.parametrize("uri", ["http://user:pw@debian.example/debian", "https://user@debian.example/debian"])
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_mirrors_password_does_not_get_into_an_image(uri: str, number: int) -> None:
+    mirrors = [replace(source, uri=uri) if n == number else source for n, source in enumerate(DEBIAN)]
+    with pytest.raises(Error, match="a user or a password in its URI") as refused:
+        planned(CONFIG, debian=tuple(mirrors))
+    assert "user" not in refused.value.message.replace("a user or a password", "")
+    assert "pw" not in refused.value.message + refused.value.hint.replace("apt_auth", "")
+
+
 def test_every_tool_of_the_plan_has_its_package() -> None:
-    used = {step.argv[0] for step in PLAN if isinstance(step, plan.Run) and "/" not in step.argv[0]}
+    used = {step.argv[0] for step in (*PLAN, *TAR) if isinstance(step, plan.Run) and "/" not in step.argv[0]}
     assert used <= set(tools.PACKAGES)
 
 
 def test_the_id_is_the_plan_s_and_changes_with_each_step() -> None:
-    assert plan.plan_id(PLAN) == plan.plan_id(build.plan(
-        RESOLUTION, "20261121.0", CONFIG.formats, DEBIAN, ARCHIVE, ['Acquire::Retries "3"']
-    ))  # fmt: skip
+    assert plan.plan_id(PLAN) == plan.plan_id(planned(CONFIG))
     ids = {plan.plan_id(PLAN[:n] + PLAN[n + 1 :]) for n in range(len(PLAN))}
     assert len(ids) == len(PLAN)
 

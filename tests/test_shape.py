@@ -102,9 +102,10 @@ def test_a_verb_has_its_words() -> None:
 
 
 def test_a_format_is_one_file() -> None:
-    assert formats.names() == ("qcow2", "raw")
+    assert formats.names() == ("qcow2", "raw", "tar.xz")
     for name in formats.names():
         assert isinstance(formats.find(name).PUBLISHED, bool)
+        assert formats.find(name).SOURCE in ("disk", "tree")
 
 
 def control() -> dict[str, str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from . import disk, formats, metadata, names, scripts, sources
-from .errors import Error, did_you_mean
+from .errors import USAGE, Error, did_you_mean
 from .plan import Plan, Run, Write
 
 if TYPE_CHECKING:
@@ -54,13 +55,24 @@ _MKE2FS_CONF: Final = """\
     }
 """
 
+_PREFERENCES: Final = "etc/apt/preferences.d/99debian-cloud"
+"""What the bootstrap's apt does without; it has no place in the image."""
+
+# A later shim installs itself by grub-install, and on the removable path only if it reads this: else firmware
+# would go on starting the old one, which Secure Boot may have come to refuse.
+_ANSWERS: Final = "grub2 grub2/force_efi_extra_removable boolean true\n"
+
+_UNINITIALIZED: Final = "uninitialized\n"
+
 # Files that mmdebstrap leaves in the tree for its own use.
 _OF_MMDEBSTRAP: Final = (
+    "etc/fstab",
     "etc/hostname",
     "etc/apt/sources.list",
     "etc/apt/sources.list.d/0000sources.list",
     "etc/apt/apt.conf.d/99mmdebstrap",
     "etc/apt/preferences.d/99mmdebstrap",
+    _PREFERENCES,
     "etc/dpkg/dpkg.cfg.d/99mmdebstrap",
 )
 
@@ -78,39 +90,78 @@ def plan(
     `apt_options` are lines of apt.conf(5) for the way to the network. The last
     step writes the image's .buildinfo, record and .changes.
     """
-    config = resolution.config
-    debian, wanted = tuple(debian), tuple(wanted)
-    if config.architecture not in _ARCHITECTURES:
-        raise Error(f"images for {config.architecture} cannot be built yet", did_you_mean("", _ARCHITECTURES))
+    config, epoch = resolution.config, resolution.epoch
+    wanted = tuple(wanted)
+    _refuse(config, wanted)
+    debian = tuple(_of_image(source, config) for source in debian)
     stem = names.stem(config.suite, names.config(config.name), config.architecture, serial)
-    layout = disk.layout(stem, config.size, config.architecture, bios="bios" in config.firmware)
     raw = f"{stem}.raw"
+    layout = (
+        disk.layout(stem, config.size, config.architecture, bios="bios" in config.firmware)
+        if config.firmware
+        else None
+    )
     return (
         *_tree(resolution, debian, archive, apt_options),
-        *_settings(layout, debian, config),
-        *_grub(layout),
-        *_clean(resolution.epoch),
-        *_disk(raw, layout),
-        *(_bios(raw, layout.bios) if layout.bios else ()),
-        *_uefi(raw, layout, resolution.epoch),
-        *_root(raw, layout, resolution.epoch),
-        *(step for name in wanted for step in formats.find(name).steps(raw, f"{stem}.{name}")),
+        *_settings(resolution, serial, debian),
+        *(_boot(layout) if layout else ()),
+        *_clean(epoch),
+        Write("prepare to run the image's own tools", "in-tree", scripts.text("in-tree"), 0o755),
+        *(_disk(raw, layout, epoch) if layout else ()),
+        *(
+            step
+            for name in wanted
+            for step in formats.find(name).steps(raw if layout else TREE, f"{stem}.{name}", epoch)
+        ),
         Write("write down the facts", metadata.FACTS, metadata.facts(resolution, serial, wanted)),
         Run("write hashes and records", ("debian-cloud", "seal", "."), root=False),
     )
 
 
+def _refuse(config: ImageConfig, wanted: Iterable[str]) -> None:
+    """Error when the image cannot be built, or cannot be had in a format."""
+    name = names.config(config.name)
+    if "raspi" in config.firmware:
+        raise Error(
+            f"{name} cannot be built yet: it boots by the firmware of the Raspberry Pi",
+            "build a configuration whose Image-Firmware is bios or uefi; `debian-cloud show` tells",
+        )
+    if config.architecture not in _ARCHITECTURES:
+        raise Error(f"images for {config.architecture} cannot be built yet", did_you_mean("", _ARCHITECTURES))
+    source = "disk" if config.firmware else "tree"
+    made = [known for known in formats.names() if source == formats.find(known).SOURCE]
+    for known in wanted:
+        if known not in made:
+            what = "a disk" if config.firmware else "a root file system without a disk"
+            raise Error(f"{name} is {what}, and {known} is not made of that", f"--format {','.join(made)}", USAGE)
+
+
+def _of_image(source: sources.Source, config: ImageConfig) -> sources.Source:
+    """The source with the components that the image has; Error when its URI would give a password away."""
+    if "@" in urlsplit(source.uri).netloc:
+        raise Error(
+            f"the Debian mirror of {' '.join(source.suites)} has a user or a password in its URI, and everybody who"
+            " gets the image would read it",
+            "put it into apt_auth.conf(5), or give --mirror and --security-mirror without it",
+            USAGE,
+        )
+    return replace(source, components=config.components)
+
+
 def _tree(
     resolution: Resolution, debian: Iterable[sources.Source], archive: sources.Source, apt_options: Iterable[str]
 ) -> Plan:
-    config = resolution.config
+    config, custom = resolution.config, resolution.custom
     # apt installs from a file: URI in place; copied, every .deb passes through the cache, where it is checked.
     copied = replace(archive, uri="copy:" + archive.uri[5:]) if archive.uri.startswith("file:") else archive
     listed = sorted(f"{package.sha256}  {package.deb}" for package in resolution.packages)
+    answers = (_ANSWERS if "uefi" in config.firmware else "") + custom.seed
     record = 'cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"'
     return (
         Write("set sources", "sources.list", sources.as_lines((*debian, copied))),
         Write("note the packages to come", "expected", "".join(f"{line}\n" for line in listed)),
+        *((Write("note the packages to do without", "preferences", custom.preferences),) if custom.remove else ()),
+        *((Write("note the answers to debconf", "seed", answers),) if answers else ()),
         Run(
             f"install {len(listed)} packages",
             (
@@ -119,7 +170,14 @@ def _tree(
                 "--format=directory",
                 "--variant=minbase",
                 f"--architectures={config.architecture}",
-                f"--include={config.name}",
+                f"--include={','.join((config.name, *custom.add))}",
+                # Before the configuration and what comes with it is there to ask.
+                *(
+                    (f'--setup-hook=install -D -m 0644 "$1/../preferences" "$1/{_PREFERENCES}"',)
+                    if custom.remove
+                    else ()
+                ),
+                *(('--essential-hook=chroot "$1" debconf-set-selections < "$1/../seed"',) if answers else ()),
                 # 99mmdebstrap is removed again: these settings are the builder's, not the image's.
                 '--aptopt=Acquire::Languages "none"',
                 *(f"--aptopt={option}" for option in apt_options),
@@ -143,35 +201,32 @@ def _tree(
     )
 
 
-def _settings(layout: Disk, debian: Iterable[sources.Source], config: ImageConfig) -> Plan:
-    """What belongs to this disk rather than to any package."""
-    fstab = (
-        f"PARTUUID={layout.root.uuid} / ext4 rw,discard,errors=remount-ro,x-systemd.growfs 0 1\n"
-        f"PARTUUID={layout.esp.uuid} /boot/efi vfat umask=0077,defaults 0 2\n"
-    )
-    # That a build took expired indexes is no licence for the machine.
-    first, *others = (replace(source, expired=False) for source in debian)
+def _settings(resolution: Resolution, serial: str, debian: Iterable[sources.Source]) -> Plan:
+    """What belongs to this image rather than to any package."""
+    config, hostname = resolution.config, resolution.custom.hostname
+    first, *others = debian
     if config.suite in names.RELEASES:
         first = replace(first, suites=(*first.suites, f"{config.suite}-backports"))
-
-    def install(title: str, path: str, text: str, mode: str = "0644") -> Run:
-        return Run(title, ("install", "-m", mode, "/dev/stdin", f"{TREE}/{path}"), stdin=text, root=True)
-
     return (
         Run(
             "remove the bootstrap's settings",
             ("rm", "-rf", *(f"{TREE}/{path}" for path in _OF_MMDEBSTRAP)),
             root=True,
         ),
-        install(
+        _install(
             "set the image's sources",
             "etc/apt/sources.list.d/debian.sources",
             sources.as_deb822((first, *others), types="deb deb-src"),
         ),
-        install("write fstab", "etc/fstab", fstab),
-        Run("make the ESP's mount point", ("mkdir", "-p", f"{TREE}/boot/efi"), root=True),
-        # Empty: the first boot makes an id and keeps it (machine-id(5)).
-        Run("empty machine-id", ("install", "-m", "0444", "/dev/null", f"{TREE}/etc/machine-id"), root=True),
+        _install(
+            "say what image it is", "etc/cloud-release", f'ID={names.config(config.name)}\nVERSION="{serial}"\n'
+        ),
+        *((_install("set the host name", "etc/hostname", f"{hostname}\n"),) if hostname else ()),
+        # The first boot makes an id and keeps it. It is one that systemd-firstboot(1) sets up only if it finds
+        # this word; an empty file is a first boot to cloud-init, and none to systemd (machine-id(5)).
+        _install("leave the machine-id to the first boot", "etc/machine-id", _UNINITIALIZED, "0444")
+        if config.first_boot == "systemd-firstboot"
+        else Run("empty machine-id", ("install", "-m", "0444", "/dev/null", f"{TREE}/etc/machine-id"), root=True),
         Run(
             "point resolv.conf to systemd-resolved",
             ("ln", "-sfn", "../run/systemd/resolve/stub-resolv.conf", f"{TREE}/etc/resolv.conf"),
@@ -180,9 +235,20 @@ def _settings(layout: Disk, debian: Iterable[sources.Source], config: ImageConfi
     )
 
 
-def _grub(layout: Disk) -> Plan:
+def _install(title: str, path: str, text: str, mode: str = "0644") -> Run:
+    return Run(title, ("install", "-m", mode, "/dev/stdin", f"{TREE}/{path}"), stdin=text, root=True)
+
+
+def _boot(layout: Disk) -> Plan:
+    """What the tree has because it is on this disk: its mounts, and GRUB that finds it."""
+    fstab = (
+        f"PARTUUID={layout.root.uuid} / ext4 rw,discard,errors=remount-ro,x-systemd.growfs 0 1\n"
+        f"PARTUUID={layout.esp.uuid} /boot/efi vfat umask=0077,defaults 0 2\n"
+    )
     identities = f"root_partuuid={layout.root.uuid}\nroot_uuid={layout.root_uuid}\n"
     return (
+        _install("write fstab", "etc/fstab", fstab),
+        Run("make the ESP's mount point", ("mkdir", "-p", f"{TREE}/boot/efi"), root=True),
         Write("identify the disk to grub", "grub-probe.identities", identities),
         Write("prepare grub-probe", "grub-probe", scripts.text("grub-probe"), 0o755),
         Write("prepare grub-setup", "grub-setup", scripts.text("grub-setup"), 0o755),
@@ -210,10 +276,14 @@ def _clean(epoch: int) -> Plan:
             "f",
         ),
         delete("leave out host keys", ("etc",), "-path", f"{TREE}/etc/ssh/ssh_host_*"),
+        # systemd-resolved's postinst keeps the resolv.conf that it finds: the building machine's.
+        delete("leave out the builder's resolv.conf", ("etc",), "-path", f"{TREE}/etc/.resolv.conf.*.bak"),
         delete(
-            "leave out backup files",
-            ("etc", "var/lib/dpkg", "var/cache/debconf"),
-            *("-type", "f", "(", "-name", "*-old", "-o", "-path", f"{TREE}/etc/*-", ")"),
+            "leave out backup and lock files",
+            ("etc", "var/lib", "var/cache/debconf"),
+            *("-type", "f", "("),
+            *("-name", "*-old", "-o", "-name", "*.old", "-o", "-path", f"{TREE}/etc/*-", "-o", "-name", ".pwd.lock"),
+            ")",
         ),
         Run(
             "clamp time stamps",
@@ -223,7 +293,7 @@ def _clean(epoch: int) -> Plan:
     )
 
 
-def _disk(raw: str, layout: Disk) -> Plan:
+def _disk(raw: str, layout: Disk, epoch: int) -> Plan:
     return (
         Run("make an empty disk", ("truncate", "-s", str(layout.size), raw)),
         Run(
@@ -231,6 +301,9 @@ def _disk(raw: str, layout: Disk) -> Plan:
             ("sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--wipe=never", raw),
             stdin=disk.table(layout),
         ),
+        *(_bios(raw, layout.bios) if layout.bios else ()),
+        *_uefi(raw, layout, epoch),
+        *_root(raw, layout, epoch),
     )
 
 
@@ -302,9 +375,9 @@ def _root(raw: str, layout: Disk, epoch: int) -> Plan:
         # A sparse file reads as zeros: neither mke2fs nor the first boot need write them.
         "nodiscard,assume_storage_prezeroed=1"
     )
+    env = (("SOURCE_DATE_EPOCH", str(epoch)),)
     return (
         Write("set mke2fs's defaults", "mke2fs.conf", _MKE2FS_CONF),
-        Write("prepare to run the image's own tools", "in-tree", scripts.text("in-tree"), 0o755),
         Run(
             "make the root file system",
             (
@@ -312,7 +385,13 @@ def _root(raw: str, layout: Disk, epoch: int) -> Plan:
                 *("-E", extended, "-d", f"/mnt/{TREE}", f"/mnt/{raw}", f"{layout.root.size // 1024}k"),
             ),
             root=True,
-            # From 1.47.2 on mke2fs takes no time later than this into the file system.
-            env=(("SOURCE_DATE_EPOCH", str(epoch)),),
+            env=env,
+        ),
+        Write("prepare to set its inodes' times", "inode-times", scripts.text("inode-times"), 0o755),
+        Run(
+            "set its inodes' times",
+            ("./in-tree", TREE, "/mnt/inode-times", f"/mnt/{raw}", str(layout.root.start)),
+            root=True,
+            env=env,
         ),
     )

@@ -32,26 +32,34 @@ cat > expected <<'END'
 ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff  base-files_13.8_amd64.deb
 END
 
-# 3. install 2 packages
+# 3. note the answers to debconf
+cat > seed <<'END'
+grub2 grub2/force_efi_extra_removable boolean true
+END
+
+# 4. install 2 packages
 as_root env SOURCE_DATE_EPOCH=1795224967 PYTHONDONTWRITEBYTECODE=1 mmdebstrap --mode=root --format=directory --variant=minbase --architectures=amd64 \
-    --include=debian-cloud-config-ec2 '--aptopt=Acquire::Languages "none"' \
-    '--aptopt=Acquire::Retries "3"' '--aptopt=APT::Sandbox::User "root"' --dpkgopt=force-unsafe-io \
+    --include=debian-cloud-config-ec2 \
+    '--essential-hook=chroot "$1" debconf-set-selections < "$1/../seed"' \
+    '--aptopt=Acquire::Languages "none"' '--aptopt=Acquire::Retries "3"' \
+    '--aptopt=APT::Sandbox::User "root"' --dpkgopt=force-unsafe-io \
     '--extract-hook=cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"' \
     '--customize-hook=cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"' trixie \
     tree sources.list < /dev/null
 
-# 4. sort the list of installed packages
+# 5. sort the list of installed packages
 sort -u -o installed installed < /dev/null
 
-# 5. compare installed packages with the resolved ones
+# 6. compare installed packages with the resolved ones
 diff -u expected installed < /dev/null
 
-# 6. remove the bootstrap's settings
-as_root rm -rf tree/etc/hostname tree/etc/apt/sources.list tree/etc/apt/sources.list.d/0000sources.list \
-    tree/etc/apt/apt.conf.d/99mmdebstrap tree/etc/apt/preferences.d/99mmdebstrap \
+# 7. remove the bootstrap's settings
+as_root rm -rf tree/etc/fstab tree/etc/hostname tree/etc/apt/sources.list \
+    tree/etc/apt/sources.list.d/0000sources.list tree/etc/apt/apt.conf.d/99mmdebstrap \
+    tree/etc/apt/preferences.d/99mmdebstrap tree/etc/apt/preferences.d/99debian-cloud \
     tree/etc/dpkg/dpkg.cfg.d/99mmdebstrap < /dev/null
 
-# 7. set the image's sources
+# 8. set the image's sources
 as_root install -m 0644 /dev/stdin tree/etc/apt/sources.list.d/debian.sources <<'END'
 Types: deb deb-src
 URIs: http://debian.example/debian
@@ -66,14 +74,11 @@ Components: main
 Signed-By: /debian.gpg
 END
 
-# 8. write fstab
-as_root install -m 0644 /dev/stdin tree/etc/fstab <<'END'
-PARTUUID=a3491e84-ae80-5209-adf0-c238d3d88d9c / ext4 rw,discard,errors=remount-ro,x-systemd.growfs 0 1
-PARTUUID=cf908535-5697-5935-94f4-9d5ca28a2f54 /boot/efi vfat umask=0077,defaults 0 2
+# 9. say what image it is
+as_root install -m 0644 /dev/stdin tree/etc/cloud-release <<'END'
+ID=ec2
+VERSION="20261121.0"
 END
-
-# 9. make the ESP's mount point
-as_root mkdir -p tree/boot/efi < /dev/null
 
 # 10. empty machine-id
 as_root install -m 0444 /dev/null tree/etc/machine-id < /dev/null
@@ -81,13 +86,22 @@ as_root install -m 0444 /dev/null tree/etc/machine-id < /dev/null
 # 11. point resolv.conf to systemd-resolved
 as_root ln -sfn ../run/systemd/resolve/stub-resolv.conf tree/etc/resolv.conf < /dev/null
 
-# 12. identify the disk to grub
+# 12. write fstab
+as_root install -m 0644 /dev/stdin tree/etc/fstab <<'END'
+PARTUUID=a3491e84-ae80-5209-adf0-c238d3d88d9c / ext4 rw,discard,errors=remount-ro,x-systemd.growfs 0 1
+PARTUUID=cf908535-5697-5935-94f4-9d5ca28a2f54 /boot/efi vfat umask=0077,defaults 0 2
+END
+
+# 13. make the ESP's mount point
+as_root mkdir -p tree/boot/efi < /dev/null
+
+# 14. identify the disk to grub
 cat > grub-probe.identities <<'END'
 root_partuuid=a3491e84-ae80-5209-adf0-c238d3d88d9c
 root_uuid=b6b2bf48-9433-56a8-afc2-2491328ed029
 END
 
-# 13. prepare grub-probe
+# 15. prepare grub-probe
 cat > grub-probe <<'END'
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -117,7 +131,7 @@ esac
 END
 chmod 755 grub-probe
 
-# 14. prepare grub-setup
+# 16. prepare grub-setup
 cat > grub-setup <<'END'
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -156,127 +170,29 @@ in_tree update-grub
 END
 chmod 755 grub-setup
 
-# 15. configure grub
+# 17. configure grub
 as_root ./grub-setup tree a3491e84-ae80-5209-adf0-c238d3d88d9c bios < /dev/null
 
-# 16. empty run-time folders
+# 18. empty run-time folders
 as_root find tree/dev tree/run tree/tmp tree/var/tmp -mindepth 1 -delete < /dev/null
 
-# 17. empty logs and caches
+# 19. empty logs and caches
 as_root find tree/var/log tree/var/cache/apt tree/var/cache/ldconfig tree/var/lib/apt/lists -type f -delete < /dev/null
 
-# 18. leave out host keys
+# 20. leave out host keys
 as_root find tree/etc -path 'tree/etc/ssh/ssh_host_*' -delete < /dev/null
 
-# 19. leave out backup files
-as_root find tree/etc tree/var/lib/dpkg tree/var/cache/debconf -type f '(' -name '*-old' -o -path \
-    'tree/etc/*-' ')' -delete < /dev/null
+# 21. leave out the builder's resolv.conf
+as_root find tree/etc -path 'tree/etc/.resolv.conf.*.bak' -delete < /dev/null
 
-# 20. clamp time stamps
+# 22. leave out backup and lock files
+as_root find tree/etc tree/var/lib tree/var/cache/debconf -type f '(' -name '*-old' -o -name '*.old' -o -path \
+    'tree/etc/*-' -o -name .pwd.lock ')' -delete < /dev/null
+
+# 23. clamp time stamps
 as_root find tree -newermt @1795224967 -exec touch -h -d @1795224967 '{}' + < /dev/null
 
-# 21. make an empty disk
-truncate -s 8589934592 debian-13-ec2-amd64-20261121.0.raw < /dev/null
-
-# 22. partition it
-sfdisk --quiet --no-reread --no-tell-kernel --wipe=never debian-13-ec2-amd64-20261121.0.raw <<'END'
-label: gpt
-label-id: 5c927193-2513-54e4-8555-811b44829f71
-unit: sectors
-sector-size: 512
-
-1 : start=262144, size=16513024, type=4f68bce3-e8cd-4db1-96e7-fbcaf984b709, uuid=a3491e84-ae80-5209-adf0-c238d3d88d9c, name="root"
-14 : start=2048, size=6144, type=21686148-6449-6e6f-744e-656564454649, uuid=f581fcda-d273-5bad-8d80-d1ddec73016c, name="bios"
-15 : start=8192, size=253952, type=c12a7328-f81f-11d2-ba4b-00a0c93ec93b, uuid=cf908535-5697-5935-94f4-9d5ca28a2f54, name="esp"
-END
-
-# 23. place GRUB's core image
-as_root dd if=tree/boot/grub/i386-pc/core.img of=debian-13-ec2-amd64-20261121.0.raw bs=512 seek=2048 \
-    conv=notrunc status=none < /dev/null
-
-# 24. place GRUB's boot sector
-as_root dd if=tree/boot/grub/i386-pc/boot.img of=debian-13-ec2-amd64-20261121.0.raw bs=440 count=1 \
-    conv=notrunc status=none < /dev/null
-
-# 25. point the boot sector to the core image
-printf '\000\010\000\000\000\000\000\000' | dd of=debian-13-ec2-amd64-20261121.0.raw bs=1 seek=92 conv=notrunc status=none
-
-# 26. let it mend the boot drive
-printf '\220\220' | dd of=debian-13-ec2-amd64-20261121.0.raw bs=1 seek=102 conv=notrunc status=none
-
-# 27. point the core image to its rest
-printf '\001\010\000\000\000\000\000\000' | dd of=debian-13-ec2-amd64-20261121.0.raw bs=1 seek=1049076 conv=notrunc status=none
-
-# 28. make the EFI system partition
-env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mformat -i debian-13-ec2-amd64-20261121.0.raw@@4194304 -F -v ESP -N a1ada376 -T 253952 -h 255 -s 63 \
-    -H 8192 :: < /dev/null
-
-# 29. take a partition entry out of it
-dd if=/dev/zero of=debian-13-ec2-amd64-20261121.0.raw bs=1 count=16 seek=4194750 conv=notrunc \
-    status=none < /dev/null
-
-# 30. take a partition entry out of it
-dd if=/dev/zero of=debian-13-ec2-amd64-20261121.0.raw bs=1 count=16 seek=4197822 conv=notrunc \
-    status=none < /dev/null
-
-# 31. make its folders
-env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mmd -i debian-13-ec2-amd64-20261121.0.raw@@4194304 ::EFI ::EFI/BOOT ::EFI/debian < /dev/null
-
-# 32. place EFI/BOOT/BOOTX64.EFI
-as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/shimx64.efi.signed \
-    ::EFI/BOOT/BOOTX64.EFI < /dev/null
-
-# 33. place EFI/BOOT/grubx64.efi
-as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 \
-    tree/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed ::EFI/BOOT/grubx64.efi < /dev/null
-
-# 34. place EFI/BOOT/mmx64.efi
-as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/mmx64.efi.signed \
-    ::EFI/BOOT/mmx64.efi < /dev/null
-
-# 35. place EFI/debian/BOOTX64.CSV
-as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/BOOTX64.CSV \
-    ::EFI/debian/BOOTX64.CSV < /dev/null
-
-# 36. place EFI/debian/fbx64.efi
-as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/fbx64.efi.signed \
-    ::EFI/debian/fbx64.efi < /dev/null
-
-# 37. place EFI/debian/grubx64.efi
-as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 \
-    tree/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed ::EFI/debian/grubx64.efi < /dev/null
-
-# 38. place EFI/debian/mmx64.efi
-as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/mmx64.efi.signed \
-    ::EFI/debian/mmx64.efi < /dev/null
-
-# 39. place EFI/debian/shimx64.efi
-as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/shimx64.efi.signed \
-    ::EFI/debian/shimx64.efi < /dev/null
-
-# 40. place EFI/debian/grub.cfg
-env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 - ::EFI/debian/grub.cfg <<'END'
-search.fs_uuid b6b2bf48-9433-56a8-afc2-2491328ed029 root 
-set prefix=($root)'/boot/grub'
-configfile $prefix/grub.cfg
-END
-
-# 41. set mke2fs's defaults
-cat > mke2fs.conf <<'END'
-[defaults]
-    base_features = sparse_super,large_file,filetype,resize_inode,dir_index,ext_attr
-    default_mntopts = acl,user_xattr
-    enable_periodic_fsck = 0
-    blocksize = 4096
-    inode_size = 256
-    inode_ratio = 16384
-[fs_types]
-    ext4 = {
-        features = has_journal,extent,huge_file,flex_bg,metadata_csum,64bit,dir_nlink,extra_isize
-    }
-END
-
-# 42. prepare to run the image's own tools
+# 24. prepare to run the image's own tools
 cat > in-tree <<'END'
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -291,20 +207,147 @@ mount --bind . "$tree/mnt"
 # mke2fs warns when it cannot see what is mounted.
 mount -t proc proc "$tree/proc"
 exec chroot "$tree" /usr/bin/env -i LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin \
-    "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH" MKE2FS_CONFIG=/mnt/mke2fs.conf "$@"
+    "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH" "E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH" \
+    MKE2FS_CONFIG=/mnt/mke2fs.conf "$@"
 END
 chmod 755 in-tree
 
-# 43. make the root file system
+# 25. make an empty disk
+truncate -s 8589934592 debian-13-ec2-amd64-20261121.0.raw < /dev/null
+
+# 26. partition it
+sfdisk --quiet --no-reread --no-tell-kernel --wipe=never debian-13-ec2-amd64-20261121.0.raw <<'END'
+label: gpt
+label-id: 5c927193-2513-54e4-8555-811b44829f71
+unit: sectors
+sector-size: 512
+
+1 : start=262144, size=16513024, type=4f68bce3-e8cd-4db1-96e7-fbcaf984b709, uuid=a3491e84-ae80-5209-adf0-c238d3d88d9c, name="root"
+14 : start=2048, size=6144, type=21686148-6449-6e6f-744e-656564454649, uuid=f581fcda-d273-5bad-8d80-d1ddec73016c, name="bios"
+15 : start=8192, size=253952, type=c12a7328-f81f-11d2-ba4b-00a0c93ec93b, uuid=cf908535-5697-5935-94f4-9d5ca28a2f54, name="esp"
+END
+
+# 27. place GRUB's core image
+as_root dd if=tree/boot/grub/i386-pc/core.img of=debian-13-ec2-amd64-20261121.0.raw bs=512 seek=2048 \
+    conv=notrunc status=none < /dev/null
+
+# 28. place GRUB's boot sector
+as_root dd if=tree/boot/grub/i386-pc/boot.img of=debian-13-ec2-amd64-20261121.0.raw bs=440 count=1 \
+    conv=notrunc status=none < /dev/null
+
+# 29. point the boot sector to the core image
+printf '\000\010\000\000\000\000\000\000' | dd of=debian-13-ec2-amd64-20261121.0.raw bs=1 seek=92 conv=notrunc status=none
+
+# 30. let it mend the boot drive
+printf '\220\220' | dd of=debian-13-ec2-amd64-20261121.0.raw bs=1 seek=102 conv=notrunc status=none
+
+# 31. point the core image to its rest
+printf '\001\010\000\000\000\000\000\000' | dd of=debian-13-ec2-amd64-20261121.0.raw bs=1 seek=1049076 conv=notrunc status=none
+
+# 32. make the EFI system partition
+env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mformat -i debian-13-ec2-amd64-20261121.0.raw@@4194304 -F -v ESP -N a1ada376 -T 253952 -h 255 -s 63 \
+    -H 8192 :: < /dev/null
+
+# 33. take a partition entry out of it
+dd if=/dev/zero of=debian-13-ec2-amd64-20261121.0.raw bs=1 count=16 seek=4194750 conv=notrunc \
+    status=none < /dev/null
+
+# 34. take a partition entry out of it
+dd if=/dev/zero of=debian-13-ec2-amd64-20261121.0.raw bs=1 count=16 seek=4197822 conv=notrunc \
+    status=none < /dev/null
+
+# 35. make its folders
+env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mmd -i debian-13-ec2-amd64-20261121.0.raw@@4194304 ::EFI ::EFI/BOOT ::EFI/debian < /dev/null
+
+# 36. place EFI/BOOT/BOOTX64.EFI
+as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/shimx64.efi.signed \
+    ::EFI/BOOT/BOOTX64.EFI < /dev/null
+
+# 37. place EFI/BOOT/grubx64.efi
+as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 \
+    tree/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed ::EFI/BOOT/grubx64.efi < /dev/null
+
+# 38. place EFI/BOOT/mmx64.efi
+as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/mmx64.efi.signed \
+    ::EFI/BOOT/mmx64.efi < /dev/null
+
+# 39. place EFI/debian/BOOTX64.CSV
+as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/BOOTX64.CSV \
+    ::EFI/debian/BOOTX64.CSV < /dev/null
+
+# 40. place EFI/debian/fbx64.efi
+as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/fbx64.efi.signed \
+    ::EFI/debian/fbx64.efi < /dev/null
+
+# 41. place EFI/debian/grubx64.efi
+as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 \
+    tree/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed ::EFI/debian/grubx64.efi < /dev/null
+
+# 42. place EFI/debian/mmx64.efi
+as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/mmx64.efi.signed \
+    ::EFI/debian/mmx64.efi < /dev/null
+
+# 43. place EFI/debian/shimx64.efi
+as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/shimx64.efi.signed \
+    ::EFI/debian/shimx64.efi < /dev/null
+
+# 44. place EFI/debian/grub.cfg
+env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 - ::EFI/debian/grub.cfg <<'END'
+search.fs_uuid b6b2bf48-9433-56a8-afc2-2491328ed029 root 
+set prefix=($root)'/boot/grub'
+configfile $prefix/grub.cfg
+END
+
+# 45. set mke2fs's defaults
+cat > mke2fs.conf <<'END'
+[defaults]
+    base_features = sparse_super,large_file,filetype,resize_inode,dir_index,ext_attr
+    default_mntopts = acl,user_xattr
+    enable_periodic_fsck = 0
+    blocksize = 4096
+    inode_size = 256
+    inode_ratio = 16384
+[fs_types]
+    ext4 = {
+        features = has_journal,extent,huge_file,flex_bg,metadata_csum,64bit,dir_nlink,extra_isize
+    }
+END
+
+# 46. make the root file system
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mke2fs -q -F -t ext4 -L root -U b6b2bf48-9433-56a8-afc2-2491328ed029 -E \
     offset=134217728,hash_seed=6b0d8740-ae5f-5f4c-85b0-6ee34ff507df,nodiscard,assume_storage_prezeroed=1 \
     -d /mnt/tree /mnt/debian-13-ec2-amd64-20261121.0.raw 8256512k < /dev/null
 
-# 44. convert to qcow2
+# 47. prepare to set its inodes' times
+cat > inode-times <<'END'
+#!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Gives every inode of a new ext4 file system the same ctime and atime: mke2fs
+# copies the tree's, which nothing can set, and before 1.47.2 it keeps them as
+# they are. Runs in the tree (in-tree), by the image's own debugfs(8).
+# usage: inode-times DISK OFFSET
+set -eu
+device="$1?offset=$2"
+count() { dumpe2fs -h "$device" 2> /dev/null | sed -n "s/^$1: *//p"; }
+
+# mke2fs -d hands out inodes from the first free one on: those in use have no gap.
+last=$(($(count "Inode count") - $(count "Free inodes")))
+{
+    echo 2
+    seq 11 "$last"
+} | sed "s/.*/sif <&> ctime @$SOURCE_DATE_EPOCH\nsif <&> atime @$SOURCE_DATE_EPOCH\nsif <&> ctime_extra 0\nsif <&> atime_extra 0/" |
+    debugfs -w -f - "$device" > /dev/null
+END
+chmod 755 inode-times
+
+# 48. set its inodes' times
+as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree /mnt/inode-times /mnt/debian-13-ec2-amd64-20261121.0.raw 134217728 < /dev/null
+
+# 49. convert to qcow2
 qemu-img convert -c -f raw -O qcow2 -o compression_type=zstd debian-13-ec2-amd64-20261121.0.raw \
     debian-13-ec2-amd64-20261121.0.qcow2 < /dev/null
 
-# 45. write down the facts
+# 50. write down the facts
 cat > facts <<'END'
 Config: ec2
 Config-Version: 0.1.0
@@ -320,5 +363,5 @@ Packages:
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64
 END
 
-# 46. write hashes and records
+# 51. write hashes and records
 debian-cloud seal . < /dev/null
