@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from debian_cloud import render
+from debian_cloud import names, render
 from debian_cloud.errors import Error
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,7 +22,7 @@ def tree(tmp_path: Path) -> Path:
     """A copy of what rendering reads, to be spoiled."""
     shutil.copytree(ROOT / "configs", tmp_path / "configs", symlinks=True)
     (tmp_path / "debian").mkdir()
-    for name in ("control", "control.j2"):
+    for name in ("changelog", "control", "control.j2"):
         shutil.copy(ROOT / "debian" / name, tmp_path / "debian")
     return tmp_path
 
@@ -48,7 +49,7 @@ def test_committed_control_is_fresh() -> None:
 
 
 def test_check_shows_what_is_stale_and_changes_nothing(tree: Path) -> None:
-    replace(tree / "configs/ec2/stanza.j2", 'size="8G"', 'size="9G"')
+    replace(tree / "configs/ec2/stanza.j2", '"Size": "8G"', '"Size": "9G"')
     before = (tree / "debian/control").read_text("utf-8")
     done = run(tree, "--check")
     assert done.returncode == 1
@@ -57,16 +58,59 @@ def test_check_shows_what_is_stale_and_changes_nothing(tree: Path) -> None:
 
 
 def test_rewriting_makes_it_fresh(tree: Path) -> None:
-    replace(tree / "configs/ec2/stanza.j2", 'size="8G"', 'size="9G"')
+    replace(tree / "configs/ec2/stanza.j2", '"Size": "8G"', '"Size": "9G"')
     assert run(tree).returncode == 0
     assert run(tree, "--check").returncode == 0
     assert "XB-Image-Size: 9G\n" in (tree / "debian/control").read_text("utf-8")
 
 
 def test_a_new_folder_is_a_new_configuration(tree: Path) -> None:
-    shutil.copytree(tree / "configs/nocloud", tree / "configs/azure", symlinks=True)
-    assert "azure" in render.configurations(tree)
-    assert "Package: debian-cloud-config-azure\n" in render.render(tree)
+    shutil.copytree(tree / "configs/nocloud", tree / "configs/my-hpc", symlinks=True)
+    assert "my-hpc" in render.configurations(tree)
+    assert "Package: debian-cloud-config-my-hpc\n" in render.render(tree)
+
+
+def test_what_is_marked_for_suites_is_in_no_other(tree: Path) -> None:
+    replace(tree / "configs/ec2/stanza.j2", '"Imds": "v2.0"', '"Imds": "v2.0 {trixie forky}"')
+    imds = {suite: "XB-Image-Imds: v2.0\n" in render.render(tree, suite) for suite in names.RELEASES}
+    assert imds == {"bookworm": False, "trixie": True, "forky": True}
+    assert "XB-Image-Imds" not in render.render(tree, "bookworm")
+    azure = {suite: "azure-vm-utils" in render.render(tree, suite) for suite in names.RELEASES}
+    assert azure == imds
+    assert "{" not in re.sub(r"\$\{[^}]*\}", "", render.render(tree))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("packages.j2", "{bookworm trixie}", "{bookworm trixy}"),
+        ("generic/stanza.j2", "Akamai {trixie forky}", "Akamai {trixy}"),
+    ],
+    ids=["package", "fact"],
+)
+def test_an_unknown_suite_is_an_error_that_names_it(tree: Path, file: str, old: str, new: str) -> None:
+    replace(tree / "configs" / file, old, new)
+    with pytest.raises(Error, match=r"^configs/.*: .*unknown suite trixy; .*trixie"):
+        render.render(tree)
+
+
+def test_a_suites_tree_has_a_version_that_sorts_before_and_a_date_that_comes_after(tree: Path) -> None:
+    assert run(tree, "--suite", "bookworm").returncode == 0
+    fields = ("Distribution", "Version", "Timestamp")
+    new, old = (
+        {
+            field: subprocess.run(
+                ["dpkg-parsechangelog", "-l", changelog, "-S", field], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for field in fields
+        }
+        for changelog in (tree / "debian/changelog", ROOT / "debian/changelog")
+    )
+    assert new["Distribution"] == "bookworm"
+    assert new["Version"] == old["Version"] + "~deb12u1"
+    assert int(new["Timestamp"]) > int(old["Timestamp"])
+    assert "linux-sysctl-defaults" not in (tree / "debian/control").read_text("utf-8")
+    assert run(tree, "--check").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -74,12 +118,13 @@ def test_a_new_folder_is_a_new_configuration(tree: Path) -> None:
     [
         ("sets.kernel_cloud", "sets.kernel_clowd", "kernel_clowd"),
         ("    name,\n", "    nmae,\n", "nmae"),
-        ('    size="8G",\n', "", "size"),
-        ("user=", "usre=", "usre"),
+        ('    summary="Amazon EC2",\n', "", "summary"),
+        ("recommends=", "recomends=", "recomends"),
+        ('"User"', '"Usre"', "Usre"),
         ("{% endcall %}", "{% endcal %}", "endcal"),
         ("configs/packages.j2", "configs/pakages.j2", "pakages.j2"),
     ],
-    ids=["variable", "name", "missing", "misspelt", "syntax", "file"],
+    ids=["variable", "name", "missing", "misspelt", "fact", "syntax", "file"],
 )
 def test_a_wrong_template_is_one_error_that_names_its_place(tree: Path, old: str, new: str, named: str) -> None:
     replace(tree / "configs/ec2/stanza.j2", old, new)
