@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -175,13 +176,8 @@ def archive() -> Iterator[Archive]:
         configuration(top / "debs", "wrong", {}, depends="base-files, debian-cloud-config-other"),
         configuration(top / "debs", "grandchild", FINE, depends="debian-cloud-config-wrong"),
     ]
-    subprocess.run(
-        [
-            *("reprepro", "--silent", "--export=silent-never", "-b", folder, "--ignore=longkeyid"),
-            *("includedeb", "trixie", *debs),
-        ],
-        check=True,
-    )
+    reprepro = ["reprepro", "--silent", "--export=silent-never", "-b", str(folder), "--ignore=longkeyid"]
+    subprocess.run([*reprepro, "includedeb", "trixie", *map(str, debs)], check=True)
     subprocess.run(["debian-cloud-archive", "publish", folder], stdout=subprocess.DEVNULL, check=True)
     with (folder / "archive.gpg").open("wb") as out:
         subprocess.run(["gpg", "--homedir", folder / "gnupg", "--batch", "--export"], stdout=out, check=True)
@@ -190,55 +186,110 @@ def archive() -> Iterator[Archive]:
     shutil.rmtree(top)
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments", "status", "said"),
-    [
-        ("fine", ["--add", "htopp"], 2, ["has a package htopp", "did you mean htop?"]),
-        ("fine", ["--add", "qqqqzzzz"], 2, ["no signed source of trixie has a package qqqqzzzz", "hint:"]),
-        ("fine", ["--add", "editor"], 2, ["editor is a virtual package", "vim"]),
-        ("fine", ["--add", "debian-cloud-config-other"], 2, ["is an image of its own"]),
-        ("fine", ["--remove", "nanoo"], 2, ["has a package nanoo", "did you mean nano?"]),
-        ("fine", ["--remove", "vim"], 1, ["vim cannot be removed: debian-cloud-config-layer depends on it", "new"]),
-        ("fine", ["--remove", "systemd-timesyncd"], 1, ["debian-cloud-config-layer depends on it", "add by name"]),
-        ("fine", ["--remove", "bash"], 1, ["bash is part of every Debian system"]),
-        ("fine", ["--remove", "apt"], 1, ["apt is part of every Debian system"]),
-        ("fine", ["--add", "g++", "--remove", "gcc"], 1, ["gcc cannot be removed: g++ depends on it"]),
-        (
-            "fine",
-            ["--add", "postfix,exim4-daemon-light"],
-            1,
-            ["with postfix, exim4-daemon-light cannot be installed"],
-        ),
-        ("child", [], 1, ["debian-cloud-config-child depends on debian-cloud-config-fine, which is another image"]),
-        ("grandchild", [], 1, ["debian-cloud-config-wrong depends on debian-cloud-config-other, which is another"]),
-    ],
+REFUSED: tuple[tuple[str, tuple[str, ...], int, tuple[str, ...]], ...] = (
+    ("fine", ("--add", "htopp"), 2, ("has a package htopp", "did you mean htop?")),
+    ("fine", ("--add", "qqqqzzzz"), 2, ("no signed source of trixie has a package qqqqzzzz",)),
+    ("fine", ("--add", "editor"), 2, ("editor is a virtual package", "vim")),
+    ("fine", ("--add", "debian-cloud-config-other"), 2, ("is an image of its own",)),
+    ("fine", ("--remove", "nanoo"), 2, ("has a package nanoo", "did you mean nano?")),
+    (
+        "fine",
+        ("--remove", "vim"),
+        1,
+        ("vim cannot be removed: debian-cloud-config-layer depends on it", "debian-cloud new"),
+    ),
+    ("fine", ("--remove", "systemd-timesyncd"), 1, ("debian-cloud-config-layer depends on it", "add by name")),
+    ("fine", ("--remove", "nano,vim"), 1, ("cannot be removed: debian-cloud-config-layer depends on it",)),
+    ("fine", ("--remove", "bash"), 1, ("bash is part of every Debian system",)),
+    ("fine", ("--remove", "apt"), 1, ("apt is part of every Debian system",)),
+    ("fine", ("--add", "g++", "--remove", "gcc"), 1, ("gcc cannot be removed: g++ depends on it",)),
+    ("fine", ("--add", "postfix,exim4-daemon-light"), 1, ("with postfix, exim4-daemon-light cannot be installed",)),
+    ("child", (), 1, ("debian-cloud-config-child depends on debian-cloud-config-fine, which is another image",)),
+    (
+        "grandchild",
+        (),
+        1,
+        ("debian-cloud-config-wrong depends on debian-cloud-config-other, which is another image",),
+    ),
 )
+PLAIN = ("fine", "--json")
+WITHOUT_NANO = ("fine", "--json", "--add", "htop", "--remove", "nano")
+WITH_CHRONY = ("fine", "--json", "--add", "chrony", "--remove", "systemd-timesyncd")
+
+# The command itself, many times over: the indexes are read once, and each call has a process of its own.
+MANY = """
+import contextlib, json, os, sys, tempfile
+from debian_cloud import options
+from debian_cloud.__main__ import main
+from debian_cloud.cli import parser
+calls = json.load(sys.stdin)
+with options.origin(parser("show").parse_args(calls[0])) as origin:
+    options.origin = lambda args: contextlib.nullcontext(origin)
+    answers = []
+    for call in calls:
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            pid = os.fork()
+            if pid == 0:
+                os.dup2(out.fileno(), 1)
+                os.dup2(err.fileno(), 2)
+                status = 70
+                try:
+                    status = main(["show", *call])
+                finally:
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                    os._exit(status)
+            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            out.seek(0), err.seek(0)
+            answers.append((status, out.read(), err.read()))
+print(json.dumps(answers))
+"""
+
+Done = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def shown(archive: Archive) -> dict[tuple[str, ...], Done]:
+    """What `debian-cloud show` answers to each call."""
+    calls = [(name, *arguments) for name, arguments, _, _ in REFUSED] + [PLAIN, WITHOUT_NANO, WITH_CHRONY]
+    given = json.dumps([[*call, *archive.sources()] for call in calls])
+    done = subprocess.run(
+        [sys.executable, "-c", MANY], input=given, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stdout)
+    return {call: Done(call, *answer) for call, answer in zip(calls, answers, strict=True)}
+
+
+@pytest.mark.parametrize(("name", "arguments", "status", "said"), REFUSED)
 def test_what_apt_cannot_give(
-    archive: Archive, name: str, arguments: list[str], status: int, said: list[str]
+    shown: dict[tuple[str, ...], Done], name: str, arguments: tuple[str, ...], status: int, said: tuple[str, ...]
 ) -> None:
-    refused(debian_cloud("show", name, *arguments, *archive.sources()), status, *said, "hint:")
+    refused(shown[name, *arguments], status, *said, "hint:")
 
 
-def shown(archive: Archive, *arguments: str) -> set[str]:
-    done = debian_cloud("show", "fine", "--json", *arguments, *archive.sources())
+def packages(done: Done) -> set[str]:
     assert done.returncode == 0, done.stderr
     return {package["name"] for package in json.loads(done.stdout)["packages"]}
 
 
-def test_packages_are_resolved_with_and_without(archive: Archive) -> None:
-    plain = shown(archive)
+def test_packages_are_resolved_with_and_without(shown: dict[tuple[str, ...], Done]) -> None:
+    plain, changed = packages(shown[PLAIN]), packages(shown[WITHOUT_NANO])
     assert {"nano", "vim", "systemd-timesyncd"} <= plain
-    changed = shown(archive, "--add", "htop", "--remove", "nano")
     assert plain - changed == {"nano"}
     assert "htop" in changed - plain
-    # What was left out once is not left out the next time, though the folder of indexes is the same.
-    assert shown(archive) == plain
 
 
-def test_what_is_added_takes_the_place_of_what_is_removed(archive: Archive) -> None:
-    changed = shown(archive, "--add", "chrony", "--remove", "systemd-timesyncd")
+def test_what_is_added_takes_the_place_of_what_is_removed(shown: dict[tuple[str, ...], Done]) -> None:
+    changed = packages(shown[WITH_CHRONY])
     assert "chrony" in changed
     assert "systemd-timesyncd" not in changed
+
+
+def test_what_was_left_out_once_is_there_the_next_time(archive: Archive) -> None:
+    """The folder of indexes is the same, and a file of preferences lies in it."""
+    assert "nano" not in packages(debian_cloud("show", *WITHOUT_NANO, *archive.sources()))
+    assert "nano" in packages(debian_cloud("show", *PLAIN, *archive.sources()))
 
 
 @pytest.mark.parametrize(

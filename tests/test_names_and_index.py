@@ -52,6 +52,13 @@ def test_each_image_has_its_own_current() -> None:
     assert [record.status for record in records] == ["current", "current"]
 
 
+def test_an_unofficial_image_takes_no_official_one_s_place() -> None:
+    official, changed = replace(RECORD), replace(RECORD, serial="20261121.0", official=False)
+    assert [record.status for record in index.with_status([official, changed])] == ["current", "superseded"]
+    older = replace(changed, serial="20261119.0")
+    assert [record.status for record in index.with_status([changed, older])] == ["current", "superseded"]
+
+
 def test_index_is_sorted_whatever_the_order_of_records() -> None:
     records = [replace(RECORD, serial=f"20261120.{n}") for n in (10, 2, 1)]
     text = index.render(records)

@@ -101,21 +101,28 @@ def with_buildinfo(record: ImageRecord, sha256sums: str, sha512sums: str) -> Ima
 
 
 def with_status(records: Iterable[ImageRecord]) -> tuple[ImageRecord, ...]:
-    """The same records; the newest serial of each image is `current`, the others `superseded`."""
+    """The same records; the newest serial of each image is `current`, the others `superseded`.
+
+    An image that is not official is current only where there is no official one.
+    """
     records = tuple(records)
-    newest: dict[tuple[str, str, str], tuple[int, int]] = {}
+    newest: dict[tuple[str, str, str], tuple[bool, tuple[int, int]]] = {}
     for record in records:
         image = (record.suite, record.config, record.architecture)
-        newest[image] = max(newest.get(image, (0, 0)), names.serial_key(record.serial))
+        newest[image] = max(newest.get(image, (False, (0, 0))), _rank(record))
     return tuple(
         replace(
             record,
             status="current"
-            if names.serial_key(record.serial) == newest[record.suite, record.config, record.architecture]
+            if _rank(record) == newest[record.suite, record.config, record.architecture]
             else "superseded",
         )
         for record in records
     )
+
+
+def _rank(record: ImageRecord) -> tuple[bool, tuple[int, int]]:
+    return record.official, names.serial_key(record.serial)
 
 
 def _order(record: ImageRecord) -> tuple[str, str, str, tuple[int, int], str]:

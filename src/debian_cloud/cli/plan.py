@@ -26,9 +26,11 @@ def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     planned = planning.planned(args)
     config = planned.resolution.config
+    changes = planned.resolution.custom.lines
     about = (
         f"Builds {planned.stem}: {config.name} {config.version}, {len(planned.resolution.packages)} packages.\n"
         f"Plan {plan_id(planned.plan)}, made by debian-cloud plan {names.config(config.name)}."
+        + (f"\nNot official: {', '.join(changes)}." if changes else "")
     )
     print(as_shell(planned.plan, planned.stem, about), end="")
     return 0
