@@ -3,8 +3,10 @@
 
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/archive:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
+SUITE = trixie
+
 .DEFAULT_GOAL := help
-.PHONY: help demo check matrix bench control clean
+.PHONY: help demo check packages matrix bench control clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -16,6 +18,11 @@ demo: ## set up, then the main job from end to end with a throw-away archive in 
 check: ## set up, then all tests, linters included
 	tests/setup check
 	.venv/bin/python3 -m pytest $(PYTEST)
+
+packages: ## build the Debian packages of SUITE (trixie) in build/packages/SUITE
+	tests/setup demo
+	rm -rf build/packages/$(SUITE)
+	debian/for-suite $(SUITE) build/packages/$(SUITE)
 
 matrix: ## resolve every configuration of every suite and architecture, and print the table
 	tests/setup check
