@@ -20,7 +20,7 @@ ORDER = (
     ("names", "deb822", "plan", "progress", "tools", "scripts"),
     ("config", "custom", "disk", "checksums", "formats"),
     ("resolution", "index", "sources"),
-    ("binary", "skeleton"),
+    ("binary", "shell", "skeleton", "lint"),
     ("packages", "metadata", "render"),
     ("build",),
     ("run",),
@@ -32,7 +32,7 @@ ORDER = (
 PLANNING = (
     *("errors", "names", "deb822", "plan", "config", "custom", "disk", "formats", "resolution", "index"),
     *("sources", "metadata", "build"),
-    *("binary", "skeleton"),
+    *("binary", "shell", "skeleton", "lint"),
 )
 """Rooms that only think: no process, no file system, no clock."""
 EFFECTS = {"subprocess", "os", "tempfile", "shutil", "time", "pathlib", "random", "socket"}

@@ -1,23 +1,31 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Fetch .debs through the private apt, and take them apart."""
+"""Fetch .debs through the private apt, and take them and source trees apart."""
 
 from __future__ import annotations
 
+import gzip
+import re
 import stat
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from . import deb822, run
+from . import config, deb822, names, run
 from .binary import Binary, File
 from .errors import USAGE, Error
 from .plan import Run
 from .progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping
 
     from .options import Origin
+
+_SCRIPTS: Final = ("preinst", "postinst", "prerm", "postrm", "config", "triggers")
+_ENTRY: Final = re.compile(r"\S+ \((\S+)\) ([^\s;]+)[^;\n]*;")
+"""Version and suite in the first line of debian/changelog (deb-changelog(5))."""
+# XB-Image-Size in a source package is Image-Size in the binary one (deb-src-control(5)).
+_USER_FIELD: Final = re.compile("^X[BCS]*B[BCS]*-")
 
 
 def fetched(origin: Origin, packages: Iterable[tuple[str, str]]) -> tuple[Binary, ...]:
@@ -56,3 +64,80 @@ def tree(folder: Path) -> tuple[File, ...]:
         elif path.is_file():
             found.append(File(name, path.read_bytes(), stat.S_IMODE(path.stat().st_mode)))
     return tuple(found)
+
+
+def source(root: Path) -> tuple[str, tuple[Binary, ...]]:
+    """The suite of a source tree, and its configurations, one Binary for each architecture.
+
+    Their files are in configs/NAME/files and files-ARCH; in a source package of
+    one configuration alone, in files and files-ARCH.
+    """
+    control = deb822.parse((root / "debian" / "control").read_text("utf-8"))
+    changelog = root / "debian" / "changelog"
+    match = _ENTRY.match(changelog.read_text("utf-8")) if changelog.is_file() else None
+    version, suite = match.groups() if match else ("", "")
+    inherited = {"Section": control[0].get("Section", ""), "Version": version}
+    packages = [{_USER_FIELD.sub("", name): value for name, value in stanza.items()} for stanza in control[1:]]
+    found = []
+    for fields in packages:
+        name = fields.get("Package", "")
+        if not is_configuration(name, fields):
+            continue
+        alone = len(packages) == 1
+        folder = root if alone else root / "configs" / names.config(name)
+        for architecture in fields.get("Architecture", "").split() or [""]:
+            files = [file for tree_ in ("files", f"files-{architecture}") for file in tree(folder / tree_)]
+            of_architecture = {
+                field: _of(value, architecture) if field.startswith(config.PREFIX) else value
+                for field, value in fields.items()
+            }
+            found.append(
+                Binary(
+                    {**inherited, **of_architecture, "Architecture": architecture},
+                    dict(_control_files(root / "debian", name, alone=alone)),
+                    tuple(files),
+                )
+            )
+    return suite, tuple(found)
+
+
+def is_configuration(name: str, fields: Mapping[str, str]) -> bool:
+    """Whether a package is an image's configuration, or a layer of some."""
+    return name.startswith(names.PACKAGE_PREFIX) or config.is_image(fields)
+
+
+def owners(contents: Iterable[Path], wanted: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
+    """Path -> the packages that ship it, of those wanted; from Contents files, gzip-compressed."""
+    # Before the merge of /usr, the same file was listed without it.
+    known = {_without_usr(path).encode(): path for path in wanted}
+    found: dict[str, list[str]] = {}
+    for path in contents:
+        with gzip.open(path) as lines:
+            for line in lines:
+                # Names of files may have blanks in them; those of packages have none.
+                name, _, packages = line.rstrip().rpartition(b" ")
+                wanted_path = known.get(name.rstrip().removeprefix(b"usr/"))
+                if wanted_path:
+                    # section/name, with a component before the section perhaps.
+                    found.setdefault(wanted_path, []).extend(
+                        item.rpartition("/")[2] for item in packages.decode().split(",")
+                    )
+    return {path: tuple(dict.fromkeys(packages)) for path, packages in found.items()}
+
+
+def _without_usr(path: str) -> str:
+    return path.removeprefix("/").removeprefix("usr/")
+
+
+def _of(value: str, architecture: str) -> str:
+    """What a field says of one architecture: "bios [amd64] uefi" is "bios uefi", or elsewhere "uefi"."""
+    kept = f" {value}".replace(f" [{architecture}]", "")
+    return re.sub(r" \S+ \[[a-z0-9-]+\]", "", kept).strip()
+
+
+def _control_files(debian: Path, package: str, *, alone: bool) -> Iterator[tuple[str, str]]:
+    for script in _SCRIPTS:
+        for path in (debian / f"{package}.{script}", *([debian / script] if alone else [])):
+            if path.is_file():
+                yield script, path.read_text("utf-8")
+                break

@@ -86,13 +86,7 @@ def origin(args: argparse.Namespace) -> Iterator[Origin]:
     suite = names.word(args.suite, "suite")
     arch = architecture(args)
     known = sources.targets(run.output(sources.INDEXTARGETS))
-    debian = sources.debian(
-        known,
-        suite,
-        mirror=_url(args.mirror, "--mirror"),
-        security_mirror=_url(args.security_mirror, "--security-mirror"),
-        expired=args.allow_expired,
-    )
+    debian = _debian(args, known, suite)
     keyring = str(_kept_keyring(args.keyring)) if args.keyring else ""
     archive = sources.archive(known, suite, url=_url(args.archive, "--archive"), keyring=keyring)
     # One for each mirror and suite, whatever the archive: Debian's large indexes are fetched once.
@@ -103,6 +97,32 @@ def origin(args: argparse.Namespace) -> Iterator[Origin]:
         run.carry_out(plan, root, Progress(len(plan), quiet=True))
         apt = packages.Apt(root, debian, archive)
         yield Origin(debian, archive, apt, root / "apt.conf")
+
+
+@contextlib.contextmanager
+def contents(args: argparse.Namespace) -> Iterator[tuple[Path, ...]]:
+    """Fetch and verify the lists of all files of Debian's packages, gzip-compressed; they stay while in use."""
+    suite = names.word(args.suite, "suite")
+    arch = architecture(args)
+    debian = _debian(args, sources.targets(run.output(sources.INDEXTARGETS)), suite)
+    root = _cache() / f"{_identity(debian, arch)}.contents"
+    plan = sources.update(root, debian, arch, sources.CONTENTS)
+    with run.locked(root, "the cache of Debian's lists of files", wait=True):
+        run.carry_out(plan, root, Progress(len(plan), quiet=True))
+        found = tuple(sorted((root / "lists").glob("*_Contents-*.gz")))
+        if not found:
+            raise Error(f"the mirror has no Contents of {suite}", "choose another with --mirror URL")
+        yield found
+
+
+def _debian(args: argparse.Namespace, known: tuple[sources.Target, ...], suite: str) -> tuple[sources.Source, ...]:
+    return sources.debian(
+        known,
+        suite,
+        mirror=_url(args.mirror, "--mirror"),
+        security_mirror=_url(args.security_mirror, "--security-mirror"),
+        expired=args.allow_expired,
+    )
 
 
 def _cache() -> Path:

@@ -251,15 +251,18 @@ class Apt:
 
     def fields(self, name: str) -> dict[str, str]:
         """What the signed index says of a package that is known, of the version that apt would install."""
-        version = apt_pkg.DepCache(self._cache).get_candidate_ver(self._cache[name])
-        self._records.lookup(version.file_list[0])
+        self._records.lookup(self._candidate(name).file_list[0])
         section = apt_pkg.TagSection(self._records.record)
         return {field: section[field] for field in section.keys()}  # noqa: SIM118 - a TagSection cannot be iterated
 
     def components(self, wanted: Iterable[str]) -> dict[str, str]:
-        """Package -> the component that apt would take it from: main, non-free-firmware, …"""
-        depcache = apt_pkg.DepCache(self._cache)
-        return {name: depcache.get_candidate_ver(self._cache[name]).file_list[0][0].component for name in wanted}
+        """Package -> the component that apt would take it from, such as main or non-free-firmware."""
+        return {name: self._candidate(name).file_list[0][0].component for name in wanted}
+
+    def _candidate(self, name: str) -> apt_pkg.Version:
+        version = apt_pkg.DepCache(self._cache).get_candidate_ver(self._cache[name])
+        assert version is not None, name  # nothing is pinned away but what a person leaves out
+        return version
 
     def _candidates(self) -> Iterator[tuple[apt_pkg.Version, dict[str, str]]]:
         depcache = apt_pkg.DepCache(self._cache)

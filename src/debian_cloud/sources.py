@@ -190,10 +190,27 @@ Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
 """
 
 
-def update(root: Path, sources: Iterable[Source], architecture: str) -> Plan:
-    """Make or refresh the private apt below `root`; any failure of any source fails it."""
+CONTENTS: Final = """\
+Acquire::IndexTargets::deb::Packages::DefaultEnabled "false";
+Acquire::IndexTargets::deb::Contents {
+    MetaKey "$(COMPONENT)/Contents-$(ARCHITECTURE)";
+    ShortDescription "Contents-$(ARCHITECTURE)";
+    Description "$(RELEASE)/$(COMPONENT) $(ARCHITECTURE) Contents";
+    KeepCompressed "true";
+    KeepCompressedAs "gz";
+    Optional "true";
+};
+"""
+"""Lines of apt.conf(5) by which an apt fetches the lists of all files, and no packages' indexes."""
+
+
+def update(root: Path, sources: Iterable[Source], architecture: str, more: str = "") -> Plan:
+    """Make or refresh the private apt below `root`; any failure of any source fails it.
+
+    `more` are lines of apt.conf(5) besides.
+    """
     return (
-        Write("configure apt", f"{root}/apt.conf", apt_conf(root, architecture)),
+        Write("configure apt", f"{root}/apt.conf", apt_conf(root, architecture) + more),
         Write("set sources", f"{root}/sources.list.d/debian-cloud.sources", as_deb822(sources)),
         Run("make folders", ("mkdir", "-p", f"{root}/state", f"{root}/lists/partial", f"{root}/cache")),
         Run(
