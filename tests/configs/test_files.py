@@ -462,6 +462,10 @@ def test_a_container_gets_addresses_where_its_host_gives_none() -> None:
     assert network["Match"]["Virtualization"] == "!wsl"
     assert network["Network"]["DHCP"] == "yes"
     assert unit("container", "etc/wsl.conf")["boot"]["systemd"] == "true"
+    lines = text(
+        "container", "usr/lib/systemd/system/netplan-configure.service.d/debian-cloud-config.conf"
+    ).splitlines()
+    assert lines[-2:] == ["[Service]", "ExecStartPost="], "a container has no udev to tell"
 
 
 @pytest.mark.parametrize(
