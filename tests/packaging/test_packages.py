@@ -205,6 +205,16 @@ def test_fields_reach_the_package(built: Path) -> None:
     assert fields["Section"], "reprepro refuses a package without"
 
 
+def test_every_script_of_a_plan_is_installed(built: Path) -> None:
+    folder = "usr/lib/python3/dist-packages/debian_cloud/scripts"
+    installed = {
+        path.rpartition("/")[2]: mode for path, mode in members(debs(built)["debian-cloud"]).items() if folder in path
+    }
+    scripts = {path.name for path in (ROOT / "src/debian_cloud/scripts").iterdir() if path.is_file()}
+    assert {*installed} == scripts
+    assert {mode for name, mode in installed.items() if not name.endswith(".py")} == {"755 root"}
+
+
 def test_archive_and_mirror_are_installed_apart(built: Path) -> None:
     archive = members(debs(built)["debian-cloud-archive"])
     assert {
