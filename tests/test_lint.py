@@ -455,6 +455,22 @@ def test_a_source_tree(tmp_path: Path) -> None:
     assert debian_cloud("lint", tmp_path).stdout.endswith("1 package: 4 errors, 0 warnings\n")
 
 
+def test_a_file_that_another_package_of_debian_has(tmp_path: Path) -> None:
+    """Asked of the suite's real Contents, of which the ones of architecture all and of amd64 are read."""
+    files = (
+        File("/etc/cloud/cloud.cfg.d/05_logging.cfg"),
+        File("/etc/default/grub.d/60_x.cfg"),
+        File("/usr/lib/systemd/system/ssh.service"),
+        changelog("x (1.0~deb13u1) trixie; urgency=medium\n"),
+    )
+    done = debian_cloud("lint", a_deb(tmp_path, {}, *files), "--contents", "--arch", "amd64")
+    assert done.returncode == 1, done.stderr
+    assert [line.split(": ", 1)[1] for line in done.stdout.splitlines()[:-1:2]] == [
+        f"no-foreign-file: {NAME}:/etc/cloud/cloud.cfg.d/05_logging.cfg: it is a file of cloud-init",
+        f"no-foreign-file: {NAME}:/usr/lib/systemd/system/ssh.service: it is a file of openssh-server",
+    ]
+
+
 def test_our_own_configurations_are_clean() -> None:
     done = debian_cloud("lint", ROOT)
     assert done.returncode == 0, done.stdout

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -101,12 +101,15 @@ def origin(args: argparse.Namespace) -> Iterator[Origin]:
 
 @contextlib.contextmanager
 def contents(args: argparse.Namespace) -> Iterator[tuple[Path, ...]]:
-    """Fetch and verify the lists of all files of Debian's packages, gzip-compressed; they stay while in use."""
+    """Fetch and verify the lists of all files of a suite's packages, gzip-compressed; they stay while in use.
+
+    Of the release itself: its updates bring new versions of its packages, and few new files.
+    """
     suite = names.word(args.suite, "suite")
     arch = architecture(args)
-    debian = _debian(args, sources.targets(run.output(sources.INDEXTARGETS)), suite)
-    root = _cache() / f"{_identity(debian, arch)}.contents"
-    plan = sources.update(root, debian, arch, sources.CONTENTS)
+    release = replace(_debian(args, sources.targets(run.output(sources.INDEXTARGETS)), suite)[0], suites=(suite,))
+    root = _cache() / f"{_identity((release,), arch)}.contents"
+    plan = sources.update(root, (release,), arch, sources.CONTENTS)
     with run.locked(root, "the cache of Debian's lists of files", wait=True):
         run.carry_out(plan, root, Progress(len(plan), quiet=True))
         found = tuple(sorted((root / "lists").glob("*_Contents-*.gz")))
