@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from debian_cloud import build, custom, index, metadata, plan, run
+from debian_cloud import build, custom, index, metadata, plan, planning, run
 from debian_cloud.checksums import Digest
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.progress import Progress
@@ -175,7 +176,13 @@ def archive() -> Iterator[Archive]:
         configuration(top / "debs", "child", FINE, depends="debian-cloud-config-fine"),
         configuration(top / "debs", "wrong", {}, depends="base-files, debian-cloud-config-other"),
         configuration(top / "debs", "grandchild", FINE, depends="debian-cloud-config-wrong"),
+        configuration(top / "debs", "clash", FINE),
     ]
+    # One more file, that base-files has.
+    clash = top / "debs" / "clash"
+    (clash / "etc").mkdir()
+    (clash / "etc" / "host.conf").write_text("multi off\n")
+    subprocess.run(["dpkg-deb", "--root-owner-group", "-b", clash, debs[-1]], stdout=subprocess.DEVNULL, check=True)
     reprepro = ["reprepro", "--silent", "--export=silent-never", "-b", str(folder), "--ignore=longkeyid"]
     subprocess.run([*reprepro, "includedeb", "trixie", *map(str, debs)], check=True)
     subprocess.run(["debian-cloud-archive", "publish", folder], stdout=subprocess.DEVNULL, check=True)
@@ -307,6 +314,23 @@ def test_wrong_use(arguments: list[str], said: str) -> None:
     """Before any index is fetched: no archive is given."""
     for verb in ("plan", "build"):
         refused(debian_cloud(verb, "fine", *arguments), 2, said, "hint:")
+
+
+def test_a_seed_is_named_by_its_file_s_own_hash(tmp_path: Path) -> None:
+    path = tmp_path / "seed"
+    path.write_bytes(b"a a/b string x\r\n# c")
+    parser = argparse.ArgumentParser()
+    planning.arguments(parser)
+    changed = planning.changed(parser.parse_args(["fine", "--seed", str(path)]))
+    assert changed.lines == (f"seed {hashlib.sha256(path.read_bytes()).hexdigest()}",)
+
+
+def test_a_build_whose_drop_in_collides(archive: Archive, tmp_path: Path) -> None:
+    """As apt and mmdebstrap pass dpkg's words on."""
+    done = debian_cloud("build", "clash", *archive.sources(), "--output", tmp_path)
+    refused(done, 1, "debian-cloud-config-clash and base-files both have the file /etc/host.conf", "drop-in")
+    assert "trying to overwrite" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def deb(folder: Path, name: str, path: str) -> Path:

@@ -79,7 +79,8 @@ def planned(args: argparse.Namespace) -> Planned:
 
 def _text(path: str) -> str:
     try:
-        return Path(path).read_text("utf-8")
+        # Byte for byte: the .buildinfo gives the file's own SHA-256.
+        return Path(path).read_bytes().decode("utf-8")
     except OSError as error:
         raise Error(f"seed {path}: {error.strerror}", "give a file of answers to debconf", USAGE) from None
     except UnicodeDecodeError:
