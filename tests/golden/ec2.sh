@@ -328,7 +328,7 @@ cat > inode-times <<'END'
 # usage: inode-times DISK OFFSET
 set -eu
 device="$1?offset=$2"
-count() { dumpe2fs -h "$device" 2> /dev/null | sed -n "s/^$1: *//p"; }
+count() { debugfs -R "stats -h" "$device" 2> /dev/null | sed -n "s/^$1: *//p"; }
 
 # mke2fs -d hands out inodes from the first free one on: those in use have no gap.
 last=$(($(count "Inode count") - $(count "Free inodes")))
