@@ -99,7 +99,7 @@ def test_an_image_without_firmware_has_neither_disk_nor_boot_loader() -> None:
             for word in (step.title, *(step.argv if isinstance(step, plan.Run) else (step.path,)))
         ]
 
-    for part in ("sfdisk", "mke2fs", "mformat", "write fstab", "grub", "boot/efi", ".raw", "seed"):
+    for part in ("sfdisk", "mke2fs", "mformat", "write fstab", "grub", "boot/efi", ".raw"):
         assert any(part in word for word in words(PLAN))
         assert not any(part in word for word in words(TAR))
     assert "/mnt/debian-13-container-amd64-20261121.0.tar.xz" in words(TAR)
@@ -142,9 +142,11 @@ def test_only_systemd_firstboot_finds_its_word_in_the_machine_id() -> None:
         assert written(planned(configured({**EC2, "Image-First-Boot": first_boot})), "etc/machine-id") == ""
 
 
-def test_grub_is_answered_before_the_configuration_is_installed() -> None:
+def test_debconf_is_answered_before_the_configuration_is_installed() -> None:
+    (of_tar,) = (step.text for step in TAR if isinstance(step, plan.Write) and step.path == "seed")
+    assert of_tar == "locales locales/default_environment_locale select C.UTF-8\n"
     (seed,) = (step for step in PLAN if isinstance(step, plan.Write) and step.path == "seed")
-    assert seed.text == "grub2 grub2/force_efi_extra_removable boolean true\n"
+    assert seed.text == f"{of_tar}grub2 grub2/force_efi_extra_removable boolean true\n"
     (bootstrap,) = (step for step in PLAN if isinstance(step, plan.Run) and step.argv[0] == "mmdebstrap")
     assert PLAN.index(seed) < PLAN.index(bootstrap)
     assert [word for word in bootstrap.argv if word.startswith("--essential-hook")] == [

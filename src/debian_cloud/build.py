@@ -58,9 +58,12 @@ _MKE2FS_CONF: Final = """\
 _PREFERENCES: Final = "etc/apt/preferences.d/99debian-cloud"
 """What the bootstrap's apt does without; it has no place in the image."""
 
+_ANSWERS: Final = "locales locales/default_environment_locale select C.UTF-8\n"
+"""What debconf knows before the configuration is installed: locales, where it comes along, sets no locale itself."""
+
 # A later shim installs itself by grub-install, and on the removable path only if it reads this: else firmware
 # would go on starting the old one, which Secure Boot may have come to refuse.
-_ANSWERS: Final = "grub2 grub2/force_efi_extra_removable boolean true\n"
+_ANSWERS_OF_GRUB: Final = "grub2 grub2/force_efi_extra_removable boolean true\n"
 
 _UNINITIALIZED: Final = "uninitialized\n"
 
@@ -155,13 +158,13 @@ def _tree(
     # apt installs from a file: URI in place; copied, every .deb passes through the cache, where it is checked.
     copied = replace(archive, uri="copy:" + archive.uri[5:]) if archive.uri.startswith("file:") else archive
     listed = sorted(f"{package.sha256}  {package.deb}" for package in resolution.packages)
-    answers = (_ANSWERS if "uefi" in config.firmware else "") + custom.seed
+    answers = _ANSWERS + (_ANSWERS_OF_GRUB if "uefi" in config.firmware else "") + custom.seed
     record = 'cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"'
     return (
         Write("set sources", "sources.list", sources.as_lines((*debian, copied))),
         Write("note the packages to come", "expected", "".join(f"{line}\n" for line in listed)),
         *((Write("note the packages to do without", "preferences", custom.preferences),) if custom.remove else ()),
-        *((Write("note the answers to debconf", "seed", answers),) if answers else ()),
+        Write("note the answers to debconf", "seed", answers),
         Run(
             f"install {len(listed)} packages",
             (
@@ -177,7 +180,7 @@ def _tree(
                     if custom.remove
                     else ()
                 ),
-                *(('--essential-hook=chroot "$1" debconf-set-selections < "$1/../seed"',) if answers else ()),
+                '--essential-hook=chroot "$1" debconf-set-selections < "$1/../seed"',
                 # 99mmdebstrap is removed again: these settings are the builder's, not the image's.
                 '--aptopt=Acquire::Languages "none"',
                 *(f"--aptopt={option}" for option in apt_options),

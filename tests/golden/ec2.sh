@@ -34,6 +34,7 @@ END
 
 # 3. note the answers to debconf
 cat > seed <<'END'
+locales locales/default_environment_locale select C.UTF-8
 grub2 grub2/force_efi_extra_removable boolean true
 END
 
