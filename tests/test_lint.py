@@ -201,7 +201,7 @@ def test_what_breaks_a_rule(rule: str, subject: lint.Subject, place: str, said: 
     assert f"{NAME}{place}" in {finding.place for finding in found}
     assert any(said in finding.sentence for finding in found)
     assert all(finding.hint and "\n" not in finding.sentence for finding in found)
-    # A rule speaks of its own matter alone; to depend on nothing breaks several.
+    # A rule speaks of its own matter alone.
     assert {finding.rule for finding in lint.findings(subject)} == {rule}
 
 

@@ -16,6 +16,8 @@ import pytest
 
 from debian_cloud import deb822, skeleton
 from debian_cloud.binary import Binary, File
+from debian_cloud.cli.new import maintainer, write
+from debian_cloud.errors import Error
 from tests.archive.conftest import Key, make_key
 from tests.test_bad_input import debian_cloud, refused
 
@@ -220,7 +222,7 @@ def test_a_maintainer_is_needed(
 
 
 @pytest.mark.parametrize(
-    ("environment", "option", "maintainer"),
+    ("environment", "option", "found"),
     [
         ({}, "", ANN),
         ({"DEBEMAIL": "ann@example.org", "DEBFULLNAME": "Ann Example"}, "", ANN),
@@ -228,23 +230,24 @@ def test_a_maintainer_is_needed(
     ],
 )
 def test_who_the_maintainer_is(
-    configurations: Archive, tmp_path: Path, environment: dict[str, str], option: str, maintainer: str
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], option: str, found: str
 ) -> None:
-    words = ["--maintainer", option] if option else []
-    done = new(configurations, tmp_path, "my-hpc", *words, **environment)
-    assert done.returncode == 0, done.stderr
-    written = tmp_path / "debian-cloud-config-my-hpc" / "debian"
-    assert f"\nMaintainer: {maintainer}\n" in (written / "control").read_text()
-    assert f"\n -- {maintainer}  " in (written / "changelog").read_text()
-    assert maintainer in (written / "copyright").read_text()
+    for name, value in {"DEBFULLNAME": "", "DEBEMAIL": ANN, **environment}.items():
+        monkeypatch.setenv(name, value)
+    assert maintainer(option) == found
 
 
-def test_a_full_disk_leaves_nothing(configurations: Archive, tmp_path: Path) -> None:
-    """A file where a folder must be stands for whatever fails in the middle of writing."""
+def test_a_place_that_cannot_be_written(configurations: Archive, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    done = new(configurations, tmp_path / "file", "my-hpc")
-    refused(done, 2, "cannot be written")
+    refused(new(configurations, tmp_path / "file", "my-hpc"), 2, "cannot be written", "--output")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_nothing_half_written_is_left(tmp_path: Path) -> None:
+    """A file where a folder must be stands for whatever fails in the middle, such as a full disk."""
+    with pytest.raises(Error, match="cannot be written"):
+        write(tmp_path / "source", (File("README"), File("debian"), File("debian/control")))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_source_package_goes_all_the_way(configurations: Archive, tmp_path: Path) -> None:
@@ -266,6 +269,8 @@ def test_the_source_package_goes_all_the_way(configurations: Archive, tmp_path: 
     assert {f"XB-{name}": value for name, value in FIELDS.items()}.items() <= binary.items()
     first = (tree / "debian/changelog").read_text().splitlines()
     assert first[0] == "debian-cloud-config-my-hpc (1.0~deb13u1) trixie; urgency=medium"
+    assert source["Maintainer"] == ANN
+    assert ANN in (tree / "debian/copyright").read_text()
     assert first[-1] == f" -- {ANN}  Sat, 21 Nov 2026 12:00:00 +0000"
     assert {str(path.relative_to(tree / "files")) for path in (tree / "files").rglob("*") if not path.is_dir()} == {
         *("etc/default/grub.d/60_generic.cfg", "usr/lib/netplan/50-generic.yaml"),

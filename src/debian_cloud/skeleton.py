@@ -92,6 +92,7 @@ _README: Final = """\
 The image configuration {name} of {suite}: {base}{and_added}.
 debian/control says what is in the image; files/ is a tree as installed.
 Later versions: dch(1){kept}.
+All of it needs: debhelper, devscripts, dput-ng, lintian, debian-cloud.
 
 build    dpkg-buildpackage -us -uc
 check    debian-cloud lint ../{source}_*.changes

@@ -56,7 +56,7 @@ def main(args: argparse.Namespace) -> int:
     names.word(name, "configuration")
     names.word(args.base, "configuration")
     added = tuple(dict.fromkeys(word for word in args.add.replace(",", " ").split() if word))
-    maintainer = _maintainer(args.maintainer)
+    uploader = maintainer(args.maintainer)
     folder: Path = args.output.resolve() / names.package(name)
     if folder.exists() or folder.is_symlink():
         raise Error(f"{folder} exists already", "remove it, or choose another --output", USAGE)
@@ -66,13 +66,13 @@ def main(args: argparse.Namespace) -> int:
         _refuse_unknown(origin.apt, added)
         (binary,) = debs.fetched(origin, [(base.name, base.version)])
     now = datetime.fromtimestamp(int(os.environ.get("SOURCE_DATE_EPOCH", time.time())), UTC)
-    files = skeleton.source(skeleton.Wish(name, binary, added, base.suite, maintainer, format_datetime(now)))
-    _write(folder, files)
+    files = skeleton.source(skeleton.Wish(name, binary, added, base.suite, uploader, format_datetime(now)))
+    write(folder, files)
     print(folder)
     return 0
 
 
-def _maintainer(wanted: str) -> str:
+def maintainer(wanted: str) -> str:
     """The maintainer asked for, else the one that Debian's tools know (debchange(1), ENVIRONMENT VARIABLES)."""
     if not wanted:
         email = os.environ.get("DEBEMAIL", "")
@@ -123,7 +123,7 @@ def _alike(word: str, known: Iterable[str]) -> str:
     return f"{word}: {did_you_mean(word, close)}" if close else ""
 
 
-def _write(folder: Path, files: Iterable[File]) -> None:
+def write(folder: Path, files: Iterable[File]) -> None:
     """Write the source package; its folder appears when it is whole."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
