@@ -190,6 +190,12 @@ BAD: Final[list[tuple[str, lint.Subject, str, str]]] = [
         ":config:4",
         "db_input",
     ),
+    (
+        "no-question",
+        runs("echo locales x/y string z | debconf-set-selections"),
+        ":postinst:3",
+        "debconf-set-selections",
+    ),
     ("no-question", runs("read -r answer </dev/tty"), ":postinst:3", "terminal"),
 ]
 

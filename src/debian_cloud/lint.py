@@ -94,7 +94,7 @@ _NETWORK: Final = {
     *("ssh", "telnet", "wget", "wget2"),
 }
 _NETWORK_WORDS: Final = re.compile(r"/dev/(tcp|udp)/|urlopen|urllib\.request|IO::Socket|LWP::|--recv-keys?\b")
-_QUESTIONS: Final = {"db_input", "db_go"}
+_QUESTIONS: Final = {"db_input", "db_go", "debconf-set-selections"}
 _SCRIPTS: Final = ("preinst", "postinst", "prerm", "postrm", "config")
 
 # A path of the system in a word, behind DPKG_ROOT or the like perhaps.
@@ -345,7 +345,7 @@ def no_network(subject: Subject) -> Iterator[tuple[str, str]]:
 
 @_rule(ERROR, "nobody is there when an image is made: choose what is right for all")
 def no_question(subject: Subject) -> Iterator[tuple[str, str]]:
-    """Nothing is asked at installation."""
+    """Nothing is asked at installation, and no question of another package is answered."""
     for where, command in _commands(subject):
         if _program(command) in _QUESTIONS:
             yield where, f"it calls {_program(command)}"
