@@ -274,8 +274,6 @@ def test_what_breaks_no_rule(subject: lint.Subject) -> None:
         "sed -i s/a/b/ /var/lib/x",
         "rm -rf /var/cache/x /run/etc/x",
         "[ -e /etc/x ] && [ 2 -gt 1 ]",
-        "echo LANG=C.UTF-8 >/etc/default/locale",
-        'rm -f "$(readlink -f /etc/default/locale)"',
         'dpkg-maintscript-helper rm_conffile /etc/x 1.0 -- "$@"',
         "case $1 in\nconfigure | triggered)\n    : ${#}\n    ;;\nesac",
         "systemctl --quiet is-active ssh.service",

@@ -65,6 +65,8 @@ _ANSWERS: Final = "locales locales/default_environment_locale select C.UTF-8\n"
 # would go on starting the old one, which Secure Boot may have come to refuse.
 _ANSWERS_OF_GRUB: Final = "grub2 grub2/force_efi_extra_removable boolean true\n"
 
+_DEFAULT_LOCALE: Final = "grep -qs ^LANG= /etc/default/locale || echo LANG=C.UTF-8 >>/etc/default/locale"
+
 _UNINITIALIZED: Final = "uninitialized\n"
 
 # Files that mmdebstrap leaves in the tree for its own use.
@@ -106,10 +108,10 @@ def plan(
     )
     return (
         *_tree(resolution, debian, archive, apt_options),
+        Write("prepare to run the image's own tools", "in-tree", scripts.text("in-tree"), 0o755),
         *_settings(resolution, serial, debian),
         *(_boot(layout) if layout else ()),
         *_clean(epoch),
-        Write("prepare to run the image's own tools", "in-tree", scripts.text("in-tree"), 0o755),
         *(_disk(raw, layout, epoch) if layout else ()),
         *(
             step
@@ -223,6 +225,14 @@ def _settings(resolution: Resolution, serial: str, debian: Iterable[sources.Sour
         ),
         _install(
             "say what image it is", "etc/cloud-release", f'ID={names.config(config.name)}\nVERSION="{serial}"\n'
+        ),
+        # As an installer does: no package owns this file, and whoever chooses another locale changes it
+        # (update-locale(8)). From trixie on it is a link to /etc/locale.conf, which need not be there yet.
+        Run(
+            "set the default locale",
+            ("./in-tree", TREE, "sh", "-c", _DEFAULT_LOCALE),
+            root=True,
+            env=(("SOURCE_DATE_EPOCH", str(resolution.epoch)),),
         ),
         *((_install("set the host name", "etc/hostname", f"{hostname}\n"),) if hostname else ()),
         # The first boot makes an id and keeps it. It is one that systemd-firstboot(1) sets up only if it finds

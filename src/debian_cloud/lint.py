@@ -46,10 +46,6 @@ SINGLE_FILES: Final = {
     "/etc/wsl.conf": "WSL reads this one file, and no package of Debian has it",
 }
 """Files in /etc that are read alone, which no package of Debian ships."""
-GENERATED: Final = {
-    "/etc/default/locale": "the default locale, which no package ships (update-locale(8))",
-}
-"""Files that a maintainer script may write: Debian's own scripts make them, too."""
 
 # Commands that change files: every word that is a path is one of them, or only the last is.
 _CHANGE_ALL: Final = {"chmod", "chown", "ed", "ex", "mkdir", "mv", "patch", "rm", "rmdir", "tee", "touch", "truncate", "unlink"}  # fmt: skip # noqa: E501
@@ -321,9 +317,8 @@ def no_edited_file(subject: Subject) -> Iterator[tuple[str, str]]:
     owned = {file.path for file in subject.binary.files}
     for where, command in _commands(subject):
         for path in _changed(command):
-            if path not in GENERATED:
-                whose = "the package's own" if path in owned else "another's or nobody's"
-                yield where, f"it changes {path}, {whose} file"
+            whose = "the package's own" if path in owned else "another's or nobody's"
+            yield where, f"it changes {path}, {whose} file"
 
 
 @_rule(ERROR, "settings of a service have their drop-ins; a program is replaced by its own package")

@@ -53,59 +53,7 @@ sort -u -o installed installed < /dev/null
 # 6. compare installed packages with the resolved ones
 diff -u expected installed < /dev/null
 
-# 7. remove the bootstrap's settings
-as_root rm -rf tree/etc/fstab tree/etc/hostname tree/etc/apt/sources.list \
-    tree/etc/apt/sources.list.d/0000sources.list tree/etc/apt/apt.conf.d/99mmdebstrap \
-    tree/etc/apt/preferences.d/99mmdebstrap tree/etc/apt/preferences.d/99debian-cloud \
-    tree/etc/dpkg/dpkg.cfg.d/99mmdebstrap < /dev/null
-
-# 8. set the image's sources
-as_root install -m 0644 /dev/stdin tree/etc/apt/sources.list.d/debian.sources <<'END'
-Types: deb deb-src
-URIs: http://debian.example/debian
-Suites: trixie trixie-updates trixie-backports
-Components: main
-Signed-By: /debian.gpg
-
-Types: deb deb-src
-URIs: http://debian.example/security
-Suites: trixie-security
-Components: main
-Signed-By: /debian.gpg
-END
-
-# 9. say what image it is
-as_root install -m 0644 /dev/stdin tree/etc/cloud-release <<'END'
-ID=container
-VERSION="20261121.0"
-END
-
-# 10. empty machine-id
-as_root install -m 0444 /dev/null tree/etc/machine-id < /dev/null
-
-# 11. point resolv.conf to systemd-resolved
-as_root ln -sfn ../run/systemd/resolve/stub-resolv.conf tree/etc/resolv.conf < /dev/null
-
-# 12. empty run-time folders
-as_root find tree/dev tree/run tree/tmp tree/var/tmp -mindepth 1 -delete < /dev/null
-
-# 13. empty logs and caches
-as_root find tree/var/log tree/var/cache/apt tree/var/cache/ldconfig tree/var/lib/apt/lists -type f -delete < /dev/null
-
-# 14. leave out host keys
-as_root find tree/etc -path 'tree/etc/ssh/ssh_host_*' -delete < /dev/null
-
-# 15. leave out the builder's resolv.conf
-as_root find tree/etc -path 'tree/etc/.resolv.conf.*.bak' -delete < /dev/null
-
-# 16. leave out backup and lock files
-as_root find tree/etc tree/var/lib tree/var/cache/debconf -type f '(' -name '*-old' -o -name '*.old' -o -path \
-    'tree/etc/*-' -o -name .pwd.lock ')' -delete < /dev/null
-
-# 17. clamp time stamps
-as_root find tree -newermt @1795224967 -exec touch -h -d @1795224967 '{}' + < /dev/null
-
-# 18. prepare to run the image's own tools
+# 7. prepare to run the image's own tools
 cat > in-tree <<'END'
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -125,13 +73,68 @@ exec chroot "$tree" /usr/bin/env -i LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin
 END
 chmod 755 in-tree
 
-# 19. pack the tree
+# 8. remove the bootstrap's settings
+as_root rm -rf tree/etc/fstab tree/etc/hostname tree/etc/apt/sources.list \
+    tree/etc/apt/sources.list.d/0000sources.list tree/etc/apt/apt.conf.d/99mmdebstrap \
+    tree/etc/apt/preferences.d/99mmdebstrap tree/etc/apt/preferences.d/99debian-cloud \
+    tree/etc/dpkg/dpkg.cfg.d/99mmdebstrap < /dev/null
+
+# 9. set the image's sources
+as_root install -m 0644 /dev/stdin tree/etc/apt/sources.list.d/debian.sources <<'END'
+Types: deb deb-src
+URIs: http://debian.example/debian
+Suites: trixie trixie-updates trixie-backports
+Components: main
+Signed-By: /debian.gpg
+
+Types: deb deb-src
+URIs: http://debian.example/security
+Suites: trixie-security
+Components: main
+Signed-By: /debian.gpg
+END
+
+# 10. say what image it is
+as_root install -m 0644 /dev/stdin tree/etc/cloud-release <<'END'
+ID=container
+VERSION="20261121.0"
+END
+
+# 11. set the default locale
+as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree sh -c 'grep -qs ^LANG= /etc/default/locale || echo LANG=C.UTF-8 >>/etc/default/locale' < /dev/null
+
+# 12. empty machine-id
+as_root install -m 0444 /dev/null tree/etc/machine-id < /dev/null
+
+# 13. point resolv.conf to systemd-resolved
+as_root ln -sfn ../run/systemd/resolve/stub-resolv.conf tree/etc/resolv.conf < /dev/null
+
+# 14. empty run-time folders
+as_root find tree/dev tree/run tree/tmp tree/var/tmp -mindepth 1 -delete < /dev/null
+
+# 15. empty logs and caches
+as_root find tree/var/log tree/var/cache/apt tree/var/cache/ldconfig tree/var/lib/apt/lists -type f -delete < /dev/null
+
+# 16. leave out host keys
+as_root find tree/etc -path 'tree/etc/ssh/ssh_host_*' -delete < /dev/null
+
+# 17. leave out the builder's resolv.conf
+as_root find tree/etc -path 'tree/etc/.resolv.conf.*.bak' -delete < /dev/null
+
+# 18. leave out backup and lock files
+as_root find tree/etc tree/var/lib tree/var/cache/debconf -type f '(' -name '*-old' -o -name '*.old' -o -path \
+    'tree/etc/*-' -o -name .pwd.lock ')' -delete < /dev/null
+
+# 19. clamp time stamps
+as_root find tree -newermt @1795224967 -exec touch -h -d @1795224967 '{}' + < /dev/null
+
+# 20. pack the tree
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree tar --create --file /mnt/debian-13-container-amd64-20261121.0.tar.xz \
     '--use-compress-program=xz --threads=0 --block-size=16MiB' --format=pax \
     --pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime --sort=name --numeric-owner \
     --acls --xattrs '--xattrs-include=*' --mtime=@1795224967 --clamp-mtime --directory=/mnt/tree . < /dev/null
 
-# 20. write down the facts
+# 21. write down the facts
 cat > facts <<'END'
 Config: container
 Config-Version: 0.1.0
@@ -147,5 +150,5 @@ Packages:
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64
 END
 
-# 21. write hashes and records
+# 22. write hashes and records
 debian-cloud seal . < /dev/null

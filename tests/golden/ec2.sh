@@ -54,13 +54,33 @@ sort -u -o installed installed < /dev/null
 # 6. compare installed packages with the resolved ones
 diff -u expected installed < /dev/null
 
-# 7. remove the bootstrap's settings
+# 7. prepare to run the image's own tools
+cat > in-tree <<'END'
+#!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Runs a tool of the image's own, so that the host's version does not show in
+# the result; the workspace is at /mnt. The mounts end with the namespace.
+# usage: in-tree TREE COMMAND [ARGUMENT…]
+set -eu
+tree=$1
+shift
+# Not recursive: /mnt/tree is the tree without what is mounted in it.
+mount --bind . "$tree/mnt"
+# mke2fs warns when it cannot see what is mounted.
+mount -t proc proc "$tree/proc"
+exec chroot "$tree" /usr/bin/env -i LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin \
+    "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH" "E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH" \
+    MKE2FS_CONFIG=/mnt/mke2fs.conf "$@"
+END
+chmod 755 in-tree
+
+# 8. remove the bootstrap's settings
 as_root rm -rf tree/etc/fstab tree/etc/hostname tree/etc/apt/sources.list \
     tree/etc/apt/sources.list.d/0000sources.list tree/etc/apt/apt.conf.d/99mmdebstrap \
     tree/etc/apt/preferences.d/99mmdebstrap tree/etc/apt/preferences.d/99debian-cloud \
     tree/etc/dpkg/dpkg.cfg.d/99mmdebstrap < /dev/null
 
-# 8. set the image's sources
+# 9. set the image's sources
 as_root install -m 0644 /dev/stdin tree/etc/apt/sources.list.d/debian.sources <<'END'
 Types: deb deb-src
 URIs: http://debian.example/debian
@@ -75,34 +95,37 @@ Components: main
 Signed-By: /debian.gpg
 END
 
-# 9. say what image it is
+# 10. say what image it is
 as_root install -m 0644 /dev/stdin tree/etc/cloud-release <<'END'
 ID=ec2
 VERSION="20261121.0"
 END
 
-# 10. empty machine-id
+# 11. set the default locale
+as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree sh -c 'grep -qs ^LANG= /etc/default/locale || echo LANG=C.UTF-8 >>/etc/default/locale' < /dev/null
+
+# 12. empty machine-id
 as_root install -m 0444 /dev/null tree/etc/machine-id < /dev/null
 
-# 11. point resolv.conf to systemd-resolved
+# 13. point resolv.conf to systemd-resolved
 as_root ln -sfn ../run/systemd/resolve/stub-resolv.conf tree/etc/resolv.conf < /dev/null
 
-# 12. write fstab
+# 14. write fstab
 as_root install -m 0644 /dev/stdin tree/etc/fstab <<'END'
 PARTUUID=a3491e84-ae80-5209-adf0-c238d3d88d9c / ext4 rw,discard,errors=remount-ro,x-systemd.growfs 0 1
 PARTUUID=cf908535-5697-5935-94f4-9d5ca28a2f54 /boot/efi vfat umask=0077,defaults 0 2
 END
 
-# 13. make the ESP's mount point
+# 15. make the ESP's mount point
 as_root mkdir -p tree/boot/efi < /dev/null
 
-# 14. identify the disk to grub
+# 16. identify the disk to grub
 cat > grub-probe.identities <<'END'
 root_partuuid=a3491e84-ae80-5209-adf0-c238d3d88d9c
 root_uuid=b6b2bf48-9433-56a8-afc2-2491328ed029
 END
 
-# 15. prepare grub-probe
+# 17. prepare grub-probe
 cat > grub-probe <<'END'
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -132,7 +155,7 @@ esac
 END
 chmod 755 grub-probe
 
-# 16. prepare grub-setup
+# 18. prepare grub-setup
 cat > grub-setup <<'END'
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -171,52 +194,32 @@ in_tree update-grub
 END
 chmod 755 grub-setup
 
-# 17. configure grub
+# 19. configure grub
 as_root ./grub-setup tree a3491e84-ae80-5209-adf0-c238d3d88d9c bios < /dev/null
 
-# 18. empty run-time folders
+# 20. empty run-time folders
 as_root find tree/dev tree/run tree/tmp tree/var/tmp -mindepth 1 -delete < /dev/null
 
-# 19. empty logs and caches
+# 21. empty logs and caches
 as_root find tree/var/log tree/var/cache/apt tree/var/cache/ldconfig tree/var/lib/apt/lists -type f -delete < /dev/null
 
-# 20. leave out host keys
+# 22. leave out host keys
 as_root find tree/etc -path 'tree/etc/ssh/ssh_host_*' -delete < /dev/null
 
-# 21. leave out the builder's resolv.conf
+# 23. leave out the builder's resolv.conf
 as_root find tree/etc -path 'tree/etc/.resolv.conf.*.bak' -delete < /dev/null
 
-# 22. leave out backup and lock files
+# 24. leave out backup and lock files
 as_root find tree/etc tree/var/lib tree/var/cache/debconf -type f '(' -name '*-old' -o -name '*.old' -o -path \
     'tree/etc/*-' -o -name .pwd.lock ')' -delete < /dev/null
 
-# 23. clamp time stamps
+# 25. clamp time stamps
 as_root find tree -newermt @1795224967 -exec touch -h -d @1795224967 '{}' + < /dev/null
 
-# 24. prepare to run the image's own tools
-cat > in-tree <<'END'
-#!/bin/sh
-# SPDX-License-Identifier: GPL-3.0-or-later
-# Runs a tool of the image's own, so that the host's version does not show in
-# the result; the workspace is at /mnt. The mounts end with the namespace.
-# usage: in-tree TREE COMMAND [ARGUMENT…]
-set -eu
-tree=$1
-shift
-# Not recursive: /mnt/tree is the tree without what is mounted in it.
-mount --bind . "$tree/mnt"
-# mke2fs warns when it cannot see what is mounted.
-mount -t proc proc "$tree/proc"
-exec chroot "$tree" /usr/bin/env -i LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin \
-    "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH" "E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH" \
-    MKE2FS_CONFIG=/mnt/mke2fs.conf "$@"
-END
-chmod 755 in-tree
-
-# 25. make an empty disk
+# 26. make an empty disk
 truncate -s 8589934592 debian-13-ec2-amd64-20261121.0.raw < /dev/null
 
-# 26. partition it
+# 27. partition it
 sfdisk --quiet --no-reread --no-tell-kernel --wipe=never debian-13-ec2-amd64-20261121.0.raw <<'END'
 label: gpt
 label-id: 5c927193-2513-54e4-8555-811b44829f71
@@ -228,78 +231,78 @@ sector-size: 512
 15 : start=8192, size=253952, type=c12a7328-f81f-11d2-ba4b-00a0c93ec93b, uuid=cf908535-5697-5935-94f4-9d5ca28a2f54, name="esp"
 END
 
-# 27. place GRUB's core image
+# 28. place GRUB's core image
 as_root dd if=tree/boot/grub/i386-pc/core.img of=debian-13-ec2-amd64-20261121.0.raw bs=512 seek=2048 \
     conv=notrunc status=none < /dev/null
 
-# 28. place GRUB's boot sector
+# 29. place GRUB's boot sector
 as_root dd if=tree/boot/grub/i386-pc/boot.img of=debian-13-ec2-amd64-20261121.0.raw bs=440 count=1 \
     conv=notrunc status=none < /dev/null
 
-# 29. point the boot sector to the core image
+# 30. point the boot sector to the core image
 printf '\000\010\000\000\000\000\000\000' | dd of=debian-13-ec2-amd64-20261121.0.raw bs=1 seek=92 conv=notrunc status=none
 
-# 30. let it mend the boot drive
+# 31. let it mend the boot drive
 printf '\220\220' | dd of=debian-13-ec2-amd64-20261121.0.raw bs=1 seek=102 conv=notrunc status=none
 
-# 31. point the core image to its rest
+# 32. point the core image to its rest
 printf '\001\010\000\000\000\000\000\000' | dd of=debian-13-ec2-amd64-20261121.0.raw bs=1 seek=1049076 conv=notrunc status=none
 
-# 32. make the EFI system partition
+# 33. make the EFI system partition
 env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mformat -i debian-13-ec2-amd64-20261121.0.raw@@4194304 -F -v ESP -N a1ada376 -T 253952 -h 255 -s 63 \
     -H 8192 :: < /dev/null
 
-# 33. take a partition entry out of it
+# 34. take a partition entry out of it
 dd if=/dev/zero of=debian-13-ec2-amd64-20261121.0.raw bs=1 count=16 seek=4194750 conv=notrunc \
     status=none < /dev/null
 
-# 34. take a partition entry out of it
+# 35. take a partition entry out of it
 dd if=/dev/zero of=debian-13-ec2-amd64-20261121.0.raw bs=1 count=16 seek=4197822 conv=notrunc \
     status=none < /dev/null
 
-# 35. make its folders
+# 36. make its folders
 env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mmd -i debian-13-ec2-amd64-20261121.0.raw@@4194304 ::EFI ::EFI/BOOT ::EFI/debian < /dev/null
 
-# 36. place EFI/BOOT/BOOTX64.EFI
+# 37. place EFI/BOOT/BOOTX64.EFI
 as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/shimx64.efi.signed \
     ::EFI/BOOT/BOOTX64.EFI < /dev/null
 
-# 37. place EFI/BOOT/grubx64.efi
+# 38. place EFI/BOOT/grubx64.efi
 as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 \
     tree/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed ::EFI/BOOT/grubx64.efi < /dev/null
 
-# 38. place EFI/BOOT/mmx64.efi
+# 39. place EFI/BOOT/mmx64.efi
 as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/mmx64.efi.signed \
     ::EFI/BOOT/mmx64.efi < /dev/null
 
-# 39. place EFI/debian/BOOTX64.CSV
+# 40. place EFI/debian/BOOTX64.CSV
 as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/BOOTX64.CSV \
     ::EFI/debian/BOOTX64.CSV < /dev/null
 
-# 40. place EFI/debian/fbx64.efi
+# 41. place EFI/debian/fbx64.efi
 as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/fbx64.efi.signed \
     ::EFI/debian/fbx64.efi < /dev/null
 
-# 41. place EFI/debian/grubx64.efi
+# 42. place EFI/debian/grubx64.efi
 as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 \
     tree/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed ::EFI/debian/grubx64.efi < /dev/null
 
-# 42. place EFI/debian/mmx64.efi
+# 43. place EFI/debian/mmx64.efi
 as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/mmx64.efi.signed \
     ::EFI/debian/mmx64.efi < /dev/null
 
-# 43. place EFI/debian/shimx64.efi
+# 44. place EFI/debian/shimx64.efi
 as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/shimx64.efi.signed \
     ::EFI/debian/shimx64.efi < /dev/null
 
-# 44. place EFI/debian/grub.cfg
+# 45. place EFI/debian/grub.cfg
 env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 - ::EFI/debian/grub.cfg <<'END'
 search.fs_uuid b6b2bf48-9433-56a8-afc2-2491328ed029 root 
 set prefix=($root)'/boot/grub'
 configfile $prefix/grub.cfg
 END
 
-# 45. set mke2fs's defaults
+# 46. set mke2fs's defaults
 cat > mke2fs.conf <<'END'
 [defaults]
     base_features = sparse_super,large_file,filetype,resize_inode,dir_index,ext_attr
@@ -314,12 +317,12 @@ cat > mke2fs.conf <<'END'
     }
 END
 
-# 46. make the root file system
+# 47. make the root file system
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mke2fs -q -F -t ext4 -L root -U b6b2bf48-9433-56a8-afc2-2491328ed029 -E \
     offset=134217728,hash_seed=6b0d8740-ae5f-5f4c-85b0-6ee34ff507df,nodiscard,assume_storage_prezeroed=1 \
     -d /mnt/tree /mnt/debian-13-ec2-amd64-20261121.0.raw 8256512k < /dev/null
 
-# 47. prepare to set its inodes' times
+# 48. prepare to set its inodes' times
 cat > inode-times <<'END'
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -341,14 +344,14 @@ last=$(($(count "Inode count") - $(count "Free inodes")))
 END
 chmod 755 inode-times
 
-# 48. set its inodes' times
+# 49. set its inodes' times
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree /mnt/inode-times /mnt/debian-13-ec2-amd64-20261121.0.raw 134217728 < /dev/null
 
-# 49. convert to qcow2
+# 50. convert to qcow2
 qemu-img convert -c -f raw -O qcow2 -o compression_type=zstd debian-13-ec2-amd64-20261121.0.raw \
     debian-13-ec2-amd64-20261121.0.qcow2 < /dev/null
 
-# 50. write down the facts
+# 51. write down the facts
 cat > facts <<'END'
 Config: ec2
 Config-Version: 0.1.0
@@ -364,5 +367,5 @@ Packages:
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64
 END
 
-# 51. write hashes and records
+# 52. write hashes and records
 debian-cloud seal . < /dev/null

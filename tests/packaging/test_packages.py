@@ -225,14 +225,14 @@ def test_archive_and_mirror_are_installed_apart(built: Path) -> None:
 
 
 def test_only_layers_have_code_that_runs_at_installation(built: Path) -> None:
-    """It makes services and the boot loader read what changed, and sets the locale; a vendor's is data alone."""
+    """It makes services and the boot loader read what changed; a vendor's package is data alone."""
     scripts = {"preinst", "postinst", "prerm", "postrm", "config"}
     found = {
         name: scripts & {member.removeprefix("./") for member in debs(built)[f"debian-cloud-config-{name}"].control}
         for name in CONFIGS
     }
     assert {name: files for name, files in found.items() if files} == {
-        "common": {"postinst", "postrm"},
+        "common": {"postinst"},
         "cloud": {"postinst"},
     }
 
