@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tests.image.qemu import logs
+from tests.image.tree import as_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +35,10 @@ def extract(raw: Path, tree: Path) -> None:
     offset = start * int(table["sectorsize"])
     tree.mkdir()
     done = subprocess.run(
-        ["debugfs", "-R", f'rdump / "{tree}"', f"{raw}?offset={offset}"], capture_output=True, text=True, check=True
+        as_root("debugfs", "-R", f'rdump / "{tree}"', f"{raw}?offset={offset}"),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     # debugfs reports failures, but exits with 0; its first line is its version.
     assert done.stderr.count("\n") <= 1, done.stderr

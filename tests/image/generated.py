@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What stands in an image's /etc, /usr and /boot though no package has it: each path with what makes it.
+
+A maintainer script makes a file, rather than dpkg, where its content depends on
+the machine or is merged from several packages. Links of update-alternatives(1)
+are not listed: dpkg's database has them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+GENERATED: Final = (
+    # debian-cloud's builder: what belongs to this disk and to no package
+    ("boot/efi", "builder: where the EFI system partition is mounted"),
+    ("boot/grub", "builder: as grub-install(8) does"),
+    ("boot/grub/**", "builder: as grub-install(8) and update-grub(8) do"),
+    ("etc/apt/sources.list.d/debian.sources", "builder: Debian's mirror, and the suite's parts"),
+    ("etc/cloud-release", "builder: which image it is"),
+    ("etc/fstab", "builder: the disk's partitions (a container's: mmdebstrap, empty)"),
+    ("etc/grub.d/enable_cloud", "builder: lets upgrades of grub-cloud-* install themselves"),
+    ("etc/machine-id", "builder: empty, the first boot fills it"),
+    ("etc/resolv.conf", "builder: systemd-resolved's"),
+    # the system's databases
+    ("etc/passwd", "base-passwd, then adduser(8) and systemd-sysusers(8)"),
+    ("etc/group", "base-passwd, then adduser(8) and systemd-sysusers(8)"),
+    ("etc/shadow", "shadowconfig(8)"),
+    ("etc/gshadow", "shadowconfig(8)"),
+    ("etc/subuid", "passwd"),
+    ("etc/subgid", "passwd"),
+    ("etc/security/opasswd", "libpam-runtime"),
+    ("etc/shells", "update-shells(8)"),
+    ("etc/pam.d/common-*", "pam-auth-update(8)"),
+    ("etc/nsswitch.conf", "base-files, then libnss-*"),
+    ("etc/environment", "libpam-modules"),
+    # base-files and its like: first contents, which are the administrator's from then on
+    ("etc/dpkg/origins/default", "base-files"),
+    ("etc/motd", "base-files"),
+    ("etc/profile", "base-files"),
+    ("etc/opt", "base-files"),
+    ("etc/mtab", "base-files"),
+    ("etc/inputrc", "readline-common"),
+    ("etc/hosts", "netbase"),
+    ("etc/networks", "netbase"),
+    ("etc/hosts.allow", "libwrap0"),
+    ("etc/hosts.deny", "libwrap0"),
+    ("etc/localtime", "tzdata"),
+    ("etc/timezone", "tzdata"),
+    ("etc/default/locale", "debian-cloud; from systemd 257 on a link"),
+    ("etc/locale.gen", "libc-bin"),
+    ("etc/ssh/sshd_config", "openssh-server, by ucf(1)"),
+    ("etc/apt/apt.conf.d/20auto-upgrades", "unattended-upgrades, by ucf(1)"),
+    ("etc/apt/apt.conf.d/50unattended-upgrades", "unattended-upgrades, by ucf(1)"),
+    ("etc/apt/listchanges.conf", "apt-listchanges, by ucf(1)"),
+    ("etc/python3", "python3-minimal"),
+    ("etc/python3/debian_config", "python3-minimal"),
+    ("etc/modules", "kmod"),
+    ("etc/initramfs-tools/modules", "initramfs-tools-core"),
+    ("etc/apparmor.d/local/*", "dh_apparmor(1): for the administrator's additions"),
+    ("etc/apparmor.d/tunables/home.d/ubuntu", "apparmor"),
+    ("etc/apparmor.d/tunables/xdg-user-dirs.d/site.local", "apparmor"),
+    # enabled services
+    ("etc/rc?.d/[KS]??*", "update-rc.d(8)"),
+    ("etc/systemd/system/*.wants", "deb-systemd-helper(1), systemctl preset"),
+    ("etc/systemd/system/*.wants/*", "deb-systemd-helper(1), systemctl preset"),
+    ("etc/systemd/system/*.service", "deb-systemd-helper(1): other names of a service"),
+    ("etc/runit/runsvdir/default/ssh", "openssh-server, by runit-helper"),
+    ("etc/tmpfiles.d/screen-cleanup.conf", "screen"),
+    ("usr/lib/systemd/system/screen-cleanup.service", "screen"),
+    # indexes and caches of what is installed
+    ("etc/ld.so.cache", "ldconfig(8)"),
+    ("etc/ca-certificates.conf", "update-ca-certificates(8)"),
+    ("etc/ssl/certs/*", "update-ca-certificates(8)"),
+    ("etc/sgml/catalog", "update-catalog(8)"),
+    ("etc/xml/*", "update-xmlcatalog(8)"),
+    ("usr/lib/python3**/__pycache__", "py3compile(1)"),
+    ("usr/lib/python3**/__pycache__/*.pyc", "py3compile(1)"),
+    ("usr/share/**/__pycache__", "py3compile(1)"),
+    ("usr/share/**/__pycache__/*.pyc", "py3compile(1)"),
+    ("usr/lib/modules/*/modules.*", "depmod(8)"),
+    ("usr/lib/udev/hwdb.bin", "systemd-hwdb(8)"),
+    ("usr/share/info/dir", "install-info(1)"),
+    ("boot/initrd.img-*", "update-initramfs(8), dracut(8)"),
+    # the administrator's own, empty
+    ("usr/local", "base-files"),
+    ("usr/local/**", "base-files and others: empty folders (Debian policy 9.1.2)"),
+)
+"""Path -> what makes it. `*` stays in one folder, `**` does not."""
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Whether a pattern of the table is a path's."""
+    return _compiled(pattern).fullmatch(path) is not None
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    words = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
+    parts = re.split(r"(\*\*|\*|\?|\[[^]]*\])", pattern)
+    return re.compile("".join(words.get(part, part if part.startswith("[") else re.escape(part)) for part in parts))

@@ -1,0 +1,400 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Each built image has what Debian's official image of its vendor has, and what it is better in.
+
+The tables are the official images', trixie's, as of 2026; each difference says why.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import pytest
+
+from tests.configs import kernel
+from tests.image.conftest import Root
+from tests.image.dpkg import Dpkg
+
+GIB: Final = 1024**3
+
+COMMON: Final = """
+    apparmor apt-utils e2fsprogs init iptables iputils-ping less libnss-myhostname libnss-resolve libpam-systemd
+    nano netbase netplan.io polkitd sudo systemd-resolved unattended-upgrades vim-tiny whiptail zstd apt-listchanges
+    bash-completion bind9-host ca-certificates curl ethtool man-db manpages pciutils psmisc reportbug screen socat
+    tcpdump traceroute uuid-runtime vim xz-utils dosfstools debian-cloud-archive-keyring
+"""
+SINCE_TRIXIE: Final = "linux-sysctl-defaults"
+DISK: Final = "grub-cloud-amd64 grub-efi-amd64-signed shim-signed"
+CLOUD: Final = "openssh-server ssh-import-id"
+CLOUD_INIT: Final = "cloud-init cloud-guest-utils"
+MINIMAL: Final = {"e2fsprogs", "init", "netbase"}
+"""Those of the above that a minimal system has anyway."""
+GROUPS: Final = "adm audio cdrom dialout dip floppy plugdev sudo video"
+
+UNITS: Final = """
+    systemd-networkd.service systemd-resolved.service apt-daily.timer apt-daily-upgrade.timer fstrim.timer
+    unattended-upgrades.service apparmor.service getty@tty1.service
+"""
+
+
+@dataclass(frozen=True)
+class Vendor:
+    """What sets one vendor's image apart; sizes in GiB, of the grub menu in seconds."""
+
+    adds: str = ""
+    size: int = 3
+    kernel: str = "cloud"
+    timeout: int = 0
+    words: str = ""
+    user: str = ""
+    datasources: tuple[str, ...] = ()
+    time: str = "systemd-timesyncd"
+    cdrom: str = ""
+
+
+MANY: Final = (
+    *("NoCloud", "ConfigDrive", "OpenStack", "DigitalOcean", "Hetzner", "Vultr", "Scaleway", "UpCloud", "Exoscale"),
+    *("CloudStack", "OpenNebula", "Oracle", "Akamai", "VMware", "OVF", "LXD", "None"),
+)
+VENDORS: Final = {
+    # awscli is recommended, not wanted: it is large
+    "ec2": Vendor(
+        adds=f"{CLOUD} {CLOUD_INIT} amazon-ec2-utils",
+        size=8,
+        words="nvme_core.io_timeout=4294967295",
+        user="admin",
+        datasources=("Ec2", "None"),
+        cdrom="ide sata virtio-scsi",
+    ),
+    "azure": Vendor(
+        adds=f"{CLOUD} {CLOUD_INIT} hyperv-daemons waagent azure-vm-utils python3-passlib",
+        size=30,
+        timeout=1,
+        words="nvme_core.io_timeout=240 nvme_core.admin_timeout=240",
+        user="debian",
+        datasources=("Azure", "None"),
+        time="chrony",
+        cdrom="ide sata virtio-scsi",
+    ),
+    # the hypervisor's agent besides, which users miss in the official image
+    "generic": Vendor(
+        adds=f"{CLOUD} {CLOUD_INIT} qemu-guest-agent",
+        kernel="any",
+        user="debian",
+        datasources=MANY,
+        cdrom="ide sata usb virtio-scsi",
+    ),
+    "genericcloud": Vendor(
+        adds=f"{CLOUD} {CLOUD_INIT} qemu-guest-agent", user="debian", datasources=MANY, cdrom="ide sata virtio-scsi"
+    ),
+    "nocloud": Vendor(kernel="any", timeout=5, cdrom="ide sata usb virtio-scsi"),
+    "container": Vendor(size=0, kernel=""),
+}
+
+
+@dataclass(frozen=True)
+class Content:
+    """One image, and what is wanted of it."""
+
+    root: Root
+
+    @cached_property
+    def vendor(self) -> Vendor:
+        return VENDORS[self.root.config]
+
+    @cached_property
+    def packages(self) -> set[str]:
+        return set(Dpkg(self.root.tree.path).installed)
+
+    @cached_property
+    def facts(self) -> dict[str, str]:
+        stanza = Dpkg(self.root.tree.path).packages[f"debian-cloud-config-{self.root.config}"]
+        return {key.removeprefix("Image-"): value for key, value in stanza.items() if key.startswith("Image-")}
+
+    def run(self, script: str) -> str:
+        return self.root.tree.run("sh", "-euc", script).stdout
+
+
+@pytest.fixture
+def content(root: Root) -> Content:
+    return Content(root)
+
+
+@pytest.fixture
+def disk(content: Content) -> Content:
+    if not content.vendor.size:
+        pytest.skip("it has no disk")
+    return content
+
+
+@pytest.fixture
+def cloud(content: Content) -> Content:
+    if "openssh-server" not in content.vendor.adds:
+        pytest.skip("nobody logs in over the network")
+    return content
+
+
+def test_explicit_packages(content: Content) -> None:
+    vendor, suite = content.vendor, content.root.suite
+    wanted = {*COMMON.split(), *vendor.adds.split(), vendor.time}
+    if suite != "bookworm":
+        wanted.add(SINCE_TRIXIE)
+    if vendor.size:
+        wanted |= {*DISK.split(), f"linux-image-{'cloud-' if vendor.kernel == 'cloud' else ''}amd64"}
+    if "openssh-server" in wanted:
+        wanted.add("dracut" if suite == "forky" else "cloud-initramfs-growroot")
+    assert wanted - content.packages == set()
+
+
+def test_packages_that_other_vendors_have(content: Content) -> None:
+    special = {name for vendor in VENDORS.values() for name in [*vendor.adds.split(), vendor.time]}
+    absent = special - {*content.vendor.adds.split(), content.vendor.time, "python3-passlib"}
+    if not content.vendor.size:
+        absent |= set(DISK.split())
+    assert absent & content.packages == set()
+    kernels = [name for name in content.packages if re.fullmatch(r"linux-image-\d.*", name)]
+    assert len(kernels) == bool(content.vendor.kernel)
+    assert all(("-cloud-" in name) == (content.vendor.kernel == "cloud") for name in kernels)
+
+
+def test_the_configuration_alone_was_asked_for(content: Content) -> None:
+    """So apt removes what a later version no longer needs."""
+    manual = set(content.run("apt-mark showmanual").split())
+    assert f"debian-cloud-config-{content.root.config}" in manual
+    # The other ones are those of a minimal system, which nobody asked for either.
+    every = {name for vendor in VENDORS.values() for name in vendor.adds.split()}
+    assert manual & ({*COMMON.split(), *DISK.split(), *every} - MINIMAL) == set()
+
+
+def test_no_user_and_no_password(content: Content) -> None:
+    users = [line.split(":") for line in content.root.tree.text("etc/passwd").splitlines()]
+    assert [name for name, _, uid, *_ in users if 1000 <= int(uid) < 60000] == []
+    shadow = [line.split(":")[:2] for line in content.root.tree.text("etc/shadow").splitlines()]
+    assert [name for name, password in shadow if not password.startswith(("*", "!"))] == []
+
+
+def test_groups_of_the_default_user(content: Content) -> None:
+    groups = {line.split(":")[0] for line in content.root.tree.text("etc/group").splitlines()}
+    assert set(GROUPS.split()) <= groups
+
+
+def cloud_config(content: Content) -> dict[str, object]:
+    """What cloud-init itself reads."""
+    script = "from cloudinit.util import read_conf_with_confd as read; import json; print(json.dumps(read({!r})))"
+    merged = json.loads(content.run(f'python3 -B -c "{script.format("/etc/cloud/cloud.cfg")}"'))
+    assert isinstance(merged, dict)
+    return merged
+
+
+def test_cloud_init_makes_the_default_user(content: Content) -> None:
+    if not content.vendor.user:
+        assert "cloud-init" not in content.packages
+        pytest.skip("it has no cloud-init")
+    merged = cloud_config(content)
+    system = merged["system_info"]
+    assert isinstance(system, dict)
+    user = system["default_user"]
+    assert user["name"] == content.vendor.user == content.facts["User"]
+    assert sorted(user["groups"]) == GROUPS.split()
+    assert user["sudo"] == ["ALL=(ALL) NOPASSWD:ALL"]
+    assert user["lock_passwd"] is True
+    assert user["shell"] == "/bin/bash"
+    assert merged["users"] == ["default"]
+    assert merged["datasource_list"] == list(content.vendor.datasources)
+    # bookworm's cloud-init passes over one that it does not know yet
+    late = {"Akamai"} if content.root.suite == "bookworm" else set()
+    assert content.facts["Datasource"].split() == [name for name in content.vendor.datasources if name not in late]
+    assert merged["apt"] == {"preserve_sources_list": True}
+    assert (merged.get("reporting") == {"logging": {"type": "log"}, "telemetry": {"type": "hyperv"}}) == (
+        content.root.config == "azure"
+    )
+
+
+def test_sshd_takes_keys_alone(cloud: Content) -> None:
+    said = cloud.run("ssh-keygen -q -t ed25519 -N '' -f /run/key; mkdir -p /run/sshd; sshd -T -h /run/key")
+    settings = dict(line.split(" ", 1) for line in said.splitlines())
+    wanted = {
+        "passwordauthentication": "no",
+        "kbdinteractiveauthentication": "no",
+        "permitrootlogin": "without-password",
+        "pubkeyauthentication": "yes",
+        "clientaliveinterval": "120",
+        "usepam": "yes",
+        "permitemptypasswords": "no",
+    }
+    assert {key: settings[key] for key in wanted} == wanted
+
+
+def test_kernel_command_line_and_menu(disk: Content) -> None:
+    text = disk.root.tree.text("boot/grub/grub.cfg")
+    lines = re.findall(r"^\s*linux\s+(\S+)\s+(.*)$", text, re.MULTILINE)
+    assert lines
+    partuuid = re.search(r"^PARTUUID=(\S+) / ", disk.root.tree.text("etc/fstab"), re.MULTILINE)
+    assert partuuid
+    for path, options in lines:
+        assert (disk.root.tree.path / path.lstrip("/")).exists()
+        assert f"root=PARTUUID={partuuid[1]}" in options.split()
+        assert "root=UUID" not in options
+    first = lines[0][1].split()
+    assert set(disk.vendor.words.split()) <= set(first)
+    # The last console is /dev/console.
+    assert [word for word in first if word.startswith("console=")] == ["console=tty0", "console=ttyS0,115200"]
+    assert re.findall(r"^\s*set timeout=(\d+)$", text, re.MULTILINE)[-1:] == [str(disk.vendor.timeout)]
+    # /etc/default/grub, a conffile of grub-cloud-amd64, has the last two.
+    known = {f"root=PARTUUID={partuuid[1]}", "ro", "console=tty0", "console=ttyS0,115200", *disk.vendor.words.split()}
+    assert set(first) - known == {"earlyprintk=ttyS0,115200", "consoleblank=0"}
+
+
+def test_fstab(disk: Content) -> None:
+    lines = [line.split() for line in disk.root.tree.text("etc/fstab").splitlines()]
+    assert [line[1:] for line in lines] == [
+        ["/", "ext4", "rw,discard,errors=remount-ro,x-systemd.growfs", "0", "1"],
+        ["/boot/efi", "vfat", "umask=0077,defaults", "0", "2"],
+    ]
+    assert all(line[0].startswith("PARTUUID=") for line in lines)
+
+
+def test_disk_size(disk: Content) -> None:
+    assert disk.root.file.stat().st_size == disk.vendor.size * GIB
+    assert disk.facts["Size"] == f"{disk.vendor.size}G"
+
+
+def test_enabled_units(content: Content) -> None:
+    wants = [path for folder in ("etc", "usr/lib", "lib") for path in _wants(content, folder)]
+    enabled = {path.rpartition("/")[2] for path in wants}
+    wanted = {*UNITS.split(), f"{content.vendor.time}.service"}
+    if "openssh-server" in content.packages:
+        wanted.add("ssh.service")
+    if "waagent" in content.packages:
+        wanted |= {"walinuxagent.service", "hv-kvp-daemon.service"}
+    assert wanted - enabled == set()
+    absent = {"systemd-firstboot.service"} if "cloud-init" in content.packages else {"ssh.service", "ssh.socket"}
+    assert (absent - {"systemd-firstboot.service"}) & enabled == set()
+
+
+def _wants(content: Content, folder: str) -> list[str]:
+    place = content.root.tree.path / folder / "systemd/system"
+    return [str(path) for path in place.glob("*.wants/*")] if not place.parent.parent.is_symlink() else []
+
+
+def test_a_login_gets_the_default_locale(content: Content) -> None:
+    assert content.run("env -i su --login root --command 'echo $LANG'") == "C.UTF-8\n"
+
+
+def test_apt_sources(content: Content) -> None:
+    suite = content.root.suite
+    text = content.root.tree.text("etc/apt/sources.list.d/debian.sources")
+    first, security = re.split(r"\n\n+", text.strip())
+    assert f"Suites: {suite} {suite}-updates {suite}-backports\n" in first
+    assert f"Suites: {suite}-security\n" in security
+    for stanza in (first, security):
+        assert "Types: deb deb-src\n" in stanza
+        assert re.search(r"^Signed-By: /usr/share/keyrings/debian-archive-keyring\.(gpg|pgp)$", stanza, re.MULTILINE)
+        assert re.search(r"^Components: main$", stanza, re.MULTILINE)
+    folder = content.root.tree.path / "etc/apt"
+    assert sorted(path.name for path in folder.glob("sources.list.d/*")) == ["debian-cloud.sources", "debian.sources"]
+    assert not (folder / "sources.list").exists()
+
+
+def test_updates_install_themselves(content: Content) -> None:
+    said = content.run("apt-config dump")
+    assert 'APT::Periodic::Update-Package-Lists "1";' in said
+    assert 'APT::Periodic::Unattended-Upgrade "1";' in said
+    assert f'"origin=debian-cloud,codename={content.root.suite}";' in said
+
+
+def test_cloud_release(content: Content) -> None:
+    text = content.root.tree.text("etc/cloud-release")
+    assert text == f'ID={content.root.config}\nVERSION="{content.root.serial}"\n'
+    assert f"VERSION_CODENAME={content.root.suite}\n" in content.root.tree.text("etc/os-release")
+
+
+EMPTY: Final = """
+    var/cache/apt var/lib/apt/lists var/lib/apt/periodic tmp var/tmp var/log run dev root/.ssh home var/lib/cloud
+    var/lib/dhcp var/spool var/mail var/lib/systemd/random-seed var/crash
+"""
+ABSENT: Final = """
+    etc/hostname etc/mailname root/.bash_history var/lib/dbus/machine-id etc/adjtime etc/.pwd.lock
+    usr/sbin/policy-rc.d .dockerenv
+"""
+
+
+def test_empty_places(content: Content) -> None:
+    entries = content.root.tree.entries()
+    files = [path for path, entry in entries.items() if entry.kind not in "dl"]
+    full = [path for path in files if any(path == place or path.startswith(place + "/") for place in EMPTY.split())]
+    assert [path for path in full if path not in Dpkg(content.root.tree.path).owners] == []
+    assert [path for path in ABSENT.split() if path in entries and entries[path].kind == "f"] == []
+    assert [path for path in files if path.startswith("etc/ssh/ssh_host_")] == []
+    assert [
+        path for path in files if re.search(r"\.(dpkg|ucf)-\w+$|\.old$|~$", path) and path.startswith("etc")
+    ] == []
+    assert [
+        path for path in files if re.search(r"^etc/.*(-old|\.bak)$|^etc/(passwd|group|g?shadow|sub.id)-$", path)
+    ] == []
+    first = "" if content.root.config in ("ec2", "azure", "generic", "genericcloud") else "uninitialized\n"
+    assert content.root.tree.text("etc/machine-id") in {
+        first,
+        "uninitialized\n" if not content.vendor.size else first,
+    }
+    assert entries["etc/resolv.conf"].target == "../run/systemd/resolve/stub-resolv.conf"
+
+
+def test_the_time(content: Content) -> None:
+    if content.vendor.time == "chrony":
+        said = content.run("chronyd -p -f /etc/chrony/chrony.conf")
+        assert "refclock PHC /dev/ptp_hyperv poll 3 dpoll -2 offset 0 stratum 2" in said.splitlines()
+        return
+    text = content.run("systemd-analyze cat-config --root=/ systemd/timesyncd.conf")
+    servers = re.findall(r"^(NTP|FallbackNTP)=(.*)$", text, re.MULTILINE)
+    # The link's own clock is asked first, not last as officially.
+    assert servers == ([("NTP", "169.254.169.123 fd00:ec2::123")] if content.root.config == "ec2" else [])
+
+
+def test_initrd(disk: Content) -> None:
+    dracut = "dracut" in disk.packages
+    listed = disk.run(f"{'lsinitrd' if dracut else 'lsinitramfs'} /boot/initrd.img-*")
+    assert ("debian-cloud-config-ec2.sh" in listed) == (disk.root.config == "ec2")
+    if "cloud-initramfs-growroot" in disk.packages:
+        assert "scripts/local-bottom/growroot" in listed
+        assert "growpart" in listed
+    elif dracut:
+        assert "systemd-repart" in listed
+    # Made for any machine, not for the one that built it.
+    for module in ("virtio_blk", "nvme", "xen-blkfront", "hv_storvsc"):
+        assert f"/{module}.ko" in listed, module
+
+
+def test_the_kernel_is_able_to_what_the_fields_say(disk: Content) -> None:
+    (config,) = (disk.root.tree.path / "boot").glob("config-*")
+    have = set(re.findall(r"^CONFIG_(\w+)=[ym]$", config.read_text("utf-8"), re.MULTILINE))
+    cdrom = set(disk.vendor.cdrom.split()) - (
+        {"sata"} if disk.root.suite == "bookworm" and "cloud" in config.name else set()
+    )
+    assert set(disk.facts["Cdrom"].split()) == cdrom
+    assert set(disk.facts["Drivers"].split()) == {"virtio", "nvme", "xen", "hyperv"}
+    for word in disk.facts["Drivers"].split():
+        assert set(kernel.DRIVERS[word]) <= have, word
+    able = {word for word, options in kernel.CDROM.items() if set(options) <= have}
+    assert able == cdrom
+    console = disk.facts["Console"].rstrip("0123456789")
+    built_in = set(re.findall(r"^CONFIG_(\w+)=y$", config.read_text("utf-8"), re.MULTILINE))
+    assert set(kernel.CONSOLE[console]) <= built_in
+
+
+def test_grub_installs_itself_where_firmware_looks(disk: Content) -> None:
+    answers = disk.root.tree.text("var/cache/debconf/config.dat").split("\n\n")
+    (answer,) = [text for text in answers if text.startswith("Name: grub2/force_efi_extra_removable\n")]
+    assert "\nValue: true\n" in f"{answer}\n"
+    assert disk.root.tree.text("etc/grub.d/enable_cloud") == ""
+
+
+def test_network_without_cloud_init(content: Content) -> None:
+    plans = sorted(path.name for path in (content.root.tree.path / "usr/lib/netplan").glob("*debian-cloud*"))
+    assert plans == (["50-debian-cloud.yaml"] if content.root.config == "nocloud" else [])
+    assert not list((content.root.tree.path / "etc/netplan").glob("*"))
+    network = content.root.tree.path / "usr/lib/systemd/network/80-debian-cloud-config.network"
+    assert network.exists() == (content.root.config == "container")

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A root file system as a folder: made, taken out of an image, looked into and worked in, by root and others alike.
+
+What belongs to other users belongs to subordinate ids where the tests run as an
+ordinary user, so whatever reads or removes a tree runs in a namespace, too.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def as_root(*command: str | Path) -> list[str]:
+    """The command, run as root of a namespace of its own: mounts end with it, and so do its processes."""
+    user = () if os.geteuid() == 0 else ("--user", "--map-root-user", "--map-auto")
+    return ["unshare", *user, "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *map(str, command)]
+
+
+# TREE FOLDER…: the folders are seen inside as /mnt/NAME, up to "--"; the rest is run.
+_ENTER: Final = """
+tree=$1; shift
+mount -t proc proc "$tree/proc"
+mount --rbind /dev "$tree/dev"
+mount -t tmpfs -o mode=755 tmpfs "$tree/run"
+# where a system with systemd-resolved looks
+mkdir -p "$tree/run/systemd/resolve"
+[ ! -e /etc/resolv.conf ] || cp -L /etc/resolv.conf "$tree/run/systemd/resolve/stub-resolv.conf"
+mount -t tmpfs -o mode=755 tmpfs "$tree/mnt"
+while [ "$1" != -- ]; do
+    mkdir "$tree/mnt/${1##*/}"
+    mount --bind "$1" "$tree/mnt/${1##*/}"
+    shift
+done
+shift
+exec chroot "$tree" /usr/bin/env -i HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
+    PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"
+"""
+
+# A tree has no service manager, and no service of it starts (invoke-rc.d(8)).
+_NO_SERVICES: Final = "printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d"
+
+# What apt fetched once, all trees of a test run have: /mnt/cache.
+_APT: Final = """
+APT::Sandbox::User "root";
+APT::Keep-Downloaded-Packages "true";
+APT::Install-Recommends "false";
+Dir::Cache::Archives "/mnt/cache";
+DPkg::Options:: "--force-unsafe-io";
+Dpkg::Use-Pty "false";
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What stands at a path: `kind` as in find(1)'s %y (f, d, l), an octal `mode`, `owner` as "user:group"."""
+
+    kind: str
+    mode: str
+    owner: str
+    target: str = ""
+    md5: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A root file system. `shown` are folders of the host, seen inside below /mnt under their names."""
+
+    path: Path
+    shown: tuple[Path, ...] = field(default=())
+
+    def run(
+        self, *command: str, seconds: float = 600, given: str = "", check: bool = True, alone: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the tree as root, with nobody to ask; AssertionError when it fails and `check`.
+
+        `alone` is without the host's network, of which only 127.0.0.1 is left, and nobody else's.
+        """
+        network = ("unshare", "--net", "sh", "-euc", 'ip link set lo up; exec "$@"', "sh") if alone else ()
+        done = subprocess.run(
+            as_root(*network, "sh", "-euc", _ENTER, "sh", self.path, *self.shown, "--", *command),
+            input=given,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=seconds,
+            check=False,
+        )
+        if check:
+            assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
+        return done
+
+    def apt(self, *arguments: str, seconds: float = 900) -> str:
+        """Run apt-get as an administrator's script would; what it said."""
+        done = self.run("apt-get", "-y", "-q", *arguments, seconds=seconds)
+        return done.stdout + done.stderr
+
+    def text(self, path: str) -> str:
+        """The text of a file, whoever may read it; AssertionError where there is none."""
+        done = subprocess.run(as_root("cat", str(self.path / path)), capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode("utf-8", "replace")
+
+    def entries(self, *folders: str) -> dict[str, Entry]:
+        """All paths below some folders, without a leading slash, and those folders; all of the tree by default."""
+        there = [folder for folder in folders if (self.path / folder).is_symlink() or (self.path / folder).exists()]
+        places = there if folders else ["."]
+        script = 'cd "$1"; shift; find "$@" -xdev -printf "%y %m %U:%G %P\\0%H\\0%l\\0"'
+        listed = _bytes(as_root("sh", "-euc", script, "sh", str(self.path), *places)).split("\0")
+        script = 'cd "$1"; shift; find "$@" -xdev -type f -print0 | xargs -0 md5sum -z --'
+        digests = _bytes(as_root("sh", "-euc", script, "sh", str(self.path), *places)).split("\0")
+        md5 = {_path(line[34:]): line[:32] for line in digests if line}
+        users, groups = self._names("passwd"), self._names("group")
+        found = {}
+        for index in range(0, len(listed) - 2, 3):
+            kind, mode, ids, name = listed[index].split(" ", 3)
+            user, group = ids.split(":")
+            owner = f"{users.get(user, user)}:{groups.get(group, group)}"
+            path = _path(f"{listed[index + 1]}/{name}" if name else listed[index + 1])
+            found[path] = Entry(kind, mode, owner, listed[index + 2], md5.get(path, ""))
+        return found
+
+    def _names(self, database: str) -> dict[str, str]:
+        """Id -> name, as the tree has it: ids of system users depend on the order of installation."""
+        lines = (self.path / "etc" / database).read_text("utf-8").splitlines()
+        return {line.split(":")[2]: line.split(":")[0] for line in lines}
+
+    def copy(self, to: Path) -> Tree:
+        """The same once more."""
+        subprocess.run(as_root("cp", "-a", "--reflink=auto", str(self.path), str(to)), check=True)
+        return Tree(to, self.shown)
+
+    def remove(self) -> None:
+        subprocess.run(as_root("rm", "-rf", "--one-file-system", str(self.path)), check=True)
+
+
+def _bytes(command: Sequence[str]) -> str:
+    return subprocess.run(command, capture_output=True, check=True).stdout.decode("utf-8", "surrogateescape")
+
+
+def _path(name: str) -> str:
+    return name.removeprefix("./") or "."
+
+
+def debian_sources(suite: str) -> str:
+    """Debian's sources for a suite, from the mirror that this machine's own apt uses."""
+    line = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(REPO_URI) $(LABEL) main"
+    listed = subprocess.run(
+        ["apt-get", "indextargets", "--format", line, "Created-By: Packages", "Origin: Debian"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = sorted(set(listed.stdout.splitlines()))
+    of_suite = {" Debian main": f" {suite} main", " Debian-Security main": f" {suite}-security main"}
+    text = "".join(f"{line}\n" for line in lines)
+    for old, new in of_suite.items():
+        text = text.replace(old, new)
+    return text
+
+
+def bootstrap(to: Path, suite: str, archive: Path, keyring: Path) -> Tree:
+    """A minimal Debian that knows an archive, by its served folder, besides; with the indexes of both."""
+    sources, cache = to.with_name(f"{to.name}.list"), to.with_name("cache")
+    sources.write_text(debian_sources(suite), "utf-8")
+    (cache / "partial").mkdir(parents=True)
+    done = subprocess.run(
+        as_root(
+            *("mmdebstrap", "--mode=root", "--format=directory", "--variant=minbase", "--skip=cleanup/apt"),
+            *("--dpkgopt=force-unsafe-io", '--aptopt=Acquire::Languages "none"', suite, to, sources),
+        ),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    tree = Tree(to, (archive, cache))
+    tree.run("sh", "-euc", _NO_SERVICES)
+    tree.run("sh", "-euc", "cat >/etc/apt/apt.conf.d/99test", given=_APT)
+    subprocess.run(as_root("install", "-m", "644", keyring, to / "usr/share/keyrings/test.gpg"), check=True)
+    line = f"deb [signed-by=/usr/share/keyrings/test.gpg] copy:/mnt/{archive.name} {suite} main\n"
+    tree.run("sh", "-euc", "cat >/etc/apt/sources.list.d/test.list", given=line)
+    tree.apt("update")
+    return tree
