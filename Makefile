@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/archive:/usr/local/sbin:/usr/local/
 SUITE = trixie
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check packages matrix bench control clean
+.PHONY: help demo check packages matrix sizes bench control clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -27,6 +27,9 @@ packages: ## build the Debian packages of SUITE (trixie) in build/packages/SUITE
 matrix: ## resolve every configuration of every suite and architecture, and print the table
 	tests/setup check
 	.venv/bin/python3 -m tests.configs.matrix
+
+sizes: ## set the images' sizes beside those of Debian's official package sets (after check)
+	.venv/bin/python3 tests/sizes.py build/world
 
 bench: ## measure against mmdebstrap and mke2fs alone, side by side
 	tests/setup check
