@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("config", metavar="CONFIG", help="an image configuration, such as ec2")
     options.add_suite(parser)
-    parser.add_argument("--format", default="qcow2", help="disk format (default: %(default)s)")
+    parser.add_argument("--format", default="", help="its format (default: qcow2, or what there is)")
     parser.add_argument("--serial", default="", help="YYYYMMDD.N (default: the newest)")
     parser.add_argument("--archive", default="", metavar="URL", help="the archive, where apt knows several")
     parser.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="where it goes (default: here)")
@@ -58,15 +58,17 @@ def _choose(args: argparse.Namespace) -> images.Image:
         raise Error(
             f"no image of {config} in {args.suite}", did_you_mean(config, {i.record.config for i in known}), USAGE
         )
+    there = {image.record.format for image in found}
+    format_ = args.format or ("qcow2" if "qcow2" in there else min(there))
     found = [
         image
         for image in found
-        if image.record.format == args.format
+        if image.record.format == format_
         and args.serial in ("", image.record.serial)
         and args.archive.rstrip("/") in ("", image.archive.rstrip("/"))
     ]
     if not found:
-        wanted = f"{args.format} {args.serial}".strip()
+        wanted = f"{format_} {args.serial}".strip()
         raise Error(f"no image of {config} in {args.suite} as {wanted}", "see `debian-cloud list --images`", USAGE)
     archives = sorted({image.archive for image in found})
     if len(archives) > 1:
