@@ -130,7 +130,7 @@ as_root find tree -newermt @1795224967 -exec touch -h -d @1795224967 '{}' + < /d
 
 # 20. pack the tree
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree tar --create --file /mnt/debian-13-container-amd64-20261121.0.tar.xz \
-    '--use-compress-program=xz --threads=0 --block-size=16MiB' --format=pax \
+    '--use-compress-program=xz -2 --threads=0 --block-size=16MiB' --format=pax \
     --pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime --sort=name --numeric-owner \
     --acls --xattrs '--xattrs-include=*' --mtime=@1795224967 --clamp-mtime --directory=/mnt/tree . < /dev/null
 

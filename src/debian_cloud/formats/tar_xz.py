@@ -10,8 +10,9 @@ from debian_cloud.plan import Plan, Run
 PUBLISHED: Final = True
 SOURCE: Final = "tree"
 
+# Preset 2: a quarter of the time that 6 takes, and an eighth larger.
 # Blocks of a size of their own are compressed one by one: how many at a time does not show (xz(1), --threads).
-_XZ: Final = "xz --threads=0 --block-size=16MiB"
+_XZ: Final = "xz -2 --threads=0 --block-size=16MiB"
 
 
 def steps(source: str, out: str, epoch: int) -> Plan:
