@@ -289,6 +289,7 @@ def loop_devices() -> str:
         (["build", "fine", "--format", "vhdx"], "unknown disk format vhdx"),
         (["build", "fine", "--format", "qcow3"], "did you mean qcow2?"),
         (["build", "fine", "--serial", "1"], "is not an image serial"),
+        (["build", "fine", "--arch", "amd65"], "did you mean amd64?"),
         (["build", "fine", "--suite", "../x"], "is not a valid name"),
         (["build", "fine", "--mirror", "gopher://x"], "is not a URL that apt reads"),
         (["bild", "fine"], "did you mean build?"),

@@ -14,6 +14,9 @@ PACKAGE_PREFIX: Final = "debian-cloud-config-"
 RELEASES: Final = {"bookworm": "12", "trixie": "13", "forky": "14"}
 """Codename -> number in titles and file names; a suite without a number keeps its name."""
 
+ARCHITECTURES: Final = ("amd64", "arm64")
+"""Those that images are described for."""
+
 ARCHIVE_KEYRING: Final = "/usr/share/keyrings/debian-cloud-archive-keyring.gpg"
 """Where the keyring package of an archive puts its keys."""
 DEBIAN_KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"

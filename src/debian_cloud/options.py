@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from . import names, packages, run, sources
 from .custom import OFFICIAL, Custom
-from .errors import USAGE, Error
+from .errors import USAGE, Error, did_you_mean
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -77,7 +77,10 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
 
 def architecture(args: argparse.Namespace) -> str:
     """The architecture asked for, else this machine's."""
-    return names.word(args.arch or run.output(("dpkg", "--print-architecture")).strip(), "architecture")
+    arch: str = args.arch or run.output(("dpkg", "--print-architecture")).strip()
+    if arch not in names.ARCHITECTURES:
+        raise Error(f"there are no images for architecture {arch!r}", did_you_mean(arch, names.ARCHITECTURES), USAGE)
+    return arch
 
 
 @contextlib.contextmanager

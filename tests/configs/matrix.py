@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-ARCHITECTURES: Final = ("amd64", "arm64")
 
 OFFICIAL: Final = {
     "nocloud": 43, "generic": 48, "genericcloud": 48, "openstack": 48, "ec2": 50, "azure": 52, "gce": 48, "raspi": 45,
@@ -200,7 +199,7 @@ def main() -> int:
     failed = False
     print(f"{'':14}{'':10}{'':7}{'explicit':>9}{'official':>9}{'packages':>9}{'MiB':>7}")
     for suite in names.RELEASES:
-        for architecture in ARCHITECTURES:
+        for architecture in names.ARCHITECTURES:
             for image in run(suite, architecture):
                 official = OFFICIAL.get(image.name, "") if suite == "trixie" else ""
                 numbers = f"{image.explicit:9}{official:>9}{image.packages:9}{image.installed_size >> 20:7}"

@@ -16,7 +16,7 @@ ON = {
 """The images that there must be, in each of the suites."""
 
 
-@pytest.mark.parametrize("architecture", matrix.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", names.ARCHITECTURES)
 @pytest.mark.parametrize("suite", names.RELEASES)
 def test_every_configuration_can_be_installed(suite: str, architecture: str) -> None:
     resolved = matrix.run(suite, architecture)
@@ -40,6 +40,6 @@ def test_a_package_that_a_suite_lacks_is_named_before_anything_is_built() -> Non
 
 def test_the_fields_of_a_package_are_its_architecture_s() -> None:
     control = render.render(matrix.ROOT, "trixie")
-    stanzas = {arch: {s["Package"]: s for s in matrix.binaries(control, arch, "1")} for arch in matrix.ARCHITECTURES}
+    stanzas = {arch: {s["Package"]: s for s in matrix.binaries(control, arch, "1")} for arch in names.ARCHITECTURES}
     assert stanzas["amd64"]["debian-cloud-config-ec2"]["Image-Firmware"] == "bios uefi"
     assert stanzas["arm64"]["debian-cloud-config-ec2"]["Image-Firmware"] == "uefi"
