@@ -117,15 +117,23 @@ def _needs_the_world(item: pytest.Item) -> bool:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Begin the world at once, beside the tests that need none; DEBIAN_CLOUD_WORLD keeps one between runs."""
-    kept = "DEBIAN_CLOUD_WORLD" in os.environ and (_WORLD / "whole").exists()
-    if kept or session.config.option.collectonly or not any(map(_needs_the_world, session.items)):
+    """Begin the world at once, beside the tests that need none; one that was made of these sources is kept."""
+    if session.config.option.collectonly or not any(map(_needs_the_world, session.items)) or _is_whole():
         return
     _WORLD.mkdir(parents=True, exist_ok=True)
     with (_WORLD / "world.log").open("wb") as out:
         session.config.stash[_making] = subprocess.Popen(
             [ROOT / "tests" / "world", _WORLD], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
         )
+
+
+def _is_whole() -> bool:
+    """Whether the world is there, and as the sources are now; DEBIAN_CLOUD_WORLD is taken as it is."""
+    whole = _WORLD / "whole"
+    if not whole.exists():
+        return False
+    state = subprocess.run([ROOT / "tests" / "world", "--state"], capture_output=True, text=True, check=True).stdout
+    return "DEBIAN_CLOUD_WORLD" in os.environ or whole.read_text("ascii") == state
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
