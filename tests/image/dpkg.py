@@ -102,12 +102,17 @@ class Dpkg:
 
     @cached_property
     def sums(self) -> list[tuple[str, str, str]]:
-        """(package, path, MD5 as shipped) of all files of packages, conffiles included."""
+        """(package, path, MD5 as shipped) of all files of packages, conffiles included.
+
+        What another package has taken over (Replaces) is no longer in the first one's list.
+        """
         found = list(self.conffiles)
         for package, text in self._info("md5sums"):
             for line in text.splitlines():
                 digest, _, name = line.partition("  ")
-                found.append((package, self.place(package, name), digest))
+                path = self.place(package, name)
+                if package in self.owners.get(path, ()):
+                    found.append((package, path, digest))
         return found
 
     @cached_property

@@ -108,6 +108,7 @@ RESIDUE = (
     ("var/lib/dpkg/lock*", "made by the first use of dpkg"),
     ("var/lib/dpkg/triggers/*", "dpkg's list of who waits for what: files and their times"),
     ("var/lib/apt/extended_states", "apt's marks: compared below"),
+    ("var/lib/apt/listchanges*", "apt-listchanges' memory of what it has shown"),
     ("boot/initrd.img-*", "made anew: the time is in it"),
     ("tmp/**", "what is at work"),
 )

@@ -134,10 +134,18 @@ def test_with_purge_nothing_is_left_of_the_first_vendor(azure: Tree, clean: Tree
     assert unexpected(different(have.generated, want.generated)) == []
 
 
+STAYS = {
+    "python3-passlib": "cloud-init suggests it, and apt keeps what another package suggests",
+    "python3-legacycrypt": "python3-passlib depends on it",
+}
+"""Package of Azure's -> why apt does not take it away with Azure's configuration."""
+
+
 def test_there_and_back_is_the_same_machine(ec2: Tree, back: Tree) -> None:
     want, have = state(ec2), state(back)
-    assert have.packages == want.packages
-    assert have.automatic == want.automatic
+    assert want.packages.items() <= have.packages.items()
+    assert set(have.packages) - set(want.packages) == set(STAYS)
+    assert have.automatic == want.automatic | set(STAYS)
     assert have.kept == set()
     assert different(have.settings, want.settings) == []
     assert unexpected(different(have.generated, want.generated)) == []
