@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from debian_cloud import cli
+from debian_cloud.errors import USAGE, Error
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -166,6 +169,20 @@ def test_refuses_a_record_that_hides_what_was_changed(
     assert "do not agree on whether the image is official" in archive.refuse(upload)
 
 
+@pytest.mark.parametrize("fields", ["", CHANGES], ids=["nothing changed", "changed"])
+def test_refuses_records_that_differ_on_whether_the_image_is_official(
+    archive: Archive, make: Maker, uploader: Key, fields: str
+) -> None:
+    disk, buildinfo, record = make.image(uploader, buildinfo_fields=fields).files
+    raw = disk.with_suffix(".raw")
+    shutil.copy(disk, raw)
+    said = record.read_text()
+    record.write_text(said + "\n" + said.replace("qcow2", "raw") + "Official: no\n")
+    header = {"Binary": "debian-cloud-config-ec2", "Architecture": "amd64", "Version": SERIAL}
+    upload = make.changes([disk, raw, buildinfo, record], uploader, f"{STEM}.changes", header)
+    assert "do not agree on whether the image is official" in archive.refuse(upload)
+
+
 def test_refuses_a_word_that_is_neither_yes_nor_no(archive: Archive, make: Maker, uploader: Key) -> None:
     assert "neither yes nor no" in archive.refuse(make.image(uploader, record={"Official": "maybe"}))
 
@@ -275,3 +292,13 @@ def test_accept_killed_after_a_step_is_taken_up_again(
     assert upload.files[0].name in (archive.dist / index).read_text()
     assert (images(archive) / "current").is_symlink() == (kind == "image")
     assert archive.run("accept").stdout == ""
+
+
+@pytest.mark.parametrize("kind", ["nothing", "file"])
+def test_an_upload_that_is_no_folder_is_wrong_use(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "upload"
+    if kind == "file":
+        folder.touch()
+    with pytest.raises(Error, match=f"{folder} is no folder") as refused:
+        cli.run(["admit", str(folder), "trixie"])
+    assert refused.value.status == USAGE

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debian_cloud import checksums, deb822, index
-from debian_cloud.errors import Error
+from debian_cloud.errors import USAGE, Error
 
 if TYPE_CHECKING:
     import argparse
@@ -38,6 +38,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     folder: Path = args.folder
+    if not folder.is_dir():
+        raise Error(f"{folder} is no folder", "FOLDER holds the files of one upload", USAGE)
     present = {path.name for path in folder.iterdir()}
     found = sorted(name for name in present if name.endswith(".image"))
     if len(found) != 1:
@@ -85,7 +87,7 @@ def _refuse_unofficial(buildinfo: Path, records: tuple[index.ImageRecord, ...], 
     except ValueError:
         raise Error(f"{buildinfo.name} is not one stanza of text", "build it again") from None
     changes = [line.strip() for line in stanza.get("Image-Changes", "").splitlines() if line.strip()]
-    if bool(changes) == any(record.official for record in records):
+    if {record.official for record in records} != {not changes}:
         raise Error(
             f"the record and {buildinfo.name} do not agree on whether the image is official",
             "upload them as the builder wrote them",
