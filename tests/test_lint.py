@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -362,6 +363,53 @@ def test_what_cannot_be_checked(words: list[str], said: str) -> None:
 def test_a_file_that_is_no_package(tmp_path: Path) -> None:
     (tmp_path / "x.deb").write_text("no package")
     refused(debian_cloud("lint", tmp_path / "x.deb"), 1, "open x.deb", "hint:")
+
+
+def repacked(package: Path, change: Callable[[Path], object]) -> Path:
+    """A .deb with something in its control archive changed, which dpkg-deb(1) itself would not build."""
+    parts = package.parent / "parts"
+    (parts / "control").mkdir(parents=True)
+    subprocess.run(["dpkg-deb", "--control", package, parts / "control"], check=True)
+    change(parts / "control")
+    subprocess.run(["ar", "x", package], cwd=parts, check=True)
+    (old,) = parts.glob("control.tar.*")
+    old.unlink()
+    subprocess.run(["tar", "-C", parts / "control", "-czf", parts / "control.tar.gz", "."], check=True)
+    (data,) = parts.glob("data.tar.*")
+    package.unlink()
+    members = [parts / "debian-binary", parts / "control.tar.gz", data]
+    subprocess.run(["ar", "rc", package, *members], check=True)
+    return package
+
+
+def test_of_a_package_only_plain_files_are_read(tmp_path: Path) -> None:
+    """A pipe would never end, and a link lead out of the package: to a file that root alone may read."""
+    secret = tmp_path / "secret"
+    secret.write_text("curl x\n")
+
+    def change(control: Path) -> None:
+        os.mkfifo(control / "triggers")
+        (control / "postinst").symlink_to(secret)
+        (control / "preinst").mkdir()
+        (control / "prerm").write_bytes(b"#!/bin/sh\n# \xff\n")
+        os.mkfifo(control / "other")
+
+    package = repacked(a_deb(tmp_path, {}, *FILES), change)
+    done = debian_cloud("lint", package)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1 package: 0 errors, 0 warnings\n", "")
+    assert set(debs.read(package).control) == {"prerm"}
+
+
+@pytest.mark.parametrize("text", [None, "", "Version: 1.0\n", "Package: x\n\nPackage: y\n"])
+def test_a_package_that_does_not_say_what_it_is(tmp_path: Path, text: str | None) -> None:
+    def change(control: Path) -> None:
+        (control / "control").unlink()
+        if text is None:
+            (control / "control").symlink_to("/etc/hostname")
+        else:
+            (control / "control").write_text(text)
+
+    refused(debian_cloud("lint", repacked(a_deb(tmp_path), change)), 2, "does not say which package it is", "hint:")
 
 
 def test_a_package_that_is_no_configuration(tmp_path: Path) -> None:

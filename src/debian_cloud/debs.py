@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .options import Origin
 
-_SCRIPTS: Final = ("preinst", "postinst", "prerm", "postrm", "config", "triggers")
+_CONTROL_FILES: Final = ("preinst", "postinst", "prerm", "postrm", "config", "triggers")
 _ENTRY: Final = re.compile(r"\S+ \((\S+)\) ([^\s;]+)[^;\n]*;")
 """Version and suite in the first line of debian/changelog (deb-changelog(5))."""
 # XB-Image-Size in a source package is Image-Size in the binary one (deb-src-control(5)).
@@ -49,9 +49,26 @@ def read(deb: Path) -> Binary:
             Run(f"unpack {deb.name}", ("dpkg-deb", "--extract", str(path), "files")),
         )
         run.carry_out(steps, folder, Progress(len(steps), quiet=True))
-        control = {p.name: p.read_text("utf-8", "replace") for p in sorted((folder / "control").iterdir())}
-        (fields,) = deb822.parse(control.pop("control"))
-        return Binary(fields, control, tree(folder / "files"))
+        control = {name: text for name in _CONTROL_FILES if (text := _text(folder / "control" / name)) is not None}
+        stanzas = deb822.parse(_text(folder / "control" / "control") or "")
+        if len(stanzas) != 1 or not stanzas[0].get("Package"):
+            raise Error(
+                f"{deb} does not say which package it is", "its control file has one stanza: deb-control(5)", USAGE
+            )
+        try:
+            return Binary(stanzas[0], control, tree(folder / "files"))
+        except OSError as error:
+            raise Error(
+                f"{deb} has a file that cannot be read: {error.strerror}",
+                "give its files and folders read permission",
+            ) from None
+
+
+def _text(path: Path) -> str | None:
+    """The text of a regular file; of a link, a pipe or a folder, which lead elsewhere or nowhere, None."""
+    if path.is_symlink() or not path.is_file():
+        return None
+    return path.read_text("utf-8", "replace")
 
 
 def tree(folder: Path) -> tuple[File, ...]:
@@ -136,8 +153,8 @@ def _of(value: str, architecture: str) -> str:
 
 
 def _control_files(debian: Path, package: str, *, alone: bool) -> Iterator[tuple[str, str]]:
-    for script in _SCRIPTS:
-        for path in (debian / f"{package}.{script}", *([debian / script] if alone else [])):
-            if path.is_file():
-                yield script, path.read_text("utf-8")
-                break
+    for name in _CONTROL_FILES:
+        texts = (_text(path) for path in (debian / f"{package}.{name}", *([debian / name] if alone else [])))
+        text = next((text for text in texts if text is not None), None)
+        if text is not None:
+            yield name, text
