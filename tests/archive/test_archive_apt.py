@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import itertools
 import re
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from debian_cloud import names
 from tests.archive.conftest import run
 
 if TYPE_CHECKING:
@@ -140,7 +142,7 @@ def test_changed_keyring_package_is_an_upgrade(archive: Archive, tmp_path: Path,
     apt.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
     assert apt.get("update").returncode == 0
     versions = [candidate(apt, "debian-cloud-archive-keyring")]
-    assert re.fullmatch(datetime.now(UTC).strftime(r"%Y\.%m\.%d\+deb13"), versions[0])
+    assert versions[0] == datetime.now(UTC).strftime("13+%Y.%m.%d")
     dates: list[dict[str, str]] = [{}, {}, {"SOURCE_DATE_EPOCH": "1000000000"}]
     for number, date in enumerate(dates):
         deb = tmp_path / f"{number}.deb"
@@ -149,8 +151,47 @@ def test_changed_keyring_package_is_an_upgrade(archive: Archive, tmp_path: Path,
         archive.run("publish")
         assert apt.get("update").returncode == 0
         versions.append(candidate(apt, "debian-cloud-archive-keyring"))
-    day = versions[0].removesuffix("+deb13")
-    assert versions == [versions[0], *(f"{day}.{number}+deb13" for number in (1, 2, 3))]
+    assert versions == [versions[0], *(f"{versions[0]}.{number}" for number in (1, 2, 3))]
+
+
+def test_a_newer_release_s_keyring_package_is_newer_whenever_it_was_built(
+    archive: Archive, tmp_path: Path, env: dict[str, str]
+) -> None:
+    """A machine that moves on to the next release moves on here, too, and to what has no number last."""
+    suites = [*names.RELEASES, "a-sid", "sid"]
+    built = []
+    for number, suite in enumerate(suites):
+        deb = tmp_path / f"{suite}.deb"
+        # The older the release, the later its package.
+        day = {"SOURCE_DATE_EPOCH": str(1800000000 - number * 86400)}
+        run([STEP, archive.path, "file:///x", suite, deb], {**env, **day})
+        built.append(run(["dpkg-deb", "-f", deb, "Version"], env).stdout.strip())
+    assert built[: len(names.RELEASES)] == [
+        f"{release}+{day}"
+        for release, day in zip(names.RELEASES.values(), ("2027.01.15", "2027.01.14", "2027.01.13"), strict=True)
+    ]
+    for older, newer in itertools.pairwise([*built[:-1], "100"]):
+        run(["dpkg", "--compare-versions", older, "lt", newer], env)
+    assert built[-2].startswith("99.a.sid+")
+    # Their files lie in one folder of the pool.
+    assert len(set(built)) == len(suites)
+
+
+def test_a_keyring_package_that_would_be_older_is_not_built(
+    archive: Archive, tmp_path: Path, env: dict[str, str]
+) -> None:
+    deb = tmp_path / "x.deb"
+    run([STEP, archive.path, "file:///x", "trixie", deb], env)
+    run(["dpkg-deb", "-R", deb, tmp_path / "x"], env)
+    control = tmp_path / "x/DEBIAN/control"
+    control.write_text(re.sub("(?m)^Version: .*", "Version: 2026.11.21+deb13", control.read_text("utf-8")), "utf-8")
+    run(["dpkg-deb", "-b", tmp_path / "x", deb], env)
+    run(["reprepro", "--basedir", archive.path, "--export=silent-never", "includedeb", "trixie", deb], env)
+    deb.unlink()
+    done = run([STEP, archive.path, "file:///x", "trixie", deb], env, check=False)
+    assert done.returncode == 1
+    assert "error: trixie has debian-cloud-archive-keyring 2026.11.21+deb13, newer than any 13+" in done.stderr
+    assert not deb.exists()
 
 
 def test_same_keyring_package_is_the_same_bytes(archive: Archive, tmp_path: Path, env: dict[str, str]) -> None:
