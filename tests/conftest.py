@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     _WORLD.mkdir(parents=True, exist_ok=True)
     with (_WORLD / "world.log").open("wb") as out:
         session.config.stash[_making] = subprocess.Popen(
-            [ROOT / "tests" / "world", _WORLD], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+            [ROOT / "tests" / "world", _WORLD],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            # A group of its own, to be ended with all that it has begun.
+            start_new_session=True,
         )
 
 
@@ -140,7 +146,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Do not leave it at work when the tests end before it."""
     making = config.stash.get(_making, None)
     if making and making.poll() is None:
-        making.terminate()
+        os.killpg(making.pid, signal.SIGTERM)
         making.wait()
 
 

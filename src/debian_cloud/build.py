@@ -159,6 +159,8 @@ def _tree(
     config, custom = resolution.config, resolution.custom
     # apt installs from a file: URI in place; copied, every .deb passes through the cache, where it is checked.
     copied = replace(archive, uri="copy:" + archive.uri[5:]) if archive.uri.startswith("file:") else archive
+    keyring = (package.name for package in resolution.packages if package.name == names.KEYRING_PACKAGE)
+    asked = (config.name, *keyring, *custom.add)
     listed = sorted(f"{package.sha256}  {package.deb}" for package in resolution.packages)
     answers = _ANSWERS + (_ANSWERS_OF_GRUB if "uefi" in config.firmware else "") + custom.seed
     record = 'cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"'
@@ -175,7 +177,7 @@ def _tree(
                 "--format=directory",
                 "--variant=minbase",
                 f"--architectures={config.architecture}",
-                f"--include={','.join((config.name, *custom.add))}",
+                f"--include={','.join(asked)}",
                 # Before the configuration and what comes with it is there to ask.
                 *(
                     (f'--setup-hook=install -D -m 0644 "$1/../preferences" "$1/{_PREFERENCES}"',)

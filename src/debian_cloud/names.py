@@ -17,6 +17,8 @@ RELEASES: Final = {"bookworm": "12", "trixie": "13", "forky": "14"}
 ARCHITECTURES: Final = ("amd64", "arm64")
 """Those that images are described for."""
 
+KEYRING_PACKAGE: Final = "debian-cloud-archive-keyring"
+"""Each archive builds its own, with its key and address."""
 ARCHIVE_KEYRING: Final = "/usr/share/keyrings/debian-cloud-archive-keyring.gpg"
 """Where the keyring package of an archive puts its keys."""
 DEBIAN_KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"

@@ -66,9 +66,12 @@ class Apt:
         wanted = names.package(names.word(name, "configuration"))
         images = {v.parent_pkg.name: (v, fields) for v, fields in self._candidates() if config.is_image(fields)}
         if wanted not in images:
+            there = f"{suite} for {apt_pkg.config.find('APT::Architecture')}"
             raise Error(
-                f"no image configuration {names.config(wanted)} in {suite}",
-                did_you_mean(names.config(wanted), map(names.config, images)),
+                f"no image configuration {names.config(wanted)} in {there}",
+                did_you_mean(names.config(wanted), map(names.config, images))
+                if images
+                else f"the archive has none at all in {there}: choose another --suite or --arch",
                 USAGE,
             )
         return _parsed(*images[wanted], suite)
@@ -77,21 +80,25 @@ class Apt:
         """The exact packages of a configuration, on an empty system, as mmdebstrap's minbase installs it.
 
         Essential packages come first, then apt and those of priority required,
-        then the configuration with the added packages: apt's choices among
+        then the configuration with the archive's keyring package, if it has one,
+        and the added packages: apt's choices among
         alternatives depend on what is there already. None when they cannot be
         installed together; Error when a changed package is not there to be
         added, or cannot be left out, and when the configuration depends on
         another image. What was left out once stays so for the process.
         """
         self._refuse_another_image(wanted)
+        # Where later versions come from is the archive's to say, as Debian's sources are Debian's.
+        archive = {names.KEYRING_PACKAGE} & self.known() - {*custom.remove}
+        asked = (wanted.name, *archive, *custom.add)
         for name in custom.add:
             self._refuse_addition(name, wanted.suite)
         if custom.remove:
             for name in custom.remove:
-                self._refuse_removal(name, wanted.suite)
-            whole = self._marked(wanted.name, *custom.add)
+                self._refuse_removal(name, wanted.name, wanted.suite)
+            whole = self._marked(*asked)
             self._leave_out(custom)
-        marked = self._marked(wanted.name, *custom.add)
+        marked = self._marked(*asked)
         if custom.remove and whole is not None:
             self._refuse_needed(custom, whole, whole if marked is None else marked)
         if marked is None:
@@ -186,11 +193,15 @@ class Apt:
                 USAGE,
             )
 
-    def _refuse_removal(self, name: str, suite: str) -> None:
+    def _refuse_removal(self, name: str, image: str, suite: str) -> None:
         self._refuse_unknown(name, suite)
+        if name == image:
+            raise Error(f"{name} is the image itself", "leave out packages that it depends on", USAGE)
         version = apt_pkg.DepCache(self._cache).get_candidate_ver(self._cache[name])
         if self._cache[name].essential or (version is not None and _is_required(self._cache[name], version)):
-            raise Error(f"{name} is part of every Debian system", "leave out what is not essential or required")
+            raise Error(
+                f"{name} is part of every Debian system", "leave out what is not essential or required", USAGE
+            )
 
     def _refuse_needed(self, custom: Custom, whole: _Marked, rest: _Marked) -> None:
         """Error that names who among the rest depends on a package that was left out of the whole.

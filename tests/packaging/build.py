@@ -41,12 +41,12 @@ def clean(tree: Path) -> None:
     subprocess.run(["debian/rules", "clean"], cwd=tree, capture_output=True, check=True)
 
 
-def build(tree: Path) -> Path:
-    """Build a source tree; the folder with what came out, which is the one above."""
+def build(tree: Path, what: str = "-b") -> Path:
+    """Build a source tree; the folder with what came out, which is the one above. `what` is dpkg-buildpackage's."""
     log = tree.parent / "build.log"
     with log.open("wb") as out:
         done = subprocess.run(
-            ["dpkg-buildpackage", "-b", "-us", "-uc"], cwd=tree, stdout=out, stderr=subprocess.STDOUT, check=False
+            ["dpkg-buildpackage", what, "-us", "-uc"], cwd=tree, stdout=out, stderr=subprocess.STDOUT, check=False
         )
     assert done.returncode == 0, log.read_text("utf-8", "replace")[-4000:]
     return tree.parent
