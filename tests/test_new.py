@@ -173,11 +173,23 @@ def test_an_unknown_base(configurations: Archive, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_package_that_no_signed_source_has_is_named(configurations: Archive, tmp_path: Path) -> None:
-    done = new(configurations, tmp_path, "my-hpc", "--add", "mungee,nano,zzyzx-none")
-    refused(done, 2, "no signed source has mungee nor zzyzx-none", "mungee: did you mean munge?")
-    done = new(configurations, tmp_path, "my-hpc", "--add", "zzyzx-none")
-    refused(done, 2, "no signed source has zzyzx-none", "apt-cache search")
+@pytest.mark.parametrize(
+    ("added", "status", "said"),
+    [
+        ("mungee,nano", 2, ("no signed source of trixie has a package mungee", "did you mean munge?")),
+        ("zzyzx-none", 2, ("no signed source of trixie has a package zzyzx-none", "hint:")),
+        ("nano vim", 2, ("'nano vim' is not a Debian package name", "hint:")),
+        ("mail-transport-agent", 2, ("mail-transport-agent is a virtual package", "postfix")),
+        ("debian-cloud-config-ec2", 2, ("debian-cloud-config-ec2 is an image of its own", "hint:")),
+        ("intel-microcode", 1, ("takes intel-microcode from non-free-firmware", "see Image-Components")),
+        ("postfix,exim4-daemon-light", 1, ("with postfix, exim4-daemon-light cannot be installed", "hint:")),
+    ],
+)
+def test_an_addition_that_no_image_could_have(
+    configurations: Archive, tmp_path: Path, added: str, status: int, said: tuple[str, ...]
+) -> None:
+    """In the words of `build --add`: what it does not take makes no configuration either."""
+    refused(new(configurations, tmp_path, "my-hpc", "--add", added), status, *said)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -187,9 +199,17 @@ def test_what_every_debian_has_is_not_added(configurations: Archive, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_image_is_not_added(configurations: Archive, tmp_path: Path) -> None:
-    done = new(configurations, tmp_path, "my-hpc", "--add", "debian-cloud-config-ec2")
-    refused(done, 2, "debian-cloud-config-ec2 is an image of its own", "--from")
+@pytest.mark.parametrize("epoch", ["abc", "1e9", "9" * 30])
+def test_a_time_that_is_none(configurations: Archive, tmp_path: Path, epoch: str) -> None:
+    done = new(configurations, tmp_path, "my-hpc", SOURCE_DATE_EPOCH=epoch)
+    refused(done, 2, f"SOURCE_DATE_EPOCH '{epoch}' is no time", "hint:")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("length", [250, 260])
+def test_a_name_that_no_file_can_have(configurations: Archive, tmp_path: Path, length: int) -> None:
+    name = "x" * (length - len("debian-cloud-config-"))
+    refused(new(configurations, tmp_path, name), 2, "cannot be written: File name too long", "hint:")
     assert list(tmp_path.iterdir()) == []
 
 

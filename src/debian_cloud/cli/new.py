@@ -12,7 +12,6 @@ depended on without a version, so that their upgrades reach it.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import tempfile
@@ -22,8 +21,8 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import config, debs, names, options, run, skeleton
-from debian_cloud.errors import USAGE, Error, did_you_mean
+from debian_cloud import custom, debs, names, options, run, skeleton
+from debian_cloud.errors import USAGE, Error
 
 if TYPE_CHECKING:
     import argparse
@@ -55,21 +54,33 @@ def main(args: argparse.Namespace) -> int:
     name = names.config(names.word(args.name, "configuration"))
     names.word(name, "configuration")
     names.word(args.base, "configuration")
-    added = tuple(dict.fromkeys(word for word in args.add.replace(",", " ").split() if word))
+    wanted = custom.custom(add=args.add)
     uploader = maintainer(args.maintainer)
+    date = format_datetime(_now())
     folder: Path = args.output.resolve() / names.package(name)
-    if folder.exists() or folder.is_symlink():
+    # As os.path sees it, a name that is too long is not there; writing it says so.
+    if os.path.lexists(folder):
         raise Error(f"{folder} exists already", "remove it, or choose another --output", USAGE)
     with options.origin(args) as origin:
         _refuse_taken(origin.apt, name)
-        base = origin.apt.configuration(args.base, args.suite)
-        _refuse_unknown(origin.apt, added)
+        base = origin.resolve(args.base, args.suite, wanted).config
+        _refuse_essential(origin.apt, wanted.add)
         (binary,) = debs.fetched(origin, [(base.name, base.version)])
-    now = datetime.fromtimestamp(int(os.environ.get("SOURCE_DATE_EPOCH", time.time())), UTC)
-    files = skeleton.source(skeleton.Wish(name, binary, added, base.suite, uploader, format_datetime(now)))
+    files = skeleton.source(skeleton.Wish(name, binary, wanted.add, base.suite, uploader, date))
     write(folder, files)
     print(folder)
     return 0
+
+
+def _now() -> datetime:
+    """The time that the changelog's entry has: the one set, so that a source package can be written anew."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH") or str(int(time.time()))
+    try:
+        return datetime.fromtimestamp(int(epoch), UTC)
+    except (ValueError, OverflowError, OSError):
+        raise Error(
+            f"SOURCE_DATE_EPOCH {epoch!r} is no time", "seconds since 1970, as `date +%s` prints them", USAGE
+        ) from None
 
 
 def maintainer(wanted: str) -> str:
@@ -95,32 +106,11 @@ def _refuse_taken(apt: Apt, name: str) -> None:
         )
 
 
-def _refuse_unknown(apt: Apt, added: Iterable[str]) -> None:
-    """Error that names every package that no signed source has, or that is another's configuration."""
-    known = apt.known()
-    unknown = [word for word in added if word not in known]
-    if unknown:
-        raise Error(
-            f"no signed source has {' nor '.join(unknown)}",
-            "; ".join(filter(None, (_alike(word, known) for word in unknown)))
-            or "`apt-cache search WORD` finds packages",
-            USAGE,
-        )
-    everywhere = [word for word in added if apt.fields(word).get("Essential") == "yes"]
-    if everywhere:
-        # Debian Policy 3.5: nobody depends on these.
-        raise Error(f"{everywhere[0]} is part of every Debian system", "leave it out of --add", USAGE)
-    images = [word for word in added if config.is_image(apt.fields(word))]
-    if images:
-        raise Error(
-            f"{images[0]} is an image of its own", "an image has one configuration: name it with --from", USAGE
-        )
-
-
-def _alike(word: str, known: Iterable[str]) -> str:
-    # Among the tens of thousands of a suite, only those that begin alike are looked at.
-    close = difflib.get_close_matches(word, [name for name in known if name[:1] == word[:1]], n=1)
-    return f"{word}: {did_you_mean(word, close)}" if close else ""
+def _refuse_essential(apt: Apt, added: Iterable[str]) -> None:
+    """Error that names what is there anyway: nobody depends on it without a version (Debian Policy 3.5)."""
+    for package in added:
+        if apt.fields(package).get("Essential") == "yes":
+            raise Error(f"{package} is part of every Debian system", "leave it out of --add", USAGE)
 
 
 def write(folder: Path, files: Iterable[File]) -> None:
