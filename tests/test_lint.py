@@ -243,7 +243,9 @@ def test_the_table_says_what_it_demands() -> None:
         ),
         # A container has neither disk nor console.
         fields(
-            Image_Firmware="", Image_Size="", Image_Console="", Image_Memory="", Image_Drivers="", Image_First_Boot=""
+            Image_Format="tar.xz",
+            **dict.fromkeys(("Image_Firmware", "Image_Size", "Image_Console", "Image_Drivers"), ""),
+            **dict.fromkeys(("Image_Memory", "Image_First_Boot"), ""),
         ),
         fields(
             Depends="debian-cloud-config-common, debian-cloud-config-cloud-init, debian-cloud-config-x-tools"[:76]
@@ -354,9 +356,32 @@ def a_deb(folder: Path, changed: Mapping[str, str] = {}, *files: File, name: str
         (["nowhere.deb"], "there is no file nowhere.deb"),
         (["nowhere.changes"], "nothing that can be checked"),
         (["/tmp"], "nothing that can be checked"),
+        (["."], "nothing that can be checked"),
+        (["ec2"], "nothing that can be checked"),
+        (["X" * 5000], "is not a valid name"),
+        (["latin.changes"], "latin.changes is not UTF-8 text"),
+        (["a-folder.changes"], "nothing that can be checked"),
+        (["empty"], "empty/debian/control has no package"),
+        (["blank"], "blank/debian/control has no package"),
+        (["nameless"], "nameless/debian/control has a stanza without Package"),
+        (["latin"], "latin/debian/control is not UTF-8 text"),
+        (["no-image"], "has no image configuration"),
     ],
 )
-def test_what_cannot_be_checked(words: list[str], said: str) -> None:
+def test_what_cannot_be_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ec2").mkdir()
+    (tmp_path / "a-folder.changes").mkdir()
+    (tmp_path / "latin.changes").write_bytes(b"Changed-By: Andr\xe9\n")
+    for name, content in {
+        "empty": b"",
+        "blank": b"Source: x\n",
+        "nameless": b"Source: x\n\nImage-Format: raw\n",
+        "latin": b"Source: x\nMaintainer: Andr\xe9\n",
+        "no-image": b"Source: x\n\nPackage: y\n",
+    }.items():
+        (tmp_path / name / "debian").mkdir(parents=True)
+        (tmp_path / name / "debian" / "control").write_bytes(content)
     refused(debian_cloud("lint", *words), 2, said, "hint:")
 
 

@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+MAINTAINER_SCRIPTS: Final = ("preinst", "postinst", "prerm", "postrm")
+
+ENTRY: Final = re.compile(r"(?P<source>\S+) \((?P<version>\S+)\) (?P<suite>[^\s;]+)[^;\n]*;")
+"""The first line of a changelog's entry (deb-changelog(5)), with the first of its suites."""
 
 
 @dataclass(frozen=True, slots=True)

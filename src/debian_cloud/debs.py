@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from . import config, deb822, names, run
-from .binary import Binary, File
+from .binary import ENTRY, MAINTAINER_SCRIPTS, Binary, File
 from .errors import USAGE, Error
 from .plan import Run
 from .progress import Progress
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
     from .options import Origin
 
-_CONTROL_FILES: Final = ("preinst", "postinst", "prerm", "postrm", "config", "triggers")
-_ENTRY: Final = re.compile(r"\S+ \((\S+)\) ([^\s;]+)[^;\n]*;")
-"""Version and suite in the first line of debian/changelog (deb-changelog(5))."""
+_CONTROL_FILES: Final = (*MAINTAINER_SCRIPTS, "config", "triggers")
 # XB-Image-Size in a source package is Image-Size in the binary one (deb-src-control(5)).
 _USER_FIELD: Final = re.compile("^X[BCS]*B[BCS]*-")
 
@@ -64,6 +62,16 @@ def read(deb: Path) -> Binary:
             ) from None
 
 
+def text(path: Path) -> str:
+    """The text of a file that a person named; Error when it is none."""
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise Error(f"{path} cannot be read: {error.strerror}", "give a file that you may read", USAGE) from None
+    except UnicodeDecodeError:
+        raise Error(f"{path} is not UTF-8 text", "Debian's own files are (Debian Policy 5.1)", USAGE) from None
+
+
 def _text(path: Path) -> str | None:
     """The text of a regular file; of a link, a pipe or a folder, which lead elsewhere or nowhere, None."""
     if path.is_symlink() or not path.is_file():
@@ -89,28 +97,31 @@ def source(root: Path) -> tuple[str, tuple[Binary, ...]]:
     Their files are in configs/NAME/files and files-ARCH; in a source package of
     one configuration alone, in files and files-ARCH.
     """
-    control = deb822.parse((root / "debian" / "control").read_text("utf-8"))
+    path = root / "debian" / "control"
+    control = deb822.parse(text(path))
     changelog = root / "debian" / "changelog"
-    match = _ENTRY.match(changelog.read_text("utf-8")) if changelog.is_file() else None
-    version, suite = match.groups() if match else ("", "")
-    inherited = {"Section": control[0].get("Section", ""), "Version": version}
+    match = ENTRY.match(text(changelog)) if changelog.is_file() else None
+    version, suite = (match["version"], match["suite"]) if match else ("", "")
+    inherited = {"Section": control[0].get("Section", "") if control else "", "Version": version}
     packages = [{_USER_FIELD.sub("", name): value for name, value in stanza.items()} for stanza in control[1:]]
+    if not packages or not all(fields.get("Package") for fields in packages):
+        raise Error(
+            f"{path} has {'a stanza without Package' if packages else 'no package'}",
+            "the source's stanza comes first, then one for each package: deb-src-control(5)",
+            USAGE,
+        )
     found = []
     for fields in packages:
-        name = fields.get("Package", "")
+        name = fields["Package"]
         if not is_configuration(name, fields):
             continue
         alone = len(packages) == 1
         folder = root if alone else root / "configs" / names.config(name)
         for architecture in fields.get("Architecture", "").split() or [""]:
             files = [file for tree_ in ("files", f"files-{architecture}") for file in tree(folder / tree_)]
-            of_architecture = {
-                field: _of(value, architecture) if field.startswith(config.PREFIX) else value
-                for field, value in fields.items()
-            }
             found.append(
                 Binary(
-                    {**inherited, **of_architecture, "Architecture": architecture},
+                    {**inherited, **config.of_architecture(fields, architecture), "Architecture": architecture},
                     dict(_control_files(root / "debian", name, alone=alone)),
                     tuple(files),
                 )
@@ -144,12 +155,6 @@ def owners(contents: Iterable[Path], wanted: Iterable[str]) -> Mapping[str, tupl
 
 def _without_usr(path: str) -> str:
     return path.removeprefix("/").removeprefix("usr/")
-
-
-def _of(value: str, architecture: str) -> str:
-    """What a field says of one architecture: "bios [amd64] uefi" is "bios uefi", or elsewhere "uefi"."""
-    kept = f" {value}".replace(f" [{architecture}]", "")
-    return re.sub(r" \S+ \[[a-z0-9-]+\]", "", kept).strip()
 
 
 def _control_files(debian: Path, package: str, *, alone: bool) -> Iterator[tuple[str, str]]:

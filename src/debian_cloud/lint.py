@@ -8,7 +8,6 @@ whatever breaks it, where that is within the package and a sentence.
 from __future__ import annotations
 
 import fnmatch
-import gzip
 import itertools
 import re
 import zlib
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from . import config, names, shell
-from .binary import relations
+from .binary import ENTRY, MAINTAINER_SCRIPTS, relations
 from .errors import Error
 
 if TYPE_CHECKING:
@@ -57,47 +56,23 @@ _IN_PLACE: Final = {
     "gawk": re.compile("inplace"),
 }
 _DIVERSIONS: Final = {"dpkg-divert", "dpkg-statoverride"}
+# fmt: off
 _NETWORK: Final = {
-    *(
-        "apt",
-        "apt-get",
-        "aptitude",
-        "aria2c",
-        "cargo",
-        "curl",
-        "docker",
-        "flatpak",
-        "ftp",
-        "gem",
-        "git",
-        "lftp",
-        "nc",
-    ),
-    *(
-        "nc.openbsd",
-        "nc.traditional",
-        "ncat",
-        "netcat",
-        "npm",
-        "pip",
-        "pip3",
-        "podman",
-        "scp",
-        "sftp",
-        "snap",
-        "socat",
-    ),
-    *("ssh", "telnet", "wget", "wget2"),
+    "apt", "apt-get", "aptitude", "aria2c", "cargo", "curl", "docker", "flatpak", "ftp", "gem", "git", "lftp", "nc",
+    "nc.openbsd", "nc.traditional", "ncat", "netcat", "npm", "pip", "pip3", "podman", "scp", "sftp", "snap", "socat",
+    "ssh", "telnet", "wget", "wget2",
 }
+# fmt: on
 _NETWORK_WORDS: Final = re.compile(r"/dev/(tcp|udp)/|urlopen|urllib\.request|IO::Socket|LWP::|--recv-keys?\b")
 _QUESTIONS: Final = {"db_input", "db_go", "debconf-set-selections"}
-_SCRIPTS: Final = ("preinst", "postinst", "prerm", "postrm", "config")
 
 # A path of the system in a word, behind DPKG_ROOT or the like perhaps.
 _PATH: Final = re.compile(
     r"(?<![\w./-])(?:\$\{?\w+\}?)?(/(?:bin|boot|etc|lib|lib64|sbin|usr)(?:/[^\s\"');|&]*)?)(?!\w)"
 )
-_ENTRY: Final = re.compile(rb"\S+ \(\S+\) ([a-z0-9.+-]+)[^;\n]*;")
+# No more of a changelog is unpacked than its first line can be.
+_FIRST_LINE: Final = 1024
+_GZIP: Final = 16 + zlib.MAX_WBITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +135,11 @@ def suite(binary: Binary) -> str:
     for file in binary.files:
         if file.path in (f"{doc}/changelog.gz", f"{doc}/changelog.Debian.gz"):
             try:
-                match = _ENTRY.match(gzip.decompress(file.content))
-            except (OSError, EOFError, zlib.error):
+                text = zlib.decompressobj(_GZIP).decompress(file.content, _FIRST_LINE)
+            except zlib.error:
                 return ""
-            return match[1].decode() if match else ""
+            match = ENTRY.match(text.decode("utf-8", "replace"))
+            return match["suite"] if match else ""
     return ""
 
 
@@ -380,7 +356,7 @@ def _parsed(subject: Subject) -> config.ImageConfig:
 
 def _commands(subject: Subject) -> Iterator[tuple[str, shell.Command]]:
     """Every command of every maintainer script, with its place."""
-    for name in _SCRIPTS:
+    for name in (*MAINTAINER_SCRIPTS, "config"):
         for command in shell.commands(subject.binary.control.get(name, "")):
             yield f"{name}:{command.line}", command
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 import jinja2
 
 from . import config, names
+from .binary import ENTRY
 from .errors import FAILED, USAGE, Error, did_you_mean
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ CONTROL: Final = "debian/control"
 CHANGELOG: Final = "debian/changelog"
 _STANZA: Final = "stanza.j2"
 
-# As in deb-changelog(5), its first line.
-_ENTRY = re.compile(r"(?P<source>\S+) \((?P<version>\S+)\) (?P<suite>[a-z-]+);")
 _SUITES = re.compile(r"(?P<package>.*?)(?:\s*\{(?P<suites>[^}]*)\})?")
 """A package's name and, where it is not for every suite, the suites it is for."""
 _WORD = re.compile(r"(?P<word>\S+(?: \[[^]]*\])?)(?: \{(?P<suites>[^}]*)\})?")
@@ -112,7 +111,7 @@ def _fact(name: str) -> str:
 
 def _entry(root: Path) -> dict[str, str]:
     first = (root / CHANGELOG).read_text("utf-8").partition("\n")[0]
-    match = _ENTRY.match(first)
+    match = ENTRY.match(first)
     if match is None:
         raise Error(f"{CHANGELOG} begins with {first!r}", "see deb-changelog(5)")
     return match.groupdict()

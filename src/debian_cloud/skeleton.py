@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from . import config, names
-from .binary import File, relations
+from .binary import MAINTAINER_SCRIPTS, File, relations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 # What a package says of itself; the new one says it for itself.
 _OF_THE_BASE_ITSELF: Final = ("/usr/share/doc/", "/usr/share/lintian/")
 _OVERRIDES: Final = "/usr/share/lintian/overrides/"
-_SCRIPTS: Final = ("preinst", "postinst", "prerm", "postrm")
 # debhelper marks what it adds to a maintainer script, and will add it anew (dh_installdeb(1)).
 _DEBHELPER: Final = re.compile(r"# Automatically added by dh_.*?# End automatically added section\n", re.DOTALL)
 _TOKEN: Final = "#DEBHELPER#\n"  # noqa: S105 - no password, but where debhelper puts its part
@@ -232,7 +231,7 @@ def _of_debian(wish: Wish) -> Iterable[File]:
     )
     if triggers:
         yield File("debian/triggers", triggers.encode())
-    for name in _SCRIPTS:
+    for name in MAINTAINER_SCRIPTS:
         script = _own_part(wish.base.control.get(name, ""))
         if script:
             yield File(f"debian/{name}", script.encode(), 0o755)

@@ -20,6 +20,7 @@ point release, and half a minute to read.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,7 +77,7 @@ def _number(count: int, what: str) -> str:
 
 
 def _is_path(what: str) -> bool:
-    return "/" in what or what.endswith((".deb", ".changes")) or (Path(what) / "debian" / "control").is_file()
+    return "/" in what or what.endswith((".deb", ".changes")) or os.path.lexists(what)
 
 
 def _of_path(path: Path) -> tuple[lint.Subject, ...]:
@@ -106,7 +107,7 @@ def _is_one(binary: Binary) -> bool:
 
 
 def _of_changes(path: Path) -> list[lint.Subject]:
-    (changes, *_) = deb822.parse(path.read_text("utf-8")) or ({},)
+    (changes, *_) = deb822.parse(debs.text(path)) or ({},)
     listed = [line.split()[-1] for line in changes.get("Files", "").splitlines() if line.endswith(".deb")]
     # A name that leads elsewhere is none of this upload.
     binaries = [debs.read(path.parent / Path(name).name) for name in listed]
