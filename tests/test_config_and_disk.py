@@ -47,6 +47,129 @@ def test_an_invalid_size_is_refused(size: str) -> None:
         parse({**FIELDS, "Image-Size": size})
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("Image-Size", size) for size in ("1M", "511M", "65T", "999999T")),
+        *(("Image-Memory", memory) for memory in ("1M", "33T")),
+    ],
+)
+def test_a_size_that_no_machine_has_is_refused(field: str, value: str) -> None:
+    with pytest.raises(Error, match=f"invalid size {value} in {field}") as refused:
+        parse({**FIELDS, field: value})
+    assert refused.value.hint == {"Image-Size": "from 512M to 64T", "Image-Memory": "from 64M to 32T"}[field]
+
+
+def test_the_least_and_the_most_are_sizes() -> None:
+    assert [parse({**FIELDS, "Image-Size": size}).size for size in ("512M", "64T")] == [2**29, 2**46]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("Image-User", name) for name in ("ro;ot", "Admin", "0day", "-x", "a" * 33, "a.b", "admin$")),
+        *(("Image-Root-Device", name) for name in ("zzz", "/dev/", "/dev/../x", "/dev/XVDA", "dev/xvda")),
+        *(("Image-Console", name) for name in ("ttyS", "tty0", "/dev/ttyS0", "ttyS0,115200", "S0")),
+        *(("Image-Volume", name) for name in ("gp3;", "3", "gp3,gp2")),
+        ("Image-Datasource", "[Ec2,"),
+    ],
+)
+def test_a_word_that_cannot_be_is_refused(field: str, value: str) -> None:
+    with pytest.raises(Error) as refused:
+        parse({**FIELDS, field: value})
+    assert f"has the invalid word {value.split()[0]!r} in {field}" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("Image-User", name) for name in ("debian", "_apt", "a-b_9", "a" * 32)),
+        *(("Image-Root-Device", name) for name in ("/dev/sda", "/dev/xvda")),
+        *(("Image-Console", name) for name in ("ttyS0", "ttyAMA0", "hvc0", "ttyS10")),
+        *(("Image-Volume", name) for name in ("gp3", "pd-balanced", "Premium_LRS")),
+    ],
+)
+def test_a_word_that_can_be_is_taken(field: str, value: str) -> None:
+    name = field.removeprefix("Image-").lower().replace("-", "_")
+    assert getattr(parse({**FIELDS, field: value}), name) == value
+
+
+@pytest.mark.parametrize("field", [name for name in config.FIELDS if name != "Image-Format"])
+def test_a_field_with_nothing_in_it_is_refused(field: str) -> None:
+    with pytest.raises(Error, match=f"has nothing in {field}"):
+        parse({**FIELDS, field: " "})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "word"),
+    [
+        ("Image-Format", "raw raw", "raw"),
+        ("Image-Firmware", "uefi uefi", "uefi"),
+        ("Image-Cdrom", "ide usb ide", "ide"),
+    ],
+)
+def test_a_word_said_twice_is_refused(field: str, value: str, word: str) -> None:
+    with pytest.raises(Error, match=f"has {word} twice in {field}"):
+        parse({**FIELDS, field: value})
+
+
+@pytest.mark.parametrize("firmware", ["uefi raspi", "raspi uefi", "bios raspi", "bios uefi raspi"])
+def test_a_raspberry_boots_by_nothing_else(firmware: str) -> None:
+    with pytest.raises(Error, match="boots by raspi and by other firmware"):
+        parse({**FIELDS, "Image-Firmware": firmware})
+
+
+@pytest.mark.parametrize(
+    ("mode", "firmware", "hint"),
+    [
+        ("legacy-bios", "uefi", "legacy-bios needs bios"),
+        ("uefi-preferred", "uefi", "uefi-preferred needs bios and uefi"),
+        ("legacy-bios", "raspi", "legacy-bios needs bios"),
+        ("uefi", "raspi", "uefi needs uefi"),
+    ],
+)
+def test_a_boot_mode_that_the_disk_has_not_is_refused(mode: str, firmware: str, hint: str) -> None:
+    with pytest.raises(Error, match=f"has Image-Boot-Mode {mode}, but Image-Firmware {firmware}") as refused:
+        parse({**FIELDS, "Image-Firmware": firmware, "Image-Boot-Mode": mode})
+    assert refused.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("mode", "firmware"),
+    [("legacy-bios", "bios uefi"), ("uefi", "uefi"), ("uefi", "bios uefi"), ("uefi-preferred", "bios uefi")],
+)
+def test_a_boot_mode_that_the_disk_has_is_taken(mode: str, firmware: str) -> None:
+    assert parse({**FIELDS, "Image-Firmware": firmware, "Image-Boot-Mode": mode}).boot_mode == mode
+
+
+def test_a_format_is_made_of_what_the_image_is() -> None:
+    with pytest.raises(Error, match=r"is a disk, and tar\.xz is not made of that") as refused:
+        parse({**FIELDS, "Image-Format": "raw tar.xz"})
+    assert refused.value.hint == "Image-Format: qcow2 raw"
+    with pytest.raises(Error, match="is a root file system without a disk, and raw is not made of that"):
+        parse({"Image-Format": "raw"})
+
+
+def test_a_mark_keeps_a_word_to_its_architecture() -> None:
+    fields = {
+        "Package": "x [amd64]",
+        "Image-Firmware": "bios [amd64] uefi",
+        "Image-Boot-Mode": "uefi-preferred [amd64] uefi [arm64]",
+        "Image-Tpm": "v2.0 [amd64]",
+    }
+    assert config.of_architecture(fields, "amd64") == {
+        "Package": "x [amd64]",
+        "Image-Firmware": "bios uefi",
+        "Image-Boot-Mode": "uefi-preferred",
+        "Image-Tpm": "v2.0",
+    }
+    assert config.of_architecture(fields, "arm64") == {
+        "Package": "x [amd64]",
+        "Image-Firmware": "uefi",
+        "Image-Boot-Mode": "uefi",
+    }
+
+
 def test_two_sizes_are_refused() -> None:
     with pytest.raises(Error, match="more than one word in Image-Size: 8 G"):
         parse({**FIELDS, "Image-Size": "8 G"})
@@ -58,9 +181,21 @@ def test_without_firmware_an_image_is_a_root_file_system() -> None:
     assert parsed.components == ("main",)
 
 
-@pytest.mark.parametrize("field", ["Image-Size", "Image-Boot-Mode", "Image-Root-Device"])
-def test_a_field_of_a_disk_is_refused_where_there_is_none(field: str) -> None:
-    value = {"Image-Size": "8G", "Image-Boot-Mode": "uefi", "Image-Root-Device": "/dev/xvda"}[field]
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("Image-Size", "8G"),
+        ("Image-Boot-Mode", "uefi"),
+        ("Image-Root-Device", "/dev/xvda"),
+        ("Image-Drivers", "virtio"),
+        ("Image-Console", "ttyS0"),
+        ("Image-Cdrom", "sata"),
+        ("Image-Imds", "v2.0"),
+        ("Image-Tpm", "v2.0"),
+        ("Image-Volume", "gp3"),
+    ],
+)
+def test_a_field_of_a_disk_is_refused_where_there_is_none(field: str, value: str) -> None:
     with pytest.raises(Error, match=f"has {field}, but no Image-Firmware"):
         parse({"Image-Format": "tar.xz", field: value})
 

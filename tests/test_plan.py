@@ -138,8 +138,10 @@ def test_only_systemd_firstboot_finds_its_word_in_the_machine_id() -> None:
     assert written(planned(configured({**EC2, "Image-First-Boot": "systemd-firstboot"})), "etc/machine-id") == (
         "uninitialized\n"
     )
-    for first_boot in ("cloud-init", "google-guest-agent", ""):
+    for first_boot in ("cloud-init", "google-guest-agent"):
         assert written(planned(configured({**EC2, "Image-First-Boot": first_boot})), "etc/machine-id") == ""
+    nobody = {name: value for name, value in EC2.items() if name != "Image-First-Boot"}
+    assert written(planned(configured(nobody)), "etc/machine-id") == ""
 
 
 def test_debconf_is_answered_before_the_configuration_is_installed() -> None:

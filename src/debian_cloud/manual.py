@@ -138,7 +138,9 @@ def fields() -> str:
     for name, field in config.FIELDS.items():
         text = f"{field.meaning[:1].upper()}{field.meaning[1:]}."
         words = f" One of: {', '.join(field.words)}." if field.single else f" Any of: {', '.join(field.words)}."
-        page.append(f".TP\n.B {_escape(name)}\n{_line(text + (words if field.words else ''))}\n")
+        sizes = f" From {field.sizes[0]} to {field.sizes[1]}."
+        text += (words if field.words else "") + (sizes if field.sizes[0] else "")
+        page.append(f".TP\n.B {_escape(name)}\n{_line(text)}\n")
     page.append(_FIELDS_TAIL)
     return "".join(page)
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 from debian.deb822 import Deb822, PkgRelation
 
-from debian_cloud import deb822, names, options, render, sources
+from debian_cloud import config, deb822, names, options, render, sources
 from debian_cloud.errors import Error
 
 if TYPE_CHECKING:
@@ -73,10 +73,8 @@ def binaries(control: str, architecture: str, version: str) -> Iterator[dict[str
         for field in ("Depends", "Recommends", "Conflicts", "Provides", "Replaces"):
             if field in stanza:
                 fields[field] = _relations(stanza[field], architecture, version)
-        for field, value in stanza.items():
-            if field.startswith("XB-"):
-                fields[field.removeprefix("XB-")] = _of_architecture(value, architecture)
-        yield fields
+        facts = {field.removeprefix("XB-"): value for field, value in stanza.items() if field.startswith("XB-")}
+        yield fields | config.of_architecture(facts, architecture)
     yield {
         "Package": "debian-cloud-archive-keyring", "Version": "1", "Architecture": "all", "Section": "misc",
         "Maintainer": "Nobody <nobody@localhost>", "Filename": "pool/keyring.deb", "Size": "1", "SHA256": "0" * 64,
@@ -94,17 +92,6 @@ def _relations(text: str, architecture: str, version: str) -> str:
         if here:
             kept.append(here)
     return PkgRelation.str(kept)
-
-
-def _of_architecture(value: str, architecture: str) -> str:
-    """The words of a field that are for an architecture, as debian/rules leaves them in the package."""
-    words = value.split()
-    marks = [*words[1:], ""]
-    return " ".join(
-        word
-        for word, mark in zip(words, marks, strict=True)
-        if not word.startswith("[") and (not mark.startswith("[") or mark == f"[{architecture}]")
-    )
 
 
 def archive(folder: Path, suite: str, architecture: str, control: str, version: str) -> Path:

@@ -67,3 +67,4 @@ def test_a_field_is_told_with_its_words(name: str) -> None:
     text = page.partition(f" {name} ")[2]
     assert text.startswith(field.meaning[:1].upper() + field.meaning[1:])
     assert all(word in text for word in field.words)
+    assert not field.sizes[0] or f"From {field.sizes[0]} to {field.sizes[1]}." in text

@@ -51,6 +51,7 @@ def main(args: argparse.Namespace) -> int:
         ("console", config.console),
         ("IMDS", f"{config.imds} required" if config.imds else ""),
         ("TPM", f"{config.tpm} wished" if config.tpm else ""),
+        ("volume", config.volume),
         ("memory", f"{config.memory / 2**20:g} MiB or more" if config.memory else ""),
         ("first boot", config.first_boot),
         ("user", config.user),
