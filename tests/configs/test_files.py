@@ -310,6 +310,11 @@ def test_one_vendor_takes_the_place_of_another(name: str) -> None:
 def test_machine_facts_are_those_of_the_clouds() -> None:
     ec2 = image_fields("ec2")
     assert (ec2["Image-Boot-Mode"], ec2["Image-Imds"], ec2["Image-Tpm"]) == ("uefi-preferred", "v2.0", "v2.0")
+    assert "ena" in ec2["Image-Drivers"].split()
+    assert "gve" in image_fields("gce")["Image-Drivers"].split()
+    assert {name: image_fields(name)["Image-Volume"] for name in IMAGES if "Image-Volume" in image_fields(name)} == {
+        "ec2": "gp3"
+    }
     sizes = {name: image_fields(name).get("Image-Size") for name in IMAGES}
     assert sizes == {
         "azure": "30G", "container": None, "ec2": "8G", "gce": "10G", "generic": "3G", "genericcloud": "3G",

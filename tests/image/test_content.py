@@ -377,7 +377,7 @@ def test_the_kernel_is_able_to_what_the_fields_say(disk: Content) -> None:
         {"sata"} if disk.root.suite == "bookworm" and "cloud" in config.name else set()
     )
     assert set(disk.facts["Cdrom"].split()) == cdrom
-    assert set(disk.facts["Drivers"].split()) == {"virtio", "nvme", "xen", "hyperv"}
+    assert set(disk.facts["Drivers"].split()) == {"virtio", "nvme", "xen", "hyperv", "ena", "gve"}
     for word in disk.facts["Drivers"].split():
         assert set(kernel.DRIVERS[word]) <= have, word
     able = {word for word, options in kernel.CDROM.items() if set(options) <= have}
