@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
+import posixpath
 import re
 import zlib
 from dataclasses import dataclass, field
@@ -47,14 +48,16 @@ SINGLE_FILES: Final = {
 """Files in /etc that are read alone, which no package of Debian ships."""
 
 # Commands that change files: every word that is a path is one of them, or only the last is.
-_CHANGE_ALL: Final = {"chmod", "chown", "ed", "ex", "mkdir", "mv", "patch", "rm", "rmdir", "tee", "touch", "truncate", "unlink"}  # fmt: skip # noqa: E501
-_CHANGE_LAST: Final = {"cp", "dd", "install", "ln", "rsync"}
+_CHANGE_ALL: Final = {"chgrp", "chmod", "chown", "ed", "ex", "mkdir", "mv", "patch", "rm", "rmdir", "tee", "touch", "truncate", "unlink"}  # fmt: skip # noqa: E501
+_CHANGE_RIGHTS: Final = {"chgrp", "chmod", "chown"}
+_CHANGE_LAST: Final = {"cp", "install", "ln", "rsync"}
 _IN_PLACE: Final = {
     "sed": re.compile(r"-[a-zA-Z]*i.*|--in-place.*"),
     "perl": re.compile(r"-[a-zA-Z0-9]*i.*"),
     "awk": re.compile("inplace"),
     "gawk": re.compile("inplace"),
 }
+_PROGRAM_NEXT: Final = re.compile(r"-[a-zA-Z0-9]*[ef]|--expression|--file")
 _DIVERSIONS: Final = {"dpkg-divert", "dpkg-statoverride"}
 # fmt: off
 _NETWORK: Final = {
@@ -301,8 +304,8 @@ def no_edited_file(subject: Subject) -> Iterator[tuple[str, str]]:
 def no_diversion(subject: Subject) -> Iterator[tuple[str, str]]:
     """No file of another package is moved away or given other rights."""
     for where, command in _commands(subject):
-        if _program(command) in _DIVERSIONS:
-            yield where, f"it calls {_program(command)}"
+        if command.program in _DIVERSIONS:
+            yield where, f"it calls {command.program}"
 
 
 @_rule(ERROR, "what an image needs is a dependency, or is fetched at boot by a service")
@@ -310,16 +313,16 @@ def no_network(subject: Subject) -> Iterator[tuple[str, str]]:
     """No maintainer script needs the network."""
     for where, command in _commands(subject):
         reached = next((match[0] for word in command.all if (match := _NETWORK_WORDS.search(word))), "")
-        if _program(command) in _NETWORK or reached:
-            yield where, f"it calls {_program(command)}{' with ' if reached else ''}{reached}"
+        if command.program in _NETWORK or reached:
+            yield where, f"it calls {command.program}{' with ' if reached else ''}{reached}"
 
 
 @_rule(ERROR, "nobody is there when an image is made: choose what is right for all")
 def no_question(subject: Subject) -> Iterator[tuple[str, str]]:
     """Nothing is asked at installation, and no question of another package is answered."""
     for where, command in _commands(subject):
-        if _program(command) in _QUESTIONS:
-            yield where, f"it calls {_program(command)}"
+        if command.program in _QUESTIONS:
+            yield where, f"it calls {command.program}"
         elif any("/dev/tty" in word for word in command.all):
             yield where, "it speaks to the terminal"
 
@@ -361,23 +364,45 @@ def _commands(subject: Subject) -> Iterator[tuple[str, shell.Command]]:
             yield f"{name}:{command.line}", command
 
 
-def _program(command: shell.Command) -> str:
-    return command.words[0].rpartition("/")[2] if command.words else ""
-
-
 def _changed(command: shell.Command) -> Iterable[str]:
     """The system's paths that a command changes."""
-    program, words = _program(command), command.words[1:]
+    program = command.program
+    words = [word for word in command.words[1:] if not word.startswith("-")]
     targets = list(command.writes)
     if program in _CHANGE_ALL:
-        targets += words
+        # The first word of chmod and its like is no file.
+        targets += words[program in _CHANGE_RIGHTS :]
     elif program in _CHANGE_LAST:
         targets += words[-1:]
-        targets += [after for word, after in itertools.pairwise(words) if word == "-t"]
-        targets += [word.partition("=")[2] for word in words if word.startswith(("of=", "--target-directory="))]
-    elif program in _IN_PLACE and any(_IN_PLACE[program].fullmatch(word) for word in words):
-        targets += words
+        targets += [after for word, after in itertools.pairwise(command.words) if word == "-t"]
+        targets += [word.partition("=")[2] for word in command.words if word.startswith("--target-directory=")]
+    elif program == "dd":
+        targets += [word.partition("=")[2] for word in words if word.startswith("of=")]
+    elif program == "find" and "-delete" in command.words:
+        targets += words[:1]
+    elif program in _IN_PLACE and any(_IN_PLACE[program].fullmatch(word) for word in command.words):
+        edited = list(_edited(command.words))
+        targets += edited
         # Whatever it is, it is edited; a name that only the running script knows is as bad.
-        if not any(_PATH.search(word) for word in words) and any("$" in word for word in words[-1:]):
-            return [words[-1]]
-    return dict.fromkeys(match[1] for target in targets for match in _PATH.finditer(target))
+        if not any(_PATH.search(word) for word in edited) and any("$" in word for word in edited[-1:]):
+            return [edited[-1]]
+    paths = (_from(command.folder, target) for target in targets)
+    return dict.fromkeys(match[1] for path in paths for match in _PATH.finditer(path))
+
+
+def _edited(words: tuple[str, ...]) -> Iterator[str]:
+    """Of an editor's words its files: without options, and without its program, which may be an option's word."""
+    has_program = False
+    for before, word in itertools.pairwise(words):
+        is_program = bool(_PROGRAM_NEXT.fullmatch(before))
+        has_program = has_program or is_program or word.startswith(("--expression=", "--file="))
+        if word.startswith("-") or is_program or _IN_PLACE["awk"].fullmatch(word):
+            continue
+        if has_program:
+            yield word
+        has_program = True
+
+
+def _from(folder: str, path: str) -> str:
+    """A path as the script's folder makes it, where that is known."""
+    return posixpath.join(folder, path) if folder and not path.startswith("$") else path
