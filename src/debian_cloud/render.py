@@ -37,6 +37,9 @@ _SUITES = re.compile(r"(?P<package>.*?)(?:\s*\{(?P<suites>[^}]*)\})?")
 _WORD = re.compile(r"(?P<word>\S+(?: \[[^]]*\])?)(?: \{(?P<suites>[^}]*)\})?")
 """A word of a fact with its architectures and, where it is not true of every suite, the suites."""
 
+_ARCHITECTURE = re.compile(r"\[(?P<only>[^]]*)\]")
+"""The architecture that a package or a word is for."""
+
 
 def configurations(root: Path) -> tuple[str, ...]:
     """Names of the configurations in a source tree: the folders of configs/ that have a stanza, sorted."""
@@ -61,9 +64,10 @@ def render(root: Path, suite_: str = "") -> str:
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701 - the output is a control file, not HTML
     )
+    environment.filters["of_architecture"] = _of_architecture
     environment.filters["of_suite"] = lambda packages: _of_suite(packages, suite_)
     environment.filters["fact"] = _fact
-    environment.filters["words_of_suite"] = lambda words: _words_of_suite(words, suite_)
+    environment.filters["words"] = lambda words, architectures: _words(words, suite_, architectures)
     try:
         stanzas = [
             environment.get_template(f"configs/{name}/{_STANZA}").render(name=name).strip() + "\n"
@@ -87,10 +91,33 @@ def _of_suite(packages: Mapping[str, str], suite_: str) -> dict[str, str]:
     return found
 
 
-def _words_of_suite(words: str, suite_: str) -> str:
-    """The words of a fact that are true of a suite, without the marks that say so."""
-    found = _WORD.finditer(words)
-    return " ".join(match["word"] for match in found if _is_for(match["suites"], suite_, match[0]))
+def _of_architecture(packages: Mapping[str, str], architectures: str) -> dict[str, str]:
+    """The packages of which an alternative is for one of these architectures."""
+    return {
+        package: why
+        for package, why in packages.items()
+        # All of them are looked at, so that each mark is checked.
+        if True in {_is_of(alternative, architectures) for alternative in package.split("|")}
+    }
+
+
+def _words(words: str, suite_: str, architectures: str) -> str:
+    """The words of a fact that are true of a suite, without the marks that say so, and of these architectures."""
+    return " ".join(
+        match["word"]
+        for match in _WORD.finditer(words)
+        if _is_for(match["suites"], suite_, match[0]) and _is_of(match["word"], architectures)
+    )
+
+
+def _is_of(marked: str, architectures: str) -> bool:
+    """Whether what a mark such as [amd64] follows is for one of the architectures; without a mark it is for all."""
+    match = _ARCHITECTURE.search(marked)
+    if match and match["only"] not in names.ARCHITECTURES:
+        raise ValueError(
+            f"{marked.strip()!r}: a mark is for one architecture; {did_you_mean(match['only'], names.ARCHITECTURES)}"
+        )
+    return match is None or architectures == "all" or match["only"] in architectures.split()
 
 
 def _is_for(suites: str | None, suite_: str, marked: str) -> bool:
@@ -122,13 +149,21 @@ def adopt(root: Path, suite_: str) -> None:
 
     The suite in whose name the tree is written keeps the plain version; the others' sort before it,
     the older the earlier, so that a machine that moves on to the next release moves on here, too.
+    Error when the tree is an older suite's already.
     """
     entry = _entry(root)
     if suite_ != entry["suite"]:
         if suite_ not in names.RELEASES:
             raise Error(f"no configurations for suite {suite_}", did_you_mean(suite_, names.RELEASES), USAGE)
+        newest = (*names.RELEASES,)[-1]
+        if entry["suite"] != newest:
+            raise Error(
+                f"this tree is {entry['suite']}'s already, {entry['version']}",
+                f"begin with the tree of {newest}",
+                USAGE,
+            )
         text = (root / CHANGELOG).read_text("utf-8")
-        version = f"{entry['version']}~deb{names.RELEASES[suite_]}u1"
+        version = entry["version"] + names.suite_mark(suite_)
         signature, date = next(line for line in text.splitlines() if line.startswith(" -- ")).rsplit("  ", 1)
         later = format_datetime(parsedate_to_datetime(date) + timedelta(seconds=1))
         (root / CHANGELOG).write_text(

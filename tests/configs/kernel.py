@@ -2,8 +2,7 @@
 """What Debian's kernels are able to, measured: the options of /boot/config-* behind the words of `Image-*`.
 
 Read from the packages linux-image-* of 6.1.0-56 (bookworm) and 6.12.117+deb13 (trixie), and linux-base-* of
-7.2.12+deb14 (forky), of both flavours and architectures; linux-config-6.1, -6.12 and -7.2, which have the same
-in 2 MB, agree.
+7.2.12+deb14 (forky), of both flavours and architectures. linux-config-6.1, -6.12 and -7.2, of 2 MB each, agree.
 """
 
 from __future__ import annotations

@@ -94,6 +94,54 @@ def test_an_unknown_suite_is_an_error_that_names_it(tree: Path, file: str, old: 
         render.render(tree)
 
 
+def stanza(control: str, name: str) -> str:
+    (found,) = [part for part in control.split("\n\n") if f"Package: debian-cloud-config-{name}\n" in part]
+    return found
+
+
+@pytest.mark.parametrize("suite", names.RELEASES)
+@pytest.mark.parametrize(("name", "other"), [("gce", "arm64"), ("raspi", "amd64")])
+def test_an_image_of_one_architecture_says_nothing_of_another(name: str, other: str, suite: str) -> None:
+    control = render.render(ROOT, suite)
+    assert other not in stanza(control, name)
+    assert other in stanza(control, "generic")
+
+
+def test_a_word_of_another_architecture_is_no_fact(tree: Path) -> None:
+    replace(tree / "configs/gce/stanza.j2", '"Tpm": "v2.0"', '"Tpm": "v2.0 [arm64]"')
+    replace(tree / "configs/gce/stanza.j2", '"Console": "ttyS0"', '"Console": "ttyS0 [amd64] ttyAMA0 [arm64]"')
+    gce = stanza(render.render(tree), "gce")
+    assert "Tpm" not in gce
+    assert "XB-Image-Console: ttyS0 [amd64]\n" in gce
+
+
+@pytest.mark.parametrize("mark", ["amd64 arm64", "!amd64", "amd46", "linux-any", ""])
+@pytest.mark.parametrize(
+    ("file", "marked"), [("packages.j2", "linux-image-cloud-amd64 [amd64]"), ("generic/stanza.j2", "bios [amd64]")]
+)
+def test_a_mark_that_is_not_one_architecture_is_an_error_that_names_it(
+    tree: Path, file: str, marked: str, mark: str
+) -> None:
+    wrong = marked.replace("[amd64]", f"[{mark}]")
+    replace(tree / "configs" / file, marked, wrong)
+    with pytest.raises(Error, match=r"^configs/.*: .*a mark is for one architecture") as refused:
+        render.render(tree)
+    assert wrong in refused.value.message
+
+
+def test_a_tree_is_adopted_from_the_newest_suite_s_alone(tree: Path) -> None:
+    assert run(tree, "--suite", "bookworm").returncode == 0
+    before = {path: (tree / path).read_text("utf-8") for path in ("debian/changelog", "debian/control")}
+    for suite in ("trixie", "forky"):
+        done = run(tree, "--suite", suite)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: this tree is bookworm's already")
+    assert {path: (tree / path).read_text("utf-8") for path in before} == before
+    # Again the same is no change.
+    assert run(tree, "--suite", "bookworm").returncode == 0
+    assert {path: (tree / path).read_text("utf-8") for path in before} == before
+
+
 def test_a_suites_tree_has_a_version_that_sorts_before_and_a_date_that_comes_after(tree: Path) -> None:
     assert run(tree, "--suite", "bookworm").returncode == 0
     fields = ("Distribution", "Version", "Timestamp")
