@@ -72,10 +72,12 @@ def rules(subject: lint.Subject) -> list[str]:
 BAD: Final[list[tuple[str, lint.Subject, str, str]]] = [
     ("only-main", fields(Section="contrib/admin"), "", "its section is contrib/admin"),
     ("only-main", fields(Section="non-free/admin"), "", "non-free/admin"),
-    ("only-main", replace(GOOD, components={"a": "main", "b": "non-free"}), "", "b comes from non-free"),
     (
         "non-free-firmware",
-        replace(fields(Image_Components="main non-free-firmware"), components={"brcm": "non-free-firmware"}),
+        replace(
+            fields(Image_Components="main non-free-firmware", Section="contrib/admin"),
+            components={"brcm": "non-free-firmware"},
+        ),
         "",
         "from non-free-firmware: brcm",
     ),
@@ -257,6 +259,13 @@ def test_what_breaks_a_rule(rule: str, subject: lint.Subject, place: str, said: 
     assert all(finding.hint and "\n" not in finding.sentence for finding in found)
     # A rule speaks of its own matter alone.
     assert {finding.rule for finding in lint.findings(subject)} == {rule}
+
+
+@pytest.mark.parametrize(("section", "said"), [("admin", True), ("contrib/admin", False), ("", False)])
+def test_what_takes_from_another_component_is_in_contrib(section: str, said: bool) -> None:
+    subject = fields(Image_Components="main non-free-firmware", Section=section)
+    found = [finding.sentence for finding in lint.findings(subject) if finding.rule == "only-main"]
+    assert found == ["its section is admin, and it takes packages from non-free-firmware"] * said
 
 
 def test_the_good_package_breaks_none() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 from debian_cloud import deb822, skeleton
 from debian_cloud.binary import Binary, File
+from debian_cloud.binary import relations as relations_of
 from debian_cloud.cli.new import maintainer, write
 from debian_cloud.errors import Error
 from tests.archive.conftest import Key, make_key
@@ -296,7 +298,7 @@ def test_the_source_package_goes_all_the_way(configurations: Archive, tmp_path: 
         *("etc/default/grub.d/60_generic.cfg", "usr/lib/netplan/50-generic.yaml"),
         "usr/lib/systemd/system/a.target.wants/b.service",
     }
-    assert 8 <= len((tree / "README").read_text().splitlines()) <= 15
+    assert len((tree / "README").read_text().splitlines()) == 10
 
     def step(*command: str | Path, folder: Path = tmp_path) -> str:
         run = subprocess.run(
@@ -328,10 +330,14 @@ def test_the_source_package_goes_all_the_way(configurations: Archive, tmp_path: 
     step("dput", "-c", configurations.folder / "dput/dput.cf", "debian-cloud", changes)
     configurations.run("accept")
     configurations.run("publish")
-    planned = debian_cloud("plan", "my-hpc", *configurations.sources)
-    assert planned.returncode == 0, planned.stderr
-    assert "debian-cloud-config-my-hpc 1.0~deb13u1" in planned.stdout
-    assert '"munge=' in planned.stdout or "munge_" in planned.stdout
+    told = debian_cloud("show", "my-hpc", "--json", *configurations.sources)
+    assert told.returncode == 0, told.stderr
+    resolution = json.loads(told.stdout)
+    assert (resolution["config"]["name"], resolution["config"]["version"]) == (source["Source"], "1.0~deb13u1")
+    resolved = {package["name"] for package in resolution["packages"]}
+    wanted = {"debian-cloud-config-my-hpc", "debian-cloud-config-common", "munge", "slurmd", "nano"}
+    assert wanted - resolved == set()
+    assert "debian-cloud-config-generic" not in resolved
 
 
 def written(base: Binary, suite: str = "trixie", added: tuple[str, ...] = ()) -> dict[str, File]:
@@ -355,6 +361,55 @@ def test_a_base_without_anything_of_its_own() -> None:
     }
     assert b"fixperms" not in files["debian/rules"].content
     assert b"Recommends" not in files["debian/control"].content
+
+
+def test_the_base_s_section_and_relations_are_kept() -> None:
+    relations = {
+        "Section": "contrib/admin",
+        "Pre-Depends": "dpkg (>= 1.20)",
+        "Suggests": "a, b",
+        "Breaks": "c (<< 2)",
+        "Conflicts": "debian-cloud-config, d",
+        "Provides": "debian-cloud-config (= 2), e",
+        "Enhances": "f",
+    }
+    files = written(Binary({**PLAIN, **relations}, {}, ()), added=("b",))
+    source, binary = deb822.parse(files["debian/control"].content.decode())
+    assert source["Section"] == "contrib/admin"
+    wanted = {
+        "Pre-Depends": ["dpkg (>= 1.20)"],
+        "Suggests": ["a"],
+        "Breaks": ["c (<< 2)"],
+        "Enhances": ["f"],
+        "Conflicts": ["debian-cloud-config", "d"],
+        "Provides": ["debian-cloud-config", "e"],
+        "Replaces": ["debian-cloud-config"],
+        "Depends": ["${misc:Depends}", "b"],
+    }
+    assert {name: [*relations_of(binary[name])] for name in wanted} == wanted
+    assert "Recommends" not in binary
+
+
+def test_what_has_the_base_s_name_gets_the_new_one() -> None:
+    text = b"# debian-cloud-config-base: as debian-cloud-config-basement and debian-cloud-config-base-x\n"
+    base = Binary(
+        PLAIN,
+        {"triggers": "interest /usr/lib/debian-cloud-config-base\n", "postinst": "debian-cloud-config-base\n"},
+        (
+            File("/usr/lib/debian-cloud-config-base.sh", text),
+            File("/usr/lib/binary", b"\xffdebian-cloud-config-base"),
+            File("/usr/lib/link", link="debian-cloud-config-base.sh"),
+            File("/usr/share/lintian/overrides/debian-cloud-config-base", b"debian-cloud-config-base: tag\n"),
+        ),
+    )
+    files = written(base)
+    renamed = text.replace(b"-base:", b"-x:")
+    assert files["files/usr/lib/debian-cloud-config-x.sh"].content == renamed
+    assert files["files/usr/lib/link"].link == "debian-cloud-config-x.sh"
+    assert files["files/usr/lib/binary"].content == b"\xffdebian-cloud-config-base"
+    assert files["debian/triggers"].content == b"interest /usr/lib/debian-cloud-config-x\n"
+    assert files["debian/lintian-overrides"].content == b"debian-cloud-config-x: tag\n"
+    assert files["debian/postinst"].content.startswith(b"debian-cloud-config-x\n")
 
 
 def test_no_setuid_file_is_taken_over() -> None:

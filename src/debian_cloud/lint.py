@@ -158,7 +158,11 @@ def _rule(severity: str, hint: str, *, of_images: bool = False) -> Callable[[Che
 # What the image is made of.
 
 
-@_rule(ERROR, "official images are made of main alone; firmware of a board is declared: Image-Components")
+@_rule(
+    ERROR,
+    "official images are made of main alone; what needs a board's firmware declares it in Image-Components,"
+    " and is in contrib (Debian Policy 2.2.2)",
+)
 def only_main(subject: Subject) -> Iterator[tuple[str, str]]:
     """Nothing comes from a component other than main and those that Image-Components declares."""
     declared = {"main", *_words(subject, "Image-Components")}
@@ -166,6 +170,8 @@ def only_main(subject: Subject) -> Iterator[tuple[str, str]]:
     # What depends on a declared component is itself in contrib (Debian Policy 2.2.2).
     if area and area not in declared | ({"contrib"} if len(declared) > 1 else set()):
         yield "", f"its section is {area}/{rest}"
+    elif rest and not area and len(declared) > 1:
+        yield "", f"its section is {rest}, and it takes packages from {', '.join(sorted(declared - {'main'}))}"
     for package, component in subject.components.items():
         if component not in declared:
             yield "", f"{package} comes from {component}"

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import re
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from . import config, names
 from .binary import MAINTAINER_SCRIPTS, File, relations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from .binary import Binary
 
@@ -22,11 +22,14 @@ _OVERRIDES: Final = "/usr/share/lintian/overrides/"
 # debhelper marks what it adds to a maintainer script, and will add it anew (dh_installdeb(1)).
 _DEBHELPER: Final = re.compile(r"# Automatically added by dh_.*?# End automatically added section\n", re.DOTALL)
 _TOKEN: Final = "#DEBHELPER#\n"  # noqa: S105 - no password, but where debhelper puts its part
+_VIRTUAL: Final = names.PACKAGE_PREFIX.rstrip("-")
+_ONE_IMAGE: Final = ("Provides", "Conflicts", "Replaces")
+_OTHER_RELATIONS: Final = ("Recommends", "Suggests", "Enhances", "Breaks")
 _VERSION: Final = re.compile(r" \([^)]*\)")
 
 _CONTROL: Final = """\
 Source: {source}
-Section: admin
+Section: {section}
 Priority: optional
 Maintainer: {maintainer}
 Rules-Requires-Root: no
@@ -36,11 +39,8 @@ Build-Depends: debhelper-compat (= 13)
 Package: {source}
 Architecture: {architecture}
 # One image is one machine: this configuration takes the place of another's.
-Provides: debian-cloud-config
-Conflicts: debian-cloud-config
-Replaces: debian-cloud-config
-Depends: ${{misc:Depends}},
-{depends}{facts}Description: Debian image configuration: {name}
+{one_image}{pre_depends}Depends: ${{misc:Depends}},
+{depends}{others}{facts}Description: Debian image configuration: {name}
 {description} .
  This package is the whole configuration of the image: its dependencies are the
  image's packages, its files are the image's settings, its Image-* fields say
@@ -90,18 +90,14 @@ execute_after_dh_auto_install:
 _README: Final = """\
 The image configuration {name} of {suite}: {base}{and_added}.
 debian/control says what is in the image; files/ is a tree as installed.
-Later versions: dch(1){kept}.
-All of it needs: debhelper, devscripts, dput-ng, lintian, debian-cloud.
+Later versions: dch(1){kept}. Needed: debhelper devscripts dput-ng lintian debian-cloud.
 
 build    dpkg-buildpackage -us -uc
-check    debian-cloud lint ../{source}_*.changes
-         lintian ../{source}_*.changes
+check    debian-cloud lint ../{source}_*.changes && lintian ../{source}_*.changes
 sign     debsign ../{source}_*.changes
 upload   dput -c ARCHIVE/dput/dput.cf debian-cloud ../{source}_*.changes
-publish  debian-cloud-archive accept ARCHIVE
-         debian-cloud-archive publish ARCHIVE
-image    debian-cloud build {name} --suite {suite} --arch {architecture}
-         (with --archive URL --keyring FILE where apt does not know the archive)
+publish  debian-cloud-archive accept ARCHIVE && debian-cloud-archive publish ARCHIVE
+image    debian-cloud build {name} --suite {suite} --arch {architecture} [--archive URL --keyring FILE]
 """
 
 
@@ -122,7 +118,7 @@ class Wish:
 
 def source(wish: Wish) -> tuple[File, ...]:
     """The files of the source package, each under its path in the package's folder."""
-    files = tuple(file for file in wish.base.files if not file.path.startswith(_OF_THE_BASE_ITSELF))
+    files = tuple(_renamed(file, wish) for file in wish.base.files if not file.path.startswith(_OF_THE_BASE_ITSELF))
     return (
         File("README", _readme(wish).encode()),
         File("debian/changelog", _changelog(wish).encode()),
@@ -140,25 +136,54 @@ def _mode(file: File) -> int:
     return file.mode & 0o755
 
 
+def _renamed(file: File, wish: Wish) -> File:
+    """A file under the new configuration's name, wherever its path, its link or its text has the base's."""
+    try:
+        content = _under_new_name(file.content.decode(), wish).encode()
+    except UnicodeDecodeError:
+        content = file.content
+    return replace(
+        file, path=_under_new_name(file.path, wish), content=content, link=_under_new_name(file.link, wish)
+    )
+
+
+def _under_new_name(text: str, wish: Wish) -> str:
+    # debian-cloud-config-genericcloud and -generic-x are others.
+    return re.sub(rf"{re.escape(wish.base.name)}(?![a-z0-9+]|-[a-z0-9])", names.package(wish.name), text)
+
+
 def _control(wish: Wish) -> str:
     fields = wish.base.fields
     base = names.config(wish.base.name)
     taken = [_later(item) for item in relations(fields.get("Depends", ""))]
     depends = _relations(taken, f"as in {base} {wish.base.version}")
     depends += _relations([name for name in wish.added if name not in taken], "added")
-    recommended = [_later(item) for item in relations(fields.get("Recommends", "")) if item not in wish.added]
-    if recommended:
-        depends += "Recommends:\n" + _relations(recommended, f"as in {base}")
     about = [f"The image of {base}", *([f"with {', '.join(wish.added)} besides"] if wish.added else [])]
     return _CONTROL.format(
         source=names.package(wish.name),
         name=wish.name,
         maintainer=wish.maintainer,
         architecture=fields["Architecture"],
+        section=fields.get("Section", "admin"),
+        one_image="".join(_one_image(relation, fields) for relation in _ONE_IMAGE),
+        pre_depends=_taken("Pre-Depends", wish),
         depends=depends,
+        others="".join(_taken(relation, wish) for relation in _OTHER_RELATIONS),
         facts="".join(f"XB-{field}: {fields[field]}\n" for field in config.FIELDS if field in fields),
         description=_wrapped(f"{', '.join(about)}.", " "),
     )
+
+
+def _one_image(relation: str, fields: Mapping[str, str]) -> str:
+    """What makes the configuration take another's place, and whatever else the base has so."""
+    others = [item for item in relations(fields.get(relation, "")) if item.split()[0] != _VIRTUAL]
+    return f"{relation}: {', '.join((_VIRTUAL, *others))}\n"
+
+
+def _taken(relation: str, wish: Wish) -> str:
+    """A relation of the base, without what is added as a dependency; "" where nothing is left."""
+    items = [_later(item) for item in relations(wish.base.fields.get(relation, "")) if item not in wish.added]
+    return f"{relation}:\n{_relations(items, f'as in {names.config(wish.base.name)}')}" if items else ""
 
 
 def _later(relation: str) -> str:
@@ -223,18 +248,18 @@ def _of_debian(wish: Wish) -> Iterable[File]:
     """Of the base's own debian/: what lintian was told, its triggers and maintainer scripts."""
     overrides = next((file for file in wish.base.files if file.path == _OVERRIDES + wish.base.name), None)
     if overrides:
-        yield File("debian/lintian-overrides", overrides.content)
+        yield File("debian/lintian-overrides", _renamed(overrides, wish).content)
     triggers = "".join(
         f"{line}\n"
         for line in wish.base.control.get("triggers", "").splitlines()
         if line != "activate-noawait ldconfig" and not line.startswith("# Triggers added by dh_")
     )
     if triggers:
-        yield File("debian/triggers", triggers.encode())
+        yield File("debian/triggers", _under_new_name(triggers, wish).encode())
     for name in MAINTAINER_SCRIPTS:
         script = _own_part(wish.base.control.get(name, ""))
         if script:
-            yield File(f"debian/{name}", script.encode(), 0o755)
+            yield File(f"debian/{name}", _under_new_name(script, wish).encode(), 0o755)
 
 
 def _own_part(script: str) -> str:
