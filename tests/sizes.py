@@ -23,26 +23,11 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 from debian_cloud import sources  # noqa: E402 - the path is set above
 from debian_cloud.names import RELEASES  # noqa: E402
 from debian_cloud.plan import NAMESPACE, NAMESPACE_USER  # noqa: E402
-from tests.configs.test_files import ELSEWHERE, OFFICIAL  # noqa: E402
+from tests.configs import official  # noqa: E402
 from tests.conftest import DISKS  # noqa: E402
 
 ROOTED = NAMESPACE if os.geteuid() == 0 else NAMESPACE_USER
 ROOT_OFFSET = 128 * 2**20
-# What our images have besides, and what theirs has.
-OURS = {"debian-cloud-archive-keyring", "qemu-guest-agent"}
-THEIRS = {"ec2": {"awscli"}}
-
-
-def official(suite: str, config: str) -> set[str]:
-    """The packages that the official image names, for amd64."""
-    layers = ["common", *(() if config == "nocloud" else ("cloud", "cloud-init")), config]
-    wanted = {package for layer in layers for package in OFFICIAL[layer].split()}
-    missing, instead = ELSEWHERE[suite]
-    wanted |= {package for gone in wanted & instead.keys() for package in instead[gone]}
-    wanted = {package for package in wanted if "arm64" not in package} | THEIRS.get(config, set())
-    if "chrony" in wanted:
-        wanted.discard("systemd-timesyncd")
-    return wanted - missing - OURS - {"grub-efi-arm64", "grub-efi-arm64-signed", "shim-signed"}
 
 
 def run(*command: str | Path, folder: Path) -> str:
@@ -73,7 +58,7 @@ def by_hand(suite: str, config: str, size: str, top: Path) -> Path:
     """A disk-sized file system with the official packages."""
     known = sources.targets(run(*sources.INDEXTARGETS, folder=top))
     (top / "sources.list").write_text(sources.as_lines(sources.debian(known, suite, expired=True)))
-    packages = ",".join(sorted(official(suite, config)))
+    packages = ",".join(sorted(official.packages(config, suite, "amd64")))
     bootstrap = ["mmdebstrap", "--quiet", "--mode=root", "--format=directory", "--variant=minbase"]
     run(*ROOTED, *bootstrap, f"--include={packages}", suite, "tree", "sources.list", folder=top)
     run(*ROOTED, "mke2fs", "-q", "-t", "ext4", "-E", "nodiscard", "-d", "tree", "root.img", size, folder=top)

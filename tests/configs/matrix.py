@@ -28,16 +28,12 @@ from debian.deb822 import Deb822, PkgRelation
 
 from debian_cloud import config, deb822, names, options, render, sources
 from debian_cloud.errors import Error
+from tests.configs import official
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-
-OFFICIAL: Final = {
-    "nocloud": 43, "generic": 48, "genericcloud": 48, "openstack": 48, "ec2": 50, "azure": 52, "gce": 48, "raspi": 45,
-}  # fmt: skip
-"""Explicit packages of Debian's official image of trixie; genericcloud serves OpenStack there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +131,7 @@ def archive(folder: Path, suite: str, architecture: str, control: str, version: 
 def resolve(suite: str, architecture: str, control: str) -> list[Resolved]:
     """What every configuration of a suite and an architecture resolves to; once in a process."""
     version = "0~matrix"
-    explicit = {s["Package"]: _explicit(s) for s in binaries(control, architecture, version)}
+    explicit = named(control, architecture)
     parser = argparse.ArgumentParser()
     options.add_sources(parser)
     found = []
@@ -147,29 +143,32 @@ def resolve(suite: str, architecture: str, control: str) -> list[Resolved]:
         arguments += ["--archive", f"file:{scratch}/public", "--keyring", str(keyring)]
         with options.origin(parser.parse_args(arguments)) as origin:
             for image in origin.apt.configurations(suite):
-                named = _closure(image.name, explicit)
+                wanted = explicit[names.config(image.name)]
                 try:
                     resolution = origin.resolve(names.config(image.name), suite)
                     # Of alternatives, the one that is there: chrony, where a cloud keeps time by it.
-                    named &= {package.name for package in resolution.packages}
+                    wanted = wanted & {package.name for package in resolution.packages}
                     result = (len(resolution.packages), resolution.installed_size, "")
                 except Error as error:
                     result = (0, 0, f"{error.message}\n{error.hint}")
-                found.append(Resolved(names.config(image.name), len(named), *result))
+                found.append(Resolved(names.config(image.name), len(wanted), *result))
     return found
 
 
-def _explicit(stanza: dict[str, str]) -> set[str]:
-    depends = stanza.get("Depends", "")
-    return {alternatives[0]["name"] for alternatives in PkgRelation.parse_relations(depends)} if depends else set()
+def named(control: str, architecture: str) -> dict[str, set[str]]:
+    """Configuration -> the packages that it and its layers name, the first of alternatives."""
+    stanzas = {stanza["Package"]: stanza for stanza in binaries(control, architecture, "0")}
+    return {names.config(package): _closure(package, stanzas) for package in stanzas if is_configuration(package)}
 
 
-def _closure(package: str, explicit: dict[str, set[str]]) -> set[str]:
-    """The packages that a configuration and its layers name, without themselves and the archive's key."""
-    named = set[str]()
-    for dependency in explicit[package]:
-        named |= _closure(dependency, explicit) if is_configuration(dependency) else {dependency}
-    return named - {"debian-cloud-archive-keyring"}
+def _closure(package: str, stanzas: dict[str, dict[str, str]]) -> set[str]:
+    depends = (
+        PkgRelation.parse_relations(stanzas[package].get("Depends", "")) if "Depends" in stanzas[package] else ()
+    )
+    found = set[str]()
+    for dependency in {alternatives[0]["name"] for alternatives in depends}:
+        found |= _closure(dependency, stanzas) if is_configuration(dependency) else {dependency}
+    return found
 
 
 def is_configuration(package: str) -> bool:
@@ -188,8 +187,9 @@ def main() -> int:
     for suite in names.RELEASES:
         for architecture in names.ARCHITECTURES:
             for image in run(suite, architecture):
-                official = OFFICIAL.get(image.name, "") if suite == "trixie" else ""
-                numbers = f"{image.explicit:9}{official:>9}{image.packages:9}{image.installed_size >> 20:7}"
+                known = image.name != "container"
+                theirs = len(official.packages(image.name, suite, architecture)) if known else ""
+                numbers = f"{image.explicit:9}{theirs:>9}{image.packages:9}{image.installed_size >> 20:7}"
                 print(f"{image.name:14}{suite:10}{architecture:7}{numbers}")
                 if image.error:
                     failed = True
