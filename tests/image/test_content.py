@@ -14,44 +14,46 @@ from typing import Final
 
 import pytest
 
-from tests.configs import kernel
+from debian_cloud.names import KEYRING_PACKAGE
+from tests.configs import kernel, official
 from tests.image.conftest import Root
 from tests.image.dpkg import Dpkg
 
 GIB: Final = 1024**3
 
-COMMON: Final = """
-    apparmor apt-utils e2fsprogs init iptables iputils-ping less libnss-myhostname libnss-resolve libpam-systemd
-    nano netbase netplan.io polkitd sudo systemd-resolved unattended-upgrades vim-tiny whiptail zstd apt-listchanges
-    bash-completion bind9-host ca-certificates curl ethtool man-db manpages pciutils psmisc reportbug screen socat
-    tcpdump traceroute uuid-runtime vim xz-utils dosfstools debian-cloud-archive-keyring
-"""
-SINCE_TRIXIE: Final = "linux-sysctl-defaults"
-DISK: Final = "grub-cloud-amd64 grub-efi-amd64-signed shim-signed"
-CLOUD: Final = "openssh-server ssh-import-id"
-CLOUD_INIT: Final = "cloud-init cloud-guest-utils"
+BOOTED: Final = {"grub-efi-amd64-signed", "shim-signed"}
+"""What GRUB itself depends on, so that a disk boots where Secure Boot is on."""
 MINIMAL: Final = {"e2fsprogs", "init", "netbase"}
-"""Those of the above that a minimal system has anyway."""
+"""Those of the official packages that a minimal system has anyway."""
 GROUPS: Final = "adm audio cdrom dialout dip floppy plugdev sudo video"
 
 UNITS: Final = """
     systemd-networkd.service systemd-resolved.service apt-daily.timer apt-daily-upgrade.timer fstrim.timer
     unattended-upgrades.service apparmor.service getty@tty1.service
 """
+SERVICES: Final = {
+    "openssh-server": {"ssh.service"},
+    "cloud-init": {"cloud-init-local.service", "cloud-config.service", "cloud-final.service"},
+    "google-guest-agent": {"google-guest-agent.service"},
+    "waagent": {"walinuxagent.service"},
+    "chrony": {"chrony.service"},
+    "systemd-timesyncd": {"systemd-timesyncd.service"},
+}
+"""Package that some image names -> its units, enabled where it is named and nowhere else."""
+NEVER: Final = {"ssh.socket", "debug-shell.service"}
+"""Units that no image enables: a second way to the same server, and a shell without a password."""
 
 
 @dataclass(frozen=True)
 class Vendor:
     """What sets one vendor's image apart; sizes in GiB, of the grub menu in seconds."""
 
-    adds: str = ""
     size: int = 3
     kernel: str = "cloud"
     timeout: int = 0
     words: str = ""
     user: str = ""
     datasources: tuple[str, ...] = ()
-    time: str = "systemd-timesyncd"
     cdrom: str = ""
 
 
@@ -60,9 +62,7 @@ MANY: Final = (
     *("CloudStack", "OpenNebula", "Oracle", "Akamai", "VMware", "OVF", "LXD", "None"),
 )
 VENDORS: Final = {
-    # awscli is recommended, not wanted: it is large
     "ec2": Vendor(
-        adds=f"{CLOUD} {CLOUD_INIT} amazon-ec2-utils",
         size=8,
         words="nvme_core.io_timeout=4294967295",
         user="admin",
@@ -70,26 +70,20 @@ VENDORS: Final = {
         cdrom="ide sata virtio-scsi",
     ),
     "azure": Vendor(
-        adds=f"{CLOUD} {CLOUD_INIT} hyperv-daemons waagent azure-vm-utils python3-passlib",
         size=30,
         timeout=1,
         words="nvme_core.io_timeout=240 nvme_core.admin_timeout=240",
         user="debian",
         datasources=("Azure", "None"),
-        time="chrony",
         cdrom="ide sata virtio-scsi",
     ),
-    # the hypervisor's agent besides, which users miss in the official image
     "generic": Vendor(
-        adds=f"{CLOUD} {CLOUD_INIT} qemu-guest-agent",
         kernel="any",
         user="debian",
         datasources=MANY,
         cdrom="ide sata usb virtio-scsi",
     ),
-    "genericcloud": Vendor(
-        adds=f"{CLOUD} {CLOUD_INIT} qemu-guest-agent", user="debian", datasources=MANY, cdrom="ide sata virtio-scsi"
-    ),
+    "genericcloud": Vendor(user="debian", datasources=MANY, cdrom="ide sata virtio-scsi"),
     "nocloud": Vendor(kernel="any", timeout=5, cdrom="ide sata usb virtio-scsi"),
     "container": Vendor(size=0, kernel=""),
 }
@@ -104,6 +98,16 @@ class Content:
     @cached_property
     def vendor(self) -> Vendor:
         return VENDORS[self.root.config]
+
+    @cached_property
+    def named(self) -> set[str]:
+        return official.ours(self.root.config, self.root.suite, "amd64")
+
+    @cached_property
+    def others(self) -> set[str]:
+        """What the image of some other vendor names, and this one's does not."""
+        named = (official.packages(name, self.root.suite, "amd64") for name in official.VENDORS)
+        return set[str]().union(*named, *official.OURS.values()) - self.named
 
     @cached_property
     def packages(self) -> set[str]:
@@ -132,29 +136,20 @@ def disk(content: Content) -> Content:
 
 @pytest.fixture
 def cloud(content: Content) -> Content:
-    if "openssh-server" not in content.vendor.adds:
+    if "openssh-server" not in content.named:
         pytest.skip("nobody logs in over the network")
     return content
 
 
 def test_explicit_packages(content: Content) -> None:
-    vendor, suite = content.vendor, content.root.suite
-    wanted = {*COMMON.split(), *vendor.adds.split(), vendor.time}
-    if suite != "bookworm":
-        wanted.add(SINCE_TRIXIE)
-    if vendor.size:
-        wanted |= {*DISK.split(), f"linux-image-{'cloud-' if vendor.kernel == 'cloud' else ''}amd64"}
-    if "openssh-server" in wanted:
-        wanted.add("dracut" if suite == "forky" else "cloud-initramfs-growroot")
+    wanted = content.named | {KEYRING_PACKAGE} | (BOOTED if content.vendor.size else set())
     assert wanted - content.packages == set()
 
 
 def test_packages_that_other_vendors_have(content: Content) -> None:
-    special = {name for vendor in VENDORS.values() for name in [*vendor.adds.split(), vendor.time]}
-    absent = special - {*content.vendor.adds.split(), content.vendor.time, "python3-passlib"}
-    if not content.vendor.size:
-        absent |= set(DISK.split())
-    assert absent & content.packages == set()
+    absent = content.others | (set() if content.vendor.size else BOOTED)
+    # A library that other packages use, too.
+    assert (absent - {"python3-passlib"}) & content.packages == set()
     kernels = [name for name in content.packages if re.fullmatch(r"linux-image-\d.*", name)]
     assert len(kernels) == bool(content.vendor.kernel)
     assert all(("-cloud-" in name) == (content.vendor.kernel == "cloud") for name in kernels)
@@ -165,8 +160,7 @@ def test_the_configuration_alone_was_asked_for(content: Content) -> None:
     manual = set(content.run("apt-mark -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= showmanual").split())
     assert f"debian-cloud-config-{content.root.config}" in manual
     # The other ones are those of a minimal system, which nobody asked for either.
-    every = {name for vendor in VENDORS.values() for name in vendor.adds.split()}
-    assert manual & ({*COMMON.split(), *DISK.split(), *every} - MINIMAL) == set()
+    assert manual & ((content.named | content.others | BOOTED) - MINIMAL) == set()
 
 
 def test_no_user_and_no_password(content: Content) -> None:
@@ -264,14 +258,12 @@ def test_disk_size(disk: Content) -> None:
 def test_enabled_units(content: Content) -> None:
     wants = [path for folder in ("etc", "usr/lib", "lib") for path in _wants(content, folder)]
     enabled = {path.rpartition("/")[2] for path in wants}
-    wanted = {*UNITS.split(), f"{content.vendor.time}.service"}
-    if "openssh-server" in content.packages:
-        wanted.add("ssh.service")
-    if "waagent" in content.packages:
-        wanted.add("walinuxagent.service")
-    assert wanted - enabled == set()
-    absent = {"systemd-firstboot.service"} if "cloud-init" in content.packages else {"ssh.service", "ssh.socket"}
-    assert (absent - {"systemd-firstboot.service"}) & enabled == set()
+    present = [units for package, units in SERVICES.items() if package in content.named]
+    assert {*UNITS.split()}.union(*present) - enabled == set()
+    absent = [units for package, units in SERVICES.items() if package in content.others]
+    # Each image lacks the units of some other vendor.
+    assert len(SERVICES) - len(present) == len(absent) > 0
+    assert NEVER.union(*absent) & enabled == set()
 
 
 def _wants(content: Content, folder: str) -> list[str]:
@@ -341,7 +333,7 @@ def test_empty_places(content: Content) -> None:
 
 
 def test_the_time(content: Content) -> None:
-    if content.vendor.time == "chrony":
+    if "chrony" in content.named:
         said = content.run("chronyd -p -f /etc/chrony/chrony.conf")
         assert "refclock PHC /dev/ptp_hyperv poll 3 dpoll -2 offset 0 stratum 2" in said.splitlines()
         return
