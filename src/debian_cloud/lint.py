@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 ERROR: Final = "error"
 WARNING: Final = "warning"
 
-LAYERS: Final = tuple(names.package(name) for name in ("common", "cloud", "cloud-init"))
-"""Configurations that are no image, where no archive tells which are."""
+_VIRTUAL: Final = names.PACKAGE_PREFIX.rstrip("-")
 
 DROP_INS: Final = {
     "/etc/*.d/*": "settings beside those of the package that reads them",
@@ -197,8 +196,8 @@ def no_other_image(subject: Subject) -> Iterator[tuple[str, str]]:
     """No configuration depends on another image."""
     for alternatives in _dependencies(subject):
         for name in alternatives:
-            known = subject.images or (name.startswith(names.PACKAGE_PREFIX) and name not in LAYERS and {name})
-            if name == names.PACKAGE_PREFIX.rstrip("-") or (known and name in known and name != subject.binary.name):
+            # A name tells nothing: one's own layers are called debian-cloud-config-*, too.
+            if name == _VIRTUAL or (name in subject.images and name != subject.binary.name):
                 yield "", f"it depends on {name}, which is an image of its own"
 
 
@@ -215,10 +214,9 @@ def depends_on_common(subject: Subject) -> Iterator[tuple[str, str]]:
 @_rule(ERROR, "debian-cloud-config-* are installed one at a time: the new one takes the place", of_images=True)
 def replaces_the_others(subject: Subject) -> Iterator[tuple[str, str]]:
     """An image provides, conflicts with and replaces debian-cloud-config."""
-    virtual = names.PACKAGE_PREFIX.rstrip("-")
     for relation in ("Provides", "Conflicts", "Replaces"):
-        if virtual not in {_name(item) for item in relations(subject.binary.fields.get(relation, ""))}:
-            yield "", f"{relation} has no {virtual}"
+        if _VIRTUAL not in {_name(item) for item in relations(subject.binary.fields.get(relation, ""))}:
+            yield "", f"{relation} has no {_VIRTUAL}"
 
 
 @_rule(ERROR, "see the fields of another image: debian-cloud show ec2", of_images=True)
@@ -260,6 +258,13 @@ def version_carries_the_suite(subject: Subject) -> Iterator[tuple[str, str]]:
     mark, version = names.suite_mark(subject.suite), subject.binary.version
     if mark and version and not re.search(rf"[~+]{re.escape(mark[1:-1])}\d+$", version):
         yield "", f"version {version} of {subject.suite} does not end with {mark}"
+
+
+@_rule(WARNING, f"name one of {', '.join(names.RELEASES)} in debian/changelog: dch --release --distribution trixie")
+def for_a_known_suite(subject: Subject) -> Iterator[tuple[str, str]]:
+    """The changelog's suite is a release that versions have a mark of, or the newest."""
+    if subject.suite and subject.suite not in names.RELEASES:
+        yield "", f"it is for {subject.suite}, of which it is not known what its version shall end with"
 
 
 # What it installs.

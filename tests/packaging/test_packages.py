@@ -13,13 +13,13 @@ from debian.debfile import DebFile
 
 from debian_cloud import tools
 from debian_cloud.config import FIELDS
+from tests.configs.test_files import LAYERS
 from tests.configs.test_matrix import ON
 from tests.packaging.build import ROOT, build, built_packages, clean, copy
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-LAYERS = ("cloud", "cloud-init", "common")
 # Those for the architecture that the tests run on, or for all.
 CONFIGS = (*LAYERS, *ON["amd64"])
 COMPLETE = """

@@ -114,8 +114,7 @@ def _of_changes(path: Path) -> list[lint.Subject]:
     suite = changes.get("Distribution", "")
     there = [binary for binary in binaries if _is_one(binary)]
     images = frozenset(binary.name for binary in there if config.is_image(binary.fields))
-    # Of an upload that has one image alone, it is not known which others are.
-    return [lint.Subject(binary, suite, images if len(there) > len(images) else frozenset()) for binary in there]
+    return [lint.Subject(binary, suite, images) for binary in there]
 
 
 def _of_archive(args: argparse.Namespace) -> tuple[lint.Subject, ...]:
@@ -149,8 +148,9 @@ def _versions(apt: Apt, packages: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def _with_owners(args: argparse.Namespace, subjects: tuple[lint.Subject, ...]) -> tuple[lint.Subject, ...]:
-    """The same, and who else has their files: in the suite that a package is for, else in the one asked for."""
-    args.suite = next((subject.suite for subject in subjects if subject.suite), args.suite)
+    """The same, and who else has their files: in the release that a package is for, else in the one asked for."""
+    # UNRELEASED, say, is no suite that a mirror has.
+    args.suite = next((subject.suite for subject in subjects if subject.suite in names.RELEASES), args.suite)
     wanted = {file.path for subject in subjects for file in subject.binary.files}
     with options.contents(args) as contents:
         owners = debs.owners(contents, wanted)
