@@ -123,8 +123,14 @@ Depends: ${misc:Depends},
 XB\\-Image\\-Size: 8G
 XB\\-Image\\-Format: raw qcow2
 XB\\-Image\\-Firmware: bios uefi
+XB\\-Image\\-Drivers: virtio
+XB\\-Image\\-Console: ttyS0
+XB\\-Image\\-Memory: 2G
 XB\\-Image\\-First\\-Boot: cloud\\-init
+XB\\-Image\\-User: debian
+XB\\-Image\\-Datasource: NoCloud None
 Description: Debian image configuration: nodes of a cluster
+ What generic has, and Slurm's daemon.
 .EE
 .SH SEE ALSO
 .BR debian\\-cloud (1),

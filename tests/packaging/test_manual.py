@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import argparse
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from debian_cloud import cli, config, manual
+from debian_cloud import cli, config, debs, lint, manual
 
 
 def shown(roff: str) -> str:
@@ -68,3 +69,14 @@ def test_a_field_is_told_with_its_words(name: str) -> None:
     assert text.startswith(field.meaning[:1].upper() + field.meaning[1:])
     assert all(word in text for word in field.words)
     assert not field.sizes[0] or f"From {field.sizes[0]} to {field.sizes[1]}." in text
+
+
+def test_the_example_is_what_lint_asks_for(tmp_path: Path) -> None:
+    """As a reader copies it: the text between the requests, without roff's hyphens."""
+    example = manual.fields().partition(".SH EXAMPLE\n.EX\n")[2].partition(".EE\n")[0].replace("\\-", "-")
+    assert example.startswith("Package: debian-cloud-config-hpc\n")
+    (tmp_path / "debian").mkdir()
+    (tmp_path / "debian" / "control").write_text(f"Source: debian-cloud-config-hpc\n\n{example}")
+    _, (binary,) = debs.source(tmp_path)
+    assert lint.findings(lint.Subject(binary, "forky")) == ()
+    assert binary.fields["Image-Size"] == "8G"
