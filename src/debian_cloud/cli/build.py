@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> int:
     planned = planning.planned(args)
     output: Path = args.output.resolve()
     _refuse_existing(output, planned.outputs)
-    output.mkdir(parents=True, exist_ok=True)
+    _make(output)
     _refuse_full(output, planned)
     workspace = output / f".{planned.stem}.build"
     with run.ending_politely(), run.locked(workspace, f"the build of {planned.stem} in {output}") as lock:
@@ -62,6 +62,15 @@ def main(args: argparse.Namespace) -> int:
         for name in planned.outputs:
             print(output / name)
     return 0
+
+
+def _make(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Error(
+            f"nothing can be written to {output}: {error.strerror}", "choose another folder with --output", USAGE
+        ) from None
 
 
 def _refuse_existing(output: Path, outputs: tuple[str, ...]) -> None:
