@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 ERROR: Final = "error"
 WARNING: Final = "warning"
 
-_VIRTUAL: Final = names.PACKAGE_PREFIX.rstrip("-")
-
 DROP_INS: Final = {
     "/etc/*.d/*": "settings beside those of the package that reads them",
     "/usr/lib/*": "a vendor's settings, units and scripts",
@@ -197,7 +195,7 @@ def no_other_image(subject: Subject) -> Iterator[tuple[str, str]]:
     for alternatives in _dependencies(subject):
         for name in alternatives:
             # A name tells nothing: one's own layers are called debian-cloud-config-*, too.
-            if name == _VIRTUAL or (name in subject.images and name != subject.binary.name):
+            if name == names.VIRTUAL_PACKAGE or (name in subject.images and name != subject.binary.name):
                 yield "", f"it depends on {name}, which is an image of its own"
 
 
@@ -215,8 +213,8 @@ def depends_on_common(subject: Subject) -> Iterator[tuple[str, str]]:
 def replaces_the_others(subject: Subject) -> Iterator[tuple[str, str]]:
     """An image provides, conflicts with and replaces debian-cloud-config."""
     for relation in ("Provides", "Conflicts", "Replaces"):
-        if _VIRTUAL not in {_name(item) for item in relations(subject.binary.fields.get(relation, ""))}:
-            yield "", f"{relation} has no {_VIRTUAL}"
+        if names.VIRTUAL_PACKAGE not in {_name(item) for item in relations(subject.binary.fields.get(relation, ""))}:
+            yield "", f"{relation} has no {names.VIRTUAL_PACKAGE}"
 
 
 @_rule(ERROR, "see the fields of another image: debian-cloud show ec2", of_images=True)

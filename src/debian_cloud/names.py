@@ -10,6 +10,8 @@ from typing import Final
 from .errors import USAGE, Error
 
 PACKAGE_PREFIX: Final = "debian-cloud-config-"
+VIRTUAL_PACKAGE: Final = "debian-cloud-config"
+"""What every image's configuration provides and conflicts with: one machine has one."""
 
 RELEASES: Final = {"bookworm": "12", "trixie": "13", "forky": "14"}
 """Codename -> number in titles and file names; a suite without a number keeps its name."""

@@ -22,7 +22,6 @@ _OVERRIDES: Final = "/usr/share/lintian/overrides/"
 # debhelper marks what it adds to a maintainer script, and will add it anew (dh_installdeb(1)).
 _DEBHELPER: Final = re.compile(r"# Automatically added by dh_.*?# End automatically added section\n", re.DOTALL)
 _TOKEN: Final = "#DEBHELPER#\n"  # noqa: S105 - no password, but where debhelper puts its part
-_VIRTUAL: Final = names.PACKAGE_PREFIX.rstrip("-")
 _ONE_IMAGE: Final = ("Provides", "Conflicts", "Replaces")
 _OTHER_RELATIONS: Final = ("Recommends", "Suggests", "Enhances", "Breaks")
 _VERSION: Final = re.compile(r" \([^)]*\)")
@@ -176,8 +175,8 @@ def _control(wish: Wish) -> str:
 
 def _one_image(relation: str, fields: Mapping[str, str]) -> str:
     """What makes the configuration take another's place, and whatever else the base has so."""
-    others = [item for item in relations(fields.get(relation, "")) if item.split()[0] != _VIRTUAL]
-    return f"{relation}: {', '.join((_VIRTUAL, *others))}\n"
+    others = [item for item in relations(fields.get(relation, "")) if item.split()[0] != names.VIRTUAL_PACKAGE]
+    return f"{relation}: {', '.join((names.VIRTUAL_PACKAGE, *others))}\n"
 
 
 def _taken(relation: str, wish: Wish) -> str:
