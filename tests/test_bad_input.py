@@ -329,7 +329,7 @@ def _venv() -> str:
 
 def test_an_output_that_can_be_no_folder(archive: Archive, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for output in ("/dev/null/x", tmp_path / "file"):
+    for output in (Path("/dev/null/x"), tmp_path / "file"):
         done = debian_cloud("build", "fine", *archive.sources(), "--output", output)
         refused(done, 2, f"nothing can be written to {output}", "--output")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -95,7 +95,7 @@ def test_debconf_itself_agrees(text: str, said: str) -> None:
 
 
 def test_the_preferences_are_a_pin_for_each_package() -> None:
-    assert custom.preferences(("nano", "g++")) == (
+    assert custom.Custom(remove=("nano", "g++")).preferences == (
         "Package: nano\nPin: version *\nPin-Priority: -1\n\nPackage: g++\nPin: version *\nPin-Priority: -1\n"
     )
 

@@ -6,12 +6,9 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from .errors import USAGE, Error, did_you_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 # Debian Policy 5.6.1. mmdebstrap and apt read more into other characters: versions, patterns, removals.
 _PACKAGE: Final = re.compile(r"[a-z0-9][a-z0-9+.-]+")
@@ -38,7 +35,7 @@ class Custom:
     @property
     def preferences(self) -> str:
         """The text by which apt installs no version of what is left out (apt_preferences(5))."""
-        return preferences(self.remove)
+        return "\n".join(f"Package: {name}\nPin: version *\nPin-Priority: -1\n" for name in self.remove)
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -63,11 +60,6 @@ def custom(add: str = "", remove: str = "", seed: str = "", hostname: str = "") 
             raise Error(f"{name} is both added and removed", "name it in one of --add and --remove", USAGE)
     check_seed(seed)
     return Custom(adds, removes, seed, _hostname(hostname) if hostname else "")
-
-
-def preferences(names: Iterable[str]) -> str:
-    """The text by which apt installs no version of these packages (apt_preferences(5))."""
-    return "\n".join(f"Package: {name}\nPin: version *\nPin-Priority: -1\n" for name in names)
 
 
 def check_seed(text: str) -> None:
