@@ -298,7 +298,6 @@ def test_the_source_package_goes_all_the_way(configurations: Archive, tmp_path: 
         *("etc/default/grub.d/60_generic.cfg", "usr/lib/netplan/50-generic.yaml"),
         "usr/lib/systemd/system/a.target.wants/b.service",
     }
-    assert len((tree / "README").read_text().splitlines()) == 10
 
     def step(*command: str | Path, folder: Path = tmp_path) -> str:
         run = subprocess.run(
@@ -352,6 +351,17 @@ def test_the_newest_suite_has_no_mark() -> None:
     files = written(Binary(PLAIN, {}, ()), "forky")
     assert files["debian/changelog"].content.startswith(b"debian-cloud-config-x (1.0) forky;")
     assert b"~deb" not in files["README"].content
+
+
+def test_the_readme_has_ten_lines() -> None:
+    """From a source package to an image, without a line that wraps on a terminal."""
+    lines = written(Binary(PLAIN, {}, ()), added=("munge", "slurmd"))["README"].content.decode().splitlines()
+    assert lines[0] == "The image configuration x of trixie: base, and munge, slurmd."
+    assert lines[2] == "Later versions: dch(1); ~deb13u1 stays at the version's end."
+    steps = ["tools", "build", "check", "sign", "upload", "publish", "image"]
+    assert [line.split()[0] for line in lines[3:]] == steps
+    assert len(lines) == 10
+    assert max(map(len, lines)) <= 110
 
 
 def test_a_base_without_anything_of_its_own() -> None:

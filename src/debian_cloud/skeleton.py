@@ -89,8 +89,8 @@ execute_after_dh_auto_install:
 _README: Final = """\
 The image configuration {name} of {suite}: {base}{and_added}.
 debian/control says what is in the image; files/ is a tree as installed.
-Later versions: dch(1){kept}. Needed: debhelper devscripts dput-ng lintian debian-cloud.
-
+Later versions: dch(1){kept}.
+tools    apt install debhelper devscripts dput-ng lintian debian-cloud
 build    dpkg-buildpackage -us -uc
 check    debian-cloud lint ../{source}_*.changes && lintian ../{source}_*.changes
 sign     debsign ../{source}_*.changes
