@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from debian_cloud import config, disk
@@ -168,6 +170,16 @@ def test_a_mark_keeps_a_word_to_its_architecture() -> None:
         "Image-Firmware": "uefi",
         "Image-Boot-Mode": "uefi",
     }
+
+
+@pytest.mark.parametrize("mark", ["amd64 arm64", "!amd64", ""])
+@pytest.mark.parametrize("field", config.FIELDS)
+def test_a_mark_that_is_not_one_architecture_is_no_word(field: str, mark: str) -> None:
+    """In relations dpkg knows such marks; here nobody would see that a word is gone."""
+    word = FIELDS.get(field) or next(iter(config.FIELDS[field].words), "v2.0")
+    marked = config.of_architecture({**FIELDS, field: f"{word} [{mark}]"}, "amd64")
+    with pytest.raises(Error, match=re.escape(f"[{mark}".split()[0])):
+        parse(marked)
 
 
 def test_two_sizes_are_refused() -> None:

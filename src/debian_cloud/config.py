@@ -84,7 +84,7 @@ _OF_A_DISK = (
 )
 """Fields that mean nothing to a root file system: it runs on another's kernel and machine."""
 _SIZE = re.compile(r"([1-9][0-9]{0,5})([MGT])")
-_MARKED = re.compile(r"(?P<word>\S+)(?: \[(?P<only>[^]]*)\])?")
+_MARKED = re.compile(r"(?P<word>\S+)(?: \[(?P<only>[a-z0-9-]+)\])?")
 """A word of a field of debian/control with, perhaps, the architecture that it is for."""
 _UNIT = {"M": 2**20, "G": 2**30, "T": 2**40}
 
