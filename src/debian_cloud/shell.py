@@ -261,7 +261,8 @@ def _tokens(script: str, line: int) -> list[_Token]:
         elif script.startswith("\\\n", at):
             at, line = at + 2, line + 1
         elif script[at] == "#":
-            at += len(script[at:].partition("\n")[0])
+            end = script.find("\n", at)
+            at = len(script) if end < 0 else end
         elif match := _ARITHMETIC.match(script, at) or _DESCRIPTOR.match(script, at):
             at, line = match.end(), line + match[0].count("\n")
         elif match := _OPERATOR.match(script, at):
@@ -300,59 +301,61 @@ def _document(script: str, at: int, word: _Token, *, indented: bool) -> tuple[in
     return at, body
 
 
-def _word(script: str, begin: int, line: int) -> tuple[int, _Token]:
+def _word(script: str, at: int, line: int) -> tuple[int, _Token]:
     """Where a word ends, and the word as the shell sees it; a quotation without an end goes to the script's."""
     token = _Token(line, "")
-    at = begin
+    parts: list[str] = []
     while at < len(script) and script[at] not in _END_OF_WORD:
         if script[at] == "\\":
             end = at + 2
-            token.text += script[at + 1 : end].replace("\n", "")
+            parts.append(script[at + 1 : end].replace("\n", ""))
             token.quoted = True
         elif script[at] == "'":
             end = script.find("'", at + 1) + 1 or len(script) + 1
-            token.text += script[at + 1 : end - 1]
+            parts.append(script[at + 1 : end - 1])
             token.quoted = True
         elif script[at] == '"':
             end = _end(script, at + 1, '"')
-            token.text += _expanded(script[at + 1 : end - 1], line + script.count("\n", begin, at), token.inner)
+            parts.append(_expanded(script[at + 1 : end - 1], line, token.inner))
             token.quoted = True
         elif script[at] in "$`":
             end = _end_of_expansion(script, at)
-            token.text += _expanded(script[at:end], line + script.count("\n", begin, at), token.inner)
+            parts.append(_expanded(script[at:end], line, token.inner))
         else:
             end = at + 1
-            token.text += script[at]
+            parts.append(script[at])
+        line += script.count("\n", at, end)
         at = end
+    token.text = "".join(parts)
     return min(at, len(script)), token
 
 
-def _expanded(text: str, line: int, inner: list[tuple[int, str]]) -> str:
+def _expanded(text: str, line: int, inner: list[tuple[int, str]], depth: int = 0) -> str:
     """Text as in double quotes, `$()` for every substitution; their scripts are added to `inner`."""
     out = []
     at = 0
-    while at < len(text):
+    while at < len(text) and depth <= _DEEPEST:
         end = at + 1
-        here = line + text.count("\n", 0, at) if text[at] in "$`" else line
         if text[at] == "\\" and text[end : end + 1] in ("$", "`", '"', "\\", "\n"):
             end += 1
             out.append(text[at + 1 : end].replace("\n", ""))
         elif text[at] == "`":
             end = _end_of_expansion(text, at)
-            inner.append((here, re.sub(r"\\([$`\\])", r"\1", text[at + 1 : end - 1])))
+            inner.append((line, re.sub(r"\\([$`\\])", r"\1", text[at + 1 : end - 1])))
             out.append("$()")
         elif text.startswith("$(", at):
             end = _end_of_expansion(text, at)
             if text.startswith("$((", at):
-                _expanded(text[at + 3 : end - 2], here, inner)
+                _expanded(text[at + 3 : end - 2], line, inner, depth + 1)
             else:
-                inner.append((here, text[at + 2 : end - 1]))
+                inner.append((line, text[at + 2 : end - 1]))
             out.append("$()")
         elif text.startswith("${", at):
             end = _end_of_expansion(text, at)
-            out.append(f"${{{_expanded(text[at + 2 : end - 1], here, inner)}}}")
+            out.append(f"${{{_expanded(text[at + 2 : end - 1], line, inner, depth + 1)}}}")
         else:
             out.append(text[at])
+        line += text.count("\n", at, end)
         at = end
     return "".join(out)
 
