@@ -108,17 +108,19 @@ _WORLD = Path(os.environ.get("DEBIAN_CLOUD_WORLD", ROOT / "build" / "world"))
 _making = pytest.StashKey[subprocess.Popen[bytes]]()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need the world come last: it takes minutes, and is made in the meantime."""
-    items.sort(key=_needs_the_world)
-
-
 def _needs_the_world(item: pytest.Item) -> bool:
     return "world" in getattr(item, "fixturenames", ())
 
 
+def _order(item: pytest.Item) -> tuple[bool, bool]:
+    """Tests that need the world come late, as it is made in the meantime; last comes what counts over all images."""
+    return _needs_the_world(item), "counts_over_all_images" in item.keywords
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin the world at once, beside the tests that need none; one that was made of these sources is kept."""
+    # Here and not before: pytest itself sorts by the fixtures' parameters.
+    session.items.sort(key=_order)
     if session.config.option.collectonly or not any(map(_needs_the_world, session.items)) or _is_whole():
         return
     _WORLD.mkdir(parents=True, exist_ok=True)

@@ -19,12 +19,6 @@ from tests.image.tree import Tree, as_root, bootstrap
 IMAGES = ("container", *DISKS)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What counts over all images comes after all images, wherever their fixture has put the tests."""
-    items.sort(key=lambda item: item.name == "test_no_line_of_the_table_is_idle")
-
-
 @dataclass(frozen=True, slots=True)
 class Root:
     """The root file system of one image of the world."""

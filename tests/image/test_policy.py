@@ -35,6 +35,7 @@ def test_packages_own_all_but_what_is_generated(root: Root) -> None:
     _used[root.name] = {pattern for patterns in used.values() for pattern in patterns}
 
 
+@pytest.mark.counts_over_all_images
 def test_no_line_of_the_table_is_idle() -> None:
     """Runs after the images' own tests, of all of them."""
     assert set(_used) == set(IMAGES), "needs the test above, for every image"
