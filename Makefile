@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/archive:/usr/local/sbin:/usr/local/
 SUITE = trixie
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check packages matrix sizes bench control clean
+.PHONY: help demo check check-all packages matrix sizes bench control clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -19,6 +19,9 @@ check: ## set up, then all tests, linters included
 	tests/setup check
 	.venv/bin/python3 -m pytest $(PYTEST)
 
+check-all: ## the same, and look into the images of every suite and vendor that are built here
+	DEBIAN_CLOUD_ALL=1 $(MAKE) check
+
 packages: ## build the Debian packages of SUITE (trixie) in build/packages/SUITE
 	tests/setup demo
 	rm -rf build/packages/$(SUITE)
@@ -28,8 +31,8 @@ matrix: ## resolve every configuration of every suite and architecture, and prin
 	tests/setup check
 	.venv/bin/python3 -m tests.configs.matrix
 
-sizes: ## set the images' sizes beside those of Debian's official package sets (after check)
-	.venv/bin/python3 tests/sizes.py build/world
+sizes: ## set the images' sizes beside those of Debian's official package sets (after check-all)
+	DEBIAN_CLOUD_ALL=1 .venv/bin/python3 tests/sizes.py build/world
 
 bench: ## measure against mmdebstrap and mke2fs alone, side by side
 	tests/setup check

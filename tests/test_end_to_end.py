@@ -88,7 +88,7 @@ def test_the_buildinfo_names_each_package_with_its_hash(
     )
     own = {name: digest for digest, _, name, _, _ in lines if name.startswith("debian-cloud-config-")}
     for name, digest in own.items():
-        (deb,) = world.public.glob(f"pool/main/d/*/{name}_*.deb")
+        (deb,) = world.public.glob(f"pool/main/d/*/{name}_{installed[name]}_*.deb")
         assert digest == sha(deb)
     sums = {name: digest for digest, _, name in map(str.split, stanza["Checksums-Sha256"].strip().splitlines())}
     assert sums[images[config].raw.name] == sha(images[config].raw)

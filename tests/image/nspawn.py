@@ -17,7 +17,7 @@ from tests.image.qemu import logs
 from tests.image.tree import as_root
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 _ROOT: Final = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"
 """The type of a root partition for amd64 (Discoverable Partitions Specification)."""
@@ -44,6 +44,7 @@ def extract(raw: Path, tree: Path) -> None:
     assert done.stderr.count("\n") <= 1, done.stderr
 
 
+_NONE: Final[Mapping[str, str]] = {}
 _WITH_CGROUPS = 'mountpoint --quiet /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup; exec "$@"'
 """Where nobody has mounted control groups, as in a chroot, systemd-nspawn does not start."""
 
@@ -81,16 +82,24 @@ class Container:
 
 
 @contextmanager
-def boot(tree: Path, name: str) -> Iterator[Container]:
-    """Boot a tree with a network of its own, ended when left. `name` is the container's and its log's."""
+def boot(tree: Path, name: str, *arguments: str, credentials: Mapping[str, str] = _NONE) -> Iterator[Container]:
+    """Boot a tree with a network of its own, ended when left. `name` is the container's and its log's.
+
+    `arguments` are a kernel's, as far as systemd reads them (kernel-command-line(7)); `credentials` are
+    systemd's (systemd.system-credentials(7)).
+    """
     log = logs() / f"{name}.log"
     # The host may be a container itself, where systemd does not run and nothing can be registered with it.
     command = [
         *("unshare", "--mount", "sh", "-euc", _WITH_CGROUPS, "sh"),
         *("systemd-nspawn", "--quiet", "--directory", str(tree), "--machine", name, "--boot"),
-        *("--register=no", "--keep-unit", "--private-network", "--console=pipe"),
+        *("--register=no", "--keep-unit", "--private-network"),
+        # A terminal, which nobody sits at.
+        "--console=passive",
+        *(f"--set-credential={key}:{value}" for key, value in credentials.items()),
         *("--resolv-conf=off", "--timezone=off", "--link-journal=no"),
         "--bind-ro=/dev/null:/etc/fstab",  # the disks of fstab(5) are not there
+        *arguments,
     ]
     with log.open("wb") as out:
         process = subprocess.Popen(

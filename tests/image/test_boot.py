@@ -79,7 +79,10 @@ def test_generic_with_a_seed_lets_its_key_in(images: Mapping[str, Image], tmp_pa
 def test_nocloud_reaches_multi_user_in_a_container(images: Mapping[str, Image], tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     nspawn.extract(images["nocloud"].raw, tree)
-    with nspawn.boot(tree, "nocloud-nspawn") as container:
+    # Its first boot asks for root's password; this is the answer.
+    answer = {"passwd.plaintext-password.root": "a secret"}
+    with nspawn.boot(tree, "nocloud-nspawn", credentials=answer) as container:
         container.wait("multi-user.target", 120)
+        assert re.search(r"^root:\$", (tree / "etc/shadow").read_text("ascii"), re.MULTILINE)
         assert container.run("systemctl", "is-system-running", "--wait").stdout == "running\n"
         assert failures(container.run("journalctl", "--boot", "--output=cat").stdout) == []
