@@ -116,7 +116,7 @@ def _needs_the_world(item: pytest.Item) -> bool:
 
 def _order(item: pytest.Item) -> tuple[bool, bool]:
     """Tests that need the world come late, as it is made in the meantime; last comes what counts over all images."""
-    return _needs_the_world(item), "counts_over_all_images" in item.keywords
+    return "counts_over_all_images" in item.keywords, _needs_the_world(item)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

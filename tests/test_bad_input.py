@@ -386,6 +386,8 @@ def building(archive: Archive, tmp_path: Path) -> Iterator[Building]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Who runs the tests in the background ignores it, and so would the build.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     installed = output / ".debian-13-fine-amd64-20260101.0.build" / "tree" / "etc"
     for _ in range(600):
