@@ -301,7 +301,7 @@ def no_setuid(subject: Subject) -> Iterator[tuple[str, str]]:
 
 @_rule(ERROR, "ship a drop-in: a file that is edited is neither upgraded nor removed with the package")
 def no_edited_file(subject: Subject) -> Iterator[tuple[str, str]]:
-    """No maintainer script writes to the system's files, save those that Debian itself generates."""
+    """No maintainer script writes to the system's files."""
     owned = {file.path for file in subject.binary.files}
     for where, command in _commands(subject):
         for path in _changed(command):

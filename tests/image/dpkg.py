@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What dpkg knows of a root file system, read from its database: owners, conffiles, sums, diversions."""
+"""What dpkg knows of a root file system, read from its database: packages, owners, diversions."""
 
 from __future__ import annotations
 
@@ -61,8 +61,12 @@ class Dpkg:
         for package, text in self._info("list"):
             for line in text.splitlines():
                 found.setdefault(self.place(package, line), set()).add(package)
-        for package, path, _ in self.conffiles:
-            found.setdefault(path, set()).add(package)
+        for package, stanza in self.packages.items():
+            for line in stanza.get("Conffiles", "").splitlines():
+                words = line.split()
+                # With a third word it is one that the package no longer has.
+                if len(words) == 2:
+                    found.setdefault(self.place(package, words[0]), set()).add(package)
         # Who has /lib64 has /usr/lib64, which it is a link to.
         found.update({f"usr/{name}": found[name] for name in _MERGED if name in found})
         return found
@@ -80,17 +84,6 @@ class Dpkg:
         return {name: it["Version"] for name, it in self.packages.items() if it["Status"] == whole}
 
     @cached_property
-    def conffiles(self) -> list[tuple[str, str, str]]:
-        """(package, path, MD5 as shipped) of what administrators may edit; without obsolete ones."""
-        found = []
-        for package, stanza in self.packages.items():
-            for line in stanza.get("Conffiles", "").splitlines():
-                words = line.split()
-                if len(words) == 2:
-                    found.append((package, self.place(package, words[0]), words[1]))
-        return found
-
-    @cached_property
     def obsolete(self) -> list[tuple[str, str]]:
         """(package, path) of conffiles that the package has no more."""
         return [
@@ -99,21 +92,6 @@ class Dpkg:
             for line in stanza.get("Conffiles", "").splitlines()
             if line.split()[2:] == ["obsolete"]
         ]
-
-    @cached_property
-    def sums(self) -> list[tuple[str, str, str]]:
-        """(package, path, MD5 as shipped) of all files of packages, conffiles included.
-
-        What another package has taken over (Replaces) is no longer in the first one's list.
-        """
-        found = list(self.conffiles)
-        for package, text in self._info("md5sums"):
-            for line in text.splitlines():
-                digest, _, name = line.partition("  ")
-                path = self.place(package, name)
-                if package in self.owners.get(path, ()):
-                    found.append((package, path, digest))
-        return found
 
     @cached_property
     def alternatives(self) -> dict[str, str]:
