@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 from debian_cloud import sources  # noqa: E402 - the path is set above
 from debian_cloud.plan import NAMESPACE, NAMESPACE_USER  # noqa: E402
+from tests import throwaway  # noqa: E402
 from tests.packaging.build import built_packages  # noqa: E402
 
 ROOTED = NAMESPACE if os.geteuid() == 0 else NAMESPACE_USER
@@ -51,33 +51,23 @@ def measure(commands: Sequence[Sequence[str | Path]], folder: Path) -> Cost:
     return Cost(time.monotonic() - begun, largest / 1024)
 
 
-def archive(top: Path) -> list[str]:
-    """A throw-away archive of this tree's configurations; the arguments that name it."""
-    changes = next(built_packages(top / "packages").glob("*.changes"))
-    debs = sorted(changes.parent.glob("debian-cloud-config-*.deb"))
-    folder = top / "archive"
-    subprocess.run(["debian-cloud-archive", "init", folder], stdout=subprocess.DEVNULL, check=True)
-    reprepro = ["reprepro", "--silent", "--export=silent-never", "--ignore=longkeyid", "--basedir", str(folder)]
-    subprocess.run([*reprepro, "includedeb", "trixie", *map(str, debs)], check=True)
-    subprocess.run(["debian-cloud-archive", "publish", folder], stdout=subprocess.DEVNULL, check=True)
-    keyring = top / "archive.gpg"
-    with keyring.open("wb") as out:
-        subprocess.run(["gpg", "--homedir", folder / "gnupg", "--batch", "--export"], stdout=out, check=True)
-    return ["--archive", f"file:{folder}/public", "--keyring", str(keyring)]
-
-
 def main(rounds: int) -> None:
     """Print the rows."""
-    top = Path(tempfile.mkdtemp(prefix="bench."))
-    top.chmod(0o755)
+    with throwaway.folder() as top:
+        measured(top, rounds)
+
+
+def measured(top: Path, rounds: int) -> None:
     (top / "packages").mkdir()
-    where = archive(top)
+    changes = next(built_packages(top / "packages").glob("*.changes"))
+    own = throwaway.archive(top, *sorted(changes.parent.glob("debian-cloud-config-*.deb")))
+    where = own.sources
     shown = subprocess.run(["debian-cloud", "show", "ec2", "--json", *where], capture_output=True, check=True).stdout
     packages = [p["name"] for p in json.loads(shown)["packages"]]
     known = sources.targets(subprocess.run(sources.INDEXTARGETS, capture_output=True, text=True, check=True).stdout)
     # Copied, not installed in place: the builder does the same.
-    own = sources.Source(where[1].replace("file:", "copy:"), ("trixie",), where[3])
-    (top / "sources.list").write_text(sources.as_lines((*sources.debian(known, "trixie"), own)))
+    ours = sources.Source(f"copy:{own.public}", ("trixie",), str(own.keyring))
+    (top / "sources.list").write_text(sources.as_lines((*sources.debian(known, "trixie"), ours)))
 
     def cold(argument: str) -> Callable[[Path], Cost]:
         command = ["debian-cloud", "build", "ec2", "--quiet", "--format", argument, "--output", "out", *where]
@@ -111,8 +101,6 @@ def main(rounds: int) -> None:
             f"{name:<36}{cost.seconds:>9.1f}{base.seconds:>9.1f}{cost.seconds / base.seconds:>7.2f}"
             f"{cost.mebibytes:>9.0f}{base.mebibytes:>9.0f}{cost.mebibytes / base.mebibytes:>7.2f}"
         )
-    subprocess.run(["gpgconf", "--homedir", top / "archive" / "gnupg", "--kill", "all"], check=False)
-    shutil.rmtree(top)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import re
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,176 +20,72 @@ import pytest
 from debian_cloud import run
 from debian_cloud.cli import build
 from debian_cloud.errors import Error
+from tests import throwaway
+from tests.command import debian_cloud, refused
 from tests.conftest import traces
+from tests.throwaway import Archive, configuration
 
 FINE = {"Image-Size": "1G", "Image-Format": "qcow2", "Image-Firmware": "bios uefi"}
 
 
-@dataclass(frozen=True, slots=True)
-class Archive:
-    """An archive of small configurations, without any test's tampering."""
-
-    folder: Path
-
-    @property
-    def public(self) -> Path:
-        return self.folder / "public"
-
-    @property
-    def release(self) -> Path:
-        return self.public / "dists" / "trixie" / "InRelease"
-
-    @property
-    def keyring(self) -> Path:
-        return self.folder / "archive.gpg"
-
-    def sources(self) -> list[str]:
-        return ["--archive", f"file:{self.public}", "--keyring", str(self.keyring)]
-
-    def sign(self, text: str) -> None:
-        """Sign another InRelease with the archive's own key."""
-        subprocess.run(
-            [
-                *("gpg", "--homedir", self.folder / "gnupg", "--batch", "--yes", "--quiet"),
-                *("--output", self.release, "--clearsign"),
-            ],
-            input=text.encode(),
-            check=True,
-        )
-
-    def signed_text(self) -> str:
-        lines = self.release.read_text().splitlines()
-        return "\n".join(lines[lines.index("") + 1 : lines.index("-----BEGIN PGP SIGNATURE-----")]) + "\n"
-
-
-def configuration(folder: Path, name: str, fields: dict[str, str], depends: str = "base-files") -> Path:
-    tree = folder / name
-    (tree / "DEBIAN").mkdir(parents=True)
-    control = {
-        "Package": f"debian-cloud-config-{name}",
-        "Version": "1.0",
-        "Architecture": "amd64",
-        "Section": "admin",
-        "Priority": "optional",
-        "Maintainer": "Nobody <nobody@localhost>",
-        "Depends": depends,
-        **fields,
-        "Description": f"test {name}",
-    }
-    (tree / "DEBIAN" / "control").write_text("".join(f"{field}: {value}\n" for field, value in control.items()))
-    # Some weight, so that one byte of it can be changed.
-    (tree / "usr").mkdir()
-    (tree / "usr" / name).write_bytes(os.urandom(4096))
-    subprocess.run(["dpkg-deb", "--root-owner-group", "--build", tree, folder], stdout=subprocess.DEVNULL, check=True)
-    return folder / f"debian-cloud-config-{name}_1.0_amd64.deb"
-
-
 @pytest.fixture(scope="module")
-def pristine() -> Iterator[Path]:
+def pristine() -> Iterator[Archive]:
     """An archive with good and bad configurations."""
-    # Open to apt's own user, as pytest's folders are not; short, for gpg-agent's socket.
-    top = Path(tempfile.mkdtemp(prefix="archive."))
-    top.chmod(0o755)
-    yield make_archive(top)
-    shutil.rmtree(top)
-
-
-def make_archive(top: Path) -> Path:
-    folder = top / "archive"
-    subprocess.run(["debian-cloud-archive", "init", folder], stdout=subprocess.DEVNULL, check=True)
-    debs = [
-        configuration(top / "debs", "fine", FINE),
-        configuration(top / "debs", "field", {**FINE, "Image-Sise": "1G"}),
-        configuration(top / "debs", "size", {**FINE, "Image-Size": "8 gigs"}),
-        configuration(top / "debs", "needy", FINE, depends="base-files (>= 999)"),
-        configuration(top / "debs", "common", {}),
-    ]
-    subprocess.run(
-        [
-            "reprepro",
-            "--silent",
-            "--export=silent-never",
-            "-b",
-            folder,
-            "--ignore=longkeyid",
-            "includedeb",
-            "trixie",
-            *debs,
-        ],
-        check=True,
-    )
-    subprocess.run(["debian-cloud-archive", "publish", folder], stdout=subprocess.DEVNULL, check=True)
-    with (folder / "archive.gpg").open("wb") as out:
-        subprocess.run(["gpg", "--homedir", folder / "gnupg", "--batch", "--export"], stdout=out, check=True)
-    return folder
+    with throwaway.folder() as top:
+        yield throwaway.archive(
+            top,
+            configuration(top / "debs", "fine", FINE),
+            configuration(top / "debs", "field", {**FINE, "Image-Sise": "1G"}),
+            configuration(top / "debs", "size", {**FINE, "Image-Size": "8 gigs"}),
+            configuration(top / "debs", "needy", FINE, depends="base-files (>= 999)"),
+            configuration(top / "debs", "common", {}),
+        )
 
 
 @pytest.fixture
-def archive(pristine: Path) -> Iterator[Archive]:
+def archive(pristine: Archive) -> Iterator[Archive]:
     """The archive, put back after the test: its address stays, so that Debian's indexes are fetched once."""
-    kept = pristine.with_name("kept")
-    subprocess.run(["cp", "-a", pristine / "public", kept], check=True)
-    yield Archive(pristine)
-    subprocess.run(["rm", "-rf", pristine / "public"], check=True)
-    kept.rename(pristine / "public")
-    subprocess.run(["gpgconf", "--homedir", pristine / "gnupg", "--kill", "all"], check=True)
-
-
-def debian_cloud(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["debian-cloud", *arguments],
-        env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-
-
-def refused(done: subprocess.CompletedProcess[str], status: int, *said: str) -> None:
-    """One sentence and a hint, no traceback, and the right exit status."""
-    assert done.returncode == status, done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(re.findall("^debian-cloud: error: ", done.stderr, re.M)) == 1
-    for words in said:
-        assert words in done.stderr
+    kept = pristine.folder.with_name("kept")
+    subprocess.run(["cp", "-a", pristine.public, kept], check=True)
+    yield pristine
+    subprocess.run(["rm", "-rf", pristine.public], check=True)
+    kept.rename(pristine.public)
 
 
 def test_the_archive_is_fine_as_long_as_nobody_tampers(archive: Archive) -> None:
-    done = debian_cloud("show", "fine", *archive.sources())
+    done = debian_cloud("show", "fine", *archive.sources)
     assert done.returncode == 0, done.stderr
     assert "debian-cloud-config-fine 1.0" in done.stdout
 
 
 def test_unknown_configuration(archive: Archive, tmp_path: Path) -> None:
-    done = debian_cloud("build", "fime", *archive.sources(), "--output", tmp_path)
+    done = debian_cloud("build", "fime", *archive.sources, "--output", tmp_path)
     refused(done, 2, "no image configuration fime in trixie", "did you mean fine?")
 
 
 def test_what_all_images_share_is_no_image(archive: Archive, tmp_path: Path) -> None:
-    done = debian_cloud("build", "common", *archive.sources(), "--output", tmp_path)
+    done = debian_cloud("build", "common", *archive.sources, "--output", tmp_path)
     refused(done, 2, "no image configuration common")
 
 
 @pytest.mark.parametrize("name", ["../x", "a b", "/etc", "--", "UPPER"])
 def test_a_name_that_is_no_package_name(archive: Archive, tmp_path: Path, name: str) -> None:
-    done = debian_cloud("plan", *archive.sources(), "--", name)
+    done = debian_cloud("plan", *archive.sources, "--", name)
     refused(done, 2, "is not a valid name", "hint:")
 
 
 def test_unknown_field(archive: Archive, tmp_path: Path) -> None:
-    done = debian_cloud("build", "field", *archive.sources(), "--output", tmp_path)
+    done = debian_cloud("build", "field", *archive.sources, "--output", tmp_path)
     refused(done, 1, "unknown field Image-Sise", "did you mean Image-Size?")
 
 
 def test_invalid_size(archive: Archive, tmp_path: Path) -> None:
-    done = debian_cloud("build", "size", *archive.sources(), "--output", tmp_path)
+    done = debian_cloud("build", "size", *archive.sources, "--output", tmp_path)
     refused(done, 1, "more than one word in Image-Size: 8 gigs", "M, G or T")
 
 
 def test_a_configuration_that_cannot_be_installed_shows_apt_s_own_reason(archive: Archive, tmp_path: Path) -> None:
-    done = debian_cloud("build", "needy", *archive.sources(), "--output", tmp_path)
+    done = debian_cloud("build", "needy", *archive.sources, "--output", tmp_path)
     refused(done, 1, "configuration needy 1.0 cannot be installed", "Depends: base-files (>= 999)")
 
 
@@ -214,7 +109,7 @@ def test_an_archive_needs_a_keyring(archive: Archive) -> None:
 def test_expired_release(archive: Archive) -> None:
     text = re.sub("^Valid-Until: .*", "Valid-Until: Sat, 01 Jan 2022 00:00:00 UTC", archive.signed_text(), flags=re.M)
     archive.sign(re.sub("^Date: .*", "Date: Fri, 31 Dec 2021 00:00:00 UTC", text, flags=re.M))
-    refused(debian_cloud("list", *archive.sources()), 1, "expired")
+    refused(debian_cloud("list", *archive.sources), 1, "expired")
 
 
 def test_a_release_of_another_suite(archive: Archive) -> None:
@@ -229,7 +124,7 @@ def test_a_release_of_another_suite(archive: Archive) -> None:
 
 def test_a_changed_release(archive: Archive) -> None:
     archive.release.write_text(archive.release.read_text().replace("Origin: ", "Origin: x"))
-    done = debian_cloud("list", *archive.sources())
+    done = debian_cloud("list", *archive.sources)
     refused(done, 1, "apt-get failed")
     assert re.search("BADSIG|Message has been manipulated", done.stderr)
 
@@ -237,7 +132,7 @@ def test_a_changed_release(archive: Archive) -> None:
 def test_an_unsigned_release(archive: Archive) -> None:
     archive.release.write_text(archive.signed_text())
     archive.release.with_name("Release.gpg").unlink()
-    refused(debian_cloud("list", *archive.sources()), 1, "apt-get failed", "NOSPLIT")
+    refused(debian_cloud("list", *archive.sources), 1, "apt-get failed", "NOSPLIT")
 
 
 def test_tampered_packages(archive: Archive) -> None:
@@ -255,7 +150,7 @@ def test_a_tampered_deb_enters_no_image(archive: Archive, tmp_path: Path) -> Non
     content = bytearray(deb.read_bytes())
     content[-100] ^= 1
     deb.write_bytes(content)
-    done = debian_cloud("build", "fine", *archive.sources(), "--output", tmp_path)
+    done = debian_cloud("build", "fine", *archive.sources, "--output", tmp_path)
     refused(done, 1, "E: Failed to fetch")
     # Of a file that it copies, the apt of Debian 13 says no more than that it will not have it.
     assert re.search(rf"/{deb.name} +(Hash Sum mismatch|Undetermined Error)$", done.stderr, re.M)
@@ -265,7 +160,7 @@ def test_a_tampered_deb_enters_no_image(archive: Archive, tmp_path: Path) -> Non
 def test_a_build_that_fails_leaves_nothing(archive: Archive, tmp_path: Path) -> None:
     """All is installed that is in order, then GRUB is missed; into a pipe, each step is a plain line."""
     before = loop_devices()
-    done = debian_cloud("build", "fine", *archive.sources(), "--output", tmp_path, TERM="xterm-256color")
+    done = debian_cloud("build", "fine", *archive.sources, "--output", tmp_path, TERM="xterm-256color")
     refused(done, 1, "configure grub: ", "unicode.pf2")
     assert list(tmp_path.iterdir()) == []
     assert traces(tmp_path) == []
@@ -303,7 +198,7 @@ def test_wrong_use(arguments: list[str], said: str) -> None:
 def test_output_that_exists_is_not_touched(archive: Archive, tmp_path: Path) -> None:
     there = tmp_path / "debian-13-fine-amd64-20260101.0.buildinfo"
     there.write_text("mine")
-    done = debian_cloud("build", "fine", "--serial", "20260101.0", *archive.sources(), "--output", tmp_path)
+    done = debian_cloud("build", "fine", "--serial", "20260101.0", *archive.sources, "--output", tmp_path)
     refused(done, 2, f"{there} exists already")
     assert [path.name for path in tmp_path.iterdir()] == [there.name]
     assert there.read_text() == "mine"
@@ -318,7 +213,7 @@ def test_a_missing_tool_names_its_package(archive: Archive, tmp_path: Path) -> N
             if path.name not in ("mmdebstrap", "python3") and not (tools / path.name).exists():
                 (tools / path.name).symlink_to(path)
     (tmp_path / "out").mkdir()
-    done = debian_cloud("build", "fine", *archive.sources(), "--output", tmp_path / "out", PATH=f"{_venv()}:{tools}")
+    done = debian_cloud("build", "fine", *archive.sources, "--output", tmp_path / "out", PATH=f"{_venv()}:{tools}")
     refused(done, 2, "the tool mmdebstrap is missing", "apt-get install mmdebstrap")
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -330,7 +225,7 @@ def _venv() -> str:
 def test_an_output_that_can_be_no_folder(archive: Archive, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for output in (Path("/dev/null/x"), tmp_path / "file"):
-        done = debian_cloud("build", "fine", *archive.sources(), "--output", output)
+        done = debian_cloud("build", "fine", *archive.sources, "--output", output)
         refused(done, 2, f"nothing can be written to {output}", "--output")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -348,7 +243,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_too_small_is_told_before_the_build(archive: Archive, small: Path) -> None:
-    done = debian_cloud("build", "fine", *archive.sources(), "--output", small)
+    done = debian_cloud("build", "fine", *archive.sources, "--output", small)
     refused(done, 1, "the disk is full", "--output")
     assert list(small.iterdir()) == []
 
@@ -359,7 +254,7 @@ def test_a_disk_that_fills_up_during_the_build(
     monkeypatch.setattr(build, "_refuse_full", lambda *_: None)
     parser = argparse.ArgumentParser()
     build.arguments(parser)
-    args = parser.parse_args(["fine", *archive.sources(), "--output", str(small), "--quiet"])
+    args = parser.parse_args(["fine", *archive.sources, "--output", str(small), "--quiet"])
     with pytest.raises(Error, match="the disk is full"):
         build.main(args)
     assert list(small.iterdir()) == []
@@ -381,7 +276,7 @@ def building(archive: Archive, tmp_path: Path) -> Iterator[Building]:
     output = tmp_path / "out"
     output.mkdir()
     process = subprocess.Popen(
-        ["debian-cloud", "build", "fine", "--serial", "20260101.0", *archive.sources(), "--output", output],
+        ["debian-cloud", "build", "fine", "--serial", "20260101.0", *archive.sources, "--output", output],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -418,7 +313,7 @@ def test_an_interrupted_build_leaves_its_message_and_nothing_else(building: Buil
 
 
 def test_two_builds_of_one_image_in_one_place(building: Building, archive: Archive) -> None:
-    done = debian_cloud("build", "fine", "--serial", "20260101.0", *archive.sources(), "--output", building.output)
+    done = debian_cloud("build", "fine", "--serial", "20260101.0", *archive.sources, "--output", building.output)
     refused(done, 1, "is in use by another debian-cloud", "wait until it has ended")
     assert building.process.poll() is None
     building.process.send_signal(signal.SIGINT)
@@ -439,7 +334,7 @@ def test_what_a_killed_build_left_is_no_obstacle_once_its_processes_have_ended(
         "fine",
         "--serial",
         "20260101.0",
-        *archive.sources(),
+        *archive.sources,
         "--output",
         building.output,
     ]

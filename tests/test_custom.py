@@ -8,10 +8,8 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +21,11 @@ from debian_cloud.checksums import Digest
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.progress import Progress
 from debian_cloud.resolution import Resolution
-from tests.test_bad_input import FINE, Archive, configuration, debian_cloud, refused
+from tests import throwaway
+from tests.command import debian_cloud, refused
+from tests.test_bad_input import FINE
 from tests.test_plan import ARCHIVE, CONFIG, DEBIAN, RESOLUTION
+from tests.throwaway import Archive, configuration
 
 SEED = "# comment\n\ntzdata tzdata/Areas select Europe\n"
 CHANGED = custom.custom("htop, g++,htop", "nano", SEED, "x")
@@ -163,34 +164,24 @@ def test_a_changed_image_says_so_and_what() -> None:
 
 @pytest.fixture(scope="module")
 def archive() -> Iterator[Archive]:
-    # Open to apt's own user, as pytest's folders are not; short, for gpg-agent's socket.
-    top = Path(tempfile.mkdtemp(prefix="archive."))
-    top.chmod(0o755)
-    folder = top / "archive"
-    subprocess.run(["debian-cloud-archive", "init", folder], stdout=subprocess.DEVNULL, check=True)
-    layer = "debian-cloud-config-layer"
-    debs = [
-        configuration(top / "debs", "layer", {}, depends="nano | editor, vim, systemd-timesyncd | time-daemon"),
-        configuration(top / "debs", "fine", FINE, depends=layer),
-        configuration(top / "debs", "other", FINE, depends=layer),
-        configuration(top / "debs", "child", FINE, depends="debian-cloud-config-fine"),
-        configuration(top / "debs", "wrong", {}, depends="base-files, debian-cloud-config-other"),
-        configuration(top / "debs", "grandchild", FINE, depends="debian-cloud-config-wrong"),
-        configuration(top / "debs", "clash", FINE),
-    ]
-    # One more file, that base-files has.
-    clash = top / "debs" / "clash"
-    (clash / "etc").mkdir()
-    (clash / "etc" / "host.conf").write_text("multi off\n")
-    subprocess.run(["dpkg-deb", "--root-owner-group", "-b", clash, debs[-1]], stdout=subprocess.DEVNULL, check=True)
-    reprepro = ["reprepro", "--silent", "--export=silent-never", "-b", str(folder), "--ignore=longkeyid"]
-    subprocess.run([*reprepro, "includedeb", "trixie", *map(str, debs)], check=True)
-    subprocess.run(["debian-cloud-archive", "publish", folder], stdout=subprocess.DEVNULL, check=True)
-    with (folder / "archive.gpg").open("wb") as out:
-        subprocess.run(["gpg", "--homedir", folder / "gnupg", "--batch", "--export"], stdout=out, check=True)
-    yield Archive(folder)
-    subprocess.run(["gpgconf", "--homedir", folder / "gnupg", "--kill", "all"], check=True)
-    shutil.rmtree(top)
+    with throwaway.folder() as top:
+        layer = "debian-cloud-config-layer"
+        clash = configuration(top / "debs", "clash", FINE)
+        # One more file, that base-files has.
+        tree = top / "debs" / "clash"
+        (tree / "etc").mkdir()
+        (tree / "etc" / "host.conf").write_text("multi off\n")
+        subprocess.run(["dpkg-deb", "--root-owner-group", "-b", tree, clash], stdout=subprocess.DEVNULL, check=True)
+        yield throwaway.archive(
+            top,
+            configuration(top / "debs", "layer", {}, depends="nano | editor, vim, systemd-timesyncd | time-daemon"),
+            configuration(top / "debs", "fine", FINE, depends=layer),
+            configuration(top / "debs", "other", FINE, depends=layer),
+            configuration(top / "debs", "child", FINE, depends="debian-cloud-config-fine"),
+            configuration(top / "debs", "wrong", {}, depends="base-files, debian-cloud-config-other"),
+            configuration(top / "debs", "grandchild", FINE, depends="debian-cloud-config-wrong"),
+            clash,
+        )
 
 
 REFUSED: tuple[tuple[str, tuple[str, ...], int, tuple[str, ...]], ...] = (
@@ -260,7 +251,7 @@ Done = subprocess.CompletedProcess[str]
 def shown(archive: Archive) -> dict[tuple[str, ...], Done]:
     """What `debian-cloud show` answers to each call."""
     calls = [(name, *arguments) for name, arguments, _, _ in REFUSED] + [PLAIN, WITHOUT_NANO, WITH_CHRONY]
-    given = json.dumps([[*call, *archive.sources()] for call in calls])
+    given = json.dumps([[*call, *archive.sources] for call in calls])
     done = subprocess.run(
         [sys.executable, "-c", MANY], input=given, capture_output=True, text=True, check=False, timeout=300
     )
@@ -296,8 +287,8 @@ def test_what_is_added_takes_the_place_of_what_is_removed(shown: dict[tuple[str,
 
 def test_what_was_left_out_once_is_there_the_next_time(archive: Archive) -> None:
     """The folder of indexes is the same, and a file of preferences lies in it."""
-    assert "nano" not in packages(debian_cloud("show", *WITHOUT_NANO, *archive.sources()))
-    assert "nano" in packages(debian_cloud("show", *PLAIN, *archive.sources()))
+    assert "nano" not in packages(debian_cloud("show", *WITHOUT_NANO, *archive.sources))
+    assert "nano" in packages(debian_cloud("show", *PLAIN, *archive.sources))
 
 
 @pytest.mark.parametrize(
@@ -328,7 +319,7 @@ def test_a_seed_is_named_by_its_file_s_own_hash(tmp_path: Path) -> None:
 
 def test_a_build_whose_drop_in_collides(archive: Archive, tmp_path: Path) -> None:
     """As apt and mmdebstrap pass dpkg's words on."""
-    done = debian_cloud("build", "clash", *archive.sources(), "--output", tmp_path)
+    done = debian_cloud("build", "clash", *archive.sources, "--output", tmp_path)
     refused(done, 1, "debian-cloud-config-clash and base-files both have the file /etc/host.conf", "drop-in")
     assert "trying to overwrite" not in done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -19,8 +19,8 @@ import pytest
 
 from debian_cloud import cli, debs, lint, shell
 from debian_cloud.binary import Binary, File
-from tests.test_bad_input import debian_cloud, refused
-from tests.test_new import ONE_IMAGE, Archive, configurations, deb
+from tests.command import debian_cloud, refused
+from tests.test_new import ONE_IMAGE, Configurations, configurations, deb
 
 __all__ = ["configurations"]
 
@@ -673,7 +673,7 @@ def test_the_rules_are_told() -> None:
     assert "error    no-diversion: No file" in done.stdout
 
 
-def test_a_configuration_of_the_archive(configurations: Archive) -> None:
+def test_a_configuration_of_the_archive(configurations: Configurations) -> None:
     done = debian_cloud("lint", "generic", *configurations.sources, "--json")
     told = json.loads(done.stdout)
     assert told["checked"] == ["debian-cloud-config-common", "debian-cloud-config-generic"]
@@ -681,7 +681,7 @@ def test_a_configuration_of_the_archive(configurations: Archive) -> None:
     assert done.returncode == 1
 
 
-def test_a_configuration_that_is_not_there(configurations: Archive) -> None:
+def test_a_configuration_that_is_not_there(configurations: Configurations) -> None:
     done = debian_cloud("lint", "generik", *configurations.sources)
     refused(done, 2, "no image configuration generik in trixie", "did you mean generic?")
 

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,10 @@ from debian_cloud.binary import Binary, File
 from debian_cloud.binary import relations as relations_of
 from debian_cloud.cli.new import maintainer, write
 from debian_cloud.errors import Error
+from tests import throwaway
 from tests.archive.conftest import Key, make_key
-from tests.test_bad_input import debian_cloud, refused
+from tests.command import debian_cloud, refused
+from tests.throwaway import Archive
 
 ANN: Final = "Ann Example <ann@example.org>"
 FIELDS: Final = {
@@ -95,80 +96,48 @@ GENERIC_FILES: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Archive:
+class Configurations(Archive):
     """A throw-away archive with small configurations, and a key that may upload to it."""
 
-    folder: Path
     uploader: Key
-
-    @property
-    def sources(self) -> list[str]:
-        return ["--archive", f"file:{self.folder}/public", "--keyring", str(self.folder / "archive.gpg")]
-
-    def run(self, verb: str) -> None:
-        subprocess.run(["debian-cloud-archive", verb, self.folder], stdout=subprocess.DEVNULL, check=True)
 
 
 @pytest.fixture(scope="session")
-def configurations() -> Iterator[Archive]:
+def configurations() -> Iterator[Configurations]:
     """An archive with the layer `common` and the images `generic` and `ec2`."""
-    # Open to apt's own user, as pytest's folders are not; short, for gpg-agent's socket.
-    top = Path(tempfile.mkdtemp(prefix="new."))
-    top.chmod(0o755)
-    uploader = make_key(top, "uploader")
-    folder = top / "archive"
-    subprocess.run(
-        ["debian-cloud-archive", "init", folder, "--uploader", uploader.public], stdout=subprocess.DEVNULL, check=True
-    )
-    image = {**FIELDS, **ONE_IMAGE, "Depends": "debian-cloud-config-common (= 1.0~deb13u1), netbase | tzdata"}
-    image["Recommends"] = "nano, less"
-    own = {"postinst": POSTINST, "triggers": "interest-noawait /etc/default/grub.d\nactivate-noawait ldconfig\n"}
-    debs = [
-        deb(top, "common", {"Depends": "base-files"}),
-        deb(top, "generic", image, GENERIC_FILES, **own),
-        deb(top, "ec2", image),
-    ]
-    include: list[str | Path] = [
-        "reprepro",
-        "--silent",
-        "--export=silent-never",
-        "-b",
-        folder,
-        "--ignore=longkeyid",
-        "includedeb",
-        "trixie",
-    ]
-    subprocess.run([*include, *debs], check=True)
-    with (folder / "archive.gpg").open("wb") as out:
-        subprocess.run(["gpg", "--homedir", folder / "gnupg", "--batch", "--export"], stdout=out, check=True)
-    archive = Archive(folder, uploader)
-    archive.run("publish")
-    yield archive
-    for home in (uploader.home, folder / "gnupg", folder / "uploaders"):
-        subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
-    shutil.rmtree(top)
+    with throwaway.folder() as top:
+        uploader = make_key(top, "uploader")
+        image = {**FIELDS, **ONE_IMAGE, "Depends": "debian-cloud-config-common (= 1.0~deb13u1), netbase | tzdata"}
+        image["Recommends"] = "nano, less"
+        own = {"postinst": POSTINST, "triggers": "interest-noawait /etc/default/grub.d\nactivate-noawait ldconfig\n"}
+        debs = [
+            deb(top, "common", {"Depends": "base-files"}),
+            deb(top, "generic", image, GENERIC_FILES, **own),
+            deb(top, "ec2", image),
+        ]
+        yield Configurations(throwaway.archive(top, *debs, uploader=uploader.public).folder, uploader)
 
 
 def new(
-    archive: Archive, output: Path, name: str, *arguments: str, base: str = "generic", **environment: str
+    archive: Configurations, output: Path, name: str, *arguments: str, base: str = "generic", **environment: str
 ) -> subprocess.CompletedProcess[str]:
     words: list[str | Path] = ["--from", base, "--output", output, *archive.sources, *arguments]
     return debian_cloud("new", *words, "--", name, **{"DEBFULLNAME": "", "DEBEMAIL": ANN, **environment})
 
 
 @pytest.mark.parametrize("name", ["My-HPC", "../x", "a b", "-x", "", "a_b", "a..b", "debian-cloud-config-"])
-def test_a_name_that_is_no_package_name(configurations: Archive, tmp_path: Path, name: str) -> None:
+def test_a_name_that_is_no_package_name(configurations: Configurations, tmp_path: Path, name: str) -> None:
     refused(new(configurations, tmp_path, name), 2, "is not a valid name", "hint:")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["ec2", "common", "debian-cloud-config-ec2"])
-def test_a_name_that_the_archive_has(configurations: Archive, tmp_path: Path, name: str) -> None:
+def test_a_name_that_the_archive_has(configurations: Configurations, tmp_path: Path, name: str) -> None:
     refused(new(configurations, tmp_path, name), 2, "there is a package debian-cloud-config-", "choose another name")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unknown_base(configurations: Archive, tmp_path: Path) -> None:
+def test_an_unknown_base(configurations: Configurations, tmp_path: Path) -> None:
     done = new(configurations, tmp_path, "my-hpc", base="generik")
     refused(done, 2, "no image configuration generik in trixie", "did you mean generic?")
     refused(new(configurations, tmp_path, "my-hpc", base="common"), 2, "no image configuration common")
@@ -188,35 +157,35 @@ def test_an_unknown_base(configurations: Archive, tmp_path: Path) -> None:
     ],
 )
 def test_an_addition_that_no_image_could_have(
-    configurations: Archive, tmp_path: Path, added: str, status: int, said: tuple[str, ...]
+    configurations: Configurations, tmp_path: Path, added: str, status: int, said: tuple[str, ...]
 ) -> None:
     """In the words of `build --add`: what it does not take makes no configuration either."""
     refused(new(configurations, tmp_path, "my-hpc", "--add", added), status, *said)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_every_debian_has_is_not_added(configurations: Archive, tmp_path: Path) -> None:
+def test_what_every_debian_has_is_not_added(configurations: Configurations, tmp_path: Path) -> None:
     done = new(configurations, tmp_path, "my-hpc", "--add", "bash")
     refused(done, 2, "bash is part of every Debian system", "leave it out")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("epoch", ["abc", "1e9", "9" * 30])
-def test_a_time_that_is_none(configurations: Archive, tmp_path: Path, epoch: str) -> None:
+def test_a_time_that_is_none(configurations: Configurations, tmp_path: Path, epoch: str) -> None:
     done = new(configurations, tmp_path, "my-hpc", SOURCE_DATE_EPOCH=epoch)
     refused(done, 2, f"SOURCE_DATE_EPOCH '{epoch}' is no time", "hint:")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("length", [250, 260])
-def test_a_name_that_no_file_can_have(configurations: Archive, tmp_path: Path, length: int) -> None:
+def test_a_name_that_no_file_can_have(configurations: Configurations, tmp_path: Path, length: int) -> None:
     name = "x" * (length - len("debian-cloud-config-"))
     refused(new(configurations, tmp_path, name), 2, "cannot be written: File name too long", "hint:")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", ["folder", "link"])
-def test_what_is_there_is_kept(configurations: Archive, tmp_path: Path, kind: str) -> None:
+def test_what_is_there_is_kept(configurations: Configurations, tmp_path: Path, kind: str) -> None:
     there = tmp_path / "debian-cloud-config-my-hpc"
     there.mkdir() if kind == "folder" else there.symlink_to("nowhere")
     refused(new(configurations, tmp_path, "my-hpc"), 2, f"{there} exists already", "--output")
@@ -236,7 +205,7 @@ def test_what_is_there_is_kept(configurations: Archive, tmp_path: Path, kind: st
     ],
 )
 def test_a_maintainer_is_needed(
-    configurations: Archive, tmp_path: Path, environment: dict[str, str], option: str, said: str
+    configurations: Configurations, tmp_path: Path, environment: dict[str, str], option: str, said: str
 ) -> None:
     words = ["--maintainer", option] if option else []
     refused(new(configurations, tmp_path, "my-hpc", *words, **environment), 2, said, "hint:")
@@ -259,7 +228,7 @@ def test_who_the_maintainer_is(
     assert maintainer(option) == found
 
 
-def test_a_place_that_cannot_be_written(configurations: Archive, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written(configurations: Configurations, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     refused(new(configurations, tmp_path / "file", "my-hpc"), 2, "cannot be written", "--output")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -272,7 +241,7 @@ def test_nothing_half_written_is_left(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_source_package_goes_all_the_way(configurations: Archive, tmp_path: Path) -> None:
+def test_the_source_package_goes_all_the_way(configurations: Configurations, tmp_path: Path) -> None:
     """Written, built, checked by lintian, signed, uploaded with the archive's own profile, and planned."""
     done = new(configurations, tmp_path, "my-hpc", "--add", "munge,slurmd,nano", SOURCE_DATE_EPOCH="1795262400")
     assert done.returncode == 0, done.stderr

@@ -11,7 +11,9 @@ import pytest
 
 from debian_cloud import sources
 from debian_cloud.errors import Error
-from tests.test_bad_input import Archive, archive, debian_cloud, pristine, refused
+from tests.command import debian_cloud, refused
+from tests.test_bad_input import archive, pristine
+from tests.throwaway import Archive
 
 __all__ = ["archive", "pristine"]
 
@@ -37,24 +39,24 @@ def loose(tmp_path: Path) -> str:
 def test_expiry_holds(archive: Archive, loose: str) -> None:
     text = re.sub("^Valid-Until: .*", "Valid-Until: Sat, 01 Jan 2022 00:00:00 UTC", archive.signed_text(), flags=re.M)
     archive.sign(re.sub("^Date: .*", "Date: Fri, 31 Dec 2021 00:00:00 UTC", text, flags=re.M))
-    refused(debian_cloud("show", "fine", *archive.sources(), APT_CONFIG=loose), 1, "expired")
+    refused(debian_cloud("show", "fine", *archive.sources, APT_CONFIG=loose), 1, "expired")
 
 
 def test_a_release_of_the_future_is_refused(archive: Archive, loose: str) -> None:
     text = re.sub("^Date: .*", "Date: Thu, 01 Jan 2099 00:00:00 UTC", archive.signed_text(), flags=re.M)
     archive.sign(re.sub("^Valid-Until: .*", "Valid-Until: Fri, 02 Jan 2099 00:00:00 UTC", text, flags=re.M))
-    refused(debian_cloud("show", "fine", *archive.sources(), APT_CONFIG=loose), 1, "not valid yet")
+    refused(debian_cloud("show", "fine", *archive.sources, APT_CONFIG=loose), 1, "not valid yet")
 
 
 def test_an_unsigned_release_is_refused(archive: Archive, loose: str) -> None:
     archive.release.write_text(archive.signed_text())
     archive.release.with_name("Release.gpg").unlink()
-    refused(debian_cloud("show", "fine", *archive.sources(), APT_CONFIG=loose), 1, "apt-get failed")
+    refused(debian_cloud("show", "fine", *archive.sources, APT_CONFIG=loose), 1, "apt-get failed")
 
 
 def test_a_release_with_a_detached_signature_will_do(archive: Archive) -> None:
     archive.release.unlink()
-    done = debian_cloud("show", "fine", *archive.sources())
+    done = debian_cloud("show", "fine", *archive.sources)
     assert done.returncode == 0, done.stderr
 
 
@@ -67,17 +69,8 @@ def test_the_archive_replaces_no_package_of_debian(archive: Archive, tmp_path: P
     )
     deb = tmp_path / "libc6_999_amd64.deb"
     subprocess.run(["dpkg-deb", "--root-owner-group", "--build", tree, deb], stdout=subprocess.DEVNULL, check=True)
-    reprepro = [
-        "reprepro",
-        "--silent",
-        "--export=silent-never",
-        "--ignore=longkeyid",
-        "--basedir",
-        str(archive.folder),
-    ]
-    subprocess.run([*reprepro, "includedeb", "trixie", str(deb)], check=True)
-    subprocess.run(["debian-cloud-archive", "publish", archive.folder], stdout=subprocess.DEVNULL, check=True)
-    done = debian_cloud("build", "fine", *archive.sources(), "--output", tmp_path / "out")
+    archive.add(deb)
+    done = debian_cloud("build", "fine", *archive.sources, "--output", tmp_path / "out")
     refused(done, 1, "the archive gives libc6 999, which is Debian's package")
     assert not (tmp_path / "out").exists()
 

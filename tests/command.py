@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command as a person runs it, and what a refusal looks like."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+
+def debian_cloud(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["debian-cloud", *arguments],
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def refused(done: subprocess.CompletedProcess[str], status: int, *said: str) -> None:
+    """One sentence and a hint, no traceback, and the right exit status."""
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(re.findall("^debian-cloud: error: ", done.stderr, re.M)) == 1
+    for words in said:
+        assert words in done.stderr

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A throw-away archive with the packages that a test needs, and no more."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+SUITE = "trixie"
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """An archive of one suite; it takes packages without an upload."""
+
+    folder: Path
+
+    @property
+    def public(self) -> Path:
+        return self.folder / "public"
+
+    @property
+    def release(self) -> Path:
+        return self.public / "dists" / SUITE / "InRelease"
+
+    @property
+    def keyring(self) -> Path:
+        return self.folder / "archive.gpg"
+
+    @property
+    def sources(self) -> list[str]:
+        """Arguments that make it the source of configurations."""
+        return ["--archive", f"file:{self.public}", "--keyring", str(self.keyring)]
+
+    def run(self, verb: str, *arguments: str | Path) -> None:
+        command: list[str | Path] = ["debian-cloud-archive", verb, self.folder, *arguments]
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+
+    def add(self, *debs: Path) -> None:
+        """Publish these packages, too."""
+        reprepro = ("reprepro", "--silent", "--export=silent-never", "--ignore=longkeyid", "--basedir", self.folder)
+        subprocess.run([*reprepro, "includedeb", SUITE, *debs], check=True)
+        self.run("publish")
+
+    def sign(self, text: str) -> None:
+        """Sign another InRelease with the archive's own key."""
+        gpg = ("gpg", "--homedir", self.folder / "gnupg", "--batch", "--yes", "--quiet")
+        subprocess.run([*gpg, "--output", self.release, "--clearsign"], input=text.encode(), check=True)
+
+    def signed_text(self) -> str:
+        """What its InRelease says, without the signature."""
+        lines = self.release.read_text().splitlines()
+        return "\n".join(lines[lines.index("") + 1 : lines.index("-----BEGIN PGP SIGNATURE-----")]) + "\n"
+
+
+def configuration(folder: Path, name: str, fields: dict[str, str], depends: str = "base-files") -> Path:
+    tree = folder / name
+    (tree / "DEBIAN").mkdir(parents=True)
+    control = {
+        "Package": f"debian-cloud-config-{name}",
+        "Version": "1.0",
+        "Architecture": "amd64",
+        "Section": "admin",
+        "Priority": "optional",
+        "Maintainer": "Nobody <nobody@localhost>",
+        "Depends": depends,
+        **fields,
+        "Description": f"test {name}",
+    }
+    (tree / "DEBIAN" / "control").write_text("".join(f"{field}: {value}\n" for field, value in control.items()))
+    # Some weight, so that one byte of it can be changed.
+    (tree / "usr").mkdir()
+    (tree / "usr" / name).write_bytes(os.urandom(4096))
+    subprocess.run(["dpkg-deb", "--root-owner-group", "--build", tree, folder], stdout=subprocess.DEVNULL, check=True)
+    return folder / f"debian-cloud-config-{name}_1.0_amd64.deb"
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """A folder that apt's own user may read, as pytest's are not; its name is short, for gpg-agent's socket."""
+    top = Path(tempfile.mkdtemp(prefix="archive."))
+    top.chmod(0o755)
+    try:
+        yield top
+    finally:
+        for home in top.rglob("private-keys-v1.d"):
+            subprocess.run(["gpgconf", "--homedir", home.parent, "--kill", "all"], check=True)
+        shutil.rmtree(top)
+
+
+def archive(top: Path, *debs: Path, uploader: Path | str = "") -> Archive:
+    """An archive in `top` that has published these packages. `uploader` is a public key that may upload."""
+    made = Archive(top / "archive")
+    made.run("init", *(("--uploader", str(uploader)) if uploader else ()))
+    with made.keyring.open("wb") as out:
+        subprocess.run(["gpg", "--homedir", made.folder / "gnupg", "--batch", "--export"], stdout=out, check=True)
+    made.add(*debs)
+    return made
