@@ -23,9 +23,7 @@ from debian_cloud.errors import Error
 from tests import throwaway
 from tests.command import debian_cloud, refused
 from tests.conftest import traces
-from tests.throwaway import Archive, configuration
-
-FINE = {"Image-Size": "1G", "Image-Format": "qcow2", "Image-Firmware": "bios uefi"}
+from tests.throwaway import FINE, Archive, configuration
 
 
 @pytest.fixture(scope="module")

@@ -23,9 +23,8 @@ from debian_cloud.progress import Progress
 from debian_cloud.resolution import Resolution
 from tests import throwaway
 from tests.command import debian_cloud, refused
-from tests.test_bad_input import FINE
 from tests.test_plan import ARCHIVE, CONFIG, DEBIAN, RESOLUTION
-from tests.throwaway import Archive, configuration
+from tests.throwaway import FINE, Archive, configuration
 
 SEED = "# comment\n\ntzdata tzdata/Areas select Europe\n"
 CHANGED = custom.custom("htop, g++,htop", "nano", SEED, "x")
@@ -102,7 +101,8 @@ def test_the_preferences_are_a_pin_for_each_package() -> None:
 
 
 def changed_plan(changed: custom.Custom) -> plan.Plan:
-    return build.plan(replace(RESOLUTION, custom=changed), "20261121.0", ("raw", "qcow2"), DEBIAN, ARCHIVE)
+    resolution = replace(RESOLUTION, custom=changed, pins=changed.preferences)
+    return build.plan(resolution, "20261121.0", ("raw", "qcow2"), DEBIAN, ARCHIVE)
 
 
 def bootstrap(steps: plan.Plan) -> plan.Run:
@@ -141,7 +141,7 @@ def test_an_official_image_has_none_of_it() -> None:
 
 def described(resolution: Resolution) -> tuple[str, str]:
     """The record and the .buildinfo."""
-    known = metadata.parse_facts(metadata.facts(resolution, "20261121.0", ("qcow2",)))
+    known = metadata.parse_facts(metadata.facts(resolution, "20261121.0", ("qcow2",), DEBIAN, "0" * 64))
     digest = Digest(1, {"sha256": "a" * 64, "sha512": "b" * 128, "sha1": "c" * 40, "md5": "d" * 32})
     digests = {f"{known.stem}.qcow2": digest}
     return metadata.record(known, digests), metadata.buildinfo(known, digests, ())

@@ -14,7 +14,7 @@ import pytest
 from debian_cloud import build, config, plan, run, sources, tools
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.progress import Progress
-from debian_cloud.resolution import Package, Resolution
+from debian_cloud.resolution import Package, Release, Resolution
 
 if TYPE_CHECKING:
     from debian_cloud.config import ImageConfig
@@ -52,6 +52,7 @@ RESOLUTION = Resolution(
     ),
     1795224967,
     2**20,
+    releases=(Release("http://debian.example/debian", "trixie", 140000, "e" * 64, ("D" * 40,)),),
 )
 DEBIAN = (
     sources.Source("http://debian.example/debian", ("trixie", "trixie-updates"), "/debian.gpg"),

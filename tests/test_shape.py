@@ -19,11 +19,12 @@ ORDER = (
     ("__init__", "errors"),
     ("names", "deb822", "plan", "progress", "tools", "scripts"),
     ("config", "custom", "disk", "checksums", "formats"),
-    ("resolution", "index", "sources"),
+    ("resolution", "index", "sources", "entries"),
     ("binary", "shell", "skeleton", "lint"),
-    ("packages", "metadata", "render"),
+    ("packages", "metadata", "lock", "render"),
     ("build",),
     ("run",),
+    ("sign",),
     ("options", "images"),
     ("planning", "debs"),
     ("cli",),
@@ -32,7 +33,7 @@ ORDER = (
 PLANNING = (
     *("errors", "names", "deb822", "plan", "config", "custom", "disk", "formats", "resolution", "index"),
     *("sources", "metadata", "build"),
-    *("binary", "shell", "skeleton", "lint"),
+    *("binary", "shell", "skeleton", "lint", "lock", "entries"),
 )
 """Rooms that only think: no process, no file system, no clock."""
 EFFECTS = {"subprocess", "os", "tempfile", "shutil", "time", "pathlib", "random", "socket"}

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SUITE = "trixie"
+FINE = {"Image-Size": "1G", "Image-Format": "qcow2", "Image-Firmware": "bios uefi"}
+"""Fields of an image that can be built."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,3 +104,10 @@ def archive(top: Path, *debs: Path, uploader: Path | str = "") -> Archive:
         subprocess.run(["gpg", "--homedir", made.folder / "gnupg", "--batch", "--export"], stdout=out, check=True)
     made.add(*debs)
     return made
+
+
+def fingerprints(archive: Archive) -> list[str]:
+    """Of the archive's own keys."""
+    listed = ("gpg", "--homedir", archive.folder / "gnupg", "--batch", "--with-colons", "--list-keys")
+    said = subprocess.run(listed, capture_output=True, text=True, check=True).stdout
+    return [line.split(":")[9] for line in said.splitlines() if line.startswith("fpr:")]

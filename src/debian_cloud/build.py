@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from . import disk, formats, metadata, names, scripts, sources
 from .errors import USAGE, Error, did_you_mean
-from .plan import Plan, Run, Write
+from .plan import Plan, Run, Write, plan_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -89,16 +89,19 @@ def plan(
     debian: Iterable[sources.Source],
     archive: sources.Source,
     apt_options: Iterable[str] = (),
+    of_image: Iterable[sources.Source] = (),
 ) -> Plan:
     """The plan of one image in the given formats; paths are relative to the workspace.
 
-    `apt_options` are lines of apt.conf(5) for the way to the network. The last
-    step writes the image's .buildinfo, record and .changes.
+    `apt_options` are lines of apt.conf(5) for the way to the network. `of_image`
+    are Debian's sources that the image has, if they are not those that it is
+    made from. The last step writes the image's .buildinfo, record and .changes.
     """
     config, epoch = resolution.config, resolution.epoch
     wanted = tuple(wanted)
     _refuse(config, wanted)
     debian = tuple(_of_image(source, config) for source in debian)
+    of_image = tuple(_of_image(source, config) for source in of_image) or debian
     stem = names.stem(config.suite, names.config(config.name), config.architecture, serial)
     raw = f"{stem}.raw"
     layout = (
@@ -106,10 +109,10 @@ def plan(
         if config.firmware
         else None
     )
-    return (
+    making = (
         *_tree(resolution, debian, archive, apt_options),
         Write("prepare to run the image's own tools", "in-tree", scripts.text("in-tree"), 0o755),
-        *_settings(resolution, serial, debian),
+        *_settings(resolution, serial, of_image),
         *(_boot(layout) if layout else ()),
         *_clean(epoch),
         *(_disk(raw, layout, epoch) if layout else ()),
@@ -118,9 +121,21 @@ def plan(
             for name in wanted
             for step in formats.find(name).steps(raw if layout else TREE, f"{stem}.{name}", epoch)
         ),
-        Write("write down the facts", metadata.FACTS, metadata.facts(resolution, serial, wanted)),
+    )
+    return (
+        *making,
+        Write(
+            "write down the facts",
+            metadata.FACTS,
+            metadata.facts(resolution, serial, wanted, of_image, plan_id(making)),
+        ),
         Run("write hashes and records", ("debian-cloud", "seal", "."), root=False),
     )
+
+
+def identity(plan: Plan) -> str:
+    """The id of the steps that make the image's files; the last two only describe what they made."""
+    return plan_id(plan[:-2])
 
 
 def _refuse(config: ImageConfig, wanted: Iterable[str]) -> None:
@@ -167,7 +182,7 @@ def _tree(
     return (
         Write("set sources", "sources.list", sources.as_lines((*debian, copied))),
         Write("note the packages to come", "expected", "".join(f"{line}\n" for line in listed)),
-        *((Write("note the packages to do without", "preferences", custom.preferences),) if custom.remove else ()),
+        *((Write("note what apt may install", "preferences", resolution.pins),) if resolution.pins else ()),
         Write("note the answers to debconf", "seed", answers),
         Run(
             f"install {len(listed)} packages",
@@ -181,7 +196,7 @@ def _tree(
                 # Before the configuration and what comes with it is there to ask.
                 *(
                     (f'--setup-hook=install -D -m 0644 "$1/../preferences" "$1/{_PREFERENCES}"',)
-                    if custom.remove
+                    if resolution.pins
                     else ()
                 ),
                 '--essential-hook=chroot "$1" debconf-set-selections < "$1/../seed"',

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from .checksums import Digest
     from .resolution import Resolution
+    from .sources import Source
 
 FACTS: Final = "facts"
 """Name of the file in the workspace that carries the plan's facts to its last step."""
@@ -38,8 +39,14 @@ class Facts:
     virtual_size: int
     maintainer: str
     formats: tuple[str, ...]
-    packages: tuple[tuple[str, str, str, str, str], ...]
+    packages: tuple[tuple[str, ...], ...]
     """SHA-256, size, name, version and architecture of each."""
+    plan: str
+    """Id of the steps that make the image's files."""
+    releases: tuple[tuple[str, ...], ...]
+    """SHA-256, size, suite, URI and signers (comma between them) of each release file that was used."""
+    sources: tuple[tuple[str, ...], ...]
+    """URI and suites of each of Debian's sources that the image itself has."""
     changes: tuple[str, ...] = ()
     """What a person changed (`Custom.lines`); nothing about an official image."""
 
@@ -54,10 +61,13 @@ class Facts:
         return tuple(name for name in self.formats if formats.find(name).PUBLISHED)
 
 
-def facts(resolution: Resolution, serial: str, wanted: tuple[str, ...]) -> str:
-    """The text of FACTS."""
+def facts(
+    resolution: Resolution, serial: str, wanted: tuple[str, ...], image_sources: Iterable[Source], plan: str
+) -> str:
+    """The text of FACTS; `image_sources` are Debian's that the image has, `plan` is the id of its plan."""
     config = resolution.config
     packages = (f"{p.sha256} {p.size} {p.name} {p.version} {p.architecture}" for p in resolution.packages)
+    releases = (f"{r.sha256} {r.size} {r.suite} {r.uri} {','.join(r.signers)}" for r in resolution.releases)
     return deb822.render(
         (
             ("Config", names.config(config.name)),
@@ -69,7 +79,10 @@ def facts(resolution: Resolution, serial: str, wanted: tuple[str, ...]) -> str:
             ("Virtual-Size", str(config.size)),
             ("Maintainer", config.maintainer),
             ("Formats", " ".join(wanted)),
+            ("Plan", plan),
             ("Packages", _lines(packages)),
+            ("Releases", _lines(releases)),
+            ("Sources", _lines(" ".join((s.uri, *s.suites)) for s in image_sources)),
             *((("Changes", _lines(resolution.custom.lines)),) if resolution.custom.lines else ()),
         )
     )
@@ -78,10 +91,10 @@ def facts(resolution: Resolution, serial: str, wanted: tuple[str, ...]) -> str:
 def parse_facts(text: str) -> Facts:
     """The facts that `facts` wrote."""
     (stanza,) = deb822.parse(text)
-    packages = []
-    for line in stanza["Packages"].split("\n")[1:]:
-        sha256, size, name, version, architecture = line.split()
-        packages.append((sha256, size, name, version, architecture))
+
+    def rows(field: str) -> tuple[tuple[str, ...], ...]:
+        return tuple(tuple(line.split()) for line in stanza[field].split("\n")[1:])
+
     return Facts(
         config=stanza["Config"],
         config_version=stanza["Config-Version"],
@@ -92,7 +105,10 @@ def parse_facts(text: str) -> Facts:
         virtual_size=int(stanza["Virtual-Size"]),
         maintainer=stanza["Maintainer"],
         formats=tuple(stanza["Formats"].split()),
-        packages=tuple(packages),
+        packages=rows("Packages"),
+        plan=stanza["Plan"],
+        releases=rows("Releases"),
+        sources=rows("Sources"),
         changes=tuple(line.strip() for line in stanza.get("Changes", "").split("\n")[1:]),
     )
 
@@ -103,12 +119,15 @@ def buildinfo(known: Facts, digests: Mapping[str, Digest], tools: Iterable[str])
     Installed-Build-Depends are the packages the image is made of, whose tools
     also make its file system and boot files; Packages-Sha256, in the manner of
     Checksums-Sha256, gives the .deb of each: SHA-256, size, name, version,
-    architecture. Image-Tools are `tools`, the host's packages that helped.
+    architecture. Image-Releases are the signed release files that list them:
+    SHA-256, size, suite, URI, fingerprints of the keys. Image-Sources are the
+    URIs and suites of Debian's sources in the image, Image-Plan is the id of the
+    steps that made it, Image-Tools are `tools`, the host's packages that helped.
     Image-Changes, which an official image has not, are what a person changed.
     """
     package = names.package(known.config)
     checksums = (f"{digests[name].hashes['sha256']} {digests[name].size} {name}" for name in sorted(digests))
-    installed = (f"\n {name} (= {version})" for _, _, name, version, _ in known.packages)
+    installed = (f"\n {name} (= {version})" for _, _, name, version, *_ in known.packages)
     return deb822.render(
         (
             ("Format", "1.0"),
@@ -124,6 +143,9 @@ def buildinfo(known: Facts, digests: Mapping[str, Digest], tools: Iterable[str])
             ("Image-Suite", known.suite),
             ("Image-Config-Version", known.config_version),
             ("Image-Builder", f"debian-cloud {VERSION}"),
+            ("Image-Plan", known.plan),
+            ("Image-Sources", _lines(map(" ".join, known.sources))),
+            ("Image-Releases", _lines(map(" ".join, known.releases))),
             ("Image-Tools", _lines(tools)),
             *((("Image-Changes", _lines(known.changes)),) if known.changes else ()),
             ("Packages-Sha256", _lines(map(" ".join, known.packages))),

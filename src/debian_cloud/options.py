@@ -10,15 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from . import names, packages, run, sources
+from . import checksums, names, packages, run, sign, sources
 from .custom import OFFICIAL, Custom
 from .errors import USAGE, Error, did_you_mean
 from .progress import Progress
+from .resolution import Release
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from .lock import Lock
     from .resolution import Resolution
 
 DEFAULT_SUITE: Final = "trixie"
@@ -34,12 +36,20 @@ class Origin:
     apt: packages.Apt
     conf: Path
 
-    def resolve(self, name: str, suite: str, custom: Custom = OFFICIAL) -> Resolution:
-        """The exact packages of a configuration; Error with apt's own reason when it cannot be installed."""
+    @property
+    def releases(self) -> tuple[Release, ...]:
+        """The release files that were read, with the keys that signed them."""
+        return tuple(_signed(*found) for found in self.apt.release_files)
+
+    def resolve(self, name: str, suite: str, custom: Custom = OFFICIAL, lock: Lock | None = None) -> Resolution:
+        """The exact packages of a configuration; Error with apt's own reason when it cannot be installed.
+
+        With a lock: Error when they are not those that it has.
+        """
         config = self.apt.configuration(name, suite)
-        resolution = self.apt.resolve(config, custom)
+        resolution = self.apt.resolve(config, custom, lock)
         if resolution is None:
-            pins = self.conf.with_name(packages.PREFERENCES) if custom.remove else "/dev/null"
+            pins = self.conf.with_name(packages.PREFERENCES) if custom.remove or lock else "/dev/null"
             said = run.words(
                 (
                     *("apt-get", "-c", str(self.conf), "-o", f"Dir::Etc::Preferences={pins}", "-q", "--simulate"),
@@ -53,7 +63,9 @@ class Origin:
                 f"{what} cannot be installed\n{said.strip()}",
                 "apt's reason is above; does the suite have every package that it depends on?",
             )
-        return resolution
+        if lock:
+            lock.check(resolution)
+        return replace(resolution, releases=self.releases)
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
@@ -119,6 +131,14 @@ def contents(args: argparse.Namespace) -> Iterator[tuple[Path, ...]]:
         if not found:
             raise Error(f"the mirror has no Contents of {suite}", "choose another with --mirror URL")
         yield found
+
+
+def _signed(source: sources.Source, suite: str, file: Path) -> Release:
+    # A Release without a signature of its own has one beside it.
+    signature = None if file.name.endswith("_InRelease") else file.with_name(f"{file.name}.gpg")
+    signers = sign.verified(Path(source.signed_by), file, signature).signers
+    got = checksums.digest(file, ("sha256",))
+    return Release(source.uri, suite, got.size, got.hashes["sha256"], signers)
 
 
 def _debian(args: argparse.Namespace, known: tuple[sources.Target, ...], suite: str) -> tuple[sources.Source, ...]:

@@ -17,6 +17,7 @@ from .resolution import Package, Resolution
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from .lock import Lock
     from .sources import Source
 
     _Marked = list[tuple[apt_pkg.Package, apt_pkg.Version]]
@@ -49,9 +50,13 @@ class Apt:
         apt_pkg.init_system()
         self._cache = apt_pkg.Cache(None)
         self._records = apt_pkg.PackageRecords(self._cache)
-        releases = [
-            _release(root / "lists", source, suite) for source in (*debian, archive) for suite in source.suites
-        ]
+        self.release_files = tuple(
+            (source, suite, _release_file(root / "lists", source, suite))
+            for source in (*debian, archive)
+            for suite in source.suites
+        )
+        """Each source's and suite's signed release file, as apt has verified it."""
+        releases = [_release(*found) for found in self.release_files]
         self._archive = apt_pkg.uri_to_filename(f"{archive.uri.rstrip('/')}/dists/")
         self._epoch = max(apt_pkg.str_to_time(release["Date"]) for release in releases)
 
@@ -76,7 +81,9 @@ class Apt:
             )
         return _parsed(*images[wanted], suite)
 
-    def resolve(self, wanted: config.ImageConfig, custom: Custom = OFFICIAL) -> Resolution | None:
+    def resolve(
+        self, wanted: config.ImageConfig, custom: Custom = OFFICIAL, lock: Lock | None = None
+    ) -> Resolution | None:
         """The exact packages of a configuration, on an empty system, as mmdebstrap's minbase installs it.
 
         Essential packages come first, then apt and those of priority required,
@@ -85,7 +92,8 @@ class Apt:
         alternatives depend on what is there already. None when they cannot be
         installed together; Error when a changed package is not there to be
         added, or cannot be left out, and when the configuration depends on
-        another image. What was left out once stays so for the process.
+        another image. What was left out once stays so for the process. With a
+        lock, apt may take its versions alone: Error when a source lacks one.
         """
         self._refuse_another_image(wanted)
         # Where later versions come from is the archive's to say, as Debian's sources are Debian's.
@@ -97,7 +105,11 @@ class Apt:
             for name in custom.remove:
                 self._refuse_removal(name, wanted.name, wanted.suite)
             whole = self._marked(*asked)
-            self._leave_out(custom)
+        if lock is not None:
+            self._refuse_gone(lock)
+        pins = "\n".join(filter(None, (lock.preferences if lock else "", custom.preferences)))
+        if pins:
+            self._pin(pins)
         marked = self._marked(*asked)
         if custom.remove and whole is not None:
             self._refuse_needed(custom, whole, whole if marked is None else marked)
@@ -116,7 +128,14 @@ class Apt:
                 Package(package.name, version.ver_str, version.arch, version.size, str(sha256).partition(":")[2])
             )
             installed += version.installed_size
-        return Resolution(wanted, tuple(sorted(packages, key=lambda p: p.name)), self._epoch, installed, custom)
+        return Resolution(
+            wanted,
+            tuple(sorted(packages, key=lambda p: p.name)),
+            lock.epoch if lock else self._epoch,
+            installed,
+            custom,
+            pins,
+        )
 
     def _marked(self, *wanted: str) -> _Marked | None:
         """What apt installs to have the wanted packages; None when it cannot have them all."""
@@ -138,10 +157,20 @@ class Apt:
             return None
         return [(p, v) for p, v in versions if depcache.marked_install(p)]
 
-    def _leave_out(self, custom: Custom) -> None:
-        """Let apt install no version of what is removed, by the text that the build's apt gets, too."""
+    def _refuse_gone(self, lock: Lock) -> None:
+        """Error when no source has a package of the lock any more, in this version."""
+        for package in lock.packages:
+            versions = self._cache[package.name].version_list if package.name in self._cache else []
+            if not any(version.ver_str == package.version for version in versions):
+                raise Error(
+                    f"no source has {package.name} {package.version}, which the lock names",
+                    "an archive keeps the newest versions alone: take the packages from the image's own closure",
+                )
+
+    def _pin(self, text: str) -> None:
+        """Let apt prefer by the text that the build's apt gets, too."""
         path = self._root / PREFERENCES
-        path.write_text(custom.preferences, "utf-8")
+        path.write_text(text, "utf-8")
         apt_pkg.DepCache(self._cache).policy.read_pinfile(str(path))  # type: ignore[attr-defined] # the stubs lack it
 
     def _refuse_another_image(self, wanted: config.ImageConfig) -> None:
@@ -286,18 +315,22 @@ class Apt:
                 yield version, {field: section[field] for field in section.keys()}  # noqa: SIM118 - a TagSection cannot be iterated
 
 
-def _release(lists: Path, source: Source, suite: str) -> dict[str, str]:
-    """The fields that tell what the release file of a suite is; apt has verified it.
-
-    Error when it is, rightly signed, another suite's: apt only warns of that.
-    """
+def _release_file(lists: Path, source: Source, suite: str) -> Path:
     uri = f"{source.uri.rstrip('/')}/dists/{suite}"
-    found = dict.fromkeys(("Date", "Suite", "Codename"), "")
     # apt takes Release with Release.gpg where there is no InRelease.
     paths = (lists / apt_pkg.uri_to_filename(f"{uri}/{name}") for name in ("InRelease", "Release"))
     path = next((path for path in paths if path.exists()), None)
     if path is None:
         raise Error(f"apt has no signed release file of {suite} from {source.uri}", "is the mirror whole?")
+    return path
+
+
+def _release(source: Source, suite: str, path: Path) -> dict[str, str]:
+    """The fields that tell what the release file of a suite is; apt has verified it.
+
+    Error when it is, rightly signed, another suite's: apt only warns of that.
+    """
+    found = dict.fromkeys(("Date", "Suite", "Codename"), "")
     for line in path.read_text("utf-8").splitlines():
         field, _, value = line.partition(": ")
         if field in found:

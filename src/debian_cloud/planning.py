@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import build, formats, names, options
+from . import build, debs, formats, lock, names, options
 from .custom import Custom, custom
 from .errors import USAGE, Error
+from .sources import Source
 
 if TYPE_CHECKING:
     import argparse
 
+    from .lock import Lock
     from .plan import Plan
     from .resolution import Resolution
 
@@ -28,18 +30,31 @@ class Planned:
     stem: str
     outputs: tuple[str, ...]
 
+    @property
+    def id(self) -> str:
+        """What the .buildinfo names the plan by."""
+        return build.identity(self.plan)
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments that decide what is built."""
     parser.add_argument("config", metavar="CONFIG", help="an image configuration, such as ec2")
     options.add_sources(parser)
     parser.add_argument("--format", default="", metavar="LIST", help="disk formats, comma between them: raw,qcow2")
+    parser.add_argument(
+        "--lock", type=Path, metavar="FILE", help="an image's .buildinfo: take exactly its packages, or none"
+    )
     parser.add_argument("--serial", default="", help="YYYYMMDD.N (default: the day of the newest package index, .0)")
     group = add_packages(parser)
     group.add_argument(
         "--seed", default="", metavar="FILE", help="answers to debconf, as debconf-set-selections(1) reads them"
     )
     group.add_argument("--hostname", default="", metavar="NAME", help="/etc/hostname of the image")
+
+
+def locked(path: Path) -> Lock:
+    """The lock in a .buildinfo."""
+    return lock.parse(debs.text(path), str(path))
 
 
 def add_packages(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -65,14 +80,16 @@ def planned(args: argparse.Namespace) -> Planned:
         names.serial(args.serial)
     names.word(args.config, "configuration")
     change = changed(args)
+    kept = locked(args.lock) if args.lock else None
     with options.origin(args) as origin:
-        resolution = origin.resolve(args.config, args.suite, change)
+        resolution = origin.resolve(args.config, args.suite, change, kept)
         apt_options = origin.apt.network_options()
     config = resolution.config
-    serial = args.serial or time.strftime("%Y%m%d.0", time.gmtime(resolution.epoch))
+    serial = args.serial or (kept.serial if kept else time.strftime("%Y%m%d.0", time.gmtime(resolution.epoch)))
     wanted = wanted or config.formats
+    of_image = tuple(Source(uri, suites, names.DEBIAN_KEYRING) for uri, suites in kept.sources) if kept else ()
     stem = names.stem(config.suite, names.config(config.name), config.architecture, serial)
-    plan = build.plan(resolution, serial, wanted, origin.debian, origin.archive, apt_options)
+    plan = build.plan(resolution, serial, wanted, origin.debian, origin.archive, apt_options, of_image)
     published = ("image", "changes") if any(formats.find(name).PUBLISHED for name in wanted) else ()
     return Planned(plan, resolution, stem, tuple(f"{stem}.{e}" for e in (*wanted, "buildinfo", *published)))
 

@@ -29,11 +29,27 @@ class Package:
 
 
 @dataclass(frozen=True, slots=True)
+class Release:
+    """One signed release file whose indexes were used; SHA-256 and size are the file's.
+
+    `signers` are the fingerprints of the primary keys that signed it, of those
+    that its source trusts.
+    """
+
+    uri: str
+    suite: str
+    size: int
+    sha256: str
+    signers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Resolution:
     """A configuration and everything it brings, sorted by name.
 
     `epoch` is the Date of the newest InRelease that was used, in seconds since
     1970 (SOURCE_DATE_EPOCH, reproducible-builds.org); `installed_size` in bytes.
+    `pins` is the text by which apt came to it, if any (apt_preferences(5)).
     """
 
     config: ImageConfig
@@ -42,3 +58,5 @@ class Resolution:
     installed_size: int
     custom: Custom = OFFICIAL
     """What a person changed; `packages` are with it."""
+    pins: str = ""
+    releases: tuple[Release, ...] = ()

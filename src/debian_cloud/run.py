@@ -66,6 +66,14 @@ def output(argv: Sequence[str]) -> str:
     return process.stdout.decode()
 
 
+def answer(argv: Sequence[str]) -> str:
+    """What a command prints on its standard output, whether it fails or not."""
+    process = subprocess.run(
+        [_find(argv[0]), *argv[1:]], env=_environment(()), stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    return process.stdout.decode(errors="replace")
+
+
 def words(argv: Sequence[str]) -> str:
     """What a command says, on either stream, whether it fails or not."""
     process = subprocess.run(

@@ -145,9 +145,15 @@ Epoch: 1795224967
 Virtual-Size: 0
 Maintainer: Some One <one@example.org>
 Formats: tar.xz
+Plan: d2aa08ac315f0a42496b81b3c4cf0afd80eb791034eafb9842d53a01e96e3607
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64
+Releases:
+ eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee 140000 trixie http://debian.example/debian DDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDD
+Sources:
+ http://debian.example/debian trixie trixie-updates
+ http://debian.example/security trixie-security
 END
 
 # 22. write hashes and records

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from debian_cloud import planning, run
 from debian_cloud.errors import FAILED, USAGE, Error
-from debian_cloud.plan import plan_id
 from debian_cloud.progress import Progress
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ def main(args: argparse.Namespace) -> int:
                 run.remove(workspace)
     if args.json:
         files = {name.removeprefix(f"{planned.stem}."): str(output / name) for name in planned.outputs}
-        print(json.dumps({"stem": planned.stem, "plan": plan_id(planned.plan), "files": files}, indent=2))
+        print(json.dumps({"stem": planned.stem, "plan": planned.id, "files": files}, indent=2))
     else:
         for name in planned.outputs:
             print(output / name)

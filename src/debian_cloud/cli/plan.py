@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from debian_cloud import names, planning
-from debian_cloud.plan import as_shell, plan_id
+from debian_cloud.plan import as_shell
 
 if TYPE_CHECKING:
     import argparse
@@ -29,7 +29,7 @@ def main(args: argparse.Namespace) -> int:
     changes = planned.resolution.custom.lines
     about = (
         f"Builds {planned.stem}: {config.name} {config.version}, {len(planned.resolution.packages)} packages.\n"
-        f"Plan {plan_id(planned.plan)}, made by debian-cloud plan {names.config(config.name)}."
+        f"Plan {planned.id}, made by debian-cloud plan {names.config(config.name)}."
         + (f"\nNot official: {', '.join(changes)}." if changes else "")
     )
     print(as_shell(planned.plan, planned.stem, about), end="")
