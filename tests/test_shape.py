@@ -21,7 +21,7 @@ ORDER = (
     ("config", "custom", "disk", "checksums", "formats"),
     ("resolution", "index", "sources", "entries"),
     ("binary", "shell", "skeleton", "lint"),
-    ("packages", "metadata", "lock", "render"),
+    ("packages", "metadata", "lock", "projections", "render"),
     ("build",),
     ("run",),
     ("sign",),
@@ -33,7 +33,7 @@ ORDER = (
 PLANNING = (
     *("errors", "names", "deb822", "plan", "config", "custom", "disk", "formats", "resolution", "index"),
     *("sources", "metadata", "build"),
-    *("binary", "shell", "skeleton", "lint", "lock", "entries"),
+    *("binary", "shell", "skeleton", "lint", "lock", "projections", "entries"),
 )
 """Rooms that only think: no process, no file system, no clock."""
 EFFECTS = {"subprocess", "os", "tempfile", "shutil", "time", "pathlib", "random", "socket"}

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Print the bill of materials of an image.
+
+It is made of the image's .buildinfo alone: each package with its version and
+its .deb's SHA-256, and the files of the image. The same .buildinfo always gives
+the same text. A signature around the .buildinfo is not verified here.
+
+    debian-cloud sbom debian-13-ec2-amd64-20261121.0.buildinfo > ec2.spdx.json
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from debian_cloud import planning, projections
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    formats = [name for name in projections.names() if projections.find(name).SBOM]
+    parser.add_argument("buildinfo", type=Path, metavar="BUILDINFO", help="the .buildinfo of an image")
+    parser.add_argument("--format", choices=formats, default="spdx", help="SPDX 2.3 (default) or CycloneDX 1.6")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    known = planning.locked(args.buildinfo)
+    sys.stdout.write(projections.text(projections.find(args.format).document(known)))
+    return 0

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a .buildinfo says, in other words: one module for each, the folder is the registry.
+
+A projection's module has `SBOM` (whether it is a bill of materials), `SUFFIX`
+(of the names of its files) and `document(lock) -> Document`. The same .buildinfo
+gives the same bytes: no clock, no chance, everything sorted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Protocol, cast
+from urllib.parse import quote
+
+from debian_cloud.errors import USAGE, Error, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from debian_cloud.lock import Lock
+    from debian_cloud.resolution import Package
+
+Document = dict[str, object]
+"""What becomes JSON."""
+
+_NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_DNS, "debian-cloud")
+"""Of the ids of documents (RFC 9562, 5.5)."""
+
+
+class Projection(Protocol):
+    """What a module of this folder offers."""
+
+    SBOM: bool
+    SUFFIX: str
+
+    def document(self, lock: Lock) -> Document:
+        """The whole document about one image."""
+
+
+def names() -> tuple[str, ...]:
+    """The projections there are, sorted."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+def find(name: str) -> Projection:
+    """The module of one projection; Error suggests another when there is none of that name."""
+    if name not in names():
+        raise Error(f"unknown projection {name}", did_you_mean(name, names()), USAGE)
+    return cast("Projection", importlib.import_module(f"{__name__}.{name}"))
+
+
+def text(document: Mapping[str, object]) -> str:
+    """A document as JSON (RFC 8259)."""
+    return json.dumps(document, indent=2) + "\n"
+
+
+def purl(package: Package, suite: str) -> str:
+    """A package's URL (package-url/purl-spec, and its type deb)."""
+    # The specification leaves colons as they are, and encodes the plus sign.
+    name, version = quote(package.name, safe=""), quote(package.version, safe=":")
+    return f"pkg:deb/debian/{name}@{version}?arch={package.architecture}&distro={quote(suite, safe='')}"
+
+
+def identity(kind: str, document: Mapping[str, object]) -> str:
+    """The URN of a document: another for each kind and content (RFC 9562, 4)."""
+    return uuid.uuid5(_NAMESPACE, f"{kind}/{json.dumps(document, sort_keys=True)}").urn
+
+
+def time(epoch: int) -> str:
+    """Seconds since 1970 as RFC 3339 has them, in UTC."""
+    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""CycloneDX 1.6 as JSON (ECMA-424; cyclonedx.org/docs/1.6/json).
+
+The image is the document's subject, with its files inside; its components are
+the packages. The list is complete, and says so. A .buildinfo says nothing about
+licences, and what is not known has no field here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from . import identity, purl, time
+
+if TYPE_CHECKING:
+    from debian_cloud.lock import Lock
+
+    from . import Document
+
+SBOM: Final = True
+SUFFIX: Final = "cdx.json"
+
+
+def document(lock: Lock) -> Document:
+    """The bill of materials of one image."""
+    components: list[Document] = []
+    for package in sorted(lock.packages, key=lambda package: (package.name, package.architecture)):
+        url = purl(package, lock.suite)
+        components.append(
+            {
+                "type": "library",
+                "bom-ref": url,
+                "name": package.name,
+                "version": package.version,
+                "hashes": [{"alg": "SHA-256", "content": package.sha256}],
+                "purl": url,
+            }
+        )
+    tool, _, version = lock.builder.partition(" ")
+    image = {
+        "type": "operating-system",
+        "bom-ref": lock.stem,
+        "name": lock.stem,
+        "version": lock.serial,
+        "components": [
+            {
+                "type": "file",
+                "bom-ref": name,
+                "name": name,
+                "hashes": [{"alg": "SHA-256", "content": sha256}],
+            }
+            for name, (sha256, _) in sorted(lock.digests.items())
+        ],
+    }
+    content: Document = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": {
+            "timestamp": time(lock.epoch),
+            "tools": {"components": [{"type": "application", "name": tool, "version": version}]},
+            "component": image,
+        },
+        "components": components,
+        "dependencies": [{"ref": lock.stem, "dependsOn": [component["bom-ref"] for component in components]}],
+        "compositions": [{"aggregate": "complete", "assemblies": [lock.stem]}],
+    }
+    return {**content, "serialNumber": identity("cyclonedx", content)}

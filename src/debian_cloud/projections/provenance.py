@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Statements about how an image was made: in-toto, unsigned (in-toto/attestation, spec/v1).
+
+`built` is the builder's: SLSA provenance (slsa.dev/spec/v1.0/provenance).
+`rebuilt` is what one says who made the image again from its .buildinfo and got
+the same bytes: a link of the step `rebuild`, as rebuilderd writes
+(in-toto/attestation, spec/predicates/link). Who says so is known by the
+signature, which is made elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from debian_cloud.errors import Error
+
+from . import purl
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from debian_cloud.lock import Lock
+
+    from . import Document
+
+    Digests = Mapping[str, Mapping[str, str]]
+    """File name -> algorithm (`sha256`, `sha512`) -> hexadecimal digest."""
+
+SBOM: Final = False
+SUFFIX: Final = "intoto.json"
+
+STATEMENT: Final = "https://in-toto.io/Statement/v1"
+BUILT: Final = "https://slsa.dev/provenance/v1"
+REBUILT: Final = "https://in-toto.io/attestation/link/v0.3"
+
+# SLSA wants a URI that names how externalParameters are to be read. No web page is behind it: uuid5 of
+# "debian-cloud build, 1" in the project's namespace, for ever.
+BUILD_TYPE: Final = "urn:uuid:e40e407d-0c71-50d6-83b6-0f68c03561ef"
+_STEP: Final = "rebuild"
+
+_HEX: Final = {"sha256": re.compile("[0-9a-f]{64}"), "sha512": re.compile("[0-9a-f]{128}")}
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What a statement of either kind says: `kind` is BUILT or REBUILT, `subjects` are its files."""
+
+    kind: str
+    subjects: Digests
+
+
+def document(lock: Lock) -> Document:
+    """The builder's statement, of what the .buildinfo alone says: no SHA-512, no key."""
+    return built(lock, _digests(lock))
+
+
+def built(lock: Lock, subjects: Digests, signer: str = "", byproducts: Digests | None = None) -> Document:
+    """The builder's statement that it made these files; `signer` is the fingerprint of its key.
+
+    `byproducts` are what else the build wrote, the .buildinfo above all.
+    """
+    tool, _, version = lock.builder.partition(" ")
+    return _statement(
+        BUILT,
+        lock,
+        subjects,
+        {
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": {
+                    "config": lock.config,
+                    "configVersion": lock.config_version,
+                    "suite": lock.suite,
+                    "architecture": lock.architecture,
+                    "serial": lock.serial,
+                    "formats": sorted(lock.formats),
+                    **({"changes": list(lock.changes)} if lock.changes else {}),
+                },
+                "internalParameters": {"plan": lock.plan, "SOURCE_DATE_EPOCH": str(lock.epoch)},
+                "resolvedDependencies": _materials(lock),
+            },
+            "runDetails": {
+                # A key is what is trusted here, not a place in the web.
+                "builder": {
+                    "id": f"openpgp4fpr:{signer}" if signer else f"pkg:deb/debian/{tool}@{quote(version)}",
+                    "version": {tool: version},
+                },
+                # No startedOn and finishedOn: what goes in decides on what comes out, not the hour.
+                "metadata": {"invocationId": lock.stem},
+                "byproducts": _resources(byproducts or {}),
+            },
+        },
+    )
+
+
+def rebuilt(lock: Lock, subjects: Digests, buildinfo: Digests) -> Document:
+    """A rebuilder's statement that what `buildinfo` describes came out as these very bytes, again."""
+    return _statement(
+        REBUILT,
+        lock,
+        subjects,
+        {
+            "name": _STEP,
+            "command": ["debian-cloud", "rebuild", *sorted(buildinfo)],
+            "materials": [*_resources(buildinfo), *_materials(lock)],
+            "byproducts": {"return-value": 0},
+            "environment": {"SOURCE_DATE_EPOCH": str(lock.epoch)},
+        },
+    )
+
+
+def parse(text: str, name: str) -> Statement:
+    """A statement of either kind, read back; Error when it is none. `name` is the file's.
+
+    The signature around it is to be verified first.
+    """
+    try:
+        said = json.loads(text)
+        kind = said["predicateType"]
+        if said["_type"] != STATEMENT or kind not in (BUILT, REBUILT):
+            raise ValueError(kind)
+        if kind == REBUILT and said["predicate"]["name"] != _STEP:
+            raise ValueError(said["predicate"]["name"])
+        subjects = {subject["name"]: dict(subject["digest"]) for subject in said["subject"]}
+        if not subjects or len(subjects) != len(said["subject"]):
+            raise ValueError("subject")
+        for digests in subjects.values():
+            if "sha256" not in digests or not all(_HEX[a].fullmatch(digest) for a, digest in digests.items()):
+                raise ValueError(digests)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise Error(
+            f"{name} is no statement about an image",
+            "it is an in-toto statement of a build, or of a rebuild, with the SHA-256 of each file",
+        ) from None
+    return Statement(kind, subjects)
+
+
+def _statement(kind: str, lock: Lock, subjects: Digests, predicate: Document) -> Document:
+    """Error when the files are not the ones that the .buildinfo has."""
+    for name, digests in subjects.items():
+        if name not in lock.digests or digests.get("sha256") != lock.digests[name][0]:
+            raise Error(f"{name} is not the file that the .buildinfo of {lock.stem} describes", "build it again")
+    return {"_type": STATEMENT, "subject": _resources(subjects), "predicateType": kind, "predicate": predicate}
+
+
+def _digests(lock: Lock) -> Digests:
+    return {name: {"sha256": sha256} for name, (sha256, _) in lock.digests.items()}
+
+
+def _materials(lock: Lock) -> list[Document]:
+    """The packages, and the signed release files that list them."""
+    packages = sorted(lock.packages, key=lambda package: (package.name, package.architecture))
+    debs: list[Document] = [
+        {"uri": purl(package, lock.suite), "digest": {"sha256": package.sha256}} for package in packages
+    ]
+    lists: list[Document] = [
+        {
+            "name": f"release file of {release.suite}",
+            "uri": f"{release.uri.rstrip('/')}/dists/{release.suite}/",
+            "digest": {"sha256": release.sha256},
+            "annotations": {"signers": list(release.signers)},
+        }
+        for release in sorted(lock.releases, key=lambda release: (release.uri, release.suite))
+    ]
+    return debs + lists
+
+
+def _resources(digests: Digests) -> list[Document]:
+    return [{"name": name, "digest": dict(sorted(digests[name].items()))} for name in sorted(digests)]

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""SPDX 2.3 as JSON (spdx.github.io/spdx-spec/v2.3; ISO/IEC 5962 is 2.2.1).
+
+The image is a package that contains those it was made of; each of its files is
+one, too, and generated from it, since SPDX wants SHA-1 of what it calls a file.
+A .buildinfo says nothing about licences: each .deb has its own, in its
+/usr/share/doc (Debian Policy 12.5), and here they are NOASSERTION.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from . import identity, purl, time
+
+if TYPE_CHECKING:
+    from debian_cloud.lock import Lock
+
+    from . import Document
+
+SBOM: Final = True
+SUFFIX: Final = "spdx.json"
+
+_DOCUMENT: Final = "SPDXRef-DOCUMENT"
+_IMAGE: Final = "SPDXRef-Image"
+
+
+def document(lock: Lock) -> Document:
+    """The bill of materials of one image."""
+    files: list[Document] = [
+        {
+            **_package(f"SPDXRef-File-{_word(name)}", name, lock.serial, "FILE"),
+            "packageFileName": name,
+            "checksums": [{"algorithm": "SHA256", "checksumValue": sha256}],
+        }
+        for name, (sha256, _) in sorted(lock.digests.items())
+    ]
+    debs: list[Document] = [
+        {
+            # Ids have no plus sign, which names have: the digest keeps them apart.
+            **_package(f"SPDXRef-{_word(p.name)}-{p.sha256[:12]}", p.name, p.version, "INSTALL"),
+            "packageFileName": p.deb,
+            "checksums": [{"algorithm": "SHA256", "checksumValue": p.sha256}],
+            "externalRefs": [
+                {
+                    "referenceCategory": "PACKAGE-MANAGER",
+                    "referenceType": "purl",
+                    "referenceLocator": purl(p, lock.suite),
+                }
+            ],
+        }
+        for p in sorted(lock.packages, key=lambda package: (package.name, package.architecture))
+    ]
+    content: Document = {
+        "spdxVersion": "SPDX-2.3",
+        "dataLicense": "CC0-1.0",
+        "SPDXID": _DOCUMENT,
+        "name": lock.stem,
+        "creationInfo": {
+            "created": time(lock.epoch),
+            "creators": [f"Tool: {lock.builder.replace(' ', '-')}"],
+        },
+        "packages": [_package(_IMAGE, lock.stem, lock.serial, "OPERATING-SYSTEM"), *files, *debs],
+        "relationships": [
+            _relation(_DOCUMENT, "DESCRIBES", _IMAGE),
+            *(_relation(file["SPDXID"], "GENERATED_FROM", _IMAGE) for file in files),
+            *(_relation(_IMAGE, "CONTAINS", deb["SPDXID"]) for deb in debs),
+        ],
+    }
+    return {**content, "documentNamespace": identity("spdx", content)}
+
+
+def _package(spdx_id: str, name: str, version: str, purpose: str) -> Document:
+    return {
+        "SPDXID": spdx_id,
+        "name": name,
+        "versionInfo": version,
+        "primaryPackagePurpose": purpose,
+        "filesAnalyzed": False,
+        "downloadLocation": "NOASSERTION",
+        "supplier": "NOASSERTION",
+        "licenseConcluded": "NOASSERTION",
+        "licenseDeclared": "NOASSERTION",
+        "copyrightText": "NOASSERTION",
+    }
+
+
+def _relation(element: object, kind: str, related: object) -> Document:
+    return {"spdxElementId": element, "relationshipType": kind, "relatedSpdxElement": related}
+
+
+def _word(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]", "-", name)
