@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from . import identity, purl, time
+from debian_cloud.projections import identity, purl, time
 
 if TYPE_CHECKING:
     from debian_cloud.lock import Lock
-
-    from . import Document
+    from debian_cloud.projections import Document
 
 SBOM: Final = True
 SUFFIX: Final = "cdx.json"

@@ -17,15 +17,13 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from debian_cloud.errors import Error
-
-from . import purl
+from debian_cloud.projections import purl
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from debian_cloud.lock import Lock
-
-    from . import Document
+    from debian_cloud.projections import Document
 
     Digests = Mapping[str, Mapping[str, str]]
     """File name -> algorithm (`sha256`, `sha512`) -> hexadecimal digest."""
