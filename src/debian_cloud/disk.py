@@ -14,13 +14,13 @@ SECTOR: Final = 512
 MIB: Final = 2**20
 
 # Discoverable Partitions Specification (UAPI group), GUID of a root file system by architecture.
-_ROOT_TYPE = {
+ROOT_TYPES = {
     "amd64": "4f68bce3-e8cd-4db1-96e7-fbcaf984b709",
     "arm64": "b921b045-1df0-41c3-af44-4c6f280d3fae",
 }
 # UEFI specification 2.10, 5.3.3, and GRUB's manual, "BIOS installation".
-_ESP_TYPE = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
-_BIOS_TYPE = "21686148-6449-6e6f-744e-656564454649"
+ESP_TYPE = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
+BIOS_TYPE = "21686148-6449-6e6f-744e-656564454649"
 
 # Nothing outside may depend on this value; it only keeps our names apart from others'.
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "debian-cloud")
@@ -65,8 +65,8 @@ class Disk:
 
 def layout(stem: str, size: int, architecture: str, *, bios: bool) -> Disk:
     """The disk of the image that `stem` names: the same name gives the same disk."""
-    if architecture not in _ROOT_TYPE:
-        raise Error(f"no disk layout for architecture {architecture}", f"known are: {', '.join(sorted(_ROOT_TYPE))}")
+    if architecture not in ROOT_TYPES:
+        raise Error(f"no disk layout for architecture {architecture}", f"known are: {', '.join(sorted(ROOT_TYPES))}")
     if size < _ROOT_START + 128 * MIB or size % MIB:
         raise Error(f"a disk of {size} bytes is too small or not whole MiB", "set Image-Size to 512M or more")
 
@@ -76,10 +76,10 @@ def layout(stem: str, size: int, architecture: str, *, bios: bool) -> Disk:
     return Disk(
         size=size,
         uuid=identity("disk"),
-        bios=Partition(14, "bios", _BIOS_START, _BIOS_SIZE, _BIOS_TYPE, identity("bios")) if bios else None,
-        esp=Partition(15, "esp", _ESP_START, _ESP_SIZE, _ESP_TYPE, identity("esp")),
+        bios=Partition(14, "bios", _BIOS_START, _BIOS_SIZE, BIOS_TYPE, identity("bios")) if bios else None,
+        esp=Partition(15, "esp", _ESP_START, _ESP_SIZE, ESP_TYPE, identity("esp")),
         root=Partition(
-            1, "root", _ROOT_START, size - _ROOT_START - _TAIL, _ROOT_TYPE[architecture], identity("root")
+            1, "root", _ROOT_START, size - _ROOT_START - _TAIL, ROOT_TYPES[architecture], identity("root")
         ),
         root_uuid=identity("root file system"),
         hash_seed=identity("root hash seed"),

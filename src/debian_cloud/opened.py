@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A finished image, opened for reading: no root, no mount, and nothing of it is executed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+import tempfile
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from . import disk, gpt, run
+from .errors import USAGE, Error
+from .filesystems import View
+from .filesystems.ext4 import Ext4
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .entries import Entry
+    from .filesystems import Finding
+
+RAW: Final = "raw"
+QCOW2: Final = "qcow2"
+TAR: Final = "tar"
+TAR_XZ: Final = "tar.xz"
+
+LARGEST: Final = 2**36
+"""Bytes of a disk, or of a tree, that are read at most: 64 GiB."""
+
+# The first bytes of each format, and where they are (QEMU, docs/interop/qcow2.txt; the .xz file format, 2.1.1.1;
+# POSIX, pax; UEFI 5.3.2).
+_MAGIC: Final = ((QCOW2, 0, b"QFI\xfb"), (TAR_XZ, 0, b"\xfd7zXZ\0"), (TAR, 257, b"ustar"), (RAW, 512, b"EFI PART"))
+
+
+class DiskImage:
+    """A disk: its partitions, what is in them, and what is beside them."""
+
+    def __init__(self, name: str, kind: str, view: View) -> None:
+        self.name = name
+        self.format = kind
+        self.view = view
+        self.table = gpt.read(view)
+
+    @property
+    def partitions(self) -> tuple[disk.Partition, ...]:
+        """By their place on the disk."""
+        return self.table.partitions
+
+    @cached_property
+    def root(self) -> Ext4:
+        """The root file system; Error when there is none, or more than one."""
+        found = self._of_type(*disk.ROOT_TYPES.values())
+        if found is None:
+            raise Error(f"{self.name} has no root partition", "give a disk image that debian-cloud build made")
+        return Ext4(self._view(found))
+
+    @cached_property
+    def boot_code(self) -> bytes:
+        """The boot loader's part of the first sector, 440 bytes."""
+        return self.view.read(0, 440)
+
+    @cached_property
+    def bios(self) -> bytes | None:
+        """What the BIOS boot partition holds, if there is one."""
+        found = self._of_type(disk.BIOS_TYPE)
+        if found is None:
+            return None
+        if found.size > 64 * disk.MIB:
+            raise Error(f"the BIOS boot partition of {self.name} is too large", "one has a few MiB")
+        return self._view(found).read(0, found.size)
+
+    def entries(self) -> Iterator[Entry]:
+        """The paths of the root file system, sorted."""
+        return self.root.entries()
+
+    def content(self, path: str) -> bytes:
+        """What a file of the root file system holds; Error when there is none of that path."""
+        return self.root.content(path)
+
+    def pieces(self, path: str) -> Iterator[bytes]:
+        """The same, a piece at a time."""
+        return self.root.pieces(path)
+
+    def gaps(self) -> Iterator[Finding]:
+        """What is outside the partitions, and in partitions that no reader knows."""
+        yield from gpt.gaps(self.view, self.table)
+        for partition in self.partitions:
+            if partition.type not in (*disk.ROOT_TYPES.values(), disk.ESP_TYPE, disk.BIOS_TYPE):
+                yield from self.view.findings(
+                    f"partition {partition.number} of an unknown type", partition.start, partition.size
+                )
+
+    def _of_type(self, *types: str) -> disk.Partition | None:
+        found = [partition for partition in self.partitions if partition.type in types]
+        if len(found) > 1:
+            raise Error(f"{self.name} has two partitions of the same type", "an image has one of each")
+        return found[0] if found else None
+
+    def _view(self, partition: disk.Partition) -> View:
+        return self.view.part(partition.start, partition.size)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[DiskImage]:
+    """An image of any format, for as long as it is needed; Error when it is none."""
+    with _file(path) as view:
+        kind = _format(path, view)
+        if kind == QCOW2:
+            _check_qcow2(path.name, view)
+            with tempfile.TemporaryDirectory(prefix="debian-cloud-") as folder:
+                raw = Path(folder) / "disk.raw"
+                # A path that begins with a slash is never taken for a protocol or an option.
+                run.output(("qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(path.resolve()), str(raw)))
+                with _file(raw) as inside:
+                    yield DiskImage(path.name, kind, inside)
+        else:
+            yield DiskImage(path.name, kind, view)
+
+
+@contextmanager
+def _file(path: Path) -> Iterator[View]:
+    """A file as a view, without its holes; Error when it cannot be read."""
+    try:
+        # A FIFO would be waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise Error(f"{path} cannot be read: {os.strerror(error.errno or 0)}", "give an image", USAGE) from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise Error(f"{path} is no file", "give an image: a .raw, .qcow2 or .tar.xz", USAGE)
+        size = os.fstat(descriptor).st_size
+        if size > LARGEST:
+            raise Error(f"{path} is larger than an image can be", f"at most {LARGEST} bytes are read")
+
+        def fetch(offset: int, length: int) -> bytes:
+            try:
+                return os.pread(descriptor, length, offset)
+            except OSError as error:
+                raise Error(f"{path} cannot be read: {os.strerror(error.errno or 0)}", "is the disk whole?") from None
+
+        yield View(fetch, 0, size, tuple(_data(descriptor, size)))
+    finally:
+        os.close(descriptor)
+
+
+def _data(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """What of a file is no hole (lseek(2), SEEK_DATA)."""
+    position = 0
+    while position < size:
+        try:
+            start = os.lseek(descriptor, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        position = os.lseek(descriptor, start, os.SEEK_HOLE)
+        yield start, position
+
+
+def _format(path: Path, view: View) -> str:
+    """The format of an image, by its content; Error when its name says another."""
+    head = view.read(0, min(view.size, 1024))
+    found = next((kind for kind, at, magic in _MAGIC if head[at : at + len(magic)] == magic), None)
+    if found is None:
+        raise Error(
+            f"{path} is no image: neither a disk with GPT (raw or qcow2) nor a tar", "was it fetched to its end?"
+        )
+    for kind in (RAW, QCOW2, TAR, TAR_XZ):
+        if path.name.endswith(f".{kind}") and kind != found:
+            raise Error(f"{path} is no {kind}, but {found}", f"rename it to end in .{found}, if you trust it")
+    return found
+
+
+def _check_qcow2(name: str, view: View) -> None:
+    """Error for an image that leads to other files, or keeps another content (QEMU, docs/interop/qcow2.txt)."""
+    head = view.read(0, min(view.size, 104))
+    if len(head) < 104:
+        raise Error(f"{name} is cut off", "get it again")
+    version, backing, _, cluster_bits, size, crypt, *_, snapshots, _, incompatible = struct.unpack_from(
+        ">IQIIQIIQQIIQQ", head, 4
+    )
+    if version != 3:
+        raise Error(f"{name} is a qcow2 of version {version}, and version 3 is read", "convert it with qemu-img")
+    for wrong, what in (
+        (backing, "has a backing file"),
+        (crypt, "is encrypted"),
+        (snapshots, "has snapshots, which a disk does not show"),
+        # 0x8: the type of compression, which is not zlib.
+        (incompatible & ~0x8, "is damaged, or has its data in another file"),
+        (not 9 <= cluster_bits <= 21, "has clusters of a size that there is not"),
+        (size > LARGEST, f"is a disk of {size} bytes, and at most {LARGEST} are read"),
+    ):
+        if wrong:
+            raise Error(f"{name} {what}", "an image that debian-cloud build made is one whole file")
