@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import lzma
 import os
 import stat
 import struct
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 from . import disk, gpt, run
 from .errors import USAGE, Error
-from .filesystems import View
+from .filesystems import PIECE, View
 from .filesystems.ext4 import Ext4
+from .filesystems.tar import Tar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,21 +107,43 @@ class DiskImage:
         return self.view.part(partition.start, partition.size)
 
 
+class TreeImage(Tar):
+    """A root file system without a disk, from a tar archive."""
+
+    def __init__(self, name: str, kind: str, view: View, beside: tuple[Finding, ...] = ()) -> None:
+        self.name = name
+        self.format = kind
+        self._beside = beside
+        super().__init__(view)
+
+    def unaccounted(self) -> Iterator[Finding]:
+        """All bytes that nothing explains."""
+        yield from self._beside
+        yield from super().unaccounted()
+
+
 @contextmanager
-def opened(path: Path) -> Iterator[DiskImage]:
+def opened(path: Path) -> Iterator[DiskImage | TreeImage]:
     """An image of any format, for as long as it is needed; Error when it is none."""
     with _file(path) as view:
         kind = _format(path, view)
-        if kind == QCOW2:
-            _check_qcow2(path.name, view)
-            with tempfile.TemporaryDirectory(prefix="debian-cloud-") as folder:
-                raw = Path(folder) / "disk.raw"
-                # A path that begins with a slash is never taken for a protocol or an option.
-                run.output(("qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(path.resolve()), str(raw)))
-                with _file(raw) as inside:
-                    yield DiskImage(path.name, kind, inside)
-        else:
+        if kind == RAW:
             yield DiskImage(path.name, kind, view)
+        elif kind == TAR:
+            yield TreeImage(path.name, kind, view)
+        else:
+            with tempfile.TemporaryDirectory(prefix="debian-cloud-") as folder:
+                inner = Path(folder) / "image"
+                if kind == TAR_XZ:
+                    beside = tuple(_decompress(path.name, view, inner))
+                    with _file(inner) as inside:
+                        yield TreeImage(path.name, kind, inside, beside)
+                else:
+                    _check_qcow2(path.name, view)
+                    # A path that begins with a slash is never taken for a protocol or an option.
+                    run.output(("qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(path.resolve()), str(inner)))
+                    with _file(inner) as inside:
+                        yield DiskImage(path.name, kind, inside)
 
 
 @contextmanager
@@ -197,3 +221,32 @@ def _check_qcow2(name: str, view: View) -> None:
     ):
         if wrong:
             raise Error(f"{name} {what}", "an image that debian-cloud build made is one whole file")
+
+
+def _decompress(name: str, view: View, out: Path) -> Iterator[Finding]:
+    """Write what a .xz file holds; gives what is after it. Zeros become holes."""
+    damaged = Error(f"{name} is damaged: it cannot be decompressed", "get it again")
+    decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=2**29)
+    position, size = 0, 0
+    with out.open("wb") as file:
+        try:
+            while not decompressor.eof:
+                piece = b""
+                if decompressor.needs_input:
+                    piece = view.read(position, min(PIECE, view.size - position))
+                    if not piece:
+                        raise damaged
+                    position += len(piece)
+                data = decompressor.decompress(piece, PIECE)
+                size += len(data)
+                if size > LARGEST:
+                    raise Error(f"{name} is larger than an image can be", f"at most {LARGEST} bytes are read")
+                if data.count(0) == len(data):
+                    file.seek(len(data), os.SEEK_CUR)
+                else:
+                    file.write(data)
+        except lzma.LZMAError:
+            raise damaged from None
+        file.truncate(size)
+    end = position - len(decompressor.unused_data)
+    yield from view.findings("after the end of the compressed tar archive", end, view.size - end)

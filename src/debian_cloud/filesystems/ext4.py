@@ -431,7 +431,8 @@ class Ext4:
             ):
                 raise Error(f"the extended attributes of {where} are damaged", _HINT)
             used += [(at, at + 16 + length), *([(place, place + size)] if size else [])]
-            found.append((_PREFIXES[index] + text(name), data[place : place + size] if size else b""))
+            value = data[place : place + size] if size else b""
+            found.append((_PREFIXES[index] + text(name), _acl(value, where) if index in (2, 3) else value))
             at = end
         used.append((at, at + 4))
         position = first
@@ -610,6 +611,23 @@ class Ext4:
         if rest:
             start = offset + len(data) - len(rest)
             self._noted.append(Finding(where, self._view.start + start, len(rest.rstrip(b"\0"))))
+
+
+def _acl(stored: bytes, where: str) -> bytes:
+    """An ACL as getxattr(2) gives it: ext4 leaves out the ids of entries that need none (fs/ext4/acl.h)."""
+    damaged = Error(f"the access control list of {where} is damaged", _HINT)
+    if stored[:4] != b"\1\0\0\0":
+        raise damaged
+    acl, at = b"\2\0\0\0", 4
+    while at < len(stored):
+        tag = int.from_bytes(stored[at : at + 2], "little")
+        size = 8 if tag in (2, 8) else 4
+        entry = stored[at : at + size]
+        if tag not in (1, 2, 4, 8, 0x10, 0x20) or len(entry) != size:
+            raise damaged
+        acl += entry.ljust(8, b"\xff")
+        at += size
+    return acl
 
 
 def _device(body: bytes) -> tuple[int, int]:
