@@ -65,9 +65,10 @@ def measured(top: Path, rounds: int) -> None:
     shown = subprocess.run(["debian-cloud", "show", "ec2", "--json", *where], capture_output=True, check=True).stdout
     packages = [p["name"] for p in json.loads(shown)["packages"]]
     known = sources.targets(subprocess.run(sources.INDEXTARGETS, capture_output=True, text=True, check=True).stdout)
+    ours = sources.Source(f"file:{own.public}", ("trixie",), str(own.keyring))
+    both = (*sources.debian(known, "trixie"), ours)
     # Copied, not installed in place: the builder does the same.
-    ours = sources.Source(f"copy:{own.public}", ("trixie",), str(own.keyring))
-    (top / "sources.list").write_text(sources.as_lines((*sources.debian(known, "trixie"), ours)))
+    (top / "sources.list").write_text(sources.as_lines(source.copied for source in both))
 
     def cold(argument: str) -> Callable[[Path], Cost]:
         command = ["debian-cloud", "build", "ec2", "--quiet", "--format", argument, "--output", "out", *where]

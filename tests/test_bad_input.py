@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from debian_cloud import run
+from debian_cloud import run, workspace
 from debian_cloud.cli import build
 from debian_cloud.errors import Error
 from tests import throwaway
@@ -249,7 +249,7 @@ def test_a_disk_too_small_is_told_before_the_build(archive: Archive, small: Path
 def test_a_disk_that_fills_up_during_the_build(
     archive: Archive, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "_refuse_full", lambda *_: None)
+    monkeypatch.setattr(workspace, "_refuse_full", lambda *_: None)
     parser = argparse.ArgumentParser()
     build.arguments(parser)
     args = parser.parse_args(["fine", *archive.sources, "--output", str(small), "--quiet"])

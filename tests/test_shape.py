@@ -19,21 +19,24 @@ ORDER = (
     ("__init__", "errors"),
     ("names", "deb822", "plan", "progress", "tools", "scripts"),
     ("config", "custom", "disk", "checksums", "formats"),
-    ("resolution", "index", "sources", "entries"),
+    ("resolution", "index", "sources", "entries", "filesystems", "gpt"),
     ("binary", "shell", "skeleton", "lint"),
-    ("packages", "metadata", "lock", "projections", "render"),
+    ("packages", "metadata", "lock", "closure", "projections", "render"),
     ("build",),
     ("run",),
+    ("opened",),
     ("sign",),
     ("options", "images"),
     ("planning", "debs"),
+    ("workspace",),
     ("cli",),
     ("manual", "__main__"),
 )
 PLANNING = (
     *("errors", "names", "deb822", "plan", "config", "custom", "disk", "formats", "resolution", "index"),
     *("sources", "metadata", "build"),
-    *("binary", "shell", "skeleton", "lint", "lock", "projections", "entries"),
+    *("binary", "shell", "skeleton", "lint", "lock", "projections", "closure", "entries"),
+    *("filesystems", "gpt"),
 )
 """Rooms that only think: no process, no file system, no clock."""
 EFFECTS = {"subprocess", "os", "tempfile", "shutil", "time", "pathlib", "random", "socket"}

@@ -172,15 +172,13 @@ def _tree(
     resolution: Resolution, debian: Iterable[sources.Source], archive: sources.Source, apt_options: Iterable[str]
 ) -> Plan:
     config, custom = resolution.config, resolution.custom
-    # apt installs from a file: URI in place; copied, every .deb passes through the cache, where it is checked.
-    copied = replace(archive, uri="copy:" + archive.uri[5:]) if archive.uri.startswith("file:") else archive
     keyring = (package.name for package in resolution.packages if package.name == names.KEYRING_PACKAGE)
     asked = (config.name, *keyring, *custom.add)
     listed = sorted(f"{package.sha256}  {package.deb}" for package in resolution.packages)
     answers = _ANSWERS + (_ANSWERS_OF_GRUB if "uefi" in config.firmware else "") + custom.seed
     record = 'cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"'
     return (
-        Write("set sources", "sources.list", sources.as_lines((*debian, copied))),
+        Write("set sources", "sources.list", sources.as_lines(source.copied for source in (*debian, archive))),
         Write("note the packages to come", "expected", "".join(f"{line}\n" for line in listed)),
         *((Write("note what apt may install", "preferences", resolution.pins),) if resolution.pins else ()),
         Write("note the answers to debconf", "seed", answers),

@@ -91,6 +91,11 @@ def stem(suite: str, config_name: str, arch: str, serial_: str) -> str:
     )
 
 
+def closure(suite: str, config_name: str, arch: str, serial_: str) -> str:
+    """Where an archive keeps what one image was made of, relative to its root."""
+    return "closures/" + directory(suite, config_name, arch, serial_).removeprefix("images/")
+
+
 def directory(suite: str, config_name: str, arch: str, serial_: str) -> str:
     """Where one image's files are published, relative to the archive's root."""
     return DIRECTORY.format(

@@ -81,6 +81,16 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--keyring", default="", metavar="FILE", help="keys that may sign the archive's InRelease")
 
 
+def add_closure(parser: argparse.ArgumentParser) -> None:
+    """Declare where an image's closure is."""
+    group = parser.add_argument_group("where its packages come from")
+    group.add_argument(
+        "--closure", default="", metavar="URL", help="the image's closure (default: where the archive keeps it)"
+    )
+    group.add_argument("--archive", default="", metavar="URL", help="archive of image configurations")
+    group.add_argument("--keyring", default="", metavar="FILE", help="keys that may sign the archive's InRelease")
+
+
 def add_suite(parser: argparse.ArgumentParser) -> None:
     """Declare suite and architecture."""
     parser.add_argument("--suite", default=DEFAULT_SUITE, help="Debian suite (default: %(default)s)")
@@ -105,7 +115,27 @@ def origin(args: argparse.Namespace) -> Iterator[Origin]:
     keyring = str(_kept_keyring(args.keyring)) if args.keyring else ""
     archive = sources.archive(known, suite, url=_url(args.archive, "--archive"), keyring=keyring)
     # One for each mirror and suite, whatever the archive: Debian's large indexes are fetched once.
-    root = _cache() / _identity(debian, arch)
+    with _read(_cache() / _identity(debian, arch), debian, archive, arch) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def closure(args: argparse.Namespace, kept: Lock) -> Iterator[Origin]:
+    """Fetch and verify the indexes of what an image was made of, and of nothing else; they stay while in use."""
+    keyring = str(_kept_keyring(args.keyring)) if args.keyring else names.ARCHIVE_KEYRING
+    url = _url(args.closure, "--closure")
+    if not url:
+        known = sources.targets(run.output(sources.INDEXTARGETS))
+        archive = sources.archive(known, kept.suite, url=_url(args.archive, "--archive"), keyring=keyring)
+        path = names.closure(kept.suite, kept.config, kept.architecture, kept.serial)
+        url = f"{archive.uri.rstrip('/')}/{path}"
+    source = sources.Source(url, (kept.suite,), keyring)
+    with _read(_cache() / _identity((source,), kept.architecture), (), source, kept.architecture) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def _read(root: Path, debian: tuple[sources.Source, ...], archive: sources.Source, arch: str) -> Iterator[Origin]:
     plan = sources.update(root, (*debian, archive), arch)
     # libapt opens the lists again when it looks a record up: nobody may replace them before.
     with run.locked(root, "the cache of package indexes", wait=True):

@@ -281,6 +281,25 @@ class Apt:
                 f"it says that it takes from {', '.join(wanted.components)} alone: see Image-Components",
             )
 
+    def stanzas(self, wanted: Iterable[Package]) -> dict[Package, str]:
+        """What the signed indexes say of exactly these packages; Error names the first that none has."""
+        found: dict[Package, str] = {}
+        for package in wanted:
+            versions = self._cache[package.name].version_list if package.name in self._cache else []
+            for version in versions:
+                if version.ver_str != package.version or version.arch != package.architecture:
+                    continue
+                for file in version.file_list:
+                    self._records.lookup(file)
+                    if str(self._records.hashes.find("sha256")) == f"SHA256:{package.sha256}":
+                        found[package] = self._records.record
+            if package not in found:
+                raise Error(
+                    f"no signed source has {package.name} {package.version} with the SHA-256 {package.sha256}",
+                    "Debian's archive keeps the newest versions alone: build the image again",
+                )
+        return found
+
     def network_options(self) -> tuple[str, ...]:
         """The machine's own settings of the way to the network, as lines of apt.conf(5)."""
         return tuple(f'{name} "{value}"' for name in _NETWORK if (value := apt_pkg.config.find(name)))

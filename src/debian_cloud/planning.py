@@ -83,9 +83,33 @@ def planned(args: argparse.Namespace) -> Planned:
     kept = locked(args.lock) if args.lock else None
     with options.origin(args) as origin:
         resolution = origin.resolve(args.config, args.suite, change, kept)
-        apt_options = origin.apt.network_options()
+        return _planned(origin, resolution, args.serial, wanted, kept)
+
+
+def again(kept: Lock, args: argparse.Namespace) -> Planned:
+    """The plan that makes the image of a lock from its closure; Error when it cannot be the same one."""
+    lines = [line.partition(" ")[::2] for line in kept.changes]
+    add, remove, hostname = (
+        ",".join(value for word, value in lines if word == wanted) for wanted in ("add", "remove", "hostname")
+    )
+    change = custom(add, remove, _text(args.seed) if args.seed else "", hostname)
+    if change.lines != kept.changes:
+        raise Error(
+            f"the image was made with another seed than {args.seed or 'none'}",
+            "give the same with --seed: the .buildinfo has its SHA-256",
+            USAGE,
+        )
+    with options.closure(args, kept) as origin:
+        resolution = origin.resolve(kept.config, kept.suite, change, kept)
+        return _planned(origin, resolution, kept.serial, kept.formats, kept)
+
+
+def _planned(
+    origin: options.Origin, resolution: Resolution, serial: str, wanted: tuple[str, ...], kept: Lock | None
+) -> Planned:
     config = resolution.config
-    serial = args.serial or (kept.serial if kept else time.strftime("%Y%m%d.0", time.gmtime(resolution.epoch)))
+    apt_options = origin.apt.network_options()
+    serial = serial or (kept.serial if kept else time.strftime("%Y%m%d.0", time.gmtime(resolution.epoch)))
     wanted = wanted or config.formats
     of_image = tuple(Source(uri, suites, names.DEBIAN_KEYRING) for uri, suites in kept.sources) if kept else ()
     stem = names.stem(config.suite, names.config(config.name), config.architecture, serial)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Final
 
 from . import deb822, names
@@ -54,6 +54,11 @@ class Source:
     signed_by: str
     components: tuple[str, ...] = ("main",)
     expired: bool = False
+
+    @property
+    def copied(self) -> Source:
+        """The same, with nothing read in place, where it could change after it was verified (apt-transport-file)."""
+        return replace(self, uri=f"copy:{self.uri[5:]}") if self.uri.startswith("file:") else self
 
 
 def targets(answer: str) -> tuple[Target, ...]:
@@ -211,7 +216,11 @@ def update(root: Path, sources: Iterable[Source], architecture: str, more: str =
     """
     return (
         Write("configure apt", f"{root}/apt.conf", apt_conf(root, architecture) + more),
-        Write("set sources", f"{root}/sources.list.d/debian-cloud.sources", as_deb822(sources)),
+        Write(
+            "set sources",
+            f"{root}/sources.list.d/debian-cloud.sources",
+            as_deb822(source.copied for source in sources),
+        ),
         Run("make folders", ("mkdir", "-p", f"{root}/state", f"{root}/lists/partial", f"{root}/cache")),
         Run(
             "verify package indexes",

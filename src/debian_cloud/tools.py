@@ -11,6 +11,7 @@ PACKAGES: Final = {
     "debian-cloud": "debian-cloud",
     "diff": "diffutils",
     "find": "findutils",
+    "gpg": "gnupg",
     "gpgv": "gpgv",
     "install": "coreutils",
     "ln": "coreutils",

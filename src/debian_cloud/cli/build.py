@@ -12,13 +12,10 @@ when it fails or is interrupted.
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import planning, run
-from debian_cloud.errors import FAILED, USAGE, Error
-from debian_cloud.progress import Progress
+from debian_cloud import planning, workspace
 
 if TYPE_CHECKING:
     import argparse
@@ -38,22 +35,7 @@ def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     planned = planning.planned(args)
     output: Path = args.output.resolve()
-    _refuse_existing(output, planned.outputs)
-    _make(output)
-    _refuse_full(output, planned)
-    workspace = output / f".{planned.stem}.build"
-    with run.ending_politely(), run.locked(workspace, f"the build of {planned.stem} in {output}") as lock:
-        try:
-            # What a killed build of the same image left is of no use: ours is the lock.
-            run.empty(workspace)
-            run.carry_out(planned.plan, workspace, Progress(len(planned.plan), quiet=args.quiet), lock)
-            with run.undisturbed():
-                _refuse_existing(output, planned.outputs)
-                for name in planned.outputs:
-                    (workspace / name).rename(output / name)
-        finally:
-            with run.undisturbed():
-                run.remove(workspace)
+    workspace.make(planned, output, quiet=args.quiet)
     if args.json:
         files = {name.removeprefix(f"{planned.stem}."): str(output / name) for name in planned.outputs}
         print(json.dumps({"stem": planned.stem, "plan": planned.id, "files": files}, indent=2))
@@ -61,30 +43,3 @@ def main(args: argparse.Namespace) -> int:
         for name in planned.outputs:
             print(output / name)
     return 0
-
-
-def _make(output: Path) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Error(
-            f"nothing can be written to {output}: {error.strerror}", "choose another folder with --output", USAGE
-        ) from None
-
-
-def _refuse_existing(output: Path, outputs: tuple[str, ...]) -> None:
-    for name in outputs:
-        if (output / name).exists() or (output / name).is_symlink():
-            raise Error(f"{output / name} exists already", "remove it, or choose another --output or --serial", USAGE)
-
-
-def _refuse_full(output: Path, planned: planning.Planned) -> None:
-    # The tree, the disk made of it, and its compressed form with the .debs before it.
-    needed = planned.resolution.installed_size * 5 // 2
-    free = shutil.disk_usage(output).free
-    if free < needed:
-        raise Error(
-            f"the disk is full: {output} has {free >> 20} MiB free, the build needs about {needed >> 20}",
-            "free some space, or choose another place with --output",
-            FAILED,
-        )

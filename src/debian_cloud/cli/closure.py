@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keep all that an image was made of, so that it can be proved and made again.
+
+BUILDINFO names each package by version and SHA-256. They are fetched through
+apt, as are the signed release files and the indexes that list them; a package
+that no signed source has, or has otherwise, is refused. FOLDER becomes an apt
+suite with these packages and this evidence. Its Release is signed by the first
+secret key of --homedir. What POOL has already is linked, not fetched again:
+serials that share a POOL cost what changed between them. POOL and FOLDER must
+be on one file system. The last line tells the packages, their bytes, and the
+bytes that POOL had not before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from debian_cloud import checksums, closure, lock, options, planning, run, sign
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.plan import Run
+from debian_cloud.progress import Progress
+
+if TYPE_CHECKING:
+    import argparse
+
+    from debian_cloud.resolution import Package
+
+PLUMBING = True
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("buildinfo", type=Path, metavar="BUILDINFO", help="the .buildinfo of an image")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the closure goes; it is not there yet")
+    parser.add_argument("--pool", type=Path, required=True, metavar="POOL", help="what other closures have already")
+    parser.add_argument(
+        "--homedir", type=Path, required=True, metavar="DIR", help="GnuPG's home with the key to sign"
+    )
+    options.add_sources(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    kept = planning.locked(args.buildinfo)
+    folder: Path = args.folder
+    if folder.exists():
+        raise Error(f"{folder} exists already", "a closure is never rewritten: choose another folder", USAGE)
+    args.suite, args.arch = kept.suite, kept.architecture
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    pool = Pool(args.pool)
+    # Seen by nobody before it is whole.
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
+        made = Path(name) / "closure"
+        with options.origin(args) as origin:
+            stanzas = origin.apt.stanzas(kept.packages)
+            _fetch(origin, pool, kept.packages, Path(name))
+            _keep_evidence(origin, pool, made / "evidence")
+        for package in kept.packages:
+            pool.link(package.sha256, made / closure.filename(package))
+        _index(kept, stanzas, made, args.homedir)
+        made.rename(folder)
+    total = sum(package.size for package in kept.packages)
+    print(f"{len(kept.packages)} packages, {total} bytes; {pool.added} bytes more than before")
+    return 0
+
+
+class Pool:
+    """Files by their content: `aa/SHA256`, each in as many closures as need it, by hard links."""
+
+    def __init__(self, folder: Path) -> None:
+        """A pool in a folder, which is made if need be."""
+        self._folder = folder
+        self.added = 0
+        """Bytes that it was given."""
+
+    def has(self, sha256: str) -> bool:
+        """Whether it has a file."""
+        return self._path(sha256).exists()
+
+    def add(self, file: Path, sha256: str) -> None:
+        """Take a file that has this hash; it was checked."""
+        path = self._path(sha256)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file.chmod(0o644)
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
+        file.rename(path)
+        self.added += path.stat().st_size
+
+    def link(self, sha256: str, target: Path) -> None:
+        """Show a file under another name."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.hardlink_to(self._path(sha256))
+
+    def _path(self, sha256: str) -> Path:
+        return self._folder / sha256[:2] / sha256
+
+
+def _fetch(origin: options.Origin, pool: Pool, packages: tuple[Package, ...], folder: Path) -> None:
+    """Fetch what the pool lacks; Error when a .deb is not the one that is named."""
+    missing = tuple(package for package in packages if not pool.has(package.sha256))
+    if not missing:
+        return
+    folder = folder / "fetched"
+    folder.mkdir()
+    wanted = (f"{package.name}={package.version}" for package in missing)
+    # As the owner of the folder: apt's own user may not write there.
+    as_us = ("-o", "APT::Sandbox::User=root")
+    step = Run(
+        f"fetch {len(missing)} packages", ("apt-get", "-c", str(origin.conf), *as_us, "-q", "download", *wanted)
+    )
+    run.carry_out((step,), folder, Progress(1))
+    for package in missing:
+        deb = folder / package.deb
+        if not deb.is_file() or checksums.digest(deb, ("sha256",)).hashes["sha256"] != package.sha256:
+            raise Error(f"{package.deb} is not the one that the .buildinfo names", "its archive must be mended")
+        pool.add(deb, package.sha256)
+
+
+def _keep_evidence(origin: options.Origin, pool: Pool, folder: Path) -> None:
+    """Keep each signed release file, and the indexes that it lists."""
+    for number, (_, _, release) in enumerate(origin.apt.release_files):
+        place = folder / str(number)
+        name = release.name.rpartition("_")[2]
+        _keep(pool, release.read_bytes(), place / name)
+        if name == "Release":
+            _keep(pool, release.with_name(f"{release.name}.gpg").read_bytes(), place / "Release.gpg")
+        prefix = release.name.removesuffix(name)
+        for index in sorted(release.parent.glob(f"{prefix}*_Packages")):
+            content = index.read_bytes()
+            # By what it says: the same bytes need not come out of another xz.
+            sha256 = hashlib.sha256(content).hexdigest()
+            if not pool.has(sha256):
+                _store(pool, lzma.compress(content, preset=1), sha256, folder)
+            pool.link(sha256, place / f"{index.name.removeprefix(prefix)}.xz")
+
+
+def _keep(pool: Pool, content: bytes, target: Path) -> None:
+    sha256 = hashlib.sha256(content).hexdigest()
+    if not pool.has(sha256):
+        _store(pool, content, sha256, target.parent)
+    pool.link(sha256, target)
+
+
+def _store(pool: Pool, content: bytes, sha256: str, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f".{sha256}"
+    file.write_bytes(content)
+    pool.add(file, sha256)
+
+
+def _index(kept: lock.Lock, stanzas: dict[Package, str], folder: Path, homedir: Path) -> None:
+    text = closure.packages_text(stanzas)
+    index = folder / closure.packages_path(kept.suite, kept.architecture)
+    index.parent.mkdir(parents=True)
+    index.write_text(text, "utf-8")
+    release = folder / "dists" / kept.suite / "Release"
+    release.write_text(closure.release_text(kept.suite, kept.architecture, kept.epoch, text), "utf-8")
+    sign.clearly(release, release.with_name("InRelease"), homedir)
+    release.unlink()

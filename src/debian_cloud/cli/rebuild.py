@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Make a published image again, years later, and compare.
+
+FILE is an image's .buildinfo, or its .image record with the .buildinfo beside
+it. The packages come from the image's closure, which its archive keeps, and
+from nowhere else: each must be the one that the .buildinfo names, by version
+and SHA-256, and no other is taken. Every file that the .buildinfo names is made
+and compared with the hash that it gives. The exit status is 0 when all are the
+same, and 1 when one is not.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from debian_cloud import checksums, debs, index, lock, options, planning, workspace
+from debian_cloud.errors import USAGE, Error
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("file", type=Path, metavar="FILE", help="the image's .buildinfo or .image")
+    options.add_closure(parser)
+    parser.add_argument("--seed", default="", metavar="FILE", help="the seed of an image that was made with one")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="keep what was made in DIR (default: remove it)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    kept = _described(args.file)
+    planned = planning.again(kept, args)
+    if args.output:
+        workspace.make(planned, args.output.resolve(), quiet=args.quiet)
+        same = _compared(kept, args.output)
+    else:
+        with tempfile.TemporaryDirectory(prefix="debian-cloud.", dir=".") as folder:
+            workspace.make(planned, Path(folder).resolve(), quiet=args.quiet)
+            same = _compared(kept, Path(folder))
+    if args.json:
+        print(json.dumps({"stem": kept.stem, "plan": planned.id, "same": same}, indent=2))
+    else:
+        for name, equal in same.items():
+            print(f"{name}: {'the same bytes' if equal else 'DIFFERS'}")
+    if not all(same.values()):
+        different = ", ".join(name for name, equal in same.items() if not equal)
+        hint = f"it was built by {kept.builder}; "
+        hint += "compare the files with diffoscope(1)" if args.output else "--output DIR keeps the files to compare"
+        raise Error(f"{different} is not what the .buildinfo describes", hint)
+    return 0
+
+
+def _described(file: Path) -> lock.Lock:
+    if file.suffix != ".image":
+        return planning.locked(file)
+    records = index.parse(debs.text(file), strict=True)
+    kept = planning.locked(file.with_suffix(".buildinfo"))
+    for record in records:
+        if kept.digests.get(record.name) != (record.sha256, record.size):
+            raise Error(
+                f"{file.name} and {file.stem}.buildinfo do not agree on {record.name}",
+                "take both from the same folder of the archive",
+            )
+    if not records:
+        raise Error(f"{file} has no record in it", "give the .image or the .buildinfo of an image", USAGE)
+    return kept
+
+
+def _compared(kept: lock.Lock, folder: Path) -> dict[str, bool]:
+    """File name -> whether it came out the same."""
+    found = {}
+    for name, (sha256, size) in kept.digests.items():
+        got = checksums.digest(folder / name, ("sha256",))
+        found[name] = (got.hashes["sha256"], got.size) == (sha256, size)
+    return found

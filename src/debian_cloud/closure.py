@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An image's closure: all that it was made of, as an apt suite of its own, with the proof of where that is from.
+
+```
+dists/SUITE/InRelease                      signed by the archive
+dists/SUITE/main/binary-ARCH/Packages      the stanzas that Debian's and the archive's indexes have
+pool/NAME_VERSION_ARCH.deb
+evidence/N/InRelease                       of each source, as it was signed (or Release and Release.gpg)
+evidence/N/COMPONENT_binary-ARCH_Packages.xz
+```
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .resolution import Package
+
+COMPONENT: Final = "main"
+"""A closure has one component, whatever its packages are of."""
+_FILENAME: Final = re.compile("^Filename:.*$", re.MULTILINE)
+
+
+def filename(package: Package) -> str:
+    """Where a closure has a package; as in every pool, without the version's epoch."""
+    return f"pool/{package.name}_{package.version.partition(':')[2] or package.version}_{package.architecture}.deb"
+
+
+def packages_path(suite: str, architecture: str) -> str:
+    """Where a closure has its index."""
+    return f"dists/{suite}/{COMPONENT}/binary-{architecture}/Packages"
+
+
+def packages_text(stanzas: Mapping[Package, str]) -> str:
+    """The index, in the order of names; the stanzas are their sources' own, but for where the file is."""
+    return "\n".join(
+        _FILENAME.sub(f"Filename: {filename(package)}", stanzas[package].strip("\n"), count=1) + "\n"
+        for package in sorted(stanzas, key=lambda package: package.name)
+    )
+
+
+def release_text(suite: str, architecture: str, epoch: int, packages: str) -> str:
+    """The release file, to be signed: of the image's day, and without an end to its validity."""
+    content = packages.encode()
+    return (
+        f"Origin: debian-cloud\nLabel: closure\nSuite: {suite}\nCodename: {suite}\n"
+        f"Date: {format_datetime(datetime.fromtimestamp(epoch, UTC)).replace('+0000', 'UTC')}\n"
+        f"Architectures: {architecture}\nComponents: {COMPONENT}\n"
+        f"Description: what one image was made of\nSHA256:\n"
+        f" {hashlib.sha256(content).hexdigest()} {len(content)} {COMPONENT}/binary-{architecture}/Packages\n"
+    )
