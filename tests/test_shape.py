@@ -21,7 +21,7 @@ ORDER = (
     ("config", "custom", "disk", "checksums", "formats"),
     ("resolution", "index", "sources", "entries", "filesystems", "gpt"),
     ("binary", "shell", "skeleton", "lint"),
-    ("packages", "metadata", "lock", "closure", "projections", "render"),
+    ("packages", "metadata", "lock", "closure", "projections", "difference", "render"),
     ("build",),
     ("run",),
     ("opened",),
@@ -35,7 +35,7 @@ ORDER = (
 PLANNING = (
     *("errors", "names", "deb822", "plan", "config", "custom", "disk", "formats", "resolution", "index"),
     *("sources", "metadata", "build"),
-    *("binary", "shell", "skeleton", "lint", "lock", "projections", "closure", "entries"),
+    *("binary", "shell", "skeleton", "lint", "lock", "projections", "difference", "closure", "entries"),
     *("filesystems", "gpt"),
 )
 """Rooms that only think: no process, no file system, no clock."""

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tell what changed from one image to another.
+
+A and B are images (raw, qcow2, tar.xz), read without root and without running
+anything of them, or the .buildinfo files beside them. Packages are told with
+their versions and sizes: those added, removed, upgraded, downgraded, and those
+of the same version from another .deb.
+
+Of two images, also told are the changelogs between the versions, with the CVEs
+and the bugs that they name, by source package; and the files that differ, by
+package, or as generated where no package has them. Times of files do not count,
+nor does what is beside the root file system. In a downgrade, the entries are
+the ones lost.
+
+The exit status is 0, whether anything differs or not: as a changelog, not as a
+verdict. Signatures are not verified here.
+
+    debian-cloud diff debian-13-ec2-amd64-20261101.0.qcow2 debian-13-ec2-amd64-20261121.0.qcow2
+    debian-cloud diff --json OLD.buildinfo NEW.buildinfo
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from debian_cloud import difference, planning
+from debian_cloud.difference import GENERATED
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.opened import opened
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sized
+
+    from debian_cloud.difference import Changed, Changelog, Description, Difference, Files, Package
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("old", type=Path, metavar="A", help="the image, or its .buildinfo, that was before")
+    parser.add_argument("new", type=Path, metavar="B", help="the one that came after")
+    parser.add_argument("--full", action="store_true", help="print whole changelog entries, and every path")
+    parser.add_argument("--json", action="store_true", help="print JSON, with all of that")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    with ExitStack() as stack:
+        (old, old_content), (new, new_content) = (_described(path, stack) for path in (args.old, args.new))
+        found = difference.compare(old, new)
+        if old_content and new_content:
+            found = difference.with_changelogs(found, old_content, new_content)
+    if args.json:
+        print(json.dumps(_as_json(found), indent=2))
+    else:
+        for line in _as_text(found, full=args.full):
+            print(line)
+    return 0
+
+
+def _described(path: Path, stack: ExitStack) -> tuple[Description, difference.Content | None]:
+    """What a person named, and the way to the files in it: a .buildinfo has none."""
+    if path.suffix == ".buildinfo":
+        return difference.of_lock(path.name, planning.locked(path)), None
+    if not path.is_file():
+        raise Error(f"there is no file {path}", "give an image, or the .buildinfo beside it", USAGE)
+    image = stack.enter_context(opened(path))
+    return difference.of_image(path.name, image.entries(), image.content), image.content
+
+
+def _as_text(found: Difference, *, full: bool) -> Iterator[str]:
+    yield f"from {_title(found.old)}"
+    yield f"to   {_title(found.new)}"
+    yield f"packages: {_counts(found)}" + (f"; {_signed(found.new.size - found.old.size)}" if found.sized else "")
+    if found.files is not None:
+        added, removed, changed = (
+            (
+                sum(len(part) for part in parts)
+                for parts in zip(*((files.added, files.removed, files.changed) for files in found.files), strict=True)
+            )
+            if found.files
+            else (0, 0, 0)
+        )
+        yield f"files: {added} added, {removed} removed, {changed} changed"
+    for title, lost in (("named in changelogs", False), ("no longer there", True)):
+        cves, bugs = difference.named(found.changelogs, lost=lost)
+        if cves or bugs:
+            yield f"{title}: {_count(cves, 'CVE', 'CVEs')}, {_count(bugs, 'bug', 'bugs')}"
+    for title, packages in (("added", found.added), ("removed", found.removed)):
+        yield from _section(title, (_package(package, found) for package in packages))
+    for title, changes in (
+        ("upgraded", found.upgraded),
+        ("downgraded", found.downgraded),
+        ("of the same version, from another .deb", found.replaced),
+    ):
+        yield from _section(title, (_changed(change, found) for change in changes))
+    yield from _section("changelogs", (line for log in found.changelogs for line in _changelog(log, full=full)))
+    yield from _section("files", (line for files in found.files or () for line in _of_package(files, full=full)))
+
+
+def _title(image: Description) -> str:
+    what = ".debs" if image.files is None else "files"
+    return _plain(f"{image.title}: {len(image.packages)} packages, {image.size / 2**20:.1f} MiB of {what}")
+
+
+def _counts(found: Difference) -> str:
+    counts = [
+        f"{len(found.added)} added",
+        f"{len(found.removed)} removed",
+        f"{len(found.upgraded)} upgraded",
+        f"{len(found.downgraded)} downgraded",
+    ]
+    return ", ".join([*counts, f"{len(found.replaced)} from another .deb"] if found.replaced else counts)
+
+
+def _section(title: str, lines: Iterator[str]) -> Iterator[str]:
+    """Lines under a title; nothing where there is none."""
+    for number, line in enumerate(lines):
+        if not number:
+            yield f"\n{title}:"
+        yield f"  {line}"
+
+
+def _package(package: Package, found: Difference) -> str:
+    return _plain(f"{package.name} {package.version}") + (f"  {_size(package.size)}" if found.sized else "")
+
+
+def _changed(change: Changed, found: Difference) -> str:
+    arrow = f"{change.name} {change.old.version} -> {change.new.version}"
+    grown = change.new.size - change.old.size
+    return _plain(arrow) + (f"  {_signed(grown)}" if found.sized and grown else "")
+
+
+def _changelog(log: Changelog, *, full: bool) -> Iterator[str]:
+    yield _plain(f"{log.source} {log.old} -> {log.new}: {', '.join(log.packages)}")
+    cves, bugs = difference.named((log,), lost=log.lost)
+    if not log.news:
+        yield "  no entry in the image's changelogs"
+    elif log.lost:
+        yield f"  {_count(log.news, 'entry', 'entries')} lost"
+    if cves:
+        yield f"  {' '.join(cves)}"
+    if bugs:
+        yield f"  closes {' '.join(f'#{bug}' for bug in bugs)}"
+    for entry in log.news if full else ():
+        yield _plain(f"  {entry.version} {entry.suite}")
+        for line in entry.text.splitlines():
+            yield f"    {_plain(line)}".rstrip()
+
+
+def _of_package(files: Files, *, full: bool) -> Iterator[str]:
+    counts = ((len(files.added), "added"), (len(files.removed), "removed"), (len(files.changed), "changed"))
+    grown = files.new_size - files.old_size
+    yield (
+        _plain(files.package or "generated, or of no package")
+        + (f": {', '.join(f'{count} {word}' for count, word in counts if count)}")
+        + (f"  {_signed(grown)}" if grown else "")
+    )
+    if full:
+        yield from (f"  + /{_plain(path)}" for path in files.added)
+        yield from (f"  - /{_plain(path)}" for path in files.removed)
+        yield from (f"  ~ /{_plain(path)}  ({', '.join(what)})" for path, what in files.changed.items())
+
+
+def _count(things: Sized, one: str, many: str) -> str:
+    return f"{len(things)} {one if len(things) == 1 else many}"
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB" if abs(size) >= 2**20 else f"{size / 2**10:.0f} KiB"
+
+
+def _signed(size: int) -> str:
+    return f"{'-' if size < 0 else '+'}{_size(abs(size))}"
+
+
+def _plain(text: str) -> str:
+    """Text of an image as a terminal may have it: what does not print is written as Python writes it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text.expandtabs())
+
+
+def _as_json(found: Difference) -> dict[str, object]:
+    cves, bugs = difference.named(found.changelogs, lost=False)
+    lost_cves, lost_bugs = difference.named(found.changelogs, lost=True)
+    return {
+        "old": _image(found.old),
+        "new": _image(found.new),
+        "packages": {
+            "added": [asdict(package) for package in found.added],
+            "removed": [asdict(package) for package in found.removed],
+            "upgraded": [asdict(change) for change in found.upgraded],
+            "downgraded": [asdict(change) for change in found.downgraded],
+            "replaced": [asdict(change) for change in found.replaced],
+        },
+        "cves": cves,
+        "bugs": bugs,
+        "lost_cves": lost_cves,
+        "lost_bugs": lost_bugs,
+        "changelogs": [{**asdict(log), "lost": log.lost} for log in found.changelogs],
+        "files": None
+        if found.files is None
+        else [{**asdict(files), "generated": files.package == GENERATED} for files in found.files],
+    }
+
+
+def _image(image: Description) -> dict[str, object]:
+    return {
+        "title": image.title,
+        "architecture": image.architecture,
+        "packages": len(image.packages),
+        "size": image.size,
+        "size_of": "debs" if image.files is None else "files",
+    }
