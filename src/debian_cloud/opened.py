@@ -18,6 +18,7 @@ from . import disk, gpt, run
 from .errors import USAGE, Error
 from .filesystems import PIECE, View
 from .filesystems.ext4 import Ext4
+from .filesystems.fat import Fat
 from .filesystems.tar import Tar
 
 if TYPE_CHECKING:
@@ -42,9 +43,10 @@ _MAGIC: Final = ((QCOW2, 0, b"QFI\xfb"), (TAR_XZ, 0, b"\xfd7zXZ\0"), (TAR, 257, 
 class DiskImage:
     """A disk: its partitions, what is in them, and what is beside them."""
 
-    def __init__(self, name: str, kind: str, view: View) -> None:
+    def __init__(self, name: str, kind: str, view: View, beside: tuple[Finding, ...] = ()) -> None:
         self.name = name
         self.format = kind
+        self._beside = beside
         self.view = view
         self.table = gpt.read(view)
 
@@ -60,6 +62,12 @@ class DiskImage:
         if found is None:
             raise Error(f"{self.name} has no root partition", "give a disk image that debian-cloud build made")
         return Ext4(self._view(found))
+
+    @cached_property
+    def esp(self) -> Fat | None:
+        """The EFI system partition, if there is one."""
+        found = self._of_type(disk.ESP_TYPE)
+        return Fat(self._view(found)) if found else None
 
     @cached_property
     def boot_code(self) -> bytes:
@@ -96,6 +104,14 @@ class DiskImage:
                 yield from self.view.findings(
                     f"partition {partition.number} of an unknown type", partition.start, partition.size
                 )
+
+    def unaccounted(self) -> Iterator[Finding]:
+        """All bytes that nothing explains, wherever they are; `boot_code` and `bios` are for others to compare."""
+        yield from self._beside
+        yield from self.gaps()
+        if self.esp:
+            yield from self.esp.unaccounted()
+        yield from self.root.unaccounted()
 
     def _of_type(self, *types: str) -> disk.Partition | None:
         found = [partition for partition in self.partitions if partition.type in types]

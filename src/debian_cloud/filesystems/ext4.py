@@ -60,6 +60,13 @@ _PREFIXES: Final = {
 }
 _XATTR_MAGIC: Final = 0xEA020000
 
+_COMPATIBLE: Final = _HAS_JOURNAL | 0x8 | _RESIZE_INODE | 0x20
+"""Those, ext_attr and dir_index."""
+_LINKS: Final = 65000
+"""Names that an inode may have; a directory with more says 1 (dir_nlink)."""
+_WRITTEN: Final = 16
+"""How often all of a file system may have been written while it was made."""
+
 _PATH_MAX: Final = 4096
 _DIRECTORIES: Final = 2**30
 """Bytes that all directories may have together: no image comes near."""
@@ -157,7 +164,8 @@ class Ext4:
         self._groups = self._descriptors()
         self._inodes: dict[int, _Inode] = {}
         self._paths: list[tuple[str, int]] = []
-        self._names: dict[int, int] = {}
+        self._names: dict[int, str] = {}
+        self._links: dict[int, int] = {}
         self._subdirectories: dict[int, int] = {}
         self._claims: list[tuple[int, int, str]] = []
         self._claimed = 0
@@ -165,6 +173,8 @@ class Ext4:
         self._listed = 0
         self._noted: list[Finding] = []
         self._walk()
+        self._journal = self._special(_JOURNAL, _HAS_JOURNAL)
+        self._resize = self._special(_RESIZE, _RESIZE_INODE)
 
     def entries(self) -> Iterator[Entry]:
         """All paths, sorted; Error when a file cannot be read."""
@@ -283,9 +293,10 @@ class Ext4:
         extents: tuple[_Extent, ...] = ()
         fast = kind == SYMLINK and not flags & _EXTENTS
         if kind in (FILE, DIRECTORY, SYMLINK) and not fast:
-            if not flags & _EXTENTS:
+            if not flags & _EXTENTS and number != _RESIZE:
                 raise Error(f"{where} has a block map as ext2 had, which is not read here", _HINT)
-            extents, blocks = self._tree(body, seed, offset + 40, where)
+            if flags & _EXTENTS:
+                extents, blocks = self._tree(body, seed, offset + 40, where)
         xattrs: tuple[tuple[str, bytes], ...] = ()
         inside = raw[128 + extra :]
         if extra and inside[:4] == _XATTR_MAGIC.to_bytes(4, "little"):
@@ -316,7 +327,7 @@ class Ext4:
     def _tree(self, root: bytes, seed: int, offset: int, where: str) -> tuple[tuple[_Extent, ...], int]:
         """A file's extents in order, and the number of blocks that it owns."""
         extents: list[_Extent] = []
-        owned = 0
+        owned, grown = 0, b""
         # Node, where it is, the depth that it must have, and the file's blocks that it may speak of.
         nodes = [(root, offset, -1, 0, 2**32)]
         while nodes:
@@ -334,7 +345,12 @@ class Ext4:
             used = 12 + 12 * count
             if generation:
                 self._note(f"extents of {where}", place + 8, node[8:12])
-            self._note(f"extents of {where}", place + used, node[used : 12 + 12 * most])
+            rest = node[used : 12 + 12 * most]
+            if depth and expected < 0:
+                # A tree that grew has moved its extents into its first leaf, and left them in the inode, too.
+                grown = rest
+            else:
+                self._note(f"extents of {where}", place + used, rest)
             last = low
             children: list[tuple[int, int]] = []
             for at in range(12, used, 12):
@@ -357,7 +373,7 @@ class Ext4:
                 extents.append(_Extent(first, block, length, unwritten))
                 last = first + length
             ends = [first for first, _ in children[1:]] + [high]
-            for (first, block), end in reversed(list(zip(children, ends, strict=False))):
+            for (first, block), end in list(zip(children, ends, strict=False)):
                 self._claim(block, 1, f"extents of {where}")
                 owned += 1
                 data = self._view.read(block * self._size, self._size)
@@ -366,8 +382,11 @@ class Ext4:
                 if self._size - tail >= 4:
                     found = struct.unpack_from("<I", data, tail)[0]
                     self._check(found, crc32c(data[:tail], seed), f"the extents of {where}")
+                if grown != data[used : used + len(grown)]:
+                    self._note(f"extents of {where}", place + used, grown)
+                grown = b""
                 nodes.append((data[:tail], block * self._size, depth - 1, first, end))
-        return tuple(extents), owned
+        return tuple(sorted(extents, key=lambda extent: extent.logical)), owned
 
     def _runs(self, inode: _Inode) -> Iterator[tuple[int, int]]:
         """Where a file's bytes are, up to its size, as (offset, length); offset -1 is a hole."""
@@ -453,7 +472,8 @@ class Ext4:
             raise Error("the file system's root is no directory", _HINT)
         self._inodes[_ROOT] = root
         self._paths.append(("", _ROOT))
-        self._names[_ROOT] = 1
+        self._names[_ROOT] = "/"
+        self._links[_ROOT] = 2
         queue, length = [("", _ROOT, _ROOT)], 0
         while queue:
             path, number, parent = queue.pop()
@@ -469,8 +489,12 @@ class Ext4:
                     raise Error(f"/{below} is of another kind than its directory says", _HINT)
                 self._inodes[child] = inode
                 self._paths.append((below, child))
-                self._names[child] = self._names.get(child, 0) + 1
+                self._names.setdefault(child, f"/{below}")
+                self._links[child] = self._links.get(child, 0) + 1
                 if inode.kind == DIRECTORY:
+                    # Its own "." names it, and its ".." names the one above.
+                    self._links[child] += 1
+                    self._links[number] += 1
                     self._subdirectories[child] = number
                     queue.append((below, child, number))
 
@@ -604,6 +628,343 @@ class Ext4:
         if inode.flags & _EXTENTS:
             return b"".join(self._content(inode))
         return inode.body[: inode.size]
+
+    # Accounts.
+
+    def unaccounted(self) -> Iterator[Finding]:
+        """Bytes that no path needs and that mke2fs does not leave; Error where two things share a block."""
+        view, info, size = self._view, self.superblock, self._size
+        journal, resize = self._journal, self._resize
+        owned = self._owned(resize)
+        used = sorted({*range(1, info.first_inode), *self._inodes})
+        bits, free = self._bits(owned)
+
+        yield from view.findings("before the superblock", 0, _SUPERBLOCK)
+        raw = self._expected_superblock(journal, sum(free), info.inodes - len(used))
+        yield from view.differences("the superblock", _SUPERBLOCK, raw)
+        if info.first_block == 0:
+            yield from view.findings("after the superblock", 2 * _SUPERBLOCK, size - 2 * _SUPERBLOCK)
+        yield from self._noted
+        yield from self._shares()
+        yield from self._account_groups(used, bits, free)
+        yield from self._account_backups(raw)
+        yield from self._account_resize(resize)
+        yield from self._account_inodes(used, journal, resize)
+        if journal:
+            yield from self._account_journal(journal)
+        for number, inode in sorted(self._inodes.items()):
+            if inode.kind in (FILE, SYMLINK):
+                yield from self._slack(inode, self._names[number])
+        position = info.first_block
+        for block, count, _ in owned:
+            yield from view.findings("free blocks", position * size, (block - position) * size)
+            position = block + count
+        yield from view.findings("free blocks", position * size, (info.blocks - position) * size)
+        yield from view.findings("after the file system", info.blocks * size, view.size - info.blocks * size)
+
+    def _special(self, number: int, feature: int) -> _Inode | None:
+        """The inode of the journal, or of the blocks kept for growing."""
+        if not self.superblock.compatible & feature:
+            return None
+        return self._inode(number, f"inode {number}")
+
+    @cached_property
+    def _gdt_blocks(self) -> int:
+        """Blocks of the descriptors of all groups."""
+        return -(-self.superblock.groups * self.superblock.descriptor_size // self._size)
+
+    def _first_of(self, group: int) -> int:
+        """A group's first block."""
+        return self.superblock.first_block + group * self.superblock.blocks_per_group
+
+    @cached_property
+    def _backups(self) -> list[int]:
+        """Groups that begin with a superblock and the descriptors, the first one among them."""
+        groups = range(self.superblock.groups)
+        if not self.superblock.read_only & _SPARSE_SUPER:
+            return list(groups)
+        powers = {base**exponent for base in (3, 5, 7) for exponent in range(22)}
+        return [group for group in groups if not group or group in powers]
+
+    def _owned(self, resize: _Inode | None) -> list[tuple[int, int, str]]:
+        """All blocks that have an owner, in order: first block, number, owner. Error where one has two."""
+        owned = list(self._claims)
+        for number, group in enumerate(self._groups):
+            owned.append((group.block_bitmap, 1, f"block bitmap of group {number}"))
+            owned.append((group.inode_bitmap, 1, f"inode bitmap of group {number}"))
+            owned.append((group.inode_table, self._table_blocks, f"inode table of group {number}"))
+        for number in self._backups:
+            count = 1 + self._gdt_blocks + self.superblock.reserved_gdt
+            owned.append((self._first_of(number), count, f"descriptors in group {number}"))
+        if resize:
+            owned.append((struct.unpack_from("<I", resize.body, 4 * 13)[0], 1, "blocks kept for growing"))
+        owned.sort()
+        position, before = 0, ""
+        for block, count, owner in owned:
+            if block < position:
+                raise Error(f"a block of the file system belongs to {before} and to {owner}", _HINT)
+            position, before = block + count, owner
+        if position > self.superblock.blocks:
+            raise Error(f"blocks of {before} lie outside the file system", _HINT)
+        return owned
+
+    def _bits(self, owned: list[tuple[int, int, str]]) -> tuple[list[int], list[int]]:
+        """Each group's blocks in use, as bits from the lowest on, and the number of the free ones."""
+        info = self.superblock
+        bits = [0] * info.groups
+        for block, count, _ in owned:
+            start, end = block - info.first_block, block - info.first_block + count
+            while start < end:
+                group, first = divmod(start, info.blocks_per_group)
+                length = min(end - start, info.blocks_per_group - first)
+                bits[group] |= ((1 << length) - 1) << first
+                start += length
+        sizes = [info.blocks_per_group] * info.groups
+        sizes[-1] = info.blocks - self._first_of(info.groups - 1)
+        return bits, [size - mask.bit_count() for size, mask in zip(sizes, bits, strict=True)]
+
+    def _expected_superblock(self, journal: _Inode | None, free_blocks: int, free_inodes: int) -> bytes:
+        """The superblock as mke2fs writes it; what it chooses or is told is taken from the one that is there."""
+        info, raw = self.superblock, bytearray(_SUPERBLOCK)
+        reserved = info.blocks * 5 // 100
+        overhead = self.superblock.first_block + len(self._backups) * (1 + self._gdt_blocks + info.reserved_gdt)
+        overhead += info.groups * (2 + self._table_blocks) + (journal.size // self._size if journal else 0)
+        log = info.block_size.bit_length() - 11
+        low = 0xFFFFFFFF
+
+        def put(offset: int, form: str, *values: int | bytes) -> None:
+            struct.pack_into("<" + form, raw, offset, *values)
+
+        def keep(offset: int, length: int) -> None:
+            raw[offset : offset + length] = self._raw[offset : offset + length]
+
+        put(0x0, "IIIII", info.inodes, info.blocks & low, reserved & low, free_blocks & low, free_inodes)
+        put(0x14, "IIIIII", info.first_block, log, log, info.blocks_per_group, info.blocks_per_group,
+            info.inodes_per_group)  # fmt: skip
+        # Never mounted, clean, "continue" on errors, no periodic check.
+        put(0x30, "IHHHHHHIII", info.created, 0, 0xFFFF, 0xEF53, 1, 1, 0, info.created, 0, 0)
+        put(0x4C, "IHHIHH", 1, 0, 0, info.first_inode, info.inode_size, 0)
+        put(0x5C, "III", info.compatible & _COMPATIBLE, info.incompatible, info.read_only)
+        keep(0x68, 16)
+        put(0x78, "16s", info.label.encode("utf-8", "surrogateescape"))
+        put(0xCE, "H", info.reserved_gdt)
+        if journal:
+            put(0xE0, "I", _JOURNAL)
+            put(0xFD, "B", 1)
+            put(0x10C, "60sII", journal.body, journal.size >> 32, journal.size & low)
+        keep(0xEC, 16)
+        # Directories are hashed with half MD4; ACLs and attributes of users are on.
+        put(0xFC, "B", 1)
+        put(0xFE, "HI", info.descriptor_size if info.incompatible & _64BIT else 0, 0xC)
+        put(0x108, "I", info.created)
+        put(0x150, "III", info.blocks >> 32, reserved >> 32, free_blocks >> 32)
+        put(0x15C, "HHI", 32, 32, 2 if self._raw[0x160] == 2 else 1)
+        put(0x174, "BB", self._raw[0x174] & 0x1F, self._checked)
+        # How much was written by the tools that made it: not known, but not without bounds.
+        written = struct.unpack_from("<Q", self._raw, 0x178)[0]
+        put(0x178, "Q", written if written * 1024 <= _WRITTEN * self._view.size else 0)
+        put(0x248, "I", overhead & low)
+        keep(0x270, 4 * bool(info.incompatible & _CSUM_SEED))
+        keep(0x3FC, 4)
+        return bytes(raw)
+
+    def _account_groups(self, used: list[int], bits: list[int], free: list[int]) -> Iterator[Finding]:
+        """Descriptors and bitmaps, which follow from what is in use."""
+        info, view, size = self.superblock, self._view, self._size
+        per_group, low = info.inodes_per_group, 0xFFFF
+        taken = [0] * info.groups
+        folders = [0] * info.groups
+        for number in used:
+            which, index = divmod(number - 1, per_group)
+            taken[which] |= 1 << index
+            inode = self._inodes.get(number)
+            folders[which] += inode is not None and inode.kind == DIRECTORY
+        table = (info.first_block + 1) * size
+        for number, group in enumerate(self._groups):
+            last = number == info.groups - 1
+            count = info.blocks - self._first_of(number) if last else info.blocks_per_group
+            # What a bitmap has no use for is set.
+            blocks = (bits[number] | -1 << count) & (1 << 8 * size) - 1
+            inodes = (taken[number] | -1 << per_group) & (1 << 8 * size) - 1
+            sums = []
+            for what, place, mask, length, unused in (
+                ("block", group.block_bitmap, blocks, info.blocks_per_group // 8, group.flags & 2),
+                ("inode", group.inode_bitmap, inodes, per_group // 8, group.flags & 1 and not taken[number]),
+            ):
+                where = f"{what} bitmap of group {number}"
+                found = view.read(place * size, size)
+                expected = mask.to_bytes(size, "little")
+                if unused:
+                    # Not written at all: the descriptor says that it follows from where the group's own blocks are.
+                    yield from view.findings(where, place * size, size)
+                    sums.append(0)
+                else:
+                    yield from view.differences(where, place * size, expected)
+                    sums.append(crc32c(found[:length], self._seed) if self._checked else 0)
+            inodes_free = per_group - taken[number].bit_count()
+            unused = per_group - taken[number].bit_length()
+            flags = group.flags & 7
+            places = (group.block_bitmap, group.inode_bitmap, group.inode_table)
+            descriptor = view.read(table + number * info.descriptor_size, info.descriptor_size)
+            raw = struct.pack(
+                "<IIIHHHHIHHH2s", *(place & 0xFFFFFFFF for place in places), free[number] & low, inodes_free & low,
+                folders[number] & low, flags, 0, sums[0] & low, sums[1] & low, unused & low, descriptor[0x1E:0x20],
+            )  # fmt: skip
+            if info.descriptor_size == 64:
+                raw += struct.pack(
+                    "<IIIHHHHIHHI", *(place >> 32 for place in places), free[number] >> 16, inodes_free >> 16,
+                    folders[number] >> 16, unused >> 16, 0, sums[0] >> 16, sums[1] >> 16, 0,
+                )  # fmt: skip
+            yield from view.differences(f"descriptor of group {number}", table + number * info.descriptor_size, raw)
+        end = table + info.groups * info.descriptor_size
+        yield from view.findings("after the group descriptors", end, table + self._gdt_blocks * size - end)
+
+    def _account_backups(self, primary: bytes) -> Iterator[Finding]:
+        """Copies of the superblock and of the descriptors."""
+        info, view, size = self.superblock, self._view, self._size
+        descriptors = view.read((info.first_block + 1) * size, self._gdt_blocks * size)
+        for number in self._backups[1:]:
+            place = self._first_of(number) * size
+            found, raw = view.read(place, _SUPERBLOCK), bytearray(primary)
+            # mke2fs marks the first one alone as clean, at its very end; until then it goes on counting.
+            raw[0x3A] = 0
+            struct.pack_into("<H", raw, 0x5A, number & 0xFFFF)
+            written = struct.unpack_from("<Q", found, 0x178)[0]
+            if written * 1024 <= _WRITTEN * view.size:
+                raw[0x178:0x180] = found[0x178:0x180]
+            raw[0x3FC:] = struct.pack("<I", crc32c(found[:0x3FC]) if self._checked else 0)
+            yield from view.differences(f"copy of the superblock in group {number}", place, bytes(raw))
+            yield from view.findings("after a copy of the superblock", place + _SUPERBLOCK, size - _SUPERBLOCK)
+            yield from view.differences(f"copy of the descriptors in group {number}", place + size, descriptors)
+            kept = place + (1 + self._gdt_blocks) * size
+            yield from view.findings("blocks kept for descriptors", kept, info.reserved_gdt * size)
+
+    def _account_resize(self, resize: _Inode | None) -> Iterator[Finding]:
+        """Blocks kept for descriptors: the first copy's name those of the other copies (resize_inode)."""
+        info, view, size = self.superblock, self._view, self._size
+        first = info.first_block + 1 + self._gdt_blocks
+        if resize is None:
+            yield from view.findings("blocks kept for descriptors", first * size, info.reserved_gdt * size)
+            return
+        index = bytearray(size)
+        for number in range(info.reserved_gdt):
+            struct.pack_into("<I", index, (self._gdt_blocks + number) * 4 % size, first + number)
+            copies = [first + number + group * info.blocks_per_group for group in self._backups[1:]]
+            names = struct.pack(f"<{len(copies)}I", *copies).ljust(size, b"\0")
+            yield from view.differences("blocks kept for descriptors", (first + number) * size, names)
+        double = struct.unpack_from("<I", resize.body, 4 * 13)[0]
+        yield from view.differences("blocks kept for growing", double * size, bytes(index))
+        yield from view.differences("inode 7", resize.offset + 40, bytes(52) + struct.pack("<II", double, 0))
+
+    def _account_inodes(self, used: list[int], journal: _Inode | None, resize: _Inode | None) -> Iterator[Finding]:
+        """Each inode: mke2fs gives all the same times, and counts what it has."""
+        info, view = self.superblock, self._view
+        created, size = info.created, info.inode_size
+        position, group = 0, -1
+        for number in [*used, 0]:
+            # Slots from the last inode in use to this one, group by group.
+            here = (number - 1) // info.inodes_per_group if number else info.groups
+            while position < (number - 1 if number else info.inodes):
+                group = position // info.inodes_per_group
+                end = min((group + 1) * info.inodes_per_group, number - 1 if number else info.inodes)
+                place = self._slot(position + 1)
+                for start, length in view.nonzero(place, (end - position) * size):
+                    yield Finding(
+                        f"inode {position + 1 + (start - place) // size}, which no directory names",
+                        view.start + start, length,
+                    )  # fmt: skip
+                position = end
+            if not number or here >= info.groups:
+                break
+            position = number
+            place = self._slot(number)
+            raw = view.read(place, size)
+            inode = self._inodes.get(number)
+            if inode is None:
+                inode = {_JOURNAL: journal, _RESIZE: resize}.get(number)
+            if inode is None:
+                # Reserved ones are empty; that of bad blocks has times.
+                times = struct.pack("<8xIII", created, created, created) if number == 1 else b""
+                expected = times.ljust(124, b"\0") + raw[124:126]
+                expected = expected.ljust(size, b"\0")
+                if expected != raw:
+                    yield from view.differences(f"inode {number}", place, expected)
+                continue
+            where = self._names.get(number, f"inode {number}")
+            links = self._links.get(number, 1)
+            tree = inode.kind in (FILE, DIRECTORY) or (inode.kind == SYMLINK and inode.size >= len(inode.body))
+            sectors = inode.blocks * self._size // 512
+            flags = (inode.flags & _INDEX if inode.kind == DIRECTORY else 0) | (_EXTENTS if tree else 0)
+            total = inode.size
+            if number == _RESIZE:
+                per_block = self._size // 4
+                flags, total = 0, (per_block * per_block + per_block + 12) * self._size
+                sectors = (1 + info.reserved_gdt * len(self._backups)) * self._size // 512
+            head = struct.pack(
+                "<2sHIIIIIHHIII", raw[:2], inode.uid & 0xFFFF, total & 0xFFFFFFFF, created, created,
+                inode.mtime & 0xFFFFFFFF, 0, inode.gid & 0xFFFF, 1 if links > _LINKS else links,
+                sectors & 0xFFFFFFFF, flags, 0,
+            )  # fmt: skip
+            extra = min(32, size - 128)
+            tail = struct.pack(
+                "<I4sIIH2sHH2sHHHIIIIIII", 0, raw[104:108], total >> 32, 0, sectors >> 32, raw[118:120],
+                inode.uid >> 16, inode.gid >> 16, raw[124:126], 0, extra,
+                struct.unpack_from("<H", raw, 130)[0], 0, inode.mtime + 2**31 >> 32 & 3, 0, created, 0, 0, 0,
+            )  # fmt: skip
+            if raw[:40] != head:
+                yield from view.differences(f"inode of {where}", place, head)
+            if raw[100 : 128 + extra] != tail[: 28 + extra]:
+                yield from view.differences(f"inode of {where}", place + 100, tail[: 28 + extra])
+            yield from self._account_body(inode, where)
+
+    def _account_body(self, inode: _Inode, where: str) -> Iterator[Finding]:
+        """What of an inode's 60 bytes is neither blocks, nor a link's target, nor a device's number."""
+        body = inode.body
+        if inode.kind == SYMLINK and not inode.flags & _EXTENTS:
+            expected = body[: inode.size].ljust(60, b"\0")
+        elif inode.kind in (CHARACTER, BLOCK):
+            major, minor = _device(body)
+            old = major < 256 and minor < 256
+            number = major << 8 | minor if old else minor & 0xFF | major << 8 | (minor & 0xFFF00) << 12
+            expected = struct.pack("<II52x", *((number, 0) if old else (0, number)))
+        elif inode.kind in (FIFO, SOCKET):
+            expected = bytes(60)
+        else:
+            return
+        if body != expected:
+            yield from self._view.differences(f"inode of {where}", inode.offset + 40, expected)
+
+    def _account_journal(self, journal: _Inode) -> Iterator[Finding]:
+        """A journal that was never used: its superblock alone (Documentation/filesystems/ext4/journal.rst)."""
+        view, size, first = self._view, self._size, True
+        raw = struct.pack(
+            ">IIIIIIIIIIII16sI", 0xC03B3998, 4, 0, size, journal.size // size, 1, 1, 0, 0, 0, 0, 0,
+            self._raw[0x68:0x78], 1,
+        ).ljust(size, b"\0")  # fmt: skip
+        for extent in journal.extents:
+            place, length = extent.physical * size, extent.count * size
+            if first:
+                yield from view.differences("the journal", place, raw)
+                place, length, first = place + size, length - size, False
+            yield from view.findings("the journal", place, length)
+
+    def _slack(self, inode: _Inode, where: str) -> Iterator[Finding]:
+        """What is after a file's end in its blocks, or in blocks that read as zeros."""
+        for extent in inode.extents:
+            length = extent.count * self._size
+            read = min(length, max(0, inode.size - extent.logical * self._size))
+            if extent.unwritten:
+                read = 0
+            if read < length:
+                yield from self._view.findings(
+                    f"slack of {where}", extent.physical * self._size + read, length - read
+                )
+
+    def _shares(self) -> Iterator[Finding]:
+        """Blocks of extended attributes count those who have them."""
+        for block, (_, references, users) in self._shared.items():
+            if references != users:
+                yield Finding("extended attributes", self._view.start + block * self._size + 4, 4)
 
     def _note(self, where: str, offset: int, data: bytes) -> None:
         """Note bytes that ought to be zero, where they are not."""
