@@ -17,9 +17,8 @@ from uuid import UUID
 
 from debian_cloud.entries import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, SOCKET, SYMLINK, Entry
 from debian_cloud.errors import Error
-
-from . import ENTRIES, PATHS, Finding, View, text
-from .crc32c import crc32c
+from debian_cloud.filesystems import ENTRIES, PATHS, Finding, View, text
+from debian_cloud.filesystems.crc32c import crc32c
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

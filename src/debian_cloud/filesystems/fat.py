@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from debian_cloud.entries import DIRECTORY, FILE, Entry
 from debian_cloud.errors import Error
-
-from . import ENTRIES, Finding, View
+from debian_cloud.filesystems import ENTRIES, Finding, View
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from debian_cloud.entries import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, SYMLINK, Entry
 from debian_cloud.errors import Error
-
-from . import ENTRIES, PATHS, Finding, View, text
+from debian_cloud.filesystems import ENTRIES, PATHS, Finding, View, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
