@@ -77,7 +77,7 @@ def test_images_of_two_architectures_are_not_compared() -> None:
 
 @pytest.mark.parametrize("version", ["é", "1 2", "a:1", "9" * 5000])
 def test_a_version_that_is_none_is_refused(version: str) -> None:
-    with pytest.raises(Error, match="x has a of no version"):
+    with pytest.raises(Error, match="x has a package of no version"):
         of_packages(("a", version))
 
 
@@ -198,7 +198,7 @@ class Tree:
         return self.files[path][1]
 
     def described(self, title: str = "x") -> Description:
-        self.add("var/lib/dpkg/status", "\n".join(self.stanzas).encode())
+        self.add("var/lib/dpkg/status", "\n".join(self.stanzas).encode("utf-8", "surrogateescape"))
         return difference.of_image(title, (entry for entry, _ in self.files.values()), self.content)
 
 
@@ -423,6 +423,9 @@ def without(path: str) -> Callable[[Tree], None]:
         (lambda t: t.stanzas.append("Version: 1\n"), "has a damaged var/lib/dpkg/status"),
         (lambda t: t.package("x", "é"), "has a damaged var/lib/dpkg/status"),
         (lambda t: t.package("x", "1", source="a (é)"), "has a damaged var/lib/dpkg/status"),
+        (lambda t: t.package("x\x1b[2J", "1"), "has a damaged var/lib/dpkg/status"),
+        (lambda t: t.package("x", "1", multiarch="\x1b[2J"), "has a damaged var/lib/dpkg/status"),
+        (lambda t: t.stanzas.append("Package: \udcff\n"), "has a damaged var/lib/dpkg/status"),
         (lambda t: t.package("x", "1", source="a b c"), "has a damaged var/lib/dpkg/status"),
         (without("var/lib/dpkg/info/dpkg.list"), "has no list of the files of dpkg"),
         (lambda t: t.folder("var/lib/dpkg/info/dpkg.list"), "has a damaged var/lib/dpkg/info/dpkg.list"),

@@ -41,7 +41,9 @@ _LINKS: Final = 40
 
 # A rebuild without a change of the source (Debian Policy 5.6.12, binNMU).
 _REBUILD: Final = re.compile(r"\+b[0-9]+$")
-_SOURCE: Final = re.compile(r"(\S+)(?: \((\S+)\))?")
+# Debian Policy 5.6.1: what else stands there could be anything, and is shown to people.
+_NAME: Final = re.compile("[a-z0-9][a-z0-9+.-]*")
+_SOURCE: Final = re.compile(rf"({_NAME.pattern})(?: \((\S+)\))?")
 _CVE: Final = re.compile(r"\bCVE-[0-9]{4}-[0-9]{4,19}\b")
 # Debian Policy 4.4.
 _CLOSES: Final = re.compile(r"closes:\s*(?:bug)?#?\s?\d+(?:,\s*(?:bug)?#?\s?\d+)*", re.IGNORECASE | re.ASCII)
@@ -169,7 +171,7 @@ def of_lock(title: str, lock: Lock) -> Description:
     packages = [Package(p.name, p.version, p.architecture, p.size, p.sha256) for p in lock.packages]
     for package in packages:
         if not _is_version(package.version):
-            raise Error(f"{title} has {package.name} of no version: {package.version}", "it was changed by hand")
+            raise Error(f"{title} has a package of no version: {package.version!r}", "it was changed by hand")
     return Description(title, lock.architecture, _by_name(packages))
 
 
@@ -418,20 +420,20 @@ class _Database:
         found = []
         if self.files.get(_STATUS, None) is None:
             raise Error(f"{self.title} has no {_STATUS}", "it is no image of a Debian system")
-        for stanza in deb822.parse(self._text(_STATUS)):
+        for stanza in deb822.parse(self._text(_STATUS, "replace")):
             if stanza.get("Status", "").split(" ")[-1] in ("config-files", "not-installed"):
                 continue
             try:
-                name, version = stanza["Package"], stanza["Version"]
+                name, version, architecture = stanza["Package"], stanza["Version"], stanza["Architecture"]
                 source = _SOURCE.fullmatch(stanza.get("Source", name))
-                if not source:
+                if not (source and _NAME.fullmatch(name) and _NAME.fullmatch(architecture)):
                     raise ValueError(name)
                 rebuild = _REBUILD.search(version)
                 # Without a version of its own, the source's is the package's (deb-control(5), Source).
                 source_version = source[2] + (rebuild[0] if rebuild else "") if source[2] else version
                 deb822.version(version)
                 deb822.version(source_version)
-                package = Package(name, version, stanza["Architecture"], 0, "", source[1], source_version)
+                package = Package(name, version, architecture, 0, "", source[1], source_version)
             except (KeyError, ValueError):
                 raise self._damaged(_STATUS) from None
             found.append(package)
@@ -474,11 +476,12 @@ class _Database:
         lines = self._text(_DIVERSIONS).splitlines()
         return {lines[n]: (lines[n + 1], lines[n + 2]) for n in range(0, len(lines) - 2, 3)}
 
-    def _text(self, path: str) -> str:
+    def _text(self, path: str, errors: str = "surrogateescape") -> str:
+        """The text of a file; names in it that are not UTF-8 are as an Entry has them."""
         entry = self.files[path]
         if entry.kind != entries.FILE or entry.size > _LIMIT:
             raise self._damaged(path)
-        return self.content(path).decode("utf-8", "surrogateescape")
+        return self.content(path).decode("utf-8", errors)
 
     def _damaged(self, path: str) -> Error:
         return Error(f"{self.title} has a damaged {path}", "it is no image of a Debian system, or was changed")
