@@ -21,7 +21,7 @@ from debian_cloud.filesystems import ENTRIES, PATHS, Finding, View, text
 from debian_cloud.filesystems.crc32c import crc32c
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 _HINT: Final = "the image was damaged or tampered with: get it again, or build it again"
 
@@ -433,11 +433,11 @@ class Ext4:
 
     def _xattrs(self, data: bytes, first: int, base: int, offset: int, where: str) -> tuple[tuple[str, bytes], ...]:
         """Attributes from byte `first` of some data on; their values' places count from byte `base`."""
-        found, used, at = [], [], first
+        found, used, hashes, at = [], [], list[int](), first
         while data[at : at + 4] != bytes(4):
             if at + 16 > len(data):
                 raise Error(f"the extended attributes of {where} are damaged", _HINT)
-            length, index, place, other, size, _hash = struct.unpack_from("<BBHIII", data, at)
+            length, index, place, other, size, counted = struct.unpack_from("<BBHIII", data, at)
             name, place = data[at + 16 : at + 16 + length], place + base
             end = at + 16 + (length + 3 & ~3)
             if (
@@ -450,6 +450,10 @@ class Ext4:
                 raise Error(f"the extended attributes of {where} are damaged", _HINT)
             used += [(at, at + 16 + length), *([(place, place + size)] if size else [])]
             value = data[place : place + size] if size else b""
+            # The kernel leaves it out in an inode.
+            if counted not in (0, _xattr_hash(name, value)):
+                self._noted.append(Finding(f"extended attributes of {where}", self._view.start + offset + at + 12, 4))
+            hashes.append(counted)
             found.append((_PREFIXES[index] + text(name), _acl(value, where) if index in (2, 3) else value))
             at = end
         used.append((at, at + 4))
@@ -460,6 +464,8 @@ class Ext4:
             self._note(f"extended attributes of {where}", offset + position, data[position:start])
             position = end
         self._note(f"extended attributes of {where}", offset + position, data[position:])
+        if first == 32 and int.from_bytes(data[12:16], "little") not in (0, _fold(hashes)):
+            self._noted.append(Finding(f"extended attributes of {where}", self._view.start + offset + 12, 4))
         return tuple(found)
 
     # Directories.
@@ -882,6 +888,7 @@ class Ext4:
             if inode is None:
                 inode = {_JOURNAL: journal, _RESIZE: resize}.get(number)
             if inode is None:
+                self._raw_inode(number, f"inode {number}")
                 # Reserved ones are empty; that of bad blocks has times.
                 times = struct.pack("<8xIII", created, created, created) if number == 1 else b""
                 expected = times.ljust(124, b"\0") + raw[124:126]
@@ -971,6 +978,22 @@ class Ext4:
         if rest:
             start = offset + len(data) - len(rest)
             self._noted.append(Finding(where, self._view.start + start, len(rest.rstrip(b"\0"))))
+
+
+def _fold(words: Iterable[int], value: int = 0) -> int:
+    """A hash of words, as that of an attribute's value is (fs/ext4/xattr.c)."""
+    for word in words:
+        value = (value << 16 ^ value >> 16 ^ word) & 0xFFFFFFFF
+    return value
+
+
+def _xattr_hash(name: bytes, value: bytes) -> int:
+    """The hash of one extended attribute; its name is the one without prefix."""
+    counted = 0
+    for byte in name:
+        counted = (counted << 5 ^ counted >> 27 ^ byte) & 0xFFFFFFFF
+    padded = value + bytes(-len(value) % 4)
+    return _fold(struct.unpack(f"<{len(padded) // 4}I", padded), counted)
 
 
 def _acl(stored: bytes, where: str) -> bytes:
