@@ -1,0 +1,464 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""File systems are read as Debian's own tools made them, and nothing hides in them."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import random
+import re
+import socket
+import stat
+import struct
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from debian_cloud import build, scripts
+from debian_cloud.entries import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, SOCKET, SYMLINK, Entry
+from debian_cloud.errors import Error
+from debian_cloud.filesystems import View
+from debian_cloud.filesystems.crc32c import crc32c
+from debian_cloud.filesystems.ext4 import Ext4
+from debian_cloud.filesystems.fat import Fat
+from debian_cloud.filesystems.tar import Tar
+from debian_cloud.opened import _data
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+EPOCH = 1_700_000_000
+BLOCK_SIZE = 4096
+KINDS = {
+    stat.S_IFREG: FILE,
+    stat.S_IFDIR: DIRECTORY,
+    stat.S_IFLNK: SYMLINK,
+    stat.S_IFIFO: FIFO,
+    stat.S_IFSOCK: SOCKET,
+    stat.S_IFCHR: CHARACTER,
+    stat.S_IFBLK: BLOCK,
+}
+NET_RAW = struct.pack("<IIIII", 0x02000001, 1 << 13, 0, 0, 0)
+"""cap_net_raw+ep, as setcap(8) writes it (linux/capability.h, VFS_CAP_REVISION_2)."""
+
+
+def run(*argv: str | Path, stdin: str = "", **environment: str) -> str:
+    done = subprocess.run(
+        argv, env={**os.environ, **environment}, input=stdin, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def debugfs(image: Path, *commands: str) -> str:
+    """Change a file system as its owner could, with all checksums right; what the last command says."""
+    said = subprocess.run(
+        ["debugfs", "-w", "-f", "-", image],
+        env={**os.environ, "E2FSPROGS_FAKE_TIME": str(EPOCH)},
+        input="".join(f"{command}\n" for command in commands),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not said.stderr.splitlines()[1:], said.stderr
+    return said.stdout.rpartition("debugfs: ")[2].partition("\n")[2]
+
+
+def make_tree(tree: Path) -> None:
+    """All kinds of paths that an ordinary user can make."""
+    (tree / "d" / "e").mkdir(parents=True)
+    (tree / "a").write_text("hi\n")
+    (tree / "a").chmod(0o4755)
+    os.link(tree / "a", tree / "b")
+    (tree / "empty").touch()
+    (tree / "d" / "random").write_bytes(random.Random(1).randbytes(3 * 2**20 + 5))
+    (tree / "short").symlink_to("a")
+    (tree / "59").symlink_to("x" * 59)
+    (tree / "60").symlink_to("x" * 60)
+    (tree / "long").symlink_to("d/" * 1000 + "e")
+    os.mkfifo(tree / "fifo")
+    with socket.socket(socket.AF_UNIX) as end:
+        here = Path.cwd()
+        os.chdir(tree)
+        end.bind("socket")
+        os.chdir(here)
+    with (tree / "sparse").open("wb") as file:
+        # More pieces than an inode has room for: a tree of extents.
+        for place in range(0, 40 * 2**16, 2**16):
+            file.seek(place)
+            file.write(b"piece")
+        file.truncate(5 * 2**20)
+    big = tree / "big"
+    big.mkdir(mode=0o1777)
+    for number in range(700):
+        (big / f"a file whose name is rather long {number}").touch()
+    (tree / os.fsdecode(b"latin1-\xe9")).write_text("é")
+    (tree / "ünïcode").mkdir()
+    os.setxattr(tree / "a", "user.short", b"value")
+    os.setxattr(tree / "d", "user.short", b"1")
+    os.setxattr(tree / "d", "user.long", b"long" * 200)
+    for path in (tree, *tree.rglob("*")):
+        os.utime(path, (EPOCH - 5, EPOCH - 7), follow_symlinks=False)
+
+
+def make_ext4(folder: Path, tree: Path) -> Path:
+    """What build.py makes of a tree, with the same tools, settings and times."""
+    image, conf, times = folder / "ext4", folder / "mke2fs.conf", folder / "inode-times"
+    conf.write_text(build._MKE2FS_CONF)
+    times.write_text(scripts.text("inode-times"))
+    environment = {
+        "SOURCE_DATE_EPOCH": str(EPOCH),
+        "E2FSPROGS_FAKE_TIME": str(EPOCH),
+        "MKE2FS_CONFIG": str(conf),
+    }
+    extended = "hash_seed=6b0d8740-ae5f-5f4c-85b0-6ee34ff507df,nodiscard,assume_storage_prezeroed=1"
+    run(
+        *("mke2fs", "-q", "-F", "-t", "ext4", "-L", "root", "-U", "b6b2bf48-9433-56a8-afc2-2491328ed029"),
+        *("-E", extended, "-d", tree, image, "300M"),
+        **environment,
+    )
+    # As a package's or an owner's doing, whoever runs the test.
+    capability = folder / "capability"
+    capability.write_bytes(NET_RAW)
+    debugfs(
+        image,
+        f"ea_set -f {capability} a security.capability",
+        "sif a uid 70000",
+        "sif a gid 4",
+    )
+    run("sh", times, image, "0", **environment)
+    return image
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tree = tmp_path_factory.mktemp("tree") / "tree"
+    make_tree(tree)
+    return tree
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, tree: Path) -> Path:
+    return make_ext4(tmp_path_factory.mktemp("ext4"), tree)
+
+
+@pytest.fixture
+def image(tmp_path: Path, made: Path) -> Path:
+    """A file system of one's own, to be changed."""
+    run("cp", "--sparse=always", made, tmp_path / "ext4")
+    return tmp_path / "ext4"
+
+
+def view(image: Path) -> View:
+    """A file's bytes, without its holes."""
+    with image.open("rb") as file:
+        size = image.stat().st_size
+        data = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+        return View(lambda offset, length: data[offset : offset + length], 0, size, tuple(_data(file.fileno(), size)))
+
+
+def read(image: Path) -> Ext4:
+    return Ext4(view(image))
+
+
+def found(image: Path) -> list[str]:
+    return [finding.where for finding in read(image).unaccounted()]
+
+
+def of(tree: Path) -> dict[str, Entry]:
+    """What stat(2) says of a tree."""
+    entries = {}
+    for path in (tree, *tree.rglob("*")):
+        status = path.lstat()
+        kind = KINDS[stat.S_IFMT(status.st_mode)]
+        content = path.read_bytes() if kind == FILE else b""
+        name = str(path.relative_to(tree)).removeprefix(".")
+        entries[name] = Entry(
+            name,
+            kind,
+            stat.S_IMODE(status.st_mode),
+            status.st_uid,
+            status.st_gid,
+            int(status.st_mtime),
+            len(content),
+            hashlib.sha256(content).hexdigest() if kind == FILE else "",
+            str(path.readlink()) if kind == SYMLINK else "",
+            (os.major(status.st_rdev), os.minor(status.st_rdev)),
+            tuple(
+                sorted(
+                    (x, os.getxattr(path, x, follow_symlinks=False))
+                    for x in os.listxattr(path, follow_symlinks=False)
+                )
+            ),
+            status.st_ino,
+        )
+    return entries
+
+
+def plain(entry: Entry) -> tuple[object, ...]:
+    """An entry without its inode's number, which another file system gives anew."""
+    return tuple(getattr(entry, field) for field in Entry.__slots__ if field != "inode")
+
+
+def test_crc32c_is_the_one_of_the_rfc() -> None:
+    # RFC 3720, B.4.
+    for data, expected in (
+        (bytes(32), 0x8A9136AA),
+        (b"\xff" * 32, 0x62A8AB43),
+        (bytes(range(32)), 0x46DD794E),
+        (b"123456789", 0xE3069283),
+    ):
+        assert crc32c(data) ^ 0xFFFFFFFF == expected
+    generator = random.Random(3)
+    for zeros in (0, 1, 7, 8, 9, 100, 4083, 4096, 70000):
+        start, end = generator.randbytes(generator.randrange(40)), generator.randbytes(1)
+        assert crc32c(start + bytes(zeros) + end) == crc32c(end, crc32c(bytes(zeros), crc32c(start)))
+
+
+def test_ext4_entries_are_those_of_the_tree(image: Path, tree: Path) -> None:
+    # An ordinary user can make no devices.
+    debugfs(image, "mknod null c 1 3", "mknod disk b 259 7000")
+    entries = {entry.path: entry for entry in read(image).entries()}
+    expected = of(tree)
+    assert list(entries) == sorted(entries)
+    assert entries.keys() - expected.keys() == {"lost+found", "null", "disk"}
+    for path in expected.keys() - {"", "a", "b"}:
+        assert plain(entries[path]) == plain(expected[path]), path
+    assert entries["a"].inode == entries["b"].inode != entries["empty"].inode
+    first, second = entries["a"], entries["b"]
+    assert plain(first)[1:] == plain(second)[1:]
+    assert (first.mode, first.uid, first.gid, first.mtime) == (0o4755, 70000, 4, EPOCH - 7)
+    assert first.xattrs == (("security.capability", NET_RAW), ("user.short", b"value"))
+    assert (entries["null"].kind, entries["null"].device) == (CHARACTER, (1, 3))
+    assert (entries["disk"].kind, entries["disk"].device) == (BLOCK, (259, 7000))
+    assert (entries["lost+found"].kind, entries["lost+found"].mode) == (DIRECTORY, 0o700)
+    assert (entries[""].kind, entries[""].inode) == (DIRECTORY, 2)
+
+
+def test_ext4_contents_are_those_of_the_tree(made: Path, tree: Path) -> None:
+    file_system = read(made)
+    for path in ("a", "empty", "sparse", "d/random"):
+        assert file_system.content(path) == (tree / path).read_bytes()
+    for path in ("", "d", "short", "none", "/a"):
+        with pytest.raises(Error, match="no file"):
+            file_system.content(path)
+
+
+def test_ext4_says_what_mke2fs_was_told(made: Path) -> None:
+    found = read(made).superblock
+    assert (found.uuid, found.label) == ("b6b2bf48-9433-56a8-afc2-2491328ed029", "root")
+    assert (found.hash_seed, found.created) == ("6b0d8740-ae5f-5f4c-85b0-6ee34ff507df", EPOCH)
+
+
+def test_nothing_is_unaccounted_in_what_the_builder_makes(made: Path) -> None:
+    assert found(made) == []
+    # Twice, with one reader: it keeps no state.
+    file_system = read(made)
+    assert list(file_system.unaccounted()) == list(file_system.unaccounted()) == []
+
+
+def test_hashed_directories_are_read(image: Path, tree: Path) -> None:
+    """What e2fsck(8) makes of large directories, and the kernel."""
+    said = subprocess.run(["e2fsck", "-fyD", image], capture_output=True, text=True, check=False)
+    assert said.returncode in (0, 1), said.stdout
+    assert "0x81000" in debugfs(image, "stat big") or "Flags: 0x81000" in debugfs(image, "stat big")
+    names = [entry.path for entry in read(image).entries() if entry.path.startswith("big/")]
+    assert names == sorted(f"big/{path.name}" for path in (tree / "big").iterdir())
+
+
+# Attacks: each hides something, or would have the reader go wrong.
+
+
+def place(image: Path, path: str) -> int:
+    """Where a file's first block is."""
+    return int(debugfs(image, f"blocks {path}").split()[0]) * BLOCK_SIZE
+
+
+def slot(image: Path, inode: str) -> int:
+    """Where an inode is."""
+    said = re.search(r"located at block (\d+), offset (0x[0-9a-f]+)", debugfs(image, f"imap {inode}"))
+    assert said
+    return int(said[1]) * BLOCK_SIZE + int(said[2], 16)
+
+
+def put(image: Path, offset: int, data: bytes = b"hidden") -> None:
+    with image.open("r+b") as file:
+        file.seek(offset)
+        assert file.write(data) == len(data)
+
+
+def free_block(image: Path) -> int:
+    said = re.search(r"(\d+)\s*$", debugfs(image, "ffb 1 20000"))
+    assert said
+    return int(said[1])
+
+
+def deleted(image: Path) -> None:
+    secret = image.with_name("secret")
+    secret.write_bytes(b"hidden" * 1000)
+    debugfs(image, f"write {secret} secret", "rm secret")
+
+
+def orphan(image: Path) -> None:
+    secret = image.with_name("secret")
+    secret.write_bytes(b"hidden" * 1000)
+    debugfs(image, f"write {secret} secret", "unlink secret")
+
+
+def unwritten(image: Path) -> None:
+    debugfs(image, "fallocate empty 0 2")
+    put(image, place(image, "empty"))
+
+
+HIDDEN: Mapping[str, tuple[Callable[[Path], object], set[str]]] = {
+    "a deleted file": (deleted, {"free blocks", "inode, which no directory names"}),
+    "an orphan": (orphan, {"inode, which no directory names", "inode bitmap of group 0"}),
+    "a free block": (lambda i: put(i, free_block(i) * BLOCK_SIZE + 77), {"free blocks"}),
+    "the last block": (lambda i: put(i, 300 * 2**20 - 6), {"free blocks"}),
+    "slack of a file": (lambda i: put(i, place(i, "a") + 4000), {"slack of /a"}),
+    "slack after one byte": (lambda i: put(i, place(i, "d/random") + 3 * 2**20 + 5), {"slack of /d/random"}),
+    "slack of a link": (lambda i: put(i, place(i, "long") + 2500), {"slack of /long"}),
+    "an unused inode": (lambda i: put(i, slot(i, "<2000>") + 40), {"inode, which no directory names"}),
+    "the journal": (lambda i: put(i, place(i, "<8>") + 5 * BLOCK_SIZE), {"the journal"}),
+    "the journal's superblock": (lambda i: put(i, place(i, "<8>") + 300), {"the journal"}),
+    "the boot block": (lambda i: put(i, 3), {"before the superblock"}),
+    "after the superblock": (lambda i: put(i, 3000), {"after the superblock"}),
+    "after the descriptors": (lambda i: put(i, BLOCK_SIZE + 3000), {"after the group descriptors"}),
+    "kept descriptors": (lambda i: put(i, 2 * BLOCK_SIZE + 3000), {"blocks kept for descriptors"}),
+    "their copies": (lambda i: put(i, (32768 + 9) * BLOCK_SIZE), {"blocks kept for descriptors"}),
+    "the second superblock": (
+        lambda i: put(i, 32768 * BLOCK_SIZE + 0x88),
+        {"copy of the superblock in group 1"},
+    ),
+    "after it": (lambda i: put(i, 32768 * BLOCK_SIZE + 2000), {"after a copy of the superblock"}),
+    "a copy of the descriptors": (
+        lambda i: put(i, 32769 * BLOCK_SIZE + 20),
+        {"copy of the descriptors in group 1"},
+    ),
+    "an unwritten extent": (unwritten, {"slack of /empty"}),
+    "a file cut short": (lambda i: debugfs(i, "sif d/random size 5"), {"slack of /d/random"}),
+    "a time": (lambda i: debugfs(i, "sif a atime 12345"), {"inode of /a"}),
+    "a generation": (lambda i: debugfs(i, "sif a generation 12345"), {"inode of /a"}),
+    "a flag": (lambda i: debugfs(i, "sif a flags 0x80010"), {"inode of /a"}),
+    "a version": (lambda i: debugfs(i, "sif d version 77"), {"inode of /d"}),
+    "a count of links": (lambda i: debugfs(i, "sif a links_count 3"), {"inode of /a"}),
+    "a count of blocks": (lambda i: debugfs(i, "sif a blocks 3"), {"inode of /a"}),
+    "an empty inode's map": (lambda i: debugfs(i, "sif fifo block[3] 77"), {"inode of /fifo"}),
+    "a device's map": (lambda i: debugfs(i, "mknod null c 1 3", "sif null block[7] 77"), {"inode of /null"}),
+    "a link's map": (lambda i: debugfs(i, "sif short block[7] 77"), {"inode of /short"}),
+    "the map after the extents": (lambda i: debugfs(i, "sif a block[DIND] 77"), {"extents of /a"}),
+    "a block that nobody has": (lambda i: debugfs(i, "setb 20000"), {"block bitmap of group 0"}),
+    "a count of free blocks": (lambda i: debugfs(i, "ssv free_blocks_count 5"), {"the superblock"}),
+    "a field of the superblock": (lambda i: debugfs(i, "ssv last_mounted /hidden"), {"the superblock"}),
+    "a field that is unused": (lambda i: debugfs(i, "ssv usr_quota_inum 77"), {"the superblock"}),
+    "a group's flags": (
+        lambda i: debugfs(i, "set_bg 1 flags 0x45", "set_bg 1 checksum calc"),
+        {"descriptor of group 1"},
+    ),
+}
+
+
+@pytest.mark.parametrize("attack", HIDDEN)
+def test_nothing_hides_in_ext4(image: Path, attack: str) -> None:
+    change, expected = HIDDEN[attack]
+    change(image)
+    assert expected <= {re.sub(r"inode \d+,", "inode,", where) for where in found(image)}
+
+
+def loop(image: Path) -> None:
+    debugfs(image, "link d d/e/loop")
+
+
+def shared(image: Path) -> None:
+    block = place(image, "d/random") // BLOCK_SIZE
+    debugfs(image, f"sif a block[5] {block}")
+
+
+WRONG: Mapping[str, tuple[Callable[[Path], object], str]] = {
+    "a directory loop": (loop, "/d/e/loop leads to an inode that is not its own"),
+    "a link to the root": (lambda i: debugfs(i, "link / d/e/loop"), "leads to an inode that is not its own"),
+    "a link to the journal": (lambda i: debugfs(i, "link <8> secret"), "leads to an inode that is not its own"),
+    "a link to an unused inode": (lambda i: debugfs(i, "link <2000> secret"), "checksum of the inode of /secret"),
+    "two files with one block": (shared, "belongs to"),
+    "a damaged inode": (lambda i: put(i, slot(i, "a") + 20), "checksum of the inode of /a"),
+    "a damaged directory": (lambda i: put(i, place(i, "d") + 100), "checksum of the directory /d"),
+    "a damaged superblock": (lambda i: put(i, 1024 + 0x78), "checksum of its superblock"),
+    "a damaged reserved inode": (lambda i: put(i, slot(i, "<9>") + 200), "checksum of the inode of inode 9"),
+    "damaged descriptors": (lambda i: put(i, BLOCK_SIZE + 20), "checksum of descriptor of group 0"),
+    "extents that are none": (lambda i: debugfs(i, "sif a block[0] 77"), "extents of /a are damaged"),
+    "extents without end": (lambda i: debugfs(i, "sif sparse block[1] 6"), "extents of /sparse are damaged"),
+    "a block outside": (lambda i: debugfs(i, "sif a block[5] 4000000000"), "lie outside the file system"),
+    "a file without end": (lambda i: debugfs(i, f"sif sparse size {2**60}"), "larger than itself"),
+    "a directory without end": (lambda i: debugfs(i, f"sif d size {2**40}"), "/d is damaged, or larger"),
+    "a kind that is none": (lambda i: debugfs(i, "sif a mode 0xf000"), "not in use"),
+    "another kind": (lambda i: debugfs(i, "sif a mode 060644"), "of another kind"),
+    "a link that is too long": (lambda i: debugfs(i, "sif short size 2000"), "/short is damaged"),
+    "encryption": (lambda i: debugfs(i, "sif a flags 0x80800"), "not read here"),
+    "a feature": (lambda i: debugfs(i, "feature inline_data"), "features that are not read here"),
+    "a journal to replay": (lambda i: debugfs(i, "feature needs_recovery"), "features that are not read here"),
+    "no superblock": (lambda i: put(i, 1024, bytes(1024)), "no ext4 file system"),
+    "one cut off": (lambda i: os.truncate(i, 100 * 2**20), "larger than its partition"),
+    "one cut to nothing": (lambda i: os.truncate(i, 1500), "damaged or cut off|points to"),
+}
+
+
+@pytest.mark.parametrize("attack", WRONG)
+def test_a_wrong_ext4_is_refused_in_one_sentence(image: Path, attack: str) -> None:
+    change, words = WRONG[attack]
+    change(image)
+
+    def look() -> None:
+        file_system = read(image)
+        list(file_system.entries())
+        list(file_system.unaccounted())
+
+    with pytest.raises(Error, match=words) as raised:
+        look()
+    assert "\n" not in raised.value.message
+
+
+@pytest.mark.parametrize("checked", [True, False], ids=["as it is", "with checksums put right"])
+def test_no_byte_of_ext4_changes_unseen(made: Path, monkeypatch: pytest.MonkeyPatch, *, checked: bool) -> None:
+    """Any bit that changes is an Error, a finding or a changed entry: never a traceback, never nothing."""
+    data = bytearray(made.read_bytes())
+    view = View(lambda offset, size: bytes(data[offset : offset + size]), 0, len(data), ((0, len(data)),))
+    # All that is not zero, and a little around it: reading 300 MiB for each change would take all day.
+    ranges = tuple((max(0, at - 64), min(len(data), at + length + 64)) for at, length in view.nonzero(0, len(data)))
+    view = View(view.fetch, 0, len(data), ranges)
+    file_system = Ext4(view)
+    before = (file_system.superblock, list(file_system.entries()))
+    if not checked:
+        # An attacker puts a checksum right; only the bytes of checksums themselves may then change.
+        monkeypatch.setattr(Ext4, "_check", lambda *_: None)
+    metadata = [(start, end) for start, end in ranges if end - start < 2**20]
+    generator = random.Random(7)
+    for _ in range(200):
+        start, end = generator.choice(metadata)
+        at = generator.randrange(start, end)
+        old = data[at]
+        data[at] ^= 1 << generator.randrange(8)
+        try:
+            file_system = Ext4(view)
+            after = (file_system.superblock, list(file_system.entries()))
+            seen = after != before or any(True for _ in file_system.unaccounted())
+        except Error:
+            seen = True
+        in_checksum = not checked and (at % 256 in (124, 125, 130, 131, 252, 253, 254, 255) or at % 64 in (30, 31))
+        assert seen or in_checksum, f"byte {at} changed from {old} to {data[at]}, and nothing was seen"
+        data[at] = old
+
+
+def test_garbage_is_no_file_system() -> None:
+    for seed in range(20):
+        data = bytearray(random.Random(seed).randbytes(2**20))
+        for reader in (Ext4, Fat, Tar):
+            with pytest.raises(Error):
+                reader(View.of(bytes(data)))
+        data[0x438:0x43A] = b"\x53\xef"
+        data[510:512] = b"\x55\xaa"
+        for reader in (Ext4, Fat):
+            with pytest.raises(Error):
+                reader(View.of(bytes(data)))
