@@ -119,17 +119,29 @@ def origin(args: argparse.Namespace) -> Iterator[Origin]:
         yield found
 
 
+def keyring(args: argparse.Namespace) -> Path:
+    """The keys that may sign for the archive: those given, else those of its keyring package."""
+    found = _kept_keyring(args.keyring) if args.keyring else Path(names.ARCHIVE_KEYRING)
+    if not found.exists():
+        raise Error(
+            "the archive's key is not known",
+            f"install its {names.KEYRING_PACKAGE} package, or give --keyring FILE",
+            USAGE,
+        )
+    return found
+
+
 @contextlib.contextmanager
 def closure(args: argparse.Namespace, kept: Lock) -> Iterator[Origin]:
     """Fetch and verify the indexes of what an image was made of, and of nothing else; they stay while in use."""
-    keyring = str(_kept_keyring(args.keyring)) if args.keyring else names.ARCHIVE_KEYRING
+    key = str(keyring(args))
     url = _url(args.closure, "--closure")
     if not url:
         known = sources.targets(run.output(sources.INDEXTARGETS))
-        archive = sources.archive(known, kept.suite, url=_url(args.archive, "--archive"), keyring=keyring)
+        archive = sources.archive(known, kept.suite, url=_url(args.archive, "--archive"), keyring=key)
         path = names.closure(kept.suite, kept.config, kept.architecture, kept.serial)
         url = f"{archive.uri.rstrip('/')}/{path}"
-    source = sources.Source(url, (kept.suite,), keyring)
+    source = sources.Source(url, (kept.suite,), key)
     with _read(_cache() / _identity((source,), kept.architecture), (), source, kept.architecture) as found:
         yield found
 

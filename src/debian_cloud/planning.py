@@ -86,8 +86,11 @@ def planned(args: argparse.Namespace) -> Planned:
         return _planned(origin, resolution, args.serial, wanted, kept)
 
 
-def again(kept: Lock, args: argparse.Namespace) -> Planned:
-    """The plan that makes the image of a lock from its closure; Error when it cannot be the same one."""
+def again(kept: Lock, args: argparse.Namespace, wanted: tuple[str, ...] = ()) -> Planned:
+    """The plan that makes the image of a lock from its closure; Error when it cannot be the same one.
+
+    `wanted` are the formats, if not all that the lock names.
+    """
     lines = [line.partition(" ")[::2] for line in kept.changes]
     add, remove, hostname = (
         ",".join(value for word, value in lines if word == wanted) for wanted in ("add", "remove", "hostname")
@@ -101,7 +104,7 @@ def again(kept: Lock, args: argparse.Namespace) -> Planned:
         )
     with options.closure(args, kept) as origin:
         resolution = origin.resolve(kept.config, kept.suite, change, kept)
-        return _planned(origin, resolution, kept.serial, kept.formats, kept)
+        return _planned(origin, resolution, kept.serial, wanted or kept.formats, kept)
 
 
 def _planned(

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from debian_cloud import render
+from debian_cloud.generated import GENERATED, matches
 from tests.conftest import ALL
 from tests.image.conftest import IMAGES, Root
 from tests.image.dpkg import Dpkg
-from tests.image.generated import GENERATED, matches
 from tests.image.tree import Tree, as_root
 from tests.packaging import build
 

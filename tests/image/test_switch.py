@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from debian_cloud.generated import matches
 from tests.image.dpkg import Dpkg
-from tests.image.generated import matches
 from tests.image.tree import Entry, Tree
 
 

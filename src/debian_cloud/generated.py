@@ -9,6 +9,7 @@ are not listed: dpkg's database has them.
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Final
 
 GENERATED: Final = (
@@ -90,11 +91,76 @@ GENERATED: Final = (
     ("boot/initrd.img-*", "update-initramfs(8), dracut(8)"),
     ("boot/config-*", "linux-base, from forky on: the kernel's, from /usr/lib/modules"),
     ("boot/vmlinuz-*", "linux-base, from forky on: the kernel, from /usr/lib/modules"),
+    # what dpkg, debconf and their like know
+    ("var/lib/dpkg", "dpkg"),
+    ("var/lib/dpkg/*", "dpkg: its database"),
+    ("var/lib/dpkg/alternatives/*", "update-alternatives(1)"),
+    ("var/lib/dpkg/info/*.list", "dpkg: the paths of a package"),
+    ("var/lib/dpkg/info/format", "dpkg"),
+    ("var/lib/dpkg/triggers", "dpkg"),
+    ("var/lib/dpkg/triggers/*", "dpkg: who waits for which trigger"),
+    ("var/lib/dpkg/updates", "dpkg"),
+    ("var/lib/apt/*", "apt: which packages came along"),
+    ("var/lib/apt/lists/auxfiles", "apt"),
+    ("var/lib/apt/lists/partial", "apt"),
+    ("var/cache/apt/archives/partial", "apt"),
+    ("var/cache/debconf/*", "debconf(7)"),
+    ("var/lib/ucf/*", "ucf(1)"),
+    ("var/lib/ucf/cache/*", "ucf(1): the files as they came"),
+    ("var/lib/pam/*", "pam-auth-update(8)"),
+    ("var/lib/python", "python3-minimal"),
+    ("var/lib/python/*", "python3-minimal"),
+    ("var/lib/sgml-base/supercatalog", "update-catalog(8)"),
+    ("var/lib/xml-core/*", "update-xmlcatalog(8)"),
+    ("var/lib/shells.state", "update-shells(8)"),
+    ("var/lib/man-db/auto-update", "man-db"),
+    ("var/lib/systemd/**", "systemd, deb-systemd-helper(1)"),
+    ("var/lib/private", "systemd-tmpfiles(8)"),
+    ("var/lib/libuuid", "uuid-runtime"),
+    ("var/log/README", "systemd-tmpfiles(8)"),
+    ("var/log/journal", "systemd-tmpfiles(8)"),
+    ("var/log/private", "systemd-tmpfiles(8)"),
+    ("var/log/unattended-upgrades", "unattended-upgrades"),
+    # links and folders of base-files, made once
+    ("var/lock", "base-files"),
+    ("var/mail", "base-files"),
+    ("var/opt", "base-files"),
+    ("var/run", "base-files"),
+    ("var/spool/mail", "base-files"),
+    ("media", "base-files"),
+    ("mnt", "base-files"),
+    ("opt", "base-files"),
+    ("srv", "base-files"),
+    ("root/.bashrc", "base-files"),
+    ("root/.profile", "base-files"),
+    ("root/.ssh", "systemd-tmpfiles(8)"),
+    # what a package ships, with another owner, mode or capability
+    ("etc/credstore", "systemd-tmpfiles(8)"),
+    ("etc/credstore.encrypted", "systemd-tmpfiles(8)"),
+    ("etc/polkit-1/rules.d", "polkitd"),
+    ("etc/sudoers", "sudo"),
+    ("usr/lib/dbus-1.0/dbus-daemon-launch-helper", "dbus, by dpkg-statoverride(1)"),
+    ("usr/lib/polkit-1/polkit-agent-helper-1", "polkitd"),
+    ("usr/bin/ssh-agent", "openssh-client"),
+    # links to the kernel, and what is there from the first day
+    ("initrd.img", "linux-base: linux-update-symlinks"),
+    ("initrd.img.old", "linux-base: linux-update-symlinks"),
+    ("vmlinuz", "linux-base: linux-update-symlinks"),
+    ("vmlinuz.old", "linux-base: linux-update-symlinks"),
+    ("lost+found", "mke2fs(8)"),
+    ("var/lib/wtmpdb", "wtmpdb"),
+    ("var/lib/wtmpdb/*", "wtmpdb"),
+    # indexes of manual pages, and of vim's help
+    ("usr/share/vim/vim*/doc/*.vim-tiny", "vim-runtime, by dpkg-divert(1)"),
+    ("var/cache/man/**", "mandb(8)"),
+    ("var/cache/private", "systemd-tmpfiles(8)"),
     # the administrator's own, empty
     ("usr/local", "base-files"),
     ("usr/local/**", "base-files and others: empty folders (Debian policy 9.1.2)"),
 )
 """Path -> what makes it. `*` stays in one folder, `**` does not."""
+
+_ALTERNATIVES: Final = "/etc/alternatives/"
 
 
 def matches(pattern: str, path: str) -> bool:
@@ -102,7 +168,19 @@ def matches(pattern: str, path: str) -> bool:
     return _compiled(pattern).fullmatch(path) is not None
 
 
+@cache
 def _compiled(pattern: str) -> re.Pattern[str]:
     words = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
     parts = re.split(r"(\*\*|\*|\?|\[[^]]*\])", pattern)
     return re.compile("".join(words.get(part, part if part.startswith("[") else re.escape(part)) for part in parts))
+
+
+def generator(path: str, target: str = "") -> str:
+    """What makes a path that no package ships as it is; "" when it is not of the closed list.
+
+    `target` is a symlink's: update-alternatives(1) makes nothing but links, of
+    generic names to its folder, and from there to a package's file.
+    """
+    if target and (path.startswith(_ALTERNATIVES[1:]) or target.startswith(_ALTERNATIVES)):
+        return "update-alternatives(1)"
+    return next((made_by for pattern, made_by in GENERATED if matches(pattern, path)), "")

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Prove that all of an image came from signed packages.
+
+IMAGE is a disk (raw or qcow2) or a root file system (tar), with its .buildinfo
+beside it. CLOSURE is the folder in which its archive keeps what it was made of
+(closures/SUITE/CONFIG/ARCH/SERIAL). No network is needed, no root and no loop
+device, and nothing that the image holds is executed.
+
+Each package must be listed, by SHA-256, in an index of a release file that was
+signed by Debian, or by the archive for what Debian does not have. Each file,
+link, folder and device node must be what such a package ships, with its owner,
+mode and attributes; or it is of a closed list of files that are generated, and
+equals what came out when the image was made again of the closure's packages.
+So do boot sector, boot loader, partition table and every other byte: nothing
+can hide. What is unexplained is listed, and makes the exit status 1.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from debian_cloud import (
+    checksums,
+    closure,
+    evidence,
+    manifest,
+    names,
+    options,
+    planning,
+    sign,
+    verification,
+    workspace,
+)
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.opened import DiskImage, TreeImage, opened
+from debian_cloud.verification import Explained, Unexplained
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+
+    from debian_cloud.entries import Entry
+    from debian_cloud.evidence import Proof
+    from debian_cloud.lock import Lock
+    from debian_cloud.resolution import Package
+
+_SHOWN = 50
+"""Unexplained places that people are shown; --json has them all."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="a disk or a root file system")
+    parser.add_argument("--buildinfo", type=Path, metavar="FILE", help="its .buildinfo (default: beside it)")
+    parser.add_argument(
+        "--closure", type=Path, required=True, metavar="CLOSURE", help="what it was made of, a folder"
+    )
+    parser.add_argument(
+        "--keyring", default="", metavar="FILE", help="keys of the archive (default: its keyring package's)"
+    )
+    parser.add_argument(
+        "--debian-keyring", type=Path, default=Path(names.DEBIAN_KEYRING), metavar="FILE", help="keys of Debian"
+    )
+    parser.add_argument(
+        "--signed-by", type=Path, metavar="FILE", help="keys, one of which must have signed the .buildinfo"
+    )
+    parser.add_argument(
+        "--rebuilt", type=Path, metavar="FILE", help="what `rebuild --output` made of it: do not make it again"
+    )
+    parser.add_argument("--seed", default="", metavar="FILE", help="the seed of an image that was made with one")
+    parser.add_argument("--json", action="store_true", help="print a verdict on each path as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All verdicts on one image; `seconds` it took by what was done."""
+
+    kept: Lock
+    proofs: Mapping[Package, Proof]
+    explained: tuple[Explained, ...]
+    unexplained: tuple[Unexplained, ...]
+    seconds: Mapping[str, float]
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    report = _report(args)
+    print(json.dumps(_as_json(report), indent=1) if args.json else _as_text(args.image.name, report))
+    if report.unexplained:
+        number = len(report.unexplained)
+        raise Error(
+            f"{args.image.name} is not made of signed packages alone: {number} unexplained",
+            "do not start it; diffoscope(1) against what `debian-cloud rebuild --output` makes tells more",
+        )
+    return 0
+
+
+def _report(args: argparse.Namespace) -> Report:
+    began = time.monotonic()
+    seconds = {}
+
+    def done(what: str) -> None:
+        nonlocal began
+        seconds[what] = round(time.monotonic() - began, 1)
+        began = time.monotonic()
+
+    keyring = options.keyring(args)
+    kept = _described(args, keyring)
+    proofs = evidence.proofs(args.closure / "evidence", kept, args.debian_keyring, keyring)
+    done("signatures and indexes")
+    shipped = manifest.by_path((p.name, entries) for p, entries in _manifests(args.closure, kept).items())
+    done("packages")
+    if args.rebuilt:
+        return _compared(args, kept, proofs, shipped, args.rebuilt, seconds)
+    wanted = "tar.xz" if "tar.xz" in kept.formats else "raw"
+    args.closure, folder_of_closure = str(args.closure.resolve()), args.closure
+    planned = planning.again(kept, args, (wanted,))
+    args.closure = folder_of_closure
+    with tempfile.TemporaryDirectory(prefix="debian-cloud.", dir=".") as name:
+        folder = Path(name).resolve()
+        workspace.make(planned, folder, quiet=args.quiet)
+        done("made again")
+        return _compared(args, kept, proofs, shipped, folder / f"{kept.stem}.{wanted}", seconds)
+
+
+def _described(args: argparse.Namespace, keyring: Path) -> Lock:
+    """The image's .buildinfo, and whoever signed it."""
+    image: Path = args.image
+    if args.buildinfo:
+        file: Path = args.buildinfo
+    else:
+        found = [path for path in image.parent.glob("*.buildinfo") if image.name.startswith(f"{path.stem}.")]
+        if len(found) != 1:
+            raise Error(f"{image} has no .buildinfo beside it", "give it with --buildinfo", USAGE)
+        (file,) = found
+    sums = file.parent / "SHA512SUMS"
+    if args.signed_by:
+        sign.verified(args.signed_by, file)
+    elif sums.exists():
+        # The archive's own word on what it published.
+        sign.verified(keyring, sums, sums.with_name("SHA512SUMS.gpg"))
+        got = checksums.digest(file, ("sha512",)).hashes["sha512"]
+        if got != checksums.find(sums.read_text("ascii"), file.name):
+            raise Error(f"{file} is not the one that the archive signed", "it was edited: get it again")
+    elif file.read_bytes().startswith(b"-----BEGIN PGP SIGNED MESSAGE-----"):
+        raise Error(
+            f"{file} is signed, and whose key that may be is not known",
+            "--signed-by FILE: a keyring, or put the archive's SHA512SUMS and SHA512SUMS.gpg beside it",
+            USAGE,
+        )
+    return planning.locked(file)
+
+
+def _manifests(folder: Path, kept: Lock) -> dict[Package, tuple[Entry, ...]]:
+    debs = {package: folder / closure.filename(package) for package in kept.packages}
+    for package, path in debs.items():
+        if not path.is_file():
+            raise Error(f"the closure has no {package.name} {package.version}", f"{path} is missing: get it again")
+    found = {}
+    for package, (sha256, shipped) in manifest.read_all(debs).items():
+        if sha256 != package.sha256:
+            raise Error(
+                f"the closure's {package.name} {package.version} is not the signed one",
+                f"{debs[package]} has the SHA-256 {sha256}",
+            )
+        found[package] = shipped
+    return found
+
+
+def _compared(
+    args: argparse.Namespace,
+    kept: Lock,
+    proofs: Mapping[Package, Proof],
+    shipped: verification.Shipped,
+    rebuilt: Path,
+    seconds: dict[str, float],
+) -> Report:
+    began = time.monotonic()
+    unexplained: list[Unexplained] = []
+    with opened(args.image) as image, opened(rebuilt) as again:
+        if isinstance(image, DiskImage) and isinstance(again, DiskImage):
+            anywhere = tuple(verification.anywhere(image.view, again.view))
+            there = tuple(image.entries())
+            # Of two equal disks one is read.
+            verdicts = tuple(verification.verify(there, shipped, again.entries() if anywhere else there))
+            unexplained += verification.beside(image, again)
+            if not unexplained and not any(isinstance(verdict, Unexplained) for verdict in verdicts):
+                unexplained += anywhere
+        elif isinstance(image, TreeImage) and isinstance(again, TreeImage):
+            verdicts = tuple(verification.verify(image.entries(), shipped, again.entries()))
+            unexplained += verification.left(image)
+        else:
+            raise Error(
+                f"{args.image} and {rebuilt} are not of the same kind", "a disk and a disk, or a tar and a tar"
+            )
+    explained = tuple(verdict for verdict in verdicts if isinstance(verdict, Explained))
+    unexplained += [verdict for verdict in verdicts if isinstance(verdict, Unexplained)]
+    digest = kept.digests.get(args.image.name)
+    if digest and not unexplained:
+        got = checksums.digest(args.image, ("sha256",))
+        if (got.hashes["sha256"], got.size) != digest:
+            unexplained.append(Unexplained(args.image.name, "it is not the file that its .buildinfo describes"))
+    seconds["image"] = round(time.monotonic() - began, 1)
+    return Report(kept, proofs, explained, tuple(unexplained), seconds)
+
+
+def _as_text(name: str, report: Report) -> str:
+    by_package = [verdict for verdict in report.explained if verdict.package]
+    generators = Counter(verdict.generator for verdict in report.explained if verdict.generator)
+    releases = Counter((p.origin, p.suite, ", ".join(p.signers)) for p in report.proofs.values())
+    lines = [f"{name}: {len(by_package) + generators.total()} paths are explained"]
+    lines += [f"  {len(by_package)} are from {len(report.proofs)} packages:"]
+    lines += [
+        f"    {count} listed by {origin or 'the archive'}, {suite}, signed by {keys}"
+        for (origin, suite, keys), count in sorted(releases.items())
+    ]
+    lines += [f"  {generators.total()} are generated, and came out the same again"]
+    lines += [f"  {word}: {seconds} s" for word, seconds in report.seconds.items()]
+    lines += [f"{len(report.unexplained)} are unexplained"]
+    lines += [f"  {_printable(it.path)}: {it.why}" for it in report.unexplained[:_SHOWN]]
+    if len(report.unexplained) > _SHOWN:
+        lines += [f"  and {len(report.unexplained) - _SHOWN} more"]
+    return "\n".join(lines)
+
+
+def _as_json(report: Report) -> dict[str, object]:
+    return {
+        "image": report.kept.stem,
+        "packages": [
+            {
+                "name": p.name,
+                "version": p.version,
+                "architecture": p.architecture,
+                "sha256": p.sha256,
+                "suite": proof.suite,
+                "origin": proof.origin,
+                "release-sha256": proof.release,
+                "signers": proof.signers,
+            }
+            for p, proof in report.proofs.items()
+        ],
+        "paths": [
+            {"path": _printable(it.entry.path), "kind": it.entry.kind}
+            | ({"package": it.package} if it.package else {"generator": it.generator})
+            for it in report.explained
+        ],
+        "unexplained": [{"path": _printable(it.path), "why": it.why} for it in report.unexplained],
+        "seconds": report.seconds,
+    }
+
+
+def _printable(path: str) -> str:
+    """A path without what a terminal would obey."""
+    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a .deb would put into a file system, entry by entry."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import io
+import lzma
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import IO, TYPE_CHECKING, Final, TypeVar, cast
+
+from . import deb822, entries
+from .entries import Entry
+from .errors import Error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+_Name = TypeVar("_Name")
+_AR: Final = b"!<arch>\n"
+_HEADER: Final = 60
+_PIECE: Final = 2**20
+_KINDS: Final = {
+    tarfile.REGTYPE: entries.FILE,
+    tarfile.AREGTYPE: entries.FILE,
+    tarfile.LNKTYPE: entries.FILE,
+    tarfile.SYMTYPE: entries.SYMLINK,
+    tarfile.DIRTYPE: entries.DIRECTORY,
+    tarfile.CHRTYPE: entries.CHARACTER,
+    tarfile.BLKTYPE: entries.BLOCK,
+    tarfile.FIFOTYPE: entries.FIFO,
+}
+_OPENERS: Final[dict[str, Callable[[IO[bytes]], IO[bytes]]]] = {
+    ".xz": lambda file: cast("IO[bytes]", lzma.LZMAFile(file)),  # noqa: SIM115 - whoever opens it closes it
+    ".gz": lambda file: cast("IO[bytes]", gzip.GzipFile(fileobj=file)),
+    ".bz2": lambda file: cast("IO[bytes]", bz2.BZ2File(file)),
+    "": lambda file: file,
+}
+"""By how a member of the .deb ends (deb(5)); those of Debian's own packages are .xz."""
+_INFO: Final = "var/lib/dpkg/info"
+"""Where dpkg keeps what came with a package besides its files."""
+# Since the merge of /usr these are links, and what a package has there is in /usr (Debian Policy 9.1.1, usrmerge).
+_MERGED: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+
+
+def read_all(debs: Mapping[_Name, Path]) -> dict[_Name, tuple[str, tuple[Entry, ...]]]:
+    """The SHA-256 of each .deb and its entries, under the name that it has here. Two are read at a time."""
+    # Decompressing and hashing let go of the interpreter's lock.
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        return dict(zip(debs, pool.map(read, debs.values()), strict=True))
+
+
+def read(deb: Path) -> tuple[str, tuple[Entry, ...]]:
+    """The SHA-256 of a .deb and its entries; Error when it is none (deb(5))."""
+    content = deb.read_bytes()
+    try:
+        with tarfile.open(fileobj=_member(content, "control.tar", deb.name), mode="r|") as archive:
+            control = tuple(_control(archive))
+        with tarfile.open(fileobj=_member(content, "data.tar", deb.name), mode="r|") as archive:
+            found = (*_entries(archive), *control)
+    except (tarfile.TarError, lzma.LZMAError, OSError, EOFError, ValueError, KeyError):
+        raise Error(f"{deb.name} is damaged", "fetch it again") from None
+    return hashlib.sha256(content).hexdigest(), found
+
+
+def _member(content: bytes, wanted: str, name: str) -> IO[bytes]:
+    """A member of a .deb, open and uncompressed (deb(5), ar(5))."""
+    position = len(_AR)
+    while content[:position].startswith(_AR) and position + _HEADER <= len(content):
+        header = content[position : position + _HEADER]
+        size = int(header[48:58])
+        member = header[:16].decode("ascii").strip().rstrip("/")
+        position += _HEADER
+        if member.startswith(wanted) and (suffix := member.removeprefix(wanted)) in _OPENERS:
+            return _OPENERS[suffix](io.BytesIO(content[position : position + size]))
+        position += size + size % 2
+    raise Error(f"{name} is no .deb whose files can be read", f"deb(5): it has a member {wanted}.xz")
+
+
+def _control(archive: tarfile.TarFile) -> Iterator[Entry]:
+    """The maintainer scripts, conffiles, md5sums and so on, where dpkg keeps them (deb-control(5))."""
+    members = {}
+    for member in archive:
+        if member.isreg():
+            file = archive.extractfile(member)
+            assert file is not None
+            members[member.name.removeprefix("./")] = (member.mode & 0o7777, file.read())
+    (fields,) = deb822.parse(members.pop("control")[1].decode())
+    name = fields["Package"]
+    if fields.get("Multi-Arch") == "same":
+        name += f":{fields['Architecture']}"
+    for member_name, (mode, content) in members.items():
+        digest = hashlib.sha256(content).hexdigest()
+        yield Entry(f"{_INFO}/{name}.{member_name}", entries.FILE, mode, 0, 0, size=len(content), sha256=digest)
+
+
+def _entries(archive: tarfile.TarFile) -> Iterator[Entry]:
+    seen: dict[str, Entry] = {}
+    for member in archive:
+        path = merged(member.name.removeprefix("./").strip("/"))
+        path = "" if path == "." else path
+        entry = Entry(
+            path,
+            _KINDS[member.type],
+            member.mode & 0o7777,
+            member.uid,
+            member.gid,
+            int(member.mtime),
+            target=member.linkname if member.issym() else "",
+            device=(member.devmajor, member.devminor) if member.ischr() or member.isblk() else (0, 0),
+        )
+        if member.islnk():
+            first = seen[merged(member.linkname.removeprefix("./"))]
+            entry = replace(first, path=path)
+        elif member.isreg():
+            file = archive.extractfile(member)
+            assert file is not None
+            hashed = hashlib.sha256()
+            while piece := file.read(_PIECE):
+                hashed.update(piece)
+            entry = replace(entry, size=member.size, sha256=hashed.hexdigest())
+        seen[path] = entry
+        yield entry
+
+
+def merged(path: str) -> str:
+    """Where a path is since /bin and the like are links to /usr."""
+    first, slash, rest = path.partition("/")
+    return f"usr/{first}/{rest}" if slash and first in _MERGED else path
+
+
+def by_path(manifests: Iterable[tuple[str, Iterable[Entry]]]) -> dict[str, list[tuple[str, Entry]]]:
+    """Path -> each package that ships it, with what it ships there."""
+    found: dict[str, list[tuple[str, Entry]]] = {}
+    for package, shipped in manifests:
+        for entry in shipped:
+            found.setdefault(entry.path, []).append((package, entry))
+    return found
