@@ -74,7 +74,7 @@ def make_tree(tree: Path) -> None:
     (tree / "a").chmod(0o4755)
     os.link(tree / "a", tree / "b")
     (tree / "empty").touch()
-    (tree / "d" / "random").write_bytes(random.Random(1).randbytes(3 * 2**20 + 5))
+    (tree / "d" / "random").write_bytes(random.Random(1).randbytes(300_005))
     (tree / "short").symlink_to("a")
     (tree / "59").symlink_to("x" * 59)
     (tree / "60").symlink_to("x" * 60)
@@ -319,7 +319,7 @@ HIDDEN: Mapping[str, tuple[Callable[[Path], object], set[str]]] = {
     "a free block": (lambda i: put(i, free_block(i) * BLOCK_SIZE + 77), {"free blocks"}),
     "the last block": (lambda i: put(i, 300 * 2**20 - 6), {"free blocks"}),
     "slack of a file": (lambda i: put(i, place(i, "a") + 4000), {"slack of /a"}),
-    "slack after one byte": (lambda i: put(i, place(i, "d/random") + 3 * 2**20 + 5), {"slack of /d/random"}),
+    "slack after one byte": (lambda i: put(i, place(i, "d/random") + 300_005), {"slack of /d/random"}),
     "slack of a link": (lambda i: put(i, place(i, "long") + 2500), {"slack of /long"}),
     "an unused inode": (lambda i: put(i, slot(i, "<2000>") + 40), {"inode, which no directory names"}),
     "the journal": (lambda i: put(i, place(i, "<8>") + 5 * BLOCK_SIZE), {"the journal"}),
@@ -433,9 +433,9 @@ def test_no_byte_of_ext4_changes_unseen(made: Path, monkeypatch: pytest.MonkeyPa
     if not checked:
         # An attacker puts a checksum right; only the bytes of checksums themselves may then change.
         monkeypatch.setattr(Ext4, "_check", lambda *_: None)
-    metadata = [(start, end) for start, end in ranges if end - start < 2**20]
+    metadata = [(start, end) for start, end in ranges if end - start < 2**18]
     generator = random.Random(7)
-    for _ in range(200):
+    for _ in range(100):
         start, end = generator.choice(metadata)
         at = generator.randrange(start, end)
         old = data[at]
@@ -462,3 +462,287 @@ def test_garbage_is_no_file_system() -> None:
         for reader in (Ext4, Fat):
             with pytest.raises(Error):
                 reader(View.of(bytes(data)))
+
+
+# FAT32.
+
+
+def make_fat(folder: Path) -> Path:
+    """What build.py makes of an EFI system partition, smaller."""
+    image = folder / "fat"
+    with image.open("wb") as file:
+        file.truncate(40 * 2**20)
+    environment = {"MTOOLS_SKIP_CHECK": "1", "SOURCE_DATE_EPOCH": str(EPOCH), "TZ": "UTC"}
+    mformat = ("mformat", "-i", image, "-F", "-v", "ESP", "-N", "a1ada376", "-T", str(40 * 2048))
+    run(*mformat, "-h", "255", "-s", "63", "-H", "0", "::", **environment)
+    for sector in (0, 6):
+        put(image, sector * 512 + 0x1BE, bytes(16))
+    run("mmd", "-i", image, "::EFI", "::EFI/BOOT", "::EFI/a rather long name", **environment)
+    for name, content in FILES.items():
+        source = folder / "content"
+        source.write_bytes(content)
+        run("mcopy", "-i", image, source, f"::{name}", **environment)
+    return image
+
+
+FILES = {
+    "EFI/BOOT/BOOTX64.EFI": random.Random(1).randbytes(100_001),
+    "EFI/BOOT/grubx64.efi": b"g" * 4096,
+    "EFI/a rather long name/even longer, and with ümläute.cfg": b"configfile\n",
+    "EFI/empty": b"",
+    "EFI/BOOT/BOOTX64.CSV": b"x",
+}
+
+
+@pytest.fixture(scope="module")
+def made_fat(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_fat(tmp_path_factory.mktemp("fat"))
+
+
+@pytest.fixture
+def fat(tmp_path: Path, made_fat: Path) -> Path:
+    run("cp", "--sparse=always", made_fat, tmp_path / "fat")
+    return tmp_path / "fat"
+
+
+def test_fat_entries_are_what_was_copied(made_fat: Path) -> None:
+    file_system = Fat(view(made_fat))
+    entries = {entry.path: entry for entry in file_system.entries()}
+    folders = {"", "EFI", "EFI/BOOT", "EFI/a rather long name"}
+    assert {path for path, entry in entries.items() if entry.kind == DIRECTORY} == folders
+    assert entries.keys() - folders == FILES.keys()
+    for path, content in FILES.items():
+        assert entries[path].size == len(content)
+        assert entries[path].sha256 == hashlib.sha256(content).hexdigest()
+        assert entries[path].mtime == EPOCH
+        assert file_system.content(path) == content
+    assert (file_system.volume.label, file_system.volume.serial) == ("ESP", "a1ada376")
+    assert list(file_system.unaccounted()) == list(file_system.unaccounted()) == []
+    with pytest.raises(Error, match="no file none"):
+        file_system.content("none")
+
+
+def mtools(image: Path, *argv: str) -> str:
+    return run(argv[0], "-i", image, *argv[1:], MTOOLS_SKIP_CHECK="1", SOURCE_DATE_EPOCH=str(EPOCH), TZ="UTC")
+
+
+def of_fat(image: Path, path: str) -> int:
+    """Where a file's first cluster is."""
+    volume = Fat(view(image)).volume
+    (cluster,) = (entry.inode for entry in Fat(view(image)).entries() if entry.path == path)
+    return volume.data + (cluster - 2) * volume.cluster
+
+
+HIDDEN_IN_FAT: Mapping[str, tuple[Callable[[Path], object], set[str]]] = {
+    "a deleted file": (
+        lambda i: mtools(i, "mdel", "::EFI/BOOT/grubx64.efi"),
+        {"free clusters", "a deleted name in the directory /EFI/BOOT of the EFI system partition"},
+    ),
+    "a free cluster": (lambda i: put(i, 30 * 2**20), {"free clusters"}),
+    "the last sector": (lambda i: put(i, 40 * 2**20 - 6), set()),
+    "slack of a file": (lambda i: put(i, of_fat(i, "EFI/BOOT/BOOTX64.CSV") + 300), {"slack of EFI/BOOT/BOOTX64.CSV"}),
+    "slack of a directory": (
+        lambda i: put(i, of_fat(i, "EFI") + 400),
+        {"after the end of the directory /EFI of the EFI system partition"},
+    ),
+    "a reserved sector": (lambda i: put(i, 10 * 512), {"the reserved sector 10"}),
+    "the boot sector": (lambda i: put(i, 300), {"the boot sector", "the copy of the boot sector"}),
+    "its copy": (lambda i: put(i, 6 * 512 + 300), {"the copy of the boot sector"}),
+    "FSInfo": (lambda i: put(i, 512 + 100), {"the sector FSInfo"}),
+    "the second table": (
+        lambda i: put(i, Fat(view(i)).volume.data - 600),
+        {"copy 2 of the file allocation table"},
+    ),
+    "a cluster that nobody has": (
+        lambda i: put(i, Fat(view(i)).volume.reserved + 4 * 5000, b"\xff\xff\xff\x0f"),
+        {"copy 1 of the file allocation table", "the number of free clusters"},
+    ),
+    "a hidden file": (
+        lambda i: mtools(i, "mattrib", "+h", "::EFI/BOOT/grubx64.efi"),
+        {"attributes of a name in the directory /EFI/BOOT of the EFI system partition"},
+    ),
+    "a time": (
+        lambda i: put(i, of_fat(i, "EFI") + 64 + 13, b"\x05"),
+        {"times of a name in the directory /EFI of the EFI system partition"},
+    ),
+}
+
+
+@pytest.mark.parametrize("attack", HIDDEN_IN_FAT)
+def test_nothing_hides_in_fat(fat: Path, attack: str) -> None:
+    change, expected = HIDDEN_IN_FAT[attack]
+    change(fat)
+    places = {finding.where for finding in Fat(view(fat)).unaccounted()}
+    assert places
+    assert expected <= places
+
+
+def chain(image: Path, path: str, following: int) -> None:
+    """Let a file's second cluster be this one."""
+    volume = Fat(view(image)).volume
+    (cluster,) = (entry.inode for entry in Fat(view(image)).entries() if entry.path == path)
+    put(image, volume.reserved + 4 * cluster, struct.pack("<I", following))
+
+
+WRONG_FAT: Mapping[str, tuple[Callable[[Path], object], str]] = {
+    "a chain without end": (lambda i: chain(i, "EFI/BOOT/BOOTX64.EFI", 6), "the clusters of EFI/.* are damaged"),
+    "a directory loop": (lambda i: chain(i, "EFI", 3), "the clusters of EFI on .* are damaged"),
+    "a cluster outside": (lambda i: chain(i, "EFI/BOOT/BOOTX64.EFI", 2**27), "are damaged"),
+    "a chain cut short": (lambda i: chain(i, "EFI/BOOT/BOOTX64.EFI", 0x0FFFFFFF), "more or fewer clusters"),
+    "another sector size": (lambda i: put(i, 11, b"\x00\x10"), "is damaged"),
+    "no boot sector": (lambda i: put(i, 510, b"\0\0"), "no FAT32"),
+    "one cut off": (lambda i: os.truncate(i, 2**20), "is damaged"),
+    "a month that is none": (lambda i: put(i, of_fat(i, "EFI") + 64 + 24, b"\xff\xff"), "a time that is none"),
+}
+
+
+@pytest.mark.parametrize("attack", WRONG_FAT)
+def test_a_wrong_fat_is_refused_in_one_sentence(fat: Path, attack: str) -> None:
+    change, words = WRONG_FAT[attack]
+    change(fat)
+    with pytest.raises(Error, match=words) as raised:
+        Fat(view(fat))
+    assert "\n" not in raised.value.message
+
+
+def unseen(data: bytes, reader: Callable[[View], Fat | Tar], rounds: int) -> list[tuple[int, int, int]]:
+    """Changes of one bit that nobody saw: place, before, after."""
+    changing = bytearray(data)
+
+    def look() -> tuple[object, ...]:
+        of = View.of(bytes(changing))
+        of = View(of.fetch, 0, of.size, ranges)
+        try:
+            read = reader(of)
+            volume = read.volume if isinstance(read, Fat) else None
+            return (volume, list(read.entries()), list(read.unaccounted()))
+        except Error as error:
+            return (error.message,)
+
+    whole = View.of(data)
+    ranges = tuple((max(0, at - 64), min(len(data), at + length + 64)) for at, length in whole.nonzero(0, len(data)))
+    before, missed, generator = look(), [], random.Random(7)
+    metadata = [(start, end) for start, end in ranges if end - start < 2**16]
+    for _ in range(rounds):
+        at = generator.randrange(*generator.choice(metadata))
+        changing[at] ^= 1 << generator.randrange(8)
+        if look() == before:
+            missed.append((at, data[at], changing[at]))
+        changing[at] = data[at]
+    return missed
+
+
+def test_no_byte_of_fat_changes_unseen(made_fat: Path) -> None:
+    assert unseen(made_fat.read_bytes(), Fat, 100) == []
+
+
+# tar.
+
+
+def make_tar(folder: Path, tree: Path) -> Path:
+    """What formats/tar_xz.py makes of a tree, before it is compressed."""
+    archive = folder / "tar"
+    run(
+        *("tar", "--create", "--file", archive, "--format=pax"),
+        *("--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime", "--sort=name", "--numeric-owner"),
+        *("--acls", "--xattrs", "--xattrs-include=*", f"--mtime=@{EPOCH}", "--clamp-mtime", f"--directory={tree}"),
+        *("--exclude=./socket", "."),
+        LC_ALL="C.UTF-8",
+    )
+    return archive
+
+
+@pytest.fixture(scope="module")
+def made_tar(tmp_path_factory: pytest.TempPathFactory, tree: Path) -> Path:
+    return make_tar(tmp_path_factory.mktemp("tar"), tree)
+
+
+def test_tar_entries_are_those_of_the_tree(made_tar: Path, tree: Path) -> None:
+    tar = Tar(view(made_tar))
+    entries = {entry.path: entry for entry in tar.entries()}
+    expected = of(tree)
+    assert entries.keys() == expected.keys() - {"socket"}
+    for path, entry in entries.items():
+        assert plain(entry) == plain(expected[path]), path
+    assert entries["a"].inode == entries["b"].inode != entries["empty"].inode
+    assert tar.content("sparse") == (tree / "sparse").read_bytes()
+    assert list(tar.unaccounted()) == []
+
+
+def test_ext4_and_tar_say_the_same(made: Path, made_tar: Path) -> None:
+    of_disk = {entry.path: plain(entry) for entry in read(made).entries()}
+    of_tar = {entry.path: plain(entry) for entry in Tar(view(made_tar)).entries()}
+    # The builder's capability and owner are in the disk alone here; the root is mke2fs's own.
+    differing = {path for path in of_disk.keys() & of_tar.keys() - {""} if of_disk[path] != of_tar[path]}
+    assert differing == {"a", "b"}
+    assert of_disk.keys() ^ of_tar.keys() == {"lost+found", "socket"}
+
+
+def member(name: bytes, kind: bytes = b"0", content: bytes = b"", link: bytes = b"") -> bytes:
+    raw = struct.pack(
+        "100s8s8s8s12s12s8sc100s8s", name, b"0000644", b"0000000", b"0000000", b"%011o" % len(content),
+        b"00000000000", b" " * 8, kind, link, b"ustar\x0000",
+    ).ljust(512, b"\0")  # fmt: skip
+    raw = raw[:148] + b"%06o\0 " % sum(raw) + raw[156:]
+    return raw + content + bytes(-len(content) % 512)
+
+
+ROOT = member(b"./", b"5")
+END = bytes(1024)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (ROOT + member(b"./a") + member(b"./a") + END, "has /a twice"),
+        (ROOT + member(b"./a") + member(b"a") + END, "has /a twice"),
+        (ROOT + member(b"./../a") + END, "leads out of the tree"),
+        (ROOT + member(b"/etc/a") + END, "leads out of the tree"),
+        (ROOT + member(b"./a//b") + END, "leads out of the tree"),
+        (ROOT + member(b"./a", b"2", link=b"/etc") + member(b"./a/b") + END, "before it no such folder"),
+        (ROOT + member(b"./a/b") + END, "before it no such folder"),
+        (ROOT + member(b"./a", b"1", link=b"./b") + member(b"./b") + END, "as a link to nothing before it"),
+        (ROOT + member(b"./a", b"1", link=b"../b") + END, "leads out of the tree"),
+        (ROOT + member(b"./a", b"2") + END, "as a link to nowhere"),
+        (ROOT + member(b"./a", b"S") + END, "of a type that is not read here"),
+        (ROOT + member(b"./a", b"g", b"15 path=secret\n") + END, "of a type that is not read here"),
+        (ROOT + member(b"./a", b"5", b"hidden") + END, "content where there is none"),
+        (ROOT + member(b"./x", b"x", b"99 path=a\n") + member(b"./a") + END, "extended header that is damaged"),
+        (ROOT + member(b"./x", b"x", b"12 mtime=-9\n") + member(b"./a") + END, "a mtime that is none"),
+        (ROOT + member(b"./x", b"x", b"10 path=a\n") + END, "ends within a member"),
+        (ROOT + member(b"./a", content=b"x" * 2000)[:1024], "points to bytes"),
+        (ROOT, "points to bytes"),
+        (ROOT[:300], "points to bytes"),
+        (ROOT.replace(b"0000644", b"0000645"), "is damaged at byte 0"),
+    ],
+)
+def test_a_wrong_tar_is_refused_in_one_sentence(data: bytes, words: str) -> None:
+    with pytest.raises(Error, match=words) as raised:
+        Tar(View.of(data))
+    assert "\n" not in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("data", "where"),
+    [
+        (ROOT + END + b"hidden", "after the end of the tar archive"),
+        (ROOT + END + ROOT + member(b"./secret") + END, "after the end of the tar archive"),
+        (ROOT + member(b"./a", content=b"x")[:700] + b"hidden".ljust(324, b"\0") + END, "padding in the tar archive"),
+        (ROOT + member(b"./a\0hidden") + END, "after a name in the tar archive"),
+        (ROOT + member(b"./a", link=b"hidden") + END, "target of /a, which is no link"),
+        (
+            ROOT + member(b"./x", b"x", b"18 comment=hidden\n") + member(b"./a") + END,
+            "comment of /a, in the tar archive",
+        ),
+        (
+            ROOT + member(b"./x", b"x", b"28 SCHILY.acl.access=hidden\n") + member(b"./a") + END,
+            "SCHILY.acl.access of /a, in the tar archive",
+        ),
+    ],
+)
+def test_nothing_hides_in_tar(data: bytes, where: str) -> None:
+    assert [finding.where for finding in Tar(View.of(data)).unaccounted()] == [where]
+
+
+def test_no_byte_of_tar_changes_unseen(made_tar: Path) -> None:
+    assert unseen(made_tar.read_bytes(), Tar, 100) == []

@@ -162,7 +162,7 @@ class Fat:
         if self._table[0] >> 28 not in (0, 0xF):
             yield Finding("the file allocation table", view.start + volume.reserved, 4)
         for _, chain in self._entries.values():
-            for cluster, following in zip(chain, (*chain[1:], 0x0FFFFFFF), strict=True):
+            for cluster, following in zip(chain, (*chain[1:], 0x0FFFFFFF), strict=False):
                 expected[cluster] = following
         for number in range(volume.fats):
             place = volume.reserved + number * volume.fat_size
