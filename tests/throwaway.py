@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -52,13 +53,11 @@ class Archive:
 
     def sign(self, text: str) -> None:
         """Sign another InRelease with the archive's own key."""
-        gpg = ("gpg", "--homedir", self.folder / "gnupg", "--batch", "--yes", "--quiet")
-        subprocess.run([*gpg, "--output", self.release, "--clearsign"], input=text.encode(), check=True)
+        sign(self.folder / "gnupg", text, self.release)
 
     def signed_text(self) -> str:
         """What its InRelease says, without the signature."""
-        lines = self.release.read_text().splitlines()
-        return "\n".join(lines[lines.index("") + 1 : lines.index("-----BEGIN PGP SIGNATURE-----")]) + "\n"
+        return signed_text(self.release)
 
 
 def configuration(folder: Path, name: str, fields: dict[str, str], depends: str = "base-files") -> Path:
@@ -108,6 +107,28 @@ def archive(top: Path, *debs: Path, uploader: Path | str = "") -> Archive:
 
 def fingerprints(archive: Archive) -> list[str]:
     """Of the archive's own keys."""
-    listed = ("gpg", "--homedir", archive.folder / "gnupg", "--batch", "--with-colons", "--list-keys")
+    return fingerprints_of(archive.keyring)
+
+
+def fingerprints_of(keyring: Path) -> list[str]:
+    """Of the keys in a file."""
+    listed = ("gpg", "--batch", "--with-colons", "--show-keys", keyring)
     said = subprocess.run(listed, capture_output=True, text=True, check=True).stdout
     return [line.split(":")[9] for line in said.splitlines() if line.startswith("fpr:")]
+
+
+def sign(home: Path, text: str, signed: Path) -> None:
+    """Sign a text clearly, with the key of a GnuPG home."""
+    gpg = ("gpg", "--homedir", home, "--batch", "--yes", "--quiet")
+    subprocess.run([*gpg, "--output", signed, "--clearsign"], input=text.encode(), check=True)
+
+
+def signed_text(file: Path) -> str:
+    """What a clearly signed file says."""
+    lines = file.read_text().splitlines()
+    return "\n".join(lines[lines.index("") + 1 : lines.index("-----BEGIN PGP SIGNATURE-----")]) + "\n"
+
+
+def sha256(content: bytes) -> str:
+    """In hex digits."""
+    return hashlib.sha256(content).hexdigest()
