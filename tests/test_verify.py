@@ -1,0 +1,381 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`verify` explains every path of a real image, and finds whatever was changed, hidden or swapped."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from debian_cloud.disk import BIOS_TYPE, ESP_TYPE, ROOT_TYPES
+from debian_cloud.opened import DiskImage, opened
+from tests import throwaway
+from tests.command import debian_cloud, refused
+from tests.conftest import World
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A published image with its closure, and what vouches for it."""
+
+    image: Path
+    buildinfo: Path
+    closure: Path
+    keyring: Path
+    maintainer: Path
+
+    def verify(
+        self, image: Path | None = None, *more: str | Path, closure: Path | None = None, buildinfo: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Against what a rebuild gives: the image itself, as other tests show."""
+        words: list[str | Path] = ["verify", image or self.image, "--buildinfo", buildinfo or self.buildinfo]
+        words += ["--closure", closure or self.closure, "--rebuilt", self.image, "--keyring", self.keyring]
+        words += [] if buildinfo else ["--signed-by", self.maintainer]
+        return debian_cloud(*words, *more)
+
+
+@pytest.fixture(scope="module")
+def case(world: World) -> Case:
+    (image,) = (world.folder / "images").glob("*-13-ec2-*.raw")
+    (closure,) = (world.public / "closures" / "trixie" / "ec2" / "amd64").iterdir()
+    return Case(
+        image, image.with_suffix(".buildinfo"), closure, world.keyring, world.folder / "maintainer" / "maintainer.asc"
+    )
+
+
+@pytest.fixture
+def copy(case: Case, tmp_path: Path) -> Iterator[Path]:
+    """The image, to be tampered with."""
+    yield copied(case, tmp_path)
+    shutil.rmtree(tmp_path)
+
+
+def copied(case: Case, folder: Path) -> Path:
+    path = folder / case.image.name
+    subprocess.run(["cp", "--sparse=always", case.image, path], check=True)
+    return path
+
+
+def report(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    """Path or place -> what is wrong with it."""
+    return {it["path"]: it["why"] for it in json.loads(done.stdout)["unexplained"]}
+
+
+def start(image: Path, of_type: str = ROOT_TYPES["amd64"]) -> int:
+    """Of a partition, in bytes."""
+    with opened(image) as disk:
+        assert isinstance(disk, DiskImage)
+        return next(partition.start for partition in disk.partitions if partition.type == of_type)
+
+
+def debugfs(image: Path, *commands: str) -> str:
+    done = subprocess.run(
+        ["debugfs", "-w", "-f", "-", f"{image}?offset={start(image)}"],
+        input="".join(f"{command}\n" for command in commands),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def flip(image: Path, offset: int) -> None:
+    with image.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 1]))
+
+
+def flip_in(image: Path, path: str) -> None:
+    """Change one byte of a file, in the middle of its first block."""
+    blocks = re.findall(r"^\d+", debugfs(image, f"blocks {path}"), re.M)
+    flip(image, start(image) + int(blocks[0]) * 4096 + 100)
+
+
+def test_every_path_of_an_image_is_explained(case: Case) -> None:
+    done = case.verify(None, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["unexplained"] == []
+    paths = {it["path"]: it for it in found["paths"]}
+    assert len(paths) > 20000
+    assert paths["usr/bin/bash"] == {"path": "usr/bin/bash", "kind": "file", "package": "bash"}
+    assert paths["usr/bin/sudo"]["package"] == "sudo"
+    assert paths["var/lib/dpkg/info/bash.postinst"]["package"] == "bash"
+    assert paths["etc/ld.so.cache"]["generator"] == "ldconfig(8)"
+    assert paths["usr/bin/awk"]["generator"] == "update-alternatives(1)"
+    packages = {it["name"]: it for it in found["packages"]}
+    assert packages["bash"]["origin"] == "Debian"
+    assert all(re.fullmatch("[0-9A-F]{40}", key) for it in packages.values() for key in it["signers"])
+    assert set(packages["debian-cloud-config-ec2"]["signers"]) <= set(throwaway.fingerprints_of(case.keyring))
+    # What a package ships is far more than what is generated.
+    assert sum("package" in it for it in paths.values()) > 5 * sum("generator" in it for it in paths.values())
+
+
+def test_people_are_told_who_vouches(case: Case) -> None:
+    done = case.verify()
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^  \d+ are from \d+ packages:$", done.stdout, re.M)
+    assert re.search(r"^    \d+ listed by Debian, trixie, signed by [0-9A-F]{40}", done.stdout, re.M)
+    assert done.stdout.endswith("\n0 are unexplained\n")
+
+
+@pytest.fixture(scope="module")
+def tampered(case: Case, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What `verify` says of an image in which paths were changed in every way, each path in one."""
+    folder = tmp_path_factory.mktemp("tampered")
+    image = copied(case, folder)
+    for path in ("usr/bin/sleep", "etc/ld.so.cache", "etc/passwd"):
+        flip_in(image, f"/{path}")
+    (initrd,) = re.findall(r"initrd\.img-\S+", debugfs(image, "ls -p /boot"))[:1]
+    flip_in(image, f"/boot/{initrd.split('/')[0]}")
+    capability = folder / "capability"
+    # cap_setuid+ep: version 2, little endian (linux/capability.h).
+    capability.write_bytes(bytes.fromhex("01000002 80000000 00000000 00000000 00000000"))
+    evil = folder / "evil"
+    evil.write_bytes(b"#!/bin/sh\n" * 100)
+    older = folder / "older"
+    older.write_bytes(b"an older, vulnerable nano" * 1000)
+    debugfs(
+        image,
+        "sif /usr/bin/cat mode 0100777",
+        "sif /usr/bin/true uid 1000",
+        f"ea_set -f {capability} /usr/bin/env security.capability",
+        "cd /usr/bin",
+        f"write {evil} evil",
+        "sif evil mode 0104755",
+        "rm nano",
+        f"write {older} nano",
+        "sif nano mode 0100755",
+        "rm who",
+        "rm awk",
+        "symlink awk /usr/bin/evil",
+        "mknod null c 1 3",
+        # A foreign .deb: its files, and what dpkg would know of it.
+        "cd /var/lib/dpkg/info",
+        f"write {evil} foreign.list",
+        "cd /etc/cron.d",
+        f"write {evil} foreign",
+        "sif /usr/bin/tac mtime 12345",
+    )
+    done = case.verify(image, "--json")
+    shutil.rmtree(folder)
+    refused(done, 1, "is not made of signed packages alone")
+    return {**report(done), "initrd": report(done).get(f"boot/{initrd.split('/')[0]}", "")}
+
+
+PATHS = {
+    "usr/bin/sleep": "its content is not what coreutils gives it",
+    "etc/ld.so.cache": "its content is not what ldconfig(8) gives it",
+    "etc/passwd": "its content is not what base-passwd, then adduser(8) and systemd-sysusers(8) gives it",
+    "initrd": "its content is not what update-initramfs(8), dracut(8) gives it",
+    "usr/bin/cat": "its mode is 0777, not what coreutils gives it",
+    "usr/bin/true": "its owner is 1000:0, not what coreutils gives it",
+    "usr/bin/env": "its extended attributes are security.capability, not what coreutils gives it",
+    "usr/bin/evil": "nothing that the image is made of has it, and it is set-id",
+    "usr/bin/nano": "its content is not what nano gives it",
+    "usr/bin/who": "it is not there, though coreutils has it",
+    "usr/bin/awk": "it leads to /usr/bin/evil, which is not what update-alternatives(1) gives it",
+    "usr/bin/null": "nothing that the image is made of has it",
+    "var/lib/dpkg/info/foreign.list": "nothing that the image is made of has it",
+    "etc/cron.d/foreign": "nothing that the image is made of has it",
+    "usr/bin/tac": "its time is 12345, not what coreutils gives it",
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_changed_path_is_found(tampered: dict[str, str], path: str) -> None:
+    assert tampered.get(path) == PATHS[path]
+
+
+def _slack(image: Path) -> None:
+    """A file that does not fill its last block, and what is after its end."""
+    block = int(re.findall(r"^\d+", debugfs(image, "blocks /etc/hostname /etc/debian_version"), re.M)[0])
+    with image.open("r+b") as file:
+        file.seek(start(image) + block * 4096 + 4000)
+        file.write(b"hidden")
+
+
+def _deleted(image: Path) -> None:
+    secret = image.with_name("secret")
+    secret.write_bytes(b"hidden" * 5000)
+    debugfs(image, f"write {secret} /usr/secret", "rm /usr/secret")
+
+
+def _gap(image: Path) -> None:
+    with image.open("r+b") as file:
+        file.seek(40 * 512)
+        file.write(b"hidden")
+
+
+def _core(image: Path) -> None:
+    flip(image, start(image, BIOS_TYPE) + 700)
+
+
+def _esp(image: Path) -> None:
+    evil = image.with_name("evil.efi")
+    evil.write_bytes(b"MZ" * 3000)
+    subprocess.run(
+        ["mcopy", "-o", "-i", f"{image}@@{start(image, ESP_TYPE)}", evil, "::EFI/BOOT/BOOTX64.EFI"], check=True
+    )
+
+
+PLACES: dict[str, tuple[Callable[[Path], None], str, str]] = {
+    "boot sector": (lambda image: flip(image, 20), "boot sector", "it is not GRUB's"),
+    "GRUB's core": (_core, "BIOS boot partition", "it is not GRUB's core as the rebuild makes it"),
+    "EFI system partition": (_esp, "EFI system partition: EFI/BOOT/BOOTX64.EFI", "its content is not what"),
+    "slack": (_slack, "slack of /etc/debian_version", "belong to nothing"),
+    "deleted inode": (_deleted, "free blocks", "belong to nothing"),
+    "between partitions": (_gap, "", "belong to nothing"),
+}
+
+
+@pytest.mark.parametrize("attack", PLACES)
+def test_nothing_hides_beside_the_paths(case: Case, copy: Path, attack: str) -> None:
+    tamper, place, why = PLACES[attack]
+    tamper(copy)
+    done = case.verify(copy, "--json")
+    refused(done, 1, "is not made of signed packages alone")
+    assert any(place in where and why in said for where, said in report(done).items()), report(done)
+
+
+def test_a_changed_partition_table_is_no_image(case: Case, copy: Path) -> None:
+    flip(copy, 512 + 60)
+    refused(case.verify(copy), 1, "partition table")
+
+
+# What vouches for it.
+
+
+@pytest.fixture
+def closure(case: Case, tmp_path: Path) -> Path:
+    """A copy of the closure, its packages by link."""
+    path = tmp_path / "closure"
+    subprocess.run(["cp", "-al", case.closure, path], check=True)
+    for file in (path / "evidence").rglob("*"):
+        # Not to be written through a link.
+        if file.is_file():
+            content = file.read_bytes()
+            file.unlink()
+            file.write_bytes(content)
+    return path
+
+
+def test_a_closure_that_misses_one_deb(case: Case, closure: Path) -> None:
+    next(closure.glob("pool/nano_*.deb")).unlink()
+    refused(case.verify(closure=closure), 1, "the closure has no nano ")
+
+
+def test_a_closure_in_which_a_deb_was_swapped(case: Case, closure: Path) -> None:
+    deb = next(closure.glob("pool/nano_*.deb"))
+    deb.unlink()
+    shutil.copy(next(closure.glob("pool/bash_*.deb")), deb)
+    refused(case.verify(closure=closure), 1, "the closure's nano ", "is not the signed one")
+
+
+def test_a_swapped_index(case: Case, closure: Path) -> None:
+    index = max((closure / "evidence").glob("*/main_*_Packages.xz"), key=lambda path: path.stat().st_size)
+    content = lzma.decompress(index.read_bytes()).replace(b"\nPackage: nano\n", b"\nPackage: nana\n")
+    index.write_bytes(lzma.compress(content, preset=0))
+    refused(case.verify(closure=closure), 1, "is not the index that its signed release file lists")
+
+
+def own(closure: Path) -> Path:
+    """The archive's own release file."""
+    (found,) = (p for p in (closure / "evidence").glob("*/InRelease") if "Origin: Debian\n" not in p.read_text())
+    return found
+
+
+def resign(world: World, closure: Path, pattern: str, by: str) -> None:
+    release = own(closure)
+    text = throwaway.signed_text(release)
+    changed = re.sub(pattern, by, text, flags=re.M)
+    assert changed != text
+    throwaway.sign(world.archive / "gnupg", changed, release)
+
+
+def test_evidence_by_another_key(case: Case, closure: Path) -> None:
+    debian = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    done = debian_cloud(
+        *("verify", case.image, "--closure", closure, "--keyring", debian, "--signed-by", case.maintainer),
+        *("--rebuilt", case.image),
+    )
+    refused(done, 1, "has no good signature by a key of")
+
+
+def test_evidence_that_was_edited(case: Case, closure: Path) -> None:
+    release = own(closure)
+    release.write_text(release.read_text().replace("Codename: trixie", "Codename: trixia"))
+    refused(case.verify(closure=closure), 1, "has no good signature by a key of")
+
+
+def test_evidence_of_another_suite(case: Case, closure: Path, world: World) -> None:
+    resign(world, closure, "^(Codename|Suite): .*", r"\1: bookworm")
+    refused(case.verify(closure=closure), 1, "is of the suite bookworm, and the image of trixie")
+
+
+def test_evidence_that_had_expired(case: Case, closure: Path, world: World) -> None:
+    resign(world, closure, "^Valid-Until: .*", "Valid-Until: Sat, 01 Jan 2000 00:00:00 UTC")
+    refused(case.verify(closure=closure), 1, "had expired when the image was made")
+
+
+def test_evidence_that_is_gone(case: Case, closure: Path) -> None:
+    shutil.rmtree(closure / "evidence")
+    refused(case.verify(closure=closure), 1, "the evidence is older than the image")
+
+
+def test_a_buildinfo_that_was_edited_after_signing(case: Case, tmp_path: Path) -> None:
+    edited = tmp_path / case.buildinfo.name
+    edited.write_text(case.buildinfo.read_text().replace(" nano ", " nana "))
+    done = case.verify(None, "--signed-by", case.maintainer, buildinfo=edited)
+    refused(done, 1, "has no good signature by a key of")
+    refused(case.verify(None, buildinfo=edited), 2, "is signed, and whose key that may be is not known")
+
+
+def test_a_published_buildinfo_is_the_one_that_the_archive_signed(case: Case, world: World, tmp_path: Path) -> None:
+    (published,) = (world.public / "images" / "trixie" / "ec2" / "amd64").glob("2*")
+    folder = tmp_path / "published"
+    shutil.copytree(published, folder)
+    buildinfo = folder / case.buildinfo.name
+    assert case.verify(buildinfo=buildinfo).returncode == 0
+    buildinfo.write_text(buildinfo.read_text().replace(" nano ", " nana "))
+    refused(case.verify(buildinfo=buildinfo), 1, "is not the one that the archive signed")
+
+
+def test_an_older_package_that_was_once_signed(case: Case, tmp_path: Path) -> None:
+    """The list of packages may name it, and the closure may have it: no index of the image's day does."""
+    text = throwaway.signed_text(case.buildinfo)
+    begin = text.index("Packages-Sha256:")
+    edited = tmp_path / case.buildinfo.name
+    row = r" [0-9a-f]{64} \d+ nano [^ ]+ "
+    edited.write_text(text[:begin] + re.sub(row, f" {'7' * 64} 1234 nano 0.1-1 ", text[begin:], count=1))
+    refused(case.verify(buildinfo=edited), 1, "no signed index lists nano 0.1-1")
+
+
+def test_the_archive_vouches_for_nothing_of_debian_s(case: Case, closure: Path, world: World, tmp_path: Path) -> None:
+    """A nano that only the archive's index lists, under a release file that it signed anew."""
+    release = own(closure)
+    index = next(release.parent.glob("main_*_Packages.xz"))
+    content = lzma.decompress(index.read_bytes()).decode()
+    fake = "Package: nano\nVersion: 999\nArchitecture: amd64\nSize: 1234\nSHA256: " + "7" * 64 + "\n\n"
+    index.write_bytes(lzma.compress((fake + content).encode(), preset=0))
+    digest = throwaway.sha256((fake + content).encode())
+    resign(
+        *(world, closure, r"^ [0-9a-f]{64} +\d+ main/binary-amd64/Packages$"),
+        f" {digest} {len(fake + content)} main/binary-amd64/Packages",
+    )
+    text = throwaway.signed_text(case.buildinfo)
+    begin = text.index("Packages-Sha256:")
+    edited = tmp_path / case.buildinfo.name
+    row = r" [0-9a-f]{64} \d+ nano [^ ]+ "
+    edited.write_text(text[:begin] + re.sub(row, f" {'7' * 64} 1234 nano 999 ", text[begin:], count=1))
+    done = case.verify(buildinfo=edited, closure=closure)
+    refused(done, 1, "the archive of configurations gives nano 999, which is Debian's package")
