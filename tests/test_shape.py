@@ -19,7 +19,7 @@ ORDER = (
     ("__init__", "errors"),
     ("names", "deb822", "plan", "progress", "tools", "scripts"),
     ("config", "custom", "disk", "checksums", "formats"),
-    ("resolution", "index", "sources", "entries", "filesystems", "gpt"),
+    ("resolution", "index", "sources", "entries", "filesystems", "gpt", "qcow2"),
     ("binary", "shell", "skeleton", "lint", "generated", "verification"),
     ("packages", "metadata", "lock", "closure", "projections", "difference", "manifest", "render"),
     ("build",),

@@ -134,7 +134,8 @@ class Fat:
             jump, *_, per_track, heads, hidden, _, _, flags, version, root,
             _, _, reserved, drive, other, mark, _, _, kind,
         ) = _BOOT.unpack_from(boot)  # fmt: skip
-        if (jump, per_track, heads, flags, version, root, reserved, drive, other, mark, kind) != (
+        # The drive is the first hard disk, or none (mtools 4.0.32).
+        if (jump, per_track, heads, flags, version, root, reserved, drive & 0x7F, other, mark, kind) != (
             b"\xeb\x58\x90", 63, 255, 0, 0, 2, bytes(12), 0, 0, 0x29, b"FAT32   ",
         ) or hidden != view.start // volume.sector:  # fmt: skip
             yield Finding("the boot sector", view.start, _BOOT.size)
@@ -157,10 +158,11 @@ class Fat:
         """What of the table is not as the files need it."""
         volume, view = self.volume, self._view
         expected = array("I", bytes(volume.fat_size))
-        # The medium's descriptor (4.1); the highest four bits are nobody's, and versions of mtools differ there.
-        expected[0], expected[1] = 0x0FFFFFF8 | self._table[0] & 0xF0000000, 0x0FFFFFFF
-        if self._table[0] >> 28 not in (0, 0xF):
-            yield Finding("the file allocation table", view.start + volume.reserved, 4)
+        # The medium's descriptor, and the end of a chain (4.1). The highest four bits are nobody's: mtools 4.0.32
+        # sets them in the first, 4.0.48 in the second.
+        for number, value in enumerate((0x0FFFFFF8, 0x0FFFFFFF)):
+            upper = self._table[number] & 0xF0000000
+            expected[number] = value | (upper if upper == 0xF0000000 else 0)
         for _, chain in self._entries.values():
             for cluster, following in zip(chain, (*chain[1:], 0x0FFFFFFF), strict=False):
                 expected[cluster] = following
