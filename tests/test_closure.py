@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from debian_cloud import deb822, lock, metadata
+from debian_cloud import deb822, lock, metadata, sign
 from debian_cloud.checksums import Digest
+from debian_cloud.projections import provenance
 from tests import throwaway
 from tests.command import debian_cloud, refused
 from tests.conftest import World
@@ -183,6 +184,12 @@ def test_the_archive_kept_what_its_images_were_made_of(world: World) -> None:
 def test_a_published_image_is_made_again_from_its_closure(world: World, container: Path, tmp_path: Path) -> None:
     folder = world.public / "images" / "trixie" / "container" / "amd64" / "current"
     (record,) = folder.glob("*.image")
-    done = debian_cloud("rebuild", record, *world.sources, "--output", tmp_path, "--quiet")
+    said = tmp_path / "statement.asc"
+    speak = ["--statement", said, "--homedir", world.folder / "maintainer"]
+    done = debian_cloud("rebuild", record, *world.sources, "--output", tmp_path, "--quiet", *speak)
     assert (done.returncode, done.stdout) == (0, f"{container.name}: the same bytes\n"), done.stderr
     assert (tmp_path / container.name).read_bytes() == container.read_bytes()
+    signed = sign.verified(world.folder / "maintainer" / "maintainer.asc", said)
+    statement = provenance.parse(signed.content.decode(), "x")
+    assert statement.kind == provenance.REBUILT
+    assert statement.subjects[container.name]["sha256"] == sha256(container.read_bytes())

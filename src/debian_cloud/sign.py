@@ -48,22 +48,10 @@ def verified(keyring: Path, file: Path, signature: Path | None = None) -> Signed
         return Signed(file.read_bytes() if signature else content.read_bytes(), tuple(sorted(found)))
 
 
-def clearly(file: Path, signed: Path, homedir: Path) -> None:
-    """Sign a text with the first secret key of a GnuPG home (gpg(1), --clearsign)."""
-    run.output(
-        (
-            "gpg",
-            "--homedir",
-            str(homedir),
-            "--batch",
-            "--yes",
-            "--quiet",
-            "--output",
-            str(signed),
-            "--clearsign",
-            str(file),
-        )
-    )
+def clearly(file: Path, signed: Path, homedir: Path | None = None) -> None:
+    """Sign a text with the first secret key of a GnuPG home, by default the user's (gpg(1), --clearsign)."""
+    home = ("--homedir", str(homedir)) if homedir else ()
+    run.output(("gpg", *home, "--batch", "--yes", "--quiet", "--output", str(signed), "--clearsign", str(file)))
 
 
 def binary(keys: bytes) -> bytes:

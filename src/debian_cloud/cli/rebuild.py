@@ -7,6 +7,9 @@ from nowhere else: each must be the one that the .buildinfo names, by version
 and SHA-256, and no other is taken. Every file that the .buildinfo names is made
 and compared with the hash that it gives. The exit status is 0 when all are the
 same, and 1 when one is not.
+
+With --statement, whoever got the same bytes says so: a signed in-toto statement
+that `verify --rebuilders` counts.
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, debs, index, lock, options, planning, workspace
+from debian_cloud import checksums, debs, index, lock, options, planning, projections, sign, workspace
 from debian_cloud.errors import USAGE, Error
+from debian_cloud.projections import provenance
 
 if TYPE_CHECKING:
     import argparse
@@ -29,6 +33,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     options.add_closure(parser)
     parser.add_argument("--seed", default="", metavar="FILE", help="the seed of an image that was made with one")
     parser.add_argument("--output", type=Path, metavar="DIR", help="keep what was made in DIR (default: remove it)")
+    parser.add_argument("--statement", type=Path, metavar="FILE", help="write a signed statement of the same bytes")
+    parser.add_argument("--homedir", type=Path, metavar="DIR", help="GnuPG's home with the key that signs it")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
@@ -36,6 +42,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     kept = _described(args.file)
+    if args.statement and args.statement.exists():
+        raise Error(f"{args.statement} exists already", "choose another name with --statement", USAGE)
     planned = planning.again(kept, args)
     if args.output:
         workspace.make(planned, args.output.resolve(), quiet=args.quiet)
@@ -54,7 +62,21 @@ def main(args: argparse.Namespace) -> int:
         hint = f"it was built by {kept.builder}; "
         hint += "compare the files with diffoscope(1)" if args.output else "--output DIR keeps the files to compare"
         raise Error(f"{different} is not what the .buildinfo describes", hint)
+    if args.statement:
+        _state(kept, args)
     return 0
+
+
+def _state(kept: lock.Lock, args: argparse.Namespace) -> None:
+    subjects = {name: {"sha256": sha256} for name, (sha256, _) in kept.digests.items()}
+    buildinfo = args.file.with_suffix(".buildinfo")
+    described = {buildinfo.name: checksums.digest(buildinfo).hashes}
+    document = provenance.rebuilt(kept, subjects, described)
+    with tempfile.TemporaryDirectory(prefix="debian-cloud.") as folder:
+        unsigned = Path(folder) / "statement"
+        unsigned.write_text(projections.text(document), "utf-8")
+        sign.clearly(unsigned, Path(folder) / "signed", args.homedir)
+        args.statement.write_bytes((Path(folder) / "signed").read_bytes())
 
 
 def _described(file: Path) -> lock.Lock:

@@ -13,6 +13,9 @@ mode and attributes; or it is of a closed list of files that are generated, and
 equals what came out when the image was made again of the closure's packages.
 So do boot sector, boot loader, partition table and every other byte: nothing
 can hide. What is unexplained is listed, and makes the exit status 1.
+
+With --rebuilders N, that many keys of --rebuilder-keys must have signed that
+they made the same image again (`rebuild --statement`); each counts once.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ from debian_cloud import (
 )
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.opened import DiskImage, TreeImage, opened
+from debian_cloud.projections import provenance
 from debian_cloud.verification import Explained, Unexplained
 
 if TYPE_CHECKING:
@@ -73,6 +77,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rebuilt", type=Path, metavar="FILE", help="what `rebuild --output` made of it: do not make it again"
     )
+    parser.add_argument(
+        "--rebuilders", type=int, default=0, metavar="N", help="demand N rebuilders' statements of the same bytes"
+    )
+    parser.add_argument("--rebuilder-keys", type=Path, metavar="FILE", help="the keys that may sign them")
+    parser.add_argument("--statements", type=Path, metavar="DIR", help="where they are, each a file *.asc")
     parser.add_argument("--seed", default="", metavar="FILE", help="the seed of an image that was made with one")
     parser.add_argument("--json", action="store_true", help="print a verdict on each path as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
@@ -87,6 +96,7 @@ class Report:
     explained: tuple[Explained, ...]
     unexplained: tuple[Unexplained, ...]
     seconds: Mapping[str, float]
+    rebuilders: tuple[str, ...] = ()
 
 
 def main(args: argparse.Namespace) -> int:
@@ -113,12 +123,13 @@ def _report(args: argparse.Namespace) -> Report:
 
     keyring = options.keyring(args)
     kept = _described(args, keyring)
+    rebuilders = _rebuilders(args) if args.rebuilders > 0 else ()
     proofs = evidence.proofs(args.closure / "evidence", kept, args.debian_keyring, keyring)
     done("signatures and indexes")
     shipped = manifest.by_path((p.name, entries) for p, entries in _manifests(args.closure, kept).items())
     done("packages")
     if args.rebuilt:
-        return _compared(args, kept, proofs, shipped, args.rebuilt, seconds)
+        return _compared(args, kept, proofs, shipped, args.rebuilt, seconds, rebuilders)
     wanted = "tar.xz" if "tar.xz" in kept.formats else "raw"
     args.closure, folder_of_closure = str(args.closure.resolve()), args.closure
     planned = planning.again(kept, args, (wanted,))
@@ -127,7 +138,7 @@ def _report(args: argparse.Namespace) -> Report:
         folder = Path(name).resolve()
         workspace.make(planned, folder, quiet=args.quiet)
         done("made again")
-        return _compared(args, kept, proofs, shipped, folder / f"{kept.stem}.{wanted}", seconds)
+        return _compared(args, kept, proofs, shipped, folder / f"{kept.stem}.{wanted}", seconds, rebuilders)
 
 
 def _described(args: argparse.Namespace, keyring: Path) -> Lock:
@@ -158,6 +169,36 @@ def _described(args: argparse.Namespace, keyring: Path) -> Lock:
     return planning.locked(file)
 
 
+def _rebuilders(args: argparse.Namespace) -> tuple[str, ...]:
+    """Fingerprints of those who made the same image again; Error when they are fewer than demanded."""
+    if not args.rebuilder_keys or not args.statements or not args.statements.is_dir():
+        raise Error(
+            "--rebuilders needs --rebuilder-keys and --statements", "whose word counts, and where it is", USAGE
+        )
+    image: Path = args.image
+    sha256 = checksums.digest(image, ("sha256",)).hashes["sha256"]
+    found: set[str] = set()
+    unheard = []
+    for file in sorted(args.statements.glob("*.asc")):
+        try:
+            signed = sign.verified(args.rebuilder_keys, file)
+            statement = provenance.parse(signed.content.decode("utf-8", "replace"), file.name)
+        except Error as error:
+            unheard.append(error.message)
+            continue
+        if statement.kind == provenance.REBUILT and statement.subjects.get(image.name, {}).get("sha256") == sha256:
+            # Who signs with two keys is two only to those who trust both; who signs twice is one.
+            found |= {*signed.signers}
+        else:
+            unheard.append(f"{file.name} is about other bytes")
+    if len(found) < args.rebuilders:
+        raise Error(
+            f"{len(found)} of {args.rebuilders} rebuilders say that they got the same bytes",
+            "; ".join(unheard) or f"{args.statements} has no other statement",
+        )
+    return tuple(sorted(found))
+
+
 def _manifests(folder: Path, kept: Lock) -> dict[Package, tuple[Entry, ...]]:
     debs = {package: folder / closure.filename(package) for package in kept.packages}
     for package, path in debs.items():
@@ -181,6 +222,7 @@ def _compared(
     shipped: verification.Shipped,
     rebuilt: Path,
     seconds: dict[str, float],
+    rebuilders: tuple[str, ...],
 ) -> Report:
     began = time.monotonic()
     unexplained: list[Unexplained] = []
@@ -208,7 +250,7 @@ def _compared(
         if (got.hashes["sha256"], got.size) != digest:
             unexplained.append(Unexplained(args.image.name, "it is not the file that its .buildinfo describes"))
     seconds["image"] = round(time.monotonic() - began, 1)
-    return Report(kept, proofs, explained, tuple(unexplained), seconds)
+    return Report(kept, proofs, explained, tuple(unexplained), seconds, rebuilders)
 
 
 def _as_text(name: str, report: Report) -> str:
@@ -222,6 +264,7 @@ def _as_text(name: str, report: Report) -> str:
         for (origin, suite, keys), count in sorted(releases.items())
     ]
     lines += [f"  {generators.total()} are generated, and came out the same again"]
+    lines += [f"  made again, with the same bytes, by {key}" for key in report.rebuilders]
     lines += [f"  {word}: {seconds} s" for word, seconds in report.seconds.items()]
     lines += [f"{len(report.unexplained)} are unexplained"]
     lines += [f"  {_printable(it.path)}: {it.why}" for it in report.unexplained[:_SHOWN]]
@@ -252,6 +295,7 @@ def _as_json(report: Report) -> dict[str, object]:
             for it in report.explained
         ],
         "unexplained": [{"path": _printable(it.path), "why": it.why} for it in report.unexplained],
+        "rebuilders": report.rebuilders,
         "seconds": report.seconds,
     }
 
