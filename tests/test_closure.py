@@ -185,7 +185,7 @@ def test_a_published_image_is_made_again_from_its_closure(world: World, containe
     folder = world.public / "images" / "trixie" / "container" / "amd64" / "current"
     (record,) = folder.glob("*.image")
     said = tmp_path / "statement.asc"
-    speak = ["--statement", said, "--homedir", world.folder / "maintainer"]
+    speak: list[str | Path] = ["--statement", said, "--homedir", world.folder / "maintainer"]
     done = debian_cloud("rebuild", record, *world.sources, "--output", tmp_path, "--quiet", *speak)
     assert (done.returncode, done.stdout) == (0, f"{container.name}: the same bytes\n"), done.stderr
     assert (tmp_path / container.name).read_bytes() == container.read_bytes()
