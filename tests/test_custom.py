@@ -125,8 +125,8 @@ def test_changes_reach_the_plan_and_leave_no_file_of_the_builder_s() -> None:
     assert written(steps)["seed"].endswith(SEED)
     assert "debconf-set-selections" in seed
     (removed,) = (s for s in steps if isinstance(s, plan.Run) and s.title == "remove the bootstrap's settings")
-    assert f"{build.TREE}/etc{left}" in removed.argv
-    (named,) = (s for s in steps if isinstance(s, plan.Run) and f"{build.TREE}/etc/hostname" in s.argv and s.stdin)
+    assert f"{plan.TREE}/etc{left}" in removed.argv
+    (named,) = (s for s in steps if isinstance(s, plan.Run) and f"{plan.TREE}/etc/hostname" in s.argv and s.stdin)
     assert named.stdin == "x\n"
     assert steps.index(named) > steps.index(removed)
 
@@ -136,7 +136,7 @@ def test_an_official_image_has_none_of_it() -> None:
     assert f"--include={CONFIG.name}" in bootstrap(steps).argv
     assert "preferences" not in written(steps)
     assert SEED not in written(steps).get("seed", "")
-    assert not any(isinstance(s, plan.Run) and f"{build.TREE}/etc/hostname" in s.argv and s.stdin for s in steps)
+    assert not any(isinstance(s, plan.Run) and f"{plan.TREE}/etc/hostname" in s.argv and s.stdin for s in steps)
 
 
 def described(resolution: Resolution) -> tuple[str, str]:

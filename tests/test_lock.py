@@ -31,6 +31,7 @@ def described() -> str:
 def test_what_a_buildinfo_says_is_read_back() -> None:
     found = lock.parse(described(), "x.buildinfo")
     assert found.packages == RESOLUTION.packages
+    assert found.tools == RESOLUTION.tools
     assert found.releases == RESOLUTION.releases
     assert found.sources == tuple((source.uri, source.suites) for source in DEBIAN)
     assert (found.config, found.suite, found.serial, found.epoch) == ("ec2", "trixie", SERIAL, RESOLUTION.epoch)

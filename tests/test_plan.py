@@ -52,6 +52,7 @@ RESOLUTION = Resolution(
     ),
     1795224967,
     2**20,
+    tools=(Package("mtools", "4.0.48-1", "amd64", 198228, "c" * 64),),
     releases=(Release("http://debian.example/debian", "trixie", 140000, "e" * 64, ("D" * 40,)),),
 )
 DEBIAN = (
@@ -212,6 +213,49 @@ def test_the_id_is_the_plan_s_and_changes_with_each_step() -> None:
     assert len(ids) == len(PLAN)
 
 
+def test_what_makes_the_bytes_of_an_image_is_of_its_own_suite() -> None:
+    """The host's tools carry bytes, and put those that the plan gives them where it says."""
+    of_the_host = {step.argv[0] for step in (*PLAN, *TAR) if isinstance(step, plan.Run)} - {
+        "./in-tree",
+        "./grub-setup",
+    }
+    assert of_the_host == {
+        *("dd", "debian-cloud", "diff", "find", "install", "ln", "mkdir", "mmdebstrap", "rm", "sha256sum", "sort"),
+        "truncate",
+    }
+    titles = [step.title for step in PLAN]
+    fetched = titles.index("install 2 packages")
+    compared = titles.index("compare the tools with the resolved ones")
+    unpacked = titles.index("unpack the tool mtools")
+    assert fetched < compared < unpacked < titles.index("partition it")
+    bootstrap, unpack = PLAN[fetched], PLAN[unpacked]
+    assert isinstance(bootstrap, plan.Run)
+    assert isinstance(unpack, plan.Run)
+    assert any(word.endswith("apt-get -q download mtools=4.0.48-1") for word in bootstrap.argv)
+    assert unpack.argv[2:] == ("dpkg-deb", "--extract", "/mnt/debs/mtools_4.0.48-1_amd64.deb", "/mnt/tools")
+    (listed,) = (step.text for step in PLAN if isinstance(step, plan.Write) and step.path == "tools.sha256")
+    assert listed == f"{'c' * 64}  debs/mtools_4.0.48-1_amd64.deb\n"
+
+
+@pytest.mark.parametrize("content", [b"another", None])
+def test_a_tool_that_was_not_resolved_is_not_used(tmp_path: Path, content: bytes | None) -> None:
+    for folder in ("debs", "tree"):
+        (tmp_path / folder).mkdir()
+    if content:
+        (tmp_path / "debs" / "mtools_4.0.48-1_amd64.deb").write_bytes(content)
+    steps = tuple(s for s in PLAN if s.title.startswith(("note the tools", "compare the tools")))
+    assert len(steps) == 2
+    with pytest.raises(Error, match="compare the tools with the resolved ones: sha256sum failed") as failed:
+        run.carry_out(steps, tmp_path, Progress(2, quiet=True))
+    assert "debs/mtools_4.0.48-1_amd64.deb: FAILED" in failed.value.message
+
+
+def test_an_image_that_has_all_tools_fetches_none() -> None:
+    steps = build.plan(replace(RESOLUTION, tools=()), SERIAL, ("raw",), DEBIAN, ARCHIVE)
+    assert not [step.title for step in steps if "the tool" in step.title]
+    assert not any("apt-get" in word for step in steps if isinstance(step, plan.Run) for word in step.argv)
+
+
 def test_the_only_package_asked_for_is_the_configuration() -> None:
     (bootstrap,) = (step for step in PLAN if isinstance(step, plan.Run) and step.argv[0] == "mmdebstrap")
     assert [word for word in bootstrap.argv if word.startswith("--include")] == ["--include=debian-cloud-config-ec2"]
@@ -275,8 +319,8 @@ def test_a_missing_tool_is_named_with_its_package_before_anything_is_done(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(run, "SBIN", "")
-    steps = (plan.Write("first", "first", ""), plan.Run("then", ("sfdisk", "--version")))
-    with pytest.raises(Error, match="the tool sfdisk is missing") as missing:
+    steps = (plan.Write("first", "first", ""), plan.Run("then", ("mmdebstrap", "--version")))
+    with pytest.raises(Error, match="the tool mmdebstrap is missing") as missing:
         run.carry_out(steps, tmp_path, Progress(2, quiet=True))
-    assert missing.value.hint == "apt-get install fdisk"
+    assert missing.value.hint == "apt-get install mmdebstrap"
     assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from . import disk, formats, metadata, names, scripts, sources
 from .errors import USAGE, Error, did_you_mean
-from .plan import Plan, Run, Write, plan_id
+from .plan import TREE, Plan, Run, Write, in_tree, plan_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from .config import ImageConfig
     from .disk import Disk
     from .resolution import Resolution
-
-TREE: Final = "tree"
-"""The root file system as a folder of the workspace."""
 
 _SIGNED_SHIM: Final = "usr/lib/shim"
 _SIGNED_GRUB: Final = "usr/lib/grub/x86_64-efi-signed"
@@ -54,6 +51,9 @@ _MKE2FS_CONF: Final = """\
         features = has_journal,extent,huge_file,flex_bg,metadata_csum,64bit,dir_nlink,extra_isize
     }
 """
+
+_DEBS: Final = "debs"
+"""Folder of the workspace for the .debs of the tools that the image lacks."""
 
 _PREFERENCES: Final = "etc/apt/preferences.d/99debian-cloud"
 """What the bootstrap's apt does without; it has no place in the image."""
@@ -111,7 +111,7 @@ def plan(
     )
     making = (
         *_tree(resolution, debian, archive, apt_options),
-        Write("prepare to run the image's own tools", "in-tree", scripts.text("in-tree"), 0o755),
+        *_tools(resolution),
         *_settings(resolution, serial, of_image),
         *(_boot(layout) if layout else ()),
         *_clean(epoch),
@@ -177,6 +177,8 @@ def _tree(
     listed = sorted(f"{package.sha256}  {package.deb}" for package in resolution.packages)
     answers = _ANSWERS + (_ANSWERS_OF_GRUB if "uefi" in config.firmware else "") + custom.seed
     record = 'cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"'
+    fetch = f'mkdir "$1/../{_DEBS}" && cd "$1/../{_DEBS}" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -q download '
+    fetch += " ".join(f"{package.name}={package.version}" for package in resolution.tools)
     return (
         Write("set sources", "sources.list", sources.as_lines(source.copied for source in (*debian, archive))),
         Write("note the packages to come", "expected", "".join(f"{line}\n" for line in listed)),
@@ -208,6 +210,7 @@ def _tree(
                 # The first ones are removed when they are installed, the others at the end: noted in time.
                 f"--extract-hook={record}",
                 f"--customize-hook={record}",
+                *((f"--customize-hook={fetch}",) if resolution.tools else ()),
                 config.suite,
                 TREE,
                 "sources.list",
@@ -218,6 +221,28 @@ def _tree(
         ),
         Run("sort the list of installed packages", ("sort", "-u", "-o", "installed", "installed")),
         Run("compare installed packages with the resolved ones", ("diff", "-u", "expected", "installed")),
+    )
+
+
+def _tools(resolution: Resolution) -> Plan:
+    """The tools that the tree lacks, beside it: of its suite, and from the same signed archives."""
+    listed = "".join(f"{package.sha256}  {_DEBS}/{package.deb}\n" for package in resolution.tools)
+    return (
+        Write("prepare to run the image's own tools", "in-tree", scripts.text("in-tree"), 0o755),
+        *((Write("note the tools to come", "tools.sha256", listed),) if resolution.tools else ()),
+        *(
+            (Run("compare the tools with the resolved ones", ("sha256sum", "--check", "--strict", "tools.sha256")),)
+            if resolution.tools
+            else ()
+        ),
+        # No maintainer script runs: the tree's own dpkg only takes the archives apart.
+        *(
+            in_tree(
+                *(f"unpack the tool {package.name}", resolution.epoch, "dpkg-deb", "--extract"),
+                *(f"/mnt/{_DEBS}/{package.deb}", "/mnt/tools"),
+            )
+            for package in resolution.tools
+        ),
     )
 
 
@@ -243,12 +268,7 @@ def _settings(resolution: Resolution, serial: str, debian: Iterable[sources.Sour
         ),
         # As an installer does: no package owns this file, and whoever chooses another locale changes it
         # (update-locale(8)). From trixie on it is a link to /etc/locale.conf, which need not be there yet.
-        Run(
-            "set the default locale",
-            ("./in-tree", TREE, "sh", "-c", _DEFAULT_LOCALE),
-            root=True,
-            env=(("SOURCE_DATE_EPOCH", str(resolution.epoch)),),
-        ),
+        in_tree("set the default locale", resolution.epoch, "sh", "-c", _DEFAULT_LOCALE),
         *((_install("set the host name", "etc/hostname", f"{hostname}\n"),) if hostname else ()),
         # The first boot makes an id and keeps it. It is one that systemd-firstboot(1) sets up only if it finds
         # this word; an empty file is a first boot to cloud-init, and none to systemd (machine-id(5)).
@@ -324,9 +344,9 @@ def _clean(epoch: int) -> Plan:
 def _disk(raw: str, layout: Disk, epoch: int) -> Plan:
     return (
         Run("make an empty disk", ("truncate", "-s", str(layout.size), raw)),
-        Run(
-            "partition it",
-            ("sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--wipe=never", raw),
+        in_tree(
+            *("partition it", epoch, "sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--wipe=never"),
+            f"/mnt/{raw}",
             stdin=disk.table(layout),
         ),
         *(_bios(raw, layout.bios) if layout.bios else ()),
@@ -360,21 +380,16 @@ def _bios(raw: str, partition: disk.Partition) -> Plan:
 def _uefi(raw: str, layout: Disk, epoch: int) -> Plan:
     """Firmware -> signed shim -> signed GRUB -> EFI/debian/grub.cfg -> /boot/grub/grub.cfg."""
     esp = layout.esp
-    at = f"{raw}@@{esp.start}"
-    # mtools asks no questions about a geometry that no firmware reads.
-    env = (("MTOOLS_SKIP_CHECK", "1"), ("SOURCE_DATE_EPOCH", str(epoch)))
+    at = f"/mnt/{raw}@@{esp.start}"
     grub_cfg = (
         # Byte for byte what grub-install writes, with its blank at the end.
         f"search.fs_uuid {layout.root_uuid} root \nset prefix=($root)'/boot/grub'\nconfigfile $prefix/grub.cfg\n"
     )
     return (
-        Run(
-            "make the EFI system partition",
-            (
-                "mformat", "-i", at, "-F", "-v", "ESP", "-N", layout.esp_serial, "-T", str(esp.size // disk.SECTOR),
-                "-h", "255", "-s", "63", "-H", str(esp.start // disk.SECTOR), "::",
-            ),
-            env=env,
+        in_tree(
+            "make the EFI system partition", epoch,
+            "mformat", "-i", at, "-F", "-v", "ESP", "-N", layout.esp_serial, "-T", str(esp.size // disk.SECTOR),
+            "-h", "255", "-s", "63", "-H", str(esp.start // disk.SECTOR), "::",
         ),
         # mformat writes a partition entry into its boot sector and that one's copy (sector 6): GRUB and the
         # kernel would take the partition for a partitioned disk.
@@ -388,12 +403,12 @@ def _uefi(raw: str, layout: Disk, epoch: int) -> Plan:
             )
             for sector in (0, 6)
         ),
-        Run("make its folders", ("mmd", "-i", at, "::EFI", "::EFI/BOOT", "::EFI/debian"), env=env),
+        in_tree("make its folders", epoch, "mmd", "-i", at, "::EFI", "::EFI/BOOT", "::EFI/debian"),
         *(
-            Run(f"place {target}", ("mcopy", "-i", at, f"{TREE}/{source}", f"::{target}"), root=True, env=env)
+            in_tree(f"place {target}", epoch, "mcopy", "-i", at, f"/{source}", f"::{target}")
             for target, source in _ESP_FILES
         ),
-        Run("place EFI/debian/grub.cfg", ("mcopy", "-i", at, "-", "::EFI/debian/grub.cfg"), stdin=grub_cfg, env=env),
+        in_tree("place EFI/debian/grub.cfg", epoch, "mcopy", "-i", at, "-", "::EFI/debian/grub.cfg", stdin=grub_cfg),
     )  # fmt: skip
 
 
@@ -403,23 +418,13 @@ def _root(raw: str, layout: Disk, epoch: int) -> Plan:
         # A sparse file reads as zeros: neither mke2fs nor the first boot need write them.
         "nodiscard,assume_storage_prezeroed=1"
     )
-    env = (("SOURCE_DATE_EPOCH", str(epoch)),)
     return (
         Write("set mke2fs's defaults", "mke2fs.conf", _MKE2FS_CONF),
-        Run(
-            "make the root file system",
-            (
-                *("./in-tree", TREE, "mke2fs", "-q", "-F", "-t", "ext4", "-L", "root", "-U", layout.root_uuid),
-                *("-E", extended, "-d", f"/mnt/{TREE}", f"/mnt/{raw}", f"{layout.root.size // 1024}k"),
-            ),
-            root=True,
-            env=env,
+        in_tree(
+            *("make the root file system", epoch, "mke2fs", "-q", "-F", "-t", "ext4", "-L", "root"),
+            *("-U", layout.root_uuid, "-E", extended, "-d", f"/mnt/{TREE}"),
+            *(f"/mnt/{raw}", f"{layout.root.size // 1024}k"),
         ),
         Write("prepare to set its inodes' times", "inode-times", scripts.text("inode-times"), 0o755),
-        Run(
-            "set its inodes' times",
-            ("./in-tree", TREE, "/mnt/inode-times", f"/mnt/{raw}", str(layout.root.start)),
-            root=True,
-            env=env,
-        ),
+        in_tree("set its inodes' times", epoch, "/mnt/inode-times", f"/mnt/{raw}", str(layout.root.start)),
     )

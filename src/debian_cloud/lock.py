@@ -37,6 +37,7 @@ class Lock:
     builder: str
     plan: str
     packages: tuple[Package, ...]
+    tools: tuple[Package, ...]
     releases: tuple[Release, ...]
     sources: tuple[tuple[str, tuple[str, ...]], ...]
     changes: tuple[str, ...]
@@ -101,8 +102,9 @@ def parse(text: str, name: str) -> Lock:
     """The lock in a .buildinfo's text; a clear signature around it is left to others. `name` is the file's."""
     try:
         (stanza,) = deb822.parse(text)
-        packages = tuple(
-            Package(n, v, a, int(size), _hex(sha)) for sha, size, n, v, a in _rows(stanza["Packages-Sha256"], 5)
+        packages, tools = (
+            tuple(Package(n, v, a, int(size), _hex(sha)) for sha, size, n, v, a in _rows(text, 5))
+            for text in (stanza["Packages-Sha256"], stanza.get("Image-Tools", ""))
         )
         releases = tuple(
             Release(uri, suite, int(size), _hex(sha), tuple(signers.split(",")))
@@ -120,6 +122,7 @@ def parse(text: str, name: str) -> Lock:
             builder=stanza["Image-Builder"],
             plan=stanza["Image-Plan"],
             packages=packages,
+            tools=tools,
             releases=releases,
             sources=tuple((row[0], tuple(row[1:])) for row in _rows(stanza["Image-Sources"])),
             changes=tuple(" ".join(row) for row in _rows(stanza.get("Image-Changes", ""))),

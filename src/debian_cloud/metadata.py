@@ -41,6 +41,8 @@ class Facts:
     formats: tuple[str, ...]
     packages: tuple[tuple[str, ...], ...]
     """SHA-256, size, name, version and architecture of each."""
+    tools: tuple[tuple[str, ...], ...]
+    """The same of each package that made the image besides."""
     plan: str
     """Id of the steps that make the image's files."""
     releases: tuple[tuple[str, ...], ...]
@@ -66,7 +68,10 @@ def facts(
 ) -> str:
     """The text of FACTS; `image_sources` are Debian's that the image has, `plan` is the id of its plan."""
     config = resolution.config
-    packages = (f"{p.sha256} {p.size} {p.name} {p.version} {p.architecture}" for p in resolution.packages)
+    packages, tools = (
+        [f"{p.sha256} {p.size} {p.name} {p.version} {p.architecture}" for p in some]
+        for some in (resolution.packages, resolution.tools)
+    )
     releases = (f"{r.sha256} {r.size} {r.suite} {r.uri} {','.join(r.signers)}" for r in resolution.releases)
     return deb822.render(
         (
@@ -81,6 +86,7 @@ def facts(
             ("Formats", " ".join(wanted)),
             ("Plan", plan),
             ("Packages", _lines(packages)),
+            *((("Tools", _lines(tools)),) if tools else ()),
             ("Releases", _lines(releases)),
             ("Sources", _lines(" ".join((s.uri, *s.suites)) for s in image_sources)),
             *((("Changes", _lines(resolution.custom.lines)),) if resolution.custom.lines else ()),
@@ -93,7 +99,7 @@ def parse_facts(text: str) -> Facts:
     (stanza,) = deb822.parse(text)
 
     def rows(field: str) -> tuple[tuple[str, ...], ...]:
-        return tuple(tuple(line.split()) for line in stanza[field].split("\n")[1:])
+        return tuple(tuple(line.split()) for line in stanza.get(field, "").split("\n")[1:])
 
     return Facts(
         config=stanza["Config"],
@@ -106,6 +112,7 @@ def parse_facts(text: str) -> Facts:
         maintainer=stanza["Maintainer"],
         formats=tuple(stanza["Formats"].split()),
         packages=rows("Packages"),
+        tools=rows("Tools"),
         plan=stanza["Plan"],
         releases=rows("Releases"),
         sources=rows("Sources"),
@@ -113,17 +120,19 @@ def parse_facts(text: str) -> Facts:
     )
 
 
-def buildinfo(known: Facts, digests: Mapping[str, Digest], tools: Iterable[str]) -> str:
+def buildinfo(known: Facts, digests: Mapping[str, Digest], host: Iterable[str]) -> str:
     """The .buildinfo of an image (deb-buildinfo(5)).
 
     Installed-Build-Depends are the packages the image is made of, whose tools
     also make its file system and boot files; Packages-Sha256, in the manner of
     Checksums-Sha256, gives the .deb of each: SHA-256, size, name, version,
-    architecture. Image-Releases are the signed release files that list them:
+    architecture; Image-Tools, if any, those that made it and are not in it.
+    Image-Releases are the signed release files that list both:
     SHA-256, size, suite, URI, fingerprints of the keys. Image-Sources are the
     URIs and suites of Debian's sources in the image, Image-Plan is the id of the
-    steps that made it, Image-Tools are `tools`, the host's packages that helped.
-    Image-Changes, which an official image has not, are what a person changed.
+    steps that made it, Image-Host is `host`, the packages of the machine where
+    they were carried out. Image-Changes, which an official image has not, are
+    what a person changed.
     """
     package = names.package(known.config)
     checksums = (f"{digests[name].hashes['sha256']} {digests[name].size} {name}" for name in sorted(digests))
@@ -146,7 +155,8 @@ def buildinfo(known: Facts, digests: Mapping[str, Digest], tools: Iterable[str])
             ("Image-Plan", known.plan),
             ("Image-Sources", _lines(map(" ".join, known.sources))),
             ("Image-Releases", _lines(map(" ".join, known.releases))),
-            ("Image-Tools", _lines(tools)),
+            *((("Image-Tools", _lines(map(" ".join, known.tools))),) if known.tools else ()),
+            ("Image-Host", _lines(host)),
             *((("Image-Changes", _lines(known.changes)),) if known.changes else ()),
             ("Packages-Sha256", _lines(map(" ".join, known.packages))),
         )

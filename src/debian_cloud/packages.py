@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import apt_pkg
 
-from . import config, names
+from . import config, formats, names
 from .custom import OFFICIAL, Custom
 from .errors import USAGE, Error, did_you_mean
 from .resolution import Package, Resolution
@@ -94,6 +94,9 @@ class Apt:
         added, or cannot be left out, and when the configuration depends on
         another image. What was left out once stays so for the process. With a
         lock, apt may take its versions alone: Error when a source lacks one.
+
+        The tools are what `formats.tools` names, with all that they need, beyond
+        the image's own packages. A lock has its own.
         """
         self._refuse_another_image(wanted)
         # Where later versions come from is the archive's to say, as Debian's sources are Debian's.
@@ -107,6 +110,8 @@ class Apt:
             whole = self._marked(*asked)
         if lock is not None:
             self._refuse_gone(lock)
+        # What a person leaves out of the image may be needed to make it: before the pins.
+        tools = tuple(self.stanzas(lock.tools)) if lock else self._tools(wanted)
         pins = "\n".join(filter(None, (lock.preferences if lock else "", custom.preferences)))
         if pins:
             self._pin(pins)
@@ -115,8 +120,33 @@ class Apt:
             self._refuse_needed(custom, whole, whole if marked is None else marked)
         if marked is None:
             return None
+        packages = self._packages(wanted, marked)
+        there = {package.name for package in packages}
+        return Resolution(
+            wanted,
+            packages,
+            lock.epoch if lock else self._epoch,
+            sum(version.installed_size for _, version in marked),
+            custom,
+            tuple(tool for tool in tools if tool.name not in there),
+            pins,
+        )
+
+    def _tools(self, wanted: config.ImageConfig) -> tuple[Package, ...]:
+        """What makes an image, with what every Debian system has; Error when the suite has it not."""
+        tools = formats.tools("disk" if wanted.firmware else "tree")
+        known = self.known()
+        marked = self._marked(*tools) if known.issuperset(tools) else None
+        if marked is None:
+            raise Error(
+                f"{wanted.suite} does not give what an image is made with: {', '.join(tools)}",
+                "choose another mirror of Debian: are its indexes whole?",
+            )
+        return self._packages(wanted, marked)
+
+    def _packages(self, wanted: config.ImageConfig, marked: _Marked) -> tuple[Package, ...]:
+        """What is marked, as data, sorted by name; Error when it may not come from where it does."""
         packages: list[Package] = []
-        installed = 0
         for package, version in marked:
             self._refuse_replaced(package, version)
             self._refuse_component(wanted, package, version)
@@ -127,15 +157,7 @@ class Apt:
             packages.append(
                 Package(package.name, version.ver_str, version.arch, version.size, str(sha256).partition(":")[2])
             )
-            installed += version.installed_size
-        return Resolution(
-            wanted,
-            tuple(sorted(packages, key=lambda p: p.name)),
-            lock.epoch if lock else self._epoch,
-            installed,
-            custom,
-            pins,
-        )
+        return tuple(sorted(packages, key=lambda p: p.name))
 
     def _marked(self, *wanted: str) -> _Marked | None:
         """What apt installs to have the wanted packages; None when it cannot have them all."""

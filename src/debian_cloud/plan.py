@@ -18,6 +18,9 @@ NAMESPACE_USER: Final = (*NAMESPACE, "--user", "--map-root-user", "--map-auto")
 """The same for an ordinary user: inside, the user is root and owns all its subordinate ids (subuid(5))."""
 
 
+TREE: Final = "tree"
+"""The image's root file system as a folder of the workspace."""
+
 _WIDTH: Final = 100
 """Columns of a printed script; a longer word stands alone."""
 
@@ -49,6 +52,11 @@ class Write:
 
 Step = Run | Write
 Plan = tuple[Step, ...]
+
+
+def in_tree(title: str, epoch: int, *argv: str, stdin: str | bytes = "") -> Run:
+    """A step that a tool of the image's own suite does (`scripts/in-tree`): it sees the workspace as /mnt."""
+    return Run(title, ("./in-tree", TREE, *argv), stdin=stdin, root=True, env=(("SOURCE_DATE_EPOCH", str(epoch)),))
 
 
 def plan_id(plan: Plan) -> str:

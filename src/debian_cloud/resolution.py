@@ -58,5 +58,7 @@ class Resolution:
     installed_size: int
     custom: Custom = OFFICIAL
     """What a person changed; `packages` are with it."""
+    tools: tuple[Package, ...] = ()
+    """What makes the image besides, and is not in it: of the same suite, sorted by name."""
     pins: str = ""
     releases: tuple[Release, ...] = ()

@@ -44,8 +44,9 @@ as_root env SOURCE_DATE_EPOCH=1795224967 PYTHONDONTWRITEBYTECODE=1 mmdebstrap --
     '--aptopt=Acquire::Languages "none"' '--aptopt=Acquire::Retries "3"' \
     '--aptopt=APT::Sandbox::User "root"' --dpkgopt=force-unsafe-io \
     '--extract-hook=cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"' \
-    '--customize-hook=cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"' trixie \
-    tree sources.list < /dev/null
+    '--customize-hook=cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"' \
+    '--customize-hook=mkdir "$1/../debs" && cd "$1/../debs" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -q download mtools=4.0.48-1' \
+    trixie tree sources.list < /dev/null
 
 # 5. sort the list of installed packages
 sort -u -o installed installed < /dev/null
@@ -57,8 +58,9 @@ diff -u expected installed < /dev/null
 cat > in-tree <<'END'
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
-# Runs a tool of the image's own, so that the host's version does not show in
-# the result; the workspace is at /mnt. The mounts end with the namespace.
+# Runs a tool of the image's own suite, so that the host's version does not show
+# in the result: the tree's, or one that was unpacked beside it. The workspace is
+# at /mnt. The mounts end with the namespace.
 # usage: in-tree TREE COMMAND [ARGUMENT…]
 set -eu
 tree=$1
@@ -67,19 +69,38 @@ shift
 mount --bind . "$tree/mnt"
 # mke2fs warns when it cannot see what is mounted.
 mount -t proc proc "$tree/proc"
-exec chroot "$tree" /usr/bin/env -i LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin \
+path=/usr/sbin:/usr/bin:/sbin:/bin libraries=
+for folder in tools/usr/sbin tools/usr/bin tools/sbin tools/bin; do
+    [ ! -d "$folder" ] || path=$path:/mnt/$folder
+done
+for folder in tools/usr/lib/*-linux-gnu* tools/lib/*-linux-gnu*; do
+    [ ! -d "$folder" ] || libraries=${libraries:+$libraries:}/mnt/$folder
+done
+# mtools would ask about a geometry that no firmware reads.
+exec chroot "$tree" /usr/bin/env -i LC_ALL=C.UTF-8 "PATH=$path" ${libraries:+"LD_LIBRARY_PATH=$libraries"} \
     "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH" "E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH" \
-    MKE2FS_CONFIG=/mnt/mke2fs.conf "$@"
+    MKE2FS_CONFIG=/mnt/mke2fs.conf MTOOLS_SKIP_CHECK=1 "$@"
 END
 chmod 755 in-tree
 
-# 8. remove the bootstrap's settings
+# 8. note the tools to come
+cat > tools.sha256 <<'END'
+cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc  debs/mtools_4.0.48-1_amd64.deb
+END
+
+# 9. compare the tools with the resolved ones
+sha256sum --check --strict tools.sha256 < /dev/null
+
+# 10. unpack the tool mtools
+as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree dpkg-deb --extract /mnt/debs/mtools_4.0.48-1_amd64.deb /mnt/tools < /dev/null
+
+# 11. remove the bootstrap's settings
 as_root rm -rf tree/etc/fstab tree/etc/hostname tree/etc/apt/sources.list \
     tree/etc/apt/sources.list.d/0000sources.list tree/etc/apt/apt.conf.d/99mmdebstrap \
     tree/etc/apt/preferences.d/99mmdebstrap tree/etc/apt/preferences.d/99debian-cloud \
     tree/etc/dpkg/dpkg.cfg.d/99mmdebstrap < /dev/null
 
-# 9. set the image's sources
+# 12. set the image's sources
 as_root install -m 0644 /dev/stdin tree/etc/apt/sources.list.d/debian.sources <<'END'
 Types: deb deb-src
 URIs: http://debian.example/debian
@@ -94,47 +115,47 @@ Components: main
 Signed-By: /debian.gpg
 END
 
-# 10. say what image it is
+# 13. say what image it is
 as_root install -m 0644 /dev/stdin tree/etc/cloud-release <<'END'
 ID=container
 VERSION="20261121.0"
 END
 
-# 11. set the default locale
+# 14. set the default locale
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree sh -c 'grep -qs ^LANG= /etc/default/locale || echo LANG=C.UTF-8 >>/etc/default/locale' < /dev/null
 
-# 12. empty machine-id
+# 15. empty machine-id
 as_root install -m 0444 /dev/null tree/etc/machine-id < /dev/null
 
-# 13. point resolv.conf to systemd-resolved
+# 16. point resolv.conf to systemd-resolved
 as_root ln -sfn ../run/systemd/resolve/stub-resolv.conf tree/etc/resolv.conf < /dev/null
 
-# 14. empty run-time folders
+# 17. empty run-time folders
 as_root find tree/dev tree/run tree/tmp tree/var/tmp -mindepth 1 -delete < /dev/null
 
-# 15. empty logs and caches
+# 18. empty logs and caches
 as_root find tree/var/log tree/var/cache/apt tree/var/cache/ldconfig tree/var/lib/apt/lists -type f -delete < /dev/null
 
-# 16. leave out host keys
+# 19. leave out host keys
 as_root find tree/etc -path 'tree/etc/ssh/ssh_host_*' -delete < /dev/null
 
-# 17. leave out the builder's resolv.conf
+# 20. leave out the builder's resolv.conf
 as_root find tree/etc -path 'tree/etc/.resolv.conf.*.bak' -delete < /dev/null
 
-# 18. leave out backup and lock files
+# 21. leave out backup and lock files
 as_root find tree/etc tree/var/lib tree/var/cache/debconf -type f '(' -name '*-old' -o -name '*.old' -o -path \
     'tree/etc/*-' -o -name .pwd.lock ')' -delete < /dev/null
 
-# 19. clamp time stamps
+# 22. clamp time stamps
 as_root find tree -newermt @1795224967 -exec touch -h -d @1795224967 '{}' + < /dev/null
 
-# 20. pack the tree
+# 23. pack the tree
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree tar --create --file /mnt/debian-13-container-amd64-20261121.0.tar.xz \
     '--use-compress-program=xz -2 --threads=0 --block-size=16MiB' --format=pax \
     --pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime --sort=name --numeric-owner \
     --acls --xattrs '--xattrs-include=*' --mtime=@1795224967 --clamp-mtime --directory=/mnt/tree . < /dev/null
 
-# 21. write down the facts
+# 24. write down the facts
 cat > facts <<'END'
 Config: container
 Config-Version: 0.1.0
@@ -145,10 +166,12 @@ Epoch: 1795224967
 Virtual-Size: 0
 Maintainer: Some One <one@example.org>
 Formats: tar.xz
-Plan: d2aa08ac315f0a42496b81b3c4cf0afd80eb791034eafb9842d53a01e96e3607
+Plan: 55b32f869d383963b1bac7faf0621245a2201d507cc71f93dfce9ff3ad7d3247
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64
+Tools:
+ cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc 198228 mtools 4.0.48-1 amd64
 Releases:
  eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee 140000 trixie http://debian.example/debian DDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDD
 Sources:
@@ -156,5 +179,5 @@ Sources:
  http://debian.example/security trixie-security
 END
 
-# 22. write hashes and records
+# 25. write hashes and records
 debian-cloud seal . < /dev/null

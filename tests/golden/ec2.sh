@@ -45,8 +45,9 @@ as_root env SOURCE_DATE_EPOCH=1795224967 PYTHONDONTWRITEBYTECODE=1 mmdebstrap --
     '--aptopt=Acquire::Languages "none"' '--aptopt=Acquire::Retries "3"' \
     '--aptopt=APT::Sandbox::User "root"' --dpkgopt=force-unsafe-io \
     '--extract-hook=cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"' \
-    '--customize-hook=cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"' trixie \
-    tree sources.list < /dev/null
+    '--customize-hook=cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"' \
+    '--customize-hook=mkdir "$1/../debs" && cd "$1/../debs" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -q download mtools=4.0.48-1' \
+    trixie tree sources.list < /dev/null
 
 # 5. sort the list of installed packages
 sort -u -o installed installed < /dev/null
@@ -58,8 +59,9 @@ diff -u expected installed < /dev/null
 cat > in-tree <<'END'
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
-# Runs a tool of the image's own, so that the host's version does not show in
-# the result; the workspace is at /mnt. The mounts end with the namespace.
+# Runs a tool of the image's own suite, so that the host's version does not show
+# in the result: the tree's, or one that was unpacked beside it. The workspace is
+# at /mnt. The mounts end with the namespace.
 # usage: in-tree TREE COMMAND [ARGUMENT…]
 set -eu
 tree=$1
@@ -68,19 +70,38 @@ shift
 mount --bind . "$tree/mnt"
 # mke2fs warns when it cannot see what is mounted.
 mount -t proc proc "$tree/proc"
-exec chroot "$tree" /usr/bin/env -i LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin \
+path=/usr/sbin:/usr/bin:/sbin:/bin libraries=
+for folder in tools/usr/sbin tools/usr/bin tools/sbin tools/bin; do
+    [ ! -d "$folder" ] || path=$path:/mnt/$folder
+done
+for folder in tools/usr/lib/*-linux-gnu* tools/lib/*-linux-gnu*; do
+    [ ! -d "$folder" ] || libraries=${libraries:+$libraries:}/mnt/$folder
+done
+# mtools would ask about a geometry that no firmware reads.
+exec chroot "$tree" /usr/bin/env -i LC_ALL=C.UTF-8 "PATH=$path" ${libraries:+"LD_LIBRARY_PATH=$libraries"} \
     "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH" "E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH" \
-    MKE2FS_CONFIG=/mnt/mke2fs.conf "$@"
+    MKE2FS_CONFIG=/mnt/mke2fs.conf MTOOLS_SKIP_CHECK=1 "$@"
 END
 chmod 755 in-tree
 
-# 8. remove the bootstrap's settings
+# 8. note the tools to come
+cat > tools.sha256 <<'END'
+cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc  debs/mtools_4.0.48-1_amd64.deb
+END
+
+# 9. compare the tools with the resolved ones
+sha256sum --check --strict tools.sha256 < /dev/null
+
+# 10. unpack the tool mtools
+as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree dpkg-deb --extract /mnt/debs/mtools_4.0.48-1_amd64.deb /mnt/tools < /dev/null
+
+# 11. remove the bootstrap's settings
 as_root rm -rf tree/etc/fstab tree/etc/hostname tree/etc/apt/sources.list \
     tree/etc/apt/sources.list.d/0000sources.list tree/etc/apt/apt.conf.d/99mmdebstrap \
     tree/etc/apt/preferences.d/99mmdebstrap tree/etc/apt/preferences.d/99debian-cloud \
     tree/etc/dpkg/dpkg.cfg.d/99mmdebstrap < /dev/null
 
-# 9. set the image's sources
+# 12. set the image's sources
 as_root install -m 0644 /dev/stdin tree/etc/apt/sources.list.d/debian.sources <<'END'
 Types: deb deb-src
 URIs: http://debian.example/debian
@@ -95,37 +116,37 @@ Components: main
 Signed-By: /debian.gpg
 END
 
-# 10. say what image it is
+# 13. say what image it is
 as_root install -m 0644 /dev/stdin tree/etc/cloud-release <<'END'
 ID=ec2
 VERSION="20261121.0"
 END
 
-# 11. set the default locale
+# 14. set the default locale
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree sh -c 'grep -qs ^LANG= /etc/default/locale || echo LANG=C.UTF-8 >>/etc/default/locale' < /dev/null
 
-# 12. empty machine-id
+# 15. empty machine-id
 as_root install -m 0444 /dev/null tree/etc/machine-id < /dev/null
 
-# 13. point resolv.conf to systemd-resolved
+# 16. point resolv.conf to systemd-resolved
 as_root ln -sfn ../run/systemd/resolve/stub-resolv.conf tree/etc/resolv.conf < /dev/null
 
-# 14. write fstab
+# 17. write fstab
 as_root install -m 0644 /dev/stdin tree/etc/fstab <<'END'
 PARTUUID=a3491e84-ae80-5209-adf0-c238d3d88d9c / ext4 rw,discard,errors=remount-ro,x-systemd.growfs 0 1
 PARTUUID=cf908535-5697-5935-94f4-9d5ca28a2f54 /boot/efi vfat umask=0077,defaults 0 2
 END
 
-# 15. make the ESP's mount point
+# 18. make the ESP's mount point
 as_root mkdir -p tree/boot/efi < /dev/null
 
-# 16. identify the disk to grub
+# 19. identify the disk to grub
 cat > grub-probe.identities <<'END'
 root_partuuid=a3491e84-ae80-5209-adf0-c238d3d88d9c
 root_uuid=b6b2bf48-9433-56a8-afc2-2491328ed029
 END
 
-# 17. prepare grub-probe
+# 20. prepare grub-probe
 cat > grub-probe <<'END'
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -155,7 +176,7 @@ esac
 END
 chmod 755 grub-probe
 
-# 18. prepare grub-setup
+# 21. prepare grub-setup
 cat > grub-setup <<'END'
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -194,33 +215,34 @@ in_tree update-grub
 END
 chmod 755 grub-setup
 
-# 19. configure grub
+# 22. configure grub
 as_root ./grub-setup tree a3491e84-ae80-5209-adf0-c238d3d88d9c bios < /dev/null
 
-# 20. empty run-time folders
+# 23. empty run-time folders
 as_root find tree/dev tree/run tree/tmp tree/var/tmp -mindepth 1 -delete < /dev/null
 
-# 21. empty logs and caches
+# 24. empty logs and caches
 as_root find tree/var/log tree/var/cache/apt tree/var/cache/ldconfig tree/var/lib/apt/lists -type f -delete < /dev/null
 
-# 22. leave out host keys
+# 25. leave out host keys
 as_root find tree/etc -path 'tree/etc/ssh/ssh_host_*' -delete < /dev/null
 
-# 23. leave out the builder's resolv.conf
+# 26. leave out the builder's resolv.conf
 as_root find tree/etc -path 'tree/etc/.resolv.conf.*.bak' -delete < /dev/null
 
-# 24. leave out backup and lock files
+# 27. leave out backup and lock files
 as_root find tree/etc tree/var/lib tree/var/cache/debconf -type f '(' -name '*-old' -o -name '*.old' -o -path \
     'tree/etc/*-' -o -name .pwd.lock ')' -delete < /dev/null
 
-# 25. clamp time stamps
+# 28. clamp time stamps
 as_root find tree -newermt @1795224967 -exec touch -h -d @1795224967 '{}' + < /dev/null
 
-# 26. make an empty disk
+# 29. make an empty disk
 truncate -s 8589934592 debian-13-ec2-amd64-20261121.0.raw < /dev/null
 
-# 27. partition it
-sfdisk --quiet --no-reread --no-tell-kernel --wipe=never debian-13-ec2-amd64-20261121.0.raw <<'END'
+# 30. partition it
+as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree sfdisk --quiet --no-reread --no-tell-kernel --wipe=never \
+    /mnt/debian-13-ec2-amd64-20261121.0.raw <<'END'
 label: gpt
 label-id: 5c927193-2513-54e4-8555-811b44829f71
 unit: sectors
@@ -231,78 +253,78 @@ sector-size: 512
 15 : start=8192, size=253952, type=c12a7328-f81f-11d2-ba4b-00a0c93ec93b, uuid=cf908535-5697-5935-94f4-9d5ca28a2f54, name="esp"
 END
 
-# 28. place GRUB's core image
+# 31. place GRUB's core image
 as_root dd if=tree/boot/grub/i386-pc/core.img of=debian-13-ec2-amd64-20261121.0.raw bs=512 seek=2048 \
     conv=notrunc status=none < /dev/null
 
-# 29. place GRUB's boot sector
+# 32. place GRUB's boot sector
 as_root dd if=tree/boot/grub/i386-pc/boot.img of=debian-13-ec2-amd64-20261121.0.raw bs=440 count=1 \
     conv=notrunc status=none < /dev/null
 
-# 30. point the boot sector to the core image
+# 33. point the boot sector to the core image
 printf '\000\010\000\000\000\000\000\000' | dd of=debian-13-ec2-amd64-20261121.0.raw bs=1 seek=92 conv=notrunc status=none
 
-# 31. let it mend the boot drive
+# 34. let it mend the boot drive
 printf '\220\220' | dd of=debian-13-ec2-amd64-20261121.0.raw bs=1 seek=102 conv=notrunc status=none
 
-# 32. point the core image to its rest
+# 35. point the core image to its rest
 printf '\001\010\000\000\000\000\000\000' | dd of=debian-13-ec2-amd64-20261121.0.raw bs=1 seek=1049076 conv=notrunc status=none
 
-# 33. make the EFI system partition
-env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mformat -i debian-13-ec2-amd64-20261121.0.raw@@4194304 -F -v ESP -N a1ada376 -T 253952 -h 255 -s 63 \
-    -H 8192 :: < /dev/null
+# 36. make the EFI system partition
+as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mformat -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 -F -v ESP -N a1ada376 -T \
+    253952 -h 255 -s 63 -H 8192 :: < /dev/null
 
-# 34. take a partition entry out of it
+# 37. take a partition entry out of it
 dd if=/dev/zero of=debian-13-ec2-amd64-20261121.0.raw bs=1 count=16 seek=4194750 conv=notrunc \
     status=none < /dev/null
 
-# 35. take a partition entry out of it
+# 38. take a partition entry out of it
 dd if=/dev/zero of=debian-13-ec2-amd64-20261121.0.raw bs=1 count=16 seek=4197822 conv=notrunc \
     status=none < /dev/null
 
-# 36. make its folders
-env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mmd -i debian-13-ec2-amd64-20261121.0.raw@@4194304 ::EFI ::EFI/BOOT ::EFI/debian < /dev/null
+# 39. make its folders
+as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mmd -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 ::EFI ::EFI/BOOT ::EFI/debian < /dev/null
 
-# 37. place EFI/BOOT/BOOTX64.EFI
-as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/shimx64.efi.signed \
-    ::EFI/BOOT/BOOTX64.EFI < /dev/null
+# 40. place EFI/BOOT/BOOTX64.EFI
+as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 \
+    /usr/lib/shim/shimx64.efi.signed ::EFI/BOOT/BOOTX64.EFI < /dev/null
 
-# 38. place EFI/BOOT/grubx64.efi
-as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 \
-    tree/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed ::EFI/BOOT/grubx64.efi < /dev/null
+# 41. place EFI/BOOT/grubx64.efi
+as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 \
+    /usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed ::EFI/BOOT/grubx64.efi < /dev/null
 
-# 39. place EFI/BOOT/mmx64.efi
-as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/mmx64.efi.signed \
-    ::EFI/BOOT/mmx64.efi < /dev/null
+# 42. place EFI/BOOT/mmx64.efi
+as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 \
+    /usr/lib/shim/mmx64.efi.signed ::EFI/BOOT/mmx64.efi < /dev/null
 
-# 40. place EFI/debian/BOOTX64.CSV
-as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/BOOTX64.CSV \
+# 43. place EFI/debian/BOOTX64.CSV
+as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 /usr/lib/shim/BOOTX64.CSV \
     ::EFI/debian/BOOTX64.CSV < /dev/null
 
-# 41. place EFI/debian/fbx64.efi
-as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/fbx64.efi.signed \
-    ::EFI/debian/fbx64.efi < /dev/null
+# 44. place EFI/debian/fbx64.efi
+as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 \
+    /usr/lib/shim/fbx64.efi.signed ::EFI/debian/fbx64.efi < /dev/null
 
-# 42. place EFI/debian/grubx64.efi
-as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 \
-    tree/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed ::EFI/debian/grubx64.efi < /dev/null
+# 45. place EFI/debian/grubx64.efi
+as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 \
+    /usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed ::EFI/debian/grubx64.efi < /dev/null
 
-# 43. place EFI/debian/mmx64.efi
-as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/mmx64.efi.signed \
-    ::EFI/debian/mmx64.efi < /dev/null
+# 46. place EFI/debian/mmx64.efi
+as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 \
+    /usr/lib/shim/mmx64.efi.signed ::EFI/debian/mmx64.efi < /dev/null
 
-# 44. place EFI/debian/shimx64.efi
-as_root env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 tree/usr/lib/shim/shimx64.efi.signed \
-    ::EFI/debian/shimx64.efi < /dev/null
+# 47. place EFI/debian/shimx64.efi
+as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 \
+    /usr/lib/shim/shimx64.efi.signed ::EFI/debian/shimx64.efi < /dev/null
 
-# 45. place EFI/debian/grub.cfg
-env MTOOLS_SKIP_CHECK=1 SOURCE_DATE_EPOCH=1795224967 mcopy -i debian-13-ec2-amd64-20261121.0.raw@@4194304 - ::EFI/debian/grub.cfg <<'END'
+# 48. place EFI/debian/grub.cfg
+as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 - ::EFI/debian/grub.cfg <<'END'
 search.fs_uuid b6b2bf48-9433-56a8-afc2-2491328ed029 root 
 set prefix=($root)'/boot/grub'
 configfile $prefix/grub.cfg
 END
 
-# 46. set mke2fs's defaults
+# 49. set mke2fs's defaults
 cat > mke2fs.conf <<'END'
 [defaults]
     base_features = sparse_super,large_file,filetype,resize_inode,dir_index,ext_attr
@@ -317,12 +339,12 @@ cat > mke2fs.conf <<'END'
     }
 END
 
-# 47. make the root file system
+# 50. make the root file system
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mke2fs -q -F -t ext4 -L root -U b6b2bf48-9433-56a8-afc2-2491328ed029 -E \
     offset=134217728,hash_seed=6b0d8740-ae5f-5f4c-85b0-6ee34ff507df,nodiscard,assume_storage_prezeroed=1 \
     -d /mnt/tree /mnt/debian-13-ec2-amd64-20261121.0.raw 8256512k < /dev/null
 
-# 48. prepare to set its inodes' times
+# 51. prepare to set its inodes' times
 cat > inode-times <<'END'
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -344,14 +366,14 @@ last=$(($(count "Inode count") - $(count "Free inodes")))
 END
 chmod 755 inode-times
 
-# 49. set its inodes' times
+# 52. set its inodes' times
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree /mnt/inode-times /mnt/debian-13-ec2-amd64-20261121.0.raw 134217728 < /dev/null
 
-# 50. convert to qcow2
-qemu-img convert -c -f raw -O qcow2 -o compression_type=zstd debian-13-ec2-amd64-20261121.0.raw \
-    debian-13-ec2-amd64-20261121.0.qcow2 < /dev/null
+# 53. convert to qcow2
+as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree qemu-img convert -c -f raw -O qcow2 -o compression_type=zstd \
+    /mnt/debian-13-ec2-amd64-20261121.0.raw /mnt/debian-13-ec2-amd64-20261121.0.qcow2 < /dev/null
 
-# 51. write down the facts
+# 54. write down the facts
 cat > facts <<'END'
 Config: ec2
 Config-Version: 0.1.0
@@ -362,10 +384,12 @@ Epoch: 1795224967
 Virtual-Size: 8589934592
 Maintainer: Some One <one@example.org>
 Formats: raw qcow2
-Plan: 97820a621d47805a31464fca255bdc10186abdf185bc5eddfd19fba925a8b253
+Plan: 85b326221a798b425f76678e9e364da959b7d32e2046a3c06b067c5cda428db7
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64
+Tools:
+ cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc 198228 mtools 4.0.48-1 amd64
 Releases:
  eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee 140000 trixie http://debian.example/debian DDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDD
 Sources:
@@ -373,5 +397,5 @@ Sources:
  http://debian.example/security trixie-security
 END
 
-# 52. write hashes and records
+# 55. write hashes and records
 debian-cloud seal . < /dev/null

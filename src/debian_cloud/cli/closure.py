@@ -47,6 +47,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     kept = planning.locked(args.buildinfo)
+    wanted = (*kept.packages, *kept.tools)
     folder: Path = args.folder
     if folder.exists():
         raise Error(f"{folder} exists already", "a closure is never rewritten: choose another folder", USAGE)
@@ -57,15 +58,15 @@ def main(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
         made = Path(name) / "closure"
         with options.origin(args) as origin:
-            stanzas = origin.apt.stanzas(kept.packages)
-            _fetch(origin, pool, kept.packages, Path(name))
+            stanzas = origin.apt.stanzas(wanted)
+            _fetch(origin, pool, wanted, Path(name))
             _keep_evidence(origin, pool, made / "evidence")
-        for package in kept.packages:
+        for package in wanted:
             pool.link(package.sha256, made / closure.filename(package))
         _index(kept, stanzas, made, args.homedir)
         made.rename(folder)
-    total = sum(package.size for package in kept.packages)
-    print(f"{len(kept.packages)} packages, {total} bytes; {pool.added} bytes more than before")
+    total = sum(package.size for package in wanted)
+    print(f"{len(wanted)} packages, {total} bytes; {pool.added} bytes more than before")
     return 0
 
 

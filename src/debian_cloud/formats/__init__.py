@@ -2,7 +2,8 @@
 """Formats of images: one module each, the folder is the registry.
 
 A format's module has `PUBLISHED` (whether an archive takes it), `SOURCE` (what
-it is made of: the raw disk, or the tree of an image without a disk) and
+it is made of: the raw disk, or the tree of an image without a disk), `TOOLS`
+(the packages of the image's own suite whose programs make it) and
 `steps(source, out, epoch) -> Plan`, which makes the file `out`. Its name, with
 a dot for each underscore, is the format's name and the file's extension.
 """
@@ -26,6 +27,7 @@ class Format(Protocol):
 
     PUBLISHED: bool
     SOURCE: Source
+    TOOLS: tuple[str, ...]
 
     def steps(self, source: str, out: str, epoch: int) -> Plan:
         """Steps that make `out` of the file or folder `source`; no time in it is later than `epoch`."""
@@ -34,6 +36,12 @@ class Format(Protocol):
 def names() -> tuple[str, ...]:
     """The formats there are, sorted."""
     return tuple(sorted(module.name.replace("_", ".") for module in pkgutil.iter_modules(__path__)))
+
+
+def tools(source: Source) -> tuple[str, ...]:
+    """The packages that make what is made of a disk or of a tree, in whichever of its formats; sorted."""
+    made = (find(name) for name in names())
+    return tuple(sorted({tool for format_ in made if source == format_.SOURCE for tool in format_.TOOLS}))
 
 
 def find(name: str) -> Format:

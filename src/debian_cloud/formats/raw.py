@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 # Its holes do not survive most transports: a mirror would carry gigabytes of nothing.
 PUBLISHED: Final = False
 SOURCE: Final = "disk"
+TOOLS: Final = ("e2fsprogs", "fdisk", "mtools")
 
 
 def steps(source: str, out: str, epoch: int) -> Plan:  # noqa: ARG001 - the signature is every format's
