@@ -468,14 +468,14 @@ def test_garbage_is_no_file_system() -> None:
 # FAT32.
 
 
-def make_fat(folder: Path) -> Path:
+def make_fat(folder: Path, hidden: int = 0) -> Path:
     """What build.py makes of an EFI system partition, smaller."""
     image = folder / "fat"
     with image.open("wb") as file:
         file.truncate(40 * 2**20)
     environment = {"MTOOLS_SKIP_CHECK": "1", "SOURCE_DATE_EPOCH": str(EPOCH), "TZ": "UTC"}
     mformat = ("mformat", "-i", image, "-F", "-v", "ESP", "-N", "a1ada376", "-T", str(40 * 2048))
-    run(*mformat, "-h", "255", "-s", "63", "-H", "0", "::", **environment)
+    run(*mformat, "-h", "255", "-s", "63", "-H", str(hidden), "::", **environment)
     for sector in (0, 6):
         put(image, sector * 512 + 0x1BE, bytes(16))
     run("mmd", "-i", image, "::EFI", "::EFI/BOOT", "::EFI/a rather long name", **environment)

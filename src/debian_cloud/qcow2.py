@@ -122,6 +122,8 @@ def unaccounted(view: View, header: Header) -> Iterator[Finding]:
         raw = view.read(place, min(length, view.size - place))
         used = _zstd(raw) if header.compression == _ZSTD else _deflated(raw, cluster)
         ranges.append((place, used))
+        if length != (place + used + _SECTOR - 1) // _SECTOR * _SECTOR - place:
+            raise Error("a table of the qcow2 counts more or fewer sectors than a cluster has", _HINT)
         # What counts is the sectors that are said to be read.
         for number in range(place // cluster, (place + length - 1) // cluster + 1):
             if number < last:
@@ -157,7 +159,8 @@ def _tables(view: View, header: Header) -> Iterator[int]:
     """Where the second tables are; Error for a pointer with more in it."""
     for word in _words(view, header.table, header.entries):
         if word:
-            if word & ~(_OFFSET | _COPIED) or word & _OFFSET & header.cluster - 1:
+            # Each table and cluster has one user, and says so.
+            if word & ~_OFFSET != _COPIED or word & _OFFSET & header.cluster - 1:
                 raise Error("the first table of the qcow2 is damaged", _HINT)
             yield word & _OFFSET
 
@@ -168,11 +171,11 @@ def _mapped(view: View, header: Header, table: int) -> Iterator[tuple[int, int]]
     for word in _words(view, table, header.cluster // 8):
         if not word:
             continue
-        if word & _COMPRESSED:
+        if word & _COMPRESSED and not word & _COPIED:
             place = word & (1 << bits) - 1
             sectors = ((word & _COMPRESSED - 1) >> bits) + 1
             yield place, sectors * _SECTOR - place % _SECTOR
-        elif word & ~(_OFFSET | _COPIED) or word & _OFFSET & header.cluster - 1:
+        elif word & ~_OFFSET != _COPIED or word & _OFFSET & header.cluster - 1:
             raise Error("a table of the qcow2 is damaged", _HINT)
         else:
             yield word & _OFFSET, 0

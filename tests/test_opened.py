@@ -1,0 +1,400 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Images of every format are opened as any user, and nothing hides between their parts."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+import struct
+import subprocess
+import tarfile
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+import pytest
+
+from debian_cloud import disk
+from debian_cloud.entries import FILE
+from debian_cloud.errors import Error
+from debian_cloud.opened import DiskImage, TreeImage, opened
+from tests.test_filesystems import make_ext4, make_fat, make_tar, make_tree, plain, put, run, view
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from tests.conftest import Image
+
+LAYOUT = disk.layout("debian-13-try-amd64-20261120.0", 512 * disk.MIB, "amd64", bios=True)
+GPT_ENTRIES = 128 * 128
+
+
+def copy(source: Path, image: Path, offset: int) -> None:
+    of = view(source)
+    for start, length in of.nonzero(0, of.size):
+        put(image, offset + start, of.read(start, length))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one small image in each format."""
+    folder = tmp_path_factory.mktemp("opened")
+    make_tree(folder / "tree")
+    raw = folder / "disk.raw"
+    with raw.open("wb") as file:
+        file.truncate(LAYOUT.size)
+    run("sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", raw, stdin=disk.table(LAYOUT))
+    copy(make_ext4(folder, folder / "tree"), raw, LAYOUT.root.start)
+    copy(make_fat(folder, LAYOUT.esp.start // disk.SECTOR), raw, LAYOUT.esp.start)
+    put(raw, 0, b"boot code")
+    assert LAYOUT.bios
+    put(raw, LAYOUT.bios.start, b"GRUB")
+    convert = ("qemu-img", "convert", "-f", "raw", "-O", "qcow2")
+    run(*convert, "-c", "-o", "compression_type=zstd", raw, folder / "disk.qcow2")
+    run(*convert, "-c", raw, folder / "zlib.qcow2")
+    run(*convert, raw, folder / "plain.qcow2")
+    tar = make_tar(folder, folder / "tree").rename(folder / "tree.tar")
+    run("xz", "--keep", "-2", tar)
+    return folder
+
+
+@pytest.fixture
+def image(tmp_path: Path, made: Path, request: pytest.FixtureRequest) -> Path:
+    """An image of one's own, to be changed."""
+    name = getattr(request, "param", "disk.raw")
+    run("cp", "--sparse=always", made / name, tmp_path / name)
+    return tmp_path / name
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever happens, the folder for temporary files is as it was."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    yield
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def found(path: Path) -> set[str]:
+    with opened(path) as image:
+        return {finding.where for finding in image.unaccounted()}
+
+
+def read(path: Path) -> tuple[object, ...]:
+    """All that is to be known of an image."""
+    with opened(path) as image:
+        beside: tuple[object, ...] = ()
+        if isinstance(image, DiskImage):
+            assert image.esp
+            beside = (image.table, image.boot_code, image.bios, image.esp.volume, *image.esp.entries())
+        return (*image.entries(), *beside, *image.unaccounted())
+
+
+@pytest.mark.parametrize("name", ["disk.raw", "disk.qcow2", "zlib.qcow2", "plain.qcow2"])
+def test_a_disk_is_the_same_in_every_format(made: Path, name: str) -> None:
+    with opened(made / name) as image:
+        assert isinstance(image, DiskImage)
+        assert image.format == name.partition(".")[2]
+        assert image.partitions == LAYOUT.partitions
+        assert image.table.uuid == LAYOUT.uuid
+        assert image.boot_code.startswith(b"boot code")
+        assert len(image.boot_code) == 440
+        assert image.bios is not None
+        assert image.bios.rstrip(b"\0") == b"GRUB"
+        assert len(image.bios) == 3 * disk.MIB
+        assert image.content("d/random") == (made / "tree" / "d" / "random").read_bytes()
+        assert image.esp
+        assert image.esp.content("EFI/BOOT/BOOTX64.CSV") == b"x"
+        assert image.root.superblock.label == "root"
+        assert list(image.gaps()) == []
+        assert list(image.unaccounted()) == []
+    assert read(made / name) == read(made / "disk.raw")
+
+
+@pytest.mark.parametrize("name", ["tree.tar", "tree.tar.xz"])
+def test_a_tree_is_the_same_in_every_format(made: Path, name: str) -> None:
+    with opened(made / name) as image, opened(made / "disk.raw") as other:
+        assert isinstance(image, TreeImage)
+        assert image.format == name.partition(".")[2]
+        assert image.content("d/random") == (made / "tree" / "d" / "random").read_bytes()
+        assert list(image.unaccounted()) == []
+        ours = {entry.path: plain(entry) for entry in image.entries()}
+        theirs = {entry.path: plain(entry) for entry in other.entries()}
+        assert {path for path in ours.keys() & theirs.keys() if ours[path] != theirs[path]} <= {"", "a", "b"}
+
+
+def table(image: Path, change: Callable[[bytearray, bytearray], object]) -> None:
+    """Change both copies of a partition table (header, entries), and put their checksums right."""
+    size = image.stat().st_size
+    for header_at, entries_at in ((512, 1024), (size - 512, size - 512 - GPT_ENTRIES)):
+        data = view(image)
+        header, entries = bytearray(data.read(header_at, 92)), bytearray(data.read(entries_at, GPT_ENTRIES))
+        change(header, entries)
+        header[88:92] = struct.pack("<I", crc32(entries))
+        header[16:20] = bytes(4)
+        header[16:20] = struct.pack("<I", crc32(header))
+        put(image, header_at, bytes(header))
+        put(image, entries_at, bytes(entries))
+
+
+def entry(number: int, offset: int, data: bytes) -> Callable[[bytearray, bytearray], None]:
+    def change(_: bytearray, entries: bytearray) -> None:
+        start = 128 * (number - 1) + offset
+        entries[start : start + len(data)] = data
+
+    return change
+
+
+HIDDEN: Mapping[str, tuple[str, Callable[[Path], object], str]] = {
+    "the MBR": ("disk.raw", lambda i: put(i, 442), "the MBR"),
+    "the MBR's entries": ("disk.raw", lambda i: put(i, 480), "the MBR"),
+    "after the header": ("disk.raw", lambda i: put(i, 512 + 200), "after the header of the partition table"),
+    "after its copy": ("disk.raw", lambda i: put(i, LAYOUT.size - 100), "after the header of the partition table"),
+    "before the first partition": ("disk.raw", lambda i: put(i, 40 * 512), "between partitions"),
+    "after the last partition": ("disk.raw", lambda i: put(i, LAYOUT.size - disk.MIB), "after the last partition"),
+    "an unused entry": (
+        "disk.raw",
+        lambda i: table(i, entry(77, 40, b"hidden")),
+        "an unused entry of the partition table",
+    ),
+    "after a name": ("disk.raw", lambda i: table(i, entry(1, 100, b"hidden")), "after a partition's name"),
+    "another partition": (
+        "disk.raw",
+        lambda i: table(i, entry(15, 0, b"\x01" * 16)),
+        "partition 15 of an unknown type",
+    ),
+    "after the file system": (
+        "disk.raw",
+        lambda i: put(i, LAYOUT.root.start + LAYOUT.root.size - 10),
+        "after the file system",
+    ),
+    "the EFI system partition": ("disk.raw", lambda i: put(i, LAYOUT.esp.start + 30 * disk.MIB), "free clusters"),
+    "after its file system": (
+        "disk.raw",
+        lambda i: put(i, LAYOUT.esp.start + 50 * disk.MIB),
+        "after the last cluster",
+    ),
+    "after a qcow2": ("disk.qcow2", lambda i: append(i, b"hidden"), "after the last cluster of the qcow2"),
+    "a cluster more": (
+        "plain.qcow2",
+        lambda i: append(i, b"hidden".ljust(65536, b"\0")),
+        "after the last cluster of the qcow2",
+    ),
+    "a qcow2's header": ("disk.qcow2", lambda i: put(i, 3000), "after the header of the qcow2"),
+    "a feature's name": ("disk.qcow2", lambda i: put(i, 130), "a feature's name in the qcow2"),
+    "its first table": ("disk.qcow2", lambda i: put(i, 3 * 65536 + 3000), "after the first table of the qcow2"),
+    "its counts": ("disk.qcow2", lambda i: put(i, 2 * 65536 + 60000), "the counts of clusters of the qcow2"),
+    "after a .xz": ("tree.tar.xz", lambda i: append(i, b"hidden"), "after the end of the compressed tar archive"),
+    "a second .xz": (
+        "tree.tar.xz",
+        lambda i: append(i, i.read_bytes()),
+        "after the end of the compressed tar archive",
+    ),
+    "after a tar": ("tree.tar", lambda i: append(i, b"hidden"), "after the end of the tar archive"),
+}
+
+
+def append(image: Path, data: bytes) -> None:
+    with image.open("ab") as file:
+        file.write(data)
+
+
+@pytest.mark.parametrize(("image", "attack"), [(HIDDEN[name][0], name) for name in HIDDEN], indirect=["image"])
+def test_nothing_hides_beside_the_files(image: Path, attack: str) -> None:
+    _, change, where = HIDDEN[attack]
+    change(image)
+    assert where in found(image)
+
+
+def snapshot(image: Path) -> None:
+    run("qemu-img", "snapshot", "-c", "secret", image)
+
+
+def create(*arguments: str) -> Callable[[Path], object]:
+    def make(image: Path) -> None:
+        image.unlink()
+        run("qemu-img", "create", "-q", "-f", "qcow2", *arguments[:-1], image, arguments[-1])
+
+    return make
+
+
+def backed(image: Path) -> None:
+    (image.parent / "base.raw").write_bytes(bytes(2**20))
+    create("-b", str(image.parent / "base.raw"), "-F", "raw", "1M")(image)
+
+
+def folder(image: Path) -> None:
+    image.unlink()
+    image.mkdir()
+
+
+def pipe(image: Path) -> None:
+    image.unlink()
+    os.mkfifo(image)
+
+
+def cut(size: int) -> Callable[[Path], object]:
+    return lambda image: os.truncate(image, size)
+
+
+WRONG: Mapping[str, tuple[str, Callable[[Path], object], str]] = {
+    "the first table": ("disk.raw", lambda i: put(i, 512 + 60), "first copy .* its checksum is wrong"),
+    "the last table": ("disk.raw", lambda i: put(i, LAYOUT.size - 512 + 60), "last copy .* its checksum is wrong"),
+    "an entry": ("disk.raw", lambda i: put(i, 1024 + 60), "the checksum of its entries is wrong"),
+    "no last table": ("disk.raw", lambda i: put(i, LAYOUT.size - 512, bytes(512)), "its last copy is missing"),
+    "a disk cut off": ("disk.raw", cut(LAYOUT.size // 2), "not as one is made for this disk"),
+    "a disk that is odd": ("disk.raw", cut(LAYOUT.size - 1), "cut off"),
+    "a disk that is no more": ("disk.raw", cut(2000), "too small for a disk"),
+    "partitions that overlap": (
+        "disk.raw",
+        lambda i: table(i, entry(15, 40, struct.pack("<Q", 300_000))),
+        "partitions 15 and 1 overlap",
+    ),
+    "a partition outside": (
+        "disk.raw",
+        lambda i: table(i, entry(1, 40, struct.pack("<Q", 2**40))),
+        "partition 1 lies outside",
+    ),
+    "attributes": ("disk.raw", lambda i: table(i, entry(1, 48, b"\x04")), "or has attributes"),
+    "two roots": (
+        "disk.raw",
+        lambda i: table(i, lambda _, e: e.__setitem__(slice(14 * 128, 14 * 128 + 16), e[:16])),
+        "two partitions of the same type",
+    ),
+    "no root": ("disk.raw", lambda i: table(i, entry(1, 0, bytes(128))), "no root partition"),
+    "a backing file": ("disk.qcow2", backed, "has a backing file"),
+    "a data file": (
+        "disk.qcow2",
+        lambda i: create("-o", f"data_file={i.parent}/data", "1M")(i),
+        "has its data in another file",
+    ),
+    "encryption": (
+        "disk.qcow2",
+        create("--object", "secret,id=s,data=x", "-o", "encrypt.format=luks,encrypt.key-secret=s", "1M"),
+        "is encrypted",
+    ),
+    "snapshots": ("disk.qcow2", snapshot, "has snapshots"),
+    "version 2": ("disk.qcow2", create("-o", "compat=0.10", "1M"), "of version 2"),
+    "bitmaps": ("disk.qcow2", lambda i: run("qemu-img", "bitmap", "--add", i, "secret"), "features that are not"),
+    "a disk without end": ("disk.qcow2", create("100G"), "for which there is no room"),
+    "a qcow2 cut off": ("disk.qcow2", cut(300_000), "leads to what is not in it|points to bytes"),
+    "a qcow2 that is no more": ("disk.qcow2", cut(80), "is cut off"),
+    "a cluster twice": (
+        "plain.qcow2",
+        lambda i: put(i, 4 * 65536 + 8, i.read_bytes()[4 * 65536 : 4 * 65536 + 8]),
+        "share a cluster|share some bytes",
+    ),
+    "a .xz cut off": ("tree.tar.xz", cut(5000), "cannot be decompressed"),
+    "a damaged .xz": ("tree.tar.xz", lambda i: put(i, 5000), "cannot be decompressed"),
+    "a tar cut off": ("tree.tar", cut(5000), "points to bytes"),
+    "nothing": ("disk.raw", cut(0), "is no image"),
+    "text": ("tree.tar", lambda i: i.write_bytes(b"text" * 1000), "is no image"),
+    "another name": ("disk.raw", lambda i: i.rename(i.with_suffix(".qcow2")), "no qcow2, but raw"),
+    "no file": ("disk.raw", lambda i: i.unlink(), "cannot be read: No such file"),
+    "a folder": ("disk.raw", folder, "is no file"),
+    "a pipe": ("disk.raw", pipe, "is no file"),
+}
+
+
+@pytest.mark.parametrize(("image", "attack"), [(WRONG[name][0], name) for name in WRONG], indirect=["image"])
+def test_a_wrong_image_is_refused_in_one_sentence(image: Path, attack: str) -> None:
+    _, change, words = WRONG[attack]
+    change(image)
+    if attack == "another name":
+        image = image.with_suffix(".qcow2")
+    with pytest.raises(Error, match=words) as raised:
+        found(image)
+    assert "\n" not in raised.value.message
+    assert raised.value.hint
+
+
+@pytest.mark.parametrize("image", ["disk.qcow2"], indirect=True)
+def test_no_byte_of_a_qcow2_changes_unseen(image: Path) -> None:
+    """Header, tables and counts; what is compressed is its disk's."""
+    before, data, generator = read(image), image.read_bytes(), random.Random(7)
+    (l2,) = {word & 0x00FFFFFFFFFFFE00 for word in struct.unpack(">1Q", data[3 * 65536 : 3 * 65536 + 8])}
+    filled = [at for at in (*range(600), *range(65536, 65544), *range(2 * 65536, 4 * 65536)) if data[at]]
+    filled += [at for at in range(l2, l2 + 65536) if data[at]]
+    for _ in range(80):
+        at = generator.choice(filled)
+        put(image, at, bytes([data[at] ^ 1 << generator.randrange(8)]))
+        try:
+            after = read(image)
+        except Error:
+            after = ()
+        assert after != before, f"byte {at}"
+        put(image, at, data[at : at + 1])
+
+
+# The images that were built.
+
+
+def test_no_byte_of_a_built_disk_is_unexplained(images: Mapping[str, Image]) -> None:
+    for image in images.values():
+        assert found(image.raw) == set(), image.raw
+
+
+def test_a_built_disk_is_read_as_debugfs_reads_it(images: Mapping[str, Image]) -> None:
+    raw = images["ec2"].raw
+    with opened(raw) as image:
+        assert isinstance(image, DiskImage)
+        entries = {entry.path: entry for entry in image.entries()}
+        start = next(part.start for part in image.partitions if part.name == "root")
+        generator = random.Random(1)
+        files = [entry for entry in entries.values() if entry.kind == FILE and " " not in entry.path]
+        chosen = [*generator.sample(files, 40), entries["etc/passwd"], entries["usr/bin/sudo"]]
+        for one in chosen:
+            said = debugfs(raw, start, f'stat "/{one.path}"')
+            assert f"Inode: {one.inode} " in said
+            mode = re.search(r"Mode: +(\d+)", said)
+            assert mode is not None
+            assert int(mode[1], 8) == one.mode
+            assert re.search(rf"User: +{one.uid} +Group: +{one.gid} .*Size: {one.size}\n", said)
+            content = debugfs(raw, start, f'cat "/{one.path}"').encode("latin-1")
+            assert hashlib.sha256(content).hexdigest() == one.sha256
+            assert image.content(one.path) == content
+        for folder in ("", "etc", "usr/bin", "usr/share/man/man8"):
+            listed = {line.split("/")[5] for line in debugfs(raw, start, f"ls -p /{folder}").split()} - {".", ".."}
+            below = f"{folder}/" if folder else ""
+            assert listed == {
+                path.removeprefix(below)
+                for path in entries
+                if path.startswith(below) and path != folder and "/" not in path.removeprefix(below)
+            }
+
+
+def debugfs(raw: Path, start: int, command: str) -> str:
+    return subprocess.run(
+        ["debugfs", "-R", command, f"{raw}?offset={start}"], capture_output=True, check=True
+    ).stdout.decode("latin-1")
+
+
+def test_a_qcow2_and_its_raw_disk_are_one(images: Mapping[str, Image]) -> None:
+    assert read(images["ec2"].qcow2) == read(images["ec2"].raw)
+
+
+def test_a_built_tree_is_read_as_tarfile_reads_it(container: Path) -> None:
+    with opened(container) as image:
+        entries = {entry.path: entry for entry in image.entries()}
+        assert list(image.unaccounted()) == []
+        with tarfile.open(container) as tar:
+            names = set()
+            for member in tar:
+                name = member.name.removeprefix("./").removeprefix(".")
+                names.add(name)
+                one = entries[name]
+                assert (one.mode, one.uid, one.gid, one.mtime) == (
+                    member.mode,
+                    member.uid,
+                    member.gid,
+                    int(member.mtime),
+                )
+                if member.isreg():
+                    file = tar.extractfile(member)
+                    assert file is not None
+                    assert hashlib.sha256(file.read()).hexdigest() == one.sha256
+                elif member.issym():
+                    assert one.target == member.linkname
+        assert names == entries.keys()
