@@ -49,11 +49,11 @@ def read(disk: View) -> Table:
     identity, usable, end, table = first
     partitions = []
     for number in range(_COUNT):
-        kind, own, begin, finish, attributes, name = _ENTRY.unpack_from(table, number * _ENTRY.size)
+        kind, own, begin, finish, _, name = _ENTRY.unpack_from(table, number * _ENTRY.size)
         if kind == bytes(16):
             continue
-        if not usable <= begin <= finish <= end or attributes:
-            raise Error(f"partition {number + 1} lies outside its disk, or has attributes", _HINT)
+        if not usable <= begin <= finish <= end:
+            raise Error(f"partition {number + 1} lies outside its disk", _HINT)
         partitions.append(
             Partition(
                 number=number + 1,
@@ -116,6 +116,7 @@ def gaps(disk: View, table: Table) -> Iterator[Finding]:
             if number + 1 not in used:
                 yield from disk.findings("an unused entry of the partition table", place, _ENTRY.size)
             else:
+                yield from disk.findings("attributes of a partition", place + 48, 8)
                 name = struct.unpack("<36H", disk.read(place + 56, 72))
                 end = 2 * (*name, 0).index(0)
                 yield from disk.findings("after a partition's name", place + 56 + end, 72 - end)

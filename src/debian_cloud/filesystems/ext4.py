@@ -865,6 +865,8 @@ class Ext4:
         """Each inode: mke2fs gives all the same times, and counts what it has."""
         info, view = self.superblock, self._view
         created, size = info.created, info.inode_size
+        # From 2038 on, times have two more bits.
+        later = created + 2**31 >> 32
         position, group = 0, -1
         for number in [*used, 0]:
             # Slots from the last inode in use to this one, group by group.
@@ -915,7 +917,8 @@ class Ext4:
             tail = struct.pack(
                 "<I4sIIH2sHH2sHHHIIIIIII", 0, raw[104:108], total >> 32, 0, sectors >> 32, raw[118:120],
                 inode.uid >> 16, inode.gid >> 16, raw[124:126], 0, extra,
-                struct.unpack_from("<H", raw, 130)[0], 0, inode.mtime + 2**31 >> 32 & 3, 0, created, 0, 0, 0,
+                struct.unpack_from("<H", raw, 130)[0], later,
+                inode.mtime + 2**31 >> 32 & 3, later, created, later, 0, 0,
             )  # fmt: skip
             if raw[:40] != head:
                 yield from view.differences(f"inode of {where}", place, head)
