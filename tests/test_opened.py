@@ -278,6 +278,12 @@ WRONG: Mapping[str, tuple[str, Callable[[Path], object], str]] = {
     "snapshots": ("disk.qcow2", snapshot, "has snapshots"),
     "version 2": ("disk.qcow2", create("-o", "compat=0.10", "1M"), "of version 2"),
     "bitmaps": ("disk.qcow2", lambda i: run("qemu-img", "bitmap", "--add", i, "secret"), "features that are not"),
+    "clusters of no size": ("disk.qcow2", lambda i: put(i, 20, bytes(4)), "clusters of a size that is not read"),
+    "a table outside": (
+        "plain.qcow2",
+        lambda i: put(i, 4 * 65536, struct.pack(">Q", 1 << 63 | 2**30)),
+        "leads to what is not in it",
+    ),
     "a disk without end": ("disk.qcow2", create("100G"), "for which there is no room"),
     "a qcow2 cut off": ("disk.qcow2", cut(300_000), "leads to what is not in it|points to bytes"),
     "a qcow2 that is no more": ("disk.qcow2", cut(80), "is cut off"),

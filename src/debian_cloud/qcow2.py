@@ -65,7 +65,7 @@ def read(name: str, view: View) -> Header:
     ) = _HEADER.unpack_from(raw)  # fmt: skip
     if version != 3:
         raise Error(f"{name} is a qcow2 of version {version}, and version 3 is read", "convert it with qemu-img")
-    cluster = 1 << min(bits, 62)
+    cluster = 1 << min(max(bits, 9), 62)
     compression = raw[104] if incompatible & _COMPRESSION else _ZLIB
     for wrong, what in (
         (backing or named, "has a backing file"),
@@ -105,20 +105,20 @@ def unaccounted(view: View, header: Header) -> Iterator[Finding]:
                 packed.append((place, length))
             else:
                 owned.append((place, cluster))
+    # The last cluster of all may be cut off at the end of the file.
     last = (view.size + cluster - 1) // cluster
     uses = [0] * last
     blocks = _words(view, header.counts, header.count_clusters * cluster // 8)
     owned += [(block, cluster) for block in blocks if block]
     for place, length in owned:
-        _within(view, place, length)
+        _within(last * cluster, place, length)
         for number in range(place // cluster, (place + length - 1) // cluster + 1):
             uses[number] += 1
     if any(use > 1 for use in uses):
         raise Error("two things in the qcow2 share a cluster", _HINT)
     ranges = list(owned)
     for place, length in packed:
-        _within(view, place, 1)
-        # The last sector of all may be cut off at the end of the file.
+        _within(view.size, place, 1)
         raw = view.read(place, min(length, view.size - place))
         used = _zstd(raw) if header.compression == _ZSTD else _deflated(raw, cluster)
         ranges.append((place, used))
@@ -194,13 +194,12 @@ def _counted(view: View, header: Header, blocks: list[int], uses: list[int]) -> 
 
 
 def _words(view: View, place: int, count: int) -> list[int]:
-    _within(view, place, 8 * count)
+    _within(view.size, place, 8 * count)
     return list(struct.unpack(f">{count}Q", view.read(place, 8 * count)))
 
 
-def _within(view: View, place: int, length: int) -> None:
-    # A count of clusters may be larger than any file: nothing is read before this.
-    if not 0 <= place <= place + length <= view.size + (1 << 21):
+def _within(end: int, place: int, length: int) -> None:
+    if not 0 <= place <= place + length <= end:
         raise Error("the qcow2 leads to what is not in it", _HINT)
 
 
