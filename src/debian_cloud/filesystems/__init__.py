@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from debian_cloud.errors import Error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
 PIECE: Final = 2**20
 """Bytes that are read at once."""
@@ -81,8 +81,10 @@ class View:
                 piece = self.fetch(position, min(PIECE, end - position))
                 if piece == _ZEROS[: len(piece)]:
                     continue
-                for at in range(0, len(piece), _GRAIN):
-                    grain = piece[at : at + _GRAIN]
+                # Where no sector is zero, there is nothing to look for.
+                step = _GRAIN if _ZEROS[:_GRAIN] in piece else len(piece)
+                for at in range(0, len(piece), step):
+                    grain = piece[at : at + step]
                     rest = grain.lstrip(b"\0")
                     if not rest:
                         continue
@@ -134,17 +136,3 @@ class View:
 def text(name: bytes) -> str:
     """A name as Python has it: what is not UTF-8 as surrogates (PEP 383)."""
     return name.decode("utf-8", "surrogateescape")
-
-
-def merged(findings: Iterable[Finding]) -> Iterator[Finding]:
-    """The findings, those of one place that touch as one."""
-    last: Finding | None = None
-    for finding in findings:
-        if last and finding.where == last.where and finding.offset == last.offset + last.length:
-            last = Finding(last.where, last.offset, last.length + finding.length)
-        else:
-            if last:
-                yield last
-            last = finding
-    if last:
-        yield last

@@ -420,6 +420,8 @@ class Ext4:
             self._shared[block] = xattrs, references, users + 1
             return xattrs
         self._claim(block, 1, f"extended attributes of {where}")
+        if len(self._shared) * self._size > PATHS:
+            raise Error("the file system has more extended attributes than an image can have", _HINT)
         data = self._view.read(block * self._size, self._size)
         magic, references, blocks, _, found = struct.unpack_from("<IIIII", data)
         if magic != _XATTR_MAGIC or blocks != 1:
@@ -506,15 +508,16 @@ class Ext4:
     def _directory(self, inode: _Inode, parent: int, where: str) -> Iterator[tuple[bytes, int, int]]:
         """Name, inode and type of what a directory holds."""
         self._listed += inode.size
-        blocks = [extent.physical + n for extent in inode.extents for n in range(extent.count)]
+        count = sum(extent.count for extent in inode.extents)
         if (
             not inode.size
             or self._listed > _DIRECTORIES
-            or inode.size != len(blocks) * self._size
+            or inode.size != count * self._size
             or any(extent.unwritten for extent in inode.extents)
             or (inode.extents[-1].logical + inode.extents[-1].count) * self._size != inode.size
         ):
             raise Error(f"the directory {where} is damaged, or larger than an image can have it", _HINT)
+        blocks = [extent.physical + n for extent in inode.extents for n in range(extent.count)]
         nodes = self._index(inode, blocks, where) if inode.flags & _INDEX else set()
         seen: set[bytes] = set()
         own = {b".": inode.number, b"..": parent}
@@ -979,6 +982,8 @@ class Ext4:
         """Note bytes that ought to be zero, where they are not."""
         rest = data.lstrip(b"\0")
         if rest:
+            if len(self._noted) >= ENTRIES:
+                raise Error("the file system hides more than can be told", _HINT)
             start = offset + len(data) - len(rest)
             self._noted.append(Finding(where, self._view.start + start, len(rest.rstrip(b"\0"))))
 

@@ -206,7 +206,7 @@ class Fat:
         most = _DIRECTORY // self.volume.cluster
         chain = self._chain(self.volume.root, most, "/")
         self._entries[""] = (Entry("", DIRECTORY, 0, 0, 0, inode=self.volume.root), chain)
-        queue = [("", chain, 0)]
+        queue, seen = [("", chain, 0)], set[str]()
         while queue:
             path, chain, parent = queue.pop()
             for name, raw, size, first, mtime in self._directory(path, chain, parent):
@@ -217,6 +217,7 @@ class Fat:
                     or len(self._entries) >= ENTRIES // 256
                 ):
                     raise Error(f"the EFI system partition has {below} twice, or too many files", _HINT)
+                seen.add(below.upper())
                 if raw & _FOLDER:
                     clusters = self._chain(first, most, below)
                     queue.append((below, clusters, 0 if not path else chain[0]))

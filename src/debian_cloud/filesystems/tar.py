@@ -104,7 +104,8 @@ class Tar:
                 self._view.read(place + _BLOCK + size, -size % _BLOCK),
             )
             if header.kind in (_PAX, _GNU_NAME, _GNU_LINK):
-                if size > _EXTENDED:
+                length += size
+                if size > _EXTENDED or length > PATHS:
                     raise Error("the tar archive has an extended header that is too large", _HINT)
                 found = self._extended(header, self._view.read(place + _BLOCK, size))
                 if extended.keys() & found.keys():
