@@ -41,6 +41,60 @@ def test_paths_follow_from_the_other_fields() -> None:
     assert RECORD.buildinfo == "images/trixie/ec2/amd64/20261120.0/debian-13-ec2-amd64-20261120.0.buildinfo"
 
 
+ATTESTED = replace(
+    RECORD,
+    attestations=(index.Attestation("intoto.json", 812, "c" * 64), index.Attestation("spdx.json", 9, "d" * 64)),
+)
+PLACE = "images/trixie/ec2/amd64/20261120.0/debian-13-ec2-amd64-20261120.0"
+
+
+def test_a_record_lists_what_is_said_of_the_image() -> None:
+    text = index.render([ATTESTED])
+    assert f"Attestations:\n {'c' * 64} 812 {PLACE}.intoto.json\n {'d' * 64} 9 {PLACE}.spdx.json\n" in text
+    assert index.parse(text) == (ATTESTED,)
+    assert "Attestations" not in index.render([RECORD])
+    # Of a kind that comes later, and as nobody but the archive can say it.
+    assert index.parse(text.replace("spdx.json", "2.rebuilt.json"))[0].attestations[1].suffix == "2.rebuilt.json"
+    with pytest.raises(Error, match="unknown field Attestations"):
+        index.parse(text, strict=True)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"{'c' * 64} 812 /etc/passwd",
+        f"{'c' * 64} 812 {PLACE}.intoto.json/../../x",
+        f"{'c' * 64} 812 {PLACE}../x",
+        f"{'c' * 64} 812 {PLACE}.",
+        f"{'c' * 64} 812 {PLACE}.a/b",
+        f"{'c' * 64} 812 {PLACE}.a..b",
+        f"{'c' * 64} 812 {PLACE.replace('20.0', '20.1')}.spdx.json",
+        f"{'c' * 64} 812 images/trixie/ec2/amd64/20261120.0/SHA512SUMS",
+        f"{'c' * 64} -1 {PLACE}.spdx.json",
+        f"{'C' * 64} 812 {PLACE}.spdx.json",
+        f"{'c' * 63} 812 {PLACE}.spdx.json",
+        f"{'c' * 64} 812 {PLACE}.spdx.json more",
+        f"{'c' * 64} {PLACE}.spdx.json",
+    ],
+)
+def test_an_attestation_is_beside_its_image(line: str) -> None:
+    text = index.render([ATTESTED]).replace(f"{'c' * 64} 812 {PLACE}.intoto.json", line)
+    assert line in text
+    with pytest.raises(Error, match=r"Attestations of an image record|attestation .* is not a valid name") as refused:
+        index.parse(text)
+    assert refused.value.status == 1
+
+
+def test_attestations_begin_on_a_line_of_their_own() -> None:
+    text = index.render([ATTESTED]).replace("Attestations:\n ", "Attestations: ")
+    with pytest.raises(Error, match="Attestations of an image record"):
+        index.parse(text)
+
+
+def test_a_field_of_a_newer_archive_is_passed_over_whatever_its_lines() -> None:
+    assert index.parse(index.render([RECORD]) + "Later:\n one\n two\n") == (RECORD,)
+
+
 def test_the_newest_serial_is_current_by_number_not_by_text() -> None:
     records = [replace(RECORD, serial=serial) for serial in ("20261120.9", "20261120.10", "20261119.11")]
     statuses = {record.serial: record.status for record in index.with_status(records)}

@@ -7,11 +7,13 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from . import checksums, deb822, names
+from . import deb822, names
 from .errors import Error, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+
+    from .checksums import Digest
 
 _FIELDS: Final = (
     "Image", "Version", "Suite", "Architecture", "Format", "Config-Version", "Filename", "Size",
@@ -19,11 +21,23 @@ _FIELDS: Final = (
 )  # fmt: skip
 _OFFICIAL: Final = "Official"
 """`no` where a person changed something; an official image has no such field, nor have records older than it."""
-_OF_THE_ARCHIVE: Final = ("Buildinfo-SHA256", "Buildinfo-SHA512", "Status")
+_ATTESTATIONS: Final = "Attestations"
+"""The only field of several lines: SHA-256, size and path of each."""
+_OF_THE_ARCHIVE: Final = ("Buildinfo-SHA256", "Buildinfo-SHA512", _ATTESTATIONS, "Status")
 """Fields that an archive adds: debsign(1) signs the .buildinfo after the record was written, and so changes it."""
 _HEX = {"SHA256": re.compile("[0-9a-f]{64}"), "SHA512": re.compile("[0-9a-f]{128}")}
+_ATTESTATION = re.compile(r" (?P<sha256>[0-9a-f]{64}) (?P<size>[0-9]{1,18}) (?P<path>\S+)")
 # Debian Policy 5.6.12, as far as a version may stand in a stanza.
 _VERSION = re.compile(r"[0-9A-Za-z.+:~-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """A file about an image, beside it; `suffix` is its name after the stem, the size is in bytes."""
+
+    suffix: str
+    size: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +57,7 @@ class ImageRecord:
     official: bool = True
     buildinfo_sha256: str = ""
     buildinfo_sha512: str = ""
+    attestations: tuple[Attestation, ...] = ()
     status: str = ""
 
     @property
@@ -90,13 +105,21 @@ def render(records: Iterable[ImageRecord]) -> str:
     return "\n".join(deb822.render(_stanza(record)) for record in sorted(records, key=_order))
 
 
-def with_buildinfo(record: ImageRecord, sha256sums: str, sha512sums: str) -> ImageRecord:
-    """The same record with the hashes of its .buildinfo, from the lists of hashes beside it."""
-    name = f"{record.stem}.buildinfo"
+def with_files(record: ImageRecord, digests: Mapping[str, Digest]) -> ImageRecord:
+    """The same record with the hashes of its .buildinfo, and with every other file as an attestation.
+
+    `digests` are by name, of files beside the image.
+    """
+    buildinfo = digests[f"{record.stem}.buildinfo"]
     return replace(
         record,
-        buildinfo_sha256=checksums.find(sha256sums, name),
-        buildinfo_sha512=checksums.find(sha512sums, name),
+        buildinfo_sha256=buildinfo.hashes["sha256"],
+        buildinfo_sha512=buildinfo.hashes["sha512"],
+        attestations=tuple(
+            Attestation(name.removeprefix(f"{record.stem}."), digests[name].size, digests[name].hashes["sha256"])
+            for name in sorted(digests)
+            if digests[name] is not buildinfo
+        ),
     )
 
 
@@ -134,7 +157,9 @@ def _stanza(record: ImageRecord) -> list[tuple[str, str]]:
         *(names.package(record.config), record.serial, record.suite, record.architecture, record.format),
         *(record.config_version, record.filename, str(record.size), str(record.virtual_size)),
         *(record.sha256, record.sha512, record.buildinfo, "" if record.official else "no"),
-        *(record.buildinfo_sha256, record.buildinfo_sha512, record.status),
+        *(record.buildinfo_sha256, record.buildinfo_sha512),
+        "".join(f"\n {a.sha256} {a.size} {_beside(record, a.suffix)}" for a in record.attestations),
+        record.status,
     )
     return [
         (field, value) for field, value in zip((*_FIELDS, _OFFICIAL, *_OF_THE_ARCHIVE), values, strict=True) if value
@@ -149,8 +174,8 @@ def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
         for field in stanza:
             if field not in (*_FIELDS, _OFFICIAL):
                 raise Error(f"an image record has the unknown field {field}", did_you_mean(field, _FIELDS))
-    for field, value in stanza.items():
-        if "\n" in value:
+    for field in (*_FIELDS, _OFFICIAL, *_OF_THE_ARCHIVE):
+        if "\n" in stanza.get(field, "") and field != _ATTESTATIONS:
             raise Error(f"field {field} of an image record has more than one line")
     for field in ("Size", "Virtual-Size"):
         if not re.fullmatch("[0-9]{1,18}", stanza[field]):
@@ -176,7 +201,9 @@ def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
         stanza["SHA256"],
         stanza["SHA512"],
         stanza.get(_OFFICIAL, "yes") == "yes",
-        *(stanza.get(field, "") for field in _OF_THE_ARCHIVE),
+        buildinfo_sha256=stanza.get("Buildinfo-SHA256", ""),
+        buildinfo_sha512=stanza.get("Buildinfo-SHA512", ""),
+        status=stanza.get("Status", ""),
     )
     for field, path in (("Filename", record.filename), ("Buildinfo", record.buildinfo)):
         if stanza[field] != path:
@@ -184,4 +211,23 @@ def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
                 f"{field} of an image record is {stanza[field]!r}, and must be {path!r}",
                 "the path follows from the other fields; any other could lead out of the archive",
             )
-    return record
+    return replace(record, attestations=tuple(_attestations(record, stanza.get(_ATTESTATIONS, ""))))
+
+
+def _attestations(record: ImageRecord, value: str) -> Iterable[Attestation]:
+    # What an archive adds may be more than this program knows of, but no file of another folder.
+    place = _beside(record, "")
+    for line in value.removeprefix("\n").split("\n") if value else ():
+        match = _ATTESTATION.fullmatch(line)
+        if not match or not match["path"].startswith(place):
+            raise Error(
+                f"{_ATTESTATIONS} of an image record has the line {line.strip()!r}",
+                f"it must be a SHA-256, a size and a path that begins with {place}",
+            )
+        suffix = names.word(match["path"].removeprefix(place), "attestation")
+        yield Attestation(suffix, int(match["size"]), match["sha256"])
+
+
+def _beside(record: ImageRecord, suffix: str) -> str:
+    """The path of a file beside the image, relative to the archive's root."""
+    return f"{record.directory}/{record.stem}.{suffix}"

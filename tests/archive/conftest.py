@@ -15,6 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from debian_cloud import metadata
+from debian_cloud.checksums import Digest
+from tests.test_plan import DEBIAN, RESOLUTION
+
 ROOT = Path(__file__).resolve().parents[2]
 SERIAL = "20261120.0"
 
@@ -217,13 +221,21 @@ class Maker:
         extra: str | None = None,
         content: bytes = b"QFI\xfb, a very small disk",
         buildinfo_fields: str = "",
+        described: bytes | None = None,
     ) -> Upload:
-        """An upload of one image; `record` overrides fields of its record, `extra` adds a file of that name."""
+        """An upload of one image; `record` overrides fields of its record, `extra` adds a file of that name.
+
+        The .buildinfo is of the disk `described`, if that is given, instead of `content`.
+        """
         folder = self.folder()
         stem = f"debian-13-ec2-amd64-{serial}"
         disk, buildinfo = folder / f"{stem}.qcow2", folder / f"{stem}.buildinfo"
         disk.write_bytes(content)
-        buildinfo.write_text(f"Format: 1.0\n{buildinfo_fields}")
+        known = metadata.parse_facts(metadata.facts(RESOLUTION, serial, ("qcow2",), DEBIAN, "1" * 64))
+        assert known.stem == stem
+        built = content if described is None else described
+        digests = {disk.name: Digest(len(built), {"sha256": hashlib.sha256(built).hexdigest()})}
+        buildinfo.write_text(metadata.buildinfo(known, digests, ("apt (= 1)",)) + buildinfo_fields)
         place = f"images/trixie/ec2/amd64/{serial}"
         stanza = {
             "Image": "debian-cloud-config-ec2",
@@ -231,7 +243,7 @@ class Maker:
             "Suite": "trixie",
             "Architecture": "amd64",
             "Format": "qcow2",
-            "Config-Version": "0.1.0",
+            "Config-Version": known.config_version,
             "Filename": f"{place}/{disk.name}",
             "Size": str(len(content)),
             "Virtual-Size": "8589934592",

@@ -3,23 +3,30 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 import shutil
 import signal
 import subprocess
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from debian_cloud import cli
+from debian_cloud import cli, index, lock, projections, sign
 from debian_cloud.errors import USAGE, Error
+from debian_cloud.projections import provenance
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.archive.conftest import Archive, Key, Maker
 
 SERIAL = "20261120.0"
 STEM = f"debian-13-ec2-amd64-{SERIAL}"
+ATTESTATIONS = tuple(f"{STEM}.{suffix}" for suffix in ("cdx.json", "intoto.json", "intoto.json.gpg", "spdx.json"))
+STATEMENT = f"{STEM}.intoto.json"
 
 
 def images(archive: Archive) -> Path:
@@ -33,7 +40,7 @@ def test_publishes_an_image(archive: Archive, make: Maker, uploader: Key) -> Non
     folder = images(archive) / SERIAL
     sums = {f"{name}{suffix}" for name in ("SHA256SUMS", "SHA512SUMS") for suffix in ("", ".sign", ".gpg")}
     uploaded = {path.name for path in (*upload.files, upload.changes)}
-    assert {path.name for path in folder.iterdir()} == uploaded | sums
+    assert {path.name for path in folder.iterdir()} == uploaded | sums | {*ATTESTATIONS}
     for path in (*upload.files, upload.changes):
         assert (folder / path.name).read_bytes() == path.read_bytes()
     assert archive.queue() == []
@@ -59,7 +66,9 @@ def test_sums_verify_in_both_spellings(archive: Archive, make: Maker, uploader: 
             command = ["gpgv", "--keyring", str(keyring), signature, name]
             subprocess.run(command, cwd=folder, env=env, check=True, capture_output=True)
         subprocess.run([tool, "--strict", "--check", name], cwd=folder, env=env, check=True, capture_output=True)
-        assert STEM + ".qcow2" in (folder / name).read_text()
+        listed = {line.split()[1] for line in (folder / name).read_text().splitlines()}
+        assert listed == {path.name for path in folder.iterdir() if "SUMS" not in path.name}
+        assert {STEM + ".qcow2", *ATTESTATIONS} < listed
 
 
 def test_current_is_the_highest_serial(archive: Archive, make: Maker, uploader: Key) -> None:
@@ -228,6 +237,8 @@ def test_refuses_image_for_another_suite(archive: Archive, make: Maker, uploader
 def test_refuses_surplus_file(archive: Archive, make: Maker, uploader: Key) -> None:
     assert "does not name" in archive.refuse(make.image(uploader, extra="index.html"))
     assert "does not name" in archive.refuse(make.image(uploader, extra="SHA256SUMS"))
+    for name in ATTESTATIONS:
+        assert f"a file {name} that its record does not name" in archive.refuse(make.image(uploader, extra=name))
 
 
 def test_refuses_package_among_the_files_of_an_image(archive: Archive, make: Maker, uploader: Key) -> None:
@@ -250,9 +261,12 @@ def test_image_cut_off_before_its_admission_is_taken_up_again(archive: Archive, 
     for path in upload.files:
         (archive.path / "incoming" / path.name).rename(staging / path.name)
     (archive.path / "incoming" / upload.changes.name).rename(signed / upload.changes.name)
-    (staging / "SHA256SUMS").write_text("half")
+    for name in ("SHA256SUMS", *ATTESTATIONS):
+        (staging / name).write_text("half")
     archive.run("accept")
     assert (images(archive) / SERIAL / "SHA256SUMS.gpg").exists()
+    assert "half" not in (images(archive) / SERIAL / STATEMENT).read_text()
+    assert archive.queue() == []
 
 
 @pytest.mark.parametrize(
@@ -294,11 +308,174 @@ def test_accept_killed_after_a_step_is_taken_up_again(
     assert archive.run("accept").stdout == ""
 
 
+# Attestations.
+
+
+def test_what_the_archive_says_of_an_image(archive: Archive, make: Maker, uploader: Key, tmp_path: Path) -> None:
+    upload = make.image(uploader)
+    archive.take(upload)
+    folder = images(archive) / SERIAL
+    kept = lock.parse(upload.files[1].read_text(), "x.buildinfo")
+    for name in ("spdx", "cyclonedx"):
+        bill = projections.find(name)
+        assert (folder / f"{STEM}.{bill.SUFFIX}").read_text() == projections.text(bill.document(kept))
+
+    keyring = tmp_path / "archive.gpg"
+    archive.key.gpg("--export", "--output", keyring)
+    signed = sign.verified(keyring, folder / STATEMENT, folder / f"{STATEMENT}.gpg")
+    stated = provenance.parse(signed.content.decode(), STATEMENT)
+    disk = upload.files[0].read_bytes()
+    hashes = {"sha256": hashlib.sha256(disk).hexdigest(), "sha512": hashlib.sha512(disk).hexdigest()}
+    assert stated == provenance.Statement(provenance.BUILT, {f"{STEM}.qcow2": hashes})
+    run = json.loads(signed.content)["predicate"]["runDetails"]
+    # The archive signs, the uploader built.
+    assert run["builder"]["id"] == f"openpgp4fpr:{uploader.fingerprint}"
+    assert uploader.fingerprint not in signed.signers
+    (buildinfo,) = run["byproducts"]
+    assert buildinfo["name"] == upload.files[1].name
+    assert buildinfo["digest"]["sha256"] == hashlib.sha256(upload.files[1].read_bytes()).hexdigest()
+
+
+def test_refuses_an_upload_of_two_builders(
+    archive: Archive, make: Maker, uploader: Key, stranger: Key, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    uploader.gpg("--export-secret-keys", "--output", secret)
+    with tempfile.TemporaryDirectory(prefix="dca-") as home:
+        both = replace(stranger, home=Path(home))
+        both.gpg("--import", secret)
+        stranger.gpg("--export-secret-keys", "--output", secret)
+        both.gpg("--import", secret)
+        archive.run("add-uploader", stranger.public)
+        upload = make.image(None)
+        signed = upload.changes.with_suffix(".asc")
+        users = (word for key in (uploader, stranger) for word in ("--local-user", key.fingerprint))
+        both.gpg(*users, "--clearsign", "--output", signed, upload.changes)
+        signed.replace(upload.changes)
+        subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
+    assert "the upload is signed by 2 keys" in archive.refuse(upload)
+
+
+def test_a_stranger_s_signature_on_a_statement_is_none(
+    archive: Archive, make: Maker, uploader: Key, tmp_path: Path
+) -> None:
+    archive.take(make.image(uploader))
+    folder, keyring = images(archive) / SERIAL, tmp_path / "archive.gpg"
+    archive.key.gpg("--export", "--output", keyring)
+    with pytest.raises(Error, match="no good signature"):
+        sign.verified(uploader.public, folder / STATEMENT, folder / f"{STATEMENT}.gpg")
+    changed = tmp_path / STATEMENT
+    changed.write_text((folder / STATEMENT).read_text() + " ")
+    with pytest.raises(Error, match="no good signature"):
+        sign.verified(keyring, changed, folder / f"{STATEMENT}.gpg")
+
+
+def test_the_index_lists_the_attestations(archive: Archive, make: Maker, uploader: Key) -> None:
+    archive.take(make.image(uploader))
+    archive.run("publish")
+    (record,) = index.parse((archive.dist / "main/images/Images").read_text())
+    place = f"images/trixie/ec2/amd64/{SERIAL}"
+    lines = (archive.dist / "main/images/Images").read_text().partition("Attestations:\n")[2].splitlines()
+    assert [line.split()[2] for line in lines[:4]] == [f"{place}/{name}" for name in ATTESTATIONS]
+    assert [f"{STEM}.{found.suffix}" for found in record.attestations] == [*ATTESTATIONS]
+    for found in record.attestations:
+        content = (archive.public / place / f"{STEM}.{found.suffix}").read_bytes()
+        assert (found.size, found.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+
+
+def test_an_image_of_before_there_were_attestations_stays_listed(
+    archive: Archive, make: Maker, uploader: Key
+) -> None:
+    archive.take(make.image(uploader))
+    folder = images(archive) / SERIAL
+    for name in ATTESTATIONS:
+        (folder / name).unlink()
+    for name in ("SHA256SUMS", "SHA512SUMS"):
+        lines = (folder / name).read_text().splitlines(keepends=True)
+        (folder / name).write_text("".join(line for line in lines if ".json" not in line))
+        archive.key.gpg("--detach-sign", "--output", folder / f"{name}.gpg", folder / name)
+    archive.run("publish")
+    (record,) = index.parse((archive.dist / "main/images/Images").read_text())
+    assert (record.serial, record.attestations) == (SERIAL, ())
+    assert record.buildinfo_sha256
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        *((name, "changed") for name in (*ATTESTATIONS, f"{STEM}.buildinfo", f"{STEM}.image")),
+        *((name, "missing") for name in (STATEMENT, f"{STATEMENT}.gpg", f"{STEM}.buildinfo")),
+        *((name, "changed with its sum") for name in (STATEMENT, f"{STEM}.buildinfo")),
+    ],
+)
+def test_what_is_no_longer_as_it_was_signed_stops_the_publication(
+    archive: Archive, make: Maker, uploader: Key, name: str, how: str
+) -> None:
+    archive.take(make.image(uploader))
+    archive.run("publish")
+    folder = images(archive) / SERIAL
+    file = folder / name
+    if how == "missing":
+        file.unlink()
+    else:
+        before = file.read_bytes()
+        file.write_bytes(before + b"\n")
+        if how != "changed":
+            sums = folder / "SHA512SUMS"
+            old, new = (hashlib.sha512(text).hexdigest() for text in (before, before + b"\n"))
+            assert old in sums.read_text()
+            sums.write_text(sums.read_text().replace(old, new))
+    public = archive.snapshot()
+    done = archive.run("publish", check=False)
+    assert done.returncode == 1
+    what = (
+        "SHA512SUMS has no good signature"
+        if how == "changed with its sum"
+        else f"{name} is not the file that the archive signed"
+    )
+    assert what in done.stderr
+    assert "nothing more was published" in done.stderr
+    assert archive.snapshot() == public
+
+
+@pytest.mark.parametrize(
+    ("pattern", "by"),
+    [("(?s)^Packages-Sha256:.*", ""), ("^Image-Plan: .*\n", ""), ("(?s).*", "hello\n"), ("(?s)^.*", "Format: 1.0\n")],
+)
+def test_refuses_an_image_that_nobody_could_prove(
+    archive: Archive, make: Maker, uploader: Key, pattern: str, by: str
+) -> None:
+    upload = make.image(uploader)
+    text = upload.files[1].read_text()
+    upload.files[1].write_text(re.sub(pattern, by, text, count=1, flags=re.M))
+    assert upload.files[1].read_text() != text
+    header = {"Binary": "debian-cloud-config-ec2", "Architecture": "amd64", "Version": SERIAL}
+    again = make.changes(upload.files, uploader, upload.changes.name, header)
+    assert "is not the .buildinfo of an image" in archive.refuse(again)
+
+
+def test_refuses_a_buildinfo_of_another_disk(archive: Archive, make: Maker, uploader: Key) -> None:
+    reason = archive.refuse(make.image(uploader, described=b"another disk"))
+    assert f"{STEM}.qcow2 is not the file that the .buildinfo of {STEM} describes" in reason
+
+
+@pytest.mark.parametrize("lie", [("^Version: .*", "Version: 20261119.0"), ("^Image-Config-Version: .*", "\\g<0>1")])
+def test_refuses_a_buildinfo_of_another_image(
+    archive: Archive, make: Maker, uploader: Key, lie: tuple[str, str]
+) -> None:
+    upload = make.image(uploader)
+    text = re.sub(*lie, upload.files[1].read_text(), count=1, flags=re.M)
+    upload.files[1].write_text(re.sub(SERIAL, "20261119.0", text) if "20261119.0" in text else text)
+    header = {"Binary": "debian-cloud-config-ec2", "Architecture": "amd64", "Version": SERIAL}
+    again = make.changes(upload.files, uploader, upload.changes.name, header)
+    assert f"the record is of {STEM}, its .buildinfo of debian-13-ec2-amd64-" in archive.refuse(again)
+
+
 @pytest.mark.parametrize("kind", ["nothing", "file"])
 def test_an_upload_that_is_no_folder_is_wrong_use(tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "upload"
     if kind == "file":
         folder.touch()
     with pytest.raises(Error, match=f"{folder} is no folder") as refused:
-        cli.run(["admit", str(folder), "trixie"])
+        cli.run(["admit", str(folder), "trixie", "--uploaders", str(tmp_path / "keys")])
     assert refused.value.status == USAGE

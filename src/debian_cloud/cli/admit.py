@@ -5,9 +5,12 @@ FOLDER holds the files of one upload, whose signature and hashes the archive has
 verified: the record STEM.image, the .buildinfo, the .changes, and each file
 that the record names, with the size and the hashes that it gives, and nothing
 else. The suite must be SUITE. An image that a person changed by options of the
-builder (`Official: no`) is for suites that take such images. SHA256SUMS and
-SHA512SUMS are written beside them, and the path at which the archive publishes
-the folder is printed.
+builder (`Official: no`) is for suites that take such images.
+
+What the .buildinfo says is written beside them in others' words: bills of
+materials, and a statement that whoever signed the .changes built these files,
+which the archive signs. Then SHA256SUMS and SHA512SUMS are written, and the
+path at which the archive publishes the folder is printed.
 """
 
 from __future__ import annotations
@@ -16,11 +19,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, deb822, index
+from debian_cloud import checksums, index, planning, projections, sign
 from debian_cloud.errors import USAGE, Error
+from debian_cloud.projections import provenance
 
 if TYPE_CHECKING:
     import argparse
+
+    from debian_cloud.checksums import Digest
+    from debian_cloud.lock import Lock
 
 PLUMBING = True
 
@@ -32,6 +39,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the files of one upload")
     parser.add_argument("suite", metavar="SUITE", help="the suite that the upload is for")
+    parser.add_argument(
+        "--uploaders", type=Path, required=True, metavar="FILE", help="the keys of whoever may upload"
+    )
     parser.add_argument("--unofficial", action="store_true", help="the suite takes images that are not official, too")
 
 
@@ -67,33 +77,50 @@ def main(args: argparse.Namespace) -> int:
     for name in sorted(expected):
         if (folder / name).is_symlink() or not (folder / name).is_file():
             raise Error(f"{name} is not a regular file")
-    _refuse_unofficial(folder / f"{first.stem}.buildinfo", records, args.suite, too=args.unofficial)
+    kept = planning.locked(folder / f"{first.stem}.buildinfo")
+    if {(r.stem, r.config_version) for r in records} != {(kept.stem, kept.config_version)}:
+        raise Error(
+            f"the record is of {first.stem}, its .buildinfo of {kept.stem}, or of another version of that",
+            "upload them as the builder wrote them",
+        )
+    _refuse_unofficial(kept, records, args.suite, too=args.unofficial)
+    builders = sign.verified(args.uploaders, folder / f"{first.stem}.changes").signers
+    if len(builders) != 1:
+        raise Error(f"the upload is signed by {len(builders)} keys", "one builder signs it")
 
     digests = {name: checksums.digest(folder / name) for name in expected}
     for record in records:
         got = digests[record.name]
         if (got.size, got.hashes["sha256"], got.hashes["sha512"]) != (record.size, record.sha256, record.sha512):
             raise Error(f"{record.name} is not the file that its record describes", "build and sign it again")
+    for name, text in _attestations(kept, {record.name for record in records}, digests, *builders).items():
+        (folder / name).write_text(text, "utf-8")
+        digests[name] = checksums.digest(folder / name)
     for name, text in checksums.sums(digests).items():
         (folder / name).write_text(text, "utf-8")
     print(first.directory)
     return 0
 
 
-def _refuse_unofficial(buildinfo: Path, records: tuple[index.ImageRecord, ...], suite: str, *, too: bool) -> None:
+def _attestations(kept: Lock, disks: set[str], digests: dict[str, Digest], builder: str) -> dict[str, str]:
+    """File name -> what is said in it of the image; Error when its files are not those of the .buildinfo."""
+    buildinfo = f"{kept.stem}.buildinfo"
+    subjects, byproducts = ({name: digests[name].hashes for name in some} for some in (disks, (buildinfo,)))
+    built = provenance.built(kept, subjects, builder, byproducts)
+    bills = {found.SUFFIX: found.document(kept) for found in map(projections.find, projections.names()) if found.SBOM}
+    documents = {**bills, provenance.SUFFIX: built}
+    return {f"{kept.stem}.{suffix}": projections.text(document) for suffix, document in documents.items()}
+
+
+def _refuse_unofficial(kept: Lock, records: tuple[index.ImageRecord, ...], suite: str, *, too: bool) -> None:
     """Error when the suite does not take what a person changed, or when the record does not own up to it."""
-    try:
-        (stanza,) = deb822.parse(buildinfo.read_text("utf-8"))
-    except ValueError:
-        raise Error(f"{buildinfo.name} is not one stanza of text", "build it again") from None
-    changes = [line.strip() for line in stanza.get("Image-Changes", "").splitlines() if line.strip()]
-    if {record.official for record in records} != {not changes}:
+    if {record.official for record in records} != {not kept.changes}:
         raise Error(
-            f"the record and {buildinfo.name} do not agree on whether the image is official",
+            f"the record and {kept.stem}.buildinfo do not agree on whether the image is official",
             "upload them as the builder wrote them",
         )
-    if changes and not too:
+    if kept.changes and not too:
         raise Error(
-            f"the image is not official ({', '.join(changes)}), and {suite} takes official images alone",
+            f"the image is not official ({', '.join(kept.changes)}), and {suite} takes official images alone",
             "make the changes a configuration (debian-cloud new), or upload to a suite that takes such images",
         )
