@@ -74,6 +74,8 @@ def test_real_archive(scheme: str, short: Path, tmp_path: Path) -> None:
     )
     assert [k for k in public if k not in shown and not unlisted.fullmatch(k)] == []
     assert any(k.startswith("pool/") and k.endswith(".deb") for k in shown)
+    for kind in ("cdx.json", "intoto.json", "intoto.json.gpg", "spdx.json"):
+        assert f"images/trixie/ec2/amd64/20261121.0/debian-13-ec2-amd64-20261121.0.{kind}" in shown
     assert shown["images/trixie/ec2/amd64/current"] == "-> 20261121.0"
     done = apt(mirror, tmp_path / "apt", "update", "-o", "APT::Update::Error-Mode=any")
     assert done.returncode == 0, done.stderr

@@ -472,6 +472,33 @@ def tampered_buildinfo(archive: Archive, _: Key) -> None:
     flip(only(archive, f"{NEW}/*.buildinfo"))
 
 
+def tampered_statement(archive: Archive, _: Key) -> None:
+    flip(only(archive, f"{NEW}/*.intoto.json"))
+
+
+def tampered_signature_of_the_statement(archive: Archive, _: Key) -> None:
+    flip(only(archive, f"{NEW}/*.intoto.json.gpg"))
+
+
+def missing_bill_of_materials(archive: Archive, _: Key) -> None:
+    only(archive, f"{NEW}/*.spdx.json").unlink()
+
+
+def attestation_that_sums_contradict(archive: Archive, _: Key) -> None:
+    path = only(archive, f"{NEW}/*.cdx.json")
+    path.write_text("another, which the operator summed up and forgot to publish\n")
+    archive.sign_sums(path.parent)
+
+
+def attestation_elsewhere(line: str) -> Callable[[Archive, Key], None]:
+    def attack(archive: Archive, _: Key) -> None:
+        stanza = archive.images["ec2 20261121.0"]
+        archive.images["ec2 20261121.0"] = stanza.replace("Attestations:\n", f"Attestations:\n {line}\n")
+        archive.publish()
+
+    return attack
+
+
 def tampered_changes(archive: Archive, _: Key) -> None:
     flip(only(archive, f"{NEW}/*.changes"))
 
@@ -565,6 +592,10 @@ ATTACKS: list[tuple[Callable[[Archive, Key], None], str]] = [
     (endless_image, f"cannot fetch from|qcow2 {MISMATCH}"),
     (tampered_buildinfo, f"buildinfo {MISMATCH}"),
     (tampered_changes, f"changes {MISMATCH}"),
+    (tampered_statement, f"intoto.json {MISMATCH}"),
+    (tampered_signature_of_the_statement, f"intoto.json.gpg {MISMATCH}"),
+    (missing_bill_of_materials, "spdx.json is missing at the source"),
+    (attestation_that_sums_contradict, "contradict each other on .*cdx.json"),
     (sums_by_other_key, "SHA256SUMS.(sign|gpg) is no good signature"),
     (one_bad_sums_signature, "SHA512SUMS.gpg is no good signature"),
     (tampered_sums, "SHA512SUMS.(sign|gpg) is no good signature"),
@@ -586,6 +617,17 @@ def named(name: str, attack: Callable[[Archive, Key], None]) -> Callable[[Archiv
 
 
 ATTACKS += [(named(f"tampered_{i.split('/')[-1]}", tampered_index(i)), f"{i}\\S* {MISMATCH}") for i in INDEXES]
+
+
+ATTACKS += [
+    (named(f"attestation_{name}", attestation_elsewhere(line)), says)
+    for name, line, says in (
+        ("outside", f"{'0' * 64} 10 pool/x", "names the path .*pool/x"),
+        ("above", f"{'0' * 64} 10 {NEW}/../x", "names the path"),
+        ("without_a_size", f"{'0' * 64} {NEW}/x", "has a line that is refused"),
+        ("without_a_hash", f"0 10 {NEW}/x", "gives no SHA256 and size"),
+    )
+]
 
 
 @pytest.mark.parametrize(("attack", "says"), ATTACKS, ids=[a.__name__ for a, _ in ATTACKS])

@@ -21,6 +21,7 @@ from pathlib import Path
 SCRIPT = Path(__file__).resolve().parents[2] / "archive" / "debian-cloud-mirror"
 INDEXES = ("main/binary-amd64/Packages", "main/source/Sources", "main/images/Images")
 SUMS = tuple(f"SHA{n}SUMS{end}" for n in (256, 512) for end in ("", ".sign", ".gpg"))
+ATTESTATIONS = ("cdx.json", "intoto.json", "intoto.json.gpg", "spdx.json")
 START = datetime.now(UTC).replace(microsecond=0) - timedelta(days=2)
 
 
@@ -104,12 +105,16 @@ class Archive:
         info.write_text(f"Format: 1.0\nSource: {config}\n")
         (folder / f"{stem}.image").write_text(f"Image: debian-cloud-config-{config}\n")
         (folder / f"{stem}.changes").write_text(f"Format: 1.8\nVersion: {serial}\n")
+        attestations = tuple(folder / f"{stem}.{suffix}" for suffix in ATTESTATIONS)
+        for path in attestations:
+            path.write_text(f'{{"of": "{stem}", "as": "{path.name}"}}\n')
         self.sign_sums(folder)
         self.images[f"{config} {serial}"] = (
             f"Image: debian-cloud-config-{config}\nVersion: {serial}\nSuite: {self.suite}\nArchitecture: amd64\n"
             f"Format: qcow2\nFilename: {image.relative_to(self.root)}\nSize: {size}\n"
             f"SHA256: {sha(image)}\nSHA512: {sha(image, 'sha512')}\nBuildinfo: {info.relative_to(self.root)}\n"
-            f"Buildinfo-SHA256: {sha(info)}\nBuildinfo-SHA512: {sha(info, 'sha512')}\n"
+            f"Buildinfo-SHA256: {sha(info)}\nBuildinfo-SHA512: {sha(info, 'sha512')}\nAttestations:\n"
+            + "".join(f" {sha(p)} {p.stat().st_size} {p.relative_to(self.root)}\n" for p in attestations)
         )
         self.current[config] = serial
         link = folder.parent / "current"
@@ -324,6 +329,10 @@ def seen_by_client(root: Path, suite: str = "trixie") -> datetime:
             for key, value in (("Filename", "SHA256"), ("Buildinfo", "Buildinfo-SHA256")):
                 paths = re.findall(rf"^{key}: (.*)$", body, re.M)
                 assert [sha(root / p) for p in paths] == re.findall(rf"^{value}: (.*)$", body, re.M)
+        if name == "main/images/Images":
+            said = re.findall(r"^ ([0-9a-f]{64}) \d+ (\S+)$", index.read_text(), re.M)
+            assert len(said) == len(ATTESTATIONS) * index.read_text().count("Image: ")
+            assert all(sha(root / path) == digest for digest, path in said)
     found = re.search(r"^Date: (.*)$", text, re.M)
     assert found
     return parsedate_to_datetime(found[1])
