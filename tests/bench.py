@@ -75,7 +75,17 @@ def measured(top: Path, rounds: int) -> None:
         return lambda folder: measure([command], folder)
 
     def verified(*more: str | Path) -> Callable[[Path], Cost]:
-        command = ["debian-cloud", "verify", "--quiet", image, "--closure", closure, "--keyring", own.keyring, *more]
+        command: list[str | Path] = [
+            "debian-cloud",
+            "verify",
+            "--quiet",
+            image,
+            "--closure",
+            closure,
+            "--keyring",
+            own.keyring,
+            *more,
+        ]
         return lambda folder: measure([command], folder)
 
     def by_hand(folder: Path) -> Cost:
@@ -85,10 +95,29 @@ def measured(top: Path, rounds: int) -> None:
         return measure([[*ROOTED, *bootstrap], [*ROOTED, *mke2fs]], folder)
 
     print("making the image that is verified", file=sys.stderr, flush=True)
-    build = ["debian-cloud", "build", "ec2", "--quiet", "--format", "raw", "--output", top / "image", *where]
+    build: list[str | Path] = [
+        "debian-cloud",
+        "build",
+        "ec2",
+        "--quiet",
+        "--format",
+        "raw",
+        "--output",
+        top / "image",
+        *where,
+    ]
     subprocess.run(build, stdout=subprocess.DEVNULL, check=True)
     image, buildinfo, closure = *sorted((top / "image").iterdir(), reverse=True), top / "closure"
-    keep = ["debian-cloud", "closure", buildinfo, closure, "--pool", top / "pool", "--homedir", own.folder / "gnupg"]
+    keep: list[str | Path] = [
+        "debian-cloud",
+        "closure",
+        buildinfo,
+        closure,
+        "--pool",
+        top / "pool",
+        "--homedir",
+        own.folder / "gnupg",
+    ]
     subprocess.run([*keep, *where], stdout=subprocess.DEVNULL, check=True)
 
     rows = {

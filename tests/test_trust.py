@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -13,7 +14,7 @@ from debian_cloud import sources
 from debian_cloud.errors import Error
 from tests.command import debian_cloud, refused
 from tests.test_bad_input import archive, pristine
-from tests.throwaway import Archive
+from tests.throwaway import Archive, sha256
 
 __all__ = ["archive", "pristine"]
 
@@ -72,6 +73,52 @@ def test_the_archive_replaces_no_package_of_debian(archive: Archive, tmp_path: P
     archive.add(deb)
     done = debian_cloud("build", "fine", *archive.sources, "--output", tmp_path / "out")
     refused(done, 1, "the archive gives libc6 999, which is Debian's package")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def trusting(tmp_path: Path) -> str:
+    """A machine whose apt was told to trust a mirror that nobody signed; it says that it is Debian."""
+    root = tmp_path / "apt"
+    mirror = root / "mirror"
+    index = mirror / "dists" / "trixie" / "main" / "binary-amd64" / "Packages"
+    index.parent.mkdir(parents=True)
+    evil = ("Package: evil", "Version: 1", "Architecture: all", "Maintainer: x", "Filename: x", f"SHA256: {'0' * 64}")
+    index.write_text("".join(f"{line}\n" for line in (*evil, "Size: 1", "Description: x", "")))
+    content = index.read_bytes()
+    (mirror / "dists" / "trixie" / "Release").write_text(
+        "Origin: Debian\nLabel: Debian\nSuite: stable\nCodename: trixie\nArchitectures: amd64\nComponents: main\n"
+        "Date: Sat, 21 Nov 2026 00:00:00 UTC\n"
+        f"SHA256:\n {sha256(content)} {len(content)} main/binary-amd64/Packages\n"
+    )
+    (root / "lists" / "partial").mkdir(parents=True)
+    security = next(t.uri for t in sources.targets(answer()) if t.label == "Debian-Security")
+    key = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    (root / "sources.list").write_text(
+        f"deb [trusted=yes] file:{mirror} trixie main\ndeb [signed-by={key}] {security} bookworm-security main\n"
+    )
+    conf = root / "apt.conf"
+    conf.write_text(
+        f'Dir::State::lists "{root}/lists";\nDir::Etc::SourceList "{root}/sources.list";\n'
+        f'Dir::Etc::SourceParts "/dev/null";\nAPT::Sandbox::User "root";\n'
+    )
+    subprocess.run(["apt-get", "-q", "update"], env={**os.environ, "APT_CONFIG": str(conf)}, check=True)
+    known = sources.targets(answer(str(conf)))
+    assert any(t.origin == "Debian" and t.trusted == "yes" and str(mirror) in t.uri for t in known)
+    return str(conf)
+
+
+def answer(conf: str = "/dev/null") -> str:
+    """What the machine's apt says of its indexes."""
+    env = {**os.environ, "APT_CONFIG": conf}
+    return subprocess.run(sources.INDEXTARGETS, env=env, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_source_that_the_machine_trusts_is_not_trusted(archive: Archive, trusting: str, tmp_path: Path) -> None:
+    """trusted=yes is for the machine itself (sources.list(5)): what goes into an image is signed."""
+    more = ("--add", "evil", "--output", tmp_path / "out")
+    done = debian_cloud("build", "fine", *more, *archive.sources, APT_CONFIG=trusting)
+    refused(done, 1, "apt-get failed", "is not signed")
     assert not (tmp_path / "out").exists()
 
 

@@ -50,14 +50,15 @@ class _Release:
 
 
 def proofs(folder: Path, kept: Lock, debian: Path, archive: Path) -> dict[Package, Proof]:
-    """The proof of each package of a lock; Error names the first that has none.
+    """The proof of each package of a lock, and of each that it was made with; Error names the first that has none.
 
     `folder` is a closure's evidence, `debian` and `archive` are the keyrings by
     which Debian and the archive of configurations are trusted. A release file
     must be of the image's suite or of its updates, and must not have expired
     before the image's day. The archive vouches for no package that Debian has.
     """
-    wanted = {package.sha256.encode(): package for package in kept.packages}
+    everything = (*kept.packages, *kept.tools)
+    wanted = {package.sha256.encode(): package for package in everything}
     listed: dict[Package, tuple[Proof, bool]] = {}
     debian_s: set[bytes] = set()
     dates = []
@@ -76,7 +77,7 @@ def proofs(folder: Path, kept: Lock, debian: Path, archive: Path) -> dict[Packag
             "the evidence is older than the image: no release file is of its day",
             "it must be the closure of the same image",
         )
-    for package in kept.packages:
+    for package in everything:
         if package not in listed:
             raise Error(
                 f"no signed index lists {package.name} {package.version} with the SHA-256 {package.sha256}",
@@ -87,7 +88,7 @@ def proofs(folder: Path, kept: Lock, debian: Path, archive: Path) -> dict[Packag
                 f"the archive of configurations gives {package.name} {package.version}, which is Debian's package",
                 "it adds packages and replaces none",
             )
-    return {package: listed[package][0] for package in kept.packages}
+    return {package: listed[package][0] for package in everything}
 
 
 def _release(place: Path, kept: Lock, debian: Path, archive: Path) -> _Release:

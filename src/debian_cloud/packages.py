@@ -217,7 +217,7 @@ class Apt:
                 waiting += sorted(new)
 
     def _refuse_unknown(self, name: str, suite: str) -> None:
-        """Error of wrong use when no signed source has a package of this name."""
+        """Error when no signed source has a package of this name, whatever unsigned ones have."""
         if name in self._cache and self._cache[name].has_versions:
             return
         if name in self._cache and (provided := self._cache[name].provides_list):
@@ -232,7 +232,6 @@ class Apt:
             did_you_mean(name, close)
             if close
             else "it must be in Debian's main, or in the archive of configurations",
-            USAGE,
         )
 
     def _refuse_addition(self, name: str, suite: str) -> None:
