@@ -98,6 +98,10 @@ def make_tree(tree: Path) -> None:
         (big / f"a file whose name is rather long {number}").touch()
     (tree / os.fsdecode(b"latin1-\xe9")).write_text("é")
     (tree / "ünïcode").mkdir()
+    deep = tree / ("deep " * 20) / ("deeper " * 20) / ("deepest " * 20)
+    deep.mkdir(parents=True)
+    (deep / ("file " * 20)).write_text("long")
+    os.setxattr(deep, "user.short", b"1")
     os.setxattr(tree / "a", "user.short", b"value")
     os.setxattr(tree / "d", "user.short", b"1")
     os.setxattr(tree / "d", "user.long", b"long" * 200)
@@ -732,14 +736,19 @@ def test_a_wrong_tar_is_refused_in_one_sentence(data: bytes, words: str) -> None
         (ROOT + member(b"./a\0hidden") + END, "after a name in the tar archive"),
         (ROOT + member(b"./a", link=b"hidden") + END, "target of /a, which is no link"),
         (
-            ROOT + member(b"./x", b"x", b"18 comment=hidden\n") + member(b"./a") + END,
+            ROOT + member(b"./PaxHeaders/a", b"x", b"18 comment=hidden\n") + member(b"./a") + END,
             "comment of /a, in the tar archive",
         ),
         (
-            ROOT + member(b"./x", b"x", b"28 SCHILY.acl.access=hidden\n") + member(b"./a") + END,
+            ROOT + member(b"./PaxHeaders/a", b"x", b"28 SCHILY.acl.access=hidden\n") + member(b"./a") + END,
             "SCHILY.acl.access of /a, in the tar archive",
         ),
+        (
+            ROOT + member(b"./hidden", b"x", b"19 mtime=000000000\n") + member(b"./a") + END,
+            "the extended header of /a",
+        ),
     ],
+    ids=range(8),
 )
 def test_nothing_hides_in_tar(data: bytes, where: str) -> None:
     assert [finding.where for finding in Tar(View.of(data)).unaccounted()] == [where]

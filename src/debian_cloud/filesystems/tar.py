@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _HINT: Final = "the image was damaged or tampered with: get it again, or build it again"
 _BLOCK: Final = 512
 _HARD_LINK: Final = b"1"
-_KINDS: Final = {b"0": FILE, b"\0": FILE, b"2": SYMLINK, b"3": CHARACTER, b"4": BLOCK, b"5": DIRECTORY, b"6": FIFO}
+_KINDS: Final = {b"0": FILE, b"2": SYMLINK, b"3": CHARACTER, b"4": BLOCK, b"5": DIRECTORY, b"6": FIFO}
 # Extended headers: of POSIX for the next member; of GNU for its name, and for its link's.
 _PAX, _GNU_NAME, _GNU_LINK = b"x", b"L", b"K"
 _EXTENDED: Final = 2**20
@@ -88,6 +88,8 @@ class Tar:
     def _members(self) -> int:
         """Read all headers; where the archive ends."""
         at, length, extended = 0, 0, dict[bytes, bytes]()
+        before: list[tuple[_Header, int]] = []
+        made: int | None = None
         while True:
             raw = self._view.read(at, _BLOCK)
             if not any(raw):
@@ -111,6 +113,7 @@ class Tar:
                 if extended.keys() & found.keys():
                     raise Error("the tar archive has an extended header twice", _HINT)
                 extended.update(found)
+                before.append((header, place))
                 continue
             entry = self._entry(header, extended, place, size)
             length += len(entry.path)
@@ -122,7 +125,15 @@ class Tar:
             if entry.path and (parent is None or parent.kind != DIRECTORY):
                 raise Error(f"the tar archive has /{entry.path}, and before it no such folder", _HINT)
             self._entries[entry.path] = entry
-            extended = {}
+            name = extended.get(b"path", header.name).removesuffix(b"/")
+            for one, where in before:
+                # They have the time at which the archive was made.
+                made = one.mtime if made is None else made
+                if not _is_of(one, name, made) or entry.mtime > made:
+                    self._noted.append(
+                        Finding(f"the extended header of /{entry.path}", self._view.start + where, _BLOCK)
+                    )
+            extended, before = {}, []
 
     def _header(self, raw: bytes, at: int) -> _Header:
         (
@@ -226,6 +237,19 @@ class Tar:
         if rest:
             start = self._view.start + offset + len(data) - len(rest)
             self._noted.append(Finding(where, start, len(rest.rstrip(b"\0"))))
+
+
+def _is_of(extended: _Header, name: bytes, made: int) -> bool:
+    """Whether an extended header is as GNU tar makes it for a member, which leaves nothing to choose."""
+    if extended.kind != _PAX:
+        return (extended.name, extended.link) == (b"././@LongLink", b"")
+    folder, slash, last = name.rpartition(b"/")
+    expected = (folder if slash else b".") + b"/PaxHeaders/" + last
+    # One that is too long for its field is cut off.
+    same = extended.name == expected or (len(extended.name) >= 100 and expected.startswith(extended.name))
+    return same and (extended.mode, extended.uid, extended.gid, extended.mtime, extended.link) == (
+        0o644, 0, 0, made, b"",
+    )  # fmt: skip
 
 
 def acl_text(acl: bytes) -> str:
