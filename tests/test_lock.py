@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from debian_cloud import build, lock, metadata, plan
+from debian_cloud import build, lock, metadata, names, plan
 from debian_cloud.checksums import Digest
 from debian_cloud.errors import Error
 from debian_cloud.resolution import Package
@@ -33,7 +33,7 @@ def test_what_a_buildinfo_says_is_read_back() -> None:
     assert found.packages == RESOLUTION.packages
     assert found.tools == RESOLUTION.tools
     assert found.releases == RESOLUTION.releases
-    assert found.sources == tuple((source.uri, source.suites) for source in DEBIAN)
+    assert [(source.uri, source.suites) for source in found.sources] == [(s.uri, s.suites) for s in DEBIAN]
     assert (found.config, found.suite, found.serial, found.epoch) == ("ec2", "trixie", SERIAL, RESOLUTION.epoch)
     assert found.formats == ("qcow2", "raw")
     assert found.plan == "1" * 64
@@ -41,9 +41,27 @@ def test_what_a_buildinfo_says_is_read_back() -> None:
     found.check(RESOLUTION)
 
 
+def test_the_image_s_sources_are_read_back_with_their_option() -> None:
+    """Else an image that takes expired indexes would be made again as one that does not."""
+    of_image = (replace(DEBIAN[0], expired=True), DEBIAN[1])
+    facts = metadata.facts(RESOLUTION, SERIAL, ("raw",), of_image, "1" * 64)
+    known = metadata.parse_facts(facts)
+    found = lock.parse(metadata.buildinfo(known, {f"{known.stem}.raw": DIGEST}, ()), "x")
+    assert [source.expired for source in found.sources] == [True, False]
+    first, again = (build.plan(RESOLUTION, SERIAL, ("raw",), of_image, ARCHIVE, (), s) for s in ((), found.sources))
+    written = "set the image's sources"
+    (one,), (other,) = (
+        [s.stdin for s in p if s.title == written and isinstance(s, plan.Run)] for p in (first, again)
+    )
+    assert isinstance(one, str)
+    assert "Check-Valid-Until: no" in one
+    assert one.replace("/debian.gpg", names.DEBIAN_KEYRING) == other
+
+
 @pytest.mark.parametrize(
     ("pattern", "by"),
     [
+        ("^Image-Sources:\n .*", "Image-Sources:\n [check-valid-until=no]"),
         ("^Packages-Sha256:(\n .*)*\n", ""),
         ("(?<=^ )f{64} ", "zz "),
         ("^Version: .*", "Version: ../../x"),

@@ -6,9 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from . import deb822, formats, names
+from . import deb822, formats, metadata, names
 from .errors import FAILED, USAGE, Error
 from .resolution import Package, Release
+from .sources import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +40,7 @@ class Lock:
     packages: tuple[Package, ...]
     tools: tuple[Package, ...]
     releases: tuple[Release, ...]
-    sources: tuple[tuple[str, tuple[str, ...]], ...]
+    sources: tuple[Source, ...]
     changes: tuple[str, ...]
     digests: dict[str, tuple[str, int]]
 
@@ -124,7 +125,7 @@ def parse(text: str, name: str) -> Lock:
             packages=packages,
             tools=tools,
             releases=releases,
-            sources=tuple((row[0], tuple(row[1:])) for row in _rows(stanza["Image-Sources"])),
+            sources=tuple(map(_source, _rows(stanza["Image-Sources"]))),
             changes=tuple(" ".join(row) for row in _rows(stanza.get("Image-Changes", ""))),
             digests=digests,
         )
@@ -138,6 +139,12 @@ def parse(text: str, name: str) -> Lock:
             USAGE,
         ) from None
     return found
+
+
+def _source(words: list[str]) -> Source:
+    expired = words[0] == metadata.EXPIRED
+    uri, *suites = words[1:] if expired else words
+    return Source(uri, tuple(suites), names.DEBIAN_KEYRING, expired=expired)
 
 
 def _rows(value: str, words: int = 0) -> list[list[str]]:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 FACTS: Final = "facts"
 """Name of the file in the workspace that carries the plan's facts to its last step."""
 
+EXPIRED: Final = "[check-valid-until=no]"
+"""Option of a source whose indexes the image takes past their Valid-Until (sources.list(5))."""
+
 _SOURCE: Final = "debian-cloud"
 """The source package that uploaders may upload."""
 _RAW_SECTION: Final = "raw-images"
@@ -48,7 +51,7 @@ class Facts:
     releases: tuple[tuple[str, ...], ...]
     """SHA-256, size, suite, URI and signers (comma between them) of each release file that was used."""
     sources: tuple[tuple[str, ...], ...]
-    """URI and suites of each of Debian's sources that the image itself has."""
+    """EXPIRED, where it is so, URI and suites of each of Debian's sources that the image itself has."""
     changes: tuple[str, ...] = ()
     """What a person changed (`Custom.lines`); nothing about an official image."""
 
@@ -88,7 +91,10 @@ def facts(
             ("Packages", _lines(packages)),
             *((("Tools", _lines(tools)),) if tools else ()),
             ("Releases", _lines(releases)),
-            ("Sources", _lines(" ".join((s.uri, *s.suites)) for s in image_sources)),
+            (
+                "Sources",
+                _lines(" ".join((*((EXPIRED,) if s.expired else ()), s.uri, *s.suites)) for s in image_sources),
+            ),
             *((("Changes", _lines(resolution.custom.lines)),) if resolution.custom.lines else ()),
         )
     )
@@ -128,11 +134,11 @@ def buildinfo(known: Facts, digests: Mapping[str, Digest], host: Iterable[str]) 
     Checksums-Sha256, gives the .deb of each: SHA-256, size, name, version,
     architecture; Image-Tools, if any, those that made it and are not in it.
     Image-Releases are the signed release files that list both:
-    SHA-256, size, suite, URI, fingerprints of the keys. Image-Sources are the
-    URIs and suites of Debian's sources in the image, Image-Plan is the id of the
-    steps that made it, Image-Host is `host`, the packages of the machine where
-    they were carried out. Image-Changes, which an official image has not, are
-    what a person changed.
+    SHA-256, size, suite, URI, fingerprints of the keys. Image-Sources are
+    EXPIRED, where it is so, URIs and suites of Debian's sources in the image,
+    Image-Plan is the id of the steps that made it, Image-Host is `host`, the
+    packages of the machine where they were carried out. Image-Changes, which an
+    official image has not, are what a person changed.
     """
     package = names.package(known.config)
     checksums = (f"{digests[name].hashes['sha256']} {digests[name].size} {name}" for name in sorted(digests))

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from . import build, debs, formats, lock, names, options
 from .custom import Custom, custom
 from .errors import USAGE, Error
-from .sources import Source
 
 if TYPE_CHECKING:
     import argparse
@@ -114,7 +113,7 @@ def _planned(
     apt_options = origin.apt.network_options()
     serial = serial or (kept.serial if kept else time.strftime("%Y%m%d.0", time.gmtime(resolution.epoch)))
     wanted = wanted or config.formats
-    of_image = tuple(Source(uri, suites, names.DEBIAN_KEYRING) for uri, suites in kept.sources) if kept else ()
+    of_image = kept.sources if kept else ()
     stem = names.stem(config.suite, names.config(config.name), config.architecture, serial)
     plan = build.plan(resolution, serial, wanted, origin.debian, origin.archive, apt_options, of_image)
     published = ("image", "changes") if any(formats.find(name).PUBLISHED for name in wanted) else ()
