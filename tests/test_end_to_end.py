@@ -46,6 +46,9 @@ def test_the_folder_of_an_image_is_whole_and_its_sums_are_signed(world: World, c
     record = records(world)[config]
     folder = world.public / record.directory
     files = {record.name, *(f"{record.stem}.{extension}" for extension in ("buildinfo", "image", "changes"))}
+    attestations = {"cdx.json", "intoto.json", "intoto.json.gpg", "spdx.json"}
+    assert {attestation.suffix for attestation in record.attestations} == attestations
+    files |= {f"{record.stem}.{suffix}" for suffix in attestations}
     sums = {f"{name}{end}" for name in ("SHA256SUMS", "SHA512SUMS") for end in ("", ".sign", ".gpg")}
     assert {path.name for path in folder.iterdir()} == files | sums
     for name, tool in (("SHA256SUMS", "sha256sum"), ("SHA512SUMS", "sha512sum")):

@@ -205,6 +205,8 @@ def test_works_as_an_ordinary_user(short_path: Path, env: dict[str, str], make: 
     command = [*as_user, "debian-cloud-archive", "init", f"{home}/a", "--uploader", f"{home}/uploader.asc"]
     done = subprocess.run(command, env=env, check=False, capture_output=True, text=True, cwd="/")
     assert done.returncode == 0, done.stderr
+    # Its image is made of nothing.
+    (home / "a/conf/closures").unlink()
     upload = make.image(uploader)
     for path in (*upload.files, upload.changes):  # as root: the files of another user
         shutil.copy(path, home / "a/incoming")
