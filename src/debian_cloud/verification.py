@@ -112,11 +112,8 @@ def _verdict(
         return Unexplained(entry.path, "nothing that the image is made of has it" + _loud(entry))
     # Times and numbers of inodes are the build's, not a package's.
     if what := _difference(entry, again):
-        who = (
-            ", ".join(package for package, _ in shipped)
-            or generated.generator(entry.path, entry.target)
-            or "the rebuild"
-        )
+        who = ", ".join(package for package, _ in shipped) or generated.generator(entry.path, again.target)
+        who = who or "the rebuild"
         return Unexplained(entry.path, f"{what} not what {who} gives it")
     for package, of_package in shipped:
         if not _difference(entry, replace(of_package, mtime=entry.mtime, xattrs=())):
