@@ -74,7 +74,10 @@ def sha256(content: bytes) -> str:
 
 
 def test_it_has_each_package_and_what_signed_indexes_say_of_it(made: Kept) -> None:
-    locked = lock.parse(made.buildinfo.read_text(), "x").packages
+    kept = lock.parse(made.buildinfo.read_text(), "x")
+    # What it was made with is there, too.
+    assert {"mtools"} < {package.name for package in kept.tools}
+    locked = (*kept.packages, *kept.tools)
     index = made.closure / "dists" / "trixie" / "main" / "binary-amd64" / "Packages"
     listed = {stanza["Package"]: stanza for stanza in deb822.parse(index.read_text())}
     assert listed.keys() == {package.name for package in locked}

@@ -200,7 +200,7 @@ def test_the_builder_s_statement_is_slsa_provenance() -> None:
     assert definition.internal_parameters["plan"] == "1" * 64
     found = {dependency.uri: dependency.digest["sha256"] for dependency in definition.resolved_dependencies}
     assert found == {
-        **{projections.purl(package, "trixie"): package.sha256 for package in PACKAGES},
+        **{projections.purl(package, "trixie"): package.sha256 for package in (*PACKAGES, *LOCK.tools)},
         "http://debian.example/debian/dists/trixie/": "e" * 64,
     }
     assert definition.build_type == f"urn:uuid:{uuid.uuid5(projections._NAMESPACE, 'debian-cloud build, 1')}"
@@ -219,7 +219,7 @@ def test_a_rebuilder_s_statement_is_a_link_of_the_step_rebuild() -> None:
     link = json_format.ParseDict(document["predicate"], link_pb2.Link())
     assert link.name == "rebuild"
     assert (link.materials[0].name, link.materials[0].digest["sha256"]) == (f"{STEM}.buildinfo", "c" * 64)
-    assert len(link.materials) == 1 + 3 + 1
+    assert len(link.materials) == 1 + 3 + len(LOCK.tools) + 1
 
 
 def test_a_field_that_is_not_in_toto_s_is_found() -> None:

@@ -11,7 +11,7 @@ import apt_pkg
 
 from . import config, formats, names
 from .custom import OFFICIAL, Custom
-from .errors import USAGE, Error, did_you_mean
+from .errors import FAILED, USAGE, Error, did_you_mean
 from .resolution import Package, Resolution
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ class Apt:
                 seen |= new
                 waiting += sorted(new)
 
-    def _refuse_unknown(self, name: str, suite: str) -> None:
+    def _refuse_unknown(self, name: str, suite: str, status: int) -> None:
         """Error when no signed source has a package of this name, whatever unsigned ones have."""
         if name in self._cache and self._cache[name].has_versions:
             return
@@ -232,10 +232,12 @@ class Apt:
             did_you_mean(name, close)
             if close
             else "it must be in Debian's main, or in the archive of configurations",
+            status,
         )
 
     def _refuse_addition(self, name: str, suite: str) -> None:
-        self._refuse_unknown(name, suite)
+        # What only an unsigned source has may be meant: that is a failed verification.
+        self._refuse_unknown(name, suite, FAILED)
         if any(v.parent_pkg.name == name and config.is_image(fields) for v, fields in self._candidates()):
             raise Error(
                 f"{name} is an image of its own, and cannot be added to another",
@@ -244,7 +246,7 @@ class Apt:
             )
 
     def _refuse_removal(self, name: str, image: str, suite: str) -> None:
-        self._refuse_unknown(name, suite)
+        self._refuse_unknown(name, suite, USAGE)
         if name == image:
             raise Error(f"{name} is the image itself", "leave out packages that it depends on", USAGE)
         version = apt_pkg.DepCache(self._cache).get_candidate_ver(self._cache[name])

@@ -150,8 +150,9 @@ def _digests(lock: Lock) -> Digests:
 
 
 def _materials(lock: Lock) -> list[Document]:
-    """The packages, and the signed release files that list them."""
-    packages = sorted(lock.packages, key=lambda package: (package.name, package.architecture))
+    """The packages, those it was made with, and the signed release files that list them."""
+    both = (*lock.packages, *lock.tools)
+    packages = sorted(both, key=lambda package: (package.name, package.architecture))
     debs: list[Document] = [
         {"uri": purl(package, lock.suite), "digest": {"sha256": package.sha256}} for package in packages
     ]
