@@ -210,7 +210,8 @@ def _tree(
                 # The first ones are removed when they are installed, the others at the end: noted in time.
                 f"--extract-hook={record}",
                 f"--customize-hook={record}",
-                *((f"--customize-hook={fetch}",) if resolution.tools else ()),
+                # While apt has the builder's sources alone: the keyring package brings the archive's own, too.
+                *((f"--extract-hook={fetch}",) if resolution.tools else ()),
                 config.suite,
                 TREE,
                 "sources.list",

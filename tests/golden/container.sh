@@ -45,7 +45,7 @@ as_root env SOURCE_DATE_EPOCH=1795224967 PYTHONDONTWRITEBYTECODE=1 mmdebstrap --
     '--aptopt=APT::Sandbox::User "root"' --dpkgopt=force-unsafe-io \
     '--extract-hook=cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"' \
     '--customize-hook=cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"' \
-    '--customize-hook=mkdir "$1/../debs" && cd "$1/../debs" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -q download mtools=4.0.48-1' \
+    '--extract-hook=mkdir "$1/../debs" && cd "$1/../debs" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -q download mtools=4.0.48-1' \
     trixie tree sources.list < /dev/null
 
 # 5. sort the list of installed packages
@@ -166,7 +166,7 @@ Epoch: 1795224967
 Virtual-Size: 0
 Maintainer: Some One <one@example.org>
 Formats: tar.xz
-Plan: 55b32f869d383963b1bac7faf0621245a2201d507cc71f93dfce9ff3ad7d3247
+Plan: 536d5356a9edd3cf91c1d1f24a39e9caac20f6ca0828982fc1016cbf0bd21b91
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64

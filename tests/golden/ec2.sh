@@ -46,7 +46,7 @@ as_root env SOURCE_DATE_EPOCH=1795224967 PYTHONDONTWRITEBYTECODE=1 mmdebstrap --
     '--aptopt=APT::Sandbox::User "root"' --dpkgopt=force-unsafe-io \
     '--extract-hook=cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"' \
     '--customize-hook=cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"' \
-    '--customize-hook=mkdir "$1/../debs" && cd "$1/../debs" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -q download mtools=4.0.48-1' \
+    '--extract-hook=mkdir "$1/../debs" && cd "$1/../debs" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -q download mtools=4.0.48-1' \
     trixie tree sources.list < /dev/null
 
 # 5. sort the list of installed packages
@@ -384,7 +384,7 @@ Epoch: 1795224967
 Virtual-Size: 8589934592
 Maintainer: Some One <one@example.org>
 Formats: raw qcow2
-Plan: 85b326221a798b425f76678e9e364da959b7d32e2046a3c06b067c5cda428db7
+Plan: f4aee5d2c6c91937293e1e33be6d1fab2e82fa7c15d12f2b9fb6211cecb136a1
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64
