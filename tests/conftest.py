@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from debian_cloud.names import RELEASES
+from tests.throwaway import Published
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,11 +57,9 @@ class Image:
         return self.file("qcow2")
 
 
-@dataclass(frozen=True, slots=True)
-class World:
+@dataclass(frozen=True)
+class World(Published):
     """What `tests/demo` leaves: an archive, its key, images, a mirror, a clean Debian that used it."""
-
-    folder: Path
 
     @property
     def archive(self) -> Path:
@@ -73,15 +72,6 @@ class World:
     @property
     def mirror(self) -> Path:
         return self.folder / "mirror"
-
-    @property
-    def keyring(self) -> Path:
-        return self.folder / "archive.gpg"
-
-    @property
-    def sources(self) -> list[str]:
-        """Arguments that make this archive the source of configurations."""
-        return ["--archive", f"file:{self.public}", "--keyring", str(self.keyring)]
 
 
 def traces(folder: Path) -> list[str]:

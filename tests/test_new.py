@@ -95,7 +95,7 @@ GENERIC_FILES: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Configurations(Archive):
     """A throw-away archive with small configurations, and a key that may upload to it."""
 

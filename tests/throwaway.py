@@ -18,19 +18,15 @@ FINE = {"Image-Size": "1G", "Image-Format": "qcow2", "Image-Firmware": "bios uef
 """Fields of an image that can be built."""
 
 
-@dataclass(frozen=True, slots=True)
-class Archive:
-    """An archive of one suite; it takes packages without an upload."""
+@dataclass(frozen=True)
+class Published:
+    """An archive as those see it who take from it, and its key; both are in `folder`."""
 
     folder: Path
 
     @property
     def public(self) -> Path:
         return self.folder / "public"
-
-    @property
-    def release(self) -> Path:
-        return self.public / "dists" / SUITE / "InRelease"
 
     @property
     def keyring(self) -> Path:
@@ -40,6 +36,15 @@ class Archive:
     def sources(self) -> list[str]:
         """Arguments that make it the source of configurations."""
         return ["--archive", f"file:{self.public}", "--keyring", str(self.keyring)]
+
+
+@dataclass(frozen=True)
+class Archive(Published):
+    """An archive of one suite; it takes packages without an upload."""
+
+    @property
+    def release(self) -> Path:
+        return self.public / "dists" / SUITE / "InRelease"
 
     def run(self, verb: str, *arguments: str | Path) -> None:
         command: list[str | Path] = ["debian-cloud-archive", verb, self.folder, *arguments]

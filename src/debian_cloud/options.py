@@ -69,8 +69,13 @@ class Origin:
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
-    """Declare where packages come from."""
+    """Declare where packages come from, and of which suite."""
     add_suite(parser)
+    add_places(parser)
+
+
+def add_places(parser: argparse.ArgumentParser) -> None:
+    """Declare where packages come from."""
     group = parser.add_argument_group("where packages come from")
     group.add_argument("--mirror", default="", metavar="URL", help="Debian mirror (default: this machine's apt's)")
     group.add_argument("--security-mirror", default="", metavar="URL", help="mirror of Debian's security updates")
@@ -108,8 +113,13 @@ def architecture(args: argparse.Namespace) -> str:
 @contextlib.contextmanager
 def origin(args: argparse.Namespace) -> Iterator[Origin]:
     """Fetch and verify the indexes of every source that the arguments name; they stay while in use."""
-    suite = names.word(args.suite, "suite")
-    arch = architecture(args)
+    with origin_of(args, names.word(args.suite, "suite"), architecture(args)) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def origin_of(args: argparse.Namespace, suite: str, arch: str) -> Iterator[Origin]:
+    """The same for a suite and an architecture that are known already (`add_places`)."""
     known = sources.targets(run.output(sources.INDEXTARGETS))
     debian = _debian(args, known, suite)
     keyring = str(_kept_keyring(args.keyring)) if args.keyring else ""
@@ -135,7 +145,7 @@ def keyring(args: argparse.Namespace) -> Path:
 def closure(args: argparse.Namespace, kept: Lock) -> Iterator[Origin]:
     """Fetch and verify the indexes of what an image was made of, and of nothing else; they stay while in use."""
     key = str(keyring(args))
-    url = _url(args.closure, "--closure")
+    url = _url(str(args.closure), "--closure")
     if not url:
         known = sources.targets(run.output(sources.INDEXTARGETS))
         archive = sources.archive(known, kept.suite, url=_url(args.archive, "--archive"), keyring=key)

@@ -41,7 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--homedir", type=Path, required=True, metavar="DIR", help="GnuPG's home with the key to sign"
     )
-    options.add_sources(parser)
+    options.add_places(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -51,13 +51,12 @@ def main(args: argparse.Namespace) -> int:
     folder: Path = args.folder
     if folder.exists():
         raise Error(f"{folder} exists already", "a closure is never rewritten: choose another folder", USAGE)
-    args.suite, args.arch = kept.suite, kept.architecture
     folder.parent.mkdir(parents=True, exist_ok=True)
     pool = Pool(args.pool)
     # Seen by nobody before it is whole.
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
         made = Path(name) / "closure"
-        with options.origin(args) as origin:
+        with options.origin_of(args, kept.suite, kept.architecture) as origin:
             stanzas = origin.apt.stanzas(wanted)
             _fetch(origin, pool, wanted, Path(name))
             _keep_evidence(origin, pool, made / "evidence")

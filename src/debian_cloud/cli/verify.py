@@ -131,9 +131,7 @@ def _report(args: argparse.Namespace) -> Report:
     if args.rebuilt:
         return _compared(args, kept, proofs, shipped, args.rebuilt, seconds, rebuilders)
     wanted = "tar.xz" if "tar.xz" in kept.formats else "raw"
-    args.closure, folder_of_closure = str(args.closure.resolve()), args.closure
     planned = planning.again(kept, args, (wanted,))
-    args.closure = folder_of_closure
     with tempfile.TemporaryDirectory(prefix="debian-cloud.", dir=".") as name:
         folder = Path(name).resolve()
         workspace.make(planned, folder, quiet=args.quiet)
