@@ -1,6 +1,12 @@
 # shellcheck shell=sh
 # SPDX-License-Identifier: GPL-3.0-or-later
-# What every verb starts with: errors, help, the lock, gpg and reprepro.
+# What every verb starts with: errors, help, the lock, the state, gpg and reprepro.
+#
+# All that the archive knows is in one folder: DIR/state, a link to states/N, with
+# db/ (reprepro's) and images/SUITE (the records of all images that were ever
+# taken). It is never changed in place: `begin` copies it, `commit` makes the copy
+# the state in one rename. So whatever was cut off has either happened or not, and
+# files in public/ that the state does not know are nobody's yet.
 
 # fail SENTENCE HINT [STATUS]: 1 is a refusal, 2 is wrong use.
 fail() {
@@ -29,11 +35,13 @@ need() {
     done
 }
 
-# open_archive DIR: set $dir, and make it the archive's only user until exit.
+# open_archive DIR: set $dir, be the archive's only user until exit, and bring a
+# publication that was cut off to its end.
 open_archive() {
     [ -f "$1/conf/distributions" ] ||
         fail "$1 is not an archive" "make one: debian-cloud-archive init $1" 2
     dir=$(readlink -f "$1")
+    steps=$(readlink -f "${0%/*}/../steps")
     exec 9>>"$dir/lock"
     flock --nonblock 9 ||
         fail "another debian-cloud-archive is at work on $dir" "try again when it has ended"
@@ -42,6 +50,30 @@ open_archive() {
     trap 'exit 143' HUP TERM
     # The hooks are this program's, wherever it lies today.
     ln -sfnT "$(readlink -f "${0%/*}/../hooks")" "$dir/conf/hooks"
+    db=$dir/state/db
+    rm -f "$dir/state/db/lockfile" # a killed reprepro's; ours is held
+    "$steps/show" "$dir" 9>&-
+}
+
+# begin: from now on what is changed is $next, which nobody sees.
+begin() {
+    now=$(readlink "$dir/state")
+    find "$dir/states" -mindepth 1 -maxdepth 1 ! -name "${now##*/}" -exec rm -rf {} +
+    next=$dir/states/$((${now##*/} + 1))
+    cp -a --reflink=auto "$dir/$now" "$next"
+    touch "$next/begun"
+    db=$next/db
+}
+
+# commit: it is the state. New files of the pool are on the disk before it names them.
+commit() {
+    find "$next" -type f -exec sync {} +
+    find "$dir/public/pool" -type f -newercm "$next/begun" -exec sync {} + 2>/dev/null || true
+    ln -sfn "states/${next##*/}" "$dir/.state"
+    mv -T "$dir/.state" "$dir/state"
+    sync "$dir" "$dir/states"
+    rm -rf "${dir:?}/$now"
+    db=$dir/state/db
 }
 
 # The agent that gpg starts for the archive's key must not outlive the verb,
@@ -50,4 +82,4 @@ archive_gpg() { gpg --homedir "$dir/gnupg" --batch --yes --quiet "$@" 9>&-; }
 end_agent() { gpgconf --homedir "$1/gnupg" --kill all 9>&- || true; }
 
 # Uploads are checked against the uploaders' keyring, never the archive's own.
-archive_reprepro() { GNUPGHOME=$dir/uploaders reprepro --basedir "$dir" "$@" 9>&-; }
+archive_reprepro() { GNUPGHOME=$dir/uploaders reprepro --basedir "$dir" --dbdir "$db" "$@" 9>&-; }

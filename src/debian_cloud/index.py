@@ -22,13 +22,22 @@ _FIELDS: Final = (
 _OFFICIAL: Final = "Official"
 """`no` where a person changed something; an official image has no such field, nor have records older than it."""
 _ATTESTATIONS: Final = "Attestations"
-"""The only field of several lines: SHA-256, size and path of each."""
-_OF_THE_ARCHIVE: Final = ("Buildinfo-SHA256", "Buildinfo-SHA512", _ATTESTATIONS, "Status")
+_REBUILDS: Final = "Rebuilds"
+_LISTS: Final = (_ATTESTATIONS, _REBUILDS)
+"""The only fields of several lines: SHA-256, size and path of each."""
+_OF_THE_ARCHIVE: Final = (
+    "Buildinfo-SHA256", "Buildinfo-SHA512", *_LISTS, "Partial", "Status", "Status-Date", "Status-Reason", "CVEs",
+)  # fmt: skip
 """Fields that an archive adds: debsign(1) signs the .buildinfo after the record was written, and so changes it."""
+STATUS: Final = ("current", "superseded", "deprecated", "withdrawn", "expired")
+"""The first two follow from the other records; the last two are in no index."""
 _HEX = {"SHA256": re.compile("[0-9a-f]{64}"), "SHA512": re.compile("[0-9a-f]{128}")}
 _ATTESTATION = re.compile(r" (?P<sha256>[0-9a-f]{64}) (?P<size>[0-9]{1,18}) (?P<path>\S+)")
 # Debian Policy 5.6.12, as far as a version may stand in a stanza.
 _VERSION = re.compile(r"[0-9A-Za-z.+:~-]+")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+# https://www.cve.org/ResourcesSupport/AllResources/CNARules, 5.1: the number has four digits or more.
+_CVE = re.compile(r"CVE-[0-9]{4}-[0-9]{4,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +51,11 @@ class Attestation:
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One published file of one image; sizes in bytes, hashes in lower-case hexadecimal."""
+    """One published file of one image; sizes in bytes, hashes in lower-case hexadecimal.
+
+    `rebuilds` are statements of others that they made the same bytes, each named by its signer's fingerprint.
+    `partial`: published though other images of its serial are missing. `status_date`: YYYY-MM-DD.
+    """
 
     config: str
     serial: str
@@ -58,7 +71,12 @@ class ImageRecord:
     buildinfo_sha256: str = ""
     buildinfo_sha512: str = ""
     attestations: tuple[Attestation, ...] = ()
+    rebuilds: tuple[Attestation, ...] = ()
+    partial: bool = False
     status: str = ""
+    status_date: str = ""
+    status_reason: str = ""
+    cves: tuple[str, ...] = ()
 
     @property
     def directory(self) -> str:
@@ -79,6 +97,11 @@ class ImageRecord:
     def filename(self) -> str:
         """The file's path, relative to the archive's root."""
         return f"{self.directory}/{self.name}"
+
+    @property
+    def rebuilds_directory(self) -> str:
+        """The folder of others' statements about the image: its own is never changed."""
+        return "rebuilds/" + self.directory.removeprefix("images/")
 
     @property
     def buildinfo(self) -> str:
@@ -123,18 +146,29 @@ def with_files(record: ImageRecord, digests: Mapping[str, Digest]) -> ImageRecor
     )
 
 
+def listed(records: Iterable[ImageRecord]) -> tuple[ImageRecord, ...]:
+    """Those that an index shows."""
+    return tuple(record for record in records if record.status not in ("withdrawn", "expired"))
+
+
 def with_status(records: Iterable[ImageRecord]) -> tuple[ImageRecord, ...]:
     """The same records; the newest serial of each image is `current`, the others `superseded`.
 
-    An image that is not official is current only where there is no official one.
+    An image that is not official is current only where there is no official one. What was deprecated stays so,
+    and is current to nobody.
     """
     records = tuple(records)
+    given = {record.directory for record in records if record.status in STATUS[2:]}
     newest: dict[tuple[str, str, str], tuple[bool, tuple[int, int]]] = {}
     for record in records:
+        if record.directory in given:
+            continue
         image = (record.suite, record.config, record.architecture)
         newest[image] = max(newest.get(image, (False, (0, 0))), _rank(record))
     return tuple(
-        replace(
+        record
+        if record.directory in given
+        else replace(
             record,
             status="current"
             if _rank(record) == newest[record.suite, record.config, record.architecture]
@@ -159,7 +193,9 @@ def _stanza(record: ImageRecord) -> list[tuple[str, str]]:
         *(record.sha256, record.sha512, record.buildinfo, "" if record.official else "no"),
         *(record.buildinfo_sha256, record.buildinfo_sha512),
         "".join(f"\n {a.sha256} {a.size} {_beside(record, a.suffix)}" for a in record.attestations),
-        record.status,
+        "".join(f"\n {a.sha256} {a.size} {record.rebuilds_directory}/{a.suffix}" for a in record.rebuilds),
+        *("yes" if record.partial else "", record.status, record.status_date, record.status_reason),
+        " ".join(record.cves),
     )
     return [
         (field, value) for field, value in zip((*_FIELDS, _OFFICIAL, *_OF_THE_ARCHIVE), values, strict=True) if value
@@ -175,7 +211,7 @@ def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
             if field not in (*_FIELDS, _OFFICIAL):
                 raise Error(f"an image record has the unknown field {field}", did_you_mean(field, _FIELDS))
     for field in (*_FIELDS, _OFFICIAL, *_OF_THE_ARCHIVE):
-        if "\n" in stanza.get(field, "") and field != _ATTESTATIONS:
+        if "\n" in stanza.get(field, "") and field not in _LISTS:
             raise Error(f"field {field} of an image record has more than one line")
     for field in ("Size", "Virtual-Size"):
         if not re.fullmatch("[0-9]{1,18}", stanza[field]):
@@ -203,7 +239,11 @@ def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
         stanza.get(_OFFICIAL, "yes") == "yes",
         buildinfo_sha256=stanza.get("Buildinfo-SHA256", ""),
         buildinfo_sha512=stanza.get("Buildinfo-SHA512", ""),
+        partial=stanza.get("Partial") == "yes",
         status=stanza.get("Status", ""),
+        status_date=stanza.get("Status-Date", ""),
+        status_reason=stanza.get("Status-Reason", ""),
+        cves=(*stanza.get("CVEs", "").split(),),
     )
     for field, path in (("Filename", record.filename), ("Buildinfo", record.buildinfo)):
         if stanza[field] != path:
@@ -211,17 +251,25 @@ def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
                 f"{field} of an image record is {stanza[field]!r}, and must be {path!r}",
                 "the path follows from the other fields; any other could lead out of the archive",
             )
-    return replace(record, attestations=tuple(_attestations(record, stanza.get(_ATTESTATIONS, ""))))
+    if record.status_date and not _DAY.fullmatch(record.status_date):
+        raise Error(f"Status-Date of an image record is not a day: {record.status_date!r}")
+    for cve in record.cves:
+        if not _CVE.fullmatch(cve):
+            raise Error(f"CVEs of an image record has {cve!r}", "an identifier looks like CVE-2026-12345")
+    return replace(
+        record,
+        attestations=tuple(_beside_it(_ATTESTATIONS, _beside(record, ""), stanza.get(_ATTESTATIONS, ""))),
+        rebuilds=tuple(_beside_it(_REBUILDS, f"{record.rebuilds_directory}/", stanza.get(_REBUILDS, ""))),
+    )
 
 
-def _attestations(record: ImageRecord, value: str) -> Iterable[Attestation]:
+def _beside_it(field: str, place: str, value: str) -> Iterable[Attestation]:
     # What an archive adds may be more than this program knows of, but no file of another folder.
-    place = _beside(record, "")
     for line in value.removeprefix("\n").split("\n") if value else ():
         match = _ATTESTATION.fullmatch(line)
         if not match or not match["path"].startswith(place):
             raise Error(
-                f"{_ATTESTATIONS} of an image record has the line {line.strip()!r}",
+                f"{field} of an image record has the line {line.strip()!r}",
                 f"it must be a SHA-256, a size and a path that begins with {place}",
             )
         suffix = names.word(match["path"].removeprefix(place), "attestation")
