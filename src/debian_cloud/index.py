@@ -117,7 +117,7 @@ def parse(text: str, *, strict: bool = False) -> tuple[ImageRecord, ...]:
     over, so that an older client reads a newer archive.
     """
     try:
-        return tuple(_record(stanza, strict=strict) for stanza in deb822.parse(text))
+        return tuple(_record(stanza, strict=strict) for stanza in deb822.canonical(text))
     except Error as error:
         # A bad word in a record is bad data, not a wrong call.
         raise Error(error.message, error.hint) from None

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import date
 from typing import Final
@@ -31,6 +32,8 @@ DIRECTORY: Final = "images/{suite}/{config}/{arch}/{serial}"
 
 # Debian Policy 5.6.1 (package names), narrowed to what a path component and a URL bear.
 _WORD = re.compile(r"[a-z0-9][a-z0-9+.-]*")
+# An index asks for the same few names again and again, one image after another.
+_remembered = functools.lru_cache(maxsize=1024)
 _SERIAL = re.compile(r"([0-9]{8})\.(0|[1-9][0-9]{0,3})")
 
 
@@ -75,12 +78,14 @@ def serial(value: str) -> str:
     return value
 
 
+@_remembered
 def serial_key(value: str) -> tuple[int, int]:
     """The order of serials: by day, then by number."""
     day, _, number = serial(value).partition(".")
     return int(day), int(number)
 
 
+@_remembered
 def stem(suite: str, config_name: str, arch: str, serial_: str) -> str:
     """The common part of one image's file names: `debian-13-ec2-amd64-20261120.0`."""
     return STEM.format(
@@ -96,6 +101,7 @@ def closure(suite: str, config_name: str, arch: str, serial_: str) -> str:
     return "closures/" + directory(suite, config_name, arch, serial_).removeprefix("images/")
 
 
+@_remembered
 def directory(suite: str, config_name: str, arch: str, serial_: str) -> str:
     """Where one image's files are published, relative to the archive's root."""
     return DIRECTORY.format(
