@@ -17,6 +17,9 @@ import pytest
 
 from debian_cloud import metadata
 from debian_cloud.checksums import Digest
+from tests.archive.clients import client as client
+from tests.archive.clients import clients as clients
+from tests.archive.clients import trees as trees
 from tests.test_plan import DEBIAN, RESOLUTION
 
 ROOT = Path(__file__).resolve().parents[2]

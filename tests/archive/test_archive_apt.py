@@ -3,52 +3,29 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import itertools
 import re
 import shutil
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from debian_cloud import names
+from tests.archive.clients import machine, serving
 from tests.archive.conftest import run
 
 if TYPE_CHECKING:
+    from tests.archive.clients import Apt
     from tests.archive.conftest import Archive, Key, Maker
 
 STEP = Path(__file__).resolve().parents[2] / "archive/steps/keyring-package"
-
-
-@dataclass(frozen=True, slots=True)
-class Apt:
-    """A machine of its own, as far as apt can tell; the keyring package is unpacked on it."""
-
-    root: Path
-    env: dict[str, str]
-    requests: list[str] = field(default_factory=list)
-
-    def get(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run apt-get on this machine."""
-        command = ["apt-get", *arguments]
-        done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False, timeout=60)
-        return subprocess.CompletedProcess(command, done.returncode, done.stdout + done.stderr)
-
-    def installs(self, package: Path) -> None:
-        """Unpack the keyring package, as a user would install it, and point apt at it."""
-        subprocess.run(["dpkg-deb", "-x", package, self.root], env=self.env, check=True)
-        sources = self.root / "etc/apt/sources.list.d/debian-cloud.sources"
-        sources.write_text(sources.read_text().replace("Signed-By: ", f"Signed-By: {self.root}"))
 
 
 @pytest.fixture
@@ -60,39 +37,12 @@ def served(archive: Archive, make: Maker, uploader: Key) -> Archive:
     return archive
 
 
-def machine(root: Path, env: dict[str, str]) -> Apt:
-    """A machine without any source."""
-    for name in ("var/lib/apt/lists/partial", "var/cache/apt/archives/partial", "etc/apt/preferences.d"):
-        (root / name).mkdir(parents=True)
-    (root / "etc/apt/trusted.gpg.d").mkdir()
-    (root / "var/lib/dpkg").mkdir()
-    (root / "var/lib/dpkg/status").touch()
-    # Some build machines turn both dates off; what is tested here is that they count.
-    (root / "apt.conf").write_text(
-        f'Dir "{root}"; Dir::State::status "{root}/var/lib/dpkg/status"; APT::Architecture "amd64";\n'
-        'APT::Architectures { "amd64"; }; APT::Sandbox::User ""; Acquire::Languages "none";\n'
-        'Acquire::Check-Valid-Until "true"; Acquire::Check-Date "true"; Acquire::Retries "0";\n'
-        'APT::Update::Error-Mode "any"; '
-        'Dir::Bin::dpkg "/usr/bin/dpkg"; Dir::Bin::methods "/usr/lib/apt/methods";\n'
-    )
-    return Apt(root, {**env, "APT_CONFIG": str(root / "apt.conf")})
-
-
 @pytest.fixture
 def apt(tmp_path: Path, env: dict[str, str], served: Archive) -> Apt:
     """A machine that trusts the archive."""
     client = machine(tmp_path / "machine", env)
     client.installs(served.public / "debian-cloud-archive-keyring_trixie.deb")
     return client
-
-
-def candidate(apt: Apt, package: str) -> str:
-    """The version of a package that apt would install."""
-    done = subprocess.run(
-        ["apt-cache", "policy", package], env=apt.env, capture_output=True, text=True, check=True, timeout=60
-    )
-    (version,) = re.findall("^  Candidate: (.*)$", done.stdout, re.MULTILINE)
-    return str(version)
 
 
 def stanza(package: str, version: str, **fields: str) -> str:
@@ -124,7 +74,7 @@ def test_archive_never_replaces_packages_that_are_not_its_own(
     apt.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
     done = apt.get("update")
     assert done.returncode == 0, done.stdout
-    assert {package: candidate(apt, package) for package in (*theirs, "only-here")} == {
+    assert {package: apt.candidate(package) for package in (*theirs, "only-here")} == {
         "libc6": "0.5",
         "libc6-new": "0.5",
         "libc6-local": "0.6",
@@ -134,7 +84,7 @@ def test_archive_never_replaces_packages_that_are_not_its_own(
     }
     # It is the pin that keeps them, not the sources.
     (apt.root / "etc/apt/preferences.d/debian-cloud").unlink()
-    assert candidate(apt, "libc6") == "999"
+    assert apt.candidate("libc6") == "999"
 
 
 def test_changed_keyring_package_is_an_upgrade(archive: Archive, tmp_path: Path, env: dict[str, str]) -> None:
@@ -142,7 +92,7 @@ def test_changed_keyring_package_is_an_upgrade(archive: Archive, tmp_path: Path,
     apt = machine(tmp_path / "machine", env)
     apt.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
     assert apt.get("update").returncode == 0
-    versions = [candidate(apt, "debian-cloud-archive-keyring")]
+    versions = [apt.candidate("debian-cloud-archive-keyring")]
     assert versions[0] == datetime.now(UTC).strftime("13+%Y.%m.%d")
     dates: list[dict[str, str]] = [{}, {}, {"SOURCE_DATE_EPOCH": "1000000000"}]
     for number, date in enumerate(dates):
@@ -151,7 +101,7 @@ def test_changed_keyring_package_is_an_upgrade(archive: Archive, tmp_path: Path,
         run(["reprepro", "--basedir", archive.path, "--export=silent-never", "includedeb", "trixie", deb], env)
         archive.run("publish")
         assert apt.get("update").returncode == 0
-        versions.append(candidate(apt, "debian-cloud-archive-keyring"))
+        versions.append(apt.candidate("debian-cloud-archive-keyring"))
     assert versions == [versions[0], *(f"{versions[0]}.{number}" for number in (1, 2, 3))]
 
 
@@ -210,21 +160,13 @@ def web(short_path: Path, tmp_path: Path, env: dict[str, str], uploader: Key) ->
     client = machine(tmp_path / "machine", env)
     path = Path(tempfile.mkdtemp(dir=short_path)) / "a"
 
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 # the name of the overridden method
-            client.requests.append(format % args)
-
-    handler = functools.partial(Handler, directory=str(path / "public"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
+    with serving(path / "public", client.requests) as url:
         init: list[str | Path] = ["debian-cloud-archive", "init", path, "--url", url, "--uploader", uploader.public]
         subprocess.run(init, env=env, check=True, capture_output=True)
         # Its images are made of nothing.
         (path / "conf/closures").unlink()
         client.installs(path / "public/debian-cloud-archive-keyring_trixie.deb")
         yield path, client
-        server.shutdown()
     shutil.rmtree(path.parent)
 
 
@@ -326,3 +268,21 @@ def test_download_refuses_tampered_package(served: Archive, apt: Apt) -> None:
     done = apt.get("install", "--download-only", "--yes", "debian-cloud-config-demo")
     assert done.returncode != 0
     assert "Hash Sum mismatch" in done.stdout
+
+
+def test_each_apt_installs_and_heeds_the_dates(served: Archive, client: Apt) -> None:
+    client.installs(served.public / "debian-cloud-archive-keyring_trixie.deb")
+    done = client.get("update")
+    assert done.returncode == 0, done.stdout
+    done = client.get("install", "--yes", "debian-cloud-config-demo")
+    assert done.returncode == 0, done.stdout
+    assert client.version("debian-cloud-config-demo") == "1.0"
+    assert (client.root / "usr/share/demo/debian-cloud-config-demo").read_text() == "demo"
+    assert client.later(13).get("update").returncode == 0
+    done = client.later(15).get("update")
+    assert done.returncode != 0
+    assert "expired" in done.stdout
+    done = client.later(-2).get("update")
+    assert done.returncode != 0
+    # apt's own word, and that of apt 3's verifier.
+    assert "is not valid yet" in done.stdout or "Not live until" in done.stdout
