@@ -77,6 +77,14 @@ commit() {
 }
 
 # The agent that gpg starts for the archive's key must not outlive the verb,
+# show_state: publish what the state is now.
+show_state() {
+    "$steps/stage" "$dir" anew 9>&- ||
+        fail "nothing more was published, the indexes stay as they were" "the reason stands above"
+    "$steps/show" "$dir" 9>&-
+    sed -n 's/^Archive serial: /published: serial /p' "$dir/public/project/trace/master"
+}
+
 # nor hold its lock.
 archive_gpg() { gpg --homedir "$dir/gnupg" --batch --yes --quiet "$@" 9>&-; }
 end_agent() { gpgconf --homedir "$1/gnupg" --kill all 9>&- || true; }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import TYPE_CHECKING, Final
 
 from . import deb822, names
@@ -35,9 +36,8 @@ _HEX = {"SHA256": re.compile("[0-9a-f]{64}"), "SHA512": re.compile("[0-9a-f]{128
 _ATTESTATION = re.compile(r" (?P<sha256>[0-9a-f]{64}) (?P<size>[0-9]{1,18}) (?P<path>\S+)")
 # Debian Policy 5.6.12, as far as a version may stand in a stanza.
 _VERSION = re.compile(r"[0-9A-Za-z.+:~-]+")
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 # https://www.cve.org/ResourcesSupport/AllResources/CNARules, 5.1: the number has four digits or more.
-_CVE = re.compile(r"CVE-[0-9]{4}-[0-9]{4,}")
+CVE: Final = re.compile(r"CVE-[0-9]{4}-[0-9]{4,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,16 +251,23 @@ def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
                 f"{field} of an image record is {stanza[field]!r}, and must be {path!r}",
                 "the path follows from the other fields; any other could lead out of the archive",
             )
-    if record.status_date and not _DAY.fullmatch(record.status_date):
+    if record.status_date and not _is_day(record.status_date):
         raise Error(f"Status-Date of an image record is not a day: {record.status_date!r}")
     for cve in record.cves:
-        if not _CVE.fullmatch(cve):
+        if not CVE.fullmatch(cve):
             raise Error(f"CVEs of an image record has {cve!r}", "an identifier looks like CVE-2026-12345")
     return replace(
         record,
         attestations=tuple(_beside_it(_ATTESTATIONS, _beside(record, ""), stanza.get(_ATTESTATIONS, ""))),
         rebuilds=tuple(_beside_it(_REBUILDS, f"{record.rebuilds_directory}/", stanza.get(_REBUILDS, ""))),
     )
+
+
+def _is_day(value: str) -> bool:
+    try:
+        return date.fromisoformat(value).isoformat() == value
+    except ValueError:
+        return False
 
 
 def _beside_it(field: str, place: str, value: str) -> Iterable[Attestation]:

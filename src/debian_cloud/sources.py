@@ -187,6 +187,7 @@ Acquire::Check-Date "true";
 Acquire::Languages "none";
 Acquire::GzipIndexes "false";
 Acquire::IndexTargets::deb::Images::DefaultEnabled "false";
+Acquire::IndexTargets::deb::Images-Status::DefaultEnabled "false";
 Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
 Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
 #clear APT::Update::Pre-Invoke;

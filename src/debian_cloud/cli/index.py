@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write the image index of one suite of an archive.
+"""Write the indexes of the images of one suite of an archive.
 
 The records of STATE/images/SUITE, which the archive entered when it took each
 image, become FOLDER/Images: what was withdrawn or has expired is left out, and
-of the rest the newest serial of each image is `current`.
+of the rest the newest serial of each image is `current`. With --archive, images
+of a set in DIR/conf/releases wait for each other: what is held back, and for
+what, is printed; nothing that is shown already is taken back so.
+
+FOLDER/Images-Status says of each image that was ever published what became of
+it, and which of its packages have a newer version, as `stale` found it.
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import index, names
+from debian_cloud import index, lifecycle, staleness, state
 
 if TYPE_CHECKING:
     import argparse
@@ -23,12 +28,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("state", type=Path, metavar="STATE", help="the archive's state")
     parser.add_argument("suite", metavar="SUITE", help="the suite whose images are listed")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the index goes")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the indexes go")
+    parser.add_argument("--archive", type=Path, metavar="DIR", help="the archive, with the sets of its releases")
 
 
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    file: Path = args.state / "images" / names.word(args.suite, "suite")
-    records = index.parse(file.read_text("utf-8")) if file.exists() else ()
-    (args.folder / "Images").write_text(index.render(index.with_status(index.listed(records))), "utf-8")
+    records = state.records(args.state, args.suite)
+    held = state.held(args.archive, args.suite, records) if args.archive else ()
+    for one in held:
+        images = " ".join(directory.split("/", 2)[2].rpartition("/")[0] for directory in one.directories)
+        print(f"held back: {one.release}: {images} (missing: {' '.join(one.missing)})")
+    listed = lifecycle.published(records, held)
+    (args.folder / "Images").write_text(index.render(listed), "utf-8")
+    gone = (record for record in records if record.status in lifecycle.GONE)
+    text = staleness.render((*listed, *gone), state.pending(args.state, args.suite))
+    (args.folder / "Images-Status").write_text(text, "utf-8")
     return 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, index, names
+from debian_cloud import checksums, index, state
 from debian_cloud.errors import Error
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     folder: Path = args.folder
-    file = args.state / "images" / names.word(args.suite, "suite")
-    known = index.parse(file.read_text("utf-8")) if file.exists() else ()
+    known = state.records(args.state, args.suite)
     (path,) = folder.glob("*.image")
     added = index.parse(path.read_text("utf-8"), strict=True)
     directory = added[0].directory
@@ -47,5 +46,5 @@ def main(args: argparse.Namespace) -> int:
         if found.name not in others and not found.name.startswith("SHA")
     }
     added = tuple(index.with_files(record, digests) for record in added)
-    file.write_text(index.render((*known, *added)), "utf-8")
+    state.enter(args.state, args.suite, (*known, *added))
     return 0

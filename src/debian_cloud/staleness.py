@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which packages of a published image have a newer version by now: what is found, and the index `Images-Status`.
+
+`Images-Status` has a stanza for each image, not for each file of one, and keeps those that are no longer offered:
+
+```
+Image: debian-cloud-config-ec2
+Version: 20261120.0
+Suite: trixie
+Architecture: amd64
+Status: withdrawn
+Status-Date: 2026-11-21
+Status-Reason: its kernel does not boot on …
+CVEs: CVE-2026-12345
+Pending-Date: 2026-11-21
+Pending-Security:
+ openssl 3.5.1-1 3.5.4-1~deb13u1
+Pending:
+ tzdata 2026a-0+deb13u1 2026b-0+deb13u1
+```
+
+Pending-Date is the day of the newest release file that was read; an image that was never looked at has none.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from . import deb822, index, names
+from .errors import Error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from .index import ImageRecord
+
+_IMAGE: Final = "Image"
+_DATE: Final = "Pending-Date"
+_SECURITY: Final = "Pending-Security"
+_OTHERS: Final = "Pending"
+_FOUND: Final = (_DATE, _SECURITY, _OTHERS)
+_UPDATE: Final = re.compile(r" (?P<package>[a-z0-9][a-z0-9+.-]+) (?P<have>[^\s]+) (?P<new>[^\s]+)")
+_DAY: Final = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+Installed = tuple[str, str, str]
+"""Name, version and architecture of a package in an image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A package of an image, the version that it has there, and the newest there is."""
+
+    package: str
+    have: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageStatus:
+    """What an archive says of one image; `date` and `pending_date`: YYYY-MM-DD, or "" for not known."""
+
+    config: str
+    serial: str
+    suite: str
+    architecture: str
+    status: str
+    date: str = ""
+    reason: str = ""
+    cves: tuple[str, ...] = ()
+    pending_date: str = ""
+    security: tuple[Update, ...] = ()
+    others: tuple[Update, ...] = ()
+
+
+def found(
+    directory: str, installed: Iterable[Installed], newest: Callable[[Installed], tuple[str, bool] | None], day: str
+) -> str:
+    """The stanza for `render` of the image in a folder: what `newest` knows of each of its packages.
+
+    `newest` gives a newer version and whether it, or one between, is a security update; None when there is none.
+    """
+    updates: dict[bool, list[str]] = {True: [], False: []}
+    for package in sorted(installed):
+        if answer := newest(package):
+            updates[answer[1]].append(f"\n {package[0]} {package[1]} {answer[0]}")
+    fields = ((_SECURITY, "".join(updates[True])), (_OTHERS, "".join(updates[False])))
+    return deb822.render(((_IMAGE, directory), (_DATE, day), *((name, value) for name, value in fields if value)))
+
+
+def by_image(text: str) -> dict[str, deb822.Stanza]:
+    """Folder of an image -> its stanza, of those that `found` wrote, an empty line between them."""
+    return {stanza[_IMAGE]: stanza for stanza in deb822.canonical(text)}
+
+
+def render(records: Iterable[ImageRecord], pending: Mapping[str, deb822.Stanza]) -> str:
+    """`Images-Status` of records with their statuses; `pending` is by folder. What is gone gets no updates."""
+    first: dict[str, ImageRecord] = {}
+    for record in records:
+        first.setdefault(record.directory, record)
+    stanzas = []
+    for directory, record in sorted(first.items(), key=lambda item: _order(item[1])):
+        fields = [
+            (_IMAGE, names.package(record.config)),
+            ("Version", record.serial),
+            ("Suite", record.suite),
+            ("Architecture", record.architecture),
+            ("Status", record.status),
+            ("Status-Date", record.status_date),
+            ("Status-Reason", record.status_reason),
+            ("CVEs", " ".join(record.cves)),
+        ]
+        if record.status not in ("withdrawn", "expired"):
+            stanza = pending.get(directory, {})
+            fields += [(name, stanza.get(name, "")) for name in _FOUND]
+        stanzas.append(deb822.render(field for field in fields if field[1]))
+    return "\n".join(stanzas)
+
+
+def parse(text: str) -> tuple[ImageStatus, ...]:
+    """The images of an `Images-Status`; fields that a newer archive adds are passed over."""
+    try:
+        return tuple(map(_status, deb822.canonical(text)))
+    except KeyError as error:
+        raise Error(f"a stanza of Images-Status has no field {error.args[0]}", "it may be cut off") from None
+
+
+def _status(stanza: deb822.Stanza) -> ImageStatus:
+    names.stem(stanza["Suite"], names.config(stanza[_IMAGE]), stanza["Architecture"], stanza["Version"])
+    cves = tuple(stanza.get("CVEs", "").split())
+    for field, bad in (
+        ("Status", not stanza["Status"].isalpha()),
+        ("CVEs", not all(map(index.CVE.fullmatch, cves))),
+        ("Status-Reason", not stanza.get("Status-Reason", "").isprintable()),
+        *((f, not _DAY.fullmatch(stanza.get(f, "0000-00-00"))) for f in (_DATE, "Status-Date")),
+    ):
+        if bad:
+            raise Error(f"{field} in Images-Status is {stanza.get(field, '')!r}", "`apt-get update`, and try again")
+    return ImageStatus(
+        names.config(stanza[_IMAGE]),
+        stanza["Version"],
+        stanza["Suite"],
+        stanza["Architecture"],
+        stanza["Status"],
+        stanza.get("Status-Date", ""),
+        stanza.get("Status-Reason", ""),
+        cves,
+        stanza.get(_DATE, ""),
+        _updates(stanza, _SECURITY),
+        _updates(stanza, _OTHERS),
+    )
+
+
+def _updates(stanza: deb822.Stanza, field: str) -> tuple[Update, ...]:
+    matches = [
+        (line, _UPDATE.fullmatch(line)) for line in stanza.get(field, "").removeprefix("\n").split("\n") if line
+    ]
+    for line, match in matches:
+        if not match:
+            raise Error(f"{field} in Images-Status has the line {line!r}", "a line is a package and two versions")
+    return tuple(Update(*match.groups()) for _, match in matches if match)
+
+
+def _order(record: ImageRecord) -> tuple[str, str, str, tuple[int, int]]:
+    return record.suite, record.config, record.architecture, names.serial_key(record.serial)

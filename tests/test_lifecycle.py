@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What becomes of images: releases held back, statuses given, and what a policy lets expire."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from typing import Any
+
+import pytest
+
+from debian_cloud import index, lifecycle
+from debian_cloud.errors import Error
+from debian_cloud.lifecycle import Held, Policy, ReleaseSet
+from tests.test_names_and_index import RECORD
+
+TODAY = date(2026, 11, 21)
+
+
+def image(name: str, **fields: Any) -> index.ImageRecord:
+    """A record of CONFIG/ARCH/SERIAL."""
+    config, arch, serial = name.split("/")
+    record = replace(RECORD, config=config, architecture=arch, serial=serial)
+    return replace(record, **fields)
+
+
+def serials(names: tuple[str, ...]) -> list[str]:
+    return [name.rpartition("/")[2] for name in names]
+
+
+# Releases.
+
+SET = lifecycle.release_sets("# what belongs together\n\ntrixie ec2/amd64 azure/amd64  # and no more\n", "x")
+
+
+def test_a_set_is_a_suite_and_its_images() -> None:
+    (one,) = SET
+    assert one == ReleaseSet("trixie", ("ec2/amd64", "azure/amd64"))
+
+
+@pytest.mark.parametrize("line", ["trixie", "trixie ec2", "trixie ec2/amd64/x", "../x ec2/amd64", "trixie a/b a/b"])
+def test_a_line_that_is_no_set_is_named(line: str) -> None:
+    with pytest.raises(Error, match="conf/releases, line 2, names no set"):
+        lifecycle.release_sets(f"\n{line}\n", "conf/releases")
+
+
+def test_a_release_waits_for_what_is_missing_and_nothing_else_does() -> None:
+    there = [image("ec2/amd64/20261120.0"), image("azure/amd64/20261120.0"), image("ec2/amd64/20261121.0")]
+    free = [image("generic/amd64/20261121.0"), image("ec2/arm64/20261121.0")]
+    tried = image("azure/amd64/20261121.0", official=False)
+    elsewhere = image("ec2/amd64/20261121.0", suite="forky")
+    held = lifecycle.held((*there, *free, tried, elsewhere), SET)
+    assert held == (Held("trixie", "20261121.0", ("images/trixie/ec2/amd64/20261121.0",), ("azure/amd64",)),)
+    shown = lifecycle.published((*there, *free), held)
+    assert {record.directory for record in shown} == {record.directory for record in (*there[:2], *free)}
+    # What nobody sees is current to nobody.
+    assert next(r.status for r in shown if r.config == "ec2" and r.architecture == "amd64") == "current"
+    assert lifecycle.held((*there, *free, image("azure/amd64/20261121.0")), SET) == ()
+
+
+def test_what_was_shown_or_is_partial_or_gone_is_not_held_back() -> None:
+    alone = image("ec2/amd64/20261120.0")
+    assert lifecycle.held([alone], SET, {alone.directory}) == ()
+    assert lifecycle.held([replace(alone, partial=True)], SET) == ()
+    # A withdrawn image does not take its release with it.
+    gone = image("azure/amd64/20261120.0", status="withdrawn", status_date="2026-11-21")
+    assert lifecycle.held([alone, gone], SET) == ()
+
+
+def test_every_set_that_names_an_image_must_be_whole() -> None:
+    sets = (*SET, ReleaseSet("trixie", ("ec2/amd64", "generic/arm64")))
+    both = [image("ec2/amd64/20261120.0"), image("azure/amd64/20261120.0")]
+    (held,) = lifecycle.held(both, sets)
+    assert (serials(held.directories), held.missing) == (["20261120.0"], ("generic/arm64",))
+    assert "ec2" in held.directories[0]
+
+
+def test_partial_names_a_release_that_is_held_back() -> None:
+    records = (image("ec2/amd64/20261120.0"), image("ec2/amd64/20261121.0"))
+    held = lifecycle.held(records, SET)
+    marked = lifecycle.partial(records, held, "trixie/20261121.0")
+    assert [record.partial for record in marked] == [False, True]
+    assert "Partial: yes\n" in index.render(marked)
+    with pytest.raises(Error, match=r"nothing of trixie/20261122.0 is held back") as refused:
+        lifecycle.partial(records, held, "trixie/20261122.0")
+    assert refused.value.status == 2
+    with pytest.raises(Error, match="is held back"):
+        lifecycle.partial(marked, lifecycle.held(marked, SET), "trixie/20261121.0")
+
+
+# Statuses.
+
+
+def test_a_withdrawn_image_is_in_no_index_and_the_next_newest_is_current() -> None:
+    records = (image("ec2/amd64/20261120.0"), image("ec2/amd64/20261121.0"), image("azure/amd64/20261121.0"))
+    disks = (*records, replace(records[1], format="raw"))
+    cves = ("CVE-2026-12345", "CVE-2026-99999")
+    marked = lifecycle.marked(
+        disks, "trixie/ec2/amd64/20261121.0", "withdrawn", TODAY, "it does not boot", (*cves, cves[0])
+    )
+    gone = [record for record in marked if record.status]
+    assert {record.format for record in gone} == {"raw", "qcow2"}
+    for record in gone:
+        assert (record.status, record.status_date, record.cves) == ("withdrawn", "2026-11-21", cves)
+    shown = {(r.config, r.serial): r.status for r in lifecycle.published(marked, ())}
+    assert shown == {("ec2", "20261120.0"): "current", ("azure", "20261121.0"): "current"}
+
+
+def test_a_deprecated_image_stays_and_is_not_current() -> None:
+    records = (image("ec2/amd64/20261120.0"), image("ec2/amd64/20261121.0"))
+    marked = lifecycle.marked(records, "trixie/ec2/amd64/20261121.0", "deprecated", TODAY, "slow")
+    assert [record.status for record in lifecycle.published(marked, ())] == ["current", "deprecated"]
+    again = lifecycle.marked(marked, "trixie/ec2/amd64/20261121.0", "withdrawn", TODAY, "it loses data")
+    assert [record.status for record in again] == ["", "withdrawn"]
+
+
+NAME = "trixie/ec2/amd64/20261120.0"
+
+
+@pytest.mark.parametrize(
+    ("what", "reason", "cves", "words", "status"),
+    [
+        ("trixie/ec2/amd64/20261119.0", "x", (), "never had", 2),
+        ("ec2", "x", (), "never had ec2", 2),
+        (NAME, "", (), "the reason is empty", 2),
+        (NAME, "  ", (), "the reason is empty", 2),
+        (NAME, "one\ntwo", (), "one line", 2),
+        (NAME, "one\n Status: current", (), "one line", 2),
+        (NAME, "red \x1b[31m", (), "one line", 2),
+        (NAME, "x", ("CVE-26-1",), "no CVE identifier", 2),
+    ],
+)
+def test_what_cannot_be_said_of_an_image(
+    what: str, reason: str, cves: tuple[str, ...], words: str, status: int
+) -> None:
+    with pytest.raises(Error, match=words) as refused:
+        lifecycle.marked([image("ec2/amd64/20261120.0")], what, "withdrawn", TODAY, reason, cves)
+    assert refused.value.status == status
+    assert refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "allowed"),
+    [
+        ("withdrawn", "withdrawn", False),
+        ("withdrawn", "deprecated", False),
+        ("deprecated", "deprecated", False),
+        ("expired", "deprecated", False),
+        ("deprecated", "withdrawn", True),
+        ("expired", "withdrawn", True),
+    ],
+)
+def test_what_was_said_of_an_image_stays(before: str, after: str, *, allowed: bool) -> None:
+    record = image("ec2/amd64/20261120.0", status=before, status_date="2026-11-20", status_reason="old")
+    if allowed:
+        (marked,) = lifecycle.marked([record], NAME, after, TODAY, "new")
+        assert (marked.status, marked.status_date, marked.status_reason) == (after, "2026-11-21", "new")
+        return
+    with pytest.raises(Error, match=f"is {before} since 2026-11-20 already"):
+        lifecycle.marked([record], NAME, after, TODAY, "new")
+
+
+# Policy.
+
+
+def test_a_policy_is_a_few_lines() -> None:
+    text = "keep 3\nmonthly 12 # of them\nsnapshots 30\nkeep trixie/ec2/amd64 10\n"
+    pinned = {"trixie/ec2/amd64/20261120.0", "trixie/20261121.0", "20261121T120000Z"}
+    text += "".join(f"pinned {what}\n" for what in pinned)
+    assert lifecycle.policy(text, "x") == Policy(3, {"trixie/ec2/amd64": 10}, 12, 30, frozenset(pinned))
+    assert lifecycle.policy("", "x") == Policy()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "keep",
+        "keep 0",
+        "keep -1",
+        "keep three",
+        "keep 3 4",
+        "keep ec2 3",
+        "keep 5",
+        "snapshots 0",
+        "pinned x",
+        "pin x",
+    ],
+)
+def test_a_line_that_is_no_policy_is_named(line: str) -> None:
+    with pytest.raises(Error, match=r"conf/expire, line 2, is no policy"):
+        lifecycle.policy(f"keep 5\n{line}\n", "conf/expire")
+
+
+def test_months_alone_would_let_the_newest_go() -> None:
+    with pytest.raises(Error, match="without `keep`"):
+        lifecycle.policy("monthly 3\n", "x")
+
+
+MANY = tuple(
+    image(f"ec2/amd64/{serial}")
+    for serial in ("20260731.0", "20260830.0", "20260930.0", "20260930.1", "20261010.0", "20261101.0", "20261102.0")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "goes"),
+    [
+        ("", []),
+        ("keep 7", []),
+        ("keep 3", ["20260731.0", "20260830.0", "20260930.0", "20260930.1"]),
+        ("keep 1\nmonthly 3", ["20260731.0", "20260830.0", "20260930.0", "20261101.0"]),
+        ("keep 1\nmonthly 4", ["20260731.0", "20260930.0", "20261101.0"]),
+        ("keep 1\nkeep trixie/ec2/amd64 6", ["20260731.0"]),
+        ("keep 6\npinned trixie/ec2/amd64/20260731.0", []),
+        ("keep 6\npinned trixie/20260731.0", []),
+    ],
+)
+def test_what_a_policy_lets_expire(text: str, goes: list[str]) -> None:
+    assert serials(lifecycle.outdated(MANY, lifecycle.policy(text, "x"), (), (), TODAY)) == goes
+
+
+def test_what_is_current_never_expires() -> None:
+    newest = [image(f"ec2/amd64/2026112{n}.0", official=False) for n in (1, 2)]
+    marked = lifecycle.marked((*MANY, *newest), "trixie/ec2/amd64/20261102.0", "deprecated", TODAY, "slow")
+    left = {*serials(lifecycle.outdated(marked, Policy(2), (), (), TODAY))}
+    # The newest official one that is not deprecated is older than the two that are kept.
+    assert "20261101.0" not in left
+    assert {"20261102.0", "20261010.0"} <= left
+
+
+def test_a_release_is_kept_whole() -> None:
+    azure = image("azure/amd64/20260731.0")
+    assert serials(lifecycle.outdated((*MANY, azure), Policy(6), SET, (), TODAY)) == []
+    assert serials(lifecycle.outdated((*MANY, azure), Policy(6), (), (), TODAY)) == ["20260731.0"]
+
+
+def test_what_is_held_back_takes_nobody_s_place() -> None:
+    pair = [image(f"{config}/amd64/20261120.{n}") for config in ("ec2", "azure") for n in range(3)]
+    late = [image(f"ec2/amd64/20261121.{n}") for n in range(5)]
+    early = image("ec2/amd64/20261119.0")
+    records = (*pair, *late, early)
+    held = lifecycle.held(records, SET)
+    assert len(held) == 6
+    assert lifecycle.outdated(records, Policy(3), SET, held, TODAY) == ("images/trixie/ec2/amd64/20261119.0",)
+
+
+def test_files_go_two_weeks_after_the_last_index_listed_them() -> None:
+    def gone(status: str, day: str) -> index.ImageRecord:
+        return image("ec2/amd64/20261120.0", status=status, status_date=day)
+
+    directory = gone("", "").directory
+    assert lifecycle.due([gone("withdrawn", "2026-11-07")], (), TODAY) == (directory,)
+    assert lifecycle.due([gone("withdrawn", "2026-11-08")], (), TODAY) == ()
+    assert lifecycle.due([gone("deprecated", "2026-01-01")], (), TODAY) == ()
+    # A snapshot is as it was, but for what nobody should have.
+    assert lifecycle.due([gone("expired", "2026-11-07")], {directory}, TODAY) == ()
+    assert lifecycle.due([gone("withdrawn", "2026-11-07")], {directory}, TODAY) == (directory,)
+    (record,) = lifecycle.expired([image("ec2/amd64/20261120.0")], {directory}, TODAY)
+    assert (record.status, record.status_date) == ("expired", "2026-11-21")
+
+
+def test_snapshots_go_oldest_first() -> None:
+    ids = ["20261101T000000Z", "20261103T000000Z", "20261102T000000Z", ".new"]
+    assert lifecycle.snapshots(ids, Policy()) == ()
+    assert lifecycle.snapshots(ids, Policy(snapshots=2)) == ("20261101T000000Z",)
+    assert lifecycle.snapshots(ids, Policy(snapshots=9)) == ()
+    pinned = frozenset({"20261101T000000Z"})
+    assert lifecycle.snapshots(ids, Policy(snapshots=1, pinned=pinned)) == ("20261102T000000Z",)
+
+
+def test_a_file_leaves_the_pool_two_weeks_after_nothing_listed_it() -> None:
+    old, new, back, cut = "pool/old", "pool/new", "pool/back", "pool/cut"
+    before = {old: date(2026, 11, 7), back: date(2026, 1, 1), cut: date(2026, 1, 1)}
+    after, gone, cut_off = lifecycle.leaving(before, [old, new], {old, new, back}, TODAY)
+    assert after == {old: date(2026, 11, 7), new: TODAY}
+    assert (gone, cut_off) == ((old,), (cut,))
+    assert lifecycle.parse_leaving(lifecycle.render_leaving(after)) == after
+    with pytest.raises(Error, match="the line 'x pool/y'"):
+        lifecycle.parse_leaving("x pool/y\n")
+
+
+def test_what_indexes_list() -> None:
+    packages = "Package: a\nFilename: pool/main/a/a_1.deb\n\nPackage: b\nFilename: pool/main/b/b_1.deb\n"
+    assert [*lifecycle.pool_files(packages)] == ["pool/main/a/a_1.deb", "pool/main/b/b_1.deb"]
+    sources = (
+        "Package: a\nFiles:\n 1 2 no.dsc\nChecksums-Sha256:\n aa 1 a_1.dsc\n bb 2 a_1.tar.xz\n"
+        "Directory: pool/main/a\n\nPackage: b\nDirectory: pool/main/b\nChecksums-Sha256:\n cc 1 b_1.dsc\n"
+    )
+    assert [*lifecycle.pool_files(sources)] == [
+        "pool/main/a/a_1.dsc",
+        "pool/main/a/a_1.tar.xz",
+        "pool/main/b/b_1.dsc",
+    ]
+    assert lifecycle.directories(index.render(MANY)) == {record.directory for record in MANY}
