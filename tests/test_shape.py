@@ -20,13 +20,13 @@ ORDER = (
     ("names", "deb822", "plan", "progress", "tools", "scripts"),
     ("config", "custom", "disk", "checksums", "formats"),
     ("resolution", "index", "sources", "entries", "filesystems", "gpt", "qcow2"),
-    ("binary", "shell", "skeleton", "lint", "generated", "verification"),
+    ("binary", "shell", "skeleton", "lint", "generated", "verification", "lifecycle", "staleness"),
     ("packages", "metadata", "lock", "closure", "projections", "difference", "manifest", "render"),
     ("build",),
     ("run",),
     ("opened",),
     ("sign",),
-    ("options", "images", "evidence"),
+    ("options", "images", "evidence", "state"),
     ("planning", "debs"),
     ("workspace",),
     ("cli",),
@@ -36,7 +36,7 @@ PLANNING = (
     *("errors", "names", "deb822", "plan", "config", "custom", "disk", "formats", "resolution", "index"),
     *("sources", "metadata", "build"),
     *("binary", "shell", "skeleton", "lint", "lock", "projections", "difference", "closure", "entries"),
-    *("filesystems", "gpt", "generated", "verification"),
+    *("filesystems", "gpt", "generated", "verification", "lifecycle", "staleness"),
 )
 """Rooms that only think: no process, no file system, no clock."""
 EFFECTS = {"subprocess", "os", "tempfile", "shutil", "time", "pathlib", "random", "socket"}
