@@ -45,6 +45,7 @@ open_archive() {
     exec 9>>"$dir/lock"
     flock --nonblock 9 ||
         fail "another debian-cloud-archive is at work on $dir" "try again when it has ended"
+    find_agent "$dir"
     trap 'end_agent "$dir"' EXIT
     trap 'exit 130' INT
     trap 'exit 143' HUP TERM
@@ -76,7 +77,6 @@ commit() {
     db=$dir/state/db
 }
 
-# The agent that gpg starts for the archive's key must not outlive the verb,
 # show_state: publish what the state is now.
 show_state() {
     "$steps/stage" "$dir" anew 9>&- ||
@@ -85,9 +85,31 @@ show_state() {
     sed -n 's/^Archive serial: /published: serial /p' "$dir/public/project/trace/master"
 }
 
-# nor hold its lock.
+# The agent that gpg starts for the archive's key must not outlive the verb,
+# nor hold its lock. One that was there before is the operator's: it may know a
+# passphrase, or the PIN of a card.
 archive_gpg() { gpg --homedir "$dir/gnupg" --batch --yes --quiet "$@" 9>&-; }
-end_agent() { gpgconf --homedir "$1/gnupg" --kill all 9>&- || true; }
+find_agent() {
+    # Where tmp/agent is, a verb that was killed has left its own.
+    [ -e "$1/tmp/agent" ] ||
+        agent=$(gpg-connect-agent --homedir "$1/gnupg" --no-autostart 'GETINFO pid' /bye 2>/dev/null 9>&-) || true
+    [ -n "${agent-}" ] || touch "$1/tmp/agent"
+}
+end_agent() {
+    [ -z "${agent-}" ] || return 0
+    gpgconf --homedir "$1/gnupg" --kill all 9>&- || true
+    rm -f "$1/tmp/agent"
+}
 
 # Uploads are checked against the uploaders' keyring, never the archive's own.
 archive_reprepro() { GNUPGHOME=$dir/uploaders reprepro --basedir "$dir" --dbdir "$db" "$@" 9>&-; }
+
+# log_line LINE [PRIORITY]: one event, to standard output and to log/accept.log. Where standard output
+# is the journal, that is told the PRIORITY (sd-daemon(3); 4 is a warning, otherwise it is plain news).
+log_line() {
+    { stream=$(stat -L -c %d:%i /dev/fd/3); } 3>&1
+    prefix=''
+    [ "${JOURNAL_STREAM-}" != "$stream" ] || prefix=${2:+<$2>}
+    printf '%s%s\n' "$prefix" "$1"
+    printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$1" >>"$dir/log/accept.log"
+}

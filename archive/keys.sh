@@ -1,0 +1,101 @@
+# shellcheck shell=sh
+# SPDX-License-Identifier: GPL-3.0-or-later
+# What a verb that deals with keys starts with: conf/keys, and the packages by which machines get them.
+#
+# conf/keys is what the operator says; `publish` sees to it that all the rest is so.
+
+# shellcheck source=archive/common.sh
+. "${0%/*}/../common.sh"
+
+# state_of FINGERPRINT: what conf/keys says of it, if anything.
+state_of() { awk -v key="$1" 'toupper($1) == key { print $2; exit }' "$dir/conf/keys" 2>/dev/null || true; }
+
+# say_state FINGERPRINT STATE: in conf/keys, in one step. Its comment is its owner, when it is new there.
+say_state() {
+    if [ ! -f "$dir/conf/keys" ]; then keys_file >"$dir/tmp/keys"; else cp -p "$dir/conf/keys" "$dir/tmp/keys"; fi
+    if grep -qi "^$1" "$dir/tmp/keys"; then
+        sed -i "s/^$1 *[^ ]*/$1 $2/I" "$dir/tmp/keys"
+    else
+        printf '%s %s %s\n' "$1" "$2" "$(owner_of "$1")" >>"$dir/tmp/keys"
+    fi
+    sync "$dir/tmp/keys"
+    mv "$dir/tmp/keys" "$dir/conf/keys"
+}
+owner_of() {
+    archive_gpg --with-colons --list-keys "$1" | awk -F: '/^uid/ { gsub(/\\x3a/, ":", $10); print $10; exit }'
+}
+
+# keys_file: conf/keys of an archive that has none yet: what it does without.
+keys_file() {
+    cat <<'END_OF_COMMENT'
+# The archive's keys, each by its primary's fingerprint, its state, and whose it is.
+#   active           signs
+#   retired          signs no more; machines still trust what it signed
+#   cosigner         a maintainer's, who signs besides (debian-cloud-archive cosign); machines do not trust it alone
+#   former-cosigner  was one
+#   revoked          no longer to be trusted
+# `publish` brings machines the keys that they are to trust, by the keyring package.
+END_OF_COMMENT
+    archive_gpg --list-secret-keys --with-colons | primaries | while read -r key; do
+        printf '%s active %s\n' "$key" "$(owner_of "$key")"
+    done
+    archive_gpg --list-secret-keys --with-colons | primaries >"$dir/tmp/secret"
+    archive_gpg --list-keys --with-colons | primaries | grep -vxF -f "$dir/tmp/secret" | while read -r key; do
+        printf '%s retired %s\n' "$key" "$(owner_of "$key")"
+    done
+    rm -f "$dir/tmp/secret"
+}
+primaries() { awk -F: '$1 == "pub" || $1 == "sec" { p = 1 } $1 == "fpr" && p { print $10; p = 0 }'; }
+
+# named_key ARGUMENT: the one key of the archive that has this fingerprint, perhaps of a subkey.
+named_key() {
+    case $1 in
+    *[!0-9A-Fa-f]* | '') fail "'$1' is no fingerprint" "see $dir/conf/keys" 2 ;;
+    esac
+    key=$(archive_gpg --with-colons --list-keys "$1" 2>/dev/null | primaries) || true
+    case $key in
+    ????????????????????????????????????????) printf '%s\n' "$key" ;;
+    *) fail "the archive has no key $1" "see $dir/conf/keys" 2 ;;
+    esac
+}
+
+# other_signs FINGERPRINT: does a key sign besides this one?
+other_signs() { "${steps:?}/keys" "$dir" signers 9>&- | grep -qv "^$1 "; }
+
+suites() { sed -n 's/^Codename: *//p' "$dir/conf/distributions"; }
+
+# renew_keyring: what machines trust goes to them by apt: one package for each suite, made anew when
+# keys or the address are others. NAME-proposed has that of NAME, whose machines may take packages from there.
+renew_keyring() {
+    [ -s "$dir/conf/url" ] || return 0
+    "$steps/keys" "$dir" keyring >"$dir/tmp/keyring" 9>&-
+    "$steps/keys" "$dir" cosigners >>"$dir/tmp/keyring" 9>&-
+    { suites; cat "$dir/conf/url" "$dir/tmp/keyring"; } | sha256sum >"$dir/tmp/made-of"
+    rm "$dir/tmp/keyring"
+    if cmp -s "$dir/tmp/made-of" "$dir/state/keyring/made-of"; then return 0; fi
+    begin
+    mkdir -p "$next/keyring"
+    rm -f "$next/keyring"/*
+    for suite in $(suites | grep -v -e '-proposed$'; suites | grep -e '-proposed$'); do
+        if [ -f "$next/keyring/${suite%-proposed}.deb" ]; then
+            package=$next/keyring/${suite%-proposed}.deb
+        else
+            package=$next/keyring/$suite.deb
+            "$steps/keyring-package" "$dir" "$(cat "$dir/conf/url")" "$suite" "$package" 9>&-
+        fi
+        archive_reprepro --export=silent-never includedeb "$suite" "$package" >/dev/null
+    done
+    mv "$dir/tmp/made-of" "$next/keyring/"
+    commit
+}
+
+# show_keyring: the first package a machine gets is the one that is published.
+show_keyring() {
+    for package in "$dir/state/keyring"/*.deb; do
+        shown=$dir/public/debian-cloud-archive-keyring_${package##*/}
+        if [ ! -f "$package" ] || cmp -s "$package" "$shown"; then continue; fi
+        cp "$package" "$dir/public/.keyring.new"
+        sync "$dir/public/.keyring.new"
+        mv "$dir/public/.keyring.new" "$shown"
+    done
+}
