@@ -408,7 +408,7 @@ def test_two_subkeys_are_one_signer_and_an_expired_key_none(
     several.gpg("--export", "--output", str(several.keyring))
     mirror.keyring = joined(tmp_path / "keys.gpg", key.keyring, several.keyring, short.keyring)
     sign(archive, several)
-    command = ["gpg", "--list-packets", str(archive.root / "dists/trixie/InRelease")]
+    command = ["gpg", "--list-packets", str(archive.root / "dists/trixie/Release.gpg")]
     packets = subprocess.run(command, capture_output=True, text=True).stdout
     assert packets.count(":signature packet:") == 3
     mirror.refused("--signers", "2", says="is signed by 1 of the keys")
