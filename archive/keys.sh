@@ -76,10 +76,13 @@ suites() { sed -n 's/^Codename: *//p' "$dir/conf/distributions"; }
 renew_keyring() {
     [ -s "$dir/conf/url" ] || return 0
     "$steps/keys" "$dir" keyring >"$dir/tmp/keyring" 9>&-
-    "$steps/keys" "$dir" cosigners >>"$dir/tmp/keyring" 9>&-
+    "$steps/keys" "$dir" everyone >>"$dir/tmp/keyring" 9>&-
     { suites; cat "$dir/conf/url" "$dir/tmp/keyring"; } | sha256sum >"$dir/tmp/made-of"
     rm "$dir/tmp/keyring"
-    if cmp -s "$dir/tmp/made-of" "$dir/state/keyring/made-of"; then return 0; fi
+    if cmp -s "$dir/tmp/made-of" "$dir/state/keyring/made-of"; then
+        rm "$dir/tmp/made-of"
+        return 0
+    fi
     begin
     mkdir -p "$next/keyring"
     rm -f "$next/keyring"/*.deb
@@ -110,7 +113,10 @@ show_keyring() {
 # vouch: when a key is no longer good, what it alone has signed and is still served is signed anew.
 vouch() {
     "$steps/keys" "$dir" good >"$dir/tmp/good" 9>&-
-    if cmp -s "$dir/tmp/good" "$dir/state/keyring/good"; then return 0; fi
+    if cmp -s "$dir/tmp/good" "$dir/state/keyring/good"; then
+        rm "$dir/tmp/good"
+        return 0
+    fi
     status=0
     if [ -f "$dir/state/keyring/good" ] && grep -qvxF -f "$dir/tmp/good" "$dir/state/keyring/good"; then
         "$steps/vouch" "$dir" 9>&- || status=1
