@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 PREFERENCES: Final = "preferences"
 """Name of the file beside a private apt's apt.conf by which it leaves packages out (apt_preferences(5))."""
+
+_SECURITY: Final = "Debian-Security"
+"""Label of Debian's suites of security updates."""
 
 # Of a machine's apt.conf, what another apt needs to reach the same archives.
 _NETWORK = (
@@ -58,7 +62,10 @@ class Apt:
         """Each source's and suite's signed release file, as apt has verified it."""
         releases = [_release(*found) for found in self.release_files]
         self._archive = apt_pkg.uri_to_filename(f"{archive.uri.rstrip('/')}/dists/")
-        self._epoch = max(apt_pkg.str_to_time(release["Date"]) for release in releases)
+        dates = [apt_pkg.str_to_time(release["Date"]) for release in releases]
+        self._epoch = max(dates)
+        self.debian_epoch = max(dates[: -len(archive.suites)], default=self._epoch)
+        """When the newest of Debian's release files was signed, in seconds since 1970."""
 
     def configurations(self, suite: str) -> tuple[config.ImageConfig, ...]:
         """Every image configuration there is, sorted by name."""
@@ -281,15 +288,29 @@ class Apt:
 
         It may add packages; what Debian has comes from Debian, whatever version the archive claims.
         """
-
-        def is_debian_s(version: apt_pkg.Version) -> bool:
-            return any(not Path(file.filename).name.startswith(self._archive) for file, _ in version.file_list)
-
-        if not is_debian_s(version) and any(is_debian_s(other) for other in package.version_list):
+        if not self._is_debian_s(version) and any(map(self._is_debian_s, package.version_list)):
             raise Error(
                 f"the archive gives {package.name} {version.ver_str}, which is Debian's package",
                 "an archive of configurations adds packages and replaces none: remove it there",
             )
+
+    def _is_debian_s(self, version: apt_pkg.Version) -> bool:
+        return any(not Path(file.filename).name.startswith(self._archive) for file, _ in version.file_list)
+
+    def newer(self, name: str, version: str) -> tuple[str, bool] | None:
+        """The newest version of a package, and whether it or one before it is a security update; None: there is none.
+
+        Versions of the archive do not count where Debian has the package: no machine takes those.
+        """
+        versions = self._cache[name].version_list if name in self._cache else []
+        versions = [found for found in versions if self._is_debian_s(found)] or versions
+        later = [found for found in versions if apt_pkg.version_compare(found.ver_str, version) > 0]
+        if not later:
+            return None
+        newest = functools.reduce(
+            lambda a, b: a if apt_pkg.version_compare(a, b) >= 0 else b, (v.ver_str for v in later)
+        )
+        return newest, any(file.label == _SECURITY for found in later for file, _ in found.file_list)
 
     def _refuse_component(
         self, wanted: config.ImageConfig, package: apt_pkg.Package, version: apt_pkg.Version

@@ -38,10 +38,12 @@ if TYPE_CHECKING:
 
 _IMAGE: Final = "Image"
 _DATE: Final = "Pending-Date"
-_SECURITY: Final = "Pending-Security"
+SECURITY: Final = "Pending-Security"
+"""Field of the security updates."""
 _OTHERS: Final = "Pending"
-_FOUND: Final = (_DATE, _SECURITY, _OTHERS)
+_FOUND: Final = (_DATE, SECURITY, _OTHERS)
 _UPDATE: Final = re.compile(r" (?P<package>[a-z0-9][a-z0-9+.-]+) (?P<have>[^\s]+) (?P<new>[^\s]+)")
+_SHA256: Final = 64
 _DAY: Final = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 Installed = tuple[str, str, str]
@@ -85,8 +87,36 @@ def found(
     for package in sorted(installed):
         if answer := newest(package):
             updates[answer[1]].append(f"\n {package[0]} {package[1]} {answer[0]}")
-    fields = ((_SECURITY, "".join(updates[True])), (_OTHERS, "".join(updates[False])))
+    fields = ((SECURITY, "".join(updates[True])), (_OTHERS, "".join(updates[False])))
     return deb822.render(((_IMAGE, directory), (_DATE, day), *((name, value) for name, value in fields if value)))
+
+
+def remembered(known: Mapping[str, Iterable[Installed]]) -> str:
+    """The packages of images by the hash of their .buildinfo, as text: first each package once, then each image."""
+    numbers: dict[Installed, int] = {}
+    lines = []
+    for sha256, packages in known.items():
+        own = " ".join(str(numbers.setdefault(package, len(numbers))) for package in packages)
+        lines.append(f"{sha256} {own}\n")
+    return "".join(f"{' '.join(package)}\n" for package in numbers) + "\n" + "".join(lines)
+
+
+def recalled(text: str) -> dict[str, tuple[Installed, ...]]:
+    """What `remembered` wrote; ValueError when it is not that."""
+    head, found, tail = text.partition("\n\n")
+    if not found or not tail.endswith("\n"):
+        raise ValueError(text[:60])
+    packages: list[Installed] = []
+    for line in head.split("\n"):
+        name, version, architecture = line.split(" ")
+        packages.append((name, version, architecture))
+    known = {}
+    for line in tail.splitlines():
+        sha256, *numbers = line.split()
+        if len(sha256) != _SHA256 or not all(0 <= int(number) < len(packages) for number in numbers):
+            raise ValueError(line[:60])
+        known[sha256] = tuple(packages[int(number)] for number in numbers)
+    return known
 
 
 def by_image(text: str) -> dict[str, deb822.Stanza]:
@@ -147,7 +177,7 @@ def _status(stanza: deb822.Stanza) -> ImageStatus:
         stanza.get("Status-Reason", ""),
         cves,
         stanza.get(_DATE, ""),
-        _updates(stanza, _SECURITY),
+        _updates(stanza, SECURITY),
         _updates(stanza, _OTHERS),
     )
 

@@ -256,3 +256,46 @@ def relisted(file: Path) -> str:
     """The line of a Release for an index."""
     content = file.read_bytes()
     return f" {hashlib.sha256(content).hexdigest()} {len(content)} main/images/{file.name}"
+
+
+def test_what_has_newer_versions_is_published_without_building(archive: Archive, make: Maker, uploader: Key) -> None:
+    for serial in (OLD, NEW):
+        archive.take(make.image(uploader, serial))
+    archive.run("publish")
+    assert {said.pending_date for said in statuses(archive).values()} == {""}
+    archive.run("withdraw", f"trixie/ec2/amd64/{NEW}", "--reason", "x")
+    done = archive.run("stale", "--allow-expired")
+    assert re.match(r"stale: trixie amd64: 1 images, [01] of them with [^\n]*\npublished: serial \d+\n", done.stdout)
+    said = statuses(archive)[OLD]
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d", said.pending_date)
+    # What trixie had before its first point release.
+    pending = {found.package: found.have for found in (*said.security, *said.others)}
+    assert pending == {"base-files": "13.8", "login": "1:4.16.0-2"}
+    assert statuses(archive)[NEW].others == ()
+
+    # Nothing new is nothing to publish, even by what was remembered of the .buildinfo.
+    snapshots = {*(archive.public / "snap").iterdir()}
+    (cache,) = (archive.path / "cache").iterdir()
+    assert cache.name == "packages-trixie-amd64"
+    (buildinfo,) = (archive.public / "images/trixie/ec2/amd64" / OLD).glob("*.buildinfo")
+    text = buildinfo.read_text()
+    buildinfo.write_text(text.replace("13.8", "13.7"))
+    assert "published" not in archive.run("stale", "--allow-expired").stdout
+    assert {*(archive.public / "snap").iterdir()} == snapshots
+    # What is not as it was signed says nothing, and what was known of others stays.
+    cache.write_text("damaged")
+    before = statuses(archive)
+    damaged = archive.run("stale", "--allow-expired", check=False)
+    assert damaged.returncode == 1
+    assert "is missing, or not as it was signed" in damaged.stderr
+    assert statuses(archive)[OLD].pending_date == ""
+    buildinfo.write_text(text)
+    archive.run("stale", "--allow-expired")
+    assert statuses(archive) == before
+    refused = archive.run("stale", "--mirror", "http://127.0.0.1:1/debian", check=False)
+    assert refused.returncode == 1
+    assert statuses(archive) == before
+    # The next one renews it.
+    archive.run("publish")
+    assert statuses(archive) == before
+    assert not (archive.path / "tmp/stale").exists()
