@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -11,7 +12,9 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import index, staleness
+from debian_cloud import index, lock, projections, staleness
+from debian_cloud.cli import verify
+from debian_cloud.projections import provenance
 from tests.archive.conftest import run
 
 if TYPE_CHECKING:
@@ -299,3 +302,73 @@ def test_what_has_newer_versions_is_published_without_building(archive: Archive,
     archive.run("publish")
     assert statuses(archive) == before
     assert not (archive.path / "tmp/stale").exists()
+
+
+def test_the_word_of_rebuilders_is_listed_and_counts(
+    archive: Archive, make: Maker, uploader: Key, stranger: Key, tmp_path: Path
+) -> None:
+    for serial in (OLD, NEW, "20261121.0"):
+        archive.take(make.image(uploader, serial))
+    archive.run("publish")
+    archive.run("withdraw", f"trixie/ec2/amd64/{OLD}", "--reason", "x")
+
+    def statement(key: Key, serial: str, *, built: bool = False, sha256: str = "") -> Path:
+        (buildinfo,) = (archive.public / "images/trixie/ec2/amd64" / serial).glob("*.buildinfo")
+        kept = lock.parse(buildinfo.read_text(), "x.buildinfo")
+        subjects = {name: {"sha256": found} for name, (found, _) in kept.digests.items()}
+        digests = {buildinfo.name: {"sha256": "0" * 64}}
+        said = (
+            provenance.built(kept, subjects, uploader.fingerprint, digests)
+            if built
+            else provenance.rebuilt(kept, subjects, digests)
+        )
+        text = projections.text(said)
+        file = tmp_path / f"{serial}-{key.fingerprint}-{built}-{sha256[:2]}.asc"
+        file.write_text(text.replace(next(iter(subjects.values()))["sha256"], sha256) if sha256 else text)
+        key.clearsign(file)
+        return file
+
+    refused = archive.run("add-statement", statement(stranger, NEW), check=False)
+    assert "whose statements the archive publishes is not said" in refused.stderr
+    keyring = archive.path / "conf/rebuilders.gpg"
+    stranger.gpg("--export", "--output", keyring)
+    place = f"rebuilds/trixie/ec2/amd64/{NEW}/{stranger.fingerprint.lower()}.asc"
+    before = archive.snapshot()
+    unsigned = tmp_path / "x.asc"
+    unsigned.write_text("{}")
+    for file, words in (
+        (statement(uploader, NEW), "no good signature"),
+        (statement(stranger, NEW, built=True), "not that it was made again"),
+        (statement(stranger, NEW, sha256="f" * 64), "about other bytes than"),
+        (statement(stranger, OLD), "is withdrawn"),
+        (unsigned, "no good signature"),
+        (tmp_path / "nothing.asc", "there is no file"),
+    ):
+        refused = archive.run("add-statement", statement(stranger, "20261121.0"), file, check=False)
+        assert (words in refused.stderr, refused.returncode > 0) == (True, True), refused.stderr
+        # The good one before it is not published alone.
+        left = archive.public / f"rebuilds/trixie/ec2/amd64/20261121.0/{stranger.fingerprint.lower()}.asc"
+        left.unlink()
+        assert archive.snapshot() == before
+
+    file = statement(stranger, NEW)
+    done = archive.run("add-statement", file)
+    assert done.stdout.startswith(f"added: {place}\npublished: ")
+    assert (archive.public / place).read_bytes() == file.read_bytes()
+    (entry,) = listed(archive)[NEW].rebuilds
+    text = (archive.dist / "main/images/Images").read_text()
+    content = file.read_bytes()
+    assert f"Rebuilds:\n {hashlib.sha256(content).hexdigest()} {len(content)} {place}\n" in text
+    assert entry.suffix == f"{stranger.fingerprint.lower()}.asc"
+    assert listed(archive)["20261121.0"].rebuilds == ()
+    refused = archive.run("add-statement", file, check=False)
+    assert "said so of images/trixie/ec2/amd64/20261120.0 already" in refused.stderr
+    archive.run("publish")
+    assert listed(archive)[NEW].rebuilds == (entry,)
+
+    # What `verify --rebuilders` reads is that folder.
+    (disk,) = (archive.public / "images/trixie/ec2/amd64" / NEW).glob("*.qcow2")
+    asked = argparse.Namespace(
+        image=disk, rebuilders=1, rebuilder_keys=keyring, statements=(archive.public / place).parent
+    )
+    assert verify._rebuilders(asked) == (stranger.fingerprint,)
