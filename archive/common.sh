@@ -35,11 +35,14 @@ need() {
     done
 }
 
+is_archive() {
+    [ -f "$1/conf/distributions" ] || fail "$1 is not an archive" "make one: debian-cloud-archive init $1" 2
+}
+
 # open_archive DIR: set $dir, be the archive's only user until exit, and bring a
 # publication that was cut off to its end.
 open_archive() {
-    [ -f "$1/conf/distributions" ] ||
-        fail "$1 is not an archive" "make one: debian-cloud-archive init $1" 2
+    is_archive "$1"
     dir=$(readlink -f "$1")
     steps=$(readlink -f "${0%/*}/../steps")
     exec 9>>"$dir/lock"

@@ -12,7 +12,7 @@ state_of() { awk -v key="$1" 'toupper($1) == key { print $2; exit }' "$dir/conf/
 
 # say_state FINGERPRINT STATE: in conf/keys, in one step. Its comment is its owner, when it is new there.
 say_state() {
-    if [ ! -f "$dir/conf/keys" ]; then keys_file >"$dir/tmp/keys"; else cp -p "$dir/conf/keys" "$dir/tmp/keys"; fi
+    cp -p "$dir/conf/keys" "$dir/tmp/keys"
     if grep -qi "^$1" "$dir/tmp/keys"; then
         sed -i "s/^$1 *[^ ]*/$1 $2/I" "$dir/tmp/keys"
     else
@@ -23,6 +23,13 @@ say_state() {
 }
 owner_of() {
     archive_gpg --with-colons --list-keys "$1" | awk -F: '/^uid/ { gsub(/\\x3a/, ":", $10); print $10; exit }'
+}
+
+# have_keys_file: before a key comes of which it must not be thought that it was there already.
+have_keys_file() {
+    if [ -f "$dir/conf/keys" ]; then return 0; fi
+    keys_file >"$dir/tmp/keys"
+    mv "$dir/tmp/keys" "$dir/conf/keys"
 }
 
 # keys_file: conf/keys of an archive that has none yet: what it does without.
@@ -60,7 +67,7 @@ named_key() {
 }
 
 # other_signs FINGERPRINT: does a key sign besides this one?
-other_signs() { "${steps:?}/keys" "$dir" signers 9>&- | grep -qv "^$1 "; }
+other_signs() { "${steps:?}/keys" "$dir" able 9>&- | grep -qv "^$1 "; }
 
 suites() { sed -n 's/^Codename: *//p' "$dir/conf/distributions"; }
 
@@ -69,13 +76,16 @@ suites() { sed -n 's/^Codename: *//p' "$dir/conf/distributions"; }
 renew_keyring() {
     [ -s "$dir/conf/url" ] || return 0
     "$steps/keys" "$dir" keyring >"$dir/tmp/keyring" 9>&-
-    "$steps/keys" "$dir" cosigners >>"$dir/tmp/keyring" 9>&-
+    "$steps/keys" "$dir" everyone >>"$dir/tmp/keyring" 9>&-
     { suites; cat "$dir/conf/url" "$dir/tmp/keyring"; } | sha256sum >"$dir/tmp/made-of"
     rm "$dir/tmp/keyring"
-    if cmp -s "$dir/tmp/made-of" "$dir/state/keyring/made-of"; then return 0; fi
+    if cmp -s "$dir/tmp/made-of" "$dir/state/keyring/made-of"; then
+        rm "$dir/tmp/made-of"
+        return 0
+    fi
     begin
     mkdir -p "$next/keyring"
-    rm -f "$next/keyring"/*
+    rm -f "$next/keyring"/*.deb
     for suite in $(suites | grep -v -e '-proposed$'; suites | grep -e '-proposed$'); do
         if [ -f "$next/keyring/${suite%-proposed}.deb" ]; then
             package=$next/keyring/${suite%-proposed}.deb
@@ -98,4 +108,30 @@ show_keyring() {
         sync "$dir/public/.keyring.new"
         mv "$dir/public/.keyring.new" "$shown"
     done
+}
+
+# vouch: when a key is no longer good, what it alone has signed and is still served is signed anew.
+vouch() {
+    "$steps/keys" "$dir" good >"$dir/tmp/good" 9>&-
+    if cmp -s "$dir/tmp/good" "$dir/state/keyring/good"; then
+        rm "$dir/tmp/good"
+        return 0
+    fi
+    status=0
+    if [ -f "$dir/state/keyring/good" ] && grep -qvxF -f "$dir/tmp/good" "$dir/state/keyring/good"; then
+        "$steps/vouch" "$dir" 9>&- || status=1
+    fi
+    begin
+    mkdir -p "$next/keyring"
+    mv "$dir/tmp/good" "$next/keyring/"
+    commit
+    return $status
+}
+
+# bring_keys: what conf/keys says now, to machines and to all that is signed.
+bring_keys() {
+    renew_keyring
+    show_state
+    show_keyring
+    vouch
 }

@@ -269,14 +269,43 @@ def test_snapshots_go_oldest_first() -> None:
 
 
 def test_a_file_leaves_the_pool_two_weeks_after_nothing_listed_it() -> None:
-    old, new, back, cut = "pool/old", "pool/new", "pool/back", "pool/cut"
-    before = {old: date(2026, 11, 7), back: date(2026, 1, 1), cut: date(2026, 1, 1)}
-    after, gone, cut_off = lifecycle.leaving(before, [old, new], {old, new, back}, TODAY)
+    old, new, back = "pool/old", "pool/new", "pool/back"
+    before = {old: date(2026, 11, 7), back: date(2026, 1, 1)}
+    after, gone = lifecycle.leaving(before, [old, new], TODAY)
     assert after == {old: date(2026, 11, 7), new: TODAY}
-    assert (gone, cut_off) == ((old,), (cut,))
+    assert gone == (old,)
     assert lifecycle.parse_leaving(lifecycle.render_leaving(after)) == after
     with pytest.raises(Error, match="the line 'x pool/y'"):
         lifecycle.parse_leaving("x pool/y\n")
+
+
+TRACKS = """\
+Distribution: trixie
+Source: x
+Version: 1
+Files:
+ pool/main/x/x_1_all.deb a 0
+ pool/main/x/x_1.orig.tar.xz s 0
+ pool/main/x/x_1_all.changes c 0
+
+Distribution: trixie
+Source: x
+Version: 1-2
+Files:
+ pool/main/x/x_1-2_all.deb a 2
+ pool/main/x/x_1.orig.tar.xz s 1
+ pool/main/x/x_1-2_all.changes c 0
+"""
+
+
+def test_a_version_that_no_suite_has_any_more_is_forgotten_with_all_its_files() -> None:
+    tracks = lifecycle.parse_tracks(TRACKS)
+    assert [(track.source, track.version, track.used) for track in tracks] == [("x", "1", False), ("x", "1-2", True)]
+    assert tracks[0].files[2] == "pool/main/x/x_1_all.changes"
+    shared = {"pool/main/x/x_1.orig.tar.xz", "pool/main/x/x_1-2_all.deb"}
+    assert lifecycle.unused(tracks, shared) == tracks[:1]
+    # A snapshot has it.
+    assert lifecycle.unused(tracks, {*shared, "pool/main/x/x_1_all.deb"}) == ()
 
 
 def test_what_indexes_list() -> None:

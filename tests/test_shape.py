@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "debian_cloud"
 # Rooms in the order of the data; a module imports from those before its own, and from those beside it.
 ORDER = (
     ("__init__", "errors"),
-    ("names", "deb822", "plan", "progress", "tools", "scripts"),
+    ("names", "deb822", "openpgp", "plan", "progress", "tools", "scripts"),
     ("config", "custom", "disk", "checksums", "formats"),
     ("resolution", "index", "sources", "entries", "filesystems", "gpt", "qcow2"),
     ("binary", "shell", "skeleton", "lint", "generated", "verification", "lifecycle", "staleness"),
@@ -33,7 +33,7 @@ ORDER = (
     ("manual", "__main__"),
 )
 PLANNING = (
-    *("errors", "names", "deb822", "plan", "config", "custom", "disk", "formats", "resolution", "index"),
+    *("errors", "names", "deb822", "openpgp", "plan", "config", "custom", "disk", "formats", "resolution", "index"),
     *("sources", "metadata", "build"),
     *("binary", "shell", "skeleton", "lint", "lock", "projections", "difference", "closure", "entries"),
     *("filesystems", "gpt", "generated", "verification", "lifecycle", "staleness"),

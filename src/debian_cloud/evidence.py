@@ -49,13 +49,14 @@ class _Release:
     indexes: Mapping[str, tuple[str, int]]
 
 
-def proofs(folder: Path, kept: Lock, debian: Path, archive: Path) -> dict[Package, Proof]:
+def proofs(folder: Path, kept: Lock, debian: Path, archive: Path, *, signers: int = 1) -> dict[Package, Proof]:
     """The proof of each package of a lock, and of each that it was made with; Error names the first that has none.
 
     `folder` is a closure's evidence, `debian` and `archive` are the keyrings by
     which Debian and the archive of configurations are trusted. A release file
     must be of the image's suite or of its updates, and must not have expired
-    before the image's day. The archive vouches for no package that Debian has.
+    before the image's day. The archive vouches for no package that Debian has,
+    and for others only when `signers` keys of its keyring have signed.
     """
     everything = (*kept.packages, *kept.tools)
     wanted = {package.sha256.encode(): package for package in everything}
@@ -63,7 +64,7 @@ def proofs(folder: Path, kept: Lock, debian: Path, archive: Path) -> dict[Packag
     debian_s: set[bytes] = set()
     dates = []
     for place in sorted(folder.iterdir()) if folder.is_dir() else ():
-        release = _release(place, kept, debian, archive)
+        release = _release(place, kept, debian, archive, signers)
         dates.append(release.date)
         for index in sorted(place.glob("*_Packages.xz")):
             content = _index(index, release)
@@ -91,7 +92,7 @@ def proofs(folder: Path, kept: Lock, debian: Path, archive: Path) -> dict[Packag
     return {package: listed[package][0] for package in everything}
 
 
-def _release(place: Path, kept: Lock, debian: Path, archive: Path) -> _Release:
+def _release(place: Path, kept: Lock, debian: Path, archive: Path, signers: int) -> _Release:
     file, signature = place / "InRelease", None
     if not file.exists():
         file, signature = place / "Release", place / "Release.gpg"
@@ -100,7 +101,7 @@ def _release(place: Path, kept: Lock, debian: Path, archive: Path) -> _Release:
     try:
         signed, is_debian = sign.verified(debian, file, signature), True
     except Error:
-        signed, is_debian = sign.verified(archive, file, signature), False
+        signed, is_debian = sign.verified(archive, file, signature, signers=signers), False
     (fields,) = deb822.parse(signed.content.decode("utf-8", "replace"))[:1] or ({},)
     suites = {kept.suite, f"{kept.suite}-updates", f"{kept.suite}-security"}
     named = fields.get("Codename", "")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Final
 
-from . import index, names
+from . import deb822, index, names
 from .errors import USAGE, Error
 
 if TYPE_CHECKING:
@@ -67,6 +67,17 @@ class Policy:
     monthly: int = 0
     snapshots: int | None = None
     pinned: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One version of a source package, as reprepro keeps track of it in a suite, with its files' paths."""
+
+    suite: str
+    source: str
+    version: str
+    files: tuple[str, ...]
+    used: bool
 
 
 def name(record: ImageRecord) -> str:
@@ -279,16 +290,44 @@ def snapshots(ids: Iterable[str], rules: Policy) -> tuple[str, ...]:
 
 
 def leaving(
-    before: Mapping[str, date], unlisted: Iterable[str], known: Collection[str], today: date
-) -> tuple[dict[str, date], tuple[str, ...], tuple[str, ...]]:
+    before: Mapping[str, date], unlisted: Iterable[str], today: date
+) -> tuple[dict[str, date], tuple[str, ...]]:
     """What of the pool is about to leave (path -> the first day that nothing listed it), and what leaves today.
 
-    `unlisted` are paths that no index lists, `known` all that reprepro knows. The last two of the answer: paths to be
-    forgotten and removed, and paths that were forgotten already, by a run that was cut off before it removed them.
+    `unlisted` are the paths that nothing lists today. One that leaves is in both answers: whoever is cut off before
+    the file is gone finds it here again.
     """
     after = {path: before.get(path, today) for path in sorted(unlisted)}
-    gone = tuple(path for path, day in after.items() if day + GRACE <= today)
-    return after, gone, tuple(sorted(path for path in before if path not in known))
+    return after, tuple(path for path, day in after.items() if day + GRACE <= today)
+
+
+def unused(tracks: Iterable[Track], listed: Collection[str]) -> tuple[Track, ...]:
+    """The versions of source packages that reprepro remembers, but of which no suite has anything any more.
+
+    Unless an index lists a file that is theirs alone: of a snapshot, then, that is kept.
+    """
+    tracks = tuple(tracks)
+    used = {file for track in tracks if track.used for file in track.files}
+    return tuple(
+        track for track in tracks if not track.used and not any(f in listed and f not in used for f in track.files)
+    )
+
+
+def parse_tracks(text: str) -> tuple[Track, ...]:
+    """What reprepro's dumptracks prints."""
+    found = []
+    for stanza in deb822.canonical(text):
+        rows = [line.split() for line in stanza.get("Files", "").split("\n") if line]
+        found.append(
+            Track(
+                stanza["Distribution"],
+                stanza["Source"],
+                stanza["Version"],
+                tuple(row[0] for row in rows),
+                used=any(row[2] != "0" for row in rows),
+            )
+        )
+    return tuple(found)
 
 
 def parse_leaving(text: str) -> dict[str, date]:

@@ -3,18 +3,17 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import itertools
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from . import run
+from . import openpgp, run
 from .errors import Error
 
 _ARMOUR: Final = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
+_STRICT: Final = ("--status-fd", "1", "--weak-digest", "SHA1")
+_VERDICTS: Final = {"NEWSIG", "GOODSIG", "EXPSIG", "EXPKEYSIG", "REVKEYSIG", "ERRSIG", "BADSIG"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,27 +24,43 @@ class Signed:
     signers: tuple[str, ...]
 
 
-def verified(keyring: Path, file: Path, signature: Path | None = None) -> Signed:
-    """A file that a key of the keyring signed, clearly or in `signature`; Error when none did.
+def verified(keyring: Path, file: Path, signature: Path | None = None, *, signers: int = 1) -> Signed:
+    """A file that so many keys of the keyring signed, clearly or in `signature`; Error when fewer did, or one badly.
 
     Of a clear signature, only what it is about is the content (RFC 9580, 7).
-    Keys that the keyring has not do not count; expired ones and their
-    signatures neither (gpgv(1)).
+    Keys count by their primary: two subkeys of one are one. Those that the
+    keyring has not do not count; expired ones and their signatures neither
+    (gpgv(1)).
     """
     with tempfile.TemporaryDirectory(prefix="debian-cloud.") as name:
         folder = Path(name)
         keys, content = folder / "keys.gpg", folder / "content"
         keys.write_bytes(binary(keyring.read_bytes()))
         where = ("--output", str(content), *((str(signature),) if signature else ()))
-        said = run.answer(("gpgv", "--homedir", name, "--status-fd", "1", "--keyring", str(keys), *where, str(file)))
-        lines = [line.split()[1:] for line in said.splitlines() if line.startswith("[GNUPG:] ")]
-        # VALIDSIG alone is said of expired keys, too; its last word is the primary key (gnupg, doc/DETAILS).
-        found = {
-            then[-1] for line, then in itertools.pairwise(lines) if (line[0], then[0]) == ("GOODSIG", "VALIDSIG")
-        }
-        if not found or any(line[0] == "BADSIG" for line in lines):
+        said = run.answer(("gpgv", "--homedir", name, *_STRICT, "--keyring", str(keys), *where, str(file)))
+        found, bad = _signers(said)
+        if not found or bad:
             raise Error(f"{file} has no good signature by a key of {keyring}", "it was changed, or another signed it")
+        if len(found) < signers:
+            raise Error(
+                f"{file} is signed by {len(found)} of the keys in {keyring}, and {signers} are demanded",
+                "more of its maintainers must sign it, or their keys be in the keyring",
+            )
         return Signed(file.read_bytes() if signature else content.read_bytes(), tuple(sorted(found)))
+
+
+def _signers(said: str) -> tuple[set[str], bool]:
+    """The primaries of all good signatures, and whether one is bad, by what gpgv says (gnupg, doc/DETAILS)."""
+    found, good, bad = set(), False, False
+    for line in said.splitlines():
+        words = line.split()[1:] if line.startswith("[GNUPG:] ") else [""]
+        if words[0] in _VERDICTS:
+            good = words[0] == "GOODSIG"
+            bad |= words[0] == "BADSIG"
+        elif words[0] == "VALIDSIG" and good:
+            # Said of expired keys, too; its last word is the primary key.
+            found.add(words[-1])
+    return found, bad
 
 
 def clearly(file: Path, signed: Path, homedir: Path | None = None) -> None:
@@ -58,9 +73,7 @@ def binary(keys: bytes) -> bytes:
     """Public keys without armour, as gpgv reads them (RFC 9580, 6.2)."""
     if not keys.startswith(_ARMOUR):
         return keys
-    body = keys.partition(b"\n\n")[2].partition(b"-----END")[0]
-    lines = [line for line in body.splitlines() if not line.startswith(b"=")]
     try:
-        return base64.b64decode(b"".join(lines))
-    except binascii.Error:
+        return openpgp.unarmoured(keys)
+    except Error:
         raise Error("the keyring is damaged", "give the archive's public key file") from None

@@ -13,11 +13,12 @@ from . import index, lifecycle, names, staleness
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import date
     from pathlib import Path
 
     from .deb822 import Stanza
     from .index import ImageRecord
-    from .lifecycle import Held, ReleaseSet
+    from .lifecycle import Held, Policy, ReleaseSet
 
 
 def suites(state: Path) -> tuple[str, ...]:
@@ -59,6 +60,17 @@ def held(archive: Path, suite: str, entered: Iterable[ImageRecord]) -> tuple[Hel
     """The releases of a suite that wait for images that are missing."""
     sets = release_sets(archive / "conf/releases")
     return lifecycle.held(entered, sets, shown(archive / "public", suite)) if sets else ()
+
+
+def policy(archive: Path) -> Policy:
+    """What conf/expire says, if it is there."""
+    file = archive / "conf/expire"
+    return lifecycle.policy(_text(file), str(file))
+
+
+def leaving(state: Path) -> dict[str, date]:
+    """What nothing lists any more, since when."""
+    return lifecycle.parse_leaving(_text(state / "leaving"))
 
 
 def _text(file: Path) -> str:

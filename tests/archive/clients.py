@@ -192,7 +192,7 @@ def clients(trees: Callable[[str], Path]) -> Iterator[Callable[[str], Apt]]:
         root = folders[-1] / "root"
         # By hard links: dpkg and apt replace files and change none.
         subprocess.run(["cp", "-al", tree, root], check=True)
-        prefix = (*_namespaces(), "sh", "-euc", _IN, "sh", root, tempfile.gettempdir())
+        prefix: tuple[str | Path, ...] = (*_namespaces(), "sh", "-euc", _IN, "sh", root, tempfile.gettempdir())
         return Apt(root, dict(_PATH), prefix=prefix)
 
     yield client

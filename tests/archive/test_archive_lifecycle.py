@@ -3,9 +3,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import re
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debian_cloud import index, staleness
+from tests.archive.conftest import run
 
 if TYPE_CHECKING:
     from tests.archive.conftest import Archive, Key, Maker
@@ -100,3 +107,152 @@ def test_a_release_that_is_not_whole_is_held_back(archive: Archive, make: Maker,
     assert "conf/releases, line 1, names no set of images" in refused.stderr
     assert refused.returncode == 1
     assert archive.snapshot() == before
+
+
+def ago(days: int) -> str:
+    return (datetime.now(UTC) - timedelta(days=days)).strftime("%Y-%m-%d")
+
+
+def earlier(archive: Archive, days: int) -> None:
+    """Let all that the state says be some days older."""
+    for file in (archive.path / "state/images/trixie", archive.path / "state/leaving"):
+        text = file.read_text() if file.exists() else ""
+        found = {*re.findall(r"(?m)^(?:Status-Date: )?(\d{4}-\d\d-\d\d)\b", text)}
+        for day in sorted(found):
+            text = text.replace(day, str(date.fromisoformat(day) - timedelta(days=days)))
+        if found:
+            file.write_text(text)
+
+
+def pool(archive: Archive) -> set[str]:
+    return {path.name for path in (archive.public / "pool/main/d/debian-cloud").iterdir()}
+
+
+def test_what_the_policy_does_not_keep_goes_after_two_weeks(archive: Archive, make: Maker, uploader: Key) -> None:
+    folders = archive.public / "images/trixie/ec2/amd64"
+    for serial in ("20261117.0", "20261118.0", OLD, NEW):
+        archive.take(make.image(uploader, serial))
+    for version in ("1", "2"):
+        archive.take(make.deb(uploader, version))
+        archive.run("publish")
+    for serial in ("20261117.0", NEW):
+        closure = archive.public / "closures/trixie/ec2/amd64" / serial
+        closure.mkdir(parents=True)
+        (archive.path / "kept/aa").mkdir(parents=True, exist_ok=True)
+        (archive.path / "kept/aa" / serial).write_text(serial)
+        os.link(archive.path / "kept/aa" / serial, closure / "x.deb")
+
+    # Without a policy nothing expires.
+    before = archive.snapshot()
+    assert archive.run("expire").stdout == ""
+    assert archive.snapshot() == before
+
+    policy = archive.path / "conf/expire"
+    policy.write_text("keep 2\npinned trixie/ec2/amd64/20261118.0\n")
+    now = archive.run("expire", "--dry-run").stdout
+    assert now == "would be expired: images/trixie/ec2/amd64/20261117.0\n"
+    assert archive.snapshot() == before
+    assert json.loads(archive.run("expire", "--dry-run", "--json").stdout) == {
+        "dry-run": True,
+        "expired": ["images/trixie/ec2/amd64/20261117.0"],
+        "removed": {"folders": [], "snapshots": [], "pool": []},
+        "leaving": {},
+    }
+    done = archive.run("expire")
+    assert re.fullmatch(r"published: serial \d+\nexpired: images/trixie/ec2/amd64/20261117.0\n", done.stdout)
+    assert {*listed(archive)} == {"20261118.0", OLD, NEW}
+    assert statuses(archive)["20261117.0"].status == "expired"
+    assert (folders / "20261117.0").exists()
+    assert archive.run("expire").stdout == ""
+
+    # Time alone removes nothing that a snapshot lists.
+    earlier(archive, 20)
+    assert archive.run("expire").stdout == ""
+    policy.write_text("keep 2\npinned trixie/ec2/amd64/20261118.0\nsnapshots 1\n")
+    gone = "".join(f"removed: {kind}/trixie/ec2/amd64/20261117.0\n" for kind in ("images", "closures"))
+    snapshots = sorted(path.name for path in (archive.public / "snap").iterdir())
+    assert len(snapshots) > 2
+    first = "".join(f"removed: snap/{found}\n" for found in snapshots[:-1])
+    (waiting,) = (f"leaving: 3 files of the pool, the first 14 days after {ago(0)}\n",)
+    dry = archive.run("expire", "--dry-run").stdout
+    assert dry.replace("would be ", "") == first + gone + waiting
+    assert archive.run("expire").stdout == first + gone + waiting
+    assert not (folders / "20261117.0").exists()
+    assert [path.name for path in (archive.public / "snap").iterdir()] == snapshots[-1:]
+    assert [path.name for path in (archive.path / "kept/aa").iterdir()] == [NEW]
+    assert {path.name for path in folders.iterdir()} == {"20261118.0", OLD, NEW, "current"}
+
+    # The first version of the package is in no index any more.
+    assert len(pool(archive)) == 6
+    earlier(archive, 13)
+    assert archive.run("expire").stdout == waiting.replace(ago(0), ago(13))
+    earlier(archive, 1)
+    # A run that was cut off had forgotten a file already.
+    known = "pool/main/d/debian-cloud/debian-cloud-config-demo_1_all.deb"
+    reprepro: tuple[str | Path, ...] = ("reprepro", "--basedir", archive.path)
+    assert known in run([*reprepro, "dumpunreferenced"], archive.env).stdout
+    run([*reprepro, "_forget", known], archive.env)
+    removed = archive.run("expire").stdout.splitlines()
+    assert [line.partition("demo_1")[0] for line in removed] == [
+        "removed: pool/main/d/debian-cloud/debian-cloud-config-"
+    ] + [f"removed: pool/main/d/debian-cloud/debian-cloud_1_{rest}" for rest in ("all.changes", "amd64.buildinfo")]
+    assert {name for name in pool(archive) if "_1_" in name} == set()
+    assert len(pool(archive)) == 3
+    assert run([*reprepro, "dumpunreferenced"], archive.env).stdout == ""
+    assert archive.run("expire").stdout == ""
+    assert not (archive.path / "tmp/expire").exists()
+    # What is gone may not come back, and nothing else is missing.
+    refused = archive.refuse(make.image(uploader, "20261117.0"))
+    assert "no path is ever used again" in refused
+    archive.run("publish")
+    assert {*listed(archive)} == {"20261118.0", OLD, NEW}
+
+
+def test_a_withdrawn_image_goes_whatever_lists_it(archive: Archive, make: Maker, uploader: Key) -> None:
+    for serial in (OLD, NEW):
+        archive.take(make.image(uploader, serial))
+    archive.run("publish")
+    archive.run("withdraw", f"trixie/ec2/amd64/{NEW}", "--reason", "x")
+    folder = archive.public / "images/trixie/ec2/amd64" / NEW
+    earlier(archive, 13)
+    assert archive.run("expire").stdout == ""
+    earlier(archive, 1)
+
+    # A clock that was set back would count wrong days.
+    release = archive.dist / "Release"
+    said = release.read_text()
+    release.write_text(re.sub("(?m)^Date: .*", "Date: Mon, 01 Jan 2125 00:00:00 UTC", said))
+    refused = archive.run("expire", check=False)
+    assert refused.returncode == 1
+    assert "published later than that" in refused.stderr
+    release.write_text(said)
+
+    # As long as an index lists it, it is not removed, whatever the state says: it is published first.
+    index_file = archive.dist / "main/images/Images"
+    text = index_file.read_text().replace(OLD, NEW)
+    index_file.unlink()  # the snapshot has it, too
+    index_file.write_text(text)
+    release.write_text(re.sub(r"(?m)^ \w{64} \d+ main/images/Images$", relisted(index_file), said))
+    done = archive.run("expire")
+    assert re.fullmatch(rf"published: serial \d+\nremoved: images/trixie/ec2/amd64/{NEW}\n", done.stdout)
+    assert not folder.exists()
+    assert statuses(archive)[NEW].status == "withdrawn"
+    assert {*listed(archive)} == {OLD}
+
+    # An index that is not what its Release lists tells nothing: then nothing goes.
+    (packages,) = archive.dist.glob("main/binary-amd64/Packages")
+    packages.unlink()
+    packages.write_text("damaged")
+    refused = archive.run("expire", check=False)
+    assert "not the file that its Release lists" in refused.stderr
+    (archive.path / "conf/expire").write_text("keep none\n")
+    refused = archive.run("expire", check=False)
+    assert refused.returncode == 1
+    assert "conf/expire, line 1, is no policy" in refused.stderr
+    assert archive.run("expire", "--now", check=False).returncode == 2
+
+
+def relisted(file: Path) -> str:
+    """The line of a Release for an index."""
+    content = file.read_bytes()
+    return f" {hashlib.sha256(content).hexdigest()} {len(content)} main/images/{file.name}"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import os
 import re
@@ -170,7 +171,7 @@ def test_source_without_by_hash_and_with_one_form(mirror: Mirror, archive: Archi
     mirror.ok()
     shown = mirror.shown()
     assert {k: v for k, v in shown.items() if k in tree(archive.root)} == tree(archive.root)
-    assert sum("by-hash" in k for k in shown) == 3
+    assert sum("by-hash" in k for k in shown) == len(INDEXES)
 
 
 def test_source_without_detached_release(mirror: Mirror, archive: Archive) -> None:
@@ -321,27 +322,125 @@ def test_armoured_keyring(mirror: Mirror, key: Key, tmp_path: Path) -> None:
     mirror.ok()
 
 
-def test_change_of_keys(mirror: Mirror, archive: Archive, key: Key, other_key: Key, tmp_path: Path) -> None:
-    """Signed by the old key and the new: whoever has one of the two is served."""
-    both = tmp_path / "both"
-    shutil.copytree(key.home, both, ignore=shutil.ignore_patterns("S.*"))
-    signer = Key(both, key.keyring)
-    other_key.gpg("--armor", "--output", str(tmp_path / "secret"), "--export-secret-keys")
-    signer.gpg("--import", str(tmp_path / "secret"))
-    ids = subprocess.run(
-        ["gpg", "--homedir", str(both), "--list-secret-keys", "--with-colons"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    users = [f"-u{fpr}" for fpr in re.findall(r"^fpr:+(\w+):", ids, re.M)]
-    assert len(users) == 2
+def sign(archive: Archive, *keys: Key, bad: Key | None = None) -> None:
+    """InRelease, Release.gpg: signed by all the keys, and by `bad` over another text."""
     dist = archive.root / "dists/trixie"
-    signer.gpg(*users, "--output", str(dist / "InRelease"), "--clearsign", str(dist / "Release"))
-    signer.gpg(*users, "--output", str(dist / "Release.gpg"), "--detach-sign", str(dist / "Release"))
-    signer.end()
+    release = dist / "Release"
+    cleartext, packets = b"", b""
+    for key in (*keys, *([bad] if bad else [])):
+        text = dist / "signed"
+        if key is bad:
+            text.write_bytes(release.read_bytes() + b"Other: text\n")
+        else:
+            shutil.copy(release, text)
+        key.gpg("--output", str(dist / "clear"), "--clearsign", str(text))
+        head, armour = (dist / "clear").read_bytes().split(b"-----BEGIN PGP SIGNATURE-----")
+        cleartext = cleartext or head
+        packets += subprocess.run(
+            ["gpg", "--dearmor"],
+            input=b"-----BEGIN PGP SIGNATURE-----" + armour,
+            capture_output=True,
+            check=True,
+        ).stdout
+    body = base64.encodebytes(packets)
+    (dist / "InRelease").write_bytes(
+        cleartext + b"-----BEGIN PGP SIGNATURE-----\n\n" + body + b"-----END PGP SIGNATURE-----\n"
+    )
+    keys[0].gpg("--output", str(dist / "Release.gpg"), "--detach-sign", str(release))
+    for name in ("clear", "signed"):
+        (dist / name).unlink()
+
+
+def joined(path: Path, *keyrings: Path) -> Path:
+    path.write_bytes(b"".join(keyring.read_bytes() for keyring in keyrings))
+    return path
+
+
+def test_change_of_keys(mirror: Mirror, archive: Archive, key: Key, other_key: Key) -> None:
+    """Signed by the old key and the new: whoever has one of the two is served."""
+    sign(archive, key, other_key)
+    mirror.ok()
+    sign(archive, other_key, key)
+    archive.publish()
+    sign(archive, key, other_key)
     mirror.ok()
     assert seen_by_client(mirror.dest) == archive.date
+
+
+def test_several_signers_are_demanded(
+    mirror: Mirror, archive: Archive, key: Key, other_key: Key, tmp_path: Path
+) -> None:
+    two = ("--signers", "2")
+    mirror.keyring = joined(tmp_path / "two.gpg", key.keyring, other_key.keyring)
+    sign(archive, key, other_key)
+    mirror.ok(*two)
+    shown = seen_by_client(mirror.dest)
+
+    # A newer state with one signature: the mirror stays at the state that two have signed.
+    archive.publish()
+    mirror.refused(*two, says="is signed by 1 of the keys in .*, and 2 are demanded")
+    sign(archive, key, key)
+    mirror.refused(*two, says="is signed by 1 of the keys")
+    sign(archive, key, bad=other_key)
+    mirror.refused(*two, says="is not signed by a key in")
+    sign(archive, key, other_key, bad=key)
+    mirror.refused(*two, says="is not signed by a key in")
+    stranger = Key.make(tmp_path / "stranger")
+    sign(archive, key, stranger)
+    stranger.end()
+    mirror.refused(*two, says="is signed by 1 of the keys")
+    assert seen_by_client(mirror.dest) == shown
+
+    sign(archive, key, other_key)
+    mirror.ok(*two)
+    assert seen_by_client(mirror.dest) == archive.date
+
+
+def test_two_subkeys_are_one_signer_and_an_expired_key_none(
+    mirror: Mirror, archive: Archive, key: Key, tmp_path: Path
+) -> None:
+    several = Key.make(tmp_path / "several")
+    short = Key.make(tmp_path / "short")
+    [primary] = several.fingerprints()
+    for _ in range(2):
+        several.gpg("--passphrase", "", "--quick-add-key", primary, "ed25519", "sign")
+    (several.home / "gpg.conf").write_text("".join(f"local-user {each}!\n" for each in several.fingerprints()))
+    several.gpg("--export", "--output", str(several.keyring))
+    mirror.keyring = joined(tmp_path / "keys.gpg", key.keyring, several.keyring, short.keyring)
+    sign(archive, several)
+    command = ["gpg", "--list-packets", str(archive.root / "dists/trixie/Release.gpg")]
+    packets = subprocess.run(command, capture_output=True, text=True).stdout
+    assert packets.count(":signature packet:") == 3
+    mirror.refused("--signers", "2", says="is signed by 1 of the keys")
+
+    sign(archive, key, short)
+    mirror.ok("--signers", "2")
+    archive.publish()
+    sign(archive, key, short)
+    [fingerprint] = short.fingerprints()
+    short.gpg("--passphrase", "", "--quick-set-expire", fingerprint, "seconds=1")
+    short.gpg("--export", "--output", str(short.keyring))
+    time.sleep(2)
+    mirror.keyring = joined(tmp_path / "keys.gpg", key.keyring, several.keyring, short.keyring)
+    mirror.refused("--signers", "2", says="is signed by 1 of the keys")
+    mirror.ok()
+    several.end()
+    short.end()
+
+
+def test_sums_that_were_signed_anew_come_with_another_keyring(
+    mirror: Mirror, archive: Archive, other_key: Key
+) -> None:
+    mirror.ok()
+    archive.key = other_key
+    for path in archive.root.glob("images/*/*/*/[0-9]*"):
+        archive.sign_sums(path)
+    archive.publish()
+    mirror.keyring = other_key.keyring
+    mirror.ok()
+    shown = mirror.shown()
+    assert {k: v for k, v in shown.items() if k in tree(archive.root)} == tree(archive.root)
+    assert "fetching" not in mirror.ok()
 
 
 # ---- attacks -------------------------------------------------------------------------------------------------
@@ -490,10 +589,10 @@ def attestation_that_sums_contradict(archive: Archive, _: Key) -> None:
     archive.sign_sums(path.parent)
 
 
-def attestation_elsewhere(line: str) -> Callable[[Archive, Key], None]:
+def line_elsewhere(line: str, field: str = "Attestations") -> Callable[[Archive, Key], None]:
     def attack(archive: Archive, _: Key) -> None:
         stanza = archive.images["ec2 20261121.0"]
-        archive.images["ec2 20261121.0"] = stanza.replace("Attestations:\n", f"Attestations:\n {line}\n")
+        archive.images["ec2 20261121.0"] = stanza.replace(f"{field}:\n", f"{field}:\n {line}\n")
         archive.publish()
 
     return attack
@@ -620,7 +719,7 @@ ATTACKS += [(named(f"tampered_{i.split('/')[-1]}", tampered_index(i)), f"{i}\\S*
 
 
 ATTACKS += [
-    (named(f"attestation_{name}", attestation_elsewhere(line)), says)
+    (named(f"attestation_{name}", line_elsewhere(line)), says)
     for name, line, says in (
         ("outside", f"{'0' * 64} 10 pool/x", "names the path .*pool/x"),
         ("above", f"{'0' * 64} 10 {NEW}/../x", "names the path"),
@@ -628,6 +727,25 @@ ATTACKS += [
         ("without_a_hash", f"0 10 {NEW}/x", "gives no SHA256 and size"),
     )
 ]
+
+
+BUILT = NEW.replace("images", "rebuilds")
+ATTACKS += [
+    (named(f"rebuild_{name}", line_elsewhere(line, "Rebuilds")), says)
+    for name, line, says in (
+        ("among_images", f"{'0' * 64} 10 {NEW}/x", "names the path .*images/trixie"),
+        ("of_another", f"{'0' * 64} 10 {BUILT.replace('1121.0', '1120.0')}/x", "names the path"),
+        ("below", f"{'0' * 64} 10 {BUILT}/x/y", "names the path"),
+        ("without_a_hash", f"0 10 {BUILT}/x", "gives no SHA256 and size"),
+    )
+]
+
+
+def tampered_rebuild(archive: Archive, _: Key) -> None:
+    flip(only(archive, f"{BUILT}/*.asc"))
+
+
+ATTACKS.append((tampered_rebuild, f"asc {MISMATCH}"))
 
 
 @pytest.mark.parametrize(("attack", "says"), ATTACKS, ids=[a.__name__ for a, _ in ATTACKS])
@@ -925,6 +1043,7 @@ def test_hanging_server(archive: Archive, key: Key, tmp_path: Path) -> None:
         (["--keyring", "KEYRING", "--suite", "trixie", 'http://h/"x', "DEST"], "refused for its spelling"),
         (["--keyring", "/nowhere", "--suite", "trixie", "http://h/", "DEST"], "cannot be read"),
         (["--keyring=KEYRING", "--suite=trixie", "--timeout=0", "http://h/", "DEST"], "no number of seconds"),
+        (["--keyring=KEYRING", "--suite=trixie", "--signers=0", "http://h/", "DEST"], "no number of signers"),
         (["--sweet", "trixie"], "there is no option --sweet"),
         (["--suite"], "--suite needs a value"),
     ],
@@ -965,7 +1084,7 @@ def test_help_names_every_option() -> None:
     done = subprocess.run([SCRIPT, "--help"], capture_output=True, text=True, check=True)
     page = SCRIPT.with_suffix(".1").read_text().replace("\\-", "-")
     options = set(re.findall(r"--[a-z-]+", done.stdout))
-    assert options == {"--keyring", "--suite", "--verify-all", "--timeout", "--quiet"}
+    assert options == {"--keyring", "--suite", "--signers", "--verify-all", "--timeout", "--quiet"}
     assert all(o in page for o in options)
 
 

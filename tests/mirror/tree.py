@@ -19,7 +19,7 @@ from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
 
 SCRIPT = Path(__file__).resolve().parents[2] / "archive" / "debian-cloud-mirror"
-INDEXES = ("main/binary-amd64/Packages", "main/source/Sources", "main/images/Images")
+INDEXES = ("main/binary-amd64/Packages", "main/source/Sources", "main/images/Images", "main/images/Images-Status")
 SUMS = tuple(f"SHA{n}SUMS{end}" for n in (256, 512) for end in ("", ".sign", ".gpg"))
 ATTESTATIONS = ("cdx.json", "intoto.json", "intoto.json.gpg", "spdx.json")
 START = datetime.now(UTC).replace(microsecond=0) - timedelta(days=2)
@@ -47,6 +47,12 @@ class Key:
     def gpg(self, *args: str) -> None:
         command = ["gpg", "--homedir", str(self.home), "--batch", "--yes", "--quiet", "--pinentry-mode", "loopback"]
         subprocess.run([*command, *args], check=True, stdin=subprocess.DEVNULL)
+
+    def fingerprints(self) -> list[str]:
+        """Of the primary and of each subkey."""
+        command = ["gpg", "--homedir", str(self.home), "--list-keys", "--with-colons"]
+        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return re.findall(r"^fpr:+(\w+):", out, re.M)
 
     def detach(self, path: Path) -> None:
         """Both spellings of a detached signature: armoured .sign, binary .gpg."""
@@ -109,12 +115,16 @@ class Archive:
         for path in attestations:
             path.write_text(f'{{"of": "{stem}", "as": "{path.name}"}}\n')
         self.sign_sums(folder)
+        rebuilt = self.root / f"rebuilds/{self.suite}/{config}/amd64/{serial}" / f"{'A' * 40}.asc"
+        rebuilt.parent.mkdir(parents=True)
+        rebuilt.write_text(f"{stem} came out the same\n")
         self.images[f"{config} {serial}"] = (
             f"Image: debian-cloud-config-{config}\nVersion: {serial}\nSuite: {self.suite}\nArchitecture: amd64\n"
             f"Format: qcow2\nFilename: {image.relative_to(self.root)}\nSize: {size}\n"
             f"SHA256: {sha(image)}\nSHA512: {sha(image, 'sha512')}\nBuildinfo: {info.relative_to(self.root)}\n"
             f"Buildinfo-SHA256: {sha(info)}\nBuildinfo-SHA512: {sha(info, 'sha512')}\nAttestations:\n"
             + "".join(f" {sha(p)} {p.stat().st_size} {p.relative_to(self.root)}\n" for p in attestations)
+            + f"Rebuilds:\n {sha(rebuilt)} {rebuilt.stat().st_size} {rebuilt.relative_to(self.root)}\n"
         )
         self.current[config] = serial
         link = folder.parent / "current"
@@ -144,6 +154,8 @@ class Archive:
             return "\n".join(self.packages.values()) + self.packages_extra
         if index.endswith("Sources"):
             return self.sources
+        if index.endswith("Images-Status"):
+            return "".join(f"Image: {name}\nPending: none\n\n" for name in sorted(self.images))
         stanzas = []
         for name, stanza in sorted(self.images.items()):
             config, serial = name.split()
@@ -320,7 +332,7 @@ def seen_by_client(root: Path, suite: str = "trixie") -> datetime:
     """Follow InRelease by hash to every file, as apt does; the date of what is seen, or an AssertionError."""
     text = (root / "dists" / suite / "InRelease").read_text()
     listed = re.findall(r"^ ([0-9a-f]{64}) (\d+) (\S+)$", text, re.M)
-    assert len(listed) == 9
+    assert len(listed) == 3 * len(INDEXES)
     for digest, _, name in listed:
         index = (root / "dists" / suite / name).parent / "by-hash/SHA256" / digest
         assert sha(index) == digest
@@ -331,7 +343,7 @@ def seen_by_client(root: Path, suite: str = "trixie") -> datetime:
                 assert [sha(root / p) for p in paths] == re.findall(rf"^{value}: (.*)$", body, re.M)
         if name == "main/images/Images":
             said = re.findall(r"^ ([0-9a-f]{64}) \d+ (\S+)$", index.read_text(), re.M)
-            assert len(said) == len(ATTESTATIONS) * index.read_text().count("Image: ")
+            assert len(said) == (len(ATTESTATIONS) + 1) * index.read_text().count("Image: ")
             assert all(sha(root / path) == digest for digest, path in said)
     found = re.search(r"^Date: (.*)$", text, re.M)
     assert found

@@ -14,6 +14,10 @@ equals what came out when the image was made again of the closure's packages.
 So do boot sector, boot loader, partition table and every other byte: nothing
 can hide. What is unexplained is listed, and makes the exit status 1.
 
+With --signers M, that many keys of the archive's keyring must have signed each
+release file of the archive; subkeys of one key are one (the keyring package's
+debian-cloud-archive-cosigners.gpg has those who may).
+
 With --rebuilders N, that many keys of --rebuilder-keys must have signed that
 they made the same image again (`rebuild --statement`); each counts once.
 """
@@ -72,6 +76,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--debian-keyring", type=Path, default=Path(names.DEBIAN_KEYRING), metavar="FILE", help="keys of Debian"
     )
     parser.add_argument(
+        "--signers", type=int, default=1, metavar="M", help="demand M keys of --keyring on the archive's indexes"
+    )
+    parser.add_argument(
         "--signed-by", type=Path, metavar="FILE", help="keys, one of which must have signed the .buildinfo"
     )
     parser.add_argument(
@@ -121,10 +128,12 @@ def _report(args: argparse.Namespace) -> Report:
         seconds[what] = round(time.monotonic() - began, 1)
         began = time.monotonic()
 
+    if args.signers < 1:
+        raise Error(f"--signers {args.signers} demands nothing", "one signature is demanded without it", USAGE)
     keyring = options.keyring(args)
     kept = _described(args, keyring)
     rebuilders = _rebuilders(args) if args.rebuilders > 0 else ()
-    proofs = evidence.proofs(args.closure / "evidence", kept, args.debian_keyring, keyring)
+    proofs = evidence.proofs(args.closure / "evidence", kept, args.debian_keyring, keyring, signers=args.signers)
     done("signatures and indexes")
     shipped = manifest.by_path((p.name, entries) for p, entries in _manifests(args.closure, kept).items())
     done("packages")

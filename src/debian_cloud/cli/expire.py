@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Find out what an archive need not keep.
+
+DIR is the archive, WORK a folder of files: each has a path or a word a line.
+STEP `tracks` reads WORK/tracks (reprepro's dumptracks) and writes WORK/listed,
+WORK/in-snapshots and WORK/snapshots: what the indexes list that are shown and
+that the policy keeps, and the snapshots that it does not keep; and
+WORK/untrack, versions that no suite has. STEP `plan` reads these, and
+WORK/unreferenced and WORK/known (reprepro's dumpunreferenced and
+_listchecksums), and writes WORK/expired and WORK/state, the files of the state
+that are others then; WORK/folders, WORK/forget and WORK/pool, what goes; and
+WORK/report. Nothing else is changed. A clock that stands before the last
+publication is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import lzma
+import os
+import time
+from datetime import date
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from debian_cloud import lifecycle, state
+from debian_cloud.errors import Error
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable, Iterator
+
+    from debian_cloud.index import ImageRecord
+
+PLUMBING = True
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("step", choices=("tracks", "plan"), metavar="STEP", help="tracks, then plan")
+    parser.add_argument("archive", type=Path, metavar="DIR", help="the archive")
+    parser.add_argument("work", type=Path, metavar="WORK", help="files to read and write")
+    parser.add_argument("--dry-run", action="store_true", help="report what would be done")
+    parser.add_argument("--json", action="store_true", help="report in JSON")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    if args.step == "tracks":
+        _tracks(args.archive, args.work)
+    else:
+        _plan(args)
+    return 0
+
+
+def _tracks(archive: Path, work: Path) -> None:
+    public = archive / "public"
+    releases = [*public.glob("dists/*/Release")]
+    _refuse_early(releases)
+    ids = [folder.name for folder in (public / "snap").glob("*")]
+    gone = lifecycle.snapshots(ids, state.policy(archive))
+    releases += [
+        path for found in ids if found not in gone for path in (public / "snap" / found).glob("dists/*/Release")
+    ]
+    pool: set[str] = set()
+    images: set[str] = set()
+    for path, content in _indexes(releases):
+        if path.endswith("Images"):
+            images |= lifecycle.directories(content)
+        else:
+            pool.update(lifecycle.pool_files(content))
+    tracks = lifecycle.parse_tracks((work / "tracks").read_text("utf-8"))
+    _write(work / "listed", pool)
+    _write(work / "in-snapshots", images)
+    _write(work / "snapshots", gone)
+    _write(work / "untrack", (f"{t.suite} {t.source} {t.version}" for t in lifecycle.unused(tracks, pool)))
+
+
+def _refuse_early(releases: Iterable[Path]) -> None:
+    """Error when something was published later than the clock says."""
+    for path in releases:
+        said = next(line for line in path.read_text("utf-8").splitlines() if line.startswith("Date: "))
+        if parsedate_to_datetime(said[6:].replace("UTC", "+0000")).timestamp() > time.time():
+            raise Error(
+                f"the clock says {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())}, and {path.parent.name} was"
+                " published later than that",
+                "set the clock of this machine: what expires is a question of days",
+            )
+
+
+def _indexes(releases: Iterable[Path]) -> Iterator[tuple[str, str]]:
+    """Path and content of each index of packages, sources and images that the release files list, each once."""
+    seen = set()
+    for release in releases:
+        lines = release.read_text("utf-8").partition("\nSHA256:\n")[2].splitlines()
+        for digest, _, path in (line.split() for line in lines if line.startswith(" ")):
+            if path.rpartition("/")[2] in ("Packages", "Sources", "Images") and digest not in seen:
+                seen.add(digest)
+                yield path, _content(release.parent / path, digest)
+
+
+def _content(path: Path, sha256: str) -> str:
+    packed = path.with_name(f"{path.name}.xz")
+    content = path.read_bytes() if path.exists() else lzma.decompress(packed.read_bytes()) if packed.exists() else b""
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise Error(
+            f"{path} is missing, or not the file that its Release lists",
+            "what it lists is not known, so nothing is removed: mend it, or remove that snapshot by hand",
+        )
+    return content.decode()
+
+
+def _plan(args: argparse.Namespace) -> None:
+    archive: Path = args.archive
+    work: Path = args.work
+    today = date.fromisoformat(time.strftime("%Y-%m-%d", time.gmtime()))
+    in_snapshots, snapshots = _lines(work / "in-snapshots"), sorted(_lines(work / "snapshots"))
+    expired: list[str] = []
+    folders: list[str] = []
+    for suite in state.suites(archive / "state"):
+        before = state.records(archive / "state", suite)
+        outdated = _outdated(archive, suite, before, today)
+        records = lifecycle.expired(before, outdated, today)
+        expired += outdated
+        if outdated:
+            state.enter(work / "state", suite, records)
+        folders += lifecycle.due(records, in_snapshots, today)
+    there = [
+        folder
+        for directory in folders
+        for kind in ("images", "closures", "rebuilds")
+        if (archive / "public" / (folder := kind + directory.removeprefix("images"))).exists()
+    ]
+    known = _lines(work / "known")
+    unlisted = (_lines(work / "unreferenced") | (_pool(archive / "public") - known)) - _lines(work / "listed")
+    after, pool = lifecycle.leaving(state.leaving(archive / "state"), unlisted, today)
+    (work / "state").mkdir(exist_ok=True)
+    (work / "state" / "leaving").write_text(lifecycle.render_leaving(after), "utf-8")
+    _write(work / "expired", expired)
+    _write(work / "folders", there)
+    _write(work / "forget", (path for path in pool if path in known))
+    _write(work / "pool", pool)
+    waiting = {path: day.isoformat() for path, day in after.items() if path not in pool}
+    if args.json:
+        removed = {"folders": there, "snapshots": snapshots, "pool": pool}
+        document = {"dry-run": args.dry_run, "expired": expired, "removed": removed, "leaving": waiting}
+        report = json.dumps(document, indent=2) + "\n"
+    else:
+        word = "would be " if args.dry_run else ""
+        report = "".join(f"{word}expired: {directory}\n" for directory in expired)
+        report += "".join(
+            f"{word}removed: {path}\n" for path in (*(f"snap/{found}" for found in snapshots), *there, *pool)
+        )
+        if waiting:
+            report += f"leaving: {len(waiting)} files of the pool, the first 14 days after {min(waiting.values())}\n"
+    (work / "report").write_text(report, "utf-8")
+
+
+def _outdated(archive: Path, suite: str, records: tuple[ImageRecord, ...], today: date) -> tuple[str, ...]:
+    return lifecycle.outdated(
+        records,
+        state.policy(archive),
+        state.release_sets(archive / "conf/releases"),
+        state.held(archive, suite, records),
+        today,
+    )
+
+
+def _pool(public: Path) -> set[str]:
+    """Paths of the files in the pool."""
+    return {
+        f"{Path(folder).relative_to(public)}/{name}"
+        for folder, _, names in os.walk(public / "pool")
+        for name in names
+    }
+
+
+def _lines(file: Path) -> set[str]:
+    return {*file.read_text("utf-8").split("\n")} - {""}
+
+
+def _write(file: Path, lines: Iterable[str]) -> None:
+    file.write_text("".join(f"{line}\n" for line in sorted(lines)), "utf-8")

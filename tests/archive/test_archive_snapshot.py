@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What was published once stays under its id: for both apts, a year later, and for who builds from it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.archive.clients import serving
+from tests.archive.conftest import Archive
+
+if TYPE_CHECKING:
+    from tests.archive.clients import Apt
+    from tests.archive.conftest import Key, Maker
+
+DEMO = "debian-cloud-config-demo"
+
+
+def publish(archive: Archive) -> str:
+    """Publish what was accepted; the id of it."""
+    archive.run("publish")
+    return archive.run("snapshot").stdout.strip()
+
+
+def ids(archive: Archive) -> list[str]:
+    """Of all snapshots, the last one first."""
+    return [line.partition(" ")[0] for line in archive.run("snapshot", "--list").stdout.splitlines()]
+
+
+def test_each_publication_has_an_id(archive: Archive, make: Maker, uploader: Key) -> None:
+    (first,) = ids(archive)
+    assert re.fullmatch(r"\d{8}T\d{6}Z", first)
+    # The same is published: the same id.
+    archive.run("resign")
+    assert publish(archive) == first
+    archive.take(make.image(uploader))
+    assert archive.run("snapshot").stdout == f"{first}\n"
+    second = publish(archive)
+    archive.take(make.deb(uploader, "1.0"))
+    third = publish(archive)
+    assert ids(archive) == [third, second, first]
+    assert sorted(ids(archive), reverse=True) == ids(archive)
+    told = json.loads(archive.run("snapshot", "--list", "--json").stdout)
+    assert told == [{"id": name, "suites": ["trixie"]} for name in (third, second, first)]
+    for name, version in ((third, "Version: 1.0"), (second, None), (first, None)):
+        dist = archive.public / "snap" / name / "dists/trixie"
+        packages = (dist / "main/binary-amd64/Packages").read_text()
+        assert (version in packages) if version else (DEMO not in packages)
+        assert "Valid-Until" not in (dist / "InRelease").read_text()
+        archive.key.gpg("--verify", dist / "InRelease")
+        archive.key.gpg("--verify", dist / "Release.gpg", dist / "Release")
+        (image,) = (archive.public / "snap" / name).glob("images/trixie/ec2/amd64/*.*/*.qcow2")
+        assert image.exists()
+    listed = [
+        (archive.public / "snap" / name / "dists/trixie/main/images/Images").read_text() for name in ids(archive)
+    ]
+    assert ["Version: 20261120.0" in text for text in listed] == [True, True, False]
+    # Removed in one rename; what is published now stays.
+    removed = archive.run("snapshot", "--remove", second)
+    assert removed.stdout == f"removed: {second}\n"
+    assert ids(archive) == [third, first]
+    assert publish(archive) == third
+    for wrong, status, word in (
+        (second, 1, f"there is no snapshot {second}"),
+        (third, 1, f"{third} is the last snapshot"),
+        ("../dists", 2, "not the id of a snapshot"),
+        (f"{first}/dists", 2, "not the id of a snapshot"),
+    ):
+        done = archive.run("snapshot", "--remove", wrong, check=False)
+        assert done.returncode == status
+        assert done.stderr.startswith("error: ")
+        assert word in done.stderr
+        assert "hint: " in done.stderr
+    assert ids(archive) == [third, first]
+
+
+def test_an_archive_without_snapshots_gets_one_when_asked(archive: Archive, make: Maker, uploader: Key) -> None:
+    archive.take(make.deb(uploader))
+    archive.run("publish")
+    for name in ids(archive):
+        (archive.public / "snap" / name).rename(archive.path / "tmp" / name)
+    assert archive.run("snapshot", "--list").stdout == ""
+    assert json.loads(archive.run("snapshot", "--list", "--json").stdout) == []
+    before = (archive.dist / "InRelease").read_bytes()
+    name = archive.run("snapshot").stdout.strip()
+    assert ids(archive) == [name]
+    assert (archive.dist / "InRelease").read_bytes() == before
+    snapped, dist = archive.public / "snap" / name / "dists/trixie", archive.dist
+    files = {str(path.relative_to(snapped)) for path in snapped.rglob("*") if path.is_file()}
+    assert files == {
+        str(path.relative_to(dist)) for path in dist.rglob("*") if path.is_file() and "by-hash" not in str(path)
+    }
+    assert "Package: debian-cloud-config-demo" in (snapped / "main/binary-amd64/Packages").read_text()
+    archive.key.gpg("--verify", snapped / "InRelease")
+    # A snapshot that is dated later than the clock says is not outdone by one that sorts before it.
+    archive.take(make.deb(uploader, "2.0"))
+    (archive.public / "snap/29991231T235959Z").mkdir()
+    for verb in ("snapshot", "publish"):
+        done = archive.run(verb, check=False)
+        assert done.returncode == 1
+        assert re.search(
+            "error: the clock says .*, and the last snapshot, 29991231T235959Z, is not older", done.stderr
+        )
+    (archive.public / "snap/29991231T235959Z").rmdir()
+    # Nothing of a former try is in the way.
+    (archive.path / "tmp/snap/left").mkdir(parents=True)
+    assert archive.run("snapshot").stdout == f"{name}\n"
+    assert publish(archive) > name
+
+
+@pytest.fixture
+def web(short_path: Path, env: dict[str, str], uploader: Key, make: Maker) -> Iterator[tuple[Archive, list[str]]]:
+    """An archive served over HTTP that published three versions of a package, and their ids."""
+    folder = Path(tempfile.mkdtemp(dir=short_path))
+    archive = Archive(folder / "a", env)
+    with serving(archive.public, []) as url:
+        archive.run("init", "--url", url, "--uploader", uploader.public)
+        (archive.path / "conf/closures").unlink()
+        found = []
+        for version in ("1.0", "2.0", "3.0"):
+            archive.take(make.deb(uploader, version, content=version))
+            found.append(publish(archive))
+        yield archive, found
+    shutil.rmtree(folder)
+
+
+def demo(machine: Apt) -> str:
+    """Install the package anew, whatever version there is; its content."""
+    for verb in ("remove", "install"):
+        done = machine.get(verb, "--yes", DEMO)
+        assert done.returncode == 0, done.stdout
+    return (machine.root / "usr/share/demo" / DEMO).read_text()
+
+
+def test_apt_takes_a_snapshot_for_an_archive_a_year_later(web: tuple[Archive, list[str]], client: Apt) -> None:
+    archive, (first, second, _) = web
+    client.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
+    assert client.get("update").returncode == 0
+    assert demo(client) == "3.0"
+    source = client.root / "etc/apt/sources.list.d/debian-cloud.sources"
+    text = source.read_text()
+    later = client.later(365)
+    # The archive itself would have been signed again by then.
+    assert "expired" in later.get("update").stdout
+    for snapshot, version in ((first, "1.0"), (second, "2.0")):
+        source.write_text(re.sub("(?m)^URIs: (.*)$", rf"URIs: \1/snap/{snapshot}", text))
+        done = later.get("update")
+        assert done.returncode == 0, done.stdout
+        assert demo(later) == version
+    archive.run("snapshot", "--remove", first)
+    source.write_text(re.sub("(?m)^URIs: (.*)$", rf"URIs: \1/snap/{first}", text))
+    done = later.get("update")
+    assert done.returncode != 0
+    assert "404" in done.stdout
+
+
+def test_apt_3_takes_a_snapshot_by_its_id(web: tuple[Archive, list[str]], clients: Callable[[str], Apt]) -> None:
+    archive, (first, _, third) = web
+    client = clients("apt-3")
+    client.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
+    assert client.get("update").returncode == 0
+    assert demo(client) == "3.0"
+    assert client.get("remove", "--yes", DEMO).returncode == 0
+    done = client.get("install", "--update", "--snapshot", first, "--yes", DEMO)
+    assert done.returncode == 0, done.stdout
+    assert client.version(DEMO) == "1.0"
+    # Without it, all is as before.
+    assert client.get("update").returncode == 0
+    assert client.candidate(DEMO) == "3.0"
+    archive.run("snapshot", "--remove", first)
+    assert client.get("update", "--snapshot", first).returncode != 0
+    assert client.get("update", "--snapshot", third).returncode == 0
