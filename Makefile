@@ -34,9 +34,10 @@ matrix: ## resolve every configuration of every suite and architecture, and prin
 sizes: ## set the images' sizes beside those of Debian's official package sets (after check-all)
 	DEBIAN_CLOUD_ALL=1 .venv/bin/python3 tests/sizes.py build/world
 
-bench: ## measure against mmdebstrap and mke2fs alone, side by side
+bench: ## measure builder and archive beside the same done by their tools alone
 	tests/setup check
 	.venv/bin/python3 tests/bench.py
+	.venv/bin/python3 tests/bench_archive.py
 
 control: ## write debian/control from debian/control.j2 and configs/
 	PYTHONPATH=src /usr/bin/python3 -m debian_cloud.render

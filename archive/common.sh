@@ -12,6 +12,7 @@
 fail() {
     printf 'error: %s\n' "$1" >&2
     [ -z "$2" ] || printf 'hint: %s\n' "$2" >&2
+    told=yes
     exit "${3:-1}"
 }
 
@@ -49,7 +50,7 @@ open_archive() {
     flock --nonblock 9 ||
         fail "another debian-cloud-archive is at work on $dir" "try again when it has ended"
     find_agent "$dir"
-    trap 'end_agent "$dir"' EXIT
+    trap 'ended $?' EXIT
     trap 'exit 130' INT
     trap 'exit 143' HUP TERM
     # The hooks are this program's, wherever it lies today.
@@ -57,6 +58,17 @@ open_archive() {
     db=$dir/state/db
     rm -f "$dir/state/db/lockfile" # a killed reprepro's; ours is held
     "$steps/show" "$dir" 9>&-
+}
+
+# ended STATUS: end a verb; where a tool failed of which no sentence tells, the status is not the tool's.
+ended() {
+    end_agent "$dir"
+    if [ "$1" = 0 ] || [ "$1" -ge 128 ] || [ -n "${told-}" ]; then return 0; fi
+    if [ "$(df --output=avail -k "$dir" | tail -n 1)" -lt 1024 ]; then
+        printf 'error: there is no space left on the disk of %s\n' "$dir" >&2
+        printf 'hint: nothing is lost or half shown: make space, and run it again\n' >&2
+    fi
+    exit 1
 }
 
 # begin: from now on what is changed is $next, which nobody sees.

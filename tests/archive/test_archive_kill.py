@@ -28,7 +28,7 @@ VERBS = {"accept": 5, "publish": 4, "resign": 1}
 
 def killed(archive: Archive, verb: str, after: float) -> bool:
     """Run a verb and kill it and all that it started after so many seconds; whether that came in time."""
-    command = ["debian-cloud-archive", verb, archive.path]
+    command: list[str | Path] = ["debian-cloud-archive", verb, archive.path]
     with (
         (archive.path.parent / "said").open("w+") as said,
         subprocess.Popen(command, env=archive.env, stdout=said, stderr=said, start_new_session=True) as process,
@@ -91,7 +91,14 @@ def test_no_kill_shows_a_mixture_or_loses_an_upload(
             counts["apt"] += 1
 
     def mirrors(url: str) -> None:
-        command = [ROOT / "archive/debian-cloud-mirror", "--quiet", "--keyring", keyring, "--suite", "trixie"]
+        command: list[str | Path] = [
+            ROOT / "archive/debian-cloud-mirror",
+            "--quiet",
+            "--keyring",
+            keyring,
+            "--suite",
+            "trixie",
+        ]
         target = tmp_path / "mirror"
         while not over.is_set():
             done = run([*command, url, target], env, check=False)

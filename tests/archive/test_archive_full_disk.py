@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A disk that becomes full at any moment of a verb: what is shown stays whole, and no upload is lost."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.archive.conftest import Archive, Key, Maker, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FREE = {"accept": (0, 24, 96, 160, 240, 320, 1000), "publish": (0, 24, 96, 160, 1000), "resign": (0, 8, 1000)}
+"""KiB that are left when a verb begins: it fails at another step each time, and not with the last."""
+
+
+@pytest.fixture
+def disk(archive: Archive, tmp_path: Path, env: dict[str, str]) -> Iterator[tuple[Archive, Path]]:
+    """An archive on a small disk, in a namespace of its own, and where its files are seen from here."""
+    place = archive.path.parent / "disk"
+    place.mkdir()
+    script = 'mount -t tmpfs -o size=16m,mode=755 none "$1" && echo ready && exec sleep 900'
+    user = () if os.geteuid() == 0 else ("--map-root-user",)
+    command: tuple[str | Path, ...] = (
+        "unshare",
+        *user,
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        script,
+        "sh",
+        place,
+    )
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == "ready\n"
+        enter = f"nsenter --target {holder.pid} --mount {'--user --preserve-credentials' if user else ''}"
+        commands = tmp_path / "bin"
+        commands.mkdir()
+        (commands / "debian-cloud-archive").write_text(
+            f'#!/bin/sh\nexec {enter} {shutil.which("debian-cloud-archive", path=env["PATH"])} "$@"\n'
+        )
+        (commands / "debian-cloud-archive").chmod(0o755)
+        yield (
+            Archive(place / "a", {**env, "PATH": f"{commands}:{env['PATH']}"}),
+            Path(f"/proc/{holder.pid}/root{place}"),
+        )
+        holder.kill()
+
+
+def left(folder: Path) -> int:
+    """KiB that can still be written."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize // 1024
+
+
+def assert_whole(public: Path, keyring: Path) -> None:
+    """What InRelease says is signed, and there by hash."""
+    dist = public / "dists/trixie"
+    done = run(["gpgv", "--quiet", "--keyring", keyring, dist / "InRelease"], dict(os.environ), check=False)
+    assert done.returncode == 0, done.stderr
+    for digest, size, name in re.findall(
+        r"^ ([0-9a-f]{64}) (\d+) (\S+)$", (dist / "InRelease").read_text(), re.MULTILINE
+    ):
+        assert ((dist / name).parent / "by-hash/SHA256" / digest).stat().st_size == int(size)
+
+
+@pytest.mark.parametrize("verb", FREE)
+def test_a_full_disk_loses_nothing(
+    archive: Archive, disk: tuple[Archive, Path], make: Maker, uploader: Key, tmp_path: Path, verb: str
+) -> None:
+    full, seen = disk
+    for upload in make.image(uploader, "20261119.0"), make.deb(uploader, package="debian-cloud-config-first"):
+        archive.put(upload)
+    archive.run("accept")
+    archive.run("publish")
+    for upload in make.image(uploader), make.deb(uploader, "2.0", content=os.urandom(20000).hex()):
+        archive.put(upload)
+    if verb != "accept":
+        archive.run("accept")
+    keyring = tmp_path / "keyring.gpg"
+    archive.key.gpg("--output", keyring, "--export")
+    states = set()
+    for free in FREE[verb]:
+        shutil.rmtree(seen / "a", ignore_errors=True)
+        (seen / "filler").unlink(missing_ok=True)
+        run(["cp", "-a", archive.path, seen / "a"], full.env)
+        with (seen / "filler").open("wb") as filler:
+            filler.write(bytes(1024 * max(left(seen) - free, 0)))
+        done = full.run(verb, check=False)
+        states.add(done.returncode)
+        assert done.returncode in (0, 1), done.stderr
+        assert done.returncode == 0 or done.stderr.strip(), done.stdout
+        assert not done.stdout.count("refused: "), "a full disk is no fault of the upload"
+        assert_whole(seen / "a/public", keyring)
+        (seen / "filler").unlink()
+        for then in "accept", "publish", "check":
+            done = full.run(then, check=False)
+            assert done.returncode == 0, f"{free} KiB, then {then}: {done.stdout}{done.stderr}"
+        assert_whole(seen / "a/public", keyring)
+        assert not [*(seen / "a/incoming").iterdir()]
+        text = "".join(
+            (seen / "a/public/dists/trixie/main" / name).read_text()
+            for name in (
+                "images/Images",
+                "binary-amd64/Packages",
+            )
+        )
+        for wanted in "Version: 20261120.0\n", "Version: 20261119.0\n", "Package: debian-cloud-config-demo\n":
+            assert wanted in text, free
+    assert states == {0, 1}
