@@ -84,7 +84,7 @@ def configuration(folder: Path, name: str, fields: dict[str, str], depends: str 
     (tree / "usr").mkdir()
     (tree / "usr" / name).write_bytes(os.urandom(4096))
     subprocess.run(["dpkg-deb", "--root-owner-group", "--build", tree, folder], stdout=subprocess.DEVNULL, check=True)
-    return folder / f"debian-cloud-config-{name}_1.0_amd64.deb"
+    return folder / f"debian-cloud-config-{name}_{control['Version']}_amd64.deb"
 
 
 @contextmanager

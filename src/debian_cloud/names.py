@@ -34,6 +34,7 @@ DIRECTORY: Final = "images/{suite}/{config}/{arch}/{serial}"
 _WORD = re.compile(r"[a-z0-9][a-z0-9+.-]*")
 # An index asks for the same few names again and again, one image after another.
 _remembered = functools.lru_cache(maxsize=1024)
+_SNAPSHOT = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _SERIAL = re.compile(r"([0-9]{8})\.(0|[1-9][0-9]{0,3})")
 
 
@@ -76,6 +77,21 @@ def serial(value: str) -> str:
             f"{value!r} is not an image serial", "it looks like 20261120.0: a day and a number", USAGE
         ) from None
     return value
+
+
+def snapshot(value: str) -> str:
+    """The value itself, when it is the id of a snapshot, YYYYMMDDTHHMMSSZ; Error otherwise."""
+    if not _SNAPSHOT.fullmatch(value):
+        raise Error(
+            f"{value!r} is not the id of a snapshot", "it looks like 20261120T143000Z: a day and a time", USAGE
+        )
+    return value
+
+
+def snapshot_at(uri: str) -> str:
+    """The id of the snapshot of an archive that is at this address; empty when it is none."""
+    _, snap, found = uri.rstrip("/").rpartition("/snap/")
+    return found if snap and _SNAPSHOT.fullmatch(found) else ""
 
 
 @_remembered

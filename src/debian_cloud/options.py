@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from . import checksums, names, packages, run, sign, sources
+from . import checksums, deb822, names, packages, run, sign, sources
 from .custom import OFFICIAL, Custom
-from .errors import USAGE, Error, did_you_mean
+from .errors import FAILED, USAGE, Error, did_you_mean
 from .progress import Progress
 from .resolution import Release
 
@@ -71,11 +71,17 @@ class Origin:
 def add_sources(parser: argparse.ArgumentParser) -> None:
     """Declare where packages come from, and of which suite."""
     add_suite(parser)
-    add_places(parser)
+    group = add_places(parser)
+    group.add_argument(
+        "--snapshot",
+        default="",
+        metavar="ID",
+        help="the archive as it was published under this id; Debian's packages are those of --mirror all the same",
+    )
 
 
-def add_places(parser: argparse.ArgumentParser) -> None:
-    """Declare where packages come from."""
+def add_places(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Declare where packages come from; the group, for what else decides that."""
     group = parser.add_argument_group("where packages come from")
     group.add_argument("--mirror", default="", metavar="URL", help="Debian mirror (default: this machine's apt's)")
     group.add_argument("--security-mirror", default="", metavar="URL", help="mirror of Debian's security updates")
@@ -84,6 +90,7 @@ def add_places(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--archive", default="", metavar="URL", help="archive of image configurations")
     group.add_argument("--keyring", default="", metavar="FILE", help="keys that may sign the archive's InRelease")
+    return group
 
 
 def add_closure(parser: argparse.ArgumentParser) -> None:
@@ -120,10 +127,13 @@ def origin(args: argparse.Namespace) -> Iterator[Origin]:
 @contextlib.contextmanager
 def origin_of(args: argparse.Namespace, suite: str, arch: str) -> Iterator[Origin]:
     """The same for a suite and an architecture that are known already (`add_places`)."""
+    snapshot = names.snapshot(args.snapshot) if getattr(args, "snapshot", "") else ""
     known = sources.targets(run.output(sources.INDEXTARGETS))
     debian = _debian(args, known, suite)
     keyring = str(_kept_keyring(args.keyring)) if args.keyring else ""
     archive = sources.archive(known, suite, url=_url(args.archive, "--archive"), keyring=keyring)
+    if snapshot:
+        archive = _as_of(archive, snapshot, arch)
     # One for each mirror and suite, whatever the archive: Debian's large indexes are fetched once.
     with _read(_cache() / _identity(debian, arch), debian, archive, arch) as found:
         yield found
@@ -156,6 +166,34 @@ def closure(args: argparse.Namespace, kept: Lock) -> Iterator[Origin]:
         yield found
 
 
+def _as_of(archive: sources.Source, snapshot: str, arch: str) -> sources.Source:
+    """The archive as it was published under an id; Error when it has none that says to be of that id."""
+    old = replace(archive, uri=f"{archive.uri.rstrip('/')}/snap/{snapshot}")
+    if not archive.uri.startswith("file:"):
+        # A mirror has no snapshots: its Release says where they are. Nothing else is taken of it: it may be old.
+        address = _release_fields(archive, replace(archive, expired=True), arch).get("Snapshots", "")
+        old = replace(old, uri=address.replace("@SNAPSHOTID@", snapshot) if address else old.uri)
+    hint = f"its operator may have removed it: is {old.uri} there?"
+    try:
+        fields = _release_fields(archive, old, arch)
+    except Error as error:
+        raise Error(f"snapshot {snapshot} of the archive cannot be read\n{error.message}", hint, FAILED) from None
+    if fields.get("Snapshot") != snapshot:
+        raise Error(f"{old.uri} is, rightly signed, not the snapshot {snapshot} of the archive", hint, FAILED)
+    return old
+
+
+def _release_fields(archive: sources.Source, source: sources.Source, arch: str) -> dict[str, str]:
+    """What the signed release file of a source says, that is the archive or one of its snapshots."""
+    root = _cache() / f"{_identity((archive,), arch)}.release"
+    plan = sources.update(root, (source,), arch, sources.NO_PACKAGES)
+    with run.locked(root, "the cache of the archive's release files", wait=True):
+        run.carry_out(plan, root, Progress(len(plan), quiet=True))
+        # apt has removed what is of other sources.
+        (file,) = [*(root / "lists").glob("*_InRelease")] or (root / "lists").glob("*_Release")
+        return dict(deb822.parse(_verified(source, file).content.decode())[0])
+
+
 @contextlib.contextmanager
 def _read(root: Path, debian: tuple[sources.Source, ...], archive: sources.Source, arch: str) -> Iterator[Origin]:
     plan = sources.update(root, (*debian, archive), arch)
@@ -186,11 +224,14 @@ def contents(args: argparse.Namespace) -> Iterator[tuple[Path, ...]]:
 
 
 def _signed(source: sources.Source, suite: str, file: Path) -> Release:
+    got = checksums.digest(file, ("sha256",))
+    return Release(source.uri, suite, got.size, got.hashes["sha256"], _verified(source, file).signers)
+
+
+def _verified(source: sources.Source, file: Path) -> sign.Signed:
     # A Release without a signature of its own has one beside it.
     signature = None if file.name.endswith("_InRelease") else file.with_name(f"{file.name}.gpg")
-    signers = sign.verified(Path(source.signed_by), file, signature).signers
-    got = checksums.digest(file, ("sha256",))
-    return Release(source.uri, suite, got.size, got.hashes["sha256"], signers)
+    return sign.verified(Path(source.signed_by), file, signature)
 
 
 def _debian(args: argparse.Namespace, known: tuple[sources.Target, ...], suite: str) -> tuple[sources.Source, ...]:

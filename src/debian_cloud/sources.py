@@ -196,16 +196,19 @@ Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
 """
 
 
-CONTENTS: Final = """\
-Acquire::IndexTargets::deb::Packages::DefaultEnabled "false";
-Acquire::IndexTargets::deb::Contents {
+NO_PACKAGES: Final = 'Acquire::IndexTargets::deb::Packages::DefaultEnabled "false";\n'
+"""A line of apt.conf(5) by which an apt fetches release files, and no packages' indexes."""
+
+CONTENTS: Final = f"""\
+{NO_PACKAGES}\
+Acquire::IndexTargets::deb::Contents {{
     MetaKey "$(COMPONENT)/Contents-$(ARCHITECTURE)";
     ShortDescription "Contents-$(ARCHITECTURE)";
     Description "$(RELEASE)/$(COMPONENT) $(ARCHITECTURE) Contents";
     KeepCompressed "true";
     KeepCompressedAs "gz";
     Optional "true";
-};
+}};
 """
 """Lines of apt.conf(5) by which an apt fetches the lists of all files, and no packages' indexes."""
 

@@ -7,6 +7,10 @@ a disk that boots by BIOS and by UEFI, with a .buildinfo that names each package
 with version and SHA-256, and a .changes to sign (debsign(1)) and upload
 (dput(1)). Neither root, loop devices nor KVM are needed; nothing is left behind
 when it fails or is interrupted.
+
+With --snapshot the archive is taken as it was published under that id, and what
+comes from Debian is that of its mirror. Debian has snapshots of its own: name
+one by --mirror and --security-mirror, with --allow-expired.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, closure, lock, options, planning, run, sign
+from debian_cloud import checksums, closure, lock, names, options, planning, run, sign
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.plan import Run
 from debian_cloud.progress import Progress
@@ -52,6 +52,8 @@ def main(args: argparse.Namespace) -> int:
     if folder.exists():
         raise Error(f"{folder} exists already", "a closure is never rewritten: choose another folder", USAGE)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    # An image of a snapshot may be of what the archive lists no longer.
+    args.snapshot = next(filter(None, (names.snapshot_at(release.uri) for release in kept.releases)), "")
     pool = Pool(args.pool)
     # Seen by nobody before it is whole.
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:

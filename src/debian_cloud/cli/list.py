@@ -32,8 +32,12 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _images(args: argparse.Namespace) -> int:
-    if args.mirror or args.security_mirror or args.archive or args.keyring:
-        raise Error("--images lists what `apt update` fetched", "leave out mirrors, --archive and --keyring", USAGE)
+    if args.mirror or args.security_mirror or args.archive or args.keyring or args.snapshot:
+        raise Error(
+            "--images lists what `apt update` fetched",
+            "leave out mirrors, --archive, --keyring and --snapshot",
+            USAGE,
+        )
     found = images.known(args.suite, args.arch)
     if args.json:
         print(json.dumps([{**asdict(image.record), "url": image.url} for image in found], indent=2))

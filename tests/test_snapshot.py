@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An image of what an archive had published at another time: by its address, or by the one that it names itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from debian_cloud import metadata, names
+from tests import throwaway
+from tests.archive.clients import serving
+from tests.command import debian_cloud, refused
+from tests.throwaway import FINE, Archive, configuration
+
+
+@dataclass(frozen=True)
+class Web:
+    """An archive that published two versions of a configuration, its own address, and that of a mirror."""
+
+    archive: Archive
+    old: str
+    new: str
+    own: str
+    mirror: str
+
+    def sources(self, url: str) -> list[str]:
+        """Arguments by which configurations come from there."""
+        return ["--archive", url, "--keyring", str(self.archive.keyring)]
+
+    @property
+    def snap(self) -> Path:
+        return self.archive.public / "snap"
+
+
+def snapshot(archive: Archive) -> str:
+    """The id of what is published now."""
+    command: list[str | Path] = ["debian-cloud-archive", "snapshot", archive.folder]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Web]:
+    with throwaway.folder() as top:
+        archive = throwaway.archive(top, configuration(top / "debs", "fine", FINE))
+        mirrored = top / "mirror"
+        with serving(archive.public, []) as own, serving(mirrored, []) as mirror:
+            (archive.folder / "conf/url").write_text(f"{own}\n")
+            archive.run("publish")
+            old = snapshot(archive)
+            archive.add(configuration(top / "new", "fine", {**FINE, "Version": "2.0"}))
+            new = snapshot(archive)
+            shutil.copytree(archive.public, mirrored, symlinks=True, ignore=shutil.ignore_patterns("snap"))
+            yield Web(archive, old, new, own, mirror)
+
+
+def planned(web: Web, url: str, *more: str) -> metadata.Facts:
+    """What the .buildinfo of an image would say, without building it."""
+    done = debian_cloud("plan", "fine", *web.sources(url), *more)
+    assert done.returncode == 0, done.stderr
+    facts = re.search("> facts <<'END'\n(.*?)\nEND", done.stdout, re.S)
+    assert facts is not None
+    return metadata.parse_facts(facts[1])
+
+
+def test_what_is_built_is_what_was_published_then(web: Web) -> None:
+    now = planned(web, f"file:{web.archive.public}")
+    assert now.config_version == "2.0"
+    for url, address, identifier, version in (
+        # The files themselves are there, wherever they will be seen.
+        (f"file:{web.archive.public}", f"file:{web.archive.public}", web.old, "1.0"),
+        (web.own, web.own, web.new, "2.0"),
+        (web.mirror, web.own, web.old, "1.0"),
+    ):
+        known = planned(web, url, "--snapshot", identifier)
+        assert known.config_version == version
+        assert ("debian-cloud-config-fine", version) in {(row[2], row[3]) for row in known.packages}
+        # What is written down is what was read.
+        sha256, size, suite, uri, _ = known.releases[-1]
+        signed = (web.snap / identifier / "dists" / suite / "InRelease").read_bytes()
+        assert uri.rstrip("/") == f"{address}/snap/{identifier}"
+        assert names.snapshot_at(uri) == identifier
+        assert (sha256, size) == (hashlib.sha256(signed).hexdigest(), str(len(signed)))
+        # Debian's are the same, in the build and in the image.
+        assert known.releases[:-1] == now.releases[:-1]
+        assert known.sources == now.sources
+    assert {names.snapshot_at(row[3]) for row in now.releases} == {""}
+
+
+def test_it_is_shown_and_listed(web: Web) -> None:
+    arguments = (*web.sources(web.mirror), "--snapshot", web.old, "--json")
+    done = debian_cloud("list", *arguments)
+    assert [config["version"] for config in json.loads(done.stdout)] == ["1.0"]
+    done = debian_cloud("show", "fine", *arguments)
+    assert json.loads(done.stdout)["config"]["version"] == "1.0"
+    refused(debian_cloud("list", "--images", "--snapshot", web.old), 2, "--images lists what `apt update` fetched")
+
+
+@pytest.mark.parametrize("identifier", ["20261121", "../../etc", "20261121T000000Z/../x", "20261121t000000z", "now"])
+def test_an_id_that_is_none(web: Web, identifier: str) -> None:
+    done = debian_cloud("plan", "fine", *web.sources(web.own), "--snapshot", identifier)
+    refused(done, 2, f"{identifier!r} is not the id of a snapshot", "it looks like 20261120T143000Z")
+
+
+@pytest.mark.parametrize("place", ["file", "own", "mirror"])
+def test_a_snapshot_that_is_gone(web: Web, place: str) -> None:
+    url = f"file:{web.archive.public}" if place == "file" else getattr(web, place)
+    done = debian_cloud("build", "fine", *web.sources(url), "--snapshot", "20200101T000000Z", "--output", "/nowhere")
+    refused(done, 1, "snapshot 20200101T000000Z of the archive cannot be read", "its operator may have removed it")
+
+
+def test_a_snapshot_in_the_place_of_another_is_refused(web: Web) -> None:
+    kept = web.snap / "kept"
+    (web.snap / web.new).rename(kept)
+    shutil.copytree(web.snap / web.old, web.snap / web.new, symlinks=True)
+    try:
+        done = debian_cloud("plan", "fine", *web.sources(web.own), "--snapshot", web.new)
+    finally:
+        shutil.rmtree(web.snap / web.new)
+        kept.rename(web.snap / web.new)
+    refused(done, 1, f"is, rightly signed, not the snapshot {web.new}")
+
+
+def test_an_archive_that_has_expired_still_has_its_snapshots(web: Web) -> None:
+    mirrored = web.archive.folder.parent / "mirror/dists/trixie/InRelease"
+    text = re.sub("(?m)^Date: .*", "Date: Fri, 31 Dec 2021 00:00:00 UTC", web.archive.signed_text())
+    before = mirrored.read_bytes()
+    throwaway.sign(
+        web.archive.folder / "gnupg",
+        re.sub("(?m)^(Valid-Until: ).*", r"\1Sat, 01 Jan 2022 00:00:00 UTC", text),
+        mirrored,
+    )
+    try:
+        refused(debian_cloud("list", *web.sources(web.mirror)), 1, "expired")
+        done = debian_cloud("list", *web.sources(web.mirror), "--snapshot", web.old)
+    finally:
+        mirrored.write_bytes(before)
+    assert done.returncode == 0, done.stderr
+    assert re.search("^fine +1.0 ", done.stdout, re.MULTILINE)
