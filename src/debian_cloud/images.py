@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import index, names, run, sources
-from .errors import Error
+from . import index, names, run, sources, staleness
+from .errors import USAGE, Error
 
 _HELPER = "/usr/lib/apt/apt-helper"
 
@@ -43,6 +43,24 @@ def known(suite: str, arch: str = "") -> tuple[Image, ...]:
         )
     return tuple(
         sorted(found, key=lambda i: (i.record.config, i.record.architecture, names.serial_key(i.record.serial)))
+    )
+
+
+def statuses() -> tuple[staleness.ImageStatus, ...]:
+    """What the archives of this machine say became of their images, in the indexes that `apt update` verified."""
+    known = [
+        target
+        for target in sources.targets(run.output(sources.INDEXTARGETS))
+        if (target.created_by, target.trusted) == ("Images-Status", "yes")
+    ]
+    if not known:
+        raise Error(
+            "this machine's apt knows no archive that says what became of its images",
+            "install the archive's debian-cloud-archive-keyring package, then run `apt-get update`",
+            USAGE,
+        )
+    return tuple(
+        status for found in known for status in staleness.parse(run.output((_HELPER, "cat-file", found.filename)))
     )
 
 

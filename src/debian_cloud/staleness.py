@@ -42,7 +42,9 @@ SECURITY: Final = "Pending-Security"
 """Field of the security updates."""
 _OTHERS: Final = "Pending"
 _FOUND: Final = (_DATE, SECURITY, _OTHERS)
-_UPDATE: Final = re.compile(r" (?P<package>[a-z0-9][a-z0-9+.-]+) (?P<have>[^\s]+) (?P<new>[^\s]+)")
+_UPDATE: Final = re.compile(
+    r" (?P<package>[a-z0-9][a-z0-9+.-]+) (?P<have>[0-9A-Za-z.+:~-]+) (?P<new>[0-9A-Za-z.+:~-]+)"
+)
 _SHA256: Final = 64
 _DAY: Final = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
@@ -57,6 +59,16 @@ class Update:
     package: str
     have: str
     new: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An update that a machine has not installed, and the version that is installed there."""
+
+    package: str
+    installed: str
+    new: str
+    security: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +166,28 @@ def parse(text: str) -> tuple[ImageStatus, ...]:
         return tuple(map(_status, deb822.canonical(text)))
     except KeyError as error:
         raise Error(f"a stanza of Images-Status has no field {error.args[0]}", "it may be cut off") from None
+
+
+def on_machine(status: ImageStatus, installed: Mapping[str, str]) -> tuple[tuple[Pending, ...], tuple[Pending, ...]]:
+    """The updates of an image that a machine lacks, security first, and those that it has by now.
+
+    `installed` are the versions of the machine's packages; what was removed there needs no update.
+    """
+    lacking: list[Pending] = []
+    there: list[Pending] = []
+    for updates, security in ((status.security, True), (status.others, False)):
+        for update in updates:
+            if version := installed.get(update.package):
+                it = Pending(update.package, version, update.new, security)
+                (lacking if _is_older(version, update) else there).append(it)
+    return tuple(lacking), tuple(there)
+
+
+def _is_older(version: str, update: Update) -> bool:
+    try:
+        return bool(deb822.version(version) < deb822.version(update.new))
+    except ValueError:
+        raise Error(f"{update.new!r} in Images-Status is no version", "`apt-get update`, and try again") from None
 
 
 def _status(stanza: deb822.Stanza) -> ImageStatus:

@@ -8,13 +8,17 @@ import hashlib
 import json
 import os
 import re
+import subprocess
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import index, lock, projections, staleness
-from debian_cloud.cli import verify
+import pytest
+
+from debian_cloud import cli, index, lock, projections, staleness
+from debian_cloud.cli import status, verify
 from debian_cloud.projections import provenance
+from tests.archive.clients import machine
 from tests.archive.conftest import run
 
 if TYPE_CHECKING:
@@ -58,7 +62,7 @@ def test_a_withdrawn_image_is_out_of_every_index_at_once(archive: Archive, make:
     )
 
     before = archive.snapshot()
-    for arguments, words, status in (
+    for arguments, words, code in (
         ((image, "--reason", "again"), "is withdrawn since", 1),
         ((f"trixie/ec2/amd64/{OLD}",), "the reason is empty", 2),
         ((f"trixie/ec2/amd64/{OLD}", "--reason", "a\nb"), "one line of text", 2),
@@ -68,7 +72,7 @@ def test_a_withdrawn_image_is_out_of_every_index_at_once(archive: Archive, make:
     ):
         refused = archive.run("withdraw", *arguments, check=False)
         assert words in refused.stderr
-        assert refused.returncode == status
+        assert refused.returncode == code
     assert archive.run("withdraw", check=False).returncode == 2
     assert archive.snapshot() == before
 
@@ -372,3 +376,42 @@ def test_the_word_of_rebuilders_is_listed_and_counts(
         image=disk, rebuilders=1, rebuilder_keys=keyring, statements=(archive.public / place).parent
     )
     assert verify._rebuilders(asked) == (stranger.fingerprint,)
+
+
+def test_a_machine_learns_by_apt_what_became_of_its_image(
+    archive: Archive,
+    make: Maker,
+    uploader: Key,
+    tmp_path: Path,
+    env: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for serial in (OLD, NEW):
+        archive.take(make.image(uploader, serial))
+    archive.run("publish")
+    apt = machine(tmp_path / "machine", env)
+    apt.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
+    record = tmp_path / "cloud-release"
+    record.write_text(f'ID=ec2\nVERSION="{OLD}"\n')
+    monkeypatch.setattr(status, "_RECORD", record)
+    monkeypatch.setenv("APT_CONFIG", apt.env["APT_CONFIG"])
+
+    def told() -> tuple[int, str]:
+        done = apt.get("update")
+        assert done.returncode == 0, done.stdout
+        return cli.run(["status"]), capsys.readouterr().out
+
+    monkeypatch.setattr(status, "_OS_RELEASE", tmp_path / "none")
+    if subprocess.run(["dpkg", "--print-architecture"], capture_output=True, check=True).stdout != b"amd64\n":
+        pytest.skip("the image is for amd64")
+    code, said = told()
+    assert code == 0
+    assert said == (
+        f"image: debian-cloud-config-ec2 {OLD} of trixie for amd64, superseded\nnewer: {NEW}\n"
+        "pending: the archive does not say; `apt list --upgradable` does\n",
+    )
+    archive.run("withdraw", f"trixie/ec2/amd64/{OLD}", "--reason", REASON, "--cve", "CVE-2026-12345")
+    code, said = told()
+    assert code == 1
+    assert said.splitlines()[:2] == [f"withdrawn since {ago(0)}: {REASON}", "  CVE-2026-12345"]
