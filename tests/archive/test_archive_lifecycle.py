@@ -409,7 +409,7 @@ def test_a_machine_learns_by_apt_what_became_of_its_image(
     assert code == 0
     assert said == (
         f"image: debian-cloud-config-ec2 {OLD} of trixie for amd64, superseded\nnewer: {NEW}\n"
-        "pending: the archive does not say; `apt list --upgradable` does\n",
+        "pending: the archive does not say; `apt list --upgradable` does\n"
     )
     archive.run("withdraw", f"trixie/ec2/amd64/{OLD}", "--reason", REASON, "--cve", "CVE-2026-12345")
     code, said = told()
