@@ -130,7 +130,8 @@ def test_follows_the_source(mirror: Mirror, archive: Archive) -> None:
 def test_what_left_the_indexes_stays_14_days(mirror: Mirror, archive: Archive) -> None:
     mirror.ok()
     del archive.images["ec2 20261119.0"], archive.images["generic 20261120.0"], archive.packages["libcloud++"]
-    shutil.rmtree(archive.root / "images/trixie/ec2/amd64/20261119.0")
+    for folder in ("images", "rebuilds"):
+        shutil.rmtree(archive.root / folder / "trixie/ec2/amd64/20261119.0")
     archive.publish()
     old = mirror.shown()
     mirror.ok()

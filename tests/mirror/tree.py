@@ -200,8 +200,9 @@ class Archive:
 
     def index_files(self, index: str) -> list[Path]:
         """Every spelling of an index: plain, compressed, and by hash."""
-        folder = (self.root / "dists" / self.suite / index).parent
-        return [p for p in folder.rglob("*") if p.is_file()]
+        path = self.root / "dists" / self.suite / index
+        named = [Path(f"{path}{form}") for form in ("", ".gz", ".xz")]
+        return [*named, *(path.parent / "by-hash/SHA256" / sha(p) for p in named)]
 
 
 @dataclass(slots=True)

@@ -1,0 +1,448 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keys: how one follows another, what a lost one leaves, and several that sign together."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from debian_cloud import openpgp, sign
+from debian_cloud.errors import Error
+from tests.archive.clients import machine
+from tests.archive.conftest import Key, run
+from tests.mirror.tree import Mirror, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.archive.clients import Apt
+    from tests.archive.conftest import Archive, Maker
+
+PRESET = Path("/usr/lib/gnupg/gpg-preset-passphrase")
+PACKAGE = "debian-cloud-archive-keyring"
+
+
+def states(archive: Archive) -> dict[str, str]:
+    """Fingerprint -> state, as conf/keys has them."""
+    lines = (line.split() for line in (archive.path / "conf/keys").read_text().splitlines() if line[0] != "#")
+    return {words[0]: words[1] for words in lines}
+
+
+def only(archive: Archive, state: str) -> str:
+    [key] = [key for key, known in states(archive).items() if known == state]
+    return key
+
+
+def keyring(archive: Archive, folder: Path, name: str = PACKAGE) -> Path:
+    """A keyring of the archive's keyring package."""
+    folder.mkdir(exist_ok=True)
+    package = archive.public / f"{PACKAGE}_trixie.deb"
+    subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
+    return folder / f"usr/share/keyrings/{name}.gpg"
+
+
+def listed(keys: Path) -> set[str]:
+    """The primaries of a keyring."""
+    command = ["gpg", "--show-keys", "--with-colons", str(keys)]
+    found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return set(re.findall(r"^pub:.*\nfpr:+(\w+):", found, re.MULTILINE))
+
+
+def signers(archive: Archive, keys: Path, folder: Path | None = None) -> set[str]:
+    """Who signed InRelease, and Release.gpg."""
+    where = folder or archive.dist
+    found = set(sign.verified(keys, where / "InRelease").signers)
+    assert found == set(sign.verified(keys, where / "Release", where / "Release.gpg").signers)
+    return found
+
+
+def signed_by(archive: Archive) -> list[str]:
+    """What Release tells apt of it."""
+    [line] = re.findall("^Signed-By: (.*)$", (archive.dist / "InRelease").read_text(), re.MULTILINE)
+    return str(line).split(",")
+
+
+def content(client: Apt, *arguments: str) -> None:
+    """Let apt do it; it must have nothing to say against it."""
+    done = client.get(*arguments)
+    assert done.returncode == 0, done.stdout
+    assert not re.search("^[WE]: ", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_old_client_never_sees_an_error_while_a_key_follows_another(
+    archive: Archive, client: Apt, clients: Callable[[str], Apt], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    first = only(archive, "active")
+    package = archive.public / f"{PACKAGE}_trixie.deb"
+    sleeper = clients(request.node.callspec.params["client"])
+    for each in (client, sleeper):
+        each.installs(package)
+        content(each, "update")
+    assert signed_by(archive) == [first]
+    before = client.version(PACKAGE)
+
+    archive.run("add-key", "--name", "Second <second@example.org>")
+    second = next(key for key in states(archive) if key != first)
+    both = keyring(archive, tmp_path / "both")
+    assert signers(archive, both) == {first, second} == set(signed_by(archive)) == listed(both)
+    content(client, "update")
+    content(client, "upgrade", "--yes")
+    assert client.version(PACKAGE) == client.candidate(PACKAGE) != before
+    content(client, "update")
+
+    archive.run("retire-key", first)
+    assert signers(archive, both) == {second} == set(signed_by(archive))
+    assert listed(keyring(archive, tmp_path / "after")) == {first, second}
+    content(client, "update")
+    content(client, "upgrade", "--yes")
+
+    # Who slept through all of it is told which key is missing, and keeps what it knew.
+    told = sleeper.get("update")
+    assert told.returncode != 0
+    assert second[-16:] in told.stdout
+    assert sleeper.candidate(PACKAGE) == before
+    (sleeper.root / "usr/share/keyrings" / f"{PACKAGE}.gpg").unlink()
+    sleeper.installs(package)
+    content(sleeper, "update")
+
+    # A key that another has got: with the keyring package it is gone.
+    secret = tmp_path / "stolen"
+    shutil.copytree(archive.path / "gnupg", secret, ignore=shutil.ignore_patterns("S.*"))
+    archive.run("revoke-key", first)
+    content(client, "update")
+    content(client, "upgrade", "--yes")
+    content(client, "update")
+    assert listed(client.root / f"usr/share/keyrings/{PACKAGE}.gpg") == {second}
+    time.sleep(1.1)
+    archive.run("resign")
+    forged = archive.dist / "InRelease"
+    text = re.sub("^Signed-By: .*\n", "", (archive.dist / "Release").read_text(), flags=re.MULTILINE)
+    (tmp_path / "Release").write_text(text)
+    secret.chmod(0o700)
+    command = ["gpg", "--homedir", secret, "--batch", "--yes", "--quiet", "--local-user", f"{first}!"]
+    subprocess.run([*command, "--output", forged, "--clearsign", tmp_path / "Release"], check=True)
+    subprocess.run(["gpgconf", "--homedir", secret, "--kill", "all"], check=True)
+    done = client.get("update")
+    assert done.returncode != 0
+    assert first[-16:] in done.stdout
+
+
+def test_release_binds_a_client_that_trusts_more_keys_to_those_of_the_archive(
+    archive: Archive, stranger: Key, tmp_path: Path, env: dict[str, str]
+) -> None:
+    apt = machine(tmp_path / "machine", env)
+    trusted = apt.root / "etc/apt/trusted.gpg.d"
+    (apt.root / "etc/apt/apt.conf.d").mkdir()
+    shutil.copy(keyring(archive, tmp_path / "first"), trusted / "archive.gpg")
+    stranger.gpg("--export", "--output", trusted / "stranger.gpg")
+    (apt.root / "etc/apt/sources.list").write_text(f"deb file:{archive.public} trixie main\n")
+    content(apt, "update")
+    archive.run("add-key")
+    shutil.copy(keyring(archive, tmp_path / "both"), trusted / "archive.gpg")
+    content(apt, "update")
+    archive.run("retire-key", next(iter(states(archive))))
+    content(apt, "update")
+    time.sleep(1.1)
+    archive.run("resign")
+    stranger.gpg("--output", archive.dist / "InRelease", "--clearsign", archive.dist / "Release")
+    done = apt.get("update")
+    assert done.returncode != 0
+    assert "InRelease" in done.stdout
+
+
+def test_verbs_for_keys_refuse_what_would_harm(
+    archive: Archive, uploader: Key, stranger: Key, tmp_path: Path, env: dict[str, str]
+) -> None:
+    def refuses(says: str, verb: str, *arguments: str | Path, status: int = 1) -> None:
+        before, keys = archive.snapshot(), (archive.path / "conf/keys").read_text()
+        done = archive.run(verb, *arguments, check=False)
+        assert done.returncode == status, done.stderr
+        assert says in done.stderr
+        assert "\nhint: " in done.stderr
+        assert (archive.snapshot(), (archive.path / "conf/keys").read_text()) == (before, keys)
+
+    first = only(archive, "active")
+    refuses("no other key could sign", "retire-key", first)
+    refuses("no other key could sign", "revoke-key", first)
+    refuses("is no fingerprint", "retire-key", "me@example.org", status=2)
+    refuses("has no key", "revoke-key", "0" * 40, status=2)
+    refuses("holds no OpenPGP key", "add-key", "--key", tmp_path / "nothing", status=2)
+    refuses("is an uploader's", "add-key", "--key", uploader.public, status=2)
+    refuses("cannot sign here", "add-key", "--key", stranger.public)
+    refuses("names no cosigner", "cosign", stranger.public)
+    secret = tmp_path / "secret"
+    stranger.gpg("--export-secret-keys", "--output", secret)
+    refuses("holds a secret key", "add-key", "--cosigner", secret, status=2)
+    refuses("adds one key", "add-key", "--cosigner", secret, "--name", "x", status=2)
+
+    archive.run("add-key", "--key", secret)
+    assert states(archive)[stranger.fingerprint] == "active"
+    refuses("the archive's", "add-key", "--cosigner", stranger.public)
+    # A key that should sign and is not there stops all: some machines may know no other.
+    away = archive.path / "gnupg/private-keys-v1.d"
+    keygrip = re.findall(
+        r"^fpr:+\w+:\ngrp:+(\w+):",
+        run(["gpg", "--homedir", archive.path / "gnupg", "--with-colons", "--with-keygrip", "-k", first], env).stdout,
+        re.MULTILINE,
+    )[0]
+    (away / f"{keygrip}.key").rename(tmp_path / "away")
+    for verb in ("publish", "resign"):
+        refuses(f"no secret key of {first}", verb)
+    archive.run("retire-key", first)
+    assert signed_by(archive) == [stranger.fingerprint]
+    refuses("does not sign", "retire-key", first)
+    archive.run("revoke-key", first)
+    refuses("is revoked", "add-key", "--key", keyring_of(archive, first, tmp_path))
+    subprocess.run(["gpgconf", "--homedir", archive.path / "gnupg", "--kill", "all"], check=True)
+
+
+def keyring_of(archive: Archive, key: str, folder: Path) -> Path:
+    path = folder / key
+    archive.key.gpg("--export", "--output", path, key)
+    return path
+
+
+def test_what_a_revoked_key_alone_has_signed_is_signed_anew_or_named(
+    archive: Archive, make: Maker, uploader: Key, tmp_path: Path
+) -> None:
+    first = only(archive, "active")
+    for serial in ("20261119.0", "20261120.0"):
+        archive.take(make.image(uploader, serial))
+    archive.run("publish")
+    archive.run("add-key")
+    archive.take(make.image(uploader, "20261121.0"))
+    second = next(key for key in states(archive) if key != first)
+    folders = {path.name: path for path in archive.public.glob("images/trixie/ec2/amd64/2*")}
+    changed = folders["20261119.0"] / "SHA512SUMS"
+    changed.write_text(changed.read_text().replace(changed.read_text()[:64], "0" * 64))
+    archive.key.gpg("--local-user", first, "--yes", "--output", f"{changed}.gpg", "--detach-sign", changed)
+    archive.key.gpg(
+        "--armor", "--local-user", first, "--yes", "--output", f"{changed}.sign", "--detach-sign", changed
+    )
+    evidence = archive.public / "closures/trixie/ec2/amd64/20261120.0/evidence/0/InRelease"
+    evidence.parent.mkdir(parents=True)
+    snapshots = sorted(archive.public.glob("snap/*/dists/trixie"))
+    shutil.copy(snapshots[0] / "InRelease", evidence)
+    kept = evidence.read_bytes()
+
+    done = archive.run("revoke-key", first, check=False)
+    assert done.returncode == 1
+    assert "20261119.0/SHA512SUMS does not say what the archive knows" in done.stderr
+    assert states(archive) == {first: "revoked", second: "active"}
+    keys = keyring(archive, tmp_path / "after")
+    assert listed(keys) == {second} == signers(archive, keys)
+    for name, folder in folders.items():
+        for sums in (folder / "SHA256SUMS", folder / "SHA512SUMS"):
+            for signature in (Path(f"{sums}.gpg"), Path(f"{sums}.sign")):
+                if (name, sums.name) == ("20261119.0", "SHA512SUMS"):
+                    with pytest.raises(Error):
+                        sign.verified(keys, sums, signature)
+                else:
+                    assert sign.verified(keys, sums, signature).signers == (second,)
+    assert len(snapshots) > 2
+    for folder in snapshots:
+        assert signers(archive, keys, folder) == {second}
+    assert sign.verified(keys, evidence).content == openpgp.cleartext(kept).text + b"\n"
+    assert "pub:r:" in archive.key.gpg("--list-keys", "--with-colons", first)
+    # Once more is no harm, and nothing is left to be signed.
+    assert "signed anew" not in archive.run("revoke-key", first).stdout
+
+
+def test_offline_primary_and_subkeys_that_follow_each_other(
+    archive: Archive, make: Maker, uploader: Key, short_path: Path, tmp_path: Path, env: dict[str, str]
+) -> None:
+    home = short_path / "primary"
+    home.mkdir(mode=0o700)
+    maker = Key(home, home / "no", "")
+    loopback = ("--passphrase", "", "--pinentry-mode", "loopback")
+    maker.gpg(*loopback, "--quick-generate-key", "Offline <offline@example.org>", "ed25519", "cert", "never")
+    [primary] = re.findall(r"^fpr:+(\w+):", maker.gpg("--list-keys", "--with-colons"), re.MULTILINE)
+    file = tmp_path / "subkeys"
+
+    def next_subkey() -> str:
+        maker.gpg(*loopback, "--quick-add-key", primary, "ed25519", "sign", "never")
+        bring()
+        return str(re.findall(r"^fpr:+(\w+):", maker.gpg("--list-keys", "--with-colons"), re.MULTILINE)[-1])
+
+    def bring() -> None:
+        maker.gpg(*loopback, "--output", file, "--export-secret-subkeys", primary)
+        archive.run("add-key", "--key", file)
+
+    old = next_subkey()
+    archive.run("retire-key", next(iter(states(archive))))
+    assert "sec#" in archive.key.gpg("--list-secret-keys", primary)
+    assert signed_by(archive) == [primary]
+    apt = machine(tmp_path / "machine", env)
+    apt.installs(archive.public / f"{PACKAGE}_trixie.deb")
+    content(apt, "update")
+    archive.take(make.image(uploader))
+    archive.take(make.deb(uploader))
+    archive.run("publish")
+    archive.run("resign")
+    content(apt, "update")
+    (sums,) = archive.public.glob("images/*/*/*/2*/SHA512SUMS")
+    keys = keyring(archive, tmp_path / "old")
+    assert sign.verified(keys, sums, Path(f"{sums}.gpg")).signers == (primary,)
+
+    # A machine that knows the old subkey alone goes on; the mirror takes two subkeys for one signer.
+    new = next_subkey()
+    content(apt, "update")
+    assert apt.candidate(PACKAGE) != "(none)"
+    assert len(openpgp.cleartext((archive.dist / "InRelease").read_bytes()).signatures) == 2
+    keys = keyring(archive, tmp_path / "new")
+    server = serve("http", archive.public, tmp_path / "etc")
+    try:
+        mirror = Mirror(server.url, tmp_path / "mirror", keys)
+        mirror.refused("--signers", "2", says="is signed by 1 of the keys")
+        mirror.ok()
+
+        # The old one expires: what only it has signed is signed by the new one, and mirrors get that.
+        maker.gpg(*loopback, "--quick-set-expire", primary, "seconds=1", old)
+        time.sleep(2)
+        before = Path(f"{sums}.gpg").read_bytes()
+        bring()
+        assert Path(f"{sums}.gpg").read_bytes() != before
+        mirror.keyring = keys = keyring(archive, tmp_path / "expired")
+        mirror.ok()
+    finally:
+        server.kill()
+    assert sign.verified(keys, sums, Path(f"{sums}.gpg")).signers == (primary,)
+    assert (mirror.dest / sums.relative_to(archive.public)).with_name("SHA512SUMS.gpg").read_bytes() == Path(
+        f"{sums}.gpg"
+    ).read_bytes()
+    assert signers(archive, keys) == {primary}
+    said = subprocess.run(
+        ["gpgv", "--status-fd", "1", "--keyring", keys, archive.dist / "InRelease"], capture_output=True, text=True
+    ).stdout
+    assert re.findall(r"VALIDSIG (\w+) ", said) == [new]
+    apt.installs(archive.public / f"{PACKAGE}_trixie.deb")
+    content(apt, "update")
+
+
+def test_agent_of_the_operator_signs_and_stays(archive: Archive, short_path: Path, tmp_path: Path) -> None:
+    """A passphrase that only a running agent knows stands for a card's PIN: no verb asks for it or ends the agent."""
+    home = archive.path / "gnupg"
+    (home / "gpg-agent.conf").write_text("allow-preset-passphrase\npinentry-program /bin/false\n")
+    protected = short_path / "protected"
+    protected.mkdir(mode=0o700)
+    maker = Key(protected, protected / "no", "")
+    secret = ("--pinentry-mode", "loopback", "--passphrase", "secret")
+    maker.gpg(*secret, "--quick-generate-key", "Card <card@example.org>", "ed25519", "sign", "never")
+    maker.gpg(*secret, "--output", tmp_path / "key", "--export-secret-keys")
+    listing = maker.gpg("--list-secret-keys", "--with-colons", "--with-keygrip")
+    [fingerprint] = re.findall(r"^fpr:+(\w+):", listing, re.MULTILINE)
+    [keygrip] = re.findall(r"^grp:+(\w+):", listing, re.MULTILINE)
+    environment = {**os.environ, "GNUPGHOME": str(home)}
+
+    def pid() -> str:
+        talk = ["gpg-connect-agent", "--no-autostart", "GETINFO pid", "/bye"]
+        return run(talk, environment).stdout
+
+    run(["gpg-connect-agent", "/bye"], environment)
+    try:
+        before = pid()
+        assert before.startswith("D ")
+        done = archive.run("add-key", "--key", tmp_path / "key", check=False)
+        assert "cannot sign here" in done.stderr
+        subprocess.run([PRESET, "--preset", keygrip], input="secret", text=True, check=True, env=environment)
+        archive.run("add-key", "--key", tmp_path / "key")
+        archive.run("publish")
+        archive.run("resign")
+        assert pid() == before
+        assert set(signed_by(archive)) == set(states(archive)) > {fingerprint}
+        subprocess.run([PRESET, "--forget", keygrip], check=True, env=environment)
+        assert archive.run("resign", check=False).returncode == 1
+    finally:
+        run(["gpgconf", "--kill", "all"], environment)
+
+
+def test_maintainers_sign_besides(
+    archive: Archive, make: Maker, uploader: Key, stranger: Key, tmp_path: Path, env: dict[str, str]
+) -> None:
+    apt = machine(tmp_path / "machine", env)
+    archive.run("add-key", "--cosigner", stranger.public)
+    apt.installs(archive.public / f"{PACKAGE}_trixie.deb")
+    archive.take(make.image(uploader))
+    archive.run("publish")
+    content(apt, "update")
+    own = only(archive, "active")
+    keys = keyring(archive, tmp_path / "keys", "debian-cloud-archive-cosigners")
+    assert listed(keys) == {own, stranger.fingerprint}
+    assert listed(keyring(archive, tmp_path / "keys")) == {own}
+    release = archive.dist / "Release"
+    kept = archive.public / "closures/trixie/ec2/amd64/20261120.0/evidence/0/InRelease"
+    kept.parent.mkdir(parents=True)
+    shutil.copy(archive.dist / "InRelease", kept)
+
+    def signed(key: Key, name: str, *how: str, text: Path = release) -> Path:
+        key.gpg("--output", tmp_path / name, *how, text)
+        return tmp_path / name
+
+    def refuses(says: str, *files: Path) -> None:
+        before = archive.snapshot()
+        done = archive.run("cosign", *files, check=False)
+        assert done.returncode == 1
+        assert says in done.stderr, done.stderr
+        assert archive.snapshot() == before
+
+    clear, detached = signed(stranger, "clear", "--clearsign"), signed(stranger, "detached", "--detach-sign")
+    edited = tmp_path / "edited"
+    edited.write_bytes(clear.read_bytes().replace(b"Origin: ", b"Origin: x"))
+    weak = signed(stranger, "weak", "--digest-algo", "SHA1", "--detach-sign")
+    refuses("not about a Release that is shown", clear, edited)
+    refuses("too weak", weak)
+    refuses("is not a cosigner's", clear, signed(uploader, "other", "--clearsign"))
+    refuses("is not a cosigner's", signed(uploader, "other", "--armor", "--detach-sign"))
+    refuses("adds no signature", release)
+    bad = tmp_path / "bad"
+    packet = bytearray(detached.read_bytes())
+    packet[-1] ^= 1
+    bad.write_bytes(packet)
+    refuses("is not a cosigner's", bad)
+
+    server = serve("http", archive.public, tmp_path / "etc")
+    try:
+        mirror = Mirror(server.url, tmp_path / "mirror", keys)
+        mirror.refused("--signers", "2", says="is signed by 1 of the keys")
+        with pytest.raises(Error, match="signed by 1 of the keys"):
+            sign.verified(keys, kept, signers=2)
+        serial = (archive.public / "project/trace/master").read_text()
+        archive.run("cosign", clear, detached)
+        assert signers(archive, keys) == {own, stranger.fingerprint}
+        assert sign.verified(keys, kept, signers=2).content.startswith(b"Origin: ")
+        assert (archive.public / "project/trace/master").read_text() != serial
+        # The same key again is no other signer.
+        archive.run("cosign", signed(stranger, "again", "--clearsign"))
+        assert len(openpgp.cleartext((archive.dist / "InRelease").read_bytes()).signatures) == 2
+        with pytest.raises(Error, match="signed by 2 of the keys"):
+            sign.verified(keys, archive.dist / "InRelease", signers=3)
+        mirror.ok("--signers", "2")
+        content(apt, "update")
+
+        # A later publication waits for its maintainers: mirrors that demand them stay, apt goes on.
+        time.sleep(1.1)
+        archive.take(make.deb(uploader))
+        archive.run("publish")
+        mirror.refused("--signers", "2", says="is signed by 1 of the keys")
+        content(apt, "update")
+        assert apt.candidate("debian-cloud-config-demo") == "1.0"
+        refuses("not about a Release that is shown", clear)
+        archive.run("cosign", signed(stranger, "clear", "--clearsign"))
+        mirror.ok("--signers", "2")
+    finally:
+        server.kill()
+
+    # Alone it vouches for nothing.
+    stranger.gpg("--output", archive.dist / "InRelease", "--clearsign", release)
+    assert apt.get("update").returncode != 0
+    archive.run("retire-key", stranger.fingerprint)
+    assert states(archive)[stranger.fingerprint] == "former-cosigner"
+    assert listed(keyring(archive, tmp_path / "later", "debian-cloud-archive-cosigners")) == listed(keys)
+    refuses("names no cosigner", clear)
