@@ -8,9 +8,11 @@
 # the state in one rename. So whatever was cut off has either happened or not, and
 # files in public/ that the state does not know are nobody's yet.
 
-# fail SENTENCE HINT [STATUS]: 1 is a refusal, 2 is wrong use.
+# fail SENTENCE HINT [STATUS]: 1 is a refusal, 2 is wrong use. The journal is told that it is an error.
 fail() {
-    printf 'error: %s\n' "$1" >&2
+    prefix=''
+    [ -z "${JOURNAL_STREAM-}" ] || [ "$JOURNAL_STREAM" != "$(stat -L -c %d:%i /dev/fd/2)" ] || prefix='<3>'
+    printf '%serror: %s\n' "$prefix" "$1" >&2
     [ -z "$2" ] || printf 'hint: %s\n' "$2" >&2
     told=yes
     exit "${3:-1}"
@@ -71,14 +73,14 @@ ended() {
     exit 1
 }
 
-# begin: from now on what is changed is $next, which nobody sees.
-begin() {
 # wrong_use STATUS: end after what debian-cloud has said; 2 is wrong use of the verb, too.
 wrong_use() {
     [ "$1" != 2 ] || told=yes
     exit "$1"
 }
 
+# begin: from now on what is changed is $next, which nobody sees.
+begin() {
     now=$(readlink "$dir/state")
     find "$dir/states" -mindepth 1 -maxdepth 1 ! -name "${now##*/}" -exec rm -rf {} +
     next=$dir/states/$((${now##*/} + 1))
