@@ -6,10 +6,13 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from . import openpgp, run
 from .errors import Error
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _ARMOUR: Final = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
 _STRICT: Final = ("--status-fd", "1", "--weak-digest", "SHA1")
@@ -63,10 +66,13 @@ def _signers(said: str) -> tuple[set[str], bool]:
     return found, bad
 
 
-def clearly(file: Path, signed: Path, homedir: Path | None = None) -> None:
-    """Sign a text with the first secret key of a GnuPG home, by default the user's (gpg(1), --clearsign)."""
+def clearly(file: Path, signed: Path, homedir: Path | None = None, signers: Sequence[str] = ()) -> None:
+    """Sign a text with keys of a GnuPG home: by default the user's, and the first one that is secret (gpg(1))."""
     home = ("--homedir", str(homedir)) if homedir else ()
-    run.output(("gpg", *home, "--batch", "--yes", "--quiet", "--output", str(signed), "--clearsign", str(file)))
+    users = tuple(f"--local-user={signer}" for signer in signers)
+    run.output(
+        ("gpg", *home, *users, "--batch", "--yes", "--quiet", "--output", str(signed), "--clearsign", str(file))
+    )
 
 
 def binary(keys: bytes) -> bytes:

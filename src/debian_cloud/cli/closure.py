@@ -4,8 +4,8 @@
 BUILDINFO names each package by version and SHA-256. They are fetched through
 apt, as are the signed release files and the indexes that list them; a package
 that no signed source has, or has otherwise, is refused. FOLDER becomes an apt
-suite with these packages and this evidence. Its Release is signed by the first
-secret key of --homedir. What POOL has already is linked, not fetched again:
+suite with these packages and this evidence. Its Release is signed by each
+--signer, or by the first secret key of --homedir. What POOL has already is linked, not fetched again:
 serials that share a POOL cost what changed between them. POOL and FOLDER must
 be on one file system. The last line tells the packages, their bytes, and the
 bytes that POOL had not before.
@@ -27,6 +27,7 @@ from debian_cloud.progress import Progress
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from debian_cloud.resolution import Package
 
@@ -40,6 +41,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pool", type=Path, required=True, metavar="POOL", help="what other closures have already")
     parser.add_argument(
         "--homedir", type=Path, required=True, metavar="DIR", help="GnuPG's home with the key to sign"
+    )
+    parser.add_argument(
+        "--signer", action="append", default=[], metavar="KEY", help="a key that signs, by fingerprint; repeatable"
     )
     options.add_places(parser)
 
@@ -64,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
             _keep_evidence(origin, pool, made / "evidence")
         for package in wanted:
             pool.link(package.sha256, made / closure.filename(package))
-        _index(kept, stanzas, made, args.homedir)
+        _index(kept, stanzas, made, args.homedir, args.signer)
         made.rename(folder)
     total = sum(package.size for package in wanted)
     print(f"{len(wanted)} packages, {total} bytes; {pool.added} bytes more than before")
@@ -156,12 +160,12 @@ def _store(pool: Pool, content: bytes, sha256: str, folder: Path) -> None:
     pool.add(file, sha256)
 
 
-def _index(kept: lock.Lock, stanzas: dict[Package, str], folder: Path, homedir: Path) -> None:
+def _index(kept: lock.Lock, stanzas: dict[Package, str], folder: Path, homedir: Path, signers: Sequence[str]) -> None:
     text = closure.packages_text(stanzas)
     index = folder / closure.packages_path(kept.suite, kept.architecture)
     index.parent.mkdir(parents=True)
     index.write_text(text, "utf-8")
     release = folder / "dists" / kept.suite / "Release"
     release.write_text(closure.release_text(kept.suite, kept.architecture, kept.epoch, text), "utf-8")
-    sign.clearly(release, release.with_name("InRelease"), homedir)
+    sign.clearly(release, release.with_name("InRelease"), homedir, signers)
     release.unlink()
