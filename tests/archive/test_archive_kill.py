@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KILLS = int(os.environ.get("DEBIAN_CLOUD_KILLS", "0")) or (300 if os.environ.get("DEBIAN_CLOUD_ALL") else 24)
-VERBS = {"accept": 5, "publish": 4, "resign": 1}
+VERBS = {"accept": 5, "publish": 4, "resign": 1, "snapshot": 1, "expire": 3}
 """Verb -> how often it is killed beside the others."""
 
 
@@ -76,6 +76,7 @@ def test_no_kill_shows_a_mixture_or_loses_an_upload(
     chance = random.Random(1)
     over = threading.Event()
     counts: collections.Counter[str] = collections.Counter()
+    (archive.path / "conf/expire").write_text("snapshots 3\n")
     apt = machine(tmp_path / "machine", env)
     apt.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
     keyring = apt.root / "usr/share/keyrings/debian-cloud-archive-keyring.gpg"
