@@ -20,6 +20,9 @@ from tests import throwaway
 from tests.command import debian_cloud, refused
 from tests.conftest import ALL, World
 
+ESP = "EFI system partition: "
+"""What the paths of that partition begin with."""
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -112,6 +115,25 @@ def test_every_path_of_an_image_is_explained(case: Case) -> None:
     assert paths["var/lib/dpkg/info/bash.postinst"]["package"] == "bash"
     assert paths["etc/ld.so.cache"]["generator"] == "ldconfig(8)"
     assert paths["usr/bin/awk"]["generator"] == "update-alternatives(1)"
+    # What the builder copies out of a package is that package's, under whatever name.
+    esp = {path.removeprefix(ESP): it for path, it in paths.items() if path.startswith(ESP)}
+    assert {path: (it.get("package"), it.get("shipped")) for path, it in esp.items() if it["kind"] == "file"} == {
+        "EFI/BOOT/BOOTX64.EFI": ("shim-signed", "usr/lib/shim/shimx64.efi.signed"),
+        "EFI/BOOT/grubx64.efi": ("grub-efi-amd64-signed", "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"),
+        "EFI/BOOT/mmx64.efi": ("shim-helpers-amd64-signed", "usr/lib/shim/mmx64.efi.signed"),
+        "EFI/debian/BOOTX64.CSV": ("shim-unsigned", "usr/lib/shim/BOOTX64.CSV"),
+        "EFI/debian/fbx64.efi": ("shim-helpers-amd64-signed", "usr/lib/shim/fbx64.efi.signed"),
+        "EFI/debian/grub.cfg": (None, None),
+        "EFI/debian/grubx64.efi": ("grub-efi-amd64-signed", "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"),
+        "EFI/debian/mmx64.efi": ("shim-helpers-amd64-signed", "usr/lib/shim/mmx64.efi.signed"),
+        "EFI/debian/shimx64.efi": ("shim-signed", "usr/lib/shim/shimx64.efi.signed"),
+    }
+    generators = {path: it["generator"] for path, it in esp.items() if "generator" in it}
+    assert generators.keys() == {"/", "EFI", "EFI/BOOT", "EFI/debian", "EFI/debian/grub.cfg"}
+    assert generators["EFI/debian/grub.cfg"] == "builder: leads signed GRUB to /boot/grub/grub.cfg"
+    module = paths["boot/grub/i386-pc/ext2.mod"]
+    assert (module["package"], module["shipped"]) == ("grub-pc-bin", "usr/lib/grub/i386-pc/ext2.mod")
+    assert paths["boot/grub/grub.cfg"]["generator"] == "builder: as update-grub(8) does"
     packages = {it["name"]: it for it in found["packages"]}
     assert packages["bash"]["origin"] == "Debian"
     assert all(re.fullmatch("[0-9A-F]{40}", key) for it in packages.values() for key in it["signers"])
@@ -144,18 +166,41 @@ def _core(image: Path) -> None:
     flip(image, start(image, BIOS_TYPE) + 700)
 
 
+def mtool(image: Path, tool: str, *arguments: str | Path) -> None:
+    subprocess.run([tool, "-i", f"{image}@@{start(image, ESP_TYPE)}", *arguments], check=True)
+
+
 def _esp(image: Path) -> None:
     evil = image.with_name("evil.efi")
     evil.write_bytes(b"MZ" * 3000)
-    subprocess.run(
-        ["mcopy", "-o", "-i", f"{image}@@{start(image, ESP_TYPE)}", evil, "::EFI/BOOT/BOOTX64.EFI"], check=True
-    )
+    mtool(image, "mcopy", "-o", evil, "::EFI/BOOT/BOOTX64.EFI")
+
+
+def _esp_more(image: Path) -> None:
+    """A file that a package has, where none belongs: a boot loader that firmware is led to."""
+    signed = image.with_name("fbx64.efi")
+    mtool(image, "mcopy", "::EFI/debian/fbx64.efi", signed)
+    mtool(image, "mcopy", signed, "::EFI/BOOT/fbx64.efi")
+
+
+def _esp_grub(image: Path) -> None:
+    """What GRUB is told to do: another root file system."""
+    other = image.with_name("grub.cfg")
+    other.write_text("configfile (hd1)/grub.cfg\n")
+    mtool(image, "mcopy", "-o", other, "::EFI/debian/grub.cfg")
 
 
 PLACES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "boot sector": (lambda image: flip(image, 20), "boot sector", "it is not GRUB's"),
     "GRUB's core": (_core, "BIOS boot partition", "it is not GRUB's core as the rebuild makes it"),
-    "EFI system partition": (_esp, "EFI system partition: EFI/BOOT/BOOTX64.EFI", "its content is not what"),
+    "a boot loader": (_esp, f"{ESP}EFI/BOOT/BOOTX64.EFI", "its content is not what shim-signed gives it"),
+    "a boot loader more": (_esp_more, f"{ESP}EFI/BOOT/fbx64.efi", "nothing that the image is made of has it"),
+    "GRUB's orders": (_esp_grub, f"{ESP}EFI/debian/grub.cfg", "its content is not what builder: leads signed GRUB"),
+    "a boot loader less": (
+        lambda image: mtool(image, "mdel", "::EFI/debian/mmx64.efi"),
+        f"{ESP}EFI/debian/mmx64.efi",
+        "it is not there, though shim-helpers-amd64-signed has it",
+    ),
     "slack": (_slack, "slack of /etc/debian_version", "belong to nothing"),
     "deleted inode": (_deleted, "free blocks", "belong to nothing"),
     "between partitions": (_gap, "partition", "belong to nothing"),
@@ -343,6 +388,7 @@ def test_a_published_image_is_the_one_that_the_archive_signed(case: Case, world:
     # People are told who vouches for how much.
     assert re.search(r"^  \d+ are from \d+ packages:$", done.stdout, re.M)
     assert re.search(r"^    \d+ listed by Debian, trixie, signed by [0-9A-F]{40}", done.stdout, re.M)
+    assert "\n  of all these, 8 from packages and 5 generated are on the ESP\n" in done.stdout
     assert done.stdout.endswith("\n0 are unexplained\n")
     buildinfo = folder / case.buildinfo.name
     buildinfo.write_text(buildinfo.read_text().replace(" nano ", " nana "))

@@ -11,8 +11,10 @@ signed by Debian, or by the archive for what Debian does not have. Each file,
 link, folder and device node must be what such a package ships, with its owner,
 mode and attributes; or it is of a closed list of files that are generated, and
 equals what came out when the image was made again of the closure's packages.
-So do boot sector, boot loader, partition table and every other byte: nothing
-can hide. What is unexplained is listed, and makes the exit status 1.
+What is copied out of a package, as to the EFI system partition, is known by its
+content, and must be where the rebuild has it. Boot sector, boot loader,
+partition table and every other byte must be the rebuild's, too: nothing can
+hide. What is unexplained is listed, and makes the exit status 1.
 
 With --rebuilders N, that many keys of --rebuilder-keys must have signed that
 they made the same image again (`rebuild --statement`); each counts once.
@@ -228,8 +230,11 @@ def _compared(
         if isinstance(image, DiskImage) and isinstance(again, DiskImage):
             anywhere = tuple(verification.anywhere(image.view, again.view))
             there = tuple(image.entries())
-            # Of two equal disks one is read.
-            verdicts = tuple(verification.verify(there, shipped, again.entries() if anywhere else there))
+            verdicts = (
+                # Of two equal disks one is read.
+                *verification.verify(there, shipped, again.entries() if anywhere else there),
+                *verification.verify_esp(image, shipped, again),
+            )
             unexplained += verification.beside(image, again)
             if not unexplained and not any(isinstance(verdict, Unexplained) for verdict in verdicts):
                 unexplained += anywhere
@@ -261,7 +266,11 @@ def _as_text(name: str, report: Report) -> str:
         f"    {count} listed by {origin or 'the archive'}, {suite}, signed by {keys}"
         for (origin, suite, keys), count in sorted(releases.items())
     ]
+    lines += [f"    {sum(bool(it.shipped) for it in by_package)} of them are copies, under another name"]
     lines += [f"  {generators.total()} are generated, and came out the same again"]
+    if esp := [it for it in report.explained if it.path.startswith(verification.ESP)]:
+        copied = sum(bool(it.package) for it in esp)
+        lines += [f"  of all these, {copied} from packages and {len(esp) - copied} generated are on the ESP"]
     lines += [f"  made again, with the same bytes, by {key}" for key in report.rebuilders]
     lines += [f"  {word}: {seconds} s" for word, seconds in report.seconds.items()]
     lines += [f"{len(report.unexplained)} are unexplained"]
@@ -288,8 +297,9 @@ def _as_json(report: Report) -> dict[str, object]:
             for p, proof in report.proofs.items()
         ],
         "paths": [
-            {"path": _printable(it.entry.path), "kind": it.entry.kind}
+            {"path": _printable(it.path), "kind": it.kind}
             | ({"package": it.package} if it.package else {"generator": it.generator})
+            | ({"shipped": _printable(it.shipped)} if it.shipped else {})
             for it in report.explained
         ],
         "unexplained": [{"path": _printable(it.path), "why": it.why} for it in report.unexplained],
