@@ -108,6 +108,7 @@ def test_every_path_of_an_image_is_explained(case: Case) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["unexplained"] == []
+    assert found["buildinfo-signers"] == throwaway.fingerprints_of(case.maintainer)
     paths = {it["path"]: it for it in found["paths"]}
     assert len(paths) > 20000
     assert paths["usr/bin/bash"] == {"path": "usr/bin/bash", "kind": "file", "package": "bash"}
@@ -344,13 +345,13 @@ def test_evidence_by_another_key(case: Case, closure: Path) -> None:
         *("verify", case.image, "--closure", closure, "--keyring", debian, "--signed-by", case.maintainer),
         *("--rebuilt", case.image),
     )
-    refused(done, 1, "has no good signature by a key of")
+    refused(done, 1, "has no good signature by a key of Debian or of the archive")
 
 
 def test_evidence_that_was_edited(case: Case, closure: Path) -> None:
     release = own(closure)
     release.write_text(release.read_text().replace("Codename: trixie", "Codename: trixia"))
-    refused(case.verify(closure=closure), 1, "has no good signature by a key of")
+    refused(case.verify(closure=closure), 1, "has no good signature by a key of Debian or of the archive")
 
 
 def test_evidence_of_another_suite(case: Case, closure: Path, world: World) -> None:
@@ -373,7 +374,30 @@ def test_a_buildinfo_that_was_edited_after_signing(case: Case, tmp_path: Path) -
     edited.write_text(case.buildinfo.read_text().replace(" nano ", " nana "))
     done = case.verify(None, "--signed-by", case.maintainer, buildinfo=edited)
     refused(done, 1, "has no good signature by a key of")
-    refused(case.verify(None, buildinfo=edited), 2, "is signed, and whose key that may be is not known")
+    # And when nobody says whose key it should be.
+    refused(case.verify(None, buildinfo=edited), 1, "is signed, but not by a key that is known", "--signed-by")
+
+
+def test_a_buildinfo_that_a_stranger_signed(case: Case, tmp_path: Path) -> None:
+    signed = tmp_path / case.buildinfo.name
+    shutil.copy(case.buildinfo, signed)
+    refused(case.verify(None, buildinfo=signed), 1, "is signed, but not by a key that is known", "--signed-by")
+    done = case.verify(None, "--signed-by", case.keyring, buildinfo=signed)
+    refused(done, 1, f"{signed} has no good signature by a key of {case.keyring}")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--signed-by", "/nowhere"), "keyring /nowhere: No such file"),
+        (("--debian-keyring", "/nowhere"), "keyring /nowhere: No such file"),
+        (("--keyring", "/nowhere"), "keyring /nowhere: No such file"),
+        (("--buildinfo", "/nowhere"), "/nowhere cannot be read: No such file"),
+        (("--rebuilders", "1", "--rebuilder-keys", "/nowhere", "--statements", "/"), "--rebuilders needs"),
+    ],
+)
+def test_a_wrong_call_is_no_failed_verification(case: Case, words: tuple[str, ...], said: str) -> None:
+    refused(case.verify(None, *words), 2, said, "hint:")
 
 
 def test_a_published_image_is_the_one_that_the_archive_signed(case: Case, world: World, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from email.utils import parsedate
 from typing import TYPE_CHECKING, Final
 
 from . import deb822, sign
-from .errors import Error
+from .errors import USAGE, Error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -97,10 +97,19 @@ def _release(place: Path, kept: Lock, debian: Path, archive: Path) -> _Release:
         file, signature = place / "Release", place / "Release.gpg"
     if not file.exists() or (signature and not signature.exists()):
         raise Error(f"{place} has no signed release file", "the closure is not whole")
-    try:
-        signed, is_debian = sign.verified(debian, file, signature), True
-    except Error:
-        signed, is_debian = sign.verified(archive, file, signature), False
+    for keyring in (debian, archive):
+        try:
+            signed = sign.verified(keyring, file, signature)
+            break
+        except Error as error:
+            if error.status == USAGE:
+                raise
+    else:
+        raise Error(
+            f"{file} has no good signature by a key of Debian or of the archive",
+            "it was changed, or another signed it",
+        )
+    is_debian = keyring == debian
     (fields,) = deb822.parse(signed.content.decode("utf-8", "replace"))[:1] or ({},)
     suites = {kept.suite, f"{kept.suite}-updates", f"{kept.suite}-security"}
     named = fields.get("Codename", "")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from . import run
-from .errors import Error
+from .errors import USAGE, Error
 
 _ARMOUR: Final = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
 
@@ -30,8 +30,11 @@ def verified(keyring: Path, file: Path, signature: Path | None = None) -> Signed
 
     Of a clear signature, only what it is about is the content (RFC 9580, 7).
     Keys that the keyring has not do not count; expired ones and their
-    signatures neither (gpgv(1)).
+    signatures neither (gpgv(1)). What is not there at all is a wrong call.
     """
+    for path, what in ((keyring, "keyring"), (file, "signed file")):
+        if not path.exists():
+            raise Error(f"{what} {path}: No such file or directory", f"give a {what} that is there", USAGE)
     with tempfile.TemporaryDirectory(prefix="debian-cloud.") as name:
         folder = Path(name)
         keys, content = folder / "keys.gpg", folder / "content"

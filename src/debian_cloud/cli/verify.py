@@ -91,13 +91,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All verdicts on one image; `seconds` it took by what was done."""
+    """All verdicts on one image; `seconds` it took by what was done, `signers` of its .buildinfo, fingerprints."""
 
     kept: Lock
     proofs: Mapping[Package, Proof]
     explained: tuple[Explained, ...]
     unexplained: tuple[Unexplained, ...]
     seconds: Mapping[str, float]
+    signers: tuple[str, ...]
     rebuilders: tuple[str, ...] = ()
 
 
@@ -124,25 +125,25 @@ def _report(args: argparse.Namespace) -> Report:
         began = time.monotonic()
 
     keyring = options.keyring(args)
-    kept = _described(args, keyring)
+    kept, signers = _described(args, keyring)
     rebuilders = _rebuilders(args) if args.rebuilders > 0 else ()
     proofs = evidence.proofs(args.closure / "evidence", kept, args.debian_keyring, keyring)
     done("signatures and indexes")
     shipped = manifest.by_path((p.name, entries) for p, entries in _manifests(args.closure, kept).items())
     done("packages")
     if args.rebuilt:
-        return _compared(args, kept, proofs, shipped, args.rebuilt, seconds, rebuilders)
+        return _compared(args, kept, proofs, shipped, args.rebuilt, seconds, signers, rebuilders)
     wanted = "tar.xz" if "tar.xz" in kept.formats else "raw"
     planned = planning.again(kept, args, (wanted,))
     with tempfile.TemporaryDirectory(prefix="debian-cloud.", dir=".") as name:
         folder = Path(name).resolve()
         workspace.make(planned, folder, quiet=args.quiet)
         done("made again")
-        return _compared(args, kept, proofs, shipped, folder / f"{kept.stem}.{wanted}", seconds, rebuilders)
+        return _compared(args, kept, proofs, shipped, folder / f"{kept.stem}.{wanted}", seconds, signers, rebuilders)
 
 
-def _described(args: argparse.Namespace, keyring: Path) -> Lock:
-    """The image's .buildinfo, and whoever signed it."""
+def _described(args: argparse.Namespace, keyring: Path) -> tuple[Lock, tuple[str, ...]]:
+    """The image's .buildinfo, and who signed it, or for the archive the sums that it is in; () when nobody did."""
     image: Path = args.image
     if args.buildinfo:
         file: Path = args.buildinfo
@@ -151,37 +152,44 @@ def _described(args: argparse.Namespace, keyring: Path) -> Lock:
         if len(found) != 1:
             raise Error(f"{image} has no .buildinfo beside it", "give it with --buildinfo", USAGE)
         (file,) = found
+    kept = planning.locked(file)
     sums = file.parent / "SHA512SUMS"
+    signers: tuple[str, ...] = ()
     if args.signed_by:
-        sign.verified(args.signed_by, file)
+        signers = sign.verified(args.signed_by, file).signers
     elif sums.exists():
         # The archive's own word on what it published.
-        sign.verified(keyring, sums, sums.with_name("SHA512SUMS.gpg"))
+        signers = sign.verified(keyring, sums, sums.with_name("SHA512SUMS.gpg")).signers
         got = checksums.digest(file, ("sha512",)).hashes["sha512"]
         if got != checksums.find(sums.read_text("ascii"), file.name):
             raise Error(f"{file} is not the one that the archive signed", "it was edited: get it again")
-    elif file.read_bytes().startswith(b"-----BEGIN PGP SIGNED MESSAGE-----"):
-        raise Error(
-            f"{file} is signed, and whose key that may be is not known",
-            "--signed-by FILE: a keyring, or put the archive's SHA512SUMS and SHA512SUMS.gpg beside it",
-            USAGE,
-        )
-    return planning.locked(file)
+    elif b"-----BEGIN PGP SIGN" in file.read_bytes():
+        try:
+            signers = sign.verified(keyring, file).signers
+        except Error:
+            raise Error(
+                f"{file} is signed, but not by a key that is known",
+                "--signed-by FILE: its builder's keys; or put the archive's SHA512SUMS and SHA512SUMS.gpg beside it",
+            ) from None
+    return kept, signers
 
 
 def _rebuilders(args: argparse.Namespace) -> tuple[str, ...]:
     """Fingerprints of those who made the same image again; Error when they are fewer than demanded."""
-    if not args.rebuilder_keys or not args.statements or not args.statements.is_dir():
+    keys, statements = args.rebuilder_keys, args.statements
+    if not (keys and keys.is_file() and statements and statements.is_dir()):
         raise Error(
-            "--rebuilders needs --rebuilder-keys and --statements", "whose word counts, and where it is", USAGE
+            "--rebuilders needs --rebuilder-keys FILE and --statements DIR",
+            "whose word counts, and where it is",
+            USAGE,
         )
     image: Path = args.image
     sha256 = checksums.digest(image, ("sha256",)).hashes["sha256"]
     found: set[str] = set()
     unheard = []
-    for file in sorted(args.statements.glob("*.asc")):
+    for file in sorted(statements.glob("*.asc")):
         try:
-            signed = sign.verified(args.rebuilder_keys, file)
+            signed = sign.verified(keys, file)
             statement = provenance.parse(signed.content.decode("utf-8", "replace"), file.name)
         except Error as error:
             unheard.append(error.message)
@@ -194,7 +202,7 @@ def _rebuilders(args: argparse.Namespace) -> tuple[str, ...]:
     if len(found) < args.rebuilders:
         raise Error(
             f"{len(found)} of {args.rebuilders} rebuilders say that they got the same bytes",
-            "; ".join(unheard) or f"{args.statements} has no other statement",
+            "; ".join(unheard) or f"{statements} has no other statement",
         )
     return tuple(sorted(found))
 
@@ -222,6 +230,7 @@ def _compared(
     shipped: verification.Shipped,
     rebuilt: Path,
     seconds: dict[str, float],
+    signers: tuple[str, ...],
     rebuilders: tuple[str, ...],
 ) -> Report:
     began = time.monotonic()
@@ -253,7 +262,7 @@ def _compared(
         if (got.hashes["sha256"], got.size) != digest:
             unexplained.append(Unexplained(args.image.name, "it is not the file that its .buildinfo describes"))
     seconds["image"] = round(time.monotonic() - began, 1)
-    return Report(kept, proofs, explained, tuple(unexplained), seconds, rebuilders)
+    return Report(kept, proofs, explained, tuple(unexplained), seconds, signers, rebuilders)
 
 
 def _as_text(name: str, report: Report) -> str:
@@ -271,6 +280,7 @@ def _as_text(name: str, report: Report) -> str:
     if esp := [it for it in report.explained if it.path.startswith(verification.ESP)]:
         copied = sum(bool(it.package) for it in esp)
         lines += [f"  of all these, {copied} from packages and {len(esp) - copied} generated are on the ESP"]
+    lines += [f"  its .buildinfo is signed by {', '.join(report.signers) or 'nobody'}"]
     lines += [f"  made again, with the same bytes, by {key}" for key in report.rebuilders]
     lines += [f"  {word}: {seconds} s" for word, seconds in report.seconds.items()]
     lines += [f"{len(report.unexplained)} are unexplained"]
@@ -283,6 +293,7 @@ def _as_text(name: str, report: Report) -> str:
 def _as_json(report: Report) -> dict[str, object]:
     return {
         "image": report.kept.stem,
+        "buildinfo-signers": report.signers,
         "packages": [
             {
                 "name": p.name,
