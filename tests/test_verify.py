@@ -394,6 +394,9 @@ def test_a_buildinfo_that_a_stranger_signed(case: Case, tmp_path: Path) -> None:
         (("--keyring", "/nowhere"), "keyring /nowhere: No such file"),
         (("--buildinfo", "/nowhere"), "/nowhere cannot be read: No such file"),
         (("--rebuilders", "1", "--rebuilder-keys", "/nowhere", "--statements", "/"), "--rebuilders needs"),
+        (("--closure", "/nowhere"), "--closure /nowhere is no folder"),
+        (("--closure", "http://localhost/closure"), "--closure http://localhost/closure is a URL"),
+        (("--closure", "file:///nowhere"), "mirror it first, and give the folder: rsync -a "),
     ],
 )
 def test_a_wrong_call_is_no_failed_verification(case: Case, words: tuple[str, ...], said: str) -> None:

@@ -65,7 +65,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", type=Path, metavar="IMAGE", help="a disk or a root file system")
     parser.add_argument("--buildinfo", type=Path, metavar="FILE", help="its .buildinfo (default: beside it)")
     parser.add_argument(
-        "--closure", type=Path, required=True, metavar="CLOSURE", help="what it was made of, a folder"
+        "--closure", type=_folder, required=True, metavar="CLOSURE", help="what it was made of, a folder"
     )
     parser.add_argument(
         "--keyring", default="", metavar="FILE", help="keys of the archive (default: its keyring package's)"
@@ -113,6 +113,19 @@ def main(args: argparse.Namespace) -> int:
             "do not start it; diffoscope(1) against what `debian-cloud rebuild --output` makes tells more",
         )
     return 0
+
+
+def _folder(value: str) -> Path:
+    """A closure that is here; Error when it is elsewhere, or nowhere."""
+    if "://" in value:
+        raise Error(
+            f"--closure {value} is a URL, and nothing is verified over a network",
+            "mirror it first, and give the folder: rsync -a ARCHIVE/public/closures/SUITE/CONFIG/ARCH/SERIAL/ FOLDER",
+            USAGE,
+        )
+    if not Path(value).is_dir():
+        raise Error(f"--closure {value} is no folder", "give the one of the image's serial", USAGE)
+    return Path(value)
 
 
 def _report(args: argparse.Namespace) -> Report:
