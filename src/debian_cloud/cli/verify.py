@@ -26,7 +26,7 @@ import json
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,11 +95,11 @@ class Report:
 
     kept: Lock
     proofs: Mapping[Package, Proof]
-    explained: tuple[Explained, ...]
-    unexplained: tuple[Unexplained, ...]
-    seconds: Mapping[str, float]
+    seconds: dict[str, float]
     signers: tuple[str, ...]
     rebuilders: tuple[str, ...] = ()
+    explained: tuple[Explained, ...] = ()
+    unexplained: tuple[Unexplained, ...] = ()
 
 
 def main(args: argparse.Namespace) -> int:
@@ -130,7 +130,7 @@ def _folder(value: str) -> Path:
 
 def _report(args: argparse.Namespace) -> Report:
     began = time.monotonic()
-    seconds = {}
+    seconds: dict[str, float] = {}
 
     def done(what: str) -> None:
         nonlocal began
@@ -141,18 +141,22 @@ def _report(args: argparse.Namespace) -> Report:
     kept, signers = _described(args, keyring)
     rebuilders = _rebuilders(args) if args.rebuilders > 0 else ()
     proofs = evidence.proofs(args.closure / "evidence", kept, args.debian_keyring, keyring)
+    report = Report(kept, proofs, seconds, signers, rebuilders)
     done("signatures and indexes")
-    shipped = manifest.by_path((p.name, entries) for p, entries in _manifests(args.closure, kept).items())
-    done("packages")
-    if args.rebuilt:
-        return _compared(args, kept, proofs, shipped, args.rebuilt, seconds, signers, rebuilders)
-    wanted = "tar.xz" if "tar.xz" in kept.formats else "raw"
-    planned = planning.again(kept, args, (wanted,))
-    with tempfile.TemporaryDirectory(prefix="debian-cloud.", dir=".") as name:
-        folder = Path(name).resolve()
-        workspace.make(planned, folder, quiet=args.quiet)
-        done("made again")
-        return _compared(args, kept, proofs, shipped, folder / f"{kept.stem}.{wanted}", seconds, signers, rebuilders)
+    # What is no image is told before a hundred packages are read.
+    with opened(args.image) as image:
+        done("image")
+        shipped = manifest.by_path((p.name, entries) for p, entries in _manifests(args.closure, kept).items())
+        done("packages")
+        if args.rebuilt:
+            return _compared(args, image, shipped, args.rebuilt, report)
+        wanted = "tar.xz" if "tar.xz" in kept.formats else "raw"
+        planned = planning.again(kept, args, (wanted,))
+        with tempfile.TemporaryDirectory(prefix="debian-cloud.", dir=".") as name:
+            folder = Path(name).resolve()
+            workspace.make(planned, folder, quiet=args.quiet)
+            done("made again")
+            return _compared(args, image, shipped, folder / f"{kept.stem}.{wanted}", report)
 
 
 def _described(args: argparse.Namespace, keyring: Path) -> tuple[Lock, tuple[str, ...]]:
@@ -222,33 +226,37 @@ def _rebuilders(args: argparse.Namespace) -> tuple[str, ...]:
 
 def _manifests(folder: Path, kept: Lock) -> dict[Package, tuple[Entry, ...]]:
     debs = {package: folder / closure.filename(package) for package in kept.packages}
+    # None is unpacked before all are known to be the signed ones.
     for package, path in debs.items():
         if not path.is_file():
             raise Error(f"the closure has no {package.name} {package.version}", f"{path} is missing: get it again")
+        _refuse_other(package, path, checksums.digest(path, ("sha256",)).hashes["sha256"])
     found = {}
     for package, (sha256, shipped) in manifest.read_all(debs).items():
-        if sha256 != package.sha256:
-            raise Error(
-                f"the closure's {package.name} {package.version} is not the signed one",
-                f"{debs[package]} has the SHA-256 {sha256}",
-            )
+        _refuse_other(package, debs[package], sha256)
         found[package] = shipped
     return found
 
 
+def _refuse_other(package: Package, deb: Path, sha256: str) -> None:
+    if sha256 != package.sha256:
+        raise Error(
+            f"the closure's {package.name} {package.version} is not the signed one",
+            f"{deb} has the SHA-256 {sha256}",
+        )
+
+
 def _compared(
     args: argparse.Namespace,
-    kept: Lock,
-    proofs: Mapping[Package, Proof],
+    image: DiskImage | TreeImage,
     shipped: verification.Shipped,
     rebuilt: Path,
-    seconds: dict[str, float],
-    signers: tuple[str, ...],
-    rebuilders: tuple[str, ...],
+    report: Report,
 ) -> Report:
+    """The report with a verdict on all that the image has."""
     began = time.monotonic()
     unexplained: list[Unexplained] = []
-    with opened(args.image) as image, opened(rebuilt) as again:
+    with opened(rebuilt) as again:
         if isinstance(image, DiskImage) and isinstance(again, DiskImage):
             anywhere = tuple(verification.anywhere(image.view, again.view))
             there = tuple(image.entries())
@@ -269,13 +277,13 @@ def _compared(
             )
     explained = tuple(verdict for verdict in verdicts if isinstance(verdict, Explained))
     unexplained += [verdict for verdict in verdicts if isinstance(verdict, Unexplained)]
-    digest = kept.digests.get(args.image.name)
+    digest = report.kept.digests.get(args.image.name)
     if digest and not unexplained:
         got = checksums.digest(args.image, ("sha256",))
         if (got.hashes["sha256"], got.size) != digest:
             unexplained.append(Unexplained(args.image.name, "it is not the file that its .buildinfo describes"))
-    seconds["image"] = round(time.monotonic() - began, 1)
-    return Report(kept, proofs, explained, tuple(unexplained), seconds, signers, rebuilders)
+    report.seconds["image"] = round(report.seconds["image"] + time.monotonic() - began, 1)
+    return replace(report, explained=explained, unexplained=tuple(unexplained))
 
 
 def _as_text(name: str, report: Report) -> str:
