@@ -222,6 +222,7 @@ def test_a_clean_debian_fetched_and_installed_from_the_mirror(world: World) -> N
     assert f"debian-cloud-config-{CONFIGS[0]} 0.2.0~deb13u1 install ok installed" in said
 
 
+@pytest.mark.beside
 def test_a_printed_plan_builds_the_same_image(world: World, images: Mapping[str, Image], tmp_path: Path) -> None:
     """`debian-cloud plan ec2 | sh`: the image again, every byte of it, and nothing but the folder is left."""
     serial = images["ec2"].stem.rpartition("-")[2]
