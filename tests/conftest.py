@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
+import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,16 +100,27 @@ def traces(folder: Path) -> list[str]:
 
 
 _WORLD = Path(os.environ.get("DEBIAN_CLOUD_WORLD", ROOT / "build" / "world"))
-_making = pytest.StashKey[subprocess.Popen[bytes]]()
+_making = pytest.StashKey[subprocess.Popen[bytes] | None]()
+_beside = pytest.StashKey[subprocess.Popen[bytes] | None]()
+_reports = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
+_REPORTS = "DEBIAN_CLOUD_REPORTS"
+"""In the environment of a second pytest: the file to which its reports go, one in a line."""
 
 
 def _needs_the_world(item: pytest.Item) -> bool:
     return "world" in getattr(item, "fixturenames", ())
 
 
-def _order(item: pytest.Item) -> tuple[bool, bool]:
-    """Tests that need the world come late, as it is made in the meantime; last comes what counts over all images."""
-    return "counts_over_all_images" in item.keywords, _needs_the_world(item)
+def _order(item: pytest.Item) -> tuple[bool, bool, bool]:
+    """Tests that need the world come late, as it is made in the meantime.
+
+    What is done beside them comes after them, and last what counts over all images.
+    """
+    return "counts_over_all_images" in item.keywords, _is_beside(item), _needs_the_world(item)
+
+
+def _is_beside(item: pytest.Item) -> bool:
+    return "beside" in item.keywords and _REPORTS not in os.environ
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -137,11 +151,82 @@ def _is_whole() -> bool:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Do not leave it at work when the tests end before it."""
-    making = config.stash.get(_making, None)
-    if making and making.poll() is None:
-        os.killpg(making.pid, signal.SIGTERM)
-        making.wait()
+    """Do not leave anything at work when the tests end before it."""
+    for key in (_making, _beside):
+        process = config.stash.get(key, None)
+        if process and process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+    if folder := config.stash.get(_reports, None):
+        folder.cleanup()
+
+
+def _begin_beside(session: pytest.Session) -> None:
+    """As soon as the world is there, begin the tests that are marked so: most of a build uses one processor."""
+    making = session.config.stash.get(_making, None)
+    if _beside in session.config.stash or (making and making.poll() != 0):
+        return
+    session.config.stash[_beside] = None
+    chosen = [item.nodeid for item in session.items if _is_beside(item)]
+    if not chosen:
+        return
+    session.config.stash[_reports] = folder = tempfile.TemporaryDirectory(prefix="beside.")
+    Path(folder.name, "reports").touch()
+    with Path(folder.name, "log").open("wb") as out:
+        session.config.stash[_beside] = subprocess.Popen(
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *chosen],
+            cwd=session.config.rootpath,
+            env={**os.environ, _REPORTS: f"{folder.name}/reports", "DEBIAN_CLOUD_WORLD": str(_WORLD)},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    """Take what another pytest says of a test that was done beside; else let it be done."""
+    if not _is_beside(item):
+        _begin_beside(item.session)
+        return None
+    # When there were no others, they are done here.
+    process = item.config.stash.setdefault(_beside, None)
+    if process is None:
+        return None
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    process.wait()
+    folder = Path(item.config.stash[_reports].name)
+    said = (json.loads(line) for line in (folder / "reports").read_text("utf-8").splitlines())
+    found = [report for report in said if report["nodeid"] == item.nodeid]
+    assert found, (folder / "log").read_text("utf-8", "replace")[-6000:]
+    for data in found:
+        report = item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
+        # Why a test was skipped is a tuple, which JSON has not.
+        report.longrepr = tuple(report.longrepr) if isinstance(report.longrepr, list) else report.longrepr
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+class _Reports:
+    """Of a second pytest: writes what is said of each test to where the first reads it."""
+
+    def __init__(self, config: pytest.Config, file: Path) -> None:
+        self._config = config
+        self._file = file
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+        with self._file.open("a", encoding="utf-8") as out:
+            out.write(f"{json.dumps(data, default=str)}\n")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Be the second pytest, if we are."""
+    if file := os.environ.get(_REPORTS):
+        config.pluginmanager.register(_Reports(config, Path(file)))
+        # Ended by the first, it puts back what its fixtures made, as after Ctrl-C.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

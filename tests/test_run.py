@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from debian_cloud import plan as plans
 from debian_cloud import run
 from debian_cloud.errors import USAGE, Error
+from debian_cloud.progress import Progress
 
 HOLD = """
 import pathlib, sys, time
@@ -98,6 +100,52 @@ def test_what_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(run, "_namespace", lambda: ("true",))
     with pytest.raises(Error, match="could not be removed"):
         run.remove(tmp_path)
+
+
+def no_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine whose users may make none."""
+    script = "echo 'unshare: unshare failed: Operation not permitted' >&2; exit 1"
+    monkeypatch.setattr(run, "_namespace", lambda: ("sh", "-c", script, "unshare"))
+
+
+def test_what_cannot_be_removed_without_a_namespace_is_told_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_PATIENCE", 1)
+    no_namespace(monkeypatch)
+    rm = tmp_path / "bin" / "rm"
+    rm.parent.mkdir()
+    rm.write_text("#!/bin/sh\necho 'rm: cannot remove the file of another' >&2\nexit 1\n")
+    rm.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{rm.parent}:/usr/bin:/bin")
+    work = tmp_path / "work"
+    work.mkdir()
+    with pytest.raises(Error) as refused:
+        run.remove(work)
+    assert refused.value.message == f"{work} could not be removed: unshare: unshare failed: Operation not permitted"
+    assert refused.value.hint == f"remove it as root: rm -rf {work}"
+
+
+def test_a_workspace_of_our_own_files_needs_no_namespace_to_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_namespace(monkeypatch)
+    work = tmp_path / "work"
+    (work / "tree").mkdir(parents=True)
+    (work / "log").touch()
+    run.empty(work)
+    assert list(work.iterdir()) == []
+    run.remove(work)
+    assert not work.exists()
+
+
+def test_a_step_without_its_namespace_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_namespace(monkeypatch)
+    step = plans.Run("make a tree", ("true",), root=True)
+    with pytest.raises(Error) as refused:
+        run._run(step, tmp_path, Progress(1, quiet=True), None)
+    assert refused.value.message == "make a tree: no namespace can be made: unshare failed: Operation not permitted"
+    assert "/etc/subuid" in refused.value.hint
 
 
 def test_no_signal_ends_us_while_half_the_work_would_be_left() -> None:

@@ -9,16 +9,21 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from debian_cloud import lock
+from debian_cloud.cli import verify
 from debian_cloud.disk import BIOS_TYPE, ESP_TYPE, ROOT_TYPES
+from debian_cloud.evidence import Proof
 from debian_cloud.opened import DiskImage, opened
+from debian_cloud.verification import ESP, Explained, Unexplained
 from tests import throwaway
 from tests.command import debian_cloud, refused
 from tests.conftest import ALL, World
+from tests.test_lock import described
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +105,23 @@ def flip_in(image: Path, path: str) -> None:
     flip(image, start(image) + int(blocks[0]) * 4096 + 100)
 
 
-def test_every_path_of_an_image_is_explained(case: Case) -> None:
-    done = case.verify(None, "--json")
+@pytest.fixture
+def published(world: World, tmp_path: Path) -> Path:
+    """An image as a user has it: qcow2, and beside it what the archive published with it."""
+    (there,) = (world.public / "images" / "trixie" / "ec2" / "amd64").glob("2*")
+    shutil.copytree(there, tmp_path / "published")
+    (image,) = (tmp_path / "published").glob("*.qcow2")
+    return image
+
+
+def test_every_path_of_a_published_image_is_explained(case: Case, published: Path) -> None:
+    """By the archive's own word on what the .buildinfo is."""
+    where = ("--closure", case.closure, "--keyring", case.keyring, "--rebuilt", case.image)
+    done = debian_cloud("verify", published, *where, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["unexplained"] == []
+    assert found["buildinfo-signers"] == throwaway.fingerprints_of(case.keyring)
     paths = {it["path"]: it for it in found["paths"]}
     assert len(paths) > 20000
     assert paths["usr/bin/bash"] == {"path": "usr/bin/bash", "kind": "file", "package": "bash"}
@@ -112,12 +129,60 @@ def test_every_path_of_an_image_is_explained(case: Case) -> None:
     assert paths["var/lib/dpkg/info/bash.postinst"]["package"] == "bash"
     assert paths["etc/ld.so.cache"]["generator"] == "ldconfig(8)"
     assert paths["usr/bin/awk"]["generator"] == "update-alternatives(1)"
+    # What the builder copies out of a package is that package's, under whatever name.
+    esp = {path.removeprefix(ESP): it for path, it in paths.items() if path.startswith(ESP)}
+    assert {path: (it.get("package"), it.get("shipped")) for path, it in esp.items() if it["kind"] == "file"} == {
+        "EFI/BOOT/BOOTX64.EFI": ("shim-signed", "usr/lib/shim/shimx64.efi.signed"),
+        "EFI/BOOT/grubx64.efi": ("grub-efi-amd64-signed", "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"),
+        "EFI/BOOT/mmx64.efi": ("shim-helpers-amd64-signed", "usr/lib/shim/mmx64.efi.signed"),
+        "EFI/debian/BOOTX64.CSV": ("shim-unsigned", "usr/lib/shim/BOOTX64.CSV"),
+        "EFI/debian/fbx64.efi": ("shim-helpers-amd64-signed", "usr/lib/shim/fbx64.efi.signed"),
+        "EFI/debian/grub.cfg": (None, None),
+        "EFI/debian/grubx64.efi": ("grub-efi-amd64-signed", "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"),
+        "EFI/debian/mmx64.efi": ("shim-helpers-amd64-signed", "usr/lib/shim/mmx64.efi.signed"),
+        "EFI/debian/shimx64.efi": ("shim-signed", "usr/lib/shim/shimx64.efi.signed"),
+    }
+    generators = {path: it["generator"] for path, it in esp.items() if "generator" in it}
+    assert generators.keys() == {"/", "EFI", "EFI/BOOT", "EFI/debian", "EFI/debian/grub.cfg"}
+    assert generators["EFI/debian/grub.cfg"] == "builder: leads signed GRUB to /boot/grub/grub.cfg"
+    module = paths["boot/grub/i386-pc/ext2.mod"]
+    assert (module["package"], module["shipped"]) == ("grub-pc-bin", "usr/lib/grub/i386-pc/ext2.mod")
+    assert paths["boot/grub/grub.cfg"]["generator"] == "builder: as update-grub(8) does"
     packages = {it["name"]: it for it in found["packages"]}
     assert packages["bash"]["origin"] == "Debian"
     assert all(re.fullmatch("[0-9A-F]{40}", key) for it in packages.values() for key in it["signers"])
     assert set(packages["debian-cloud-config-ec2"]["signers"]) <= set(throwaway.fingerprints_of(case.keyring))
     # What a package ships is far more than what is generated.
     assert sum("package" in it for it in paths.values()) > 5 * sum("generator" in it for it in paths.values())
+
+
+def test_people_are_told_who_vouches_for_how_much() -> None:
+    kept = lock.parse(described(), "x")
+    bash, own = kept.packages[0], replace(kept.packages[0], name="own")
+    proofs = {bash: Proof("trixie", "Debian", "1" * 64, ("A" * 40,)), own: Proof("trixie", "", "2" * 64, ("B" * 40,))}
+    explained = (
+        Explained("usr/bin/bash", "file", "bash"),
+        Explained(f"{ESP}EFI/BOOT/BOOTX64.EFI", "file", "bash", shipped="usr/lib/x.efi"),
+        Explained(f"{ESP}/", "directory", generator="builder"),
+    )
+    report = verify.Report(kept, proofs, {"image": 1.5}, ("C" * 40,), ("D" * 40,), explained)
+    assert verify._as_text("x.raw", report).splitlines() == [
+        "x.raw: 3 paths are explained",
+        "  2 are from 2 packages:",
+        f"    1 listed by the archive, trixie, signed by {'B' * 40}",
+        f"    1 listed by Debian, trixie, signed by {'A' * 40}",
+        "    1 of them are copies, under another name",
+        "  1 are generated, and came out the same again",
+        "  of all these, 1 from packages and 1 generated are on the ESP",
+        f"  its .buildinfo is signed by {'C' * 40}",
+        f"  made again, with the same bytes, by {'D' * 40}",
+        "  image: 1.5 s",
+        "0 are unexplained",
+    ]
+    wrong = replace(report, signers=(), unexplained=(Unexplained("a\n\x1b[2J", "it is not there"),) * 51)
+    said = verify._as_text("x.raw", wrong)
+    assert "\n  its .buildinfo is signed by nobody\n" in said
+    assert said.endswith("  a\\x0a\\x1b[2J: it is not there\n  and 1 more")
 
 
 def _slack(image: Path) -> None:
@@ -144,21 +209,46 @@ def _core(image: Path) -> None:
     flip(image, start(image, BIOS_TYPE) + 700)
 
 
+def mtool(image: Path, tool: str, *arguments: str | Path) -> None:
+    subprocess.run([tool, "-i", f"{image}@@{start(image, ESP_TYPE)}", *arguments], check=True)
+
+
 def _esp(image: Path) -> None:
     evil = image.with_name("evil.efi")
     evil.write_bytes(b"MZ" * 3000)
-    subprocess.run(
-        ["mcopy", "-o", "-i", f"{image}@@{start(image, ESP_TYPE)}", evil, "::EFI/BOOT/BOOTX64.EFI"], check=True
-    )
+    mtool(image, "mcopy", "-o", evil, "::EFI/BOOT/BOOTX64.EFI")
+
+
+def _esp_more(image: Path) -> None:
+    """A file that a package has, where none belongs: a boot loader that firmware is led to."""
+    signed = image.with_name("fbx64.efi")
+    mtool(image, "mcopy", "::EFI/debian/fbx64.efi", signed)
+    mtool(image, "mcopy", signed, "::EFI/BOOT/fbx64.efi")
+
+
+def _esp_grub(image: Path) -> None:
+    """What GRUB is told to do: another root file system."""
+    other = image.with_name("grub.cfg")
+    other.write_text("configfile (hd1)/grub.cfg\n")
+    mtool(image, "mcopy", "-o", other, "::EFI/debian/grub.cfg")
 
 
 PLACES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "boot sector": (lambda image: flip(image, 20), "boot sector", "it is not GRUB's"),
     "GRUB's core": (_core, "BIOS boot partition", "it is not GRUB's core as the rebuild makes it"),
-    "EFI system partition": (_esp, "EFI system partition: EFI/BOOT/BOOTX64.EFI", "its content is not what"),
+    "a boot loader": (_esp, f"{ESP}EFI/BOOT/BOOTX64.EFI", "its content is not what shim-signed gives it"),
+    "a boot loader more": (_esp_more, f"{ESP}EFI/BOOT/fbx64.efi", "nothing that the image is made of has it"),
+    "GRUB's orders": (_esp_grub, f"{ESP}EFI/debian/grub.cfg", "its content is not what builder: leads signed GRUB"),
+    "a boot loader less": (
+        lambda image: mtool(image, "mdel", "::EFI/debian/mmx64.efi"),
+        f"{ESP}EFI/debian/mmx64.efi",
+        "it is not there, though shim-helpers-amd64-signed has it",
+    ),
     "slack": (_slack, "slack of /etc/debian_version", "belong to nothing"),
     "deleted inode": (_deleted, "free blocks", "belong to nothing"),
     "between partitions": (_gap, "partition", "belong to nothing"),
+    # By the fixture itself: it is no place of the disk.
+    "after the disk": (lambda _: None, "after the last cluster of the qcow2", "6 bytes at byte "),
 }
 
 
@@ -202,7 +292,12 @@ def tampered(case: Case, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     )
     for tamper, _, _ in PLACES.values():
         tamper(image)
-    done = case.verify(image, "--json")
+    # As it would be given to a user.
+    qcow2 = image.with_suffix(".qcow2")
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", image, qcow2], check=True)
+    with qcow2.open("ab") as file:
+        file.write(b"hidden")
+    done = case.verify(qcow2, "--json")
     shutil.rmtree(folder)
     refused(done, 1, "is not made of signed packages alone")
     return {**report(done), "initrd": report(done).get(f"boot/{initrd.split('/')[0]}", "")}
@@ -299,13 +394,13 @@ def test_evidence_by_another_key(case: Case, closure: Path) -> None:
         *("verify", case.image, "--closure", closure, "--keyring", debian, "--signed-by", case.maintainer),
         *("--rebuilt", case.image),
     )
-    refused(done, 1, "has no good signature by a key of")
+    refused(done, 1, "has no good signature by a key of Debian or of the archive")
 
 
 def test_evidence_that_was_edited(case: Case, closure: Path) -> None:
     release = own(closure)
     release.write_text(release.read_text().replace("Codename: trixie", "Codename: trixia"))
-    refused(case.verify(closure=closure), 1, "has no good signature by a key of")
+    refused(case.verify(closure=closure), 1, "has no good signature by a key of Debian or of the archive")
 
 
 def test_evidence_of_another_suite(case: Case, closure: Path, world: World) -> None:
@@ -328,36 +423,43 @@ def test_a_buildinfo_that_was_edited_after_signing(case: Case, tmp_path: Path) -
     edited.write_text(case.buildinfo.read_text().replace(" nano ", " nana "))
     done = case.verify(None, "--signed-by", case.maintainer, buildinfo=edited)
     refused(done, 1, "has no good signature by a key of")
-    refused(case.verify(None, buildinfo=edited), 2, "is signed, and whose key that may be is not known")
+    # And when nobody says whose key it should be.
+    refused(case.verify(None, buildinfo=edited), 1, "is signed, but not by a key that is known", "--signed-by")
 
 
-def test_a_published_image_is_the_one_that_the_archive_signed(case: Case, world: World, tmp_path: Path) -> None:
-    """As a user has it: qcow2, and beside it what the archive published with it."""
-    (published,) = (world.public / "images" / "trixie" / "ec2" / "amd64").glob("2*")
-    folder = tmp_path / "published"
-    shutil.copytree(published, folder)
-    (image,) = folder.glob("*.qcow2")
-    where = ("--closure", case.closure, "--keyring", case.keyring, "--rebuilt", case.image)
-    done = debian_cloud("verify", image, *where)
-    assert done.returncode == 0, done.stderr
-    # People are told who vouches for how much.
-    assert re.search(r"^  \d+ are from \d+ packages:$", done.stdout, re.M)
-    assert re.search(r"^    \d+ listed by Debian, trixie, signed by [0-9A-F]{40}", done.stdout, re.M)
-    assert done.stdout.endswith("\n0 are unexplained\n")
-    buildinfo = folder / case.buildinfo.name
+def test_a_buildinfo_that_a_stranger_signed(case: Case, tmp_path: Path) -> None:
+    signed = tmp_path / case.buildinfo.name
+    shutil.copy(case.buildinfo, signed)
+    refused(case.verify(None, buildinfo=signed), 1, "is signed, but not by a key that is known", "--signed-by")
+    done = case.verify(None, "--signed-by", case.keyring, buildinfo=signed)
+    refused(done, 1, f"{signed} has no good signature by a key of {case.keyring}")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--signed-by", "/nowhere"), "keyring /nowhere: No such file"),
+        (("--debian-keyring", "/nowhere"), "keyring /nowhere: No such file"),
+        (("--keyring", "/nowhere"), "keyring /nowhere: No such file"),
+        (("--buildinfo", "/nowhere"), "/nowhere cannot be read: No such file"),
+        (("--rebuilders", "1", "--rebuilder-keys", "/nowhere", "--statements", "/"), "--rebuilders needs"),
+        (("--closure", "/nowhere"), "--closure /nowhere is no folder"),
+        (("--closure", "http://localhost/closure"), "--closure http://localhost/closure is a URL"),
+        (("--closure", "file:///nowhere"), "mirror it first, and give the folder: rsync -a "),
+    ],
+)
+def test_a_wrong_call_is_no_failed_verification(case: Case, words: tuple[str, ...], said: str) -> None:
+    refused(case.verify(None, *words), 2, said, "hint:")
+
+
+def test_a_buildinfo_that_is_not_the_one_that_the_archive_signed(case: Case, published: Path) -> None:
+    buildinfo = published.with_suffix(".buildinfo")
     buildinfo.write_text(buildinfo.read_text().replace(" nano ", " nana "))
-    refused(debian_cloud("verify", image, *where), 1, "is not the one that the archive signed")
+    where = ("--closure", case.closure, "--keyring", case.keyring, "--rebuilt", case.image)
+    refused(debian_cloud("verify", published, *where), 1, "is not the one that the archive signed")
 
 
-def test_a_byte_after_a_published_image_is_found(case: Case, world: World, tmp_path: Path) -> None:
-    (published,) = (world.public / "images" / "trixie" / "ec2" / "amd64").glob("2*")
-    image = tmp_path / f"{case.image.stem}.qcow2"
-    image.write_bytes((published / image.name).read_bytes() + b"hidden")
-    done = case.verify(image, "--json")
-    refused(done, 1, "is not made of signed packages alone")
-    assert len(report(done)) == 1
-
-
+@pytest.mark.beside
 @pytest.mark.skipif(not ALL, reason="make check makes an image again once, in another test")
 @pytest.mark.parametrize("name", ["ec2", "container"])
 def test_an_image_is_made_again_to_be_verified(world: World, tmp_path: Path, name: str) -> None:

@@ -13,7 +13,7 @@ from email.utils import parsedate
 from typing import TYPE_CHECKING, Final
 
 from . import deb822, sign
-from .errors import Error
+from .errors import USAGE, Error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -92,16 +92,33 @@ def proofs(folder: Path, kept: Lock, debian: Path, archive: Path, *, signers: in
     return {package: listed[package][0] for package in everything}
 
 
+def _of_the_archive(keyring: Path, file: Path, signature: Path | None, signers: int) -> sign.Signed:
+    try:
+        return sign.verified(keyring, file, signature, signers=signers)
+    except Error as error:
+        # Of several demanded, it matters who is missing.
+        if error.status == USAGE or signers > 1:
+            raise
+        raise Error(
+            f"{file} has no good signature by a key of Debian or of the archive",
+            "it was changed, or another signed it",
+        ) from None
+
+
 def _release(place: Path, kept: Lock, debian: Path, archive: Path, signers: int) -> _Release:
     file, signature = place / "InRelease", None
     if not file.exists():
         file, signature = place / "Release", place / "Release.gpg"
     if not file.exists() or (signature and not signature.exists()):
         raise Error(f"{place} has no signed release file", "the closure is not whole")
+    is_debian = True
     try:
-        signed, is_debian = sign.verified(debian, file, signature), True
-    except Error:
-        signed, is_debian = sign.verified(archive, file, signature, signers=signers), False
+        signed = sign.verified(debian, file, signature)
+    except Error as error:
+        if error.status == USAGE:
+            raise
+        is_debian = False
+        signed = _of_the_archive(archive, file, signature, signers)
     (fields,) = deb822.parse(signed.content.decode("utf-8", "replace"))[:1] or ({},)
     suites = {kept.suite, f"{kept.suite}-updates", f"{kept.suite}-security"}
     named = fields.get("Codename", "")

@@ -16,7 +16,12 @@ GENERATED: Final = (
     # debian-cloud's builder: what belongs to this disk and to no package
     ("boot/efi", "builder: where the EFI system partition is mounted"),
     ("boot/grub", "builder: as grub-install(8) does"),
-    ("boot/grub/**", "builder: as grub-install(8) and update-grub(8) do"),
+    ("boot/grub/fonts", "builder: as grub-install(8) does"),
+    ("boot/grub/i386-pc", "builder: as grub-install(8) does"),
+    ("boot/grub/i386-pc/core.img", "builder: GRUB's core, as grub-mkimage(1) makes it"),
+    ("boot/grub/x86_64-efi", "builder: as grub-install(8) does"),
+    ("boot/grub/grub.cfg", "builder: as update-grub(8) does"),
+    ("boot/grub/grubenv", "builder: as grub-editenv(1) does"),
     ("etc/apt/sources.list.d/debian.sources", "builder: Debian's mirror, and the suite's parts"),
     ("etc/cloud-release", "builder: which image it is"),
     ("etc/fstab", "builder: the disk's partitions (a container's: mmdebstrap, empty)"),
@@ -89,8 +94,6 @@ GENERATED: Final = (
     ("usr/lib/udev/hwdb.bin", "systemd-hwdb(8)"),
     ("usr/share/info/dir", "install-info(1)"),
     ("boot/initrd.img-*", "update-initramfs(8), dracut(8)"),
-    ("boot/config-*", "linux-base, from forky on: the kernel's, from /usr/lib/modules"),
-    ("boot/vmlinuz-*", "linux-base, from forky on: the kernel, from /usr/lib/modules"),
     # what dpkg, debconf and their like know
     ("var/lib/dpkg", "dpkg"),
     ("var/lib/dpkg/*", "dpkg: its database"),
@@ -160,6 +163,25 @@ GENERATED: Final = (
 )
 """Path -> what makes it. `*` stays in one folder, `**` does not."""
 
+GENERATED_ON_ESP: Final = (
+    ("", "builder: the EFI system partition's root"),
+    ("EFI", "builder: folders as firmware and shim know them (UEFI 13.3.1.3)"),
+    ("EFI/BOOT", "builder: folders as firmware and shim know them (UEFI 13.3.1.3)"),
+    ("EFI/debian", "builder: folders as firmware and shim know them (UEFI 13.3.1.3)"),
+    ("EFI/debian/grub.cfg", "builder: leads signed GRUB to /boot/grub/grub.cfg"),
+)
+"""The same of the EFI system partition; all else there is copied out of packages."""
+
+_COPIES: Final = (
+    # grub-install(8), as the builder does it
+    "boot/grub/fonts/*.pf2",
+    "boot/grub/i386-pc/*",
+    "boot/grub/x86_64-efi/*",
+    # linux-base, from forky on: the kernel and its configuration, from /usr/lib/modules
+    "boot/config-*",
+    "boot/vmlinuz-*",
+)
+
 _ALTERNATIVES: Final = "/etc/alternatives/"
 
 
@@ -175,12 +197,20 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(words.get(part, part if part.startswith("[") else re.escape(part)) for part in parts))
 
 
-def generator(path: str, target: str = "") -> str:
+def is_copy(path: str) -> bool:
+    """Whether a path of the root file system is a copy of a file that a package ships elsewhere."""
+    return any(matches(pattern, path) for pattern in _COPIES)
+
+
+def generator(path: str, target: str = "", *, esp: bool = False) -> str:
     """What makes a path that no package ships as it is; "" when it is not of the closed list.
 
     `target` is a symlink's: update-alternatives(1) makes nothing but links, of
-    generic names to its folder, and from there to a package's file.
+    generic names to its folder, and from there to a package's file. `esp` says
+    that the path is of the EFI system partition.
     """
+    if esp:
+        return next((made_by for known, made_by in GENERATED_ON_ESP if known == path), "")
     if target and (path.startswith(_ALTERNATIVES[1:]) or target.startswith(_ALTERNATIVES)):
         return "update-alternatives(1)"
     return next((made_by for pattern, made_by in GENERATED if matches(pattern, path)), "")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from . import build, debs, formats, lock, names, options
 from .custom import Custom, custom
-from .errors import USAGE, Error
+from .errors import FAILED, USAGE, Error
 
 if TYPE_CHECKING:
     import argparse
@@ -102,7 +102,12 @@ def again(kept: Lock, args: argparse.Namespace, wanted: tuple[str, ...] = ()) ->
             USAGE,
         )
     with options.closure(args, kept) as origin:
-        resolution = origin.resolve(kept.config, kept.suite, change, kept)
+        try:
+            resolution = origin.resolve(kept.config, kept.suite, change, kept)
+        except Error as error:
+            # Who calls names no package: it is the closure that lacks what the lock has.
+            hint = error.hint if error.status == FAILED else "the closure is not whole, or is another image's"
+            raise Error(error.message, hint) from None
         return _planned(origin, resolution, kept.serial, wanted or kept.formats, kept)
 
 

@@ -45,6 +45,11 @@ _CAUSES: Final = (
         r"\g<new> and \g<old> both have the file \g<path>",
         r"a file belongs to one package: give the one of \g<new> a name of its own, as in a folder of drop-ins",
     ),
+    (
+        re.compile(r"^(?:unshare|newuidmap|newgidmap): (?P<why>.+)", re.MULTILINE),
+        r"no namespace can be made: \g<why>",
+        "an ordinary user needs user namespaces, and lines in /etc/subuid and /etc/subgid (unshare(1), subuid(5))",
+    ),
 )
 _PATIENCE: Final = 25
 _LOG: Final = "log"
@@ -151,28 +156,49 @@ def locked(folder: Path, what: str, *, wait: bool = False) -> Iterator[int]:
 
 def remove(folder: Path) -> None:
     """Remove a workspace, with the files in it that belong to a namespace's users; Error when it cannot be."""
+    argv = ("rm", "-rf", "--one-file-system", "--", str(folder))
     for _ in range(_PATIENCE):
-        # Ctrl-C is not for this: a session of its own.
-        subprocess.run(
-            [*_namespace(), "rm", "-rf", "--", str(folder)],
-            env=_environment(()),
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            check=False,
-        )
+        said = _in_namespace(argv)
         if not folder.exists():
             return
         # The kernel ends a killed namespace in its own time; until then its processes may write.
         time.sleep(0.2)
-    raise Error(f"{folder} could not be removed", "remove it by hand")
+    raise _not_removed(folder, said)
 
 
 def empty(folder: Path) -> None:
-    """Remove what is in a workspace, and keep it."""
+    """Remove what is in a workspace, and keep it; Error when it cannot be."""
     if any(folder.iterdir()):
-        inside = ("find", str(folder), "-mindepth", "1", "-delete")
-        subprocess.run([*_namespace(), *inside], env=_environment(()), check=True)
+        said = _in_namespace(("find", str(folder), "-xdev", "-mindepth", "1", "-delete"))
+        if any(folder.iterdir()):
+            raise _not_removed(folder, said)
+
+
+def _in_namespace(argv: Sequence[str]) -> str:
+    """Run a command as a namespace's root; what it says on its standard error."""
+    said = ""
+    # Where no namespace can be made, nobody else has files there yet: who we are will do.
+    for prefix in (_namespace(), ()):
+        process = subprocess.run(
+            [*prefix, *argv],
+            env=_environment(()),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            # Ctrl-C is not for this: a session of its own.
+            start_new_session=True,
+            check=False,
+        )
+        said += process.stderr.decode(errors="replace")
+        if not process.returncode:
+            break
+    return said
+
+
+def _not_removed(folder: Path, said: str) -> Error:
+    lines = said.splitlines()
+    # Why there was no namespace says more than whose files rm(1) may then not remove.
+    reason = next((line for line in lines if line.startswith("unshare: ")), lines[-1] if lines else "")
+    return Error(f"{folder} could not be removed{reason and f': {reason}'}", f"remove it as root: rm -rf {folder}")
 
 
 @contextlib.contextmanager

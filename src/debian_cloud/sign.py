@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from . import openpgp, run
-from .errors import Error
+from .errors import USAGE, Error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,8 +33,11 @@ def verified(keyring: Path, file: Path, signature: Path | None = None, *, signer
     Of a clear signature, only what it is about is the content (RFC 9580, 7).
     Keys count by their primary: two subkeys of one are one. Those that the
     keyring has not do not count; expired ones and their signatures neither
-    (gpgv(1)).
+    (gpgv(1)). What is not there at all is a wrong call.
     """
+    for path, what in ((keyring, "keyring"), (file, "signed file")):
+        if not path.exists():
+            raise Error(f"{what} {path}: No such file or directory", f"give a {what} that is there", USAGE)
     with tempfile.TemporaryDirectory(prefix="debian-cloud.") as name:
         folder = Path(name)
         keys, content = folder / "keys.gpg", folder / "content"

@@ -11,8 +11,10 @@ signed by Debian, or by the archive for what Debian does not have. Each file,
 link, folder and device node must be what such a package ships, with its owner,
 mode and attributes; or it is of a closed list of files that are generated, and
 equals what came out when the image was made again of the closure's packages.
-So do boot sector, boot loader, partition table and every other byte: nothing
-can hide. What is unexplained is listed, and makes the exit status 1.
+What is copied out of a package, as to the EFI system partition, is known by its
+content, and must be where the rebuild has it. Boot sector, boot loader,
+partition table and every other byte must be the rebuild's, too: nothing can
+hide. What is unexplained is listed, and makes the exit status 1.
 
 With --signers M, that many keys of the archive's keyring must have signed each
 release file of the archive; subkeys of one key are one (the keyring package's
@@ -28,7 +30,7 @@ import json
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +69,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", type=Path, metavar="IMAGE", help="a disk or a root file system")
     parser.add_argument("--buildinfo", type=Path, metavar="FILE", help="its .buildinfo (default: beside it)")
     parser.add_argument(
-        "--closure", type=Path, required=True, metavar="CLOSURE", help="what it was made of, a folder"
+        "--closure", type=_folder, required=True, metavar="CLOSURE", help="what it was made of, a folder"
     )
     parser.add_argument(
         "--keyring", default="", metavar="FILE", help="keys of the archive (default: its keyring package's)"
@@ -96,14 +98,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All verdicts on one image; `seconds` it took by what was done."""
+    """All verdicts on one image; `seconds` it took by what was done, `signers` of its .buildinfo, fingerprints."""
 
     kept: Lock
     proofs: Mapping[Package, Proof]
-    explained: tuple[Explained, ...]
-    unexplained: tuple[Unexplained, ...]
-    seconds: Mapping[str, float]
+    seconds: dict[str, float]
+    signers: tuple[str, ...]
     rebuilders: tuple[str, ...] = ()
+    explained: tuple[Explained, ...] = ()
+    unexplained: tuple[Unexplained, ...] = ()
 
 
 def main(args: argparse.Namespace) -> int:
@@ -119,9 +122,22 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
+def _folder(value: str) -> Path:
+    """A closure that is here; Error when it is elsewhere, or nowhere."""
+    if "://" in value:
+        raise Error(
+            f"--closure {value} is a URL, and nothing is verified over a network",
+            "mirror it first, and give the folder: rsync -a ARCHIVE/public/closures/SUITE/CONFIG/ARCH/SERIAL/ FOLDER",
+            USAGE,
+        )
+    if not Path(value).is_dir():
+        raise Error(f"--closure {value} is no folder", "give the one of the image's serial", USAGE)
+    return Path(value)
+
+
 def _report(args: argparse.Namespace) -> Report:
     began = time.monotonic()
-    seconds = {}
+    seconds: dict[str, float] = {}
 
     def done(what: str) -> None:
         nonlocal began
@@ -131,25 +147,29 @@ def _report(args: argparse.Namespace) -> Report:
     if args.signers < 1:
         raise Error(f"--signers {args.signers} demands nothing", "one signature is demanded without it", USAGE)
     keyring = options.keyring(args)
-    kept = _described(args, keyring)
+    kept, signers = _described(args, keyring)
     rebuilders = _rebuilders(args) if args.rebuilders > 0 else ()
     proofs = evidence.proofs(args.closure / "evidence", kept, args.debian_keyring, keyring, signers=args.signers)
+    report = Report(kept, proofs, seconds, signers, rebuilders)
     done("signatures and indexes")
-    shipped = manifest.by_path((p.name, entries) for p, entries in _manifests(args.closure, kept).items())
-    done("packages")
-    if args.rebuilt:
-        return _compared(args, kept, proofs, shipped, args.rebuilt, seconds, rebuilders)
-    wanted = "tar.xz" if "tar.xz" in kept.formats else "raw"
-    planned = planning.again(kept, args, (wanted,))
-    with tempfile.TemporaryDirectory(prefix="debian-cloud.", dir=".") as name:
-        folder = Path(name).resolve()
-        workspace.make(planned, folder, quiet=args.quiet)
-        done("made again")
-        return _compared(args, kept, proofs, shipped, folder / f"{kept.stem}.{wanted}", seconds, rebuilders)
+    # What is no image is told before a hundred packages are read.
+    with opened(args.image) as image:
+        done("image")
+        shipped = manifest.by_path((p.name, entries) for p, entries in _manifests(args.closure, kept).items())
+        done("packages")
+        if args.rebuilt:
+            return _compared(args, image, shipped, args.rebuilt, report)
+        wanted = "tar.xz" if "tar.xz" in kept.formats else "raw"
+        planned = planning.again(kept, args, (wanted,))
+        with tempfile.TemporaryDirectory(prefix="debian-cloud.", dir=".") as name:
+            folder = Path(name).resolve()
+            workspace.make(planned, folder, quiet=args.quiet)
+            done("made again")
+            return _compared(args, image, shipped, folder / f"{kept.stem}.{wanted}", report)
 
 
-def _described(args: argparse.Namespace, keyring: Path) -> Lock:
-    """The image's .buildinfo, and whoever signed it."""
+def _described(args: argparse.Namespace, keyring: Path) -> tuple[Lock, tuple[str, ...]]:
+    """The image's .buildinfo, and who signed it, or for the archive the sums that it is in; () when nobody did."""
     image: Path = args.image
     if args.buildinfo:
         file: Path = args.buildinfo
@@ -158,37 +178,44 @@ def _described(args: argparse.Namespace, keyring: Path) -> Lock:
         if len(found) != 1:
             raise Error(f"{image} has no .buildinfo beside it", "give it with --buildinfo", USAGE)
         (file,) = found
+    kept = planning.locked(file)
     sums = file.parent / "SHA512SUMS"
+    signers: tuple[str, ...] = ()
     if args.signed_by:
-        sign.verified(args.signed_by, file)
+        signers = sign.verified(args.signed_by, file).signers
     elif sums.exists():
         # The archive's own word on what it published.
-        sign.verified(keyring, sums, sums.with_name("SHA512SUMS.gpg"))
+        signers = sign.verified(keyring, sums, sums.with_name("SHA512SUMS.gpg")).signers
         got = checksums.digest(file, ("sha512",)).hashes["sha512"]
         if got != checksums.find(sums.read_text("ascii"), file.name):
             raise Error(f"{file} is not the one that the archive signed", "it was edited: get it again")
-    elif file.read_bytes().startswith(b"-----BEGIN PGP SIGNED MESSAGE-----"):
-        raise Error(
-            f"{file} is signed, and whose key that may be is not known",
-            "--signed-by FILE: a keyring, or put the archive's SHA512SUMS and SHA512SUMS.gpg beside it",
-            USAGE,
-        )
-    return planning.locked(file)
+    elif b"-----BEGIN PGP SIGN" in file.read_bytes():
+        try:
+            signers = sign.verified(keyring, file).signers
+        except Error:
+            raise Error(
+                f"{file} is signed, but not by a key that is known",
+                "--signed-by FILE: its builder's keys; or put the archive's SHA512SUMS and SHA512SUMS.gpg beside it",
+            ) from None
+    return kept, signers
 
 
 def _rebuilders(args: argparse.Namespace) -> tuple[str, ...]:
     """Fingerprints of those who made the same image again; Error when they are fewer than demanded."""
-    if not args.rebuilder_keys or not args.statements or not args.statements.is_dir():
+    keys, statements = args.rebuilder_keys, args.statements
+    if not (keys and keys.is_file() and statements and statements.is_dir()):
         raise Error(
-            "--rebuilders needs --rebuilder-keys and --statements", "whose word counts, and where it is", USAGE
+            "--rebuilders needs --rebuilder-keys FILE and --statements DIR",
+            "whose word counts, and where it is",
+            USAGE,
         )
     image: Path = args.image
     sha256 = checksums.digest(image, ("sha256",)).hashes["sha256"]
     found: set[str] = set()
     unheard = []
-    for file in sorted(args.statements.glob("*.asc")):
+    for file in sorted(statements.glob("*.asc")):
         try:
-            signed = sign.verified(args.rebuilder_keys, file)
+            signed = sign.verified(keys, file)
             statement = provenance.parse(signed.content.decode("utf-8", "replace"), file.name)
         except Error as error:
             unheard.append(error.message)
@@ -201,44 +228,52 @@ def _rebuilders(args: argparse.Namespace) -> tuple[str, ...]:
     if len(found) < args.rebuilders:
         raise Error(
             f"{len(found)} of {args.rebuilders} rebuilders say that they got the same bytes",
-            "; ".join(unheard) or f"{args.statements} has no other statement",
+            "; ".join(unheard) or f"{statements} has no other statement",
         )
     return tuple(sorted(found))
 
 
 def _manifests(folder: Path, kept: Lock) -> dict[Package, tuple[Entry, ...]]:
     debs = {package: folder / closure.filename(package) for package in kept.packages}
+    # None is unpacked before all are known to be the signed ones.
     for package, path in debs.items():
         if not path.is_file():
             raise Error(f"the closure has no {package.name} {package.version}", f"{path} is missing: get it again")
+        _refuse_other(package, path, checksums.digest(path, ("sha256",)).hashes["sha256"])
     found = {}
     for package, (sha256, shipped) in manifest.read_all(debs).items():
-        if sha256 != package.sha256:
-            raise Error(
-                f"the closure's {package.name} {package.version} is not the signed one",
-                f"{debs[package]} has the SHA-256 {sha256}",
-            )
+        _refuse_other(package, debs[package], sha256)
         found[package] = shipped
     return found
 
 
+def _refuse_other(package: Package, deb: Path, sha256: str) -> None:
+    if sha256 != package.sha256:
+        raise Error(
+            f"the closure's {package.name} {package.version} is not the signed one",
+            f"{deb} has the SHA-256 {sha256}",
+        )
+
+
 def _compared(
     args: argparse.Namespace,
-    kept: Lock,
-    proofs: Mapping[Package, Proof],
+    image: DiskImage | TreeImage,
     shipped: verification.Shipped,
     rebuilt: Path,
-    seconds: dict[str, float],
-    rebuilders: tuple[str, ...],
+    report: Report,
 ) -> Report:
+    """The report with a verdict on all that the image has."""
     began = time.monotonic()
     unexplained: list[Unexplained] = []
-    with opened(args.image) as image, opened(rebuilt) as again:
+    with opened(rebuilt) as again:
         if isinstance(image, DiskImage) and isinstance(again, DiskImage):
             anywhere = tuple(verification.anywhere(image.view, again.view))
             there = tuple(image.entries())
-            # Of two equal disks one is read.
-            verdicts = tuple(verification.verify(there, shipped, again.entries() if anywhere else there))
+            verdicts = (
+                # Of two equal disks one is read.
+                *verification.verify(there, shipped, again.entries() if anywhere else there),
+                *verification.verify_esp(image, shipped, again),
+            )
             unexplained += verification.beside(image, again)
             if not unexplained and not any(isinstance(verdict, Unexplained) for verdict in verdicts):
                 unexplained += anywhere
@@ -251,13 +286,13 @@ def _compared(
             )
     explained = tuple(verdict for verdict in verdicts if isinstance(verdict, Explained))
     unexplained += [verdict for verdict in verdicts if isinstance(verdict, Unexplained)]
-    digest = kept.digests.get(args.image.name)
+    digest = report.kept.digests.get(args.image.name)
     if digest and not unexplained:
         got = checksums.digest(args.image, ("sha256",))
         if (got.hashes["sha256"], got.size) != digest:
             unexplained.append(Unexplained(args.image.name, "it is not the file that its .buildinfo describes"))
-    seconds["image"] = round(time.monotonic() - began, 1)
-    return Report(kept, proofs, explained, tuple(unexplained), seconds, rebuilders)
+    report.seconds["image"] = round(report.seconds["image"] + time.monotonic() - began, 1)
+    return replace(report, explained=explained, unexplained=tuple(unexplained))
 
 
 def _as_text(name: str, report: Report) -> str:
@@ -270,7 +305,12 @@ def _as_text(name: str, report: Report) -> str:
         f"    {count} listed by {origin or 'the archive'}, {suite}, signed by {keys}"
         for (origin, suite, keys), count in sorted(releases.items())
     ]
+    lines += [f"    {sum(bool(it.shipped) for it in by_package)} of them are copies, under another name"]
     lines += [f"  {generators.total()} are generated, and came out the same again"]
+    if esp := [it for it in report.explained if it.path.startswith(verification.ESP)]:
+        copied = sum(bool(it.package) for it in esp)
+        lines += [f"  of all these, {copied} from packages and {len(esp) - copied} generated are on the ESP"]
+    lines += [f"  its .buildinfo is signed by {', '.join(report.signers) or 'nobody'}"]
     lines += [f"  made again, with the same bytes, by {key}" for key in report.rebuilders]
     lines += [f"  {word}: {seconds} s" for word, seconds in report.seconds.items()]
     lines += [f"{len(report.unexplained)} are unexplained"]
@@ -283,6 +323,7 @@ def _as_text(name: str, report: Report) -> str:
 def _as_json(report: Report) -> dict[str, object]:
     return {
         "image": report.kept.stem,
+        "buildinfo-signers": report.signers,
         "packages": [
             {
                 "name": p.name,
@@ -297,8 +338,9 @@ def _as_json(report: Report) -> dict[str, object]:
             for p, proof in report.proofs.items()
         ],
         "paths": [
-            {"path": _printable(it.entry.path), "kind": it.entry.kind}
+            {"path": _printable(it.path), "kind": it.kind}
             | ({"package": it.package} if it.package else {"generator": it.generator})
+            | ({"shipped": _printable(it.shipped)} if it.shipped else {})
             for it in report.explained
         ],
         "unexplained": [{"path": _printable(it.path), "why": it.why} for it in report.unexplained],
