@@ -251,7 +251,9 @@ def test_example_servers_hide_the_state_folder(mirror: Mirror, tmp_path: Path, s
         url = f"rsync://127.0.0.1:{port}/debian-cloud"
         get = ["rsync", "--quiet"]
     else:
-        text = re.sub(r"^    listen \[.*$", "", text, flags=re.M).replace("listen 80;", f"listen 127.0.0.1:{port};")
+        text = re.sub(r"^    (listen (\[|443)|ssl_).*$", "", text, flags=re.M).replace(
+            "listen 80;", f"listen 127.0.0.1:{port};"
+        )
         temp = "".join(f"{n}_temp_path {tmp_path}/{n};" for n in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
         user = "user root;" if os.geteuid() == 0 else ""
         conf.write_text(
