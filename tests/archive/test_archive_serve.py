@@ -257,7 +257,7 @@ def test_rsync_shows_what_is_published_alone(place: Path, public: Path) -> None:
     else:
         assert pwd.getpwnam("nobody")
     conf = place / "rsyncd.conf"
-    conf.write_text(text)
+    conf.write_text(f"lock file = {place}/rsyncd.lock\n{text}")
     command = ["rsync", "--daemon", "--no-detach", "--address=127.0.0.1", f"--port={port}", f"--config={conf}"]
     with started(command, port):
         env = {**os.environ, "LC_ALL": "C.UTF-8"}

@@ -246,7 +246,11 @@ def test_example_servers_hide_the_state_folder(mirror: Mirror, tmp_path: Path, s
     conf = tmp_path / "server.conf"
     if scheme == "rsync":
         text = re.sub("^(uid|gid|use chroot) = .*$", "", text, flags=re.M)
-        conf.write_text("use chroot = no\n" + ("uid = root\ngid = root\n" if os.geteuid() == 0 else "") + text)
+        conf.write_text(
+            f"use chroot = no\nlock file = {tmp_path}/lock\n"
+            + ("uid = root\ngid = root\n" if os.geteuid() == 0 else "")
+            + text
+        )
         command = ["rsync", "--daemon", "--no-detach", "--address=127.0.0.1", f"--port={port}", f"--config={conf}"]
         url = f"rsync://127.0.0.1:{port}/debian-cloud"
         get = ["rsync", "--quiet"]
