@@ -126,8 +126,8 @@ def test_old_client_never_sees_an_error_while_a_key_follows_another(
     text = re.sub("^Signed-By: .*\n", "", (archive.dist / "Release").read_text(), flags=re.MULTILINE)
     (tmp_path / "Release").write_text(text)
     secret.chmod(0o700)
-    command = ["gpg", "--homedir", secret, "--batch", "--yes", "--quiet", "--local-user", f"{first}!"]
-    subprocess.run([*command, "--output", forged, "--clearsign", tmp_path / "Release"], check=True)
+    thief = Key(secret, tmp_path / "no", first)
+    thief.gpg("--local-user", f"{first}!", "--output", forged, "--clearsign", tmp_path / "Release")
     subprocess.run(["gpgconf", "--homedir", secret, "--kill", "all"], check=True)
     done = client.get("update")
     assert done.returncode != 0
