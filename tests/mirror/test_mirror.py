@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import os
 import re
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from debian_cloud import openpgp
 from tests.mirror.tree import (
     INDEXES,
     SCRIPT,
@@ -349,10 +349,7 @@ def sign(archive: Archive, *keys: Key, bad: Key | None = None) -> None:
             capture_output=True,
             check=True,
         ).stdout
-    body = base64.encodebytes(packets)
-    (dist / "InRelease").write_bytes(
-        cleartext + b"-----BEGIN PGP SIGNATURE-----\n\n" + body + b"-----END PGP SIGNATURE-----\n"
-    )
+    (dist / "InRelease").write_bytes(cleartext + openpgp.armoured((packets,)))
     keys[0].gpg("--output", str(dist / "Release.gpg"), "--detach-sign", str(release))
     for name in ("clear", "signed"):
         (dist / name).unlink()
