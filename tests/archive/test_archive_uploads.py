@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.archive.clients import machine
 from tests.archive.conftest import SERIAL, Archive, Key, Maker, Upload, run
 
 NO_QUESTIONS = ("--passphrase", "", "--pinentry-mode", "loopback")
@@ -728,3 +729,25 @@ def test_init_refuses_a_suite_of_that_name(short_path: Path, env: dict[str, str]
     done = run(["debian-cloud-archive", "init", short_path / "x", "--suite", suite], env, check=False)
     assert (done.returncode, suite in done.stderr) == (2, True)
     assert not (short_path / "x").exists()
+
+
+def test_a_machine_takes_what_is_proposed_only_when_told(
+    shared: Archive, make: Maker, uploader: Key, tmp_path: Path, env: dict[str, str]
+) -> None:
+    name = CONFIGURATION + "-pins"
+    shared.take(make.deb(uploader, "1.0", package=name, source=name))
+    shared.take(make.deb(uploader, "1.1", package=name, source=name, suite=PROPOSED))
+    shared.run("publish")
+    apt = machine(tmp_path / "machine", env)
+    apt.installs(shared.public / "debian-cloud-archive-keyring_trixie.deb")
+    sources = apt.root / "etc/apt/sources.list.d/debian-cloud.sources"
+    assert "Suites: trixie\n" in sources.read_text()
+    sources.write_text(sources.read_text().replace("Suites: trixie\n", f"Suites: trixie {PROPOSED}\n"))
+    assert apt.get("update").returncode == 0
+    assert apt.candidate(name) == "1.0"
+    # Whoever has taken a version from there gets the next one, too.
+    (apt.root / "var/lib/dpkg/status").write_text(
+        f"Package: {name}\nVersion: 1.0.1\nArchitecture: all\nMaintainer: x\nDescription: x\n"
+        "Status: install ok installed\n\n"
+    )
+    assert apt.candidate(name) == "1.1"
