@@ -226,6 +226,18 @@ def test_archive_and_mirror_are_installed_apart(built: Path) -> None:
     assert members(debs(built)["debian-cloud-mirror"])["usr/bin/debian-cloud-mirror"] == "755 root"
 
 
+def test_units_of_an_archive_wait_for_who_enables_them(built: Path) -> None:
+    deb = debs(built)["debian-cloud-archive"]
+    found = {path.rpartition("/")[2]: path for path in members(deb) if "/systemd/system/" in path}
+    names = ("queue@.path", "queue@.service", "resign@.service", "resign@.timer")
+    assert sorted(found) == [f"debian-cloud-archive-{name}" for name in names]
+    assert "steps/as-owner %f resign\n" in content(deb, found["debian-cloud-archive-resign@.service"])
+    scripts = [
+        deb.control.get_content(name) for name in ("postinst", "prerm", "postrm") if deb.control.has_file(name)
+    ]
+    assert [script for script in scripts if b"enable" in script or b"start" in script] == []
+
+
 def test_only_layers_have_code_that_runs_at_installation(built: Path) -> None:
     """It makes services and the boot loader read what changed; a vendor's package is data alone."""
     scripts = {"preinst", "postinst", "prerm", "postrm", "config"}
