@@ -568,6 +568,19 @@ def test_the_journal_is_told_what_matters(shared: Archive, make: Maker, uploader
     assert done.stdout.startswith("refused: ")
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_refuses_what_cannot_be_read(shared: Archive, make: Maker, uploader: Key) -> None:
+    for which in (0, -1):
+        upload = make.deb(uploader, "4.0")
+        shared.put(upload)
+        name = (*upload.files, upload.changes)[which].name
+        (shared.path / "incoming" / name).chmod(0)
+        done = shared.run("accept", check=False)
+        assert f"{name} cannot be read (kept: " in done.stdout
+        for left in shared.queue():
+            (shared.path / "incoming" / left).unlink()
+
+
 def test_an_upload_stays_when_there_is_no_space_left(
     archive: Archive, make: Maker, uploader: Key, tmp_path: Path
 ) -> None:
