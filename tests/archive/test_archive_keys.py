@@ -228,6 +228,7 @@ def test_verbs_for_keys_refuse_what_would_harm(
     assert states(archive)[stranger.fingerprint] == "active"
     refuses("the archive's", "add-key", "--cosigner", stranger.public)
     # A key that should sign and is not there stops all: some machines may know no other.
+    archive.run("check")
     away = archive.path / "gnupg/private-keys-v1.d"
     keygrip = re.findall(
         r"^fpr:+\w+:\ngrp:+(\w+):",
@@ -237,6 +238,9 @@ def test_verbs_for_keys_refuse_what_would_harm(
     (away / f"{keygrip}.key").rename(tmp_path / "away")
     for verb in ("publish", "resign"):
         refuses(f"no secret key of {first}", verb)
+    checked = archive.run("check", check=False)
+    assert checked.returncode == 1
+    assert f"no secret key of {first}" in checked.stderr
     archive.run("retire-key", first)
     assert signed_by(archive) == [stranger.fingerprint]
     refuses("does not sign", "retire-key", first)
@@ -395,13 +399,16 @@ def test_maintainers_sign_besides(
 ) -> None:
     apt = machine(tmp_path / "machine", env)
     archive.run("add-key", "--cosigner", stranger.public)
+    archive.run("add-uploader", stranger.public)
+    archive.run("add-key", "--cosigner", uploader.public)
+    archive.run("retire-key", uploader.fingerprint)
     apt.installs(archive.public / f"{PACKAGE}_trixie.deb")
     archive.take(make.image(uploader))
     archive.run("publish")
     content(apt, "update")
     own = only(archive, "active")
     keys = keyring(archive, tmp_path / "keys", "debian-cloud-archive-cosigners")
-    assert listed(keys) == {own, stranger.fingerprint}
+    assert listed(keys) == {own, stranger.fingerprint, uploader.fingerprint}
     assert listed(keyring(archive, tmp_path / "keys")) == {own}
     release = archive.dist / "Release"
     kept = archive.public / "closures/trixie/ec2/amd64/20261120.0/evidence/0/InRelease"
@@ -442,6 +449,7 @@ def test_maintainers_sign_besides(
             sign.verified(keys, kept, signers=2)
         serial = (archive.public / "project/trace/master").read_text()
         archive.run("cosign", clear, detached)
+        archive.run("check")
         assert signers(archive, keys) == {own, stranger.fingerprint}
         assert sign.verified(keys, kept, signers=2).content.startswith(b"Origin: ")
         assert (archive.public / "project/trace/master").read_text() != serial
