@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -70,6 +71,21 @@ def test_services_may_do_little(units: dict[str, Path], name: str) -> None:
     assert found, done.stdout + done.stderr
     assert float(found[1]) <= 3
     assert done.returncode == 0
+
+
+def test_what_accept_could_not_decide_is_tried_a_minute_later(archive: Archive, make: Maker, uploader: Key) -> None:
+    """Else the path would start its service again and again."""
+    lines = UNITS["debian-cloud-archive-queue@.service"].read_text().splitlines()
+    accept, left, publish = (line.partition("=")[2] for line in lines if line.startswith("ExecStart="))
+    assert accept.startswith("-")
+    assert [line.rpartition(" ")[2] for line in (accept, publish)] == ["accept", "publish"]
+    assert {"Restart=on-failure", "RestartSec=1min"} <= set(lines)
+    # As systemd reads it (systemd.service(5), COMMAND LINES).
+    shell, option, script, name, folder = shlex.split(left.replace("$$", "$"))
+    command = [shell, option, script, name, folder.replace("%f", str(archive.path))]
+    assert run(command, archive.env, check=False).returncode == 0
+    archive.put(make.deb(uploader))
+    assert run(command, archive.env, check=False).returncode == 1
 
 
 def test_verbs_are_run_as_the_owner_of_the_archive(archive: Archive, make: Maker, uploader: Key) -> None:
