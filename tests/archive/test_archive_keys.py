@@ -228,6 +228,11 @@ def test_verbs_for_keys_refuse_what_would_harm(
     assert states(archive)[stranger.fingerprint] == "active"
     refuses("the archive's", "add-key", "--cosigner", stranger.public)
     # A key that should sign and is not there stops all: some machines may know no other.
+    for line in (f"{first} actve", first, f"{first[:39]} active", "AAAA BBBB active"):
+        kept = (archive.path / "conf/keys").read_text()
+        (archive.path / "conf/keys").write_text(f"{kept}{line}\n")
+        refuses(f"names no key and state: {line}", "publish")
+        (archive.path / "conf/keys").write_text(kept)
     archive.run("check")
     away = archive.path / "gnupg/private-keys-v1.d"
     keygrip = re.findall(
