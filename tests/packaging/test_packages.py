@@ -161,6 +161,22 @@ def test_completion_knows_verbs_and_options(built: Path, tmp_path: Path) -> None
     assert complete("debian-cloud", "build", "--outp") == ["--output"]
 
 
+def test_completion_of_the_archive_knows_verbs_and_options(tmp_path: Path) -> None:
+    text = (ROOT / "debian/debian-cloud-archive.bash-completion").read_text("utf-8")
+    completion = tmp_path / "completion"
+    completion.write_text(text.replace("/usr/share/debian-cloud-archive", f"{ROOT}/archive"), "utf-8")
+
+    def complete(*words: str) -> list[str]:
+        script = COMPLETE.replace("_debian_cloud\n", "_debian_cloud_archive\n")
+        command = ["bash", "-c", script, str(completion), "debian-cloud-archive", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+    assert complete("snap") == ["snapshot"]
+    assert set(complete("snapshot", "-")) == {"--list", "--json", "--remove", "--help"}
+    assert complete("init", "--up") == ["--uploader"]
+    assert complete("no-verb", "-") == ["--help"]
+
+
 def test_every_tool_comes_with_a_dependency(built: Path) -> None:
     """What `tools` says a tool comes from is what the package depends on, unless every system has it."""
     relations = PkgRelation.parse_relations(debs(built)["debian-cloud"].debcontrol()["Depends"])
