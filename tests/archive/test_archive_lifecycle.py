@@ -440,7 +440,7 @@ def unsound(public: Path, *, gone: str) -> list[str]:
     return found
 
 
-CALLS = os.environ.get("DEBIAN_CLOUD_CALLS", "12 20 28 34 40 46 52")
+CALLS = os.environ.get("DEBIAN_CLOUD_CALLS", "18 30 40 49")
 """After which calls of a tool `expire` is killed: some that differ, or all (there are about 60)."""
 
 
@@ -505,6 +505,4 @@ def test_expire_killed_anywhere_removes_nothing_that_is_listed(
         assert there(cut) == there(whole), at
         assert statuses(cut)[old].status == "expired"
         assert {*listed(cut)} == {NEW}
-        # It may have published, and so made a snapshot more.
-        assert all(line.startswith("removed: snap/") for line in cut.run("expire").stdout.splitlines())
         shutil.rmtree(cut.path)
