@@ -23,7 +23,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def gpg(home: Path, *arguments: str | Path, text: bytes = b"") -> bytes:
-    command = ["gpg", "--homedir", home, "--batch", "--pinentry-mode", "loopback", *arguments]
+    command: list[str | Path] = ["gpg", "--homedir", home, "--batch", "--pinentry-mode", "loopback", *arguments]
     done = subprocess.run(command, input=text, capture_output=True, check=True).stdout
     subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
     return done
