@@ -140,6 +140,29 @@ def test_what_no_signed_source_has_is_not_kept(made: Kept, tmp_path: Path) -> No
         assert not list(made.closure.parent.glob(".third*"))
 
 
+def test_what_a_snapshot_has_is_kept_of_an_image_of_it(made: Kept, tmp_path: Path) -> None:
+    archive = made.archive
+    command: list[str | Path] = ["debian-cloud-archive", "snapshot", archive.folder]
+    identifier = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    before = archive.folder.with_name("public")
+    shutil.copytree(archive.public, before, symlinks=True)
+    archive.add(configuration(tmp_path / "new", "fine", {**FINE, "Version": "2.0"}, depends="nano"))
+    try:
+        done = debian_cloud("closure", made.buildinfo, made.closure.with_name("third"), *made.arguments)
+        refused(done, 1, "no signed source has debian-cloud-config-fine 1.0")
+        # As an image of the snapshot says where it is from.
+        address = f"file:{archive.public}"
+        edited = tmp_path / "x.buildinfo"
+        edited.write_text(made.buildinfo.read_text().replace(f"{address} ", f"{address}/snap/{identifier} "))
+        done = debian_cloud("closure", edited, made.closure.with_name("third"), *made.arguments)
+    finally:
+        shutil.rmtree(archive.public)
+        before.rename(archive.public)
+    assert done.returncode == 0, done.stderr
+    assert made.closure.with_name("third").joinpath("pool/debian-cloud-config-fine_1.0_amd64.deb").exists()
+    shutil.rmtree(made.closure.with_name("third"))
+
+
 def test_a_missing_deb_ends_the_rebuild(kept: Kept, tmp_path: Path) -> None:
     next(kept.closure.glob("pool/nano_*.deb")).unlink()
     refused(kept.rebuild("--output", tmp_path), 1, "nano")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import http.server
 import json
@@ -15,8 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from debian_cloud import index
+from debian_cloud import cli, images, index
+from debian_cloud.cli import fetch
 from tests.conftest import PUBLISHED, SUITE, World
+from tests.test_names_and_index import RECORD
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -186,3 +189,21 @@ def test_a_tampered_index_of_images_is_refused(machine: Machine, tmp_path: Path)
     assert "Hash Sum mismatch" in done.stderr
     assert list(lists.glob("*_Images")) == []
     refused(machine.fetch("ec2", tmp_path), 1, "this machine's apt has no index of images", "apt-get update")
+
+
+def test_without_a_serial_the_current_image_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    statuses = {"20261119.0": "superseded", "20261120.0": "current", "20261121.0": "deprecated"}
+    known = [
+        images.Image(dataclasses.replace(RECORD, serial=serial, status=status), "file:/x")
+        for serial, status in statuses.items()
+    ]
+    monkeypatch.setattr(images, "known", lambda _suite, _arch: known)
+
+    def chosen(*arguments: str) -> str:
+        parser = cli.parser("fetch")
+        return fetch._choose(parser.parse_args(["ec2", "--arch", "amd64", *arguments])).record.serial
+
+    assert chosen() == "20261120.0"
+    assert chosen("--serial", "20261121.0") == "20261121.0"
+    del known[1]
+    assert chosen() == "20261121.0"

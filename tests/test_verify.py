@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from debian_cloud import lock
+from debian_cloud import lock, openpgp, sign
 from debian_cloud.cli import verify
 from debian_cloud.disk import BIOS_TYPE, ESP_TYPE, ROOT_TYPES
 from debian_cloud.evidence import Proof
@@ -395,6 +395,23 @@ def test_evidence_by_another_key(case: Case, closure: Path) -> None:
         *("--rebuilt", case.image),
     )
     refused(done, 1, "has no good signature by a key of Debian or of the archive")
+
+
+def test_evidence_that_several_must_have_signed(case: Case, closure: Path, world: World, tmp_path: Path) -> None:
+    two = ("--signers", "2", "--keyring", tmp_path / "keys")
+    (tmp_path / "keys").write_bytes(
+        openpgp.unarmoured(case.maintainer.read_bytes()) + sign.binary(case.keyring.read_bytes())
+    )
+    refused(case.verify(None, *two, closure=closure), 1, "is signed by 1 of the keys in", "2 are demanded")
+    release = own(closure)
+    signed = openpgp.cleartext(release.read_bytes())
+    throwaway.sign(world.folder / "maintainer", signed.content.decode() + "\n", tmp_path / "besides")
+    besides = openpgp.cleartext((tmp_path / "besides").read_bytes())
+    release.write_bytes(openpgp.Cleartext(signed.text, signed.signatures * 2).document())
+    refused(case.verify(None, *two, closure=closure), 1, "is signed by 1 of the keys in")
+    release.write_bytes(openpgp.Cleartext(signed.text, signed.signatures + besides.signatures).document())
+    assert case.verify(None, *two, closure=closure).returncode == 0
+    refused(case.verify(None, "--signers", "0"), 2, "demands nothing")
 
 
 def test_evidence_that_was_edited(case: Case, closure: Path) -> None:

@@ -68,10 +68,26 @@ def signatures(data: bytes) -> tuple[bytes, ...]:
 
 
 def armoured(packets: Sequence[bytes]) -> bytes:
-    """Signatures in one armour, without a checksum (RFC 9580, 6.1)."""
-    body = base64.b64encode(b"".join(packets))
+    """Signatures in one armour (RFC 9580, 6.2).
+
+    With its checksum: where base64 needs no padding, gpg 2.2 reads on without one.
+    """
+    data = b"".join(packets)
+    body, checksum = base64.b64encode(data), base64.b64encode(_crc24(data).to_bytes(3, "big"))
     lines = (body[i : i + 64] for i in range(0, len(body), 64))
-    return b"%s\n\n%s\n%s\n" % (_BEGIN, b"\n".join(lines), _END)
+    return b"%s\n\n%s\n=%s\n%s\n" % (_BEGIN, b"\n".join(lines), checksum, _END)
+
+
+def _crc24(data: bytes) -> int:
+    """The checksum of an armour (RFC 9580, 6.1.1)."""
+    crc = 0xB704CE
+    for octet in data:
+        crc ^= octet << 16
+        for _ in range(8):
+            crc <<= 1
+            if crc & 0x1000000:
+                crc ^= 0x1864CFB
+    return crc
 
 
 def unarmoured(data: bytes) -> bytes:

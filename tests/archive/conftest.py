@@ -124,7 +124,8 @@ class Archive:
         reason = (kept / "reason").read_text()
         expected = {path.name for path in (*upload.files, upload.changes) if path.exists()} | {"reason"}
         assert {path.name for path in kept.iterdir()} == expected
-        assert reason.strip()
+        assert sum(line.startswith("error: ") for line in reason.splitlines()) == 1, reason
+        assert sum(line.startswith("hint: ") for line in reason.splitlines()) == 1, reason
         return reason
 
     def queue(self) -> list[str]:

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import configparser
+import getpass
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -15,7 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.archive.conftest import run
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.archive.conftest import Archive, Key, Maker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,8 +61,8 @@ def test_man_page_names_every_verb_and_option(env: dict[str, str]) -> None:
     done = subprocess.run(command, env={**env, "MANWIDTH": "80"}, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     text = re.sub("\x1b\\[[0-9;]*m|.\x08", "", done.stdout)
-    init = (ROOT / "archive/verbs/init").read_text()
-    for word in [*VERBS, *re.findall(r"^#   (--[a-z-]+)", init, re.MULTILINE)]:
+    verbs = "".join((ROOT / "archive/verbs" / verb).read_text() for verb in VERBS)
+    for word in [*VERBS, *re.findall(r"^#   (--[a-z-]+)", verbs, re.MULTILINE)]:
         assert word in text
 
 
@@ -289,7 +296,77 @@ def test_dput_with_the_json_profile(
     assert archive.queue() == []
 
 
-def test_shipped_profile_has_no_host_of_its_own() -> None:
-    profile = json.loads((ROOT / "archive/dput/debian-cloud.json").read_text())
-    assert profile["method"] == "local"
-    assert profile["default_host_main"] == ""
+@pytest.fixture
+def ssh_port(tmp_path: Path, env: dict[str, str]) -> Iterator[int]:
+    """An ssh server of this user's on 127.0.0.1, into which HOME=tmp_path logs in without a question."""
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # as its service does
+    keys = tmp_path / ".ssh"
+    keys.mkdir(mode=0o700)
+    for name in ("host", "id_ed25519"):
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", keys / name], env)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    (keys / "known_hosts").write_text(f"[127.0.0.1]:{port} {(keys / 'host.pub').read_text()}")
+    settings = {
+        "ListenAddress": f"127.0.0.1:{port}",
+        "HostKey": keys / "host",
+        "AuthorizedKeysFile": keys / "id_ed25519.pub",
+        "PidFile": "none",
+        "StrictModes": "no",
+        "UsePAM": "no",
+        "PermitRootLogin": "yes",
+        "Subsystem": "sftp internal-sftp",
+    }
+    (keys / "sshd").write_text("".join(f"{word} {value}\n" for word, value in settings.items()))
+    command = ["/usr/sbin/sshd", "-D", "-f", str(keys / "sshd"), "-E", str(keys / "log")]
+    with subprocess.Popen(command) as server:
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        assert server.poll() is None, (keys / "log").read_text()
+        yield port
+        server.terminate()
+
+
+def test_dput_over_sftp(
+    archive: Archive, make: Maker, uploader: Key, env: dict[str, str], tmp_path: Path, ssh_port: int
+) -> None:
+    own = {**env, "HOME": str(tmp_path), "GNUPGHOME": str(uploader.home), "USER": getpass.getuser()}
+    # What the file's comment asks for, and another port than anybody has.
+    classic = tmp_path / "dput.cf"
+    shipped = (archive.path / "dput/dput.cf").read_text()
+    host = "fqdn = HOST-OF-THE-ARCHIVE.invalid\n"
+    assert shipped.count(host) == 1
+    classic.write_text(shipped.replace(host, f"fqdn = 127.0.0.1\nport = {ssh_port}\n"))
+    profiles = tmp_path / ".dput.d/profiles"
+    profiles.mkdir(parents=True)
+    profile = json.loads((archive.path / "dput/debian-cloud-sftp.json").read_text())
+    changed = {**profile, "fqdn": "127.0.0.1", "port": ssh_port}
+    (profiles / "debian-cloud-sftp.json").write_text(json.dumps(changed))
+
+    uploads = make.deb(uploader), make.image(uploader)
+    options: list[list[str | Path]] = [["-c", classic], []]
+    for upload, option in zip(uploads, options, strict=True):
+        run(["dput", "-U", *option, "debian-cloud-sftp", upload.changes], own)
+        assert len(archive.queue()) == len(upload.files) + 1
+        archive.run("accept")
+    assert "debian-cloud-config-demo 1.0" in archive.packages()
+    assert (archive.public / "images/trixie/ec2/amd64/20261120.0").is_dir()
+
+
+def test_shipped_profiles_have_no_host_of_their_own(archive: Archive) -> None:
+    for name, method in (("debian-cloud", "local"), ("debian-cloud-sftp", "sftp")):
+        profile = json.loads((archive.path / f"dput/{name}.json").read_text())
+        assert profile["method"] == method
+        assert profile["default_host_main"] == ""
+        # RFC 2606: no host will ever have such a name.
+        assert profile["fqdn"] == "localhost" if method == "local" else profile["fqdn"].endswith(".invalid")
+        assert profile["incoming"] == f"{archive.path}/incoming"
+    classic = configparser.ConfigParser()
+    classic.read(archive.path / "dput/dput.cf")
+    assert classic.sections() == ["debian-cloud", "debian-cloud-sftp"]
+    assert classic["debian-cloud-sftp"]["fqdn"].endswith(".invalid")

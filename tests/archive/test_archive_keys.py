@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,12 +21,13 @@ from tests.archive.conftest import Key, run
 from tests.mirror.tree import Mirror, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.archive.clients import Apt
     from tests.archive.conftest import Archive, Maker
 
 PRESET = Path("/usr/lib/gnupg/gpg-preset-passphrase")
+LOOPBACK = ("--passphrase", "", "--pinentry-mode", "loopback")
 PACKAGE = "debian-cloud-archive-keyring"
 
 
@@ -126,33 +128,73 @@ def test_old_client_never_sees_an_error_while_a_key_follows_another(
     text = re.sub("^Signed-By: .*\n", "", (archive.dist / "Release").read_text(), flags=re.MULTILINE)
     (tmp_path / "Release").write_text(text)
     secret.chmod(0o700)
-    command = ["gpg", "--homedir", secret, "--batch", "--yes", "--quiet", "--local-user", f"{first}!"]
-    subprocess.run([*command, "--output", forged, "--clearsign", tmp_path / "Release"], check=True)
+    thief = Key(secret, tmp_path / "no", first)
+    thief.gpg("--local-user", f"{first}!", "--output", forged, "--clearsign", tmp_path / "Release")
     subprocess.run(["gpgconf", "--homedir", secret, "--kill", "all"], check=True)
     done = client.get("update")
     assert done.returncode != 0
     assert first[-16:] in done.stdout
 
 
+@dataclass(frozen=True, slots=True)
+class Offline:
+    """A primary that only certifies, away from the archive, which gets its subkeys through `file`."""
+
+    maker: Key
+    archive: Archive
+    file: Path
+
+    def next_subkey(self) -> str:
+        """One more of them signs, without an end; its fingerprint."""
+        self.maker.gpg(*LOOPBACK, "--quick-add-key", self.maker.fingerprint, "ed25519", "sign", "never")
+        self.bring()
+        return fingerprints(self.maker)[-1]
+
+    def bring(self) -> None:
+        """Let the archive have the subkeys as they are now."""
+        self.maker.gpg(*LOOPBACK, "--output", self.file, "--export-secret-subkeys", self.maker.fingerprint)
+        self.archive.run("add-key", "--key", self.file)
+
+
+def fingerprints(key: Key) -> list[str]:
+    return re.findall(r"^fpr:+(\w+):", key.gpg("--list-keys", "--with-colons"), re.MULTILINE)
+
+
+@pytest.fixture
+def offline(archive: Archive) -> Iterator[Offline]:
+    """An archive's key, beside the one that it has."""
+    home = archive.path.parent / "primary"
+    home.mkdir(mode=0o700)
+    maker = Key(home, home / "no", "")
+    maker.gpg(*LOOPBACK, "--quick-generate-key", "Offline <offline@example.org>", "ed25519", "cert", "never")
+    [primary] = fingerprints(maker)
+    yield Offline(replace(maker, fingerprint=primary), archive, home / "subkeys")
+    run(["gpgconf", "--homedir", home, "--kill", "all"], dict(os.environ))
+
+
 def test_release_binds_a_client_that_trusts_more_keys_to_those_of_the_archive(
-    archive: Archive, stranger: Key, tmp_path: Path, env: dict[str, str]
+    archive: Archive, offline: Offline, client: Apt, stranger: Key, tmp_path: Path
 ) -> None:
-    apt = machine(tmp_path / "machine", env)
-    trusted = apt.root / "etc/apt/trusted.gpg.d"
-    (apt.root / "etc/apt/apt.conf.d").mkdir()
-    shutil.copy(keyring(archive, tmp_path / "first"), trusted / "archive.gpg")
-    stranger.gpg("--export", "--output", trusted / "stranger.gpg")
-    (apt.root / "etc/apt/sources.list").write_text(f"deb file:{archive.public} trixie main\n")
-    content(apt, "update")
-    archive.run("add-key")
+    """As Signed-By in Release names them, where a source has none of its own: by primaries, whatever subkeys sign."""
+    offline.next_subkey()
+    primary = offline.maker.fingerprint
+    trusted = client.root / "etc/apt/trusted.gpg.d"
     shutil.copy(keyring(archive, tmp_path / "both"), trusted / "archive.gpg")
-    content(apt, "update")
+    stranger.gpg("--export", "--output", trusted / "stranger.gpg")
+    (client.root / "etc/apt/sources.list").write_text(f"deb file:{archive.public} trixie main\n")
+
+    content(client, "update")
     archive.run("retire-key", next(iter(states(archive))))
-    content(apt, "update")
+    assert signed_by(archive) == [primary]
+    content(client, "update")
+    # The next one is held against what this one names.
+    time.sleep(1.1)
+    archive.run("resign")
+    content(client, "update")
     time.sleep(1.1)
     archive.run("resign")
     stranger.gpg("--output", archive.dist / "InRelease", "--clearsign", archive.dist / "Release")
-    done = apt.get("update")
+    done = client.get("update")
     assert done.returncode != 0
     assert "InRelease" in done.stdout
 
@@ -186,6 +228,12 @@ def test_verbs_for_keys_refuse_what_would_harm(
     assert states(archive)[stranger.fingerprint] == "active"
     refuses("the archive's", "add-key", "--cosigner", stranger.public)
     # A key that should sign and is not there stops all: some machines may know no other.
+    for line in (f"{first} actve", first, f"{first[:39]} active", "AAAA BBBB active"):
+        kept = (archive.path / "conf/keys").read_text()
+        (archive.path / "conf/keys").write_text(f"{kept}{line}\n")
+        refuses(f"names no key and state: {line}", "publish")
+        (archive.path / "conf/keys").write_text(kept)
+    archive.run("check")
     away = archive.path / "gnupg/private-keys-v1.d"
     keygrip = re.findall(
         r"^fpr:+\w+:\ngrp:+(\w+):",
@@ -195,6 +243,9 @@ def test_verbs_for_keys_refuse_what_would_harm(
     (away / f"{keygrip}.key").rename(tmp_path / "away")
     for verb in ("publish", "resign"):
         refuses(f"no secret key of {first}", verb)
+    checked = archive.run("check", check=False)
+    assert checked.returncode == 1
+    assert f"no secret key of {first}" in checked.stderr
     archive.run("retire-key", first)
     assert signed_by(archive) == [stranger.fingerprint]
     refuses("does not sign", "retire-key", first)
@@ -256,26 +307,10 @@ def test_what_a_revoked_key_alone_has_signed_is_signed_anew_or_named(
 
 
 def test_offline_primary_and_subkeys_that_follow_each_other(
-    archive: Archive, make: Maker, uploader: Key, short_path: Path, tmp_path: Path, env: dict[str, str]
+    archive: Archive, offline: Offline, make: Maker, uploader: Key, tmp_path: Path, env: dict[str, str]
 ) -> None:
-    home = short_path / "primary"
-    home.mkdir(mode=0o700)
-    maker = Key(home, home / "no", "")
-    loopback = ("--passphrase", "", "--pinentry-mode", "loopback")
-    maker.gpg(*loopback, "--quick-generate-key", "Offline <offline@example.org>", "ed25519", "cert", "never")
-    [primary] = re.findall(r"^fpr:+(\w+):", maker.gpg("--list-keys", "--with-colons"), re.MULTILINE)
-    file = tmp_path / "subkeys"
-
-    def next_subkey() -> str:
-        maker.gpg(*loopback, "--quick-add-key", primary, "ed25519", "sign", "never")
-        bring()
-        return str(re.findall(r"^fpr:+(\w+):", maker.gpg("--list-keys", "--with-colons"), re.MULTILINE)[-1])
-
-    def bring() -> None:
-        maker.gpg(*loopback, "--output", file, "--export-secret-subkeys", primary)
-        archive.run("add-key", "--key", file)
-
-    old = next_subkey()
+    maker, primary = offline.maker, offline.maker.fingerprint
+    old = offline.next_subkey()
     archive.run("retire-key", next(iter(states(archive))))
     assert "sec#" in archive.key.gpg("--list-secret-keys", primary)
     assert signed_by(archive) == [primary]
@@ -292,7 +327,7 @@ def test_offline_primary_and_subkeys_that_follow_each_other(
     assert sign.verified(keys, sums, Path(f"{sums}.gpg")).signers == (primary,)
 
     # A machine that knows the old subkey alone goes on; the mirror takes two subkeys for one signer.
-    new = next_subkey()
+    new = offline.next_subkey()
     content(apt, "update")
     assert apt.candidate(PACKAGE) != "(none)"
     assert len(openpgp.cleartext((archive.dist / "InRelease").read_bytes()).signatures) == 2
@@ -304,10 +339,10 @@ def test_offline_primary_and_subkeys_that_follow_each_other(
         mirror.ok()
 
         # The old one expires: what only it has signed is signed by the new one, and mirrors get that.
-        maker.gpg(*loopback, "--quick-set-expire", primary, "seconds=1", old)
+        maker.gpg(*LOOPBACK, "--quick-set-expire", primary, "seconds=1", old)
         time.sleep(2)
         before = Path(f"{sums}.gpg").read_bytes()
-        bring()
+        offline.bring()
         assert Path(f"{sums}.gpg").read_bytes() != before
         mirror.keyring = keys = keyring(archive, tmp_path / "expired")
         mirror.ok()
@@ -360,7 +395,8 @@ def test_agent_of_the_operator_signs_and_stays(archive: Archive, short_path: Pat
         subprocess.run([PRESET, "--forget", keygrip], check=True, env=environment)
         assert archive.run("resign", check=False).returncode == 1
     finally:
-        run(["gpgconf", "--kill", "all"], environment)
+        for folder in (home, protected):
+            run(["gpgconf", "--homedir", folder, "--kill", "all"], dict(os.environ))
 
 
 def test_maintainers_sign_besides(
@@ -368,13 +404,16 @@ def test_maintainers_sign_besides(
 ) -> None:
     apt = machine(tmp_path / "machine", env)
     archive.run("add-key", "--cosigner", stranger.public)
+    archive.run("add-uploader", stranger.public)
+    archive.run("add-key", "--cosigner", uploader.public)
+    archive.run("retire-key", uploader.fingerprint)
     apt.installs(archive.public / f"{PACKAGE}_trixie.deb")
     archive.take(make.image(uploader))
     archive.run("publish")
     content(apt, "update")
     own = only(archive, "active")
     keys = keyring(archive, tmp_path / "keys", "debian-cloud-archive-cosigners")
-    assert listed(keys) == {own, stranger.fingerprint}
+    assert listed(keys) == {own, stranger.fingerprint, uploader.fingerprint}
     assert listed(keyring(archive, tmp_path / "keys")) == {own}
     release = archive.dist / "Release"
     kept = archive.public / "closures/trixie/ec2/amd64/20261120.0/evidence/0/InRelease"
@@ -415,6 +454,7 @@ def test_maintainers_sign_besides(
             sign.verified(keys, kept, signers=2)
         serial = (archive.public / "project/trace/master").read_text()
         archive.run("cosign", clear, detached)
+        archive.run("check")
         assert signers(archive, keys) == {own, stranger.fingerprint}
         assert sign.verified(keys, kept, signers=2).content.startswith(b"Origin: ")
         assert (archive.public / "project/trace/master").read_text() != serial

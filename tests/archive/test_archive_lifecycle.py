@@ -8,7 +8,10 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,6 +84,16 @@ def test_a_withdrawn_image_is_out_of_every_index_at_once(archive: Archive, make:
     assert listed(archive)[OLD].status == "deprecated"
     assert listed(archive)[OLD].status_reason == "there will be better ones"
     assert not (archive.public / "images/trixie/ec2/amd64/current").is_symlink()
+    # A run that was cut off before it published: whoever runs it again finds it done.
+    (state,) = (archive.path / "state/images").iterdir()
+    entered = state.read_text()
+    state.write_text(re.sub(r"(?m)^Status.*\n|^CVEs.*\n", "", entered))
+    archive.run("publish")
+    state.write_text(entered)
+    assert {*listed(archive)} == {OLD, NEW}
+    archive.run("withdraw", image, "--reason", "again")
+    assert {*listed(archive)} == {OLD}
+    assert statuses(archive)[NEW].reason == REASON
     # Nothing old comes back under its name.
     assert "never rewritten" in archive.refuse(make.image(uploader, NEW))
 
@@ -411,3 +424,85 @@ def test_a_machine_learns_by_apt_what_became_of_its_image(
     code, said = told()
     assert code == 1
     assert said.splitlines()[:2] == [f"withdrawn since {ago(0)}: {REASON}", "  CVE-2026-12345"]
+
+
+def unsound(public: Path, *, gone: str) -> list[str]:
+    """What an index lists, shown or of a snapshot, and is not there; but for the image that may be gone."""
+    found = []
+    for release in (*public.glob("dists/*/Release"), *public.glob("snap/*/dists/*/Release")):
+        for sha256, _, name in re.findall(r"(?m)^ (\w{64}) (\d+) (\S+)$", release.read_text()):
+            path = release.parent / name
+            if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+                found.append(str(path))
+            elif path.name in ("Packages", "Images"):
+                files = re.findall(r"(?m)^(?:Filename|Buildinfo): (.*)$", path.read_text())
+                found += [file for file in files if gone not in file and not (public / file).exists()]
+    return found
+
+
+CALLS = os.environ.get("DEBIAN_CLOUD_CALLS", "18 30 40 49")
+"""After which calls of a tool `expire` is killed: some that differ, or all (there are about 60)."""
+
+
+def test_expire_killed_anywhere_removes_nothing_that_is_listed(
+    archive: Archive, make: Maker, uploader: Key, tmp_path: Path
+) -> None:
+    withdrawn, old = "20261118.0", "20261119.0"
+    for serial in (withdrawn, old, NEW):
+        archive.take(make.image(uploader, serial))
+    for version in ("1", "2"):
+        archive.take(make.deb(uploader, version))
+        archive.run("publish")
+    archive.run("withdraw", f"trixie/ec2/amd64/{withdrawn}", "--reason", "x")
+    policy = archive.path / "conf/expire"
+    policy.write_text("keep 2\nsnapshots 1\n")
+    archive.run("expire")
+    # One image is to be expired and one removed, a snapshot goes, and three files of the pool.
+    earlier(archive, 15)
+    policy.write_text("keep 1\nsnapshots 1\n")
+
+    shims, count = tmp_path / "shims", tmp_path / "count"
+    shims.mkdir()
+    for tool in ("cp", "debian-cloud", "find", "ln", "mv", "reprepro", "rm", "rmdir", "sync"):
+        (shims / tool).write_text(
+            f'#!/bin/sh\n{shutil.which(tool, path=archive.env["PATH"])} "$@"; status=$?\necho {tool} >>{count}\n'
+            f'[ "$(wc -l <{count})" != "$KILL" ] || kill -9 0\nexit $status\n'
+        )
+        (shims / tool).chmod(0o755)
+
+    def expired(at: int) -> tuple[Archive, int]:
+        """A copy of the archive on which `expire` was killed after so many calls, and its status."""
+        copied = replace(archive, path=archive.path.with_name(f"k{at}"))
+        subprocess.run(["cp", "-a", archive.path, copied.path], check=True)
+        count.write_text("")
+        env = {**archive.env, "PATH": f"{shims}:{archive.env['PATH']}", "KILL": str(at)}
+        command = ["debian-cloud-archive", "expire", str(copied.path)]
+        done = subprocess.run(command, env=env, start_new_session=True, capture_output=True, check=False, timeout=60)
+        return copied, done.returncode
+
+    def there(one: Archive) -> set[str]:
+        """What is served, but for indexes."""
+        return {
+            str(path.relative_to(one.public))
+            for kind in ("pool", "images")
+            for path in (one.public / kind).rglob("*")
+        }
+
+    whole, code = expired(0)
+    assert code == 0
+    assert len(there(whole)) < len(there(archive))
+    assert not any(withdrawn in path or "demo_1" in path for path in there(whole))
+    number = len(count.read_text().splitlines())
+    assert number > 50
+    for at in map(int, CALLS.split()):
+        cut, code = expired(at)
+        if at > number:
+            break
+        assert code == -signal.SIGKILL
+        assert unsound(cut.public, gone=withdrawn) == [], at
+        cut.run("expire")
+        assert unsound(cut.public, gone=withdrawn) == [], at
+        assert there(cut) == there(whole), at
+        assert statuses(cut)[old].status == "expired"
+        assert {*listed(cut)} == {NEW}
+        shutil.rmtree(cut.path)

@@ -3,10 +3,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import os
+import random
 import re
 import shutil
+import signal
+import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,12 +21,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.archive.clients import serving
-from tests.archive.conftest import Archive
+from tests.archive.conftest import Archive, run
 
 if TYPE_CHECKING:
     from tests.archive.clients import Apt
     from tests.archive.conftest import Key, Maker
 
+KILLS = 100 if os.environ.get("DEBIAN_CLOUD_ALL") else 8
 DEMO = "debian-cloud-config-demo"
 
 
@@ -113,6 +121,73 @@ def test_an_archive_without_snapshots_gets_one_when_asked(archive: Archive, make
     (archive.path / "tmp/snap/left").mkdir(parents=True)
     assert archive.run("snapshot").stdout == f"{name}\n"
     assert publish(archive) > name
+
+
+def assert_whole(archive: Archive, name: str) -> None:
+    """A snapshot is signed, says its id, and has all that it lists."""
+    snap = archive.public / "snap" / name
+    assert [(snap / link).readlink() for link in ("pool", "images")] == [Path("../../pool"), Path("../../images")]
+    for dist in (snap / "dists").iterdir():
+        archive.key.gpg("--verify", dist / "InRelease")
+        archive.key.gpg("--verify", dist / "Release.gpg", dist / "Release")
+        text = (dist / "Release").read_text()
+        assert f"\nSnapshot: {name}\n" in text
+        listed = re.findall("^ ([0-9a-f]{64}) [0-9]+ (.*)$", text, re.MULTILINE)
+        assert len(listed) > 10
+        for sha256, path in listed:
+            file = dist / path
+            # A form that is listed need not be there (Packages beside Packages.xz).
+            if file.exists() or not file.with_name(f"{file.name}.xz").exists():
+                assert hashlib.sha256(file.read_bytes()).hexdigest() == sha256
+
+
+def killed(archive: Archive, arguments: list[str], after: float) -> bool:
+    """Run `snapshot` and kill it and all that it started after so many seconds; whether that came in time."""
+    command: list[str | Path] = ["debian-cloud-archive", "snapshot", archive.path, *arguments]
+    with subprocess.Popen(command, env=archive.env, stdout=subprocess.DEVNULL, start_new_session=True) as process:
+        try:
+            process.wait(after)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            # The lock is free when the last of what it had started has ended.
+            run(["flock", "--timeout", "20", archive.path / "lock", "true"], archive.env)
+            return True
+        assert process.returncode == 0
+        return False
+
+
+def test_a_kill_leaves_a_whole_snapshot_or_none(archive: Archive, make: Maker, uploader: Key) -> None:
+    chance = random.Random(5)
+    archive.take(make.deb(uploader))
+    last = publish(archive)
+    begun = time.monotonic()
+    archive.run("snapshot")
+    long = 2 * (time.monotonic() - begun)
+    kills = made = removed = 0
+    for number in range(KILLS):
+        # One that can be removed, and none of what is published now.
+        for name in ids(archive):
+            shutil.rmtree(archive.public / "snap" / name)
+        old = f"20200101T0000{number:02}Z"
+        shutil.copytree(archive.public / "dists", archive.public / "snap" / old / "dists")
+        (archive.public / "snap" / old / "dists/trixie/Release").write_text("")
+        kills += killed(archive, [], chance.uniform(0, long))
+        found = [name for name in ids(archive) if name != old]
+        for name in found:
+            assert_whole(archive, name)
+        made += len(found)
+        last = archive.run("snapshot").stdout.strip()
+        assert ids(archive) == [last, old]
+        assert_whole(archive, last)
+        kills += killed(archive, ["--remove", old], chance.uniform(0, long))
+        if old in ids(archive):
+            assert (archive.public / "snap" / old / "dists/trixie/main/binary-amd64/Packages").exists()
+        else:
+            removed += 1
+        assert archive.run("snapshot").stdout == f"{last}\n"
+    print(f"{kills} kills; {made} of {KILLS} snapshots were made, {removed} removed")
+    assert kills > KILLS / 2
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,3 +95,15 @@ def test_status_of_what_is_no_archive(archive: Archive) -> None:
         assert done.returncode == 2
         assert word in done.stderr
         assert "hint: " in done.stderr
+
+
+def test_the_journal_learns_what_is_an_error(archive: Archive, tmp_path: Path) -> None:
+    """One line an event, with a priority where standard error is the journal's (systemd.exec(5), JOURNAL_STREAM)."""
+    command: list[str | Path] = ["debian-cloud-archive", "status", archive.public]
+    for journal, prefix in ((True, "<3>"), (False, "")):
+        with (tmp_path / "stream").open("w+") as stream:
+            known = (tmp_path / "stream").stat()
+            env = {**archive.env, "JOURNAL_STREAM": f"{known.st_dev}:{known.st_ino + (0 if journal else 1)}"}
+            subprocess.run(command, env=env, stderr=stream, check=False)
+            stream.seek(0)
+            assert stream.readline() == f"{prefix}error: {archive.public} is not an archive\n"

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import os
 import re
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from debian_cloud import openpgp
 from tests.mirror.tree import (
     INDEXES,
     SCRIPT,
@@ -246,12 +246,18 @@ def test_example_servers_hide_the_state_folder(mirror: Mirror, tmp_path: Path, s
     conf = tmp_path / "server.conf"
     if scheme == "rsync":
         text = re.sub("^(uid|gid|use chroot) = .*$", "", text, flags=re.M)
-        conf.write_text("use chroot = no\n" + ("uid = root\ngid = root\n" if os.geteuid() == 0 else "") + text)
+        conf.write_text(
+            f"use chroot = no\nlock file = {tmp_path}/lock\n"
+            + ("uid = root\ngid = root\n" if os.geteuid() == 0 else "")
+            + text
+        )
         command = ["rsync", "--daemon", "--no-detach", "--address=127.0.0.1", f"--port={port}", f"--config={conf}"]
         url = f"rsync://127.0.0.1:{port}/debian-cloud"
         get = ["rsync", "--quiet"]
     else:
-        text = re.sub(r"^    listen \[.*$", "", text, flags=re.M).replace("listen 80;", f"listen 127.0.0.1:{port};")
+        text = re.sub(r"^    (listen (\[|443)|ssl_).*$", "", text, flags=re.M).replace(
+            "listen 80;", f"listen 127.0.0.1:{port};"
+        )
         temp = "".join(f"{n}_temp_path {tmp_path}/{n};" for n in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
         user = "user root;" if os.geteuid() == 0 else ""
         conf.write_text(
@@ -343,10 +349,7 @@ def sign(archive: Archive, *keys: Key, bad: Key | None = None) -> None:
             capture_output=True,
             check=True,
         ).stdout
-    body = base64.encodebytes(packets)
-    (dist / "InRelease").write_bytes(
-        cleartext + b"-----BEGIN PGP SIGNATURE-----\n\n" + body + b"-----END PGP SIGNATURE-----\n"
-    )
+    (dist / "InRelease").write_bytes(cleartext + openpgp.armoured((packets,)))
     keys[0].gpg("--output", str(dist / "Release.gpg"), "--detach-sign", str(release))
     for name in ("clear", "signed"):
         (dist / name).unlink()

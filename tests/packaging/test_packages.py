@@ -161,6 +161,22 @@ def test_completion_knows_verbs_and_options(built: Path, tmp_path: Path) -> None
     assert complete("debian-cloud", "build", "--outp") == ["--output"]
 
 
+def test_completion_of_the_archive_knows_verbs_and_options(tmp_path: Path) -> None:
+    text = (ROOT / "debian/debian-cloud-archive.bash-completion").read_text("utf-8")
+    completion = tmp_path / "completion"
+    completion.write_text(text.replace("/usr/share/debian-cloud-archive", f"{ROOT}/archive"), "utf-8")
+
+    def complete(*words: str) -> list[str]:
+        script = COMPLETE.replace("_debian_cloud\n", "_debian_cloud_archive\n")
+        command = ["bash", "-c", script, str(completion), "debian-cloud-archive", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+    assert complete("snap") == ["snapshot"]
+    assert set(complete("snapshot", "-")) == {"--list", "--json", "--remove", "--help"}
+    assert complete("init", "--up") == ["--uploader"]
+    assert complete("no-verb", "-") == ["--help"]
+
+
 def test_every_tool_comes_with_a_dependency(built: Path) -> None:
     """What `tools` says a tool comes from is what the package depends on, unless every system has it."""
     relations = PkgRelation.parse_relations(debs(built)["debian-cloud"].debcontrol()["Depends"])
@@ -224,6 +240,18 @@ def test_archive_and_mirror_are_installed_apart(built: Path) -> None:
     } <= set(archive)
     assert not [path for path in archive if "mirror" in path and "/doc/" not in path]
     assert members(debs(built)["debian-cloud-mirror"])["usr/bin/debian-cloud-mirror"] == "755 root"
+
+
+def test_units_of_an_archive_wait_for_who_enables_them(built: Path) -> None:
+    deb = debs(built)["debian-cloud-archive"]
+    found = {path.rpartition("/")[2]: path for path in members(deb) if "/systemd/system/" in path}
+    names = ("queue@.path", "queue@.service", "resign@.service", "resign@.timer")
+    assert sorted(found) == [f"debian-cloud-archive-{name}" for name in names]
+    assert "steps/as-owner %f resign\n" in content(deb, found["debian-cloud-archive-resign@.service"])
+    # None is enabled or started (deb-systemd-helper(1p), deb-systemd-invoke(1p)).
+    there = [name for name in ("preinst", "postinst", "prerm", "postrm") if deb.control.has_file(name)]
+    scripts = [str(deb.control.get_content(name, encoding="utf-8")) for name in there]
+    assert [script for script in scripts if "deb-systemd" in script or "systemctl" in script] == []
 
 
 def test_only_layers_have_code_that_runs_at_installation(built: Path) -> None:

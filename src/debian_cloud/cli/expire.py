@@ -8,9 +8,10 @@ that the policy keeps, and the snapshots that it does not keep; and
 WORK/untrack, versions that no suite has. STEP `plan` reads these, and
 WORK/unreferenced and WORK/known (reprepro's dumpunreferenced and
 _listchecksums), and writes WORK/expired and WORK/state, the files of the state
-that are others then; WORK/folders, WORK/forget and WORK/pool, what goes; and
-WORK/report. Nothing else is changed. A clock that stands before the last
-publication is refused.
+that are others then; WORK/shown, what of the images that are gone an index still
+shows; WORK/folders, WORK/forget and WORK/pool, what goes; and WORK/report.
+Nothing else is changed. A clock that stands before the last publication is
+refused.
 """
 
 from __future__ import annotations
@@ -119,6 +120,7 @@ def _plan(args: argparse.Namespace) -> None:
     in_snapshots, snapshots = _lines(work / "in-snapshots"), sorted(_lines(work / "snapshots"))
     expired: list[str] = []
     folders: list[str] = []
+    shown: set[str] = set()
     for suite in state.suites(archive / "state"):
         before = state.records(archive / "state", suite)
         outdated = _outdated(archive, suite, before, today)
@@ -127,6 +129,7 @@ def _plan(args: argparse.Namespace) -> None:
         if outdated:
             state.enter(work / "state", suite, records)
         folders += lifecycle.due(records, in_snapshots, today)
+        shown |= state.shown(archive / "public", suite) & {r.directory for r in records if r.status in lifecycle.GONE}
     there = [
         folder
         for directory in folders
@@ -139,6 +142,7 @@ def _plan(args: argparse.Namespace) -> None:
     (work / "state").mkdir(exist_ok=True)
     (work / "state" / "leaving").write_text(lifecycle.render_leaving(after), "utf-8")
     _write(work / "expired", expired)
+    _write(work / "shown", shown)
     _write(work / "folders", there)
     _write(work / "forget", (path for path in pool if path in known))
     _write(work / "pool", pool)

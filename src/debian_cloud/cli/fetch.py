@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="an image configuration, such as ec2")
     options.add_suite(parser)
     parser.add_argument("--format", default="", help="its format (default: qcow2, or what there is)")
-    parser.add_argument("--serial", default="", help="YYYYMMDD.N (default: the newest)")
+    parser.add_argument("--serial", default="", help="YYYYMMDD.N (default: the current one)")
     parser.add_argument("--archive", default="", metavar="URL", help="the archive, where apt knows several")
     parser.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="where it goes (default: here)")
 
@@ -75,4 +75,6 @@ def _choose(args: argparse.Namespace) -> images.Image:
         raise Error(
             f"several archives have images of {config}: {', '.join(archives)}", "choose: --archive URL", USAGE
         )
-    return found[-1]
+    # The newest may be deprecated, or not official.
+    current = [image for image in found if image.record.status == "current"]
+    return (current or found)[-1]

@@ -19,6 +19,8 @@ from debian_cloud.errors import USAGE, Error
 if TYPE_CHECKING:
     import argparse
 
+    from debian_cloud.index import ImageRecord
+
 PLUMBING = True
 _PARTIAL = "partial"
 
@@ -46,8 +48,18 @@ def main(args: argparse.Namespace) -> int:
     records = state.records(args.state, suite)
     if args.status == _PARTIAL:
         records = lifecycle.partial(records, state.held(args.archive, suite, records), what)
+    elif args.status == "withdrawn" and _is_unpublished(args.archive, suite, what, records):
+        # A run that was cut off has said so, and nobody has read it yet.
+        return 0
     else:
         today = date.fromisoformat(time.strftime("%Y-%m-%d", time.gmtime()))
         records = lifecycle.marked(records, what, args.status, today, args.reason, args.cve)
     state.enter(args.state, suite, records)
     return 0
+
+
+def _is_unpublished(archive: Path, suite: str, image: str, records: tuple[ImageRecord, ...]) -> bool:
+    """Whether an image was withdrawn, and the index that is shown lists it all the same."""
+    return f"images/{image}" in state.shown(archive / "public", suite) and any(
+        record.directory == f"images/{image}" and record.status == "withdrawn" for record in records
+    )

@@ -1,0 +1,766 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who may upload what to which suite, by which signature, and what an attacker's uploads come to."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.archive.clients import machine
+from tests.archive.conftest import SERIAL, Archive, Key, Maker, Upload, run
+
+NO_QUESTIONS = ("--passphrase", "", "--pinentry-mode", "loopback")
+PROPOSED = "trixie-proposed"
+CONFIGURATION = "debian-cloud-config-my-hpc"
+
+
+@pytest.fixture(scope="module")
+def shared(short_path: Path, env: dict[str, str], uploader: Key) -> Iterator[Archive]:
+    """An archive of two suites, for all of these tests: what one of them adds disturbs no other."""
+    path = short_path / "uploads"
+    suites = ("--suite", "trixie", "--suite", PROPOSED)
+    run(["debian-cloud-archive", "init", path, *suites, "--uploader", uploader.public], env)
+    (path / "conf/closures").unlink()
+    yield Archive(path, env)
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def rules(shared: Archive) -> Iterator[Path]:
+    """conf/uploaders, which is afterwards as it was."""
+    path = shared.path / "conf/uploaders"
+    before = path.read_text()
+    yield path
+    path.write_text(before)
+
+
+def key_of(short_path: Path, name: str, *generate: str) -> Key:
+    """A new key, by the options of gpg --quick-generate-key after the name."""
+    home = short_path / name
+    home.mkdir(mode=0o700)
+    key = Key(home, short_path / f"{name}.asc", "")
+    options = [word for word in generate if word.startswith("--") or word.endswith("T000000")]
+    rest = [word for word in generate if word not in options]
+    key.gpg(*NO_QUESTIONS, *options, "--quick-generate-key", f"{name} <{name}@example.org>", *rest)
+    return exported(key)
+
+
+def exported(key: Key) -> Key:
+    """The same key, its public part exported as it is now."""
+    key.gpg("--armor", "--export", "--output", key.public)
+    listing = key.gpg("--with-colons", "--list-keys")
+    return replace(key, fingerprint=next(line.split(":")[9] for line in listing.splitlines() if line[:4] == "fpr:"))
+
+
+def import_by_hand(archive: Archive, key: Key, rights: str = "all *") -> None:
+    """Give a right to a key that add-uploader would not take."""
+    run(["gpg", "--homedir", archive.path / "uploaders", "--batch", "--quiet", "--import", key.public], archive.env)
+    with (archive.path / "conf/uploaders").open("a") as file:
+        file.write(f"{key.fingerprint} {rights}\n")
+
+
+def resigned(upload: Upload, key: Key, *options: str, change: tuple[str, str] = ("", "")) -> Upload:
+    """The upload with what matches changed in its .changes (re.sub), signed by the key with these options of gpg."""
+    text = upload.changes.read_text()
+    if text.startswith("-----BEGIN"):
+        text = text.partition("\n\n")[2].partition("-----BEGIN PGP SIGNATURE-----")[0]
+    if change[0]:
+        text, count = re.subn(*change, text, flags=re.MULTILINE)
+        assert count
+    # Python would mend a trick with the ends of lines.
+    upload.changes.write_bytes(text.encode())
+    signed = upload.changes.with_suffix(".asc")
+    key.gpg(*options, "--clearsign", "--output", signed, upload.changes)
+    signed.replace(upload.changes)
+    return upload
+
+
+# Keys and signatures.
+
+
+@pytest.mark.parametrize("digest", ["SHA1", "MD5", "RIPEMD160"])
+def test_refuses_a_signature_over_a_weak_digest(shared: Archive, make: Maker, uploader: Key, digest: str) -> None:
+    upload = resigned(make.deb(uploader), uploader, "--digest-algo", digest, "--allow-weak-digest-algos")
+    reason = shared.refuse(upload)
+    assert "error: its signature is over a digest that is too weak" in reason
+    assert reason.startswith(f"uploader: {uploader.fingerprint} uploader <uploader@example.org>\n")
+
+
+def test_refuses_weak_keys(shared: Archive, make: Maker, short_path: Path, rules: Path) -> None:
+    before = rules.read_text()
+    weak = key_of(short_path, "weak", "rsa1024", "sign", "never")
+    done = shared.run("add-uploader", weak.public, check=False)
+    assert done.returncode == 1
+    assert f"error: {weak.fingerprint} is a weak key, of less than 2048 bits" in done.stderr
+    assert rules.read_text() == before
+    # Whoever writes it there by hand has not made it strong.
+    import_by_hand(shared, weak)
+    assert f"error: it is signed by a weak key, {weak.fingerprint}" in shared.refuse(make.deb(weak))
+    assert weak.fingerprint not in (shared.path / "conf/uploaders.reprepro").read_text()
+    assert "weak key" in shared.refuse(make.image(weak))
+
+
+def test_a_strong_rsa_key_may_upload(shared: Archive, make: Maker, short_path: Path, rules: Path) -> None:
+    strong = key_of(short_path, "strong", "rsa2048", "sign", "never")
+    shared.run("add-uploader", strong.public)
+    upload = make.deb(None, "2.0", package=CONFIGURATION + "-rsa", source=CONFIGURATION + "-rsa")
+    shared.take(resigned(upload, strong, "--emit-version"))
+    assert f"{CONFIGURATION}-rsa 2.0" in shared.packages()
+
+
+def test_a_key_that_expires_takes_nothing_back(archive: Archive, make: Maker, short_path: Path) -> None:
+    key = key_of(short_path, "expiring", "ed25519", "sign", "never")
+    archive.run("add-uploader", key.public)
+    archive.take(make.deb(key, "1.0"))
+    archive.take(make.image(key))
+    archive.run("publish")
+    dist = archive.dist / "main"
+    published = (dist / "binary-amd64/Packages").read_text(), (dist / "images/Images").read_text()
+    waiting = make.deb(key, "1.1"), make.image(key, "20261121.0")
+
+    key.gpg(*NO_QUESTIONS, "--quick-set-expire", key.fingerprint, "seconds=1")
+    exported(key)
+    archive.run("add-uploader", key.public)
+    time.sleep(2)
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    for upload in waiting:
+        assert f"error: it is signed by a key that expired on {today}, {key.fingerprint}" in archive.refuse(upload)
+    assert "has expired" in archive.run("add-uploader", key.public, check=False).stderr
+    archive.run("publish")
+    assert ((dist / "binary-amd64/Packages").read_text(), (dist / "images/Images").read_text()) == published
+
+    # The same key, longer valid: what was signed is good again, and its right stands there once.
+    key.gpg(*NO_QUESTIONS, "--quick-set-expire", key.fingerprint, "1y")
+    exported(key)
+    archive.run("add-uploader", key.public)
+    assert (archive.path / "conf/uploaders").read_text().count(key.fingerprint) == 1
+    for upload in waiting:
+        archive.take(upload)
+
+    # Revoked, it is no better than expired, and no older export of it brings it back.
+    good = key.public.read_text()
+    revocation = short_path / "expiring.rev"
+    made = key.home / f"openpgp-revocs.d/{key.fingerprint}.rev"
+    revocation.write_text(made.read_text().replace(":-----BEGIN", "-----BEGIN"))
+    key.gpg("--import", revocation)
+    key.gpg("--armor", "--export", "--output", key.public)
+    done = archive.run("add-uploader", key.public, check=False)
+    assert (done.returncode, f"error: {key.fingerprint} is revoked" in done.stderr) == (1, True)
+    key.public.write_text(good)
+    assert "is revoked" in archive.run("add-uploader", key.public, check=False).stderr
+    for upload in (make.deb(None, "1.2"), make.image(None, "20261121.1")):
+        # gpg itself signs with it no more.
+        other = signed_before(short_path, good, key, upload)
+        assert f"error: it is signed by a key that was revoked, {key.fingerprint}" in archive.refuse(other)
+    archive.run("publish")
+    assert "Version: 1.1\n" in (dist / "binary-amd64/Packages").read_text()
+    assert "20261121.0" in (dist / "images/Images").read_text()
+
+
+def signed_before(short_path: Path, public: str, key: Key, upload: Upload) -> Upload:
+    """The upload, signed by somebody who has the secret key and has not heard of its revocation."""
+    with tempfile.TemporaryDirectory(prefix="dca-") as home:
+        thief = replace(key, home=Path(home))
+        shutil.copytree(key.home / "private-keys-v1.d", thief.home / "private-keys-v1.d")
+        (thief.home / "public").write_text(public)
+        thief.gpg("--import", thief.home / "public")
+        thief.clearsign(upload.changes)
+        subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
+    return upload
+
+
+def test_refuses_a_key_that_expired_before(shared: Archive, make: Maker, short_path: Path, rules: Path) -> None:
+    old = key_of(short_path, "old", "--faked-system-time", "20200101T000000", "ed25519", "sign", "2020-02-01")
+    done = shared.run("add-uploader", old.public, check=False)
+    assert (done.returncode, f"error: {old.fingerprint} has expired" in done.stderr) == (1, True)
+    import_by_hand(shared, old)
+    # Signed while the key was good: nobody can tell that from today.
+    upload = resigned(make.deb(None), old, "--faked-system-time", "20200102T000000")
+    assert "error: it is signed by a key that expired on 2020-02-01" in shared.refuse(upload)
+
+
+# conf/uploaders.
+
+
+def test_each_key_uploads_what_its_lines_say(shared: Archive, make: Maker, stranger: Key, rules: Path) -> None:
+    line = stranger.fingerprint
+    own = {"package": CONFIGURATION, "source": CONFIGURATION}
+    shared.run("add-uploader", stranger.public, "--may", "configurations", "--suite", PROPOSED)
+    assert re.search(
+        rf"^{line}  configurations  {PROPOSED}  # stranger <stranger@example.org>$", rules.read_text(), re.M
+    )
+    for upload in (make.deb(stranger), make.image(stranger), make.deb(stranger, **own)):
+        reason = shared.refuse(upload)
+        assert f"error: {line} may not upload this to trixie\n" in reason
+        assert reason.startswith(f"uploader: {line} stranger <")
+        assert f"it has configurations {PROPOSED}\n" in reason
+    assert "may not" in shared.refuse(make.deb(stranger, suite=PROPOSED))
+    shared.take(make.deb(stranger, **own, suite=PROPOSED))
+
+    # A second right is a second line; said twice, it is there once.
+    for _ in range(2):
+        shared.run("add-uploader", stranger.public, "--may", "images", "--suite", "*")
+    assert rules.read_text().count(line) == 2
+    shared.take(make.image(stranger, "20261101.0"))
+    assert "may not" in shared.refuse(make.deb(stranger))
+
+    rules.write_text(re.sub(f"{line} .*", f"{line.lower()}\tpackages   configurations trixie #", rules.read_text()))
+    shared.take(make.deb(stranger, "0.7"))
+    assert "may not" in shared.refuse(make.image(stranger, "20261101.1"))
+    # No line, no right.
+    rules.write_text(re.sub(f"{line}.*\n", "", rules.read_text(), flags=re.I))
+    assert f"error: it is not signed by an uploader: {line} may not upload any more" in shared.refuse(
+        make.deb(stranger, "0.8")
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("{key}", "'' is nothing that can be uploaded"),
+        ("{key} trixie", "'trixie' is nothing that can be uploaded"),
+        ("{key} package trixie", "'package' is nothing that can be uploaded"),
+        ("{key} packages", "it names no suite"),
+        ("{key} packages sid", "'sid' is no suite of this archive"),
+        ("{key} packages trixie images", "'images' is no suite of this archive"),
+        ("{short} all *", "'{short}' is not a key"),
+        ("0x{key} all *", "'0x{key}' is not a key"),
+        ("allow * by any key", "'allow' is not a key"),
+        ("{other} all *", "nobody has added the key {other}"),
+    ],
+)
+def test_a_bad_line_is_named_and_nothing_is_accepted(
+    shared: Archive, make: Maker, uploader: Key, rules: Path, line: str, sentence: str
+) -> None:
+    words = {"key": uploader.fingerprint, "short": uploader.fingerprint[-16:], "other": "F" * 40}
+    before, number = shared.snapshot(), rules.read_text().count("\n") + 2
+    rules.write_text(f"{rules.read_text()}\n{line.format(**words)}\n")
+    upload = make.deb(uploader, "3.0")
+    shared.put(upload)
+    try:
+        done = shared.run("accept", check=False)
+        assert (done.returncode, done.stdout) == (1, "")
+        first, hint = done.stderr.splitlines()
+        assert first == f"error: conf/uploaders, line {number}: {sentence.format(**words)}"
+        assert hint.startswith("hint: ")
+        assert shared.snapshot() == before
+        assert len(shared.queue()) == len(upload.files) + 1
+    finally:
+        for name in shared.queue():
+            (shared.path / "incoming" / name).unlink()
+
+
+def test_add_uploader_refuses_what_it_does_not_know(shared: Archive, uploader: Key, rules: Path) -> None:
+    before = rules.read_text()
+    for options, word in (
+        (("--may", "everything"), "'everything' is nothing that can be uploaded"),
+        (("--suite", "sid"), "'sid' is no suite of this archive"),
+        (("--suite",), "--suite needs a value"),
+        (("--frob",), "no option --frob"),
+        (("second",), "takes DIR and KEYFILE"),
+    ):
+        done = shared.run("add-uploader", uploader.public, *options, check=False)
+        assert (done.returncode, word in done.stderr, "hint: " in done.stderr) == (2, True, True), options
+    assert rules.read_text() == before
+
+
+# What attackers try.
+
+
+@pytest.mark.parametrize("name", ["../x.deb", "/etc/passwd", "a/../../x.deb", ".x.deb", "a\x1b[2Jb.deb"])
+def test_refuses_a_name_that_leads_elsewhere(shared: Archive, make: Maker, uploader: Key, name: str) -> None:
+    upload = make.deb(uploader, "4.0")
+    outside = shared.path / "x.deb"
+    shutil.copy(upload.files[0], outside)
+    try:
+        # What is not listed is no part of the upload.
+        reason = shared.refuse(
+            Upload(resigned(upload, uploader, change=(r"\S+\.deb$", name)).changes, upload.files[1:])
+        )
+        assert "error: " in reason
+        assert "\x1b" not in reason + (shared.path / "log/accept.log").read_text()
+        assert outside.read_bytes() == upload.files[0].read_bytes()
+    finally:
+        outside.unlink()
+
+
+KINDS = ["fifo", "link", "dangling link", "folder"] + ["device"] * (os.geteuid() == 0)
+
+
+def put_instead(path: Path, kind: str, target: Path) -> None:
+    """Put something other than a regular file there."""
+    path.unlink(missing_ok=True)
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "device":
+        os.mknod(path, 0o600 | 0o020000, os.makedev(1, 5))  # /dev/zero never ends
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(target if kind == "link" else "/nonexistent")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("which", ["file", "changes"])
+def test_refuses_what_is_no_regular_file(shared: Archive, make: Maker, uploader: Key, kind: str, which: str) -> None:
+    upload, other = make.deb(uploader, "4.0"), make.deb(uploader, "0.1", package="debian-cloud-config-old")
+    shared.put(upload)
+    queued = shared.path / "incoming" / (upload.changes.name if which == "changes" else upload.files[0].name)
+    secret = make.path / "secret"
+    secret.write_text("secret")
+    put_instead(queued, kind, secret)
+    before = shared.snapshot()
+    # It holds up no other upload, either.
+    other.changes.rename(shared.path / "incoming/zzz.changes")
+    done = shared.run("accept", check=False)
+    assert done.returncode == 1
+    assert f"refused: {upload.changes.name}: {queued.name} is not a regular file (kept: rejected/" in done.stdout
+    assert "refused: zzz.changes: " in done.stdout
+    assert shared.snapshot() == before
+    assert secret.read_text() == "secret"
+    kept = shared.path / re.findall(r"kept: (\S+)\)", done.stdout)[0]
+    assert (kept / "reason").read_text().startswith("error: ")
+    for name in shared.queue():
+        (shared.path / "incoming" / name).unlink()
+
+
+def test_an_upload_does_not_write_elsewhere_by_its_reason(shared: Archive, make: Maker, uploader: Key) -> None:
+    upload = resigned(make.deb(uploader, "4.0"), uploader, change=(r"\S+\.buildinfo$", "reason"))
+    target = make.path / "target"
+    target.write_text("untouched")
+    shared.put(Upload(upload.changes, upload.files[:1]))
+    (shared.path / "incoming/reason").symlink_to(target)
+    assert shared.run("accept", check=False).returncode == 1
+    assert target.read_text() == "untouched"
+    (shared.path / "incoming/reason").unlink()
+
+
+def test_an_upload_does_not_take_another_away(shared: Archive, make: Maker, uploader: Key) -> None:
+    name = CONFIGURATION + "-victim"
+    upload = make.deb(uploader, "1.0", package=name, source=name)
+    shared.put(upload)
+    thief = shared.path / "incoming/a.changes"
+    files = (*upload.files, upload.changes)
+    thief.write_text("Files:\n" + "".join(f" 0 0 misc optional {path.name}\n" for path in files))
+    assert "refused: a.changes" in shared.run("accept", check=False).stdout
+    assert f"{name} 1.0" in shared.packages()
+
+
+def test_refuses_a_surplus_file_in_an_upload_of_packages(shared: Archive, make: Maker, uploader: Key) -> None:
+    upload = make.deb(None, "4.0")
+    extra = upload.changes.parent / "debian-cloud_4.0.html"
+    extra.write_text("<script>")
+    fields = {"Binary": "debian-cloud-config-demo", "Architecture": "all", "Version": "4.0"}
+    more = make.changes([*upload.files, extra], uploader, upload.changes.name, fields)
+    assert "error: " in shared.refuse(more)
+
+
+def test_refuses_ten_gigabytes_that_are_not_there(shared: Archive, make: Maker, uploader: Key) -> None:
+    begun = time.monotonic()
+    upload = resigned(
+        make.deb(uploader, "4.0"), uploader, change=(r"[0-9]+( misc optional)? (\S+\.deb)$", r"10737418240\1 \2")
+    )
+    size = upload.files[0].stat().st_size
+    assert f"{upload.files[0].name} has {size} bytes, and by the .changes 10737418240" in shared.refuse(upload)
+    record = make.image(uploader, "20261102.0", record={"Size": "10737418240"})
+    assert "is not the file that its record describes" in shared.refuse(record)
+    # Nor is a file read that is longer than it should be.
+    upload = make.deb(uploader, "4.0")
+    shared.put(upload)
+    with (shared.path / "incoming" / upload.files[0].name).open("r+b") as file:
+        file.truncate(10 << 30)
+    done = shared.run("accept", check=False)
+    assert "has 10737418240 bytes, and by the .changes" in done.stdout
+    assert time.monotonic() - begun < 60
+    next((shared.path / re.findall(r"kept: (\S+)\)", done.stdout)[0]).glob("*.deb")).unlink()
+
+
+def package(make: Maker, key: Key, control: bytes, version: str = "4.0") -> Upload:
+    """An upload of a .deb whose control file is this, which no tool of Debian's would make."""
+    folder = make.folder()
+    deb = folder / f"debian-cloud-config-demo_{version}_all.deb"
+    with tarfile.open(folder / "control.tar", "w") as tar:
+        member = tarfile.TarInfo("./control")
+        member.size = len(control)
+        tar.addfile(member, io.BytesIO(control))
+    tarfile.open(folder / "data.tar", "w").close()
+    (folder / "debian-binary").write_text("2.0\n")
+    run(["ar", "rcD", deb, *(folder / name for name in ("debian-binary", "control.tar", "data.tar"))], make.env)
+    fields = {"Binary": "debian-cloud-config-demo", "Architecture": "all", "Version": version}
+    return make.changes([deb], key, f"debian-cloud_{version}_all.changes", fields)
+
+
+CONTROL = (
+    b"Package: debian-cloud-config-demo\nSource: debian-cloud\nVersion: 4.0\nArchitecture: all\n"
+    b"Maintainer: Test <test@example.org>\nSection: misc\nPriority: optional\nDescription: test"
+)
+
+
+@pytest.mark.parametrize(
+    "trick",
+    [
+        b"\n\nPackage: openssh-server\nVersion: 9",
+        b"\n \nPackage: openssh-server\nVersion: 9",
+        b"\n\t \n more",
+        b"\nPackage: openssh-server",
+        b"\nversion: 9",
+        b"\n\r\nPackage: openssh-server\nVersion: 9",
+        b"\n more\rPackage: openssh-server",
+        b"\x0bPackage: openssh-server",
+        b"\x00",
+    ],
+)
+def test_refuses_another_paragraph_in_a_package(shared: Archive, make: Maker, uploader: Key, trick: bytes) -> None:
+    assert "error: " in shared.refuse(package(make, uploader, CONTROL + trick + b"\n"))
+
+
+def test_a_package_does_not_say_where_it_lies(archive: Archive, make: Maker, uploader: Key) -> None:
+    trick = b"\nFilename: ../../openssh-server\nSize: 1\nSHA256: 00\n"
+    archive.take(package(make, uploader, CONTROL + trick))
+    archive.run("publish")
+    index = (archive.dist / "main/binary-amd64/Packages").read_text()
+    assert re.findall("^Package: (.*)$", index, re.M) == ["debian-cloud-archive-keyring", "debian-cloud-config-demo"]
+    assert "Size: 1\n" not in index
+    assert "openssh-server" not in index
+    assert "../" not in index
+    assert index.count("SHA256:") == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        (r"^Urgency: medium$", "Urgency: medium\n \nDistribution: trixie-proposed"),
+        (r"^Urgency: medium$", "Urgency: medium\rDistribution: trixie-proposed"),
+        (r"^Urgency: medium$", "Urgency: medium\n\nDistribution: trixie-proposed\nFormat: 1.8"),
+        (r"^Distribution: trixie$", "Distribution: trixie\n trixie-proposed"),
+        (r"^Distribution: trixie$", "Distribution: trixie trixie-proposed"),
+        (r"^Distribution: trixie$", "Distribution: ../trixie"),
+        (r"^Source: debian-cloud$", "Source: debian-cloud\nSource: other"),
+        (r"^Version: .*$", "Version: 4.0\n 9"),
+        (r"^Version: .*$", "Version: ../4.0"),
+    ],
+)
+def test_refuses_a_changes_of_two_meanings(
+    shared: Archive, make: Maker, uploader: Key, change: tuple[str, str]
+) -> None:
+    assert "error: " in shared.refuse(resigned(make.deb(uploader, "4.0"), uploader, change=change))
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["x\n \nImage: debian-cloud-config-ec2", "x\n\nImage: debian-cloud-config-ec2", "x\rSuite: sid", "x\n\t\n y"],
+)
+def test_refuses_another_paragraph_in_a_record(shared: Archive, make: Maker, uploader: Key, value: str) -> None:
+    upload = make.image(uploader, "20261103.0")
+    record = upload.files[2]
+    record.write_bytes(record.read_bytes().replace(b"qcow2\nConfig", b"qcow2\nCVEs: " + value.encode() + b"\nConfig"))
+    header = {"Binary": "debian-cloud-config-ec2", "Architecture": "amd64", "Version": "20261103.0"}
+    assert "error: " in shared.refuse(make.changes(upload.files, uploader, upload.changes.name, header))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no package", b"!<arch>\n", b"!<arch>\ndebian-binary   0 0 0 0 99999999999`\n"]
+)
+def test_refuses_a_package_that_is_none(shared: Archive, make: Maker, uploader: Key, content: bytes) -> None:
+    upload = make.deb(None, "4.0")
+    upload.files[0].write_bytes(content)
+    fields = {"Binary": "debian-cloud-config-demo", "Architecture": "all", "Version": "4.0"}
+    assert "error: " in shared.refuse(make.changes(upload.files, uploader, upload.changes.name, fields))
+
+
+def test_a_withdrawn_image_does_not_come_back(archive: Archive, make: Maker, uploader: Key) -> None:
+    upload = make.image(uploader)
+    archive.take(upload)
+    archive.run("publish")
+    archive.run("withdraw", f"trixie/ec2/amd64/{SERIAL}", "--reason", "of no use")
+    assert "never rewritten" in archive.refuse(upload)
+    # Nor when its files have gone.
+    shutil.rmtree(archive.public / f"images/trixie/ec2/amd64/{SERIAL}")
+    reason = archive.refuse(upload)
+    assert f"the archive has or had images/trixie/ec2/amd64/{SERIAL}, and no path is ever used again" in reason
+    assert reason.startswith("uploader: ")
+    assert not (archive.public / f"images/trixie/ec2/amd64/{SERIAL}").exists()
+
+
+def test_an_old_upload_replayed_changes_nothing(shared: Archive, make: Maker, uploader: Key) -> None:
+    name = CONFIGURATION + "-replay"
+    uploads = [make.deb(uploader, version, package=name, source=name) for version in ("1.0", "1.1")]
+    for upload in uploads:
+        shared.take(upload)
+    before = shared.snapshot()
+    reason = shared.refuse(uploads[0])
+    assert "error: " in reason
+    shared.take(uploads[1])
+    assert shared.snapshot() == before
+
+
+def test_of_two_at_once_one_takes_all(shared: Archive, make: Maker, uploader: Key) -> None:
+    names = [f"{CONFIGURATION}-{number}" for number in range(3)]
+    for number, name in enumerate(names):
+        shared.put(make.deb(uploader, f"1.{number}", package=name, source=name))
+    command = ["debian-cloud-archive", "accept", str(shared.path)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    both = [subprocess.Popen(command, env=shared.env, text=True, **pipes) for _ in range(2)]  # type: ignore[call-overload]
+    said = [process.communicate(timeout=120) for process in both]
+    assert sum(out.count("accepted: ") for out, _ in said) == 3
+    codes = sorted(process.returncode for process in both)
+    # Unless the one had ended before the other began.
+    assert codes == [0, 0] or (codes == [0, 1] and any("is at work on" in err for _, err in said))
+    assert all(f"{name} 1." in shared.packages() for name in names)
+    assert shared.queue() == []
+
+
+# Decisions.
+
+
+def test_a_reason_can_be_read_by_whoever_uploaded(shared: Archive, make: Maker, uploader: Key) -> None:
+    upload = make.deb(uploader, "4.0")
+    upload.files[0].unlink()
+    umask = os.umask(0o077)
+    try:
+        reason = shared.refuse(upload)
+    finally:
+        os.umask(umask)
+    folder = max(
+        (shared.path / "rejected").glob(f"{upload.changes.name}.*"), key=lambda path: path.stat().st_mtime_ns
+    )
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert (folder / "reason").stat().st_mode & 0o777 == 0o644
+    owner, error, hint, *_ = reason.splitlines()
+    assert owner == f"uploader: {uploader.fingerprint} uploader <uploader@example.org>"
+    assert re.match("error: .*not found", error)
+    assert hint == "hint: upload every file that the .changes lists"
+
+
+def test_the_journal_is_told_what_matters(shared: Archive, make: Maker, uploader: Key) -> None:
+    name = CONFIGURATION + "-journal"
+    shared.put(make.deb(uploader, package=name, source=name))
+    shared.put(make.deb(None, "4.0"))
+    read, write = os.pipe()
+    stream = f"{os.fstat(write).st_dev}:{os.fstat(write).st_ino}"
+    command = ["debian-cloud-archive", "accept", str(shared.path)]
+    with subprocess.Popen(command, env={**shared.env, "JOURNAL_STREAM": stream}, stdout=write) as process:
+        os.close(write)
+        with os.fdopen(read, encoding="utf-8") as pipe:
+            lines = sorted(pipe.read().splitlines())
+    assert process.returncode == 1
+    assert [line.partition(":")[0] for line in lines] == ["<4>refused", "accepted"]
+    log = (shared.path / "log/accept.log").read_text().splitlines()[-2:]
+    assert sorted(re.sub("^[0-9TZ:-]+ ", "", line) for line in log) == sorted(
+        line.removeprefix("<4>") for line in lines
+    )
+    # Another stream than the journal's stays plain, though the variable is inherited.
+    shared.put(make.deb(None, "4.0"))
+    done = run(command, {**shared.env, "JOURNAL_STREAM": stream}, check=False)
+    assert done.stdout.startswith("refused: ")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_refuses_what_cannot_be_read(shared: Archive, make: Maker, uploader: Key) -> None:
+    for which in (0, -1):
+        upload = make.deb(uploader, "4.0")
+        shared.put(upload)
+        name = (*upload.files, upload.changes)[which].name
+        (shared.path / "incoming" / name).chmod(0)
+        done = shared.run("accept", check=False)
+        assert f"{name} cannot be read (kept: " in done.stdout
+        for left in shared.queue():
+            (shared.path / "incoming" / left).unlink()
+
+
+def test_an_upload_stays_when_there_is_no_space_left(
+    archive: Archive, make: Maker, uploader: Key, tmp_path: Path
+) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "reprepro").write_text("#!/bin/sh\necho 'Error 28 writing x.deb: No space left on device'\nexit 255\n")
+    (full / "reprepro").chmod(0o755)
+    upload = make.deb(uploader)
+    archive.put(upload)
+    command = ["debian-cloud-archive", "accept", str(archive.path)]
+    done = run(command, {**archive.env, "PATH": f"{full}:{archive.env['PATH']}"}, check=False)
+    assert done.returncode == 1
+    assert "error: there is no space left for " in done.stderr
+    assert list((archive.path / "rejected").iterdir()) == []
+    archive.run("accept")
+    assert "debian-cloud-config-demo 1.0" in archive.packages()
+
+
+def test_what_a_killed_accept_left_in_the_pool_is_in_nobodys_way(
+    archive: Archive, make: Maker, uploader: Key, tmp_path: Path
+) -> None:
+    """Killed after reprepro's end and before the commit; then the pool's copy is damaged, or another upload comes."""
+    shims = tmp_path / "shims"
+    shims.mkdir()
+    (shims / "reprepro").write_text(
+        '#!/bin/sh\n/usr/bin/reprepro "$@" || exit\ncase "$*" in *processincoming*) kill -9 0 ;; esac\n'
+    )
+    (shims / "reprepro").chmod(0o755)
+    command = ["debian-cloud-archive", "accept", str(archive.path)]
+    env = {**archive.env, "PATH": f"{shims}:{archive.env['PATH']}"}
+    for version, content in (("1.0", "half"), ("1.1", "other")):
+        upload = make.deb(uploader, version)
+        archive.put(upload)
+        killed = subprocess.run(
+            command, env=env, start_new_session=True, check=False, capture_output=True, timeout=60
+        )
+        assert killed.returncode == -signal.SIGKILL
+        (pooled,) = archive.public.glob(f"pool/main/d/debian-cloud/*_{version}_all.deb")
+        if content == "half":
+            pooled.write_bytes(pooled.read_bytes()[:100])
+        else:
+            # The maintainer thinks better of it.
+            for path in (*upload.files, upload.changes):
+                next((archive.path / "tmp/upload").glob(path.name)).unlink()
+            upload = make.deb(uploader, version, content=content)
+            archive.put(upload)
+        done = archive.run("accept")
+        assert f"accepted: {upload.changes.name}: into " in done.stdout
+        assert pooled.read_bytes() == upload.files[0].read_bytes()
+    archive.run("publish")
+    digest = hashlib.sha256(pooled.read_bytes()).hexdigest()
+    assert f"SHA256: {digest}\n" in (archive.dist / "main/binary-amd64/Packages").read_text()
+
+
+# Suites.
+
+
+def versions(archive: Archive, suite: str) -> dict[str, str]:
+    """Package -> version in a suite, index or not, without the keyring package."""
+    listing: list[str | Path] = [
+        "reprepro",
+        "--basedir",
+        archive.path,
+        "--list-format",
+        "${package} ${version}\\n",
+        "list",
+        suite,
+    ]
+    words = (line.split() for line in run(listing, archive.env).stdout.splitlines())
+    return {package: version for package, version in words if package != "debian-cloud-archive-keyring"}
+
+
+def test_packages_go_from_suite_to_suite_without_an_upload(
+    short_path: Path, env: dict[str, str], make: Maker, uploader: Key
+) -> None:
+    path = short_path / "suites"
+    named = ("trixie", PROPOSED, "testing", "experimental")
+    suites = [word for suite in named for word in ("--suite", suite)]
+    run(["debian-cloud-archive", "init", path, *suites, "--uploader", uploader.public], env)
+    (path / "conf/closures").unlink()
+    archive = Archive(path, env)
+    way = (PROPOSED, "trixie")
+
+    def fails(verb: str, *words: str, status: int = 1) -> str:
+        before = {suite: versions(archive, suite) for suite in named}
+        done = archive.run(verb, *words, check=False)
+        assert (done.returncode, "hint: " in done.stderr) == (status, True)
+        assert {suite: versions(archive, suite) for suite in named} == before
+        return done.stderr
+
+    # What Debian sets where (proposed as backports): apt takes nothing by itself, and upgrades what came from there.
+    for suite, fields in (("trixie", []), ("testing", []), ("experimental", ["NotAutomatic"])):
+        release = (path / f"public/dists/{suite}/Release").read_text()
+        assert f"Suite: {suite}\nCodename: {suite}\n" in release
+        assert re.findall("^(NotAutomatic|ButAutomaticUpgrades): yes$", release, re.M) == fields
+    release = (path / f"public/dists/{PROPOSED}/Release").read_text()
+    assert f"Suite: {PROPOSED}\nCodename: {PROPOSED}\n" in release
+    assert "NotAutomatic: yes\nButAutomaticUpgrades: yes\n" in release
+    assert "Description: Packages and disk images for clouds, to be tried before they go to trixie\n" in release
+
+    demo, own = "debian-cloud-config-demo", CONFIGURATION
+    archive.take(make.deb(uploader, "1.0", suite=PROPOSED))
+    archive.take(make.deb(uploader, "1.0.1", package="debian-cloud-config-more", suite=PROPOSED))
+    archive.take(make.deb(uploader, "1.0", package=own, source=own, suite=PROPOSED))
+    archive.take(make.image(uploader))
+    done = archive.run("copy", *way, "debian-cloud")
+    assert done.stdout.splitlines() == [
+        f"copied: debian-cloud 1.0.1: {PROPOSED} -> trixie, packages: 2",
+        f"to show it: debian-cloud-archive publish {path}",
+    ]
+    assert versions(archive, "trixie") == {demo: "1.0", "debian-cloud-config-more": "1.0.1"}
+    assert demo not in (archive.dist / "main/binary-amd64/Packages").read_text()
+    assert f"copied: debian-cloud 1.0.1: {PROPOSED} -> trixie" in (path / "log/accept.log").read_text()
+    assert archive.run("copy", *way, "debian-cloud").stdout == "unchanged: debian-cloud 1.0.1 is in trixie\n"
+
+    # All that is newer; and proposed keeps it, for the machines that follow it.
+    archive.take(make.deb(uploader, "1.1", suite=PROPOSED))
+    assert archive.run("promote", *way).stdout.count("copied: ") == 2
+    newest = {demo: "1.1", "debian-cloud-config-more": "1.0.1", own: "1.0"}
+    assert versions(archive, "trixie") == versions(archive, PROPOSED) == newest
+    assert archive.run("promote", *way).stdout == f"nothing is newer in {PROPOSED} than in trixie\n"
+    archive.run("publish")
+    assert "Version: 1.1\n" in (archive.dist / "main/binary-amd64/Packages").read_text()
+
+    # Nothing goes back.
+    archive.take(make.deb(uploader, "2.0"))
+    archive.take(make.deb(uploader, "1.1", package=own, source=own, suite=PROPOSED))
+    older = f"error: trixie has debian-cloud 2.0, and {PROPOSED} the older 1.1\n"
+    for words in (
+        ("copy", *way, "debian-cloud"),
+        ("promote", *way, "debian-cloud"),
+        ("copy", *way, own, "debian-cloud"),
+    ):
+        assert older in fails(*words)
+    done = archive.run("promote", *way)
+    assert f"left: debian-cloud: trixie has 2.0, and {PROPOSED} the older 1.1\n" in done.stdout
+    assert f"copied: {own} 1.1: " in done.stdout
+    assert versions(archive, "trixie") == {**newest, demo: "2.0", own: "1.1"}
+
+    # Wrong use, and what is no source package.
+    assert "the archive has no suite 'sid'" in fails("copy", "sid", "trixie", own, status=2)
+    assert "the archive has no suite 'sid'" in fails("promote", "trixie", "sid", status=2)
+    assert "no way to go" in fails("copy", "trixie", "trixie", own, status=2)
+    assert "no way to go" in fails("promote", "trixie", "trixie", status=2)
+    assert "takes DIR, FROM, TO" in fails("copy", *way, status=2)
+    assert "takes DIR, FROM" in fails("promote", PROPOSED, status=2)
+    assert "has no source package 'nonsense'" in fails("copy", *way, "nonsense")
+    assert "has no source package '-x'" in fails("promote", *way, "-x")
+    assert "is a package of the source package debian-cloud" in fails("copy", *way, demo)
+    assert "each suite has a keyring package of its own" in fails("copy", *way, "debian-cloud-archive-keyring")
+    image = fails("copy", "trixie", "testing", f"debian-13-ec2-amd64-{SERIAL}")
+    assert "an image is of one suite" in image
+    assert "hint: build it for testing" in image
+    shutil.rmtree(path)
+
+
+@pytest.mark.parametrize("suite", ["images", "all", "Trixie", "-x", "../x"])
+def test_init_refuses_a_suite_of_that_name(short_path: Path, env: dict[str, str], suite: str) -> None:
+    done = run(["debian-cloud-archive", "init", short_path / "x", "--suite", suite], env, check=False)
+    assert (done.returncode, suite in done.stderr) == (2, True)
+    assert not (short_path / "x").exists()
+
+
+def test_a_machine_takes_what_is_proposed_only_when_told(
+    shared: Archive, make: Maker, uploader: Key, tmp_path: Path, env: dict[str, str]
+) -> None:
+    name = CONFIGURATION + "-pins"
+    shared.take(make.deb(uploader, "1.0", package=name, source=name))
+    shared.take(make.deb(uploader, "1.1", package=name, source=name, suite=PROPOSED))
+    shared.run("publish")
+    apt = machine(tmp_path / "machine", env)
+    apt.installs(shared.public / "debian-cloud-archive-keyring_trixie.deb")
+    sources = apt.root / "etc/apt/sources.list.d/debian-cloud.sources"
+    assert "Suites: trixie\n" in sources.read_text()
+    sources.write_text(sources.read_text().replace("Suites: trixie\n", f"Suites: trixie {PROPOSED}\n"))
+    assert apt.get("update").returncode == 0
+    assert apt.candidate(name) == "1.0"
+    # Whoever has taken a version from there gets the next one, too.
+    (apt.root / "var/lib/dpkg/status").write_text(
+        f"Package: {name}\nVersion: 1.0.1\nArchitecture: all\nMaintainer: x\nDescription: x\n"
+        "Status: install ok installed\n\n"
+    )
+    assert apt.candidate(name) == "1.1"
