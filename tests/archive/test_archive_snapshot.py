@@ -252,6 +252,13 @@ def test_apt_3_takes_a_snapshot_by_its_id(web: tuple[Archive, list[str]], client
     # Without it, all is as before.
     assert client.get("update").returncode == 0
     assert client.candidate(DEMO) == "3.0"
+    # Of this archive alone.
+    source = client.root / "etc/apt/sources.list.d/debian-cloud.sources"
+    text = source.read_text()
+    source.write_text(f"{text}Snapshot: {first}\n")
+    assert client.get("update").returncode == 0
+    assert client.candidate(DEMO) == "1.0"
+    source.write_text(text)
     archive.run("snapshot", "--remove", first)
     assert client.get("update", "--snapshot", first).returncode != 0
     assert client.get("update", "--snapshot", third).returncode == 0
