@@ -196,7 +196,7 @@ def web(short_path: Path, env: dict[str, str], uploader: Key, make: Maker) -> It
     folder = Path(tempfile.mkdtemp(dir=short_path))
     archive = Archive(folder / "a", env)
     with serving(archive.public, []) as url:
-        archive.run("init", "--url", url, "--uploader", uploader.public)
+        archive.run("init", "--url", f"{url}/", "--uploader", uploader.public)
         (archive.path / "conf/closures").unlink()
         found = []
         for version in ("1.0", "2.0", "3.0"):
@@ -225,12 +225,12 @@ def test_apt_takes_a_snapshot_for_an_archive_a_year_later(web: tuple[Archive, li
     # The archive itself would have been signed again by then.
     assert "expired" in later.get("update").stdout
     for snapshot, version in ((first, "1.0"), (second, "2.0")):
-        source.write_text(re.sub("(?m)^URIs: (.*)$", rf"URIs: \1/snap/{snapshot}", text))
+        source.write_text(re.sub("(?m)^URIs: (.*)$", rf"URIs: \1snap/{snapshot}", text))
         done = later.get("update")
         assert done.returncode == 0, done.stdout
         assert demo(later) == version
     archive.run("snapshot", "--remove", first)
-    source.write_text(re.sub("(?m)^URIs: (.*)$", rf"URIs: \1/snap/{first}", text))
+    source.write_text(re.sub("(?m)^URIs: (.*)$", rf"URIs: \1snap/{first}", text))
     done = later.get("update")
     assert done.returncode != 0
     assert "404" in done.stdout
@@ -242,6 +242,9 @@ def test_apt_3_takes_a_snapshot_by_its_id(web: tuple[Archive, list[str]], client
     client.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
     assert client.get("update").returncode == 0
     assert demo(client) == "3.0"
+    assert re.search(
+        "(?m)^Snapshots: http://[0-9.]+:[0-9]+/snap/@SNAPSHOTID@/$", (archive.dist / "Release").read_text()
+    )
     assert client.get("remove", "--yes", DEMO).returncode == 0
     done = client.get("install", "--update", "--snapshot", first, "--yes", DEMO)
     assert done.returncode == 0, done.stdout
@@ -249,6 +252,13 @@ def test_apt_3_takes_a_snapshot_by_its_id(web: tuple[Archive, list[str]], client
     # Without it, all is as before.
     assert client.get("update").returncode == 0
     assert client.candidate(DEMO) == "3.0"
+    # Of this archive alone.
+    source = client.root / "etc/apt/sources.list.d/debian-cloud.sources"
+    text = source.read_text()
+    source.write_text(f"{text}Snapshot: {first}\n")
+    assert client.get("update").returncode == 0
+    assert client.candidate(DEMO) == "1.0"
+    source.write_text(text)
     archive.run("snapshot", "--remove", first)
     assert client.get("update", "--snapshot", first).returncode != 0
     assert client.get("update", "--snapshot", third).returncode == 0
