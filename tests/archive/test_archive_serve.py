@@ -183,9 +183,11 @@ def test_caches_keep_what_is_never_rewritten_and_ask_for_the_rest(site: Site) ->
         ("project/trace/master", "no-cache"),
         ("debian-cloud-archive-keyring_trixie.deb", "no-cache"),
         ("images/trixie/ec2/amd64/current/SHA512SUMS", "no-cache"),
-        ("images/trixie/ec2/amd64/20261120.0/SHA512SUMS", IMMUTABLE),
-        (f"snap/{snap}/dists/trixie/InRelease", IMMUTABLE),
-        (f"snap/{snap}/images/trixie/ec2/amd64/20261120.0/SHA512SUMS", IMMUTABLE),
+        # Signed anew when a key is revoked.
+        ("images/trixie/ec2/amd64/20261120.0/SHA512SUMS", "no-cache"),
+        (f"snap/{snap}/dists/trixie/InRelease", "no-cache"),
+        (f"snap/{snap}/dists/trixie/main/images/Images", IMMUTABLE),
+        (f"snap/{snap}/images/trixie/ec2/amd64/20261120.0/debian-13-ec2-amd64-20261120.0.image", IMMUTABLE),
         *((str(path.relative_to(public)), IMMUTABLE) for path in public.glob("pool/main/d/*/*.deb")),
         *((str(path.relative_to(public)), IMMUTABLE) for path in public.glob("dists/trixie/main/images/by-hash/*/*")),
     ):

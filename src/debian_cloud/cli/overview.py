@@ -124,9 +124,8 @@ def _published(dist: Path) -> set[tuple[str, ...]]:
 
 def _keys(archive: Path) -> list[dict[str, Any]]:
     """The archive's keys; `until` is when the last part of one that may sign expires, None is never."""
-    states = dict(
-        line.split()[:2] for line in _text(archive / "conf/keys").splitlines() if line.strip() and line[0] != "#"
-    )
+    words = (line.split() for line in _text(archive / "conf/keys").splitlines() if not line.startswith("#"))
+    states = {line[0].upper(): line[1] for line in words if len(line) > 1}
     listing = run.output(
         ("gpg", "--homedir", str(archive / "gnupg"), "--no-autostart", "--batch", "--with-colons", "--list-keys")
     )
