@@ -115,7 +115,7 @@ def test_a_release_of_another_suite(archive: Archive) -> None:
     archive.sign(text.replace("Suite: trixie", "Suite: sid").replace("Codename: trixie", "Codename: sid"))
     # At another address: a change of name at the same one is apt's own to refuse.
     other = archive.folder / "another"
-    shutil.copytree(archive.public, other)
+    shutil.copytree(archive.public, other, symlinks=True)
     done = debian_cloud("show", "fine", "--archive", f"file:{other}", "--keyring", archive.keyring)
     refused(done, 1, "gives the suite sid for trixie")
 
@@ -136,7 +136,7 @@ def test_an_unsigned_release(archive: Archive) -> None:
 def test_tampered_packages(archive: Archive) -> None:
     # At another address: what apt has verified before, it need not fetch again.
     other = archive.folder / "other"
-    shutil.copytree(archive.public, other)
+    shutil.copytree(archive.public, other, symlinks=True)
     for path in (*other.rglob("Packages*"), *other.glob("dists/trixie/main/binary-amd64/by-hash/SHA256/*")):
         path.write_bytes(path.read_bytes()[:-1] + b"x")
     done = debian_cloud("show", "fine", "--archive", f"file:{other}", "--keyring", archive.keyring)
