@@ -27,6 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ["PATH"] = ":".join(
     [f"{ROOT}/.venv/bin", f"{ROOT}/archive", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/bin"]
 )
+# What a shell starts in the background ignores it, and so would all that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 SUITE = "trixie"
 CONFIGS = ("ec2", "generic", "nocloud")
 """Disks of SUITE that go the whole way: built, uploaded, published, mirrored, fetched."""
