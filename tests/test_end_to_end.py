@@ -198,9 +198,9 @@ def test_the_mirror_is_the_archive(world: World) -> None:
         if name.startswith((".mirror/", "project/trace/")):
             del mirror[name]
     # What no signed index lists is not mirrored: older indexes, records of uploads, a copy of the keyring package,
-    # what images were made of.
+    # what images were made of, former publications.
     missing = {name for name in archive if name not in mirror and not name.startswith("project/trace/")}
-    kinds = re.compile(r"^closures/|/by-hash/|\.changes$|\.buildinfo$|-keyring_[a-z]+\.deb$")
+    kinds = re.compile(r"^(closures|snap)/|/by-hash/|\.changes$|\.buildinfo$|-keyring_[a-z]+\.deb$")
     assert all(kinds.search(name) for name in missing), missing
     assert not any(name.startswith("images/") for name in missing)
     assert mirror.items() <= archive.items()
