@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -75,6 +77,25 @@ class Archive:
     def run(self, verb: str, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a verb of debian-cloud-archive on this archive."""
         return run(["debian-cloud-archive", verb, self.path, *arguments], self.env, check=check)
+
+    def killed(self, after: float, verb: str, *arguments: str) -> bool:
+        """Run a verb and kill it and all that it started after so many seconds; whether that came in time."""
+        command: list[str | Path] = ["debian-cloud-archive", verb, self.path, *arguments]
+        with (
+            (self.path.parent / "said").open("w+") as said,
+            subprocess.Popen(command, env=self.env, stdout=said, stderr=said, start_new_session=True) as process,
+        ):
+            try:
+                process.wait(after)
+            except subprocess.TimeoutExpired:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                # What it had started ends a moment later, and the lock with the last of them.
+                run(["flock", "--timeout", "20", self.path / "lock", "true"], self.env)
+                return True
+            said.seek(0)
+            assert process.returncode == 0, f"{verb}: {said.read()}"
+            return False
 
     @property
     def public(self) -> Path:

@@ -4,12 +4,9 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import os
 import random
 import re
-import signal
-import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,26 +21,6 @@ if TYPE_CHECKING:
 KILLS = int(os.environ.get("DEBIAN_CLOUD_KILLS", "0")) or (300 if os.environ.get("DEBIAN_CLOUD_ALL") else 24)
 VERBS = {"accept": 5, "publish": 4, "resign": 1, "snapshot": 1, "expire": 3}
 """Verb -> how often it is killed beside the others."""
-
-
-def killed(archive: Archive, verb: str, after: float) -> bool:
-    """Run a verb and kill it and all that it started after so many seconds; whether that came in time."""
-    command: list[str | Path] = ["debian-cloud-archive", verb, archive.path]
-    with (
-        (archive.path.parent / "said").open("w+") as said,
-        subprocess.Popen(command, env=archive.env, stdout=said, stderr=said, start_new_session=True) as process,
-    ):
-        try:
-            process.wait(after)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            # What it had started ends a moment later, and the lock with the last of them.
-            run(["flock", "--timeout", "20", archive.path / "lock", "true"], archive.env)
-            return True
-        said.seek(0)
-        assert process.returncode == 0, f"{verb}: {said.read()}"
-        return False
 
 
 def serials(text: str) -> set[str]:
@@ -132,7 +109,7 @@ def test_no_kill_shows_a_mixture_or_loses_an_upload(
                     archive.put(upload)
                     uploads += 1
                 began = time.monotonic()
-                if killed(archive, verb, chance.uniform(0, lasting[verb])):
+                if archive.killed(chance.uniform(0, lasting[verb]), verb):
                     counts[f"killed {verb}"] += 1
                 else:
                     # Where it ended before, the next one is killed within the time that it takes.

@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import random
 import re
 import shutil
-import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.archive.clients import serving
-from tests.archive.conftest import Archive, run
+from tests.archive.conftest import Archive
 
 if TYPE_CHECKING:
     from tests.archive.clients import Apt
@@ -141,22 +138,6 @@ def assert_whole(archive: Archive, name: str) -> None:
                 assert hashlib.sha256(file.read_bytes()).hexdigest() == sha256
 
 
-def killed(archive: Archive, arguments: list[str], after: float) -> bool:
-    """Run `snapshot` and kill it and all that it started after so many seconds; whether that came in time."""
-    command: list[str | Path] = ["debian-cloud-archive", "snapshot", archive.path, *arguments]
-    with subprocess.Popen(command, env=archive.env, stdout=subprocess.DEVNULL, start_new_session=True) as process:
-        try:
-            process.wait(after)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            # The lock is free when the last of what it had started has ended.
-            run(["flock", "--timeout", "20", archive.path / "lock", "true"], archive.env)
-            return True
-        assert process.returncode == 0
-        return False
-
-
 def test_a_kill_leaves_a_whole_snapshot_or_none(archive: Archive, make: Maker, uploader: Key) -> None:
     chance = random.Random(5)
     archive.take(make.deb(uploader))
@@ -172,7 +153,7 @@ def test_a_kill_leaves_a_whole_snapshot_or_none(archive: Archive, make: Maker, u
         old = f"20200101T0000{number:02}Z"
         shutil.copytree(archive.public / "dists", archive.public / "snap" / old / "dists")
         (archive.public / "snap" / old / "dists/trixie/Release").write_text("")
-        kills += killed(archive, [], chance.uniform(0, long))
+        kills += archive.killed(chance.uniform(0, long), "snapshot")
         found = [name for name in ids(archive) if name != old]
         for name in found:
             assert_whole(archive, name)
@@ -180,7 +161,7 @@ def test_a_kill_leaves_a_whole_snapshot_or_none(archive: Archive, make: Maker, u
         last = archive.run("snapshot").stdout.strip()
         assert ids(archive) == [last, old]
         assert_whole(archive, last)
-        kills += killed(archive, ["--remove", old], chance.uniform(0, long))
+        kills += archive.killed(chance.uniform(0, long), "snapshot", "--remove", old)
         if old in ids(archive):
             assert (archive.public / "snap" / old / "dists/trixie/main/binary-amd64/Packages").exists()
         else:

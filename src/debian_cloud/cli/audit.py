@@ -14,7 +14,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, index, sign
+from debian_cloud import checksums, lifecycle, sign
+from debian_cloud import state as entered
 from debian_cloud.errors import Error
 
 if TYPE_CHECKING:
@@ -44,12 +45,12 @@ def main(args: argparse.Namespace) -> int:
 
 def _findings(state: Path, public: Path, keyring: Path, *, fast: bool) -> Iterator[tuple[str, str, str]]:
     images: dict[str, list[ImageRecord]] = {}
-    for file in sorted((state / "images").iterdir()):
-        for record in index.parse(file.read_text("utf-8")):
+    for suite in entered.suites(state):
+        for record in entered.records(state, suite):
             images.setdefault(record.directory, []).append(record)
     for directory, records in images.items():
         # What left the indexes loses its files some day.
-        if not records[0].status.startswith(("withdrawn", "expired")) or (public / directory).exists():
+        if records[0].status not in lifecycle.GONE or (public / directory).exists():
             yield from (("damaged", path, why) for path, why in _damaged(public, records, keyring, fast=fast))
     # Below each of them an image has the same place.
     for kept in ("images", "closures", "rebuilds"):
