@@ -63,9 +63,10 @@ open_archive() {
 }
 
 # ended STATUS: end a verb; where a tool failed of which no sentence tells, the status is not the tool's.
+# What a tool says on a full disk often names another reason.
 ended() {
     end_agent "$dir"
-    if [ "$1" = 0 ] || [ "$1" -ge 128 ] || [ -n "${told-}" ]; then return 0; fi
+    if [ "$1" = 0 ] || [ "$1" -ge 128 ] || [ "$1${told-}" = 2yes ]; then return 0; fi
     if [ "$(df --output=avail -k "$dir" | tail -n 1)" -lt 1024 ]; then
         printf 'error: there is no space left on the disk of %s\n' "$dir" >&2
         printf 'hint: nothing is lost or half shown: make space, and run it again\n' >&2
@@ -79,12 +80,20 @@ wrong_use() {
     exit "$1"
 }
 
+# copy_folder FOLDER TO: as it is. Of what goes wrong the first line tells enough.
+copy_folder() {
+    said=$(cp -a --reflink=auto "$1" "$2" 2>&1) || {
+        printf '%s\n' "$said" | head -n 1 >&2
+        exit 1
+    }
+}
+
 # begin: from now on what is changed is $next, which nobody sees.
 begin() {
     now=$(readlink "$dir/state")
     find "$dir/states" -mindepth 1 -maxdepth 1 ! -name "${now##*/}" -exec rm -rf {} +
     next=$dir/states/$((${now##*/} + 1))
-    cp -a --reflink=auto "$dir/$now" "$next"
+    copy_folder "$dir/$now" "$next"
     touch "$next/begun"
     db=$next/db
 }

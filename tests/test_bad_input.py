@@ -193,6 +193,14 @@ def test_wrong_use(arguments: list[str], said: str) -> None:
     refused(debian_cloud(*arguments), 2, said, "hint:")
 
 
+def test_an_answer_that_cannot_be_written() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            ["debian-cloud", "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+        )
+    refused(done, 1, "there is no space left on the disk", "hint: make space")
+
+
 def test_output_that_exists_is_not_touched(archive: Archive, tmp_path: Path) -> None:
     there = tmp_path / "debian-13-fine-amd64-20260101.0.buildinfo"
     there.write_text("mine")

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Pick the verb, catch Error, nothing else."""
+"""Pick the verb, catch Error and what any verb may meet: an interruption, a closed pipe, a full disk."""
 
 from __future__ import annotations
 
+import errno
 import sys
 
 from . import cli
@@ -12,7 +13,9 @@ from .errors import Error
 def main(argv: list[str] | None = None) -> int:
     """Run `debian-cloud VERB …`; 0 done, 1 no (verification or policy failed), 2 wrong use."""
     try:
-        return cli.run(sys.argv[1:] if argv is None else argv)
+        status = cli.run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        return status
     except Error as error:
         print(f"debian-cloud: error: {error.message}", file=sys.stderr)
         if error.hint:
@@ -23,6 +26,13 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         sys.stderr.close()
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" of {error.filename}" if error.filename else ""
+        print(f"debian-cloud: error: there is no space left on the disk{where}", file=sys.stderr)
+        print("debian-cloud: hint: make space, and run it again", file=sys.stderr)
         return 1
 
 
