@@ -196,9 +196,27 @@ def test_wrong_use(arguments: list[str], said: str) -> None:
 def test_an_answer_that_cannot_be_written() -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            ["debian-cloud", "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+            ["debian-cloud", "--help"],
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
         )
     refused(done, 1, "there is no space left on the disk", "hint: make space")
+    assert "Exception" not in done.stderr
+
+
+def test_a_reader_that_goes_away() -> None:
+    done = subprocess.run(
+        ["sh", "-c", "{ env -u PYTHONUNBUFFERED debian-cloud --help; echo status $? >&2; } | true"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stderr in ("status 0\n", "status 1\n")
 
 
 def test_output_that_exists_is_not_touched(archive: Archive, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 
 from . import cli
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
         print("debian-cloud: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        sys.stderr.close()
+        _forget_output()
         return 1
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -33,7 +34,15 @@ def main(argv: list[str] | None = None) -> int:
         where = f" of {error.filename}" if error.filename else ""
         print(f"debian-cloud: error: there is no space left on the disk{where}", file=sys.stderr)
         print("debian-cloud: hint: make space, and run it again", file=sys.stderr)
+        _forget_output()
         return 1
+
+
+def _forget_output() -> None:
+    """Let what could not be written go: Python would try again at its end, and say so in words of its own."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 if __name__ == "__main__":

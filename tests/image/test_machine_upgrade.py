@@ -30,6 +30,9 @@ NEW_WORD: Final = "nvme_core.io_timeout=4294967294"
 NEXT: Final = "9.0"
 VERSION: Final = f"{NEXT}~deb{RELEASES[SUITE]}u1"
 
+# apt and dpkg use one processor.
+pytestmark = pytest.mark.beside
+
 
 @dataclass(frozen=True, slots=True)
 class Archive:

@@ -12,6 +12,9 @@ from debian_cloud.generated import matches
 from tests.image.dpkg import Dpkg
 from tests.image.tree import Entry, Tree
 
+# apt and dpkg use one processor; and all that work in copies of one system are done by one pytest.
+pytestmark = pytest.mark.beside
+
 
 @dataclass(frozen=True, slots=True)
 class State:
