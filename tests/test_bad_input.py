@@ -204,7 +204,7 @@ def test_an_answer_that_cannot_be_written() -> None:
             check=False,
             timeout=60,
         )
-    refused(done, 1, "there is no space left on the disk", "hint: make space")
+    refused(done, 1, "the disk is full", "hint: free some space")
     assert "Exception" not in done.stderr
 
 

@@ -14,9 +14,7 @@ from .errors import Error
 def main(argv: list[str] | None = None) -> int:
     """Run `debian-cloud VERB …`; 0 done, 1 no (verification or policy failed), 2 wrong use."""
     try:
-        status = cli.run(sys.argv[1:] if argv is None else argv)
-        sys.stdout.flush()
-        return status
+        return _run(sys.argv[1:] if argv is None else argv)
     except Error as error:
         print(f"debian-cloud: error: {error.message}", file=sys.stderr)
         if error.hint:
@@ -28,14 +26,19 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         _forget_output()
         return 1
+
+
+def _run(argv: list[str]) -> int:
+    try:
+        status = cli.run(argv)
+        sys.stdout.flush()
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        where = f" of {error.filename}" if error.filename else ""
-        print(f"debian-cloud: error: there is no space left on the disk{where}", file=sys.stderr)
-        print("debian-cloud: hint: make space, and run it again", file=sys.stderr)
         _forget_output()
-        return 1
+        where = f": nothing more can be written to {error.filename}" if error.filename else ""
+        raise Error(f"the disk is full{where}", "free some space, and run it again") from error
+    return status
 
 
 def _forget_output() -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from tests.conftest import ALL
 from tests.image import nspawn, qemu
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ GIB = 1024**3
 BOOT = 600
 """Seconds to a login prompt: a tenth of it without acceleration, on a machine that does nothing else."""
 
-# A machine without acceleration uses one processor.
+# A machine without acceleration uses one processor, for minutes.
 pytestmark = pytest.mark.beside
 
 
@@ -39,18 +38,14 @@ def failures(journal: str) -> list[str]:
     return re.findall(r"^.*Failed (?:to start|with result).*$", journal, re.MULTILINE)
 
 
-def test_ec2_reaches_a_login_prompt_by_uefi(images: Mapping[str, Image]) -> None:
-    with qemu.boot(images["ec2"].raw, "ec2-uefi", firmware="uefi") as machine:
-        machine.wait(r"\n\S+ login: ", BOOT)
+def test_ec2_reaches_a_login_prompt_by_bios_and_by_uefi(images: Mapping[str, Image]) -> None:
+    raw = images["ec2"].raw
+    with qemu.boot(raw, "ec2-bios") as bios, qemu.boot(raw, "ec2-uefi", firmware="uefi") as uefi:
+        bios.wait(r"\n\S+ login: ", BOOT)
+        uefi.wait(r"\n\S+ login: ", BOOT)
+        assert "EFI v2" not in bios.console()
         # The firmware trusted shim, shim grub, and grub the kernel.
-        assert "secureboot: Secure boot enabled" in machine.console()
-
-
-@pytest.mark.skipif(not ALL, reason="in make check the generic image boots by BIOS")
-def test_ec2_reaches_a_login_prompt_by_bios(images: Mapping[str, Image]) -> None:
-    with qemu.boot(images["ec2"].raw, "ec2-bios") as machine:
-        machine.wait(r"\n\S+ login: ", BOOT)
-        assert "EFI v2" not in machine.console()
+        assert "secureboot: Secure boot enabled" in uefi.console()
 
 
 def test_generic_with_a_seed_lets_its_key_in(images: Mapping[str, Image], tmp_path: Path) -> None:
