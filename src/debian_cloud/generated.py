@@ -104,7 +104,6 @@ GENERATED: Final = (
     ("var/lib/dpkg/triggers/*", "dpkg: who waits for which trigger"),
     ("var/lib/dpkg/updates", "dpkg"),
     ("var/lib/apt/*", "apt: which packages came along"),
-    ("var/lib/apt/lists/auxfiles", "apt"),
     ("var/lib/apt/lists/partial", "apt"),
     ("var/cache/apt/archives/partial", "apt"),
     ("var/cache/debconf/*", "debconf(7)"),
