@@ -16,7 +16,7 @@ PACKAGE = ROOT / "src" / "debian_cloud"
 
 # Rooms in the order of the data; a module imports from those before its own, and from those beside it.
 ORDER = (
-    ("__init__", "errors"),
+    ("__init__", "errors", "printable"),
     ("names", "deb822", "openpgp", "plan", "progress", "tools", "scripts"),
     ("config", "custom", "disk", "checksums", "formats"),
     ("resolution", "index", "sources", "entries", "filesystems", "gpt", "qcow2"),
@@ -33,7 +33,20 @@ ORDER = (
     ("manual", "__main__"),
 )
 PLANNING = (
-    *("errors", "names", "deb822", "openpgp", "plan", "config", "custom", "disk", "formats", "resolution", "index"),
+    *(
+        "errors",
+        "printable",
+        "names",
+        "deb822",
+        "openpgp",
+        "plan",
+        "config",
+        "custom",
+        "disk",
+        "formats",
+        "resolution",
+        "index",
+    ),
     *("sources", "metadata", "build"),
     *("binary", "shell", "skeleton", "lint", "lock", "projections", "difference", "closure", "entries"),
     *("filesystems", "gpt", "generated", "verification", "lifecycle", "staleness"),

@@ -48,6 +48,7 @@ from debian_cloud import (
 )
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.opened import DiskImage, TreeImage, opened
+from debian_cloud.printable import printable
 from debian_cloud.projections import provenance
 from debian_cloud.verification import Explained, Unexplained
 
@@ -314,7 +315,7 @@ def _as_text(name: str, report: Report) -> str:
     lines += [f"  made again, with the same bytes, by {key}" for key in report.rebuilders]
     lines += [f"  {word}: {seconds} s" for word, seconds in report.seconds.items()]
     lines += [f"{len(report.unexplained)} are unexplained"]
-    lines += [f"  {_printable(it.path)}: {it.why}" for it in report.unexplained[:_SHOWN]]
+    lines += [f"  {printable(it.path)}: {it.why}" for it in report.unexplained[:_SHOWN]]
     if len(report.unexplained) > _SHOWN:
         lines += [f"  and {len(report.unexplained) - _SHOWN} more"]
     return "\n".join(lines)
@@ -338,18 +339,12 @@ def _as_json(report: Report) -> dict[str, object]:
             for p, proof in report.proofs.items()
         ],
         "paths": [
-            {"path": _printable(it.path), "kind": it.kind}
+            {"path": printable(it.path), "kind": it.kind}
             | ({"package": it.package} if it.package else {"generator": it.generator})
-            | ({"shipped": _printable(it.shipped)} if it.shipped else {})
+            | ({"shipped": printable(it.shipped)} if it.shipped else {})
             for it in report.explained
         ],
-        "unexplained": [{"path": _printable(it.path), "why": it.why} for it in report.unexplained],
+        "unexplained": [{"path": printable(it.path), "why": it.why} for it in report.unexplained],
         "rebuilders": report.rebuilders,
         "seconds": report.seconds,
     }
-
-
-def _printable(path: str) -> str:
-    """A path without what a terminal would obey."""
-    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
