@@ -23,7 +23,7 @@ from packageurl import PackageURL  # type: ignore[import]
 from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDictParser  # type: ignore[import]
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document  # type: ignore[import]
 
-from debian_cloud import lock, projections
+from debian_cloud import lock, openpgp, projections
 from debian_cloud.errors import Error
 from debian_cloud.projections import provenance
 from debian_cloud.resolution import Package
@@ -293,10 +293,15 @@ def test_the_verb_prints_it(tmp_path: Path, name: str) -> None:
     assert done.stdout == projections.text(projections.find(name).document(lock.parse(described(), "x")))
 
 
+def document_of(text: str) -> bytes:
+    """A signed text, by a key that is nobody's: whether it is good is not asked."""
+    packet = b"\xc2\x0c\x04\x01\x16\x08" + bytes(8)
+    return openpgp.Cleartext(text.removesuffix("\n").encode(), (packet,)).document()
+
+
 def test_the_verb_prints_spdx_of_a_signed_file_by_default(tmp_path: Path) -> None:
     path = tmp_path / "signed"
-    signature = "-----BEGIN PGP SIGNATURE-----\n\niQ==\n-----END PGP SIGNATURE-----\n"
-    path.write_text(f"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n{described()}\n{signature}")
+    path.write_bytes(document_of(described()))
     done = debian_cloud("sbom", path)
     assert done.stdout == projections.text(projections.find("spdx").document(lock.parse(described(), "x")))
 
@@ -310,6 +315,9 @@ def test_the_verb_refuses_what_is_no_buildinfo(tmp_path: Path) -> None:
     refused(debian_cloud("sbom", path), 2, "is not the .buildinfo of an image", "hint")
     path.write_text(described().replace("Source: debian-cloud-config-ec2", "Source: debian-cloud-config-../x"))
     refused(debian_cloud("sbom", path), 2, "not a valid name")
+    evil = described().replace("ec2", "evil")
+    path.write_bytes(f"{evil}\n".encode() + document_of(described()))
+    refused(debian_cloud("sbom", path), 2, "is neither a plain text nor a signed one", "hint")
     done = debian_cloud("sbom", path, "--format", "provenance")
     assert done.returncode == 2
     assert "choose from 'cyclonedx', 'spdx'" in done.stderr

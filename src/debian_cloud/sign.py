@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
 _ARMOUR: Final = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
 _STRICT: Final = ("--status-fd", "1", "--weak-digest", "SHA1")
 _VERDICTS: Final = {"NEWSIG", "GOODSIG", "EXPSIG", "EXPKEYSIG", "REVKEYSIG", "ERRSIG", "BADSIG"}
+_FINGERPRINT: Final = re.compile("[0-9A-F]{40,64}")
+_LARGEST: Final = 2**25
+"""Bytes of a file that is signed, or of a keyring; Debian's release files have some hundred thousand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,40 +36,102 @@ class Signed:
 def verified(keyring: Path, file: Path, signature: Path | None = None, *, signers: int = 1) -> Signed:
     """A file that so many keys of the keyring signed, clearly or in `signature`; Error when fewer did, or one badly.
 
-    Of a clear signature, only what it is about is the content (RFC 9580, 7).
+    Each file is read once, and what was verified is what is given out. A clear
+    signature must be all that is in the file (`openpgp.cleartext`), and only
+    what it is about is the content (RFC 9580, 7); gpgv(1) must read the same.
     Keys count by their primary: two subkeys of one are one. Those that the
     keyring has not do not count; expired ones and their signatures neither
     (gpgv(1)). What is not there at all is a wrong call.
     """
-    for path, what in ((keyring, "keyring"), (file, "signed file")):
-        if not path.exists():
-            raise Error(f"{what} {path}: No such file or directory", f"give a {what} that is there", USAGE)
+    keys, data = binary(content(keyring, "keyring")), content(file, "signed file")
+    beside = content(signature, "signature") if signature else b""
+    none = f"{file} has no good signature by a key of {keyring}"
+    try:
+        if signature:
+            said, theirs = _gpgv(keys, b"".join(openpgp.signatures(beside)), data)
+        else:
+            own = openpgp.cleartext(data).content + b"\n"
+            said, theirs = _gpgv(keys, data)
+    except Error as error:
+        raise Error(none, f"{error.message}; {error.hint}") from None
+    found, bad = _signers(said)
+    if not found or bad:
+        raise Error(none, "it was changed, or another signed it")
+    if not signature and theirs != own:
+        raise Error(none, "two readers do not find the same text in it; get it again as it was signed")
+    if len(found) < signers:
+        raise Error(
+            f"{file} is signed by {len(found)} of the keys in {keyring}, and {signers} are demanded",
+            "more of its maintainers must sign it, or their keys be in the keyring",
+        )
+    return Signed(data if signature else own, tuple(sorted(found)))
+
+
+def content(file: Path, what: str = "") -> bytes:
+    """All of a regular file of moderate size, read once; Error when it is another, of wrong use when there is none.
+
+    `what` it is says the sentence.
+    """
+    name = f"{what} {file}" if what else str(file)
+    try:
+        # Who opens a pipe waits for its writer.
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
+            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+                raise Error(f"{name} is not a regular file", "give the file itself, or a copy")
+            data = opened.read(_LARGEST + 1)
+    except OSError as error:
+        said = f"{name}: {error.strerror}" if what else f"{name} cannot be read: {error.strerror}"
+        raise Error(said, f"give a {what or 'file'} that is there, and that you may read", USAGE) from None
+    if len(data) > _LARGEST:
+        raise Error(f"{name} has more than {_LARGEST >> 20} MiB", "no file of its kind has: is it another?")
+    return data
+
+
+def text(file: Path) -> str:
+    """What a file says that may be clear-signed or not, whoever signed it: nothing is verified.
+
+    Error when something stands around what is signed, so that nobody takes it for that.
+    """
+    return decoded(content(file), str(file))
+
+
+def decoded(data: bytes, name: str) -> str:
+    """The same of what was read of a file by this name already."""
+    try:
+        data.decode("utf-8")
+        return openpgp.inner(data).decode("utf-8")
+    except UnicodeDecodeError:
+        raise Error(f"{name} is not UTF-8 text", "Debian's own files are (Debian Policy 5.1)", USAGE) from None
+    except Error as error:
+        raise Error(f"{name} is neither a plain text nor a signed one: {error.message}", error.hint, USAGE) from None
+
+
+def _gpgv(keys: bytes, signed: bytes, data: bytes | None = None) -> tuple[str, bytes]:
+    """What gpgv says of a clear-signed text, or of a signature of data, and the text that it finds."""
     with tempfile.TemporaryDirectory(prefix="debian-cloud.") as name:
         folder = Path(name)
-        keys, content = folder / "keys.gpg", folder / "content"
-        keys.write_bytes(binary(keyring.read_bytes()))
-        where = ("--output", str(content), *((str(signature),) if signature else ()))
-        said = run.answer(("gpgv", "--homedir", name, *_STRICT, "--keyring", str(keys), *where, str(file)))
-        found, bad = _signers(said)
-        if not found or bad:
-            raise Error(f"{file} has no good signature by a key of {keyring}", "it was changed, or another signed it")
-        if len(found) < signers:
-            raise Error(
-                f"{file} is signed by {len(found)} of the keys in {keyring}, and {signers} are demanded",
-                "more of its maintainers must sign it, or their keys be in the keyring",
-            )
-        return Signed(file.read_bytes() if signature else content.read_bytes(), tuple(sorted(found)))
+        (folder / "keys.gpg").write_bytes(keys)
+        (folder / "signed").write_bytes(signed)
+        files = [str(folder / "signed")]
+        if data is not None:
+            (folder / "data").write_bytes(data)
+            files.append(str(folder / "data"))
+        where = ("--homedir", name, *_STRICT, "--keyring", str(folder / "keys.gpg"))
+        said = run.answer(("gpgv", *where, "--output", str(folder / "found"), *files))
+        found = folder / "found"
+        return said, found.read_bytes() if found.exists() else b""
 
 
 def _signers(said: str) -> tuple[set[str], bool]:
     """The primaries of all good signatures, and whether one is bad, by what gpgv says (gnupg, doc/DETAILS)."""
     found, good, bad = set(), False, False
-    for line in said.splitlines():
-        words = line.split()[1:] if line.startswith("[GNUPG:] ") else [""]
+    # Not splitlines: a key's owner may have a line separator in his name.
+    for line in said.split("\n"):
+        words = line.split(" ")[1:] if line.startswith("[GNUPG:] ") else [""]
         if words[0] in _VERDICTS:
             good = words[0] == "GOODSIG"
             bad |= words[0] == "BADSIG"
-        elif words[0] == "VALIDSIG" and good:
+        elif words[0] == "VALIDSIG" and good and _FINGERPRINT.fullmatch(words[-1]):
             # Said of expired keys, too; its last word is the primary key.
             found.add(words[-1])
     return found, bad

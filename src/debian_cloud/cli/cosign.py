@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debian_cloud import openpgp, sign
-from debian_cloud.errors import Error
+from debian_cloud.errors import USAGE, Error
 
 if TYPE_CHECKING:
     import argparse
@@ -56,18 +56,19 @@ class _Release:
     detached: list[bytes] = field(default_factory=list)
 
     def signed(self) -> openpgp.Cleartext:
-        return openpgp.cleartext((self.folder / "InRelease").read_bytes())
+        return openpgp.cleartext(sign.content(self.folder / "InRelease"))
 
 
 def _added(file: Path, releases: list[_Release], keyring: Path, work: Path) -> list[tuple[_Release, str]]:
     """Where the signatures of a file belong, and whose they are; Error when one of them is not a cosigner's."""
     try:
-        data = file.read_bytes()
+        data = sign.content(file)
         clear = openpgp.is_cleartext(data)
         packets = openpgp.cleartext(data).signatures if clear else openpgp.signatures(data)
-    except OSError as error:
-        raise Error(f"{file} cannot be read: {error.strerror}") from None
+        openpgp.refuse_weak(packets)
     except Error as error:
+        if error.status == USAGE:
+            raise
         raise Error(f"{file} adds no signature: {error.message}", error.hint) from None
     release = _of_clear(file, openpgp.cleartext(data), releases) if clear else None
     added = []
