@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import build, debs, formats, lock, names, options
+from . import build, files, formats, lock, names, options
 from .custom import Custom, custom
 from .errors import FAILED, USAGE, Error
 
@@ -53,7 +53,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def locked(path: Path) -> Lock:
     """The lock in a .buildinfo."""
-    return lock.parse(debs.text(path), str(path))
+    return lock.parse(files.text(path), str(path))
 
 
 def add_packages(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:

@@ -25,7 +25,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import config, deb822, debs, lint, names, options
+from debian_cloud import config, deb822, debs, files, lint, names, options
 from debian_cloud.errors import USAGE, Error
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _is_one(binary: Binary) -> bool:
 
 
 def _of_changes(path: Path) -> list[lint.Subject]:
-    (changes, *_) = deb822.parse(debs.text(path)) or ({},)
+    (changes, *_) = deb822.parse(files.text(path)) or ({},)
     listed = [line.split()[-1] for line in changes.get("Files", "").splitlines() if line.endswith(".deb")]
     # A name that leads elsewhere is none of this upload.
     binaries = [debs.read(path.parent / Path(name).name) for name in listed]
