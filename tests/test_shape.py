@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "debian_cloud"
 # Rooms in the order of the data; a module imports from those before its own, and from those beside it.
 ORDER = (
     ("__init__", "errors", "printable"),
-    ("names", "deb822", "openpgp", "plan", "progress", "tools", "scripts"),
+    ("names", "deb822", "files", "openpgp", "plan", "progress", "tools", "scripts"),
     ("config", "custom", "disk", "checksums", "formats"),
     ("resolution", "index", "sources", "entries", "filesystems", "gpt", "qcow2"),
     ("binary", "shell", "skeleton", "lint", "generated", "verification", "lifecycle", "staleness"),

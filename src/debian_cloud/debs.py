@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from . import config, deb822, names, run
+from . import config, deb822, files, names, run
 from .binary import ENTRY, MAINTAINER_SCRIPTS, Binary, File
 from .errors import USAGE, Error
 from .plan import Run
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from .options import Origin
 
+_LONGEST: Final = 2**20
+"""Bytes of a line in Contents: a folder that many packages ship has them all on one."""
 _CONTROL_FILES: Final = (*MAINTAINER_SCRIPTS, "config", "triggers")
 # XB-Image-Size in a source package is Image-Size in the binary one (deb-src-control(5)).
 _USER_FIELD: Final = re.compile("^X[BCS]*B[BCS]*-")
@@ -62,21 +64,11 @@ def read(deb: Path) -> Binary:
             ) from None
 
 
-def text(path: Path) -> str:
-    """The text of a file that a person named; Error when it is none."""
-    try:
-        return path.read_text("utf-8")
-    except OSError as error:
-        raise Error(f"{path} cannot be read: {error.strerror}", "give a file that you may read", USAGE) from None
-    except UnicodeDecodeError:
-        raise Error(f"{path} is not UTF-8 text", "Debian's own files are (Debian Policy 5.1)", USAGE) from None
-
-
 def _text(path: Path) -> str | None:
     """The text of a regular file; of a link, a pipe or a folder, which lead elsewhere or nowhere, None."""
     if path.is_symlink() or not path.is_file():
         return None
-    return path.read_text("utf-8", "replace")
+    return files.read(path).decode("utf-8", "replace")
 
 
 def tree(folder: Path) -> tuple[File, ...]:
@@ -98,9 +90,9 @@ def source(root: Path) -> tuple[str, tuple[Binary, ...]]:
     one configuration alone, in files and files-ARCH.
     """
     path = root / "debian" / "control"
-    control = deb822.parse(text(path))
+    control = deb822.parse(files.text(path))
     changelog = root / "debian" / "changelog"
-    match = ENTRY.match(text(changelog)) if changelog.is_file() else None
+    match = ENTRY.match(files.text(changelog)) if changelog.is_file() else None
     version, suite = (match["version"], match["suite"]) if match else ("", "")
     inherited = {"Section": control[0].get("Section", "") if control else "", "Version": version}
     packages = [{_USER_FIELD.sub("", name): value for name, value in stanza.items()} for stanza in control[1:]]
@@ -118,12 +110,12 @@ def source(root: Path) -> tuple[str, tuple[Binary, ...]]:
         alone = len(packages) == 1
         folder = root if alone else root / "configs" / names.config(name)
         for architecture in fields.get("Architecture", "").split() or [""]:
-            files = [file for tree_ in ("files", f"files-{architecture}") for file in tree(folder / tree_)]
+            shipped = [file for tree_ in ("files", f"files-{architecture}") for file in tree(folder / tree_)]
             found.append(
                 Binary(
                     {**inherited, **config.of_architecture(fields, architecture), "Architecture": architecture},
                     dict(_control_files(root / "debian", name, alone=alone)),
-                    tuple(files),
+                    tuple(shipped),
                 )
             )
     return suite, tuple(found)
@@ -141,14 +133,17 @@ def owners(contents: Iterable[Path], wanted: Iterable[str]) -> Mapping[str, tupl
     found: dict[str, list[str]] = {}
     for path in contents:
         with gzip.open(path) as lines:
-            for line in lines:
+            # Without a bound a line of gibibytes would be one piece of memory.
+            while line := lines.readline(_LONGEST + 1):
+                if len(line) > _LONGEST:
+                    raise Error(f"{path.name} has a line of more than {_LONGEST} bytes", "its archive must be mended")
                 # Names of files may have blanks in them; those of packages have none.
                 name, _, packages = line.rstrip().rpartition(b" ")
                 wanted_path = known.get(name.rstrip().removeprefix(b"usr/"))
                 if wanted_path:
                     # section/name, with a component before the section perhaps.
                     found.setdefault(wanted_path, []).extend(
-                        item.rpartition("/")[2] for item in packages.decode().split(",")
+                        item.rpartition("/")[2] for item in packages.decode("utf-8", "replace").split(",")
                     )
     return {path: tuple(dict.fromkeys(packages)) for path, packages in found.items()}
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import calendar
 import hashlib
-import lzma
 import re
 import time
 from dataclasses import dataclass
 from email.utils import parsedate
 from typing import TYPE_CHECKING, Final
 
-from . import deb822, sign
+from . import deb822, files, sign
 from .errors import USAGE, Error
 
 if TYPE_CHECKING:
@@ -111,6 +110,10 @@ def _release(place: Path, kept: Lock, debian: Path, archive: Path, signers: int)
         file, signature = place / "Release", place / "Release.gpg"
     if not file.exists() or (signature and not signature.exists()):
         raise Error(f"{place} has no signed release file", "the closure is not whole")
+    # Before gpgv opens them: of a FIFO it would wait for ever.
+    content = files.read(file)
+    if signature:
+        files.read(signature)
     is_debian = True
     try:
         signed = sign.verified(debian, file, signature)
@@ -134,7 +137,7 @@ def _release(place: Path, kept: Lock, debian: Path, archive: Path, signers: int)
         )
     rows = (line.split() for line in fields.get("SHA256", "").splitlines() if line.strip())
     indexes = {name: (sha256, int(size)) for sha256, size, name in rows}
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    digest = hashlib.sha256(content).hexdigest()
     return _Release(Proof(named, fields.get("Origin", ""), digest, signed.signers), is_debian, date, indexes)
 
 
@@ -148,12 +151,9 @@ def _seconds(date: str, file: Path) -> int:
 def _index(file: Path, release: _Release) -> bytes:
     """The content of an index that the release file lists; Error when it is another."""
     name = file.name.removesuffix(".xz").replace("_", "/")
-    try:
-        with lzma.open(file) as opened:
-            content = opened.read(_LARGEST + 1)
-    except (lzma.LZMAError, EOFError):
-        raise Error(f"{file} is damaged", "the closure is not whole") from None
-    if release.indexes.get(name) != (hashlib.sha256(content).hexdigest(), len(content)):
+    sha256, size = release.indexes.get(name, ("", -1))
+    content = files.unpacked(file, size) if 0 <= size <= _LARGEST else b""
+    if (hashlib.sha256(content).hexdigest(), len(content)) != (sha256, size):
         raise Error(f"{file} is not the index that its signed release file lists", "it was swapped or changed")
     return content
 

@@ -3,22 +3,21 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
 import io
 import lzma
 import tarfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import IO, TYPE_CHECKING, Final, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Final, TypeVar
 
-from . import deb822, entries
+from . import deb822, entries, files
 from .entries import Entry
 from .errors import Error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 _Name = TypeVar("_Name")
@@ -35,17 +34,29 @@ _KINDS: Final = {
     tarfile.BLKTYPE: entries.BLOCK,
     tarfile.FIFOTYPE: entries.FIFO,
 }
-_OPENERS: Final[dict[str, Callable[[IO[bytes]], IO[bytes]]]] = {
-    ".xz": lambda file: cast("IO[bytes]", lzma.LZMAFile(file)),  # noqa: SIM115 - whoever opens it closes it
-    ".gz": lambda file: cast("IO[bytes]", gzip.GzipFile(fileobj=file)),
-    ".bz2": lambda file: cast("IO[bytes]", bz2.BZ2File(file)),
-    "": lambda file: file,
-}
-"""By how a member of the .deb ends (deb(5)); those of Debian's own packages are .xz."""
+_LARGEST_CONTROL: Final = 2**26
+"""Bytes of one file of a control archive; the longest md5sums of Debian have a tenth of that."""
+_MOST_CONTROL: Final = 100
+"""Files of a control archive."""
+_LARGEST_HEADER: Final = 2**20
+"""Bytes of what tarfile itself keeps of one entry, as a long name."""
+_MOST: Final = (2**34, 2**21)
+"""Bytes, and entries, that a .deb may unpack to: no package of Debian has a quarter of either."""
 _INFO: Final = "var/lib/dpkg/info"
 """Where dpkg keeps what came with a package besides its files."""
 # Since the merge of /usr these are links, and what a package has there is in /usr (Debian Policy 9.1.1, usrmerge).
 _MERGED: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+
+
+class _Bounded(tarfile.TarInfo):
+    """An entry, of which tarfile reads no more into memory than a name needs."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Bounded:
+        found = super().frombuf(buf, encoding, errors)
+        if found.type not in _KINDS and found.size > _LARGEST_HEADER:
+            raise tarfile.ReadError(found.name)
+        return found
 
 
 def read_all(debs: Mapping[_Name, Path]) -> dict[_Name, tuple[str, tuple[Entry, ...]]]:
@@ -57,13 +68,13 @@ def read_all(debs: Mapping[_Name, Path]) -> dict[_Name, tuple[str, tuple[Entry, 
 
 def read(deb: Path) -> tuple[str, tuple[Entry, ...]]:
     """The SHA-256 of a .deb and its entries; Error when it is none (deb(5))."""
-    content = deb.read_bytes()
+    content = files.read(deb, files.LARGEST_PACKAGE)
     try:
-        with tarfile.open(fileobj=_member(content, "control.tar", deb.name), mode="r|") as archive:
+        with tarfile.open(fileobj=_member(content, "control.tar", deb.name), mode="r|", tarinfo=_Bounded) as archive:
             control = tuple(_control(archive))
-        with tarfile.open(fileobj=_member(content, "data.tar", deb.name), mode="r|") as archive:
+        with tarfile.open(fileobj=_member(content, "data.tar", deb.name), mode="r|", tarinfo=_Bounded) as archive:
             found = (*_entries(archive), *control)
-    except (tarfile.TarError, lzma.LZMAError, OSError, EOFError, ValueError, KeyError):
+    except (tarfile.TarError, lzma.LZMAError, zlib.error, OSError, EOFError, ValueError, KeyError, RecursionError):
         raise Error(f"{deb.name} is damaged", "fetch it again") from None
     return hashlib.sha256(content).hexdigest(), found
 
@@ -76,19 +87,21 @@ def _member(content: bytes, wanted: str, name: str) -> IO[bytes]:
         size = int(header[48:58])
         member = header[:16].decode("ascii").strip().rstrip("/")
         position += _HEADER
-        if member.startswith(wanted) and (suffix := member.removeprefix(wanted)) in _OPENERS:
-            return _OPENERS[suffix](io.BytesIO(content[position : position + size]))
+        if member.startswith(wanted) and (suffix := member.removeprefix(wanted)) in files.FORMS:
+            return files.decompressed(io.BytesIO(content[position : position + size]), suffix)
         position += size + size % 2
     raise Error(f"{name} is no .deb whose files can be read", f"deb(5): it has a member {wanted}.xz")
 
 
 def _control(archive: tarfile.TarFile) -> Iterator[Entry]:
     """The maintainer scripts, conffiles, md5sums and so on, where dpkg keeps them (deb-control(5))."""
-    members = {}
+    members: dict[str, tuple[int, bytes]] = {}
     for member in archive:
         if member.isreg():
             file = archive.extractfile(member)
             assert file is not None
+            if member.size > _LARGEST_CONTROL or len(members) > _MOST_CONTROL:
+                raise ValueError(member.name)
             members[member.name.removeprefix("./")] = (member.mode & 0o7777, file.read())
     (fields,) = deb822.parse(members.pop("control")[1].decode())
     name = fields["Package"]
@@ -101,7 +114,11 @@ def _control(archive: tarfile.TarFile) -> Iterator[Entry]:
 
 def _entries(archive: tarfile.TarFile) -> Iterator[Entry]:
     seen: dict[str, Entry] = {}
+    total = 0
     for member in archive:
+        total += member.size
+        if total > _MOST[0] or len(seen) >= _MOST[1]:
+            raise ValueError(member.name)
         path = merged(member.name.removeprefix("./").strip("/"))
         path = "" if path == "." else path
         entry = Entry(

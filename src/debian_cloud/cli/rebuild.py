@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, debs, index, lock, options, planning, projections, sign, workspace
+from debian_cloud import checksums, files, index, lock, options, planning, projections, sign, workspace
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.projections import provenance
 
@@ -82,7 +82,7 @@ def _state(kept: lock.Lock, args: argparse.Namespace) -> None:
 def _described(file: Path) -> lock.Lock:
     if file.suffix != ".image":
         return planning.locked(file)
-    records = index.parse(debs.text(file), strict=True)
+    records = index.parse(files.text(file), strict=True)
     kept = planning.locked(file.with_suffix(".buildinfo"))
     for record in records:
         if kept.digests.get(record.name) != (record.sha256, record.size):

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Files that others made, read with a bound: nothing in their place makes us wait, or takes more than it may."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import errno
+import gzip
+import io
+import lzma
+import os
+import stat
+import zlib
+from typing import IO, TYPE_CHECKING, Final, cast
+
+from .errors import USAGE, Error
+from .printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+LARGEST_TEXT: Final = 2**24
+"""Bytes of a text that one file is: a .buildinfo has some 200 KiB, a Release of Debian some 200 KiB, too."""
+LARGEST_PACKAGE: Final = 2**32
+"""Bytes of a .deb; deb(5)'s own archives hold less than ten times that."""
+_MEMORY: Final = 2**27
+"""Bytes that xz's own decoder may take: `xz -9` needs half of that (xz(1))."""
+_PIECE: Final = 2**16
+_BROKEN: Final = (lzma.LZMAError, zlib.error, EOFError, OSError)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """A regular file, open for reading; Error when it is a FIFO, a device, a folder, or not to be had.
+
+    A link is followed to such a file.
+    """
+    try:
+        # Opening alone makes some devices act, and without O_NONBLOCK a FIFO without a writer never opens.
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        regular = stat.S_ISREG(mode)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC) if regular else -1
+    except OSError as error:
+        raise Error(
+            f"{printable(str(path))} cannot be read: {error.strerror}", "give a file that you may read", USAGE
+        ) from None
+    except ValueError:  # a name with a NUL
+        regular, descriptor = False, -1
+    with contextlib.ExitStack() as stack:
+        if regular:
+            file = stack.enter_context(os.fdopen(descriptor, "rb"))
+            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        if not regular:
+            raise Error(f"{printable(str(path))} is no regular file", "give the file itself, and no way to one")
+        yield file
+
+
+def read(path: Path, limit: int = LARGEST_TEXT) -> bytes:
+    """The content of a regular file; Error when it is none, or has more bytes than `limit`."""
+    with opened(path) as file:
+        return _content(path, file, limit)
+
+
+def text(path: Path, limit: int = LARGEST_TEXT) -> str:
+    """The text of a regular file in UTF-8; Error when it is none, or has more bytes than `limit`."""
+    try:
+        return read(path, limit).decode("utf-8")
+    except UnicodeDecodeError:
+        raise Error(
+            f"{printable(str(path))} is not UTF-8 text", "Debian's own files are (Debian Policy 5.1)", USAGE
+        ) from None
+
+
+def unpacked(path: Path, limit: int) -> bytes:
+    """What a compressed file holds (`FORMS`, by the end of its name); Error when that is more than `limit` bytes."""
+    with opened(path) as file:
+        try:
+            return _content(path, decompressed(file, path.suffix), limit)
+        except _BROKEN:
+            raise Error(f"{printable(str(path))} is damaged", "get it again") from None
+
+
+def decompressed(file: IO[bytes], form: str) -> IO[bytes]:
+    """The stream that is in a compressed one of a form; bytes are made as they are read, and never all of them.
+
+    What is damaged raises LZMAError, zlib.error, EOFError or OSError as it is read.
+    """
+    return FORMS[form](file)
+
+
+class _Xz(io.RawIOBase):
+    """The stream in .xz, one or several after each other (the .xz file format, 2), by a bounded decoder."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._decoder = self._new()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(cast("bytearray", buffer)).cast("B")
+        while view:
+            fresh = b""
+            if self._decoder.eof:
+                fresh = self._next()
+                if not fresh:
+                    return 0
+                self._decoder = self._new()
+            elif self._decoder.needs_input:
+                fresh = self._file.read(_PIECE)
+                if not fresh:
+                    raise EOFError
+            if piece := self._decoder.decompress(fresh, len(view)):
+                view[: len(piece)] = piece
+                return len(piece)
+        return 0
+
+    def _next(self) -> bytes:
+        """The beginning of another stream, after the padding: zeros, four at a time."""
+        fresh = self._decoder.unused_data or self._file.read(_PIECE)
+        while fresh and not (fresh := fresh.lstrip(b"\0")):
+            fresh = self._file.read(_PIECE)
+        return fresh
+
+    @staticmethod
+    def _new() -> lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY)
+
+
+FORMS: Final[dict[str, Callable[[IO[bytes]], IO[bytes]]]] = {
+    ".xz": lambda file: io.BufferedReader(_Xz(file), _PIECE),
+    ".gz": lambda file: cast("IO[bytes]", gzip.GzipFile(fileobj=file)),
+    ".bz2": lambda file: cast("IO[bytes]", bz2.BZ2File(file)),
+    "": lambda file: file,
+}
+"""By the end of a name."""
+
+
+def _content(path: Path, file: IO[bytes], limit: int) -> bytes:
+    """All of a stream, if that is not more than `limit` bytes; memory is taken as it is needed."""
+    pieces, left = [], limit
+    while piece := file.read(min(_PIECE, left + 1)):
+        left -= len(piece)
+        if left < 0:
+            raise Error(
+                f"{printable(str(path))} has more than {limit} bytes", "it is not what it should be, or was swapped"
+            )
+        pieces.append(piece)
+    return b"".join(pieces)
