@@ -81,6 +81,8 @@ def as_shell(plan: Plan, workspace: str, about: str) -> str:
         'if [ "$(id -u)" = 0 ]; then',
         f'    as_root() {{ {shlex.join(NAMESPACE)} "$@"; }}',
         "else",
+        "    # Where it is forbidden, this says so; with --map-auto, a process of unshare(1) would wait for ever.",
+        f"    {shlex.join(word for word in NAMESPACE_USER if word != '--map-auto')} true",
         f'    as_root() {{ {shlex.join(NAMESPACE_USER)} "$@"; }}',
         "fi",
         "",

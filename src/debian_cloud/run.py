@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,9 +20,10 @@ from typing import TYPE_CHECKING, Final
 from . import plan as plans
 from . import tools
 from .errors import FAILED, USAGE, Error
+from .printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
     from .progress import Progress
@@ -45,13 +47,35 @@ _CAUSES: Final = (
         r"\g<new> and \g<old> both have the file \g<path>",
         r"a file belongs to one package: give the one of \g<new> a name of its own, as in a folder of drop-ins",
     ),
+)
+_NO_NAMESPACE: Final = re.compile(r"^(?:unshare|newuidmap|newgidmap): (?P<why>.+)", re.MULTILINE)
+# Of the kernel, for ordinary users: a setting, its value that forbids namespaces, one that allows them.
+_SETTINGS: Final = (
+    ("kernel.unprivileged_userns_clone", "0", "1"),
+    ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
+    ("user.max_user_namespaces", "0", "10000"),
+)
+# What stands in a refusal, and what to do; the first that fits.
+_WAYS: Final = (
     (
-        re.compile(r"^(?:unshare|newuidmap|newgidmap): (?P<why>.+)", re.MULTILINE),
-        r"no namespace can be made: \g<why>",
-        "an ordinary user needs user namespaces, and lines in /etc/subuid and /etc/subgid (unshare(1), subuid(5))",
+        "subuid|subgid|don't exist",
+        "a user needs ids of its own there: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER",
     ),
+    (
+        "map",
+        "newuidmap(1) must be able to map ids: it needs its set-user-ID bit, and neither no_new_privs nor nosuid",
+    ),
+    (
+        "/proc",
+        "a container that hides parts of its /proc lets nobody mount another: build outside of it, or show all",
+    ),
+    ("No space left", "a limit of user.max_*_namespaces is reached: namespaces(7)"),
 )
 _PATIENCE: Final = 25
+_PROBE: Final = 60.0
+"""Seconds in which an empty namespace must be made."""
+_TICK: Final = 0.5
+"""Seconds between two looks at how far a step has come."""
 _LOG: Final = "log"
 
 SBIN: Final = "/usr/sbin:/sbin"
@@ -62,34 +86,24 @@ _KEPT: Final = ("PATH", "HOME", "http_proxy", "https_proxy", "ftp_proxy", "no_pr
 
 
 def output(argv: Sequence[str]) -> str:
-    """What a command prints; Error when it fails."""
-    process = subprocess.run(
-        [_find(argv[0]), *argv[1:]], env=_environment(()), stdin=subprocess.DEVNULL, capture_output=True, check=False
-    )
-    if process.returncode:
-        raise _failed(argv, process.returncode, process.stderr.decode(errors="replace") or process.stdout.decode())
-    return process.stdout.decode()
+    """What a command prints; Error when it fails, or prints what is no UTF-8 text."""
+    status, said, complaint = _done(argv)
+    if status:
+        raise _failed(argv, status, (complaint or said).decode(errors="replace"))
+    try:
+        return said.decode()
+    except UnicodeDecodeError:
+        raise Error(f"{argv[0]} gave what is not UTF-8 text", f"the command was: {_short(argv)}") from None
 
 
 def answer(argv: Sequence[str]) -> str:
     """What a command prints on its standard output, whether it fails or not."""
-    process = subprocess.run(
-        [_find(argv[0]), *argv[1:]], env=_environment(()), stdin=subprocess.DEVNULL, capture_output=True, check=False
-    )
-    return process.stdout.decode(errors="replace")
+    return _done(argv)[1].decode(errors="replace")
 
 
 def words(argv: Sequence[str]) -> str:
     """What a command says, on either stream, whether it fails or not."""
-    process = subprocess.run(
-        [_find(argv[0]), *argv[1:]],
-        env=_environment(()),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=False,
-    )
-    return process.stdout.decode(errors="replace")
+    return _done(argv, together=True)[1].decode(errors="replace")
 
 
 def foreground(argv: Sequence[str]) -> int:
@@ -121,13 +135,23 @@ def carry_out(plan: plans.Plan, workspace: Path, progress: Progress, lock: int |
 def check_tools(plan: plans.Plan) -> None:
     """Error that names the Debian package of the first tool that is missing."""
     for step in plan:
-        if isinstance(step, plans.Run):
-            # A path is a script that the plan itself writes.
-            if "/" not in step.argv[0]:
-                _find(step.argv[0])
-            if step.root:
-                for tool in _namespace()[:1] + (() if os.geteuid() == 0 else ("newuidmap",)):
-                    _find(tool)
+        # A path is a script that the plan itself writes.
+        if isinstance(step, plans.Run) and "/" not in step.argv[0]:
+            _find(step.argv[0])
+    if any(isinstance(step, plans.Run) and step.root for step in plan):
+        check_namespace()
+
+
+def check_namespace() -> None:
+    """Error that says why, and what to do, where no namespace for root steps can be made."""
+    prefix = _namespace()
+    for tool in (*prefix[:1], *(("newuidmap", "newgidmap") if "--map-auto" in prefix else ())):
+        _find(tool)
+    # First without --map-auto: for that unshare(1) starts a process, which waits for ever where the kernel refuses.
+    for tried in dict.fromkeys((tuple(word for word in prefix if word != "--map-auto"), prefix)):
+        status, said, _ = _done((*tried, "true"), together=True, seconds=_PROBE)
+        if status:
+            raise _refused(said.decode(errors="replace") or "it did not end in time")
 
 
 @contextlib.contextmanager
@@ -179,17 +203,9 @@ def _in_namespace(argv: Sequence[str]) -> str:
     said = ""
     # Where no namespace can be made, nobody else has files there yet: who we are will do.
     for prefix in (_namespace(), ()):
-        process = subprocess.run(
-            [*prefix, *argv],
-            env=_environment(()),
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            # Ctrl-C is not for this: a session of its own.
-            start_new_session=True,
-            check=False,
-        )
-        said += process.stderr.decode(errors="replace")
-        if not process.returncode:
+        status, _, complaint = _done((*prefix, *argv))
+        said += complaint.decode(errors="replace")
+        if not status:
             break
     return said
 
@@ -261,42 +277,78 @@ def _namespace() -> tuple[str, ...]:
 
 def _run(step: plans.Run, workspace: Path, progress: Progress, lock: int | None) -> None:
     argv = (*(_namespace() if step.root else ()), *step.argv)
-    stdin = step.stdin.encode() if isinstance(step.stdin, str) else step.stdin
     log = workspace / _LOG
-    # A file, not a pipe: no tool can block on it, and its end is there to show when the tool fails.
-    with log.open("wb") as said:
+    with log.open("wb") as said, tempfile.TemporaryFile(dir=workspace) as stdin:
+        stdin.write(step.stdin.encode() if isinstance(step.stdin, str) else step.stdin)
+        stdin.seek(0)
         process = subprocess.Popen(
             argv,
             cwd=workspace,
             env=_environment(step.env),
-            stdin=subprocess.PIPE,
+            stdin=stdin,
             stdout=said,
             stderr=subprocess.STDOUT,
             umask=0o022,
             pass_fds=() if lock is None else (lock,),
-            # Ctrl-C is for us: we end the step and clean up, whatever its tool would do.
             start_new_session=True,
         )
         try:
-            assert process.stdin is not None
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(stdin)
-                process.stdin.close()
-            while True:
-                try:
-                    status = process.wait(timeout=0.5)
-                    break
-                except subprocess.TimeoutExpired:
-                    progress.tick(_last_line(log))
+            status = _ended(process, lambda: progress.tick(_last_line(log)))
         except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
             progress.end()
             raise
     if status:
         progress.end()
         raise _failed(step.argv, status, log.read_text(errors="replace"), step.title)
+
+
+def _done(argv: Sequence[str], *, together: bool = False, seconds: float | None = None) -> tuple[int, bytes, bytes]:
+    """A command's exit status, and what it says on standard output and error, or `together` on the first.
+
+    It is ended when it takes longer than `seconds`.
+    """
+    # Files, not pipes: whoever holds one open after the command has ended keeps nobody waiting.
+    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as complaint:
+        process = subprocess.Popen(
+            [_find(argv[0]), *argv[1:]],
+            env=_environment(()),
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT if together else complaint,
+            start_new_session=True,
+        )
+        status = _ended(process, seconds=seconds)
+        for file in (said, complaint):
+            file.seek(0)
+        return status, said.read(), complaint.read()
+
+
+def _ended(
+    process: subprocess.Popen[bytes], tick: Callable[[], None] = lambda: None, seconds: float | None = None
+) -> int:
+    """Wait for a process that leads a session of its own; then end whatever it leaves behind there.
+
+    So Ctrl-C is for us: we end the process, whatever it would do itself. What
+    makes a session of its own, such as gpg-agent, stays.
+    """
+    begun = ticked = time.monotonic()
+    delay = 0.0005
+    try:
+        # Not reaped yet, its number is nobody else's.
+        while not os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+            now = time.monotonic()
+            if seconds is not None and now - begun > seconds:
+                break
+            if now - ticked > _TICK:
+                tick()
+                ticked = now
+            time.sleep(delay)
+            delay = min(2 * delay, 0.05)
+    finally:
+        with contextlib.suppress(PermissionError, ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return process.returncode
 
 
 def _environment(extra: Sequence[tuple[str, str]]) -> dict[str, str]:
@@ -319,20 +371,48 @@ def _last_line(log: Path) -> str:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 400))
         lines = file.read().decode(errors="replace").splitlines()
-    return lines[-1] if lines else ""
+    return printable(lines[-1]) if lines else ""
 
 
 def _failed(argv: Sequence[str], status: int, said: str, title: str = "") -> Error:
     lines = [line for line in said.splitlines() if line.strip()]
     what = title or argv[0]
+    if _NO_NAMESPACE.search(said):
+        return _refused(said, what)
     for known, sentence, hint in _CAUSES:
         if found := known.search(said):
             return Error(f"{what}: {found.expand(sentence)}", found.expand(hint), FAILED)
     ending = f"was killed by signal {-status}" if status < 0 else f"failed with exit status {status}"
     # The reason often stands long before the end: apt's and dpkg's own marks find it.
     reasons = [line for line in lines[:-_TAIL] if line.startswith(_REASONS)][:_TAIL]
-    shown = "".join(f"\n  {line}" for line in (*reasons, *lines[-_TAIL:]))
+    shown = "".join(f"\n  {printable(line)}" for line in (*reasons, *lines[-_TAIL:]))
     return Error(f"{what}: {argv[0]} {ending}{shown}", f"the command was: {_short(argv)}", FAILED)
+
+
+def _refused(said: str, what: str = "") -> Error:
+    """Why no namespace can be made, by what unshare(1) says and how the machine is set, and what to do."""
+    match = _NO_NAMESPACE.search(said)
+    why = printable(match["why"] if match else said).removesuffix(": Success")
+    # ENOSPC is of limits here, not of a disk (unshare(2)).
+    sentence = f"no namespace can be made: {why.replace('No space left on device', 'the limit is reached')}"
+    return Error(f"{what}: {sentence}" if what else sentence, _way(match[0] if match else said))
+
+
+def _way(said: str) -> str:
+    if os.geteuid():
+        for name, forbids, allows in _SETTINGS:
+            with contextlib.suppress(OSError):
+                if Path("/proc/sys", *name.split(".")).read_text("ascii").strip() == forbids:
+                    return f"this machine forbids it to ordinary users: sysctl {name}={allows}, or build as root"
+    for pattern, hint in _WAYS:
+        if re.search(pattern, said):
+            return hint
+    if os.geteuid():
+        return (
+            "the kernel refuses it to ordinary users in a chroot, and a container may forbid it:"
+            " build outside of it, or as root (user_namespaces(7))"
+        )
+    return "root of a container may not make one: build outside of it, or give it CAP_SYS_ADMIN (capabilities(7))"
 
 
 def _short(argv: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ PACKAGES: Final = {
     "ln": "coreutils",
     "mkdir": "coreutils",
     "mmdebstrap": "mmdebstrap",
+    "newgidmap": "uidmap",
     "newuidmap": "uidmap",
     "rm": "coreutils",
     "sha256sum": "coreutils",

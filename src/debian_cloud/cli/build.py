@@ -19,7 +19,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import planning, workspace
+from debian_cloud import planning, run, workspace
 
 if TYPE_CHECKING:
     import argparse
@@ -37,6 +37,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
+    # Before anything is fetched.
+    run.check_namespace()
     planned = planning.planned(args)
     output: Path = args.output.resolve()
     workspace.make(planned, output, quiet=args.quiet)

@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, files, index, lock, options, planning, projections, sign, workspace
+from debian_cloud import checksums, files, index, lock, options, planning, projections, run, sign, workspace
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.projections import provenance
 
@@ -44,6 +44,8 @@ def main(args: argparse.Namespace) -> int:
     kept = _described(args.file)
     if args.statement and args.statement.exists():
         raise Error(f"{args.statement} exists already", "choose another name with --statement", USAGE)
+    # Before anything is fetched.
+    run.check_namespace()
     planned = planning.again(kept, args)
     if args.output:
         workspace.make(planned, args.output.resolve(), quiet=args.quiet)
