@@ -3,22 +3,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
 
 from . import cli
 from .errors import Error
+from .printable import paragraph, printed
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run `debian-cloud VERB …`; 0 done, 1 no (verification or policy failed), 2 wrong use."""
+    # A stream that was closed before we began is None, and print(…) does nothing.
+    with (
+        contextlib.redirect_stdout(sys.stdout and printed(sys.stdout)),
+        contextlib.redirect_stderr(sys.stderr and printed(sys.stderr)),
+    ):
+        return _main(sys.argv[1:] if argv is None else argv)
+
+
+def _main(argv: list[str]) -> int:
     try:
-        return _run(sys.argv[1:] if argv is None else argv)
+        return _run(argv)
     except Error as error:
-        print(f"debian-cloud: error: {error.message}", file=sys.stderr)
+        print(f"debian-cloud: error: {paragraph(error.message)}", file=sys.stderr)
         if error.hint:
-            print(f"debian-cloud: hint: {error.hint}", file=sys.stderr)
+            print(f"debian-cloud: hint: {paragraph(error.hint)}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
         print("debian-cloud: interrupted", file=sys.stderr)

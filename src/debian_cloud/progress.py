@@ -9,6 +9,8 @@ import sys
 import time
 from dataclasses import dataclass, field
 
+from .printable import beneath, printable
+
 _BAR = 24
 
 
@@ -27,7 +29,7 @@ class Progress:
         self._number += 1
         self._title = title
         if not self._live() and not self.quiet:
-            self._say(f"[{self._number:>2}/{self.total}] {title}\n")
+            self._say(f"[{self._number:>2}/{self.total}] {printable(title)}\n")
 
     def tick(self, detail: str = "") -> None:
         """The step goes on; `detail` is what its tool said last."""
@@ -40,7 +42,8 @@ class Progress:
         if detail:
             text += f": {detail}"
         width = shutil.get_terminal_size().columns - 1
-        self._say(f"\r{text[:width]}\x1b[K")
+        # What a tool says may be another's words, and a name longer than the line.
+        self._say(f"\r{printable(text)[:width]}\x1b[K")
 
     def end(self) -> None:
         """No more steps; the bar goes away."""
@@ -52,5 +55,7 @@ class Progress:
 
     @staticmethod
     def _say(text: str) -> None:
-        sys.stderr.write(text)
-        sys.stderr.flush()
+        stream = beneath(sys.stderr)
+        coding = stream.encoding or "ascii"
+        stream.write(text.encode(coding, "backslashreplace").decode(coding))
+        stream.flush()

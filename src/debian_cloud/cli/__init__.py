@@ -11,13 +11,19 @@ from __future__ import annotations
 import argparse
 import importlib
 import pkgutil
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from debian_cloud import VERSION
 from debian_cloud.errors import USAGE, Error, did_you_mean
+from debian_cloud.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import NoReturn
+
+
+_LONGEST: Final = 4000
+"""Characters of an error about arguments: all choices of one are named."""
 
 
 class Verb(Protocol):
@@ -30,6 +36,13 @@ class Verb(Protocol):
 
     def main(self, args: argparse.Namespace) -> int:
         """Do it; the exit status."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose error is one line, whatever stands in the arguments."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message, _LONGEST))
 
 
 def names() -> tuple[str, ...]:
@@ -50,7 +63,7 @@ def is_plumbing(name: str) -> bool:
 def parser(name: str) -> argparse.ArgumentParser:
     """The parser of one verb."""
     module = verb(name)
-    result = argparse.ArgumentParser(
+    result = _Parser(
         prog=f"debian-cloud {name}",
         description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -88,5 +101,5 @@ def run(argv: Sequence[str]) -> int:
         print(f"debian-cloud {VERSION}")
         return 0
     if name not in names():
-        raise Error(f"no such verb: {name}", did_you_mean(name, names()), USAGE)
+        raise Error(f"no such verb: {printable(name)}", did_you_mean(name, names()), USAGE)
     return verb(name).main(parser(name).parse_args(rest))

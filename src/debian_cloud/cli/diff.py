@@ -25,18 +25,23 @@ import json
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from debian_cloud import difference, planning
 from debian_cloud.difference import GENERATED
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.opened import opened
+from debian_cloud.printable import printable
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Sized
 
     from debian_cloud.difference import Changed, Changelog, Description, Difference, Files, Package
+
+
+_LONGEST: Final = 4096
+"""Characters of a line: a path has no more (PATH_MAX in limits.h)."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -179,8 +184,8 @@ def _signed(size: int) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text of an image as a terminal may have it: what does not print is written as Python writes it."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text.expandtabs())
+    """One line of an image's text as a terminal may have it."""
+    return printable(text.expandtabs(), _LONGEST)
 
 
 def _as_json(found: Difference) -> dict[str, object]:

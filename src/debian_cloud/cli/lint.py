@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from debian_cloud import config, deb822, debs, lint, names, options, sign
 from debian_cloud.errors import USAGE, Error
+from debian_cloud.printable import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -66,7 +67,8 @@ def main(args: argparse.Namespace) -> int:
         print(json.dumps({"checked": checked, "findings": [asdict(finding) for finding in found]}, indent=2))
     else:
         for finding in found:
-            print(f"{finding.severity}: {finding.rule}: {finding.place}: {finding.sentence}\n  hint: {finding.hint}")
+            place, sentence, hint = map(printable, (finding.place, finding.sentence, finding.hint))
+            print(f"{finding.severity}: {finding.rule}: {place}: {sentence}\n  hint: {hint}")
         counts = (errors, "error"), (len(found) - errors, "warning")
         print(f"{_number(len(checked), 'package')}: {', '.join(_number(*count) for count in counts)}")
     return 1 if errors else 0

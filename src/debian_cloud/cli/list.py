@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from debian_cloud import images, names, options
 from debian_cloud.errors import USAGE, Error
+from debian_cloud.printable import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -59,5 +60,5 @@ def _configurations(args: argparse.Namespace) -> int:
         print(json.dumps([asdict(config) for config in found], indent=2))
         return 0
     for config in found:
-        print(f"{names.config(config.name):<16} {config.version:<12} {config.description}")
+        print(f"{names.config(config.name):<16} {config.version:<12} {printable(config.description)}")
     return 0

@@ -8,10 +8,12 @@ it into a shell. Its last step writes the image's .buildinfo and record.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from debian_cloud import names, planning
 from debian_cloud.plan import as_shell
+from debian_cloud.printable import beneath
 
 if TYPE_CHECKING:
     import argparse
@@ -32,5 +34,12 @@ def main(args: argparse.Namespace) -> int:
         f"Plan {planned.id}, made by debian-cloud plan {names.config(config.name)}."
         + (f"\nNot official: {', '.join(changes)}." if changes else "")
     )
-    print(as_shell(planned.plan, planned.stem, about), end="")
+    script = as_shell(planned.plan, planned.stem, about)
+    if sys.stdout.isatty():
+        print(script, end="")
+    else:
+        # Whoever runs it makes the same bytes: a seed, say, may hold what no terminal should get.
+        out = beneath(sys.stdout)
+        out.flush()
+        out.buffer.write(script.encode())
     return 0

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from debian_cloud import names, options, planning
+from debian_cloud.printable import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -60,5 +61,5 @@ def main(args: argparse.Namespace) -> int:
     )
     for name, value in facts:
         if value:
-            print(f"{name:<14} {value}")
+            print(f"{name:<14} {printable(value)}")
     return 0
