@@ -118,7 +118,7 @@ def test_changes_reach_the_plan_and_leave_no_file_of_the_builder_s() -> None:
     steps = changed_plan(CHANGED)
     argv = bootstrap(steps).argv
     assert f"--include={CONFIG.name},htop,g++" in argv
-    (setup,) = (word for word in argv if word.startswith("--setup-hook="))
+    (setup,) = (word for word in argv if word.startswith("--setup-hook=install"))
     (seed,) = (word for word in argv if word.startswith("--essential-hook="))
     left = setup.partition('"$1/etc')[2].rstrip('"')
     assert written(steps)["preferences"] == CHANGED.preferences

@@ -48,7 +48,7 @@ def test_the_image_s_sources_are_read_back_with_their_option() -> None:
     known = metadata.parse_facts(facts)
     found = lock.parse(metadata.buildinfo(known, {f"{known.stem}.raw": DIGEST}, ()), "x")
     assert [source.expired for source in found.sources] == [True, False]
-    first, again = (build.plan(RESOLUTION, SERIAL, ("raw",), of_image, ARCHIVE, (), s) for s in ((), found.sources))
+    first, again = (build.plan(RESOLUTION, SERIAL, ("raw",), of_image, ARCHIVE, s) for s in ((), found.sources))
     written = "set the image's sources"
     (one,), (other,) = (
         [s.stdin for s in p if s.title == written and isinstance(s, plan.Run)] for p in (first, again)

@@ -70,7 +70,7 @@ def planned(
     archive: sources.Source = ARCHIVE,
 ) -> plan.Plan:
     resolution = replace(RESOLUTION, config=of)
-    return build.plan(resolution, SERIAL, wanted or of.formats, debian, archive, ['Acquire::Retries "3"'])
+    return build.plan(resolution, SERIAL, wanted or of.formats, debian, archive)
 
 
 def written(steps: plan.Plan, path: str) -> str:

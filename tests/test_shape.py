@@ -19,7 +19,7 @@ ORDER = (
     ("__init__", "errors", "printable"),
     ("names", "deb822", "files", "openpgp", "plan", "progress", "tools", "scripts"),
     ("config", "custom", "disk", "checksums", "formats"),
-    ("resolution", "index", "sources", "entries", "filesystems", "gpt", "qcow2"),
+    ("resolution", "index", "sources", "network", "entries", "filesystems", "gpt", "qcow2"),
     ("binary", "shell", "skeleton", "lint", "generated", "verification", "lifecycle", "staleness"),
     ("packages", "metadata", "lock", "closure", "projections", "difference", "manifest", "render"),
     ("build",),
@@ -47,7 +47,7 @@ PLANNING = (
         "resolution",
         "index",
     ),
-    *("sources", "metadata", "build"),
+    *("sources", "network", "metadata", "build"),
     *("binary", "shell", "skeleton", "lint", "lock", "projections", "difference", "closure", "entries"),
     *("filesystems", "gpt", "generated", "verification", "lifecycle", "staleness"),
 )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from . import disk, formats, metadata, names, scripts, sources
+from . import disk, formats, metadata, names, network, scripts, sources
 from .errors import USAGE, Error, did_you_mean
 from .plan import TREE, Plan, Run, Write, in_tree, plan_id
 
@@ -55,6 +55,9 @@ _MKE2FS_CONF: Final = """\
 _DEBS: Final = "debs"
 """Folder of the workspace for the .debs of the tools that the image lacks."""
 
+_NETWORK: Final = "network.conf"
+"""The building machine's way to the network, as its apt has it; it may hold passwords."""
+
 _PREFERENCES: Final = "etc/apt/preferences.d/99debian-cloud"
 """What the bootstrap's apt does without; it has no place in the image."""
 
@@ -88,18 +91,18 @@ def plan(
     wanted: Iterable[str],
     debian: Iterable[sources.Source],
     archive: sources.Source,
-    apt_options: Iterable[str] = (),
     of_image: Iterable[sources.Source] = (),
 ) -> Plan:
     """The plan of one image in the given formats; paths are relative to the workspace.
 
-    `apt_options` are lines of apt.conf(5) for the way to the network. `of_image`
-    are Debian's sources that the image has, if they are not those that it is
-    made from. The last step writes the image's .buildinfo, record and .changes.
+    `of_image` are Debian's sources that the image has, if they are not those that
+    it is made from. The way to the network is the machine's that carries it out,
+    and no part of the plan. The last step writes the image's .buildinfo, record and .changes.
     """
     config, epoch = resolution.config, resolution.epoch
     wanted = tuple(wanted)
     _refuse(config, wanted)
+    _refuse_secret(archive)
     debian = tuple(_of_image(source, config) for source in debian)
     of_image = tuple(_of_image(source, config) for source in of_image) or debian
     stem = names.stem(config.suite, names.config(config.name), config.architecture, serial)
@@ -110,7 +113,7 @@ def plan(
         else None
     )
     making = (
-        *_tree(resolution, debian, archive, apt_options),
+        *_tree(resolution, debian, archive),
         *_tools(resolution),
         *_settings(resolution, serial, of_image),
         *(_boot(layout) if layout else ()),
@@ -158,19 +161,22 @@ def _refuse(config: ImageConfig, wanted: Iterable[str]) -> None:
 
 def _of_image(source: sources.Source, config: ImageConfig) -> sources.Source:
     """The source with the components that the image has; Error when its URI would give a password away."""
-    if "@" in urlsplit(source.uri).netloc:
-        raise Error(
-            f"the Debian mirror of {' '.join(source.suites)} has a user or a password in its URI, and everybody who"
-            " gets the image would read it",
-            "put it into apt_auth.conf(5), or give --mirror and --security-mirror without it",
-            USAGE,
-        )
+    _refuse_secret(source)
     return replace(source, components=config.components)
 
 
-def _tree(
-    resolution: Resolution, debian: Iterable[sources.Source], archive: sources.Source, apt_options: Iterable[str]
-) -> Plan:
+def _refuse_secret(source: sources.Source) -> None:
+    """Error when the URI of a source would give a password away: image, plan and .buildinfo have it."""
+    if "@" in urlsplit(source.uri).netloc:
+        raise Error(
+            f"the address of {' '.join(source.suites)} has a user or a password in its URI, and everybody who"
+            " gets the image would read it",
+            "put it into apt_auth.conf(5), and name the address without it",
+            USAGE,
+        )
+
+
+def _tree(resolution: Resolution, debian: Iterable[sources.Source], archive: sources.Source) -> Plan:
     config, custom = resolution.config, resolution.custom
     keyring = (package.name for package in resolution.packages if package.name == names.KEYRING_PACKAGE)
     asked = (config.name, *keyring, *custom.add)
@@ -179,11 +185,14 @@ def _tree(
     record = 'cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"'
     fetch = f'mkdir "$1/../{_DEBS}" && cd "$1/../{_DEBS}" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -q download '
     fetch += " ".join(f"{package.name}={package.version}" for package in resolution.tools)
+    # Only for the apts that run outside of the tree: nothing in there ever sees it.
+    way = f'printf \'#include "%s/../{_NETWORK}";\\n\' "$1" >> "$MMDEBSTRAP_APT_CONFIG"'
     return (
         Write("set sources", "sources.list", sources.as_lines(source.copied for source in (*debian, archive))),
         Write("note the packages to come", "expected", "".join(f"{line}\n" for line in listed)),
         *((Write("note what apt may install", "preferences", resolution.pins),) if resolution.pins else ()),
         Write("note the answers to debconf", "seed", answers),
+        Run("note the way to the network", ("debian-cloud", "network", _NETWORK)),
         Run(
             f"install {len(listed)} packages",
             (
@@ -193,6 +202,7 @@ def _tree(
                 "--variant=minbase",
                 f"--architectures={config.architecture}",
                 f"--include={','.join(asked)}",
+                f"--setup-hook={way}",
                 # Before the configuration and what comes with it is there to ask.
                 *(
                     (f'--setup-hook=install -D -m 0644 "$1/../preferences" "$1/{_PREFERENCES}"',)
@@ -202,7 +212,6 @@ def _tree(
                 '--essential-hook=chroot "$1" debconf-set-selections < "$1/../seed"',
                 # 99mmdebstrap is removed again: these settings are the builder's, not the image's.
                 '--aptopt=Acquire::Languages "none"',
-                *(f"--aptopt={option}" for option in apt_options),
                 # apt's own user may not look into the folders around the workspace, or at an archive in
                 # somebody's home; and what it owns there would depend on that.
                 '--aptopt=APT::Sandbox::User "root"',
@@ -218,8 +227,14 @@ def _tree(
             ),
             root=True,
             # Byte code that a maintainer script leaves by the way would carry the time of day.
-            env=(("SOURCE_DATE_EPOCH", str(resolution.epoch)), ("PYTHONDONTWRITEBYTECODE", "1")),
+            env=(
+                ("SOURCE_DATE_EPOCH", str(resolution.epoch)),
+                ("PYTHONDONTWRITEBYTECODE", "1"),
+                # A proxy's password is not for maintainer scripts.
+                *((name, "") for name in network.ENVIRONMENT),
+            ),
         ),
+        Run("forget the way to the network", ("truncate", "-s", "0", _NETWORK)),
         Run("sort the list of installed packages", ("sort", "-u", "-o", "installed", "installed")),
         Run("compare installed packages with the resolved ones", ("diff", "-u", "expected", "installed")),
     )

@@ -29,15 +29,6 @@ PREFERENCES: Final = "preferences"
 _SECURITY: Final = "Debian-Security"
 """Label of Debian's suites of security updates."""
 
-# Of a machine's apt.conf, what another apt needs to reach the same archives.
-_NETWORK = (
-    "Acquire::http::Proxy",
-    "Acquire::https::Proxy",
-    "Acquire::http::Proxy-Auto-Detect",
-    "Acquire::https::CAInfo",
-    "Acquire::Retries",
-)
-
 
 class Apt:
     """A private apt (`sources.update` made it), read into memory once.
@@ -343,10 +334,6 @@ class Apt:
                     "Debian's archive keeps the newest versions alone: build the image again",
                 )
         return found
-
-    def network_options(self) -> tuple[str, ...]:
-        """The machine's own settings of the way to the network, as lines of apt.conf(5)."""
-        return tuple(f'{name} "{value}"' for name in _NETWORK if (value := apt_pkg.config.find(name)))
 
     def known(self) -> frozenset[str]:
         """The names of all packages that a signed source has."""

@@ -115,12 +115,11 @@ def _planned(
     origin: options.Origin, resolution: Resolution, serial: str, wanted: tuple[str, ...], kept: Lock | None
 ) -> Planned:
     config = resolution.config
-    apt_options = origin.apt.network_options()
     serial = serial or (kept.serial if kept else time.strftime("%Y%m%d.0", time.gmtime(resolution.epoch)))
     wanted = wanted or config.formats
     of_image = kept.sources if kept else ()
     stem = names.stem(config.suite, names.config(config.name), config.architecture, serial)
-    plan = build.plan(resolution, serial, wanted, origin.debian, origin.archive, apt_options, of_image)
+    plan = build.plan(resolution, serial, wanted, origin.debian, origin.archive, of_image)
     published = ("image", "changes") if any(formats.find(name).PUBLISHED for name in wanted) else ()
     return Planned(plan, resolution, stem, tuple(f"{stem}.{e}" for e in (*wanted, "buildinfo", *published)))
 

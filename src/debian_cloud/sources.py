@@ -154,8 +154,8 @@ def as_lines(sources: Iterable[Source]) -> str:
 def apt_conf(root: Path, architecture: str) -> str:
     """Configuration of a private apt below `root`.
 
-    It is read after the machine's own (`apt-get -c`), so that proxies hold, and
-    takes back whatever loosens verification there.
+    It is read after the machine's own (`apt-get -c`), so that its way to the
+    network holds, and takes back whatever loosens verification there.
     """
     return f"""\
 Dir::State "{root}/state";
@@ -190,6 +190,9 @@ Acquire::IndexTargets::deb::Images::DefaultEnabled "false";
 Acquire::IndexTargets::deb::Images-Status::DefaultEnabled "false";
 Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
 Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
+Acquire::AllowUnsizedPackages "false";
+#clear Acquire::gpgv::Options;
+#clear APT::Key::gpgvcommand;
 #clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
@@ -224,6 +227,8 @@ def update(root: Path, sources: Iterable[Source], architecture: str, more: str =
             "set sources",
             f"{root}/sources.list.d/debian-cloud.sources",
             as_deb822(source.copied for source in sources),
+            # The machine's own sources may have a password.
+            0o600,
         ),
         Run("make folders", ("mkdir", "-p", f"{root}/state", f"{root}/lists/partial", f"{root}/cache")),
         Run(

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 PACKAGES: Final = {
+    "apt-config": "apt",
     "apt-get": "apt",
     "dd": "coreutils",
     "debian-cloud": "debian-cloud",

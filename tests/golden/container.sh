@@ -39,24 +39,30 @@ cat > seed <<'END'
 locales locales/default_environment_locale select C.UTF-8
 END
 
-# 4. install 2 packages
-as_root env SOURCE_DATE_EPOCH=1795224967 PYTHONDONTWRITEBYTECODE=1 mmdebstrap --mode=root --format=directory --variant=minbase --architectures=amd64 \
+# 4. note the way to the network
+debian-cloud network network.conf < /dev/null
+
+# 5. install 2 packages
+as_root env SOURCE_DATE_EPOCH=1795224967 PYTHONDONTWRITEBYTECODE=1 http_proxy='' https_proxy='' ftp_proxy='' mmdebstrap --mode=root --format=directory --variant=minbase --architectures=amd64 \
     --include=debian-cloud-config-container \
+    '--setup-hook=printf '"'"'#include "%s/../network.conf";\n'"'"' "$1" >> "$MMDEBSTRAP_APT_CONFIG"' \
     '--essential-hook=chroot "$1" debconf-set-selections < "$1/../seed"' \
-    '--aptopt=Acquire::Languages "none"' '--aptopt=Acquire::Retries "3"' \
-    '--aptopt=APT::Sandbox::User "root"' --dpkgopt=force-unsafe-io \
+    '--aptopt=Acquire::Languages "none"' '--aptopt=APT::Sandbox::User "root"' --dpkgopt=force-unsafe-io \
     '--extract-hook=cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"' \
     '--customize-hook=cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"' \
     '--extract-hook=mkdir "$1/../debs" && cd "$1/../debs" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -q download mtools=4.0.48-1' \
     trixie tree sources.list < /dev/null
 
-# 5. sort the list of installed packages
+# 6. forget the way to the network
+truncate -s 0 network.conf < /dev/null
+
+# 7. sort the list of installed packages
 sort -u -o installed installed < /dev/null
 
-# 6. compare installed packages with the resolved ones
+# 8. compare installed packages with the resolved ones
 diff -u expected installed < /dev/null
 
-# 7. prepare to run the image's own tools
+# 9. prepare to run the image's own tools
 cat > in-tree <<'END'
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -85,24 +91,24 @@ exec chroot "$tree" /usr/bin/env -i LC_ALL=C.UTF-8 "PATH=$path" ${libraries:+"LD
 END
 chmod 755 in-tree
 
-# 8. note the tools to come
+# 10. note the tools to come
 cat > tools.sha256 <<'END'
 cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc  debs/mtools_4.0.48-1_amd64.deb
 END
 
-# 9. compare the tools with the resolved ones
+# 11. compare the tools with the resolved ones
 sha256sum --check --strict tools.sha256 < /dev/null
 
-# 10. unpack the tool mtools
+# 12. unpack the tool mtools
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree dpkg-deb --extract /mnt/debs/mtools_4.0.48-1_amd64.deb /mnt/tools < /dev/null
 
-# 11. remove the bootstrap's settings
+# 13. remove the bootstrap's settings
 as_root rm -rf tree/etc/fstab tree/etc/hostname tree/etc/apt/sources.list \
     tree/etc/apt/sources.list.d/0000sources.list tree/etc/apt/apt.conf.d/99mmdebstrap \
     tree/etc/apt/preferences.d/99mmdebstrap tree/etc/apt/preferences.d/99debian-cloud \
     tree/etc/dpkg/dpkg.cfg.d/99mmdebstrap < /dev/null
 
-# 12. set the image's sources
+# 14. set the image's sources
 as_root install -m 0644 /dev/stdin tree/etc/apt/sources.list.d/debian.sources <<'END'
 Types: deb deb-src
 URIs: http://debian.example/debian
@@ -117,47 +123,47 @@ Components: main
 Signed-By: /debian.gpg
 END
 
-# 13. say what image it is
+# 15. say what image it is
 as_root install -m 0644 /dev/stdin tree/etc/cloud-release <<'END'
 ID=container
 VERSION="20261121.0"
 END
 
-# 14. set the default locale
+# 16. set the default locale
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree sh -c 'grep -qs ^LANG= /etc/default/locale || echo LANG=C.UTF-8 >>/etc/default/locale' < /dev/null
 
-# 15. empty machine-id
+# 17. empty machine-id
 as_root install -m 0444 /dev/null tree/etc/machine-id < /dev/null
 
-# 16. point resolv.conf to systemd-resolved
+# 18. point resolv.conf to systemd-resolved
 as_root ln -sfn ../run/systemd/resolve/stub-resolv.conf tree/etc/resolv.conf < /dev/null
 
-# 17. empty run-time folders
+# 19. empty run-time folders
 as_root find tree/dev tree/run tree/tmp tree/var/tmp -mindepth 1 -delete < /dev/null
 
-# 18. empty logs and caches
+# 20. empty logs and caches
 as_root find tree/var/log tree/var/cache/apt tree/var/cache/ldconfig tree/var/lib/apt/lists -type f -delete < /dev/null
 
-# 19. leave out host keys
+# 21. leave out host keys
 as_root find tree/etc -path 'tree/etc/ssh/ssh_host_*' -delete < /dev/null
 
-# 20. leave out the builder's resolv.conf
+# 22. leave out the builder's resolv.conf
 as_root find tree/etc -path 'tree/etc/.resolv.conf.*.bak' -delete < /dev/null
 
-# 21. leave out backup and lock files
+# 23. leave out backup and lock files
 as_root find tree/etc tree/var/lib tree/var/cache/debconf -type f '(' -name '*-old' -o -name '*.old' -o -path \
     'tree/etc/*-' -o -name .pwd.lock ')' -delete < /dev/null
 
-# 22. clamp time stamps
+# 24. clamp time stamps
 as_root find tree -newermt @1795224967 -exec touch -h -d @1795224967 '{}' + < /dev/null
 
-# 23. pack the tree
+# 25. pack the tree
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree tar --create --file /mnt/debian-13-container-amd64-20261121.0.tar.xz \
     '--use-compress-program=xz -2 --threads=0 --block-size=16MiB' --format=pax \
     --pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime --sort=name --numeric-owner \
     --acls --xattrs '--xattrs-include=*' --mtime=@1795224967 --clamp-mtime --directory=/mnt/tree . < /dev/null
 
-# 24. write down the facts
+# 26. write down the facts
 cat > facts <<'END'
 Config: container
 Config-Version: 0.1.0
@@ -168,7 +174,7 @@ Epoch: 1795224967
 Virtual-Size: 0
 Maintainer: Some One <one@example.org>
 Formats: tar.xz
-Plan: 536d5356a9edd3cf91c1d1f24a39e9caac20f6ca0828982fc1016cbf0bd21b91
+Plan: 3966917247bebf76b98660b6697856a495e0161ac52af942c016cdb73591f879
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64
@@ -181,5 +187,5 @@ Sources:
  http://debian.example/security trixie-security
 END
 
-# 25. write hashes and records
+# 27. write hashes and records
 debian-cloud seal . < /dev/null

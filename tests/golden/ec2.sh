@@ -40,24 +40,30 @@ locales locales/default_environment_locale select C.UTF-8
 grub2 grub2/force_efi_extra_removable boolean true
 END
 
-# 4. install 2 packages
-as_root env SOURCE_DATE_EPOCH=1795224967 PYTHONDONTWRITEBYTECODE=1 mmdebstrap --mode=root --format=directory --variant=minbase --architectures=amd64 \
+# 4. note the way to the network
+debian-cloud network network.conf < /dev/null
+
+# 5. install 2 packages
+as_root env SOURCE_DATE_EPOCH=1795224967 PYTHONDONTWRITEBYTECODE=1 http_proxy='' https_proxy='' ftp_proxy='' mmdebstrap --mode=root --format=directory --variant=minbase --architectures=amd64 \
     --include=debian-cloud-config-ec2 \
+    '--setup-hook=printf '"'"'#include "%s/../network.conf";\n'"'"' "$1" >> "$MMDEBSTRAP_APT_CONFIG"' \
     '--essential-hook=chroot "$1" debconf-set-selections < "$1/../seed"' \
-    '--aptopt=Acquire::Languages "none"' '--aptopt=Acquire::Retries "3"' \
-    '--aptopt=APT::Sandbox::User "root"' --dpkgopt=force-unsafe-io \
+    '--aptopt=Acquire::Languages "none"' '--aptopt=APT::Sandbox::User "root"' --dpkgopt=force-unsafe-io \
     '--extract-hook=cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"' \
     '--customize-hook=cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"' \
     '--extract-hook=mkdir "$1/../debs" && cd "$1/../debs" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -q download mtools=4.0.48-1' \
     trixie tree sources.list < /dev/null
 
-# 5. sort the list of installed packages
+# 6. forget the way to the network
+truncate -s 0 network.conf < /dev/null
+
+# 7. sort the list of installed packages
 sort -u -o installed installed < /dev/null
 
-# 6. compare installed packages with the resolved ones
+# 8. compare installed packages with the resolved ones
 diff -u expected installed < /dev/null
 
-# 7. prepare to run the image's own tools
+# 9. prepare to run the image's own tools
 cat > in-tree <<'END'
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -86,24 +92,24 @@ exec chroot "$tree" /usr/bin/env -i LC_ALL=C.UTF-8 "PATH=$path" ${libraries:+"LD
 END
 chmod 755 in-tree
 
-# 8. note the tools to come
+# 10. note the tools to come
 cat > tools.sha256 <<'END'
 cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc  debs/mtools_4.0.48-1_amd64.deb
 END
 
-# 9. compare the tools with the resolved ones
+# 11. compare the tools with the resolved ones
 sha256sum --check --strict tools.sha256 < /dev/null
 
-# 10. unpack the tool mtools
+# 12. unpack the tool mtools
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree dpkg-deb --extract /mnt/debs/mtools_4.0.48-1_amd64.deb /mnt/tools < /dev/null
 
-# 11. remove the bootstrap's settings
+# 13. remove the bootstrap's settings
 as_root rm -rf tree/etc/fstab tree/etc/hostname tree/etc/apt/sources.list \
     tree/etc/apt/sources.list.d/0000sources.list tree/etc/apt/apt.conf.d/99mmdebstrap \
     tree/etc/apt/preferences.d/99mmdebstrap tree/etc/apt/preferences.d/99debian-cloud \
     tree/etc/dpkg/dpkg.cfg.d/99mmdebstrap < /dev/null
 
-# 12. set the image's sources
+# 14. set the image's sources
 as_root install -m 0644 /dev/stdin tree/etc/apt/sources.list.d/debian.sources <<'END'
 Types: deb deb-src
 URIs: http://debian.example/debian
@@ -118,37 +124,37 @@ Components: main
 Signed-By: /debian.gpg
 END
 
-# 13. say what image it is
+# 15. say what image it is
 as_root install -m 0644 /dev/stdin tree/etc/cloud-release <<'END'
 ID=ec2
 VERSION="20261121.0"
 END
 
-# 14. set the default locale
+# 16. set the default locale
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree sh -c 'grep -qs ^LANG= /etc/default/locale || echo LANG=C.UTF-8 >>/etc/default/locale' < /dev/null
 
-# 15. empty machine-id
+# 17. empty machine-id
 as_root install -m 0444 /dev/null tree/etc/machine-id < /dev/null
 
-# 16. point resolv.conf to systemd-resolved
+# 18. point resolv.conf to systemd-resolved
 as_root ln -sfn ../run/systemd/resolve/stub-resolv.conf tree/etc/resolv.conf < /dev/null
 
-# 17. write fstab
+# 19. write fstab
 as_root install -m 0644 /dev/stdin tree/etc/fstab <<'END'
 PARTUUID=a3491e84-ae80-5209-adf0-c238d3d88d9c / ext4 rw,discard,errors=remount-ro,x-systemd.growfs 0 1
 PARTUUID=cf908535-5697-5935-94f4-9d5ca28a2f54 /boot/efi vfat umask=0077,defaults 0 2
 END
 
-# 18. make the ESP's mount point
+# 20. make the ESP's mount point
 as_root mkdir -p tree/boot/efi < /dev/null
 
-# 19. identify the disk to grub
+# 21. identify the disk to grub
 cat > grub-probe.identities <<'END'
 root_partuuid=a3491e84-ae80-5209-adf0-c238d3d88d9c
 root_uuid=b6b2bf48-9433-56a8-afc2-2491328ed029
 END
 
-# 20. prepare grub-probe
+# 22. prepare grub-probe
 cat > grub-probe <<'END'
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -178,7 +184,7 @@ esac
 END
 chmod 755 grub-probe
 
-# 21. prepare grub-setup
+# 23. prepare grub-setup
 cat > grub-setup <<'END'
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -217,32 +223,32 @@ in_tree update-grub
 END
 chmod 755 grub-setup
 
-# 22. configure grub
+# 24. configure grub
 as_root ./grub-setup tree a3491e84-ae80-5209-adf0-c238d3d88d9c bios < /dev/null
 
-# 23. empty run-time folders
+# 25. empty run-time folders
 as_root find tree/dev tree/run tree/tmp tree/var/tmp -mindepth 1 -delete < /dev/null
 
-# 24. empty logs and caches
+# 26. empty logs and caches
 as_root find tree/var/log tree/var/cache/apt tree/var/cache/ldconfig tree/var/lib/apt/lists -type f -delete < /dev/null
 
-# 25. leave out host keys
+# 27. leave out host keys
 as_root find tree/etc -path 'tree/etc/ssh/ssh_host_*' -delete < /dev/null
 
-# 26. leave out the builder's resolv.conf
+# 28. leave out the builder's resolv.conf
 as_root find tree/etc -path 'tree/etc/.resolv.conf.*.bak' -delete < /dev/null
 
-# 27. leave out backup and lock files
+# 29. leave out backup and lock files
 as_root find tree/etc tree/var/lib tree/var/cache/debconf -type f '(' -name '*-old' -o -name '*.old' -o -path \
     'tree/etc/*-' -o -name .pwd.lock ')' -delete < /dev/null
 
-# 28. clamp time stamps
+# 30. clamp time stamps
 as_root find tree -newermt @1795224967 -exec touch -h -d @1795224967 '{}' + < /dev/null
 
-# 29. make an empty disk
+# 31. make an empty disk
 truncate -s 8589934592 debian-13-ec2-amd64-20261121.0.raw < /dev/null
 
-# 30. partition it
+# 32. partition it
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree sfdisk --quiet --no-reread --no-tell-kernel --wipe=never \
     /mnt/debian-13-ec2-amd64-20261121.0.raw <<'END'
 label: gpt
@@ -255,78 +261,78 @@ sector-size: 512
 15 : start=8192, size=253952, type=c12a7328-f81f-11d2-ba4b-00a0c93ec93b, uuid=cf908535-5697-5935-94f4-9d5ca28a2f54, name="esp"
 END
 
-# 31. place GRUB's core image
+# 33. place GRUB's core image
 as_root dd if=tree/boot/grub/i386-pc/core.img of=debian-13-ec2-amd64-20261121.0.raw bs=512 seek=2048 \
     conv=notrunc status=none < /dev/null
 
-# 32. place GRUB's boot sector
+# 34. place GRUB's boot sector
 as_root dd if=tree/boot/grub/i386-pc/boot.img of=debian-13-ec2-amd64-20261121.0.raw bs=440 count=1 \
     conv=notrunc status=none < /dev/null
 
-# 33. point the boot sector to the core image
+# 35. point the boot sector to the core image
 printf '\000\010\000\000\000\000\000\000' | dd of=debian-13-ec2-amd64-20261121.0.raw bs=1 seek=92 conv=notrunc status=none
 
-# 34. let it mend the boot drive
+# 36. let it mend the boot drive
 printf '\220\220' | dd of=debian-13-ec2-amd64-20261121.0.raw bs=1 seek=102 conv=notrunc status=none
 
-# 35. point the core image to its rest
+# 37. point the core image to its rest
 printf '\001\010\000\000\000\000\000\000' | dd of=debian-13-ec2-amd64-20261121.0.raw bs=1 seek=1049076 conv=notrunc status=none
 
-# 36. make the EFI system partition
+# 38. make the EFI system partition
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mformat -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 -F -v ESP -N a1ada376 -T \
     253952 -h 255 -s 63 -H 8192 :: < /dev/null
 
-# 37. take a partition entry out of it
+# 39. take a partition entry out of it
 dd if=/dev/zero of=debian-13-ec2-amd64-20261121.0.raw bs=1 count=16 seek=4194750 conv=notrunc \
     status=none < /dev/null
 
-# 38. take a partition entry out of it
+# 40. take a partition entry out of it
 dd if=/dev/zero of=debian-13-ec2-amd64-20261121.0.raw bs=1 count=16 seek=4197822 conv=notrunc \
     status=none < /dev/null
 
-# 39. make its folders
+# 41. make its folders
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mmd -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 ::EFI ::EFI/BOOT ::EFI/debian < /dev/null
 
-# 40. place EFI/BOOT/BOOTX64.EFI
+# 42. place EFI/BOOT/BOOTX64.EFI
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 \
     /usr/lib/shim/shimx64.efi.signed ::EFI/BOOT/BOOTX64.EFI < /dev/null
 
-# 41. place EFI/BOOT/grubx64.efi
+# 43. place EFI/BOOT/grubx64.efi
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 \
     /usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed ::EFI/BOOT/grubx64.efi < /dev/null
 
-# 42. place EFI/BOOT/mmx64.efi
+# 44. place EFI/BOOT/mmx64.efi
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 \
     /usr/lib/shim/mmx64.efi.signed ::EFI/BOOT/mmx64.efi < /dev/null
 
-# 43. place EFI/debian/BOOTX64.CSV
+# 45. place EFI/debian/BOOTX64.CSV
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 /usr/lib/shim/BOOTX64.CSV \
     ::EFI/debian/BOOTX64.CSV < /dev/null
 
-# 44. place EFI/debian/fbx64.efi
+# 46. place EFI/debian/fbx64.efi
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 \
     /usr/lib/shim/fbx64.efi.signed ::EFI/debian/fbx64.efi < /dev/null
 
-# 45. place EFI/debian/grubx64.efi
+# 47. place EFI/debian/grubx64.efi
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 \
     /usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed ::EFI/debian/grubx64.efi < /dev/null
 
-# 46. place EFI/debian/mmx64.efi
+# 48. place EFI/debian/mmx64.efi
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 \
     /usr/lib/shim/mmx64.efi.signed ::EFI/debian/mmx64.efi < /dev/null
 
-# 47. place EFI/debian/shimx64.efi
+# 49. place EFI/debian/shimx64.efi
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 \
     /usr/lib/shim/shimx64.efi.signed ::EFI/debian/shimx64.efi < /dev/null
 
-# 48. place EFI/debian/grub.cfg
+# 50. place EFI/debian/grub.cfg
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 - ::EFI/debian/grub.cfg <<'END'
 search.fs_uuid b6b2bf48-9433-56a8-afc2-2491328ed029 root 
 set prefix=($root)'/boot/grub'
 configfile $prefix/grub.cfg
 END
 
-# 49. set mke2fs's defaults
+# 51. set mke2fs's defaults
 cat > mke2fs.conf <<'END'
 [defaults]
     base_features = sparse_super,large_file,filetype,resize_inode,dir_index,ext_attr
@@ -341,12 +347,12 @@ cat > mke2fs.conf <<'END'
     }
 END
 
-# 50. make the root file system
+# 52. make the root file system
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mke2fs -q -F -t ext4 -L root -U b6b2bf48-9433-56a8-afc2-2491328ed029 -E \
     offset=134217728,hash_seed=6b0d8740-ae5f-5f4c-85b0-6ee34ff507df,nodiscard,assume_storage_prezeroed=1 \
     -d /mnt/tree /mnt/debian-13-ec2-amd64-20261121.0.raw 8256512k < /dev/null
 
-# 51. prepare to set its inodes' times
+# 53. prepare to set its inodes' times
 cat > inode-times <<'END'
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -368,14 +374,14 @@ last=$(($(count "Inode count") - $(count "Free inodes")))
 END
 chmod 755 inode-times
 
-# 52. set its inodes' times
+# 54. set its inodes' times
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree /mnt/inode-times /mnt/debian-13-ec2-amd64-20261121.0.raw 134217728 < /dev/null
 
-# 53. convert to qcow2
+# 55. convert to qcow2
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree qemu-img convert -c -f raw -O qcow2 -o compression_type=zstd \
     /mnt/debian-13-ec2-amd64-20261121.0.raw /mnt/debian-13-ec2-amd64-20261121.0.qcow2 < /dev/null
 
-# 54. write down the facts
+# 56. write down the facts
 cat > facts <<'END'
 Config: ec2
 Config-Version: 0.1.0
@@ -386,7 +392,7 @@ Epoch: 1795224967
 Virtual-Size: 8589934592
 Maintainer: Some One <one@example.org>
 Formats: raw qcow2
-Plan: f4aee5d2c6c91937293e1e33be6d1fab2e82fa7c15d12f2b9fb6211cecb136a1
+Plan: ee032930e66583c4772299feef047c6604899fc74856ebcf49197771f2e1ced6
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64
@@ -399,5 +405,5 @@ Sources:
  http://debian.example/security trixie-security
 END
 
-# 55. write hashes and records
+# 57. write hashes and records
 debian-cloud seal . < /dev/null
