@@ -42,8 +42,8 @@ is_archive() {
     [ -f "$1/conf/distributions" ] || fail "$1 is not an archive" "make one: debian-cloud-archive init $1" 2
 }
 
-# open_archive DIR: set $dir, be the archive's only user until exit, and bring a
-# publication that was cut off to its end.
+# open_archive DIR [--any-clock]: set $dir, be the archive's only user until exit, and bring a
+# publication that was cut off to its end. Nothing is done by a clock that cannot be right.
 open_archive() {
     is_archive "$1"
     dir=$(readlink -f "$1")
@@ -51,6 +51,8 @@ open_archive() {
     exec 9>>"$dir/lock"
     flock --nonblock 9 ||
         fail "another debian-cloud-archive is at work on $dir" "try again when it has ended"
+    [ "${2-}" = --any-clock ] || "$steps/clock" "$dir" ||
+        fail "nothing was done" "what is published under a wrong clock, clients refuse until that day comes"
     find_agent "$dir"
     trap 'ended $?' EXIT
     trap 'exit 130' INT
@@ -59,7 +61,21 @@ open_archive() {
     ln -sfnT "$(readlink -f "${0%/*}/../hooks")" "$dir/conf/hooks"
     db=$dir/state/db
     rm -f "$dir/state/db/lockfile" # a killed reprepro's; ours is held
+    # An older version wrote down nowhere what it signed: once, the signature tells.
+    if [ ! -d "$dir/signed" ]; then
+        own_keyring
+        debian-cloud served adopt "$dir" --keyring "$dir/tmp/own.gpg" 9>&-
+    fi
     "$steps/show" "$dir" 9>&-
+}
+
+# own_keyring: write tmp/own.gpg, the public keys of the archive.
+own_keyring() { "$steps/keys" "$dir" keyring >"$dir/tmp/own.gpg" 9>&-; }
+
+# as_signed: nothing is made of what is shown, unless it is what the archive signed last.
+as_signed() {
+    own_keyring
+    debian-cloud served shown "$dir" --keyring "$dir/tmp/own.gpg" 9>&-
 }
 
 # ended STATUS: end a verb; where a tool failed of which no sentence tells, the status is not the tool's.
@@ -109,9 +125,9 @@ commit() {
     db=$dir/state/db
 }
 
-# show_state: publish what the state is now.
+# show_state: publish what the state is now. $wrong_clock is --after-wrong-clock, or nothing.
 show_state() {
-    "$steps/stage" "$dir" anew 9>&- ||
+    "$steps/stage" "$dir" anew ${wrong_clock:+"$wrong_clock"} 9>&- ||
         fail "nothing more was published, the indexes stay as they were" "the reason stands above"
     "$steps/show" "$dir" 9>&-
     sed -n 's/^Archive serial: /published: serial /p' "$dir/public/project/trace/master"

@@ -77,7 +77,9 @@ renew_keyring() {
     [ -s "$dir/conf/url" ] || return 0
     "$steps/keys" "$dir" keyring >"$dir/tmp/keyring" 9>&-
     "$steps/keys" "$dir" everyone >>"$dir/tmp/keyring" 9>&-
-    { suites; cat "$dir/conf/url" "$dir/tmp/keyring"; } | sha256sum >"$dir/tmp/made-of"
+    debian-cloud served terms "$dir" >"$dir/tmp/terms" 9>&-
+    cat "$dir/conf/url" "$dir/tmp/keyring" "$dir/tmp/terms" "$steps/keyring-package" | sha256sum >"$dir/tmp/made-of"
+    rm "$dir/tmp/terms"
     rm "$dir/tmp/keyring"
     if cmp -s "$dir/tmp/made-of" "$dir/state/keyring/made-of"; then
         rm "$dir/tmp/made-of"
@@ -110,15 +112,18 @@ show_keyring() {
     done
 }
 
-# vouch: when a key is no longer good, what it alone has signed and is still served is signed anew.
+# vouch: when a key is no longer good, what it alone has signed and is still served is signed anew,
+# and so are snapshots whose signature has no end.
 vouch() {
     "$steps/keys" "$dir" good >"$dir/tmp/good" 9>&-
-    if cmp -s "$dir/tmp/good" "$dir/state/keyring/good"; then
+    endless=$(find "$dir/signed" -path '*/snap/*/Release' -exec grep -L '^Valid-Until: ' {} +)
+    if [ -z "$endless" ] && cmp -s "$dir/tmp/good" "$dir/state/keyring/good"; then
         rm "$dir/tmp/good"
         return 0
     fi
     status=0
-    if [ -f "$dir/state/keyring/good" ] && grep -qvxF -f "$dir/tmp/good" "$dir/state/keyring/good"; then
+    if [ -n "$endless" ] ||
+        { [ -f "$dir/state/keyring/good" ] && grep -qvxF -f "$dir/tmp/good" "$dir/state/keyring/good"; }; then
         "$steps/vouch" "$dir" 9>&- || status=1
     fi
     begin

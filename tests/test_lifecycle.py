@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from debian_cloud.lifecycle import Held, Policy, ReleaseSet
 from tests.test_names_and_index import RECORD
 
 TODAY = date(2026, 11, 21)
+GRACE = timedelta(days=14)
 
 
 def image(name: str, **fields: Any) -> index.ImageRecord:
@@ -249,12 +250,12 @@ def test_files_go_two_weeks_after_the_last_index_listed_them() -> None:
         return image("ec2/amd64/20261120.0", status=status, status_date=day)
 
     directory = gone("", "").directory
-    assert lifecycle.due([gone("withdrawn", "2026-11-07")], (), TODAY) == (directory,)
-    assert lifecycle.due([gone("withdrawn", "2026-11-08")], (), TODAY) == ()
-    assert lifecycle.due([gone("deprecated", "2026-01-01")], (), TODAY) == ()
+    assert lifecycle.due([gone("withdrawn", "2026-11-07")], (), TODAY, GRACE) == (directory,)
+    assert lifecycle.due([gone("withdrawn", "2026-11-08")], (), TODAY, GRACE) == ()
+    assert lifecycle.due([gone("deprecated", "2026-01-01")], (), TODAY, GRACE) == ()
     # A snapshot is as it was, but for what nobody should have.
-    assert lifecycle.due([gone("expired", "2026-11-07")], {directory}, TODAY) == ()
-    assert lifecycle.due([gone("withdrawn", "2026-11-07")], {directory}, TODAY) == (directory,)
+    assert lifecycle.due([gone("expired", "2026-11-07")], {directory}, TODAY, GRACE) == ()
+    assert lifecycle.due([gone("withdrawn", "2026-11-07")], {directory}, TODAY, GRACE) == (directory,)
     (record,) = lifecycle.expired([image("ec2/amd64/20261120.0")], {directory}, TODAY)
     assert (record.status, record.status_date) == ("expired", "2026-11-21")
 
@@ -271,7 +272,7 @@ def test_snapshots_go_oldest_first() -> None:
 def test_a_file_leaves_the_pool_two_weeks_after_nothing_listed_it() -> None:
     old, new, back = "pool/old", "pool/new", "pool/back"
     before = {old: date(2026, 11, 7), back: date(2026, 1, 1)}
-    after, gone = lifecycle.leaving(before, [old, new], TODAY)
+    after, gone = lifecycle.leaving(before, [old, new], TODAY, GRACE)
     assert after == {old: date(2026, 11, 7), new: TODAY}
     assert gone == (old,)
     assert lifecycle.parse_leaving(lifecycle.render_leaving(after)) == after

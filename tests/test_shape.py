@@ -26,7 +26,7 @@ ORDER = (
     ("run",),
     ("opened",),
     ("sign",),
-    ("options", "images", "evidence", "state"),
+    ("options", "images", "evidence", "served", "state"),
     ("planning", "debs"),
     ("workspace",),
     ("cli",),

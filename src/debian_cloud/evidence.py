@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from email.utils import parsedate
 from typing import TYPE_CHECKING, Final
 
-from . import deb822, files, sign
+from . import deb822, files, names, sign
 from .errors import USAGE, Error
 
 if TYPE_CHECKING:
@@ -127,6 +127,12 @@ def _release(place: Path, kept: Lock, debian: Path, archive: Path, signers: int)
     named = fields.get("Codename", "")
     if not suites & {named, fields.get("Suite", "")}:
         raise Error(f"{file} is of the suite {named}, and the image of {kept.suite}", "it is another's evidence")
+    asked = {names.snapshot_at(release.uri) for release in kept.releases}
+    if not is_debian and fields.get("Snapshot", "") not in asked:
+        raise Error(
+            f"{file} is of the archive's snapshot {fields.get('Snapshot', '')}, of which the image was not made",
+            "an older index hides the updates since",
+        )
     date = _seconds(fields.get("Date", ""), file)
     if date > time.time() + 86400:
         raise Error(f"{file} is of a day that has not come", "is this machine's clock right?")

@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 
     from .index import ImageRecord
 
-GRACE: Final = timedelta(days=14)
-"""How long files stay after the last index listed them: a signature is good for as long (ValidFor)."""
+VALID_FOR: Final = 14 * 86400
+"""Seconds for which a signature on an index is good, where conf/distributions has no ValidFor."""
+
+_TERM: Final = re.compile("([0-9]{1,5}) *([dmy])")
+_UNITS: Final = {"d": 1, "m": 31, "y": 365}
+"""Days of the units of ValidFor (reprepro(1))."""
 
 GONE: Final = ("withdrawn", "expired")
 """Statuses of what no index lists any more."""
@@ -78,6 +82,14 @@ class Track:
     version: str
     files: tuple[str, ...]
     used: bool
+
+
+def valid_for(value: str) -> int:
+    """Seconds that a ValidFor comes to, as `14d` or `1m 3d`; Error when it is nothing of the kind."""
+    days = sum(int(number) * _UNITS[unit] for number, unit in _TERM.findall(value))
+    if value and (not days or _TERM.sub("", value).strip()):
+        raise Error(f"ValidFor: {value} is no span of time", "as 14d: a number, and d, m or y (reprepro(1))")
+    return days * 86400 or VALID_FOR
 
 
 def name(record: ImageRecord) -> str:
@@ -264,8 +276,18 @@ def expired(records: Iterable[ImageRecord], directories: Collection[str], day: d
     )
 
 
-def due(records: Iterable[ImageRecord], referenced: Collection[str], today: date) -> tuple[str, ...]:
-    """Folders of the images whose files may go, sorted: withdrawn or expired GRACE ago.
+def unwound(records: Iterable[ImageRecord], today: date) -> tuple[ImageRecord, ...]:
+    """The same records; what was said of one on a day that has not come was said today."""
+    return tuple(
+        replace(record, status_date=min(record.status_date, today.isoformat())) if record.status_date else record
+        for record in records
+    )
+
+
+def due(
+    records: Iterable[ImageRecord], referenced: Collection[str], today: date, grace: timedelta
+) -> tuple[str, ...]:
+    """Folders of the images whose files may go, sorted: withdrawn or expired so long ago, and no signature is older.
 
     What has expired stays while it is `referenced`: a snapshot that is kept lists it.
     """
@@ -275,7 +297,7 @@ def due(records: Iterable[ImageRecord], referenced: Collection[str], today: date
                 record.directory
                 for record in records
                 if record.status in GONE
-                and date.fromisoformat(record.status_date) + GRACE <= today
+                and date.fromisoformat(record.status_date) + grace <= today
                 and (record.status == "withdrawn" or record.directory not in referenced)
             }
         )
@@ -290,15 +312,15 @@ def snapshots(ids: Iterable[str], rules: Policy) -> tuple[str, ...]:
 
 
 def leaving(
-    before: Mapping[str, date], unlisted: Iterable[str], today: date
+    before: Mapping[str, date], unlisted: Iterable[str], today: date, grace: timedelta
 ) -> tuple[dict[str, date], tuple[str, ...]]:
     """What of the pool is about to leave (path -> the first day that nothing listed it), and what leaves today.
 
-    `unlisted` are the paths that nothing lists today. One that leaves is in both answers: whoever is cut off before
-    the file is gone finds it here again.
+    `unlisted` are the paths that nothing lists today; `grace` is for how long a signature is good that may list them.
+    One that leaves is in both answers: whoever is cut off before the file is gone finds it here again.
     """
     after = {path: before.get(path, today) for path in sorted(unlisted)}
-    return after, tuple(path for path, day in after.items() if day + GRACE <= today)
+    return after, tuple(path for path, day in after.items() if day + grace <= today)
 
 
 def unused(tracks: Iterable[Track], listed: Collection[str]) -> tuple[Track, ...]:

@@ -136,6 +136,8 @@ def origin_of(args: argparse.Namespace, suite: str, arch: str) -> Iterator[Origi
         archive = _as_of(archive, snapshot, arch)
     # One for each mirror and suite, whatever the archive: Debian's large indexes are fetched once.
     with _read(_cache() / _identity(debian, arch), debian, archive, arch) as found:
+        for source, _, file in found.apt.release_files[-len(archive.suites) :]:
+            _refuse_replayed(source, _fields(source, file), snapshot)
         yield found
 
 
@@ -168,7 +170,8 @@ def closure(args: argparse.Namespace, kept: Lock) -> Iterator[Origin]:
 
 def _as_of(archive: sources.Source, snapshot: str, arch: str) -> sources.Source:
     """The archive as it was published under an id; Error when it has none that says to be of that id."""
-    old = replace(archive, uri=f"{archive.uri.rstrip('/')}/snap/{snapshot}")
+    # It was asked for by its name, which it must say itself: so it may be as old as it is.
+    old = replace(archive, uri=f"{archive.uri.rstrip('/')}/snap/{snapshot}", expired=True)
     if not archive.uri.startswith("file:"):
         # A mirror has no snapshots: its Release says where they are. Nothing else is taken of it: it may be old.
         address = _release_fields(archive, replace(archive, expired=True), arch).get("Snapshots", "")
@@ -178,9 +181,26 @@ def _as_of(archive: sources.Source, snapshot: str, arch: str) -> sources.Source:
         fields = _release_fields(archive, old, arch)
     except Error as error:
         raise Error(f"snapshot {snapshot} of the archive cannot be read\n{error.message}", hint, FAILED) from None
-    if fields.get("Snapshot") != snapshot:
-        raise Error(f"{old.uri} is, rightly signed, not the snapshot {snapshot} of the archive", hint, FAILED)
+    _refuse_replayed(old, fields, snapshot)
     return old
+
+
+def _refuse_replayed(source: sources.Source, fields: dict[str, str], snapshot: str) -> None:
+    """Error when what the archive signed is not the suite itself, or the snapshot that was asked for."""
+    found = fields.get("Snapshot", "")
+    if snapshot and found != snapshot:
+        raise Error(
+            f"{source.uri} is, rightly signed, not the snapshot {snapshot} of the archive",
+            f"its operator may have removed it: is {source.uri} there?",
+            FAILED,
+        )
+    if not snapshot and (found or "Valid-Until" not in fields) and names.snapshot_at(source.uri) != found:
+        what = f"its snapshot {found}" if found else "an index whose signature has no end"
+        raise Error(
+            f"{source.uri} shows, rightly signed, {what} in the place of {fields.get('Codename')}",
+            "it keeps an old state before you: use another mirror; a snapshot is asked for with --snapshot ID",
+            FAILED,
+        )
 
 
 def _release_fields(archive: sources.Source, source: sources.Source, arch: str) -> dict[str, str]:
@@ -191,7 +211,7 @@ def _release_fields(archive: sources.Source, source: sources.Source, arch: str) 
         run.carry_out(plan, root, Progress(len(plan), quiet=True))
         # apt has removed what is of other sources.
         (file,) = [*(root / "lists").glob("*_InRelease")] or (root / "lists").glob("*_Release")
-        return dict(deb822.parse(_verified(source, file).content.decode())[0])
+        return _fields(source, file)
 
 
 @contextlib.contextmanager
@@ -226,6 +246,10 @@ def contents(args: argparse.Namespace) -> Iterator[tuple[Path, ...]]:
 def _signed(source: sources.Source, suite: str, file: Path) -> Release:
     got = checksums.digest(file, ("sha256",))
     return Release(source.uri, suite, got.size, got.hashes["sha256"], _verified(source, file).signers)
+
+
+def _fields(source: sources.Source, file: Path) -> dict[str, str]:
+    return dict(deb822.parse(_verified(source, file).content.decode())[0])
 
 
 def _verified(source: sources.Source, file: Path) -> sign.Signed:

@@ -7,9 +7,11 @@ newer versions; leaving, what goes from the pool.
 
 from __future__ import annotations
 
+import time
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from . import index, lifecycle, names, staleness
+from . import index, lifecycle, names, served, staleness
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -66,6 +68,19 @@ def policy(archive: Path) -> Policy:
     """What conf/expire says, if it is there."""
     file = archive / "conf/expire"
     return lifecycle.policy(_text(file), str(file))
+
+
+def grace(archive: Path, suite: str = "") -> timedelta:
+    """How long it takes until no signature is good any more that lists what the index lists today: whole days.
+
+    Of one suite, or of all. ValidFor may have been longer once: such a signature is remembered as long as it is good.
+    """
+    found = {0}
+    for one, term in served.terms(_text(archive / "conf/distributions")).items():
+        if suite in ("", one):
+            kept = served.remembered(_text(archive / "signed/dists" / one / "terms"), int(time.time()))
+            found |= {term, *kept}
+    return timedelta(days=-(-(max(found) or lifecycle.VALID_FOR) // 86400))
 
 
 def leaving(state: Path) -> dict[str, date]:

@@ -128,7 +128,7 @@ def _plan(args: argparse.Namespace) -> None:
         expired += outdated
         if outdated:
             state.enter(work / "state", suite, records)
-        folders += lifecycle.due(records, in_snapshots, today)
+        folders += lifecycle.due(records, in_snapshots, today, state.grace(archive, suite))
         shown |= state.shown(archive / "public", suite) & {r.directory for r in records if r.status in lifecycle.GONE}
     there = [
         folder
@@ -138,7 +138,8 @@ def _plan(args: argparse.Namespace) -> None:
     ]
     known = _lines(work / "known")
     unlisted = (_lines(work / "unreferenced") | (_pool(archive / "public") - known)) - _lines(work / "listed")
-    after, pool = lifecycle.leaving(state.leaving(archive / "state"), unlisted, today)
+    grace = state.grace(archive)
+    after, pool = lifecycle.leaving(state.leaving(archive / "state"), unlisted, today, grace)
     (work / "state").mkdir(exist_ok=True)
     (work / "state" / "leaving").write_text(lifecycle.render_leaving(after), "utf-8")
     _write(work / "expired", expired)
@@ -158,7 +159,8 @@ def _plan(args: argparse.Namespace) -> None:
             f"{word}removed: {path}\n" for path in (*(f"snap/{found}" for found in snapshots), *there, *pool)
         )
         if waiting:
-            report += f"leaving: {len(waiting)} files of the pool, the first 14 days after {min(waiting.values())}\n"
+            first = f"the first {grace.days} days after {min(waiting.values())}"
+            report += f"leaving: {len(waiting)} files of the pool, {first}\n"
     (work / "report").write_text(report, "utf-8")
 
 
