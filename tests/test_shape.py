@@ -18,10 +18,11 @@ PACKAGE = ROOT / "src" / "debian_cloud"
 ORDER = (
     ("__init__", "errors", "printable"),
     ("names", "deb822", "files", "openpgp", "plan", "progress", "tools", "scripts"),
+    ("entries", "filesystems", "qcow2"),
     ("config", "custom", "disk", "checksums", "formats"),
-    ("resolution", "index", "sources", "network", "entries", "filesystems", "gpt", "qcow2"),
+    ("resolution", "index", "sources", "network", "gpt"),
     ("binary", "shell", "skeleton", "lint", "generated", "verification", "lifecycle", "staleness"),
-    ("packages", "metadata", "lock", "closure", "projections", "difference", "manifest", "render"),
+    ("packages", "metadata", "lock", "admission", "closure", "projections", "difference", "manifest", "render"),
     ("build",),
     ("run",),
     ("opened",),
@@ -49,7 +50,7 @@ PLANNING = (
     ),
     *("sources", "network", "metadata", "build"),
     *("binary", "shell", "skeleton", "lint", "lock", "projections", "difference", "closure", "entries"),
-    *("filesystems", "gpt", "generated", "verification", "lifecycle", "staleness"),
+    *("filesystems", "gpt", "generated", "verification", "lifecycle", "staleness", "admission"),
 )
 """Rooms that only think: no process, no file system, no clock."""
 EFFECTS = {"subprocess", "os", "tempfile", "shutil", "time", "pathlib", "random", "socket"}

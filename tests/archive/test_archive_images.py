@@ -19,8 +19,11 @@ import pytest
 from debian_cloud import cli, index, lock, projections, sign
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.projections import provenance
+from tests.archive.conftest import VIRTUAL_SIZE, qcow2
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.archive.conftest import Archive, Key, Maker
 
 SERIAL = "20261120.0"
@@ -101,7 +104,7 @@ def test_current_moves_only_when_the_index_is_published(archive: Archive, make: 
 
 def test_published_paths_are_never_rewritten(archive: Archive, make: Maker, uploader: Key) -> None:
     archive.take(make.image(uploader))
-    assert "never rewritten" in archive.refuse(make.image(uploader, content=b"another"))
+    assert "never rewritten" in archive.refuse(make.image(uploader, content=qcow2(b"another")))
     assert "never rewritten" in archive.refuse(make.image(uploader))
 
 
@@ -433,6 +436,47 @@ def test_refuses_a_buildinfo_of_another_image(
     header = {"Binary": "debian-cloud-config-ec2", "Architecture": "amd64", "Version": SERIAL}
     again = make.changes(upload.files, uploader, upload.changes.name, header)
     assert f"the record is of {STEM}, its .buildinfo of debian-13-ec2-amd64-" in archive.refuse(again)
+
+
+# What an image is not.
+
+
+def test_refuses_what_is_no_image(archive: Archive, make: Maker, uploader: Key) -> None:
+    """The kinds; tests/test_formats.py and tests/test_admission.py have the cases."""
+    script = b"#!/bin/sh\nrm -rf /\n" + bytes(4096)
+    for content, record, said in (
+        (b"", {}, "is no qcow2"),
+        (script, {}, "is no qcow2"),
+        (qcow2(), {"Virtual-Size": "100000000000000000"}, "is a disk of 100000000000000000 bytes by its record"),
+        (qcow2(), {"Virtual-Size": "1"}, f"is a disk of {VIRTUAL_SIZE} bytes, and its record says 1"),
+    ):
+        assert said in archive.refuse(make.image(uploader, content=content, record=record))
+
+    def edited(number: int, change: Callable[[str], str]) -> str:
+        """Why an upload is refused of which one file is another."""
+        upload = make.image(None)
+        text = upload.files[number].read_text()
+        upload.files[number].write_text(change(text))
+        assert upload.files[number].read_text() != text
+        header = {"Binary": "debian-cloud-config-ec2", "Architecture": "amd64", "Version": SERIAL}
+        return archive.refuse(make.changes(upload.files, uploader, upload.changes.name, header))
+
+    for number, name in (1, "buildinfo"), (2, "image"):
+        assert f"{STEM}.{name} has more than" in edited(number, lambda text: text + "x" * (4 << 20))
+    password = "http://me:secret@debian.example/x"
+    assert "no plain address of a mirror" in edited(
+        1, lambda text: text.replace("http://debian.example/security", password)
+    )
+
+
+def test_refuses_a_raw_disk(archive: Archive, make: Maker, uploader: Key) -> None:
+    disk, buildinfo, record = make.image(None).files
+    raw = disk.rename(disk.with_suffix(".raw"))
+    for file in (buildinfo, record):
+        file.write_text(file.read_text().replace("qcow2", "raw"))
+    header = {"Binary": "debian-cloud-config-ec2", "Architecture": "amd64", "Version": SERIAL}
+    upload = make.changes([raw, buildinfo, record], uploader, f"{STEM}.changes", header)
+    assert f"{STEM}.raw is raw, which no archive takes" in archive.refuse(upload)
 
 
 @pytest.mark.parametrize("kind", ["nothing", "file"])

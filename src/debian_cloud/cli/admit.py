@@ -4,8 +4,12 @@
 FOLDER holds the files of one upload, whose signature and hashes the archive has
 verified: the record STEM.image, the .buildinfo, the .changes, and each file
 that the record names, with the size and the hashes that it gives, and nothing
-else. The suite must be SUITE. An image that a person changed by options of the
-builder (`Official: no`) is for suites that take such images.
+else. Each must be of the format that its name says, and the .buildinfo must say
+what one can say. The suite must be SUITE. An image that a person changed by
+options of the builder (`Official: no`) is for suites that take such images.
+
+With --public, the archive keeps what its images are made of: then an image is
+refused whose .buildinfo names packages of the archive that it does not list.
 
 What the .buildinfo says is written beside them in others' words: bills of
 materials, and a statement that whoever signed the .changes built these files,
@@ -15,12 +19,15 @@ path at which the archive publishes the folder is printed.
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, index, planning, projections, sign
+from debian_cloud import admission, checksums, config, deb822, formats, index, names, planning, projections, sign
 from debian_cloud.errors import USAGE, Error
+from debian_cloud.filesystems import View
+from debian_cloud.printable import printable
 from debian_cloud.projections import provenance
 
 if TYPE_CHECKING:
@@ -28,6 +35,7 @@ if TYPE_CHECKING:
 
     from debian_cloud.checksums import Digest
     from debian_cloud.lock import Lock
+    from debian_cloud.resolution import Package
 
 PLUMBING = True
 
@@ -43,6 +51,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--uploaders", type=Path, required=True, metavar="FILE", help="the keys of whoever may upload"
     )
     parser.add_argument("--unofficial", action="store_true", help="the suite takes images that are not official, too")
+    parser.add_argument(
+        "--allow-expired",
+        action="store_true",
+        help="and those whose apt takes Debian's indexes past their Valid-Until",
+    )
+    parser.add_argument("--public", type=Path, metavar="DIR", help="the archive, which keeps what images are made of")
+    parser.add_argument(
+        "--known",
+        type=Path,
+        metavar="FILE",
+        help="the suite's packages: name, version, architecture, size and SHA-256, one a line",
+    )
+    parser.add_argument("--keys", type=Path, metavar="FILE", help="fingerprints of the archive's keys, one a line")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -54,6 +75,7 @@ def main(args: argparse.Namespace) -> int:
     found = sorted(name for name in present if name.endswith(".image"))
     if len(found) != 1:
         raise Error(f"an image upload has exactly one .image record, this one has {len(found)}")
+    _refuse_special(folder, found[0], admission.RECORD)
     try:
         records = index.parse((folder / found[0]).read_text("utf-8"), strict=True)
     except UnicodeDecodeError:
@@ -75,15 +97,17 @@ def main(args: argparse.Namespace) -> int:
     for name in sorted(present - expected):
         raise Error(f"the upload has a file {name} that its record does not name")
     for name in sorted(expected):
-        if (folder / name).is_symlink() or not (folder / name).is_file():
-            raise Error(f"{name} is not a regular file")
+        _refuse_special(folder, name, admission.BUILDINFO if name.endswith(".buildinfo") else None)
     kept = planning.locked(folder / f"{first.stem}.buildinfo")
     if {(r.stem, r.config_version) for r in records} != {(kept.stem, kept.config_version)}:
         raise Error(
             f"the record is of {first.stem}, its .buildinfo of {kept.stem}, or of another version of that",
             "upload them as the builder wrote them",
         )
+    admission.check(kept, time.time(), expired=args.allow_expired or args.unofficial)
     _refuse_unofficial(kept, records, args.suite, too=args.unofficial)
+    if args.public:
+        admission.check_kept(kept, _known(args, kept), {*args.keys.read_text("utf-8").split()})
     builders = sign.verified(args.uploaders, folder / f"{first.stem}.changes").signers
     if len(builders) != 1:
         raise Error(f"the upload is signed by {len(builders)} keys", "one builder signs it")
@@ -93,6 +117,7 @@ def main(args: argparse.Namespace) -> int:
         got = digests[record.name]
         if (got.size, got.hashes["sha256"], got.hashes["sha512"]) != (record.size, record.sha256, record.sha512):
             raise Error(f"{record.name} is not the file that its record describes", "build and sign it again")
+        _refuse_format(folder, record)
     for name, text in _attestations(kept, {record.name for record in records}, digests, *builders).items():
         (folder / name).write_text(text, "utf-8")
         digests[name] = checksums.digest(folder / name)
@@ -100,6 +125,48 @@ def main(args: argparse.Namespace) -> int:
         (folder / name).write_text(text, "utf-8")
     print(first.directory)
     return 0
+
+
+def _refuse_special(folder: Path, name: str, most: int | None) -> None:
+    """Error unless it is a regular file of at most so many bytes."""
+    if (folder / name).is_symlink() or not (folder / name).is_file():
+        raise Error(f"{name} is not a regular file", "upload the file itself")
+    if most and (folder / name).stat().st_size > most:
+        raise Error(f"{name} has more than {most} bytes", "upload it as `debian-cloud build` has written it")
+
+
+def _refuse_format(folder: Path, record: index.ImageRecord) -> None:
+    """Error unless a file is of the format that its record says, and its disk of that size."""
+    form = formats.find(record.format)
+    if not form.PUBLISHED:
+        raise Error(f"{record.name} is {record.format}, which no archive takes", "upload it in another format")
+    most = config.size(config.FIELDS["Image-Size"].sizes[1], record.name)
+    if record.virtual_size > most:
+        raise Error(f"{record.name} is a disk of {record.virtual_size} bytes by its record", f"at most {most} can be")
+    with (folder / record.name).open("rb") as file:
+        descriptor = file.fileno()
+        view = View(lambda offset, size: os.pread(descriptor, size, offset), 0, record.size, ())
+        form.check(record.name, view, record.virtual_size)
+
+
+def _known(args: argparse.Namespace, kept: Lock) -> frozenset[Package]:
+    """The packages that the archive lists, or of the snapshot that an image was made of; Error when there is none."""
+    identifier = admission.snapshot_of(kept)
+    if not identifier:
+        return frozenset(admission.known(args.known.read_text("utf-8").splitlines()))
+    dist = args.public / "snap" / identifier / "dists" / kept.suite
+    if not dist.is_dir():
+        raise Error(
+            f"the image was made of the snapshot {identifier} of {kept.suite}, which this archive has not",
+            "debian-cloud-archive snapshot DIR --list tells which it has",
+        )
+    stanzas = (
+        stanza
+        for path in sorted(dist.glob(f"*/binary-{names.word(kept.architecture, 'architecture')}/Packages"))
+        for stanza in deb822.canonical(path.read_text("utf-8"))
+    )
+    wanted = ("Package", "Version", "Architecture", "Size", "SHA256")
+    return frozenset(admission.known(" ".join(stanza.get(name, "") for name in wanted) for stanza in stanzas))
 
 
 def _attestations(kept: Lock, disks: set[str], digests: dict[str, Digest], builder: str) -> dict[str, str]:
@@ -120,7 +187,8 @@ def _refuse_unofficial(kept: Lock, records: tuple[index.ImageRecord, ...], suite
             "upload them as the builder wrote them",
         )
     if kept.changes and not too:
+        changes = printable(", ".join(kept.changes))
         raise Error(
-            f"the image is not official ({', '.join(kept.changes)}), and {suite} takes official images alone",
+            f"the image is not official ({changes}), and {suite} takes official images alone",
             "make the changes a configuration (debian-cloud new), or upload to a suite that takes such images",
         )

@@ -3,9 +3,11 @@
 
 A format's module has `PUBLISHED` (whether an archive takes it), `SOURCE` (what
 it is made of: the raw disk, or the tree of an image without a disk), `TOOLS`
-(the packages of the image's own suite whose programs make it) and
-`steps(source, out, epoch) -> Plan`, which makes the file `out`. Its name, with
-a dot for each underscore, is the format's name and the file's extension.
+(the packages of the image's own suite whose programs make it),
+`steps(source, out, epoch) -> Plan`, which makes the file `out`, and
+`check(name, view, virtual_size)`, by which an archive refuses a file that is of
+another format. Its name, with a dot for each underscore, is the format's name
+and the file's extension.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast
 from debian_cloud.errors import USAGE, Error, did_you_mean
 
 if TYPE_CHECKING:
+    from debian_cloud.filesystems import View
     from debian_cloud.plan import Plan
 
 Source = Literal["disk", "tree"]
@@ -31,6 +34,12 @@ class Format(Protocol):
 
     def steps(self, source: str, out: str, epoch: int) -> Plan:
         """Steps that make `out` of the file or folder `source`; no time in it is later than `epoch`."""
+
+    def check(self, name: str, view: View, virtual_size: int) -> None:
+        """Error unless the file in `view` is of this format, and is a disk of so many bytes (0 for a tree).
+
+        No more than some MiB are read, and nothing is executed. `name` is for people.
+        """
 
 
 def names() -> tuple[str, ...]:

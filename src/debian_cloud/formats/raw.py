@@ -5,7 +5,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from debian_cloud.errors import Error
+
 if TYPE_CHECKING:
+    from debian_cloud.filesystems import View
     from debian_cloud.plan import Plan
 
 # Its holes do not survive most transports: a mirror would carry gigabytes of nothing.
@@ -17,3 +20,12 @@ TOOLS: Final = ("e2fsprogs", "fdisk", "mtools")
 def steps(source: str, out: str, epoch: int) -> Plan:  # noqa: ARG001 - the signature is every format's
     """No steps: a build makes the raw disk first, and keeps it when it is asked for."""
     return ()
+
+
+def check(name: str, view: View, virtual_size: int) -> None:
+    """Of the size alone: any bytes are a disk."""
+    if view.size != virtual_size:
+        raise Error(
+            f"{name} has {view.size} bytes, and its record says {virtual_size}",
+            "upload what `debian-cloud build` has made",
+        )
