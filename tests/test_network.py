@@ -23,12 +23,16 @@ from pathlib import Path
 
 import pytest
 
-from debian_cloud import build, network, plan, run, sources
+from debian_cloud import build, images, network, plan, run, sources
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.progress import Progress
 from tests import throwaway
 from tests.command import debian_cloud, refused
+from tests.test_bad_input import archive, pristine
+from tests.test_names_and_index import RECORD
 from tests.test_plan import CONFIG, RESOLUTION, SERIAL, planned
+
+__all__ = ["archive", "pristine"]
 
 USER, PASSWORD = "builder", "Geheim4711"
 CREDENTIALS = f"{USER}:{PASSWORD}"
@@ -449,6 +453,24 @@ def test_the_private_apt_takes_it(top: Path, way: Way) -> None:
     run.carry_out(steps, root, Progress(len(steps), quiet=True))
     assert way.came()
     assert [path.name for path in (root / "lists").glob("*_InRelease")]
+    # As an archive keeps what an image was made of.
+    step = plan.Run(
+        "fetch", ("apt-get", "-c", f"{root}/apt.conf", "-o", "APT::Sandbox::User=root", "download", "apt")
+    )
+    run.carry_out((step,), root, Progress(1, quiet=True))
+    assert (root / "apt_1_amd64.deb").exists()
+    assert way.came()
+
+
+def test_an_image_is_fetched_by_it(top: Path, way: Way, tmp_path: Path) -> None:
+    content = b"an image"
+    image = images.Image(replace(RECORD, sha512=hashlib.sha512(content).hexdigest()), way.uri)
+    served = top / "public" / image.record.filename
+    served.parent.mkdir(parents=True, exist_ok=True)
+    served.write_bytes(content)
+    images.fetch(image, str(tmp_path / "fetched"))
+    assert (tmp_path / "fetched").read_bytes() == content
+    assert way.came()
 
 
 @dataclass(slots=True)
@@ -459,9 +481,9 @@ class Watched:
 
     def look(self, end: threading.Event) -> None:
         while not end.wait(0.01):
-            for process in Path("/proc").glob("[0-9]*/cmdline"):
+            for process in Path("/proc").iterdir():
                 with contextlib.suppress(OSError):
-                    self.lines.add(process.read_bytes())
+                    self.lines.add((process / "cmdline").read_bytes())
 
 
 @contextlib.contextmanager
@@ -507,3 +529,48 @@ def test_a_build_s_apt_takes_it_and_nobody_reads_it(top: Path, way: Way, tmp_pat
         assert holding(tmp_path, PASSWORD) == []
     finally:
         run.empty(tmp_path)
+
+
+def test_a_plan_is_the_same_whatever_the_way_and_shows_no_password(
+    archive: throwaway.Archive, tmp_path: Path
+) -> None:
+    """The whole command, with an archive that demands credentials."""
+    with serving(archive.public, CREDENTIALS) as server:
+        address = f"http://{HOST}:{server.port}"
+        (tmp_path / "auth.conf").write_text(f"machine {address} login {USER} password {PASSWORD}\n")
+        asked = ("fine", "--archive", address, "--keyring", archive.keyring)
+        printed = []
+        for more in ("", f'Acquire::http::Proxy::nowhere.example "http://{CREDENTIALS}@{HOST}:1";\n'):
+            (tmp_path / "machine.conf").write_text(f'Dir::Etc::netrc "{tmp_path}/auth.conf";\n{more}')
+            done = debian_cloud("plan", *asked, APT_CONFIG=str(tmp_path / "machine.conf"))
+            assert done.returncode == 0, done.stderr
+            assert PASSWORD not in done.stdout + done.stderr
+            printed.append(done.stdout)
+        assert printed[0] == printed[1]
+        (tmp_path / "auth.conf").write_text("")
+        refused(debian_cloud("show", *asked, APT_CONFIG=str(tmp_path / "machine.conf")), 1, "401")
+
+
+def test_what_loosens_verification_stays_with_the_machine(archive: throwaway.Archive, tmp_path: Path) -> None:
+    """A machine that takes any signature for good, and runs a program of its own."""
+    said = "".join(
+        f"[GNUPG:] {words}\\n" for words in ("GOODSIG 0 x", f"VALIDSIG {'A' * 40} 0 0 0 0 0 0 0 0 {'A' * 40}")
+    )
+    (tmp_path / "gpgv").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\nprintf '{said}'\n")
+    (tmp_path / "gpgv").chmod(0o755)
+    (tmp_path / "loose.conf").write_text(
+        f'APT::Key::gpgvcommand "{tmp_path}/gpgv";\nAPT::Update::Pre-Invoke {{ "touch {tmp_path}/ran"; }};\n'
+        'Acquire::gpgv::Options { "--ignore-time-conflict"; };\nAPT::Sandbox::User "root";\n'
+    )
+    archive.release.write_text(archive.release.read_text().replace("Origin: ", "Origin: x"))
+    done = debian_cloud("list", *archive.sources, APT_CONFIG=str(tmp_path / "loose.conf"))
+    refused(done, 1, "apt-get failed")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_the_private_apt_keeps_of_the_machine_s_sources_is_its_owner_s(tmp_path: Path) -> None:
+    steps = sources.update(tmp_path, (sources.Source(f"http://{CREDENTIALS}@a.example/", ("x",), "/k"),), "amd64")
+    written = tuple(step for step in steps if isinstance(step, plan.Write))
+    run.carry_out(written, tmp_path, Progress(len(written), quiet=True))
+    (found,) = holding(tmp_path, PASSWORD)
+    assert not (tmp_path / found).stat().st_mode & 0o077
