@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from . import checksums, deb822, names, packages, run, sign, sources
 from .custom import OFFICIAL, Custom
@@ -285,6 +286,13 @@ def _url(value: str, option: str) -> str:
     if value and (not value.startswith(_SCHEMES) or any(character.isspace() for character in value)):
         raise Error(
             f"{option} {value!r} is not a URL that apt reads", "http://…, https://…, file:/… or a folder", USAGE
+        )
+    if "@" in urlsplit(value).netloc:
+        # Not the value itself: what is printed may be kept.
+        raise Error(
+            f"{option} has a user or a password in its URL, and arguments are read by everybody on the machine",
+            "put it into apt_auth.conf(5), and give the URL without it",
+            USAGE,
         )
     return value
 

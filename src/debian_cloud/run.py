@@ -125,8 +125,10 @@ def carry_out(plan: plans.Plan, workspace: Path, progress: Progress, lock: int |
         if isinstance(step, plans.Write):
             path = workspace / step.path
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(step.text, "utf-8")
+            # Before there is anything in it.
+            path.touch()
             path.chmod(step.mode)
+            path.write_text(step.text, "utf-8")
         else:
             _run(step, workspace, progress, lock)
     progress.end()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debian_cloud import network, run
+from debian_cloud.errors import USAGE, Error
 
 if TYPE_CHECKING:
     import argparse
@@ -29,6 +30,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     text = network.conf(run.output(network.DUMP), run.output(network.CREDENTIALS), os.environ)
-    with os.fdopen(os.open(args.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:
+    try:
+        # Not through a link, which another may have put there.
+        descriptor = os.open(args.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise Error(
+            f"{args.file} cannot be made: {error.strerror}", "give a name that is not there yet", USAGE
+        ) from None
+    with os.fdopen(descriptor, "w", encoding="utf-8") as out:
         out.write(text)
     return 0
