@@ -24,9 +24,14 @@ _LONGEST: Final = 255
 
 
 def parse(text: str) -> tuple[Stanza, ...]:
-    """The stanzas of a text, without a clear signature around them."""
+    """The stanzas of a text; Error when a line is of OpenPGP's, whose text is read elsewhere (`openpgp.inner`)."""
+    # Lines end as in every other reader: Python's own splitlines() finds ends of them within values.
+    lines = text.split("\n")
+    # The library would pass over such lines, and over what is around them.
+    if any(line.startswith("-----") for line in lines):
+        raise Error("a stanza begins with dashes, as signed texts do", "give the text without its signature")
     # apt_pkg's parser is for files; python-debian's own needs no temporary one.
-    return tuple(dict(stanza) for stanza in deb822.Deb822.iter_paragraphs(text, use_apt_pkg=False))
+    return tuple(dict(stanza) for stanza in deb822.Deb822.iter_paragraphs(lines, use_apt_pkg=False))
 
 
 def canonical(text: str) -> tuple[Stanza, ...]:

@@ -162,6 +162,9 @@ GENERATED: Final = (
 )
 """Path -> what makes it. `*` stays in one folder, `**` does not."""
 
+ASKED_FOR: Final = (("etc/hostname", "builder: the host name that was asked for"),)
+"""The same of what an image has by an option of `build` alone; no official image has it."""
+
 GENERATED_ON_ESP: Final = (
     ("", "builder: the EFI system partition's root"),
     ("EFI", "builder: folders as firmware and shim know them (UEFI 13.3.1.3)"),
@@ -212,4 +215,4 @@ def generator(path: str, target: str = "", *, esp: bool = False) -> str:
         return next((made_by for known, made_by in GENERATED_ON_ESP if known == path), "")
     if target and (path.startswith(_ALTERNATIVES[1:]) or target.startswith(_ALTERNATIVES)):
         return "update-alternatives(1)"
-    return next((made_by for pattern, made_by in GENERATED if matches(pattern, path)), "")
+    return next((made_by for pattern, made_by in (*GENERATED, *ASKED_FOR) if matches(pattern, path)), "")

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from . import deb822, formats, metadata, names
 from .errors import FAILED, USAGE, Error
+from .printable import printable
 from .resolution import Package, Release
 from .sources import Source
 
@@ -18,6 +21,25 @@ if TYPE_CHECKING:
 
 _SHOWN: Final = 10
 """Differences that a sentence lists."""
+
+_LONGEST: Final = 4096
+"""Characters of a line."""
+_MOST: Final = 2**14
+"""Lines of a field; an image has some hundred packages."""
+_LARGEST: Final = 2**50
+"""Bytes of a file."""
+_FIRST, _LAST = 946684800, 2**33
+"""Seconds since 1970 of the first day that an image can be of, and of the last: 2000 and 2242."""
+
+_DIGITS: Final = re.compile("0|[1-9][0-9]{0,17}")
+_HEX: Final = re.compile("[0-9a-f]{64}")
+_FINGERPRINT: Final = re.compile("[0-9A-F]{40}|[0-9A-F]{64}")
+# Debian Policy 5.6.1 and 5.6.12. apt reads patterns in other characters, and a path may lead elsewhere by them.
+_NAME: Final = re.compile("[a-z0-9][a-z0-9+.-]+")
+_VERSION: Final = re.compile("[0-9A-Za-z][0-9A-Za-z.+:~-]*")
+_BUILDER: Final = re.compile("[a-z0-9][a-z0-9.+-]* [0-9A-Za-z.+:~-]+")
+_CHANGE: Final = re.compile("(add|remove) [a-z0-9][a-z0-9+.-]+|seed [0-9a-f]{64}|hostname [A-Za-z0-9.-]+")
+_URI: Final = re.compile(r"(https?://|file:/|copy:/|mirror\+(https?://|file:/))[!-~]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,61 +122,122 @@ def _listed(what: str, packages: Iterable[Package]) -> str:
 
 
 def parse(text: str, name: str) -> Lock:
-    """The lock in a .buildinfo's text; a clear signature around it is left to others. `name` is the file's."""
+    """The lock in a .buildinfo's text, without a signature around it; `name` is the file's.
+
+    Error, and nothing else, at whatever is not as `metadata.buildinfo` writes it: each value has its own form and
+    its bound, so that what follows may use it in a path, a URL or a sentence.
+    """
     try:
-        (stanza,) = deb822.parse(text)
-        packages, tools = (
-            tuple(Package(n, v, a, int(size), _hex(sha)) for sha, size, n, v, a in _rows(text, 5))
-            for text in (stanza["Packages-Sha256"], stanza.get("Image-Tools", ""))
-        )
-        releases = tuple(
-            Release(uri, suite, int(size), _hex(sha), tuple(signers.split(",")))
-            for sha, size, suite, uri, signers in _rows(stanza["Image-Releases"], 5)
-        )
-        digests = {n: (_hex(sha), int(size)) for sha, size, n in _rows(stanza["Checksums-Sha256"], 3)}
-        (epoch,) = (row[0] for row in _rows(stanza["Environment"], 1) if row[0].startswith("SOURCE_DATE_EPOCH="))
-        found = Lock(
-            config=names.word(names.config(stanza["Source"]), "configuration"),
-            config_version=stanza["Image-Config-Version"],
-            suite=names.word(stanza["Image-Suite"], "suite"),
-            architecture=names.word(stanza["Architecture"], "architecture"),
-            serial=names.serial(stanza["Version"]),
-            epoch=int(epoch.partition("=")[2].strip('"')),
-            builder=stanza["Image-Builder"],
-            plan=stanza["Image-Plan"],
-            packages=packages,
-            tools=tools,
-            releases=releases,
-            sources=tuple(map(_source, _rows(stanza["Image-Sources"]))),
-            changes=tuple(" ".join(row) for row in _rows(stanza.get("Image-Changes", ""))),
-            digests=digests,
-        )
-        for format_name in found.formats:
-            formats.find(format_name)
-    except (ValueError, KeyError) as error:
-        missing = f": it has no field {error.args[0]}" if isinstance(error, KeyError) else ""
+        if max(map(len, text.split("\n"))) > _LONGEST:
+            raise ValueError("its lines are too long")
+        return _lock(text)
+    except (ValueError, KeyError, Error) as error:
+        why = f"it has no field {error.args[0]}" if isinstance(error, KeyError) else str(error)
         raise Error(
-            f"{name} is not the .buildinfo of an image{missing}",
+            f"{name} is not the .buildinfo of an image: {printable(why)}",
             "`debian-cloud build` writes one beside the image",
             USAGE,
         ) from None
+
+
+def _lock(text: str) -> Lock:
+    stanzas = deb822.canonical(text)
+    if len(stanzas) != 1:
+        raise ValueError(f"it has {len(stanzas)} stanzas")
+    (stanza,) = stanzas
+    found = Lock(
+        config=names.word(names.config(stanza["Source"]), "configuration"),
+        config_version=_of(_VERSION, stanza["Image-Config-Version"]),
+        suite=names.word(stanza["Image-Suite"], "suite"),
+        architecture=names.word(stanza["Architecture"], "architecture"),
+        serial=names.serial(stanza["Version"]),
+        epoch=_epoch(stanza["Environment"]),
+        builder=_of(_BUILDER, stanza["Image-Builder"]),
+        plan=_of(_HEX, stanza["Image-Plan"]),
+        packages=_packages(stanza["Packages-Sha256"]),
+        tools=_packages(stanza.get("Image-Tools", "")),
+        releases=tuple(_release(*row) for row in _rows(stanza["Image-Releases"], 5)),
+        sources=tuple(map(_source, _rows(stanza["Image-Sources"]))),
+        changes=tuple(_of(_CHANGE, " ".join(row)) for row in _rows(stanza.get("Image-Changes", ""))),
+        digests={n: (_of(_HEX, sha), _number(size)) for sha, size, n in _rows(stanza["Checksums-Sha256"], 3)},
+    )
+    for field, value in (
+        ("Packages-Sha256", found.packages),
+        ("Image-Releases", found.releases),
+        ("Image-Sources", found.sources),
+        ("Checksums-Sha256", found.digests),
+    ):
+        if not value:
+            raise ValueError(f"its field {field} is empty")
+    for file, format_name in zip(found.digests, found.formats, strict=True):
+        if file != f"{found.stem}.{format_name}":
+            raise ValueError(f"it is of {found.stem}, and has a file {file}")
+        formats.find(format_name)
     return found
+
+
+def _packages(value: str) -> tuple[Package, ...]:
+    found = tuple(
+        Package(_of(_NAME, name), _of(_VERSION, version), _of(_NAME, arch), _number(size), _of(_HEX, sha256))
+        for sha256, size, name, version, arch in _rows(value, 5)
+    )
+    if len({package.name for package in found}) != len(found):
+        raise ValueError("it has a package twice")
+    return found
+
+
+def _release(sha256: str, size: str, suite: str, uri: str, signers: str) -> Release:
+    keys = tuple(_of(_FINGERPRINT, signer) for signer in signers.split(","))
+    return Release(_uri(uri), names.word(suite, "suite"), _number(size), _of(_HEX, sha256), keys)
 
 
 def _source(words: list[str]) -> Source:
     expired = words[0] == metadata.EXPIRED
     uri, *suites = words[1:] if expired else words
-    return Source(uri, tuple(suites), names.DEBIAN_KEYRING, expired=expired)
+    if not suites:
+        raise ValueError(f"its source {uri} has no suite")
+    return Source(
+        _uri(uri), tuple(names.word(suite, "suite") for suite in suites), names.DEBIAN_KEYRING, expired=expired
+    )
+
+
+def _epoch(environment: str) -> int:
+    (row,) = _rows(environment, 1)
+    quoted = re.fullmatch('SOURCE_DATE_EPOCH="([0-9]+)"', row[0])
+    epoch = _number(quoted[1] if quoted else row[0])
+    if not _FIRST <= epoch <= _LAST:
+        raise ValueError(f"its SOURCE_DATE_EPOCH is {epoch}, no day of an image")
+    return epoch
+
+
+def _uri(text: str) -> str:
+    """The value itself, when apt and we read the same in it."""
+    parts = urlsplit(_of(_URI, text))
+    # Asked for, a port that is no number is an error.
+    if parts.port == 0:
+        raise ValueError(text)
+    return text
 
 
 def _rows(value: str, words: int = 0) -> list[list[str]]:
-    rows = [line.split() for line in value.splitlines() if line.strip()]
-    if words and any(len(row) != words for row in rows):
-        raise ValueError(value)
+    """The words of each line of a field that has more than one; `words` in each, if that is known."""
+    first, *lines = value.split("\n")
+    rows = [line[1:].split(" ") for line in lines]
+    if first or len(rows) > _MOST or any(not all(row) or (words and len(row) != words) for row in rows):
+        raise ValueError(f"it has another line than it should: {value[:60]!r}")
     return rows
 
 
-def _hex(digest: str) -> str:
-    if len(digest) != 64 or digest.strip("0123456789abcdef"):
-        raise ValueError(digest)
-    return digest
+def _number(text: str) -> int:
+    """A count of bytes or of seconds, as it is written down."""
+    number = int(_of(_DIGITS, text))
+    if number > _LARGEST:
+        raise ValueError(f"{text} is too much")
+    return number
+
+
+def _of(form: re.Pattern[str], value: str) -> str:
+    """The value itself, when it has the form."""
+    if not form.fullmatch(value):
+        raise ValueError(f"{value[:60]!r} is not what should stand there")
+    return value

@@ -142,6 +142,7 @@ def buildinfo(known: Facts, digests: Mapping[str, Digest], host: Iterable[str]) 
     """
     package = names.package(known.config)
     checksums = (f"{digests[name].hashes['sha256']} {digests[name].size} {name}" for name in sorted(digests))
+    of_host = _lines(host)
     installed = (f"\n {name} (= {version})" for _, _, name, version, *_ in known.packages)
     return deb822.render(
         (
@@ -162,7 +163,7 @@ def buildinfo(known: Facts, digests: Mapping[str, Digest], host: Iterable[str]) 
             ("Image-Sources", _lines(map(" ".join, known.sources))),
             ("Image-Releases", _lines(map(" ".join, known.releases))),
             *((("Image-Tools", _lines(map(" ".join, known.tools))),) if known.tools else ()),
-            ("Image-Host", _lines(host)),
+            *((("Image-Host", of_host),) if of_host else ()),
             *((("Image-Changes", _lines(known.changes)),) if known.changes else ()),
             ("Packages-Sha256", _lines(map(" ".join, known.packages))),
         )
