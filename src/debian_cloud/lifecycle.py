@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from . import deb822, index, names
 from .errors import USAGE, Error
+from .printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -30,6 +31,17 @@ _UNITS: Final = {"d": 1, "m": 31, "y": 365}
 
 GONE: Final = ("withdrawn", "expired")
 """Statuses of what no index lists any more."""
+
+REASON: Final = 500
+"""Characters of a reason, at most: it is read on terminals, and stands in each index from then on."""
+_CVES: Final = 100
+_CVE: Final = 24
+"""Characters of a CVE identifier, at most: the number may have many digits."""
+
+FIRST_DELAY: Final = 3600
+"""Seconds until a closure that could not be made is tried again; twice as many after each other try."""
+LAST_DELAY: Final = 86400
+"""The longest of these delays."""
 
 _PARTS: Final = 4
 _SNAPSHOT: Final = re.compile("[0-9]{8}T[0-9]{6}Z")
@@ -56,6 +68,15 @@ class Held:
     def release(self) -> str:
         """Its name."""
         return f"{self.suite}/{self.serial}"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why what an image was made of could not be kept, and after how many tries; `next` in seconds since 1970."""
+
+    tries: int
+    next: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,18 +167,23 @@ def policy(text: str, file: str) -> Policy:
     return Policy(keep, numbers, monthly or 0, snapshots, frozenset(pinned))
 
 
-def held(records: Iterable[ImageRecord], sets: Iterable[ReleaseSet], shown: Collection[str] = ()) -> tuple[Held, ...]:
+def held(
+    records: Iterable[ImageRecord],
+    sets: Iterable[ReleaseSet],
+    shown: Collection[str] = (),
+    unkept: Collection[str] = (),
+) -> tuple[Held, ...]:
     """The releases of which an image of their set is missing, in the order of their names.
 
-    What was withdrawn or has expired was there. What an index shows already (paths of folders), what the operator
-    named `--partial` and what is not official is not held back.
+    What was withdrawn or has expired was there, and what is `unkept` (paths of folders) is not yet. What an index
+    shows already, what the operator named `--partial` and what is not official is not held back.
     """
     of_suite: dict[str, list[ReleaseSet]] = defaultdict(list)
     for one in sets:
         of_suite[one.suite].append(one)
     there: dict[tuple[str, str], dict[str, ImageRecord]] = defaultdict(dict)
     for record in records:
-        if record.official and record.suite in of_suite:
+        if record.official and record.suite in of_suite and record.directory not in unkept:
             there[record.suite, record.serial][f"{record.config}/{record.architecture}"] = record
     found = []
     for (suite, serial), images in there.items():
@@ -179,9 +205,11 @@ def held(records: Iterable[ImageRecord], sets: Iterable[ReleaseSet], shown: Coll
     return tuple(sorted(found, key=lambda one: (one.suite, names.serial_key(one.serial))))
 
 
-def published(records: Iterable[ImageRecord], waiting: Iterable[Held]) -> tuple[ImageRecord, ...]:
-    """The records that an index shows, each with its status."""
-    back = {directory for one in waiting for directory in one.directories}
+def published(
+    records: Iterable[ImageRecord], waiting: Iterable[Held], unkept: Collection[str] = ()
+) -> tuple[ImageRecord, ...]:
+    """The records that an index shows, each with its status: none that is held back or `unkept`."""
+    back = {directory for one in waiting for directory in one.directories}.union(unkept)
     return index.with_status(record for record in index.listed(records) if record.directory not in back)
 
 
@@ -203,7 +231,7 @@ def marked(
     """The same records; those of one image are `withdrawn` or `deprecated` since the day, for the reason.
 
     Error when there is no such image, when it is so already (a withdrawn or expired one cannot be deprecated
-    either), and when the reason is not one printable line.
+    either), and when the reason is not one printable line of at most REASON characters.
     """
     records = tuple(records)
     wanted = f"images/{image}"
@@ -213,10 +241,18 @@ def marked(
             "--reason says to users in one sentence why, as in --reason 'its kernel does not boot on …'",
             USAGE,
         )
+    if len(reason) > REASON:
+        raise Error(
+            f"the reason has {len(reason)} characters, and at most {REASON} are told",
+            "say in one sentence why, and where to read more",
+            USAGE,
+        )
     cves = tuple(dict.fromkeys(cves))
+    if len(cves) > _CVES:
+        raise Error(f"{len(cves)} CVEs are too many", f"name the {_CVES} that matter most", USAGE)
     for cve in cves:
-        if not index.CVE.fullmatch(cve):
-            raise Error(f"{cve!r} is no CVE identifier", "it looks like CVE-2026-12345", USAGE)
+        if len(cve) > _CVE or not index.CVE.fullmatch(cve):
+            raise Error(f"{printable(cve, 60)} is no CVE identifier", "it looks like CVE-2026-12345", USAGE)
     before = {record.status for record in records if record.directory == wanted}
     if not before:
         raise Error(f"the archive never had {image}", _hint(records, image), USAGE)
@@ -232,16 +268,21 @@ def marked(
 
 
 def outdated(
-    records: Iterable[ImageRecord], rules: Policy, sets: Iterable[ReleaseSet], waiting: Iterable[Held], today: date
+    records: Iterable[ImageRecord],
+    rules: Policy,
+    sets: Iterable[ReleaseSet],
+    waiting: Iterable[Held],
+    today: date,
+    unkept: Collection[str] = (),
 ) -> tuple[str, ...]:
     """Folders of the images that nothing keeps, sorted.
 
     Kept are those that the policy names, what is current, and with an image all of its release's set. What is held
-    back takes nobody's place, and stays as long as it is newer than the oldest of the newest that stay.
+    back or `unkept` takes nobody's place, and stays as long as it is newer than the oldest of the newest that stay.
     """
     waiting, records = tuple(waiting), tuple(index.listed(records))
-    back = {directory for one in waiting for directory in one.directories}
-    shown = published(records, waiting)
+    back = {directory for one in waiting for directory in one.directories}.union(unkept)
+    shown = published(records, waiting, unkept)
     listed: dict[str, set[str]] = defaultdict(set)
     for record in shown:
         listed[name(record).rpartition("/")[0]].add(record.serial)
@@ -333,6 +374,27 @@ def unused(tracks: Iterable[Track], listed: Collection[str]) -> tuple[Track, ...
     return tuple(
         track for track in tracks if not track.used and not any(f in listed and f not in used for f in track.files)
     )
+
+
+def failed(before: Failure | None, reason: str, now: float) -> Failure:
+    """Another failure to keep what an image was made of, at `now`: it is tried again later and later."""
+    tries = before.tries + 1 if before else 1
+    delay = FIRST_DELAY << min(tries - 1, 10)
+    return Failure(tries, int(now) + min(delay, LAST_DELAY), printable(reason))
+
+
+def render_failure(failure: Failure) -> str:
+    """The text that `parse_failure` reads."""
+    return deb822.render((("Tries", str(failure.tries)), ("Next", str(failure.next)), ("Reason", failure.reason)))
+
+
+def parse_failure(text: str) -> Failure | None:
+    """What `render_failure` wrote; None when it is not that."""
+    try:
+        (stanza,) = deb822.canonical(text)
+        return Failure(int(stanza["Tries"]), int(stanza["Next"]), printable(stanza["Reason"]))
+    except (Error, KeyError, ValueError):
+        return None
 
 
 def parse_tracks(text: str) -> tuple[Track, ...]:

@@ -2,7 +2,8 @@
 """The files of an archive in which its images are entered, and what it has shown of them; never changed in place.
 
 Below a state (DIR/state, or the copy that a verb changes): images/SUITE, records; staleness/SUITE/ARCH, what has
-newer versions; leaving, what goes from the pool.
+newer versions; leaving, what goes from the pool. Beside it DIR/cache/closures has why a closure could not be made;
+without it, all are tried again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from .deb822 import Stanza
     from .index import ImageRecord
-    from .lifecycle import Held, Policy, ReleaseSet
+    from .lifecycle import Failure, Held, Policy, ReleaseSet
 
 
 def suites(state: Path) -> tuple[str, ...]:
@@ -61,7 +62,56 @@ def shown(public: Path, suite: str) -> set[str]:
 def held(archive: Path, suite: str, entered: Iterable[ImageRecord]) -> tuple[Held, ...]:
     """The releases of a suite that wait for images that are missing."""
     sets = release_sets(archive / "conf/releases")
-    return lifecycle.held(entered, sets, shown(archive / "public", suite)) if sets else ()
+    if not sets:
+        return ()
+    entered = tuple(entered)
+    return lifecycle.held(entered, sets, shown(archive / "public", suite), unkept(archive, suite, entered))
+
+
+def without_closure(archive: Path, entered: Iterable[ImageRecord]) -> tuple[str, ...]:
+    """Folders of the images of which an index may list each, and the archive is to keep the closure and has not."""
+    if not (archive / "conf/closures").exists():
+        return ()
+    found = dict.fromkeys(record.directory for record in index.listed(entered))
+    return tuple(directory for directory in found if not (archive / "public" / _closure(directory)).exists())
+
+
+def unkept(archive: Path, suite: str, entered: Iterable[ImageRecord]) -> frozenset[str]:
+    """Of these, those that no index has shown yet: none does before what they were made of is kept."""
+    missing = without_closure(archive, entered)
+    return frozenset(missing) - shown(archive / "public", suite) if missing else frozenset()
+
+
+def failure(archive: Path, directory: str) -> Failure | None:
+    """Why what an image was made of could not be kept, if that was tried."""
+    try:
+        return lifecycle.parse_failure((archive / "cache" / _closure(directory)).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def note_failure(archive: Path, directory: str, found: Failure | None) -> None:
+    """Note it; None when it is kept by now, or no longer wanted."""
+    file = archive / "cache" / _closure(directory)
+    if found is None:
+        file.unlink(missing_ok=True)
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}")
+    partial.write_text(lifecycle.render_failure(found), "utf-8")
+    partial.replace(file)
+
+
+def failures(archive: Path) -> tuple[str, ...]:
+    """Folders of the images of which one is noted."""
+    place = archive / "cache"
+    return tuple(
+        f"images/{file.relative_to(place / 'closures')}" for file in sorted(place.glob("closures/*/*/*/[0-9]*"))
+    )
+
+
+def _closure(directory: str) -> str:
+    return "closures" + directory.removeprefix("images")
 
 
 def policy(archive: Path) -> Policy:

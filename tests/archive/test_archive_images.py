@@ -444,12 +444,13 @@ def test_refuses_a_buildinfo_of_another_image(
 def test_refuses_what_is_no_image(archive: Archive, make: Maker, uploader: Key) -> None:
     """The kinds; tests/test_formats.py and tests/test_admission.py have the cases."""
     script = b"#!/bin/sh\nrm -rf /\n" + bytes(4096)
-    for content, record, said in (
+    cases: tuple[tuple[bytes, dict[str, str], str], ...] = (
         (b"", {}, "is no qcow2"),
         (script, {}, "is no qcow2"),
         (qcow2(), {"Virtual-Size": "100000000000000000"}, "is a disk of 100000000000000000 bytes by its record"),
         (qcow2(), {"Virtual-Size": "1"}, f"is a disk of {VIRTUAL_SIZE} bytes, and its record says 1"),
-    ):
+    )
+    for content, record, said in cases:
         assert said in archive.refuse(make.image(uploader, content=content, record=record))
 
     def edited(number: int, change: Callable[[str], str]) -> str:

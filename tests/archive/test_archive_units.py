@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -32,11 +31,16 @@ def units(tmp_path: Path) -> dict[str, Path]:
     return {name: tmp_path / name for name in UNITS}
 
 
-def test_there_are_a_timer_and_a_path_with_their_services() -> None:
+def test_there_are_timers_and_a_path_with_their_services() -> None:
     assert sorted(UNITS) == [
         f"debian-cloud-archive-{name}"
-        for name in ("queue@.path", "queue@.service", "resign@.service", "resign@.timer")
+        for name in ("queue@.path", "queue@.service", "queue@.timer", "resign@.service", "resign@.timer")
     ]
+    # Whoever enables the path has the timer by which what could not be kept is tried again.
+    path, again = (UNITS[f"debian-cloud-archive-queue@.{kind}"].read_text() for kind in ("path", "timer"))
+    assert "\nWants=debian-cloud-archive-queue@%i.timer\n" in path
+    assert "\nPartOf=debian-cloud-archive-queue@%i.path\n" in again
+    assert "\nOnCalendar=hourly\n" in again
     timer = UNITS["debian-cloud-archive-resign@.timer"].read_text()
     for line in ("OnCalendar=daily", "Persistent=yes", "RandomizedDelaySec=1h", "WantedBy=timers.target"):
         assert f"\n{line}\n" in timer
@@ -73,19 +77,13 @@ def test_services_may_do_little(units: dict[str, Path], name: str) -> None:
     assert done.returncode == 0
 
 
-def test_what_accept_could_not_decide_is_tried_a_minute_later(archive: Archive, make: Maker, uploader: Key) -> None:
-    """Else the path would start its service again and again."""
+def test_the_queue_s_service_is_one_step_that_waits_by_itself() -> None:
+    """What it does is in test_archive_closures.py; a service that ended sooner would be started again at once."""
     lines = UNITS["debian-cloud-archive-queue@.service"].read_text().splitlines()
-    accept, left, publish = (line.partition("=")[2] for line in lines if line.startswith("ExecStart="))
-    assert accept.startswith("-")
-    assert [line.rpartition(" ")[2] for line in (accept, publish)] == ["accept", "publish"]
-    assert {"Restart=on-failure", "RestartSec=1min"} <= set(lines)
-    # As systemd reads it (systemd.service(5), COMMAND LINES).
-    shell, option, script, name, folder = shlex.split(left.replace("$$", "$"))
-    command = [shell, option, script, name, folder.replace("%f", str(archive.path))]
-    assert run(command, archive.env, check=False).returncode == 0
-    archive.put(make.deb(uploader))
-    assert run(command, archive.env, check=False).returncode == 1
+    (command,) = (line.partition("=")[2] for line in lines if line.startswith("Exec"))
+    assert command == "/usr/share/debian-cloud-archive/steps/queue %f"
+    assert {"Type=oneshot", "Restart=on-failure", "RestartSec=10min", "RestartPreventExitStatus=2"} <= set(lines)
+    assert not any(line.startswith(("TimeoutStartSec=", "StartLimit")) for line in lines)
 
 
 def test_verbs_are_run_as_the_owner_of_the_archive(archive: Archive, make: Maker, uploader: Key) -> None:

@@ -8,7 +8,7 @@ suite with these packages and this evidence. Its Release is signed by each
 --signer, or by the first secret key of --homedir. What POOL has already is linked, not fetched again:
 serials that share a POOL cost what changed between them. POOL and FOLDER must
 be on one file system. The last line tells the packages, their bytes, and the
-bytes that POOL had not before.
+bytes that POOL had not before. Whatever ends it leaves nothing in the place of FOLDER.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, closure, lock, names, options, planning, run, sign
+from debian_cloud import admission, checksums, closure, lock, options, planning, run, sign
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.plan import Run
 from debian_cloud.progress import Progress
@@ -50,6 +50,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
+    with run.ending_politely():
+        return _keep_all(args)
+
+
+def _keep_all(args: argparse.Namespace) -> int:
     kept = planning.locked(args.buildinfo)
     wanted = (*kept.packages, *kept.tools)
     folder: Path = args.folder
@@ -57,7 +62,7 @@ def main(args: argparse.Namespace) -> int:
         raise Error(f"{folder} exists already", "a closure is never rewritten: choose another folder", USAGE)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # An image of a snapshot may be of what the archive lists no longer.
-    args.snapshot = next(filter(None, (names.snapshot_at(release.uri) for release in kept.releases)), "")
+    args.snapshot = admission.snapshot_of(kept)
     pool = Pool(args.pool)
     # Seen by nobody before it is whole.
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:

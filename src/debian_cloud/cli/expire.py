@@ -171,6 +171,7 @@ def _outdated(archive: Path, suite: str, records: tuple[ImageRecord, ...], today
         state.release_sets(archive / "conf/releases"),
         state.held(archive, suite, records),
         today,
+        state.unkept(archive, suite, records),
     )
 
 

@@ -39,7 +39,8 @@ def main(args: argparse.Namespace) -> int:
     for one in held:
         images = " ".join(directory.split("/", 2)[2].rpartition("/")[0] for directory in one.directories)
         print(f"held back: {one.release}: {images} (missing: {' '.join(one.missing)})")
-    listed = lifecycle.published(records, held)
+    unkept = state.unkept(args.archive, args.suite, records) if args.archive else frozenset()
+    listed = lifecycle.published(records, held, unkept)
     (args.folder / "Images").write_text(index.render(listed), "utf-8")
     gone = (record for record in records if record.status in lifecycle.GONE)
     text = staleness.render((*listed, *gone), state.pending(args.state, args.suite))

@@ -78,6 +78,8 @@ def _suite(archive: Path, known: Path, suite: str, accepted: set[tuple[str, ...]
     dist = archive / "public/dists" / suite
     records = state.records(known, suite)
     held = state.held(archive, suite, records)
+    missing = state.without_closure(archive, records)
+    unkept = state.unkept(archive, suite, records)
     shown = index.parse(_text(dist / "main/images/Images"))
     folders = {record.directory for record in shown}
     packages = _published(dist)
@@ -90,9 +92,22 @@ def _suite(archive: Path, known: Path, suite: str, accepted: set[tuple[str, ...]
         "images": dict(sorted(statuses.items())),
         "waiting": {
             "packages": sorted({f"{name} {version}" for _, name, version in accepted - packages}),
-            "images": sorted({record.directory for record in lifecycle.published(records, held)} - folders),
+            "images": sorted({record.directory for record in lifecycle.published(records, held, unkept)} - folders),
             "held": [one.release for one in held],
+            "closures": [_closure(archive, directory, shown=directory not in unkept) for directory in missing],
         },
+    }
+
+
+def _closure(archive: Path, directory: str, *, shown: bool) -> dict[str, Any]:
+    """What is known of an image whose closure is not there; `next` is when it is tried again, None is at once."""
+    failure = state.failure(archive, directory)
+    return {
+        "image": directory,
+        "shown": shown,
+        "tries": failure.tries if failure else 0,
+        "next": failure.next if failure else None,
+        "reason": failure.reason if failure else "",
     }
 
 
@@ -159,6 +174,8 @@ def _tell(found: dict[str, Any]) -> None:
         waiting = one["waiting"]
         for what in (*waiting["packages"], *waiting["images"]):
             print(f"           accepted and not published: {what}")
+        for one_image in waiting["closures"]:
+            _tell_closure(one_image)
         for release in waiting["held"]:
             print(f"           held back, as images of its set are missing: {release}")
     undecided = f", {found['undecided']} cut off while it was decided" if found["undecided"] else ""
@@ -166,6 +183,14 @@ def _tell(found: dict[str, Any]) -> None:
     for key in found["keys"]:
         print(f"key        {key['fingerprint']} {key['owner']}")
         print(f"           {key['state']}, {_left(key['until'], 'signs', 'EXPIRED')}")
+
+
+def _tell_closure(found: dict[str, Any]) -> None:
+    word = "shown, and not kept" if found["shown"] else "not shown, as it is not kept"
+    print(f"           {word} what it was made of: {found['image']}")
+    if found["reason"]:
+        print(f"             {found['reason']}")
+        print(f"             tried {found['tries']} times, again after {_day(found['next'])}")
 
 
 def _left(until: int | None, word: str, past: str) -> str:
