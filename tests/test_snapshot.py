@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,19 +129,71 @@ def test_a_snapshot_in_the_place_of_another_is_refused(web: Web) -> None:
     refused(done, 1, f"is, rightly signed, not the snapshot {web.new}")
 
 
+def redated(web: Web, release: Path, *, end: str = "Sat, 01 Jan 2022 00:00:00 UTC") -> None:
+    """Let the archive have signed it long ago."""
+    text = re.sub("(?m)^Date: .*", "Date: Fri, 31 Dec 2021 00:00:00 UTC", throwaway.signed_text(release))
+    text = re.sub("(?m)^Valid-Until: .*\n", f"Valid-Until: {end}\n" if end else "", text)
+    throwaway.sign(web.archive.folder / "gnupg", text, release)
+
+
+@contextmanager
+def kept(*files: Path) -> Iterator[None]:
+    """These files are afterwards as they were."""
+    before = {file: file.read_bytes() for file in files}
+    try:
+        yield
+    finally:
+        for file, content in before.items():
+            file.write_bytes(content)
+
+
 def test_an_archive_that_has_expired_still_has_its_snapshots(web: Web) -> None:
     mirrored = web.archive.folder.parent / "mirror/dists/trixie/InRelease"
-    text = re.sub("(?m)^Date: .*", "Date: Fri, 31 Dec 2021 00:00:00 UTC", web.archive.signed_text())
-    before = mirrored.read_bytes()
-    throwaway.sign(
-        web.archive.folder / "gnupg",
-        re.sub("(?m)^(Valid-Until: ).*", r"\1Sat, 01 Jan 2022 00:00:00 UTC", text),
-        mirrored,
-    )
-    try:
+    with kept(mirrored):
+        redated(web, mirrored)
         refused(debian_cloud("list", *web.sources(web.mirror)), 1, "expired")
         done = debian_cloud("list", *web.sources(web.mirror), "--snapshot", web.old)
-    finally:
-        mirrored.write_bytes(before)
     assert done.returncode == 0, done.stderr
     assert re.search("^fine +1.0 ", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("end", ["Sat, 01 Jan 2022 00:00:00 UTC", ""], ids=["expired", "without an end"])
+def test_a_snapshot_that_has_expired_is_had_by_its_id_alone(web: Web, end: str) -> None:
+    old = web.snap / web.old / "dists/trixie/InRelease"
+    mirrored = web.archive.folder.parent / "mirror/dists/trixie/InRelease"
+    with kept(old, mirrored):
+        redated(web, old, end=end)
+        for url in (web.own, web.mirror, f"file:{web.archive.public}"):
+            assert planned(web, url, "--snapshot", web.old).config_version == "1.0"
+        # The suite itself, expired, has no such id; and for the suite a snapshot is none.
+        mirrored.write_bytes(old.read_bytes())
+        word = "expired" if end else f"shows, rightly signed, its snapshot {web.old} in the place of trixie"
+        refused(debian_cloud("plan", "fine", *web.sources(web.mirror)), 1, word)
+        redated(web, mirrored)
+        old.write_bytes(mirrored.read_bytes())
+        done = debian_cloud("plan", "fine", *web.sources(web.own), "--snapshot", web.old)
+        refused(done, 1, f"is, rightly signed, not the snapshot {web.old}")
+
+
+def test_a_snapshot_is_not_taken_for_the_suite(web: Web) -> None:
+    mirrored = web.archive.folder.parent / "mirror/dists"
+    mirrored.rename(mirrored.with_name("kept"))
+    shutil.copytree(web.snap / web.new / "dists", mirrored)
+    try:
+        for verb in (("list",), ("plan", "fine"), ("show", "fine")):
+            done = debian_cloud(*verb, *web.sources(web.mirror))
+            refused(done, 1, f"shows, rightly signed, its snapshot {web.new} in the place of trixie")
+        # What has no end and says nothing, as a closure's index.
+        file = mirrored / "trixie/InRelease"
+        text = re.sub("(?m)^(Valid-Until|Snapshot): .*\n", "", throwaway.signed_text(file))
+        throwaway.sign(web.archive.folder / "gnupg", text, file)
+        refused(
+            debian_cloud("list", *web.sources(web.mirror)),
+            1,
+            "shows, rightly signed, an index whose signature has no end",
+        )
+    finally:
+        shutil.rmtree(mirrored)
+        mirrored.with_name("kept").rename(mirrored)
+    # By its address it was asked for.
+    assert planned(web, f"{web.own}/snap/{web.old}").config_version == "1.0"

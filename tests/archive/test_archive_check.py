@@ -140,7 +140,7 @@ def test_what_a_crash_left_is_set_aside(full: Archive) -> None:
 
 
 def redated(archive: Archive, **dates: str) -> None:
-    """Give the published Release another date, and sign it."""
+    """Let the archive have signed and published its Release with another date."""
     release = archive.dist / "Release"
     text = release.read_text()
     for field, value in dates.items():
@@ -148,7 +148,9 @@ def redated(archive: Archive, **dates: str) -> None:
             f"^{field.replace('_', '-')}: .*", f"{field.replace('_', '-')}: {value}", text, flags=re.MULTILINE
         )
     release.write_text(text)
+    (archive.path / "signed/dists/trixie/Release").write_text(text)
     archive.key.gpg("--yes", "--clearsign", "--output", str(archive.dist / "InRelease"), str(release))
+    archive.key.gpg("--yes", "--armor", "--output", f"{release}.gpg", "--detach-sign", str(release))
 
 
 def test_expiry_is_warned_of_and_then_named(full: Archive) -> None:
@@ -163,11 +165,7 @@ def test_expiry_is_warned_of_and_then_named(full: Archive) -> None:
     assert status == 1
     assert "problem: dists/trixie/InRelease: it expired on Fri, 02 Jan 2026 00:00:00 UTC; resign" in lines
     full.run("resign")
-    # A day again, as between the dates before.
-    assert [line.split(" expires")[0] for line in check(full)[1]] == [
-        "warning: dists/trixie/InRelease",
-        "checked: all is as it was signed",
-    ]
+    assert check(full) == (0, ["checked: all is as it was signed"])
 
 
 def test_a_clock_that_was_set_back_stops_what_clients_would_not_take(full: Archive) -> None:

@@ -9,16 +9,21 @@ import os
 import random
 import re
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.archive.clients import serving
-from tests.archive.conftest import Archive
+from tests.archive.conftest import Archive, run
+from tests.mirror.tree import Mirror, serve
 
 if TYPE_CHECKING:
     from tests.archive.clients import Apt
@@ -26,6 +31,9 @@ if TYPE_CHECKING:
 
 KILLS = 100 if os.environ.get("DEBIAN_CLOUD_ALL") else 8
 DEMO = "debian-cloud-config-demo"
+DATES = ("Date", "Valid-Until")
+KEYS = Path(__file__).resolve().parents[2] / "archive/steps/keys"
+FORMAT = "%a, %d %b %Y %H:%M:%S"
 
 
 def publish(archive: Archive) -> str:
@@ -58,7 +66,9 @@ def test_each_publication_has_an_id(archive: Archive, make: Maker, uploader: Key
         dist = archive.public / "snap" / name / "dists/trixie"
         packages = (dist / "main/binary-amd64/Packages").read_text()
         assert (version in packages) if version else (DEMO not in packages)
-        assert "Valid-Until" not in (dist / "InRelease").read_text()
+        # It ends when that of the suite does: shown in its place, it stops nobody for longer.
+        dates = [re.findall(f"(?m)^{name}: (.*) UTC$", (dist / "InRelease").read_text())[0] for name in DATES]
+        assert timedelta(days=14) == datetime.strptime(dates[1], FORMAT) - datetime.strptime(dates[0], FORMAT)
         archive.key.gpg("--verify", dist / "InRelease")
         archive.key.gpg("--verify", dist / "Release.gpg", dist / "Release")
         (image,) = (archive.public / "snap" / name).glob("images/trixie/ec2/amd64/*.*/*.qcow2")
@@ -206,7 +216,14 @@ def test_apt_takes_a_snapshot_for_an_archive_a_year_later(web: tuple[Archive, li
     # The archive itself would have been signed again by then.
     assert "expired" in later.get("update").stdout
     for snapshot, version in ((first, "1.0"), (second, "2.0")):
-        source.write_text(re.sub("(?m)^URIs: (.*)$", rf"URIs: \1snap/{snapshot}", text))
+        moved = re.sub("(?m)^URIs: (.*)$", rf"URIs: \1snap/{snapshot}", text)
+        source.write_text(moved)
+        assert client.get("update").returncode == 0
+        # Who asks for what is old says so.
+        done = later.get("update")
+        assert done.returncode != 0
+        assert "expired" in done.stdout
+        source.write_text(f"{moved}Check-Valid-Until: no\n")
         done = later.get("update")
         assert done.returncode == 0, done.stdout
         assert demo(later) == version
@@ -215,6 +232,117 @@ def test_apt_takes_a_snapshot_for_an_archive_a_year_later(web: tuple[Archive, li
     done = later.get("update")
     assert done.returncode != 0
     assert "404" in done.stdout
+
+
+@contextmanager
+def swapped(archive: Archive, snapshot: str, *, end: bool) -> Iterator[None]:
+    """A mirror that shows a snapshot in the place of the suite; without an end, as an older version signed them."""
+    (archive.public / "dists").rename(archive.path / "live")
+    shutil.copytree(archive.public / "snap" / snapshot / "dists", archive.public / "dists")
+    if not end:
+        release = archive.dist / "Release"
+        text = re.sub("(?m)^Valid-Until: .*\n", "", release.read_text())
+        release.write_text(text)
+        archive.key.gpg("--output", archive.dist / "InRelease", "--clearsign", release)
+        archive.key.gpg("--armor", "--output", archive.dist / "Release.gpg", "--detach-sign", release)
+    yield
+    shutil.rmtree(archive.public / "dists")
+    (archive.path / "live").rename(archive.public / "dists")
+
+
+@pytest.mark.parametrize("end", [True, False], ids=["as signed now", "without an end"])
+def test_a_snapshot_in_the_place_of_the_suite_freezes_nobody(
+    web: tuple[Archive, list[str]],
+    client: Apt,
+    clients: Callable[[str], Apt],
+    request: pytest.FixtureRequest,
+    end: bool,
+) -> None:
+    archive, (first, _, _) = web
+    fresh, known = client, clients(request.node.callspec.params["client"])
+    for each in (fresh, known):
+        each.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
+    assert known.get("update").returncode == 0
+    with swapped(archive, first, end=end):
+        # Who knows what is newer keeps it.
+        assert known.get("update").returncode == 0
+        assert known.candidate(DEMO) == "3.0"
+        for days in (15, 400):
+            for each in (fresh, known):
+                done = each.later(days).get("update")
+                assert done.returncode != 0, done.stdout
+                assert "expired" in done.stdout
+        # Of a signature that is two weeks old at most nobody can tell more.
+        assert fresh.get("update").returncode == 0
+        assert fresh.candidate(DEMO) == "1.0"
+    for each in (fresh, known):
+        assert each.get("update").returncode == 0
+        assert each.candidate(DEMO) == "3.0"
+
+
+def test_a_mirror_takes_no_snapshot_for_the_suite(web: tuple[Archive, list[str]], tmp_path: Path) -> None:
+    archive, (first, second, third) = web
+    keys = tmp_path / "keys"
+    keys.write_bytes(subprocess.run([KEYS, archive.path, "keyring"], check=True, capture_output=True).stdout)
+    server = serve("http", archive.public, tmp_path / "etc")
+    try:
+        mirror = Mirror(server.url, tmp_path / "mirror", keys)
+        for end in (True, False):
+            with swapped(archive, first, end=end):
+                mirror.refused(says=f"is, rightly signed, the archive's snapshot {first}")
+        mirror.ok()
+        with swapped(archive, third, end=True):
+            mirror.refused(says=f"the archive's snapshot {third}")
+        # A closure's index is signed by the same key, of the same suite, and has no end.
+        with swapped(archive, second, end=False):
+            release = archive.dist / "Release"
+            release.write_text(re.sub("(?m)^Snapshot: .*\n", "", release.read_text()))
+            archive.key.gpg("--output", archive.dist / "InRelease", "--clearsign", release)
+            mirror.refused(says="has no Valid-Until")
+        mirror.ok()
+    finally:
+        server.kill()
+
+
+def test_apt_3_takes_a_snapshot_by_its_id_at_once(
+    web: tuple[Archive, list[str]], clients: Callable[[str], Apt]
+) -> None:
+    """It knows where they are before it has any index; it took the suite itself, without a word."""
+    archive, (first, second, _) = web
+    client = clients("apt-3")
+    client.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
+    done = client.get("install", "--update", "--snapshot", first, "--yes", DEMO)
+    assert done.returncode == 0, done.stdout
+    assert client.version(DEMO) == "1.0"
+    named = clients("apt-3")
+    named.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
+    source = named.root / "etc/apt/sources.list.d/debian-cloud.sources"
+    source.write_text(f"{source.read_text()}Snapshot: {second}\n")
+    done = named.get("update")
+    assert done.returncode == 0, done.stdout
+    assert named.candidate(DEMO) == "2.0"
+    later = client.later(400)
+    assert later.get("update", "--snapshot", first).returncode != 0
+    option = ("-o", "Acquire::Check-Valid-Until=false")
+    done = later.get("install", *option, "--update", "--snapshot", second, "--yes", DEMO)
+    assert done.returncode == 0, done.stdout
+    assert client.version(DEMO) == "2.0"
+
+
+@pytest.mark.parametrize("behind", [3, 60, 240])
+def test_a_machine_whose_clock_is_a_little_slow_goes_on(
+    short_path: Path, env: dict[str, str], client: Apt, behind: int
+) -> None:
+    path = Path(tempfile.mkdtemp(dir=short_path)) / "a"
+    run(["faketime", "-f", "-1d", "debian-cloud-archive", "init", path], env)
+    archive = Archive(path, env)
+    archive.run("publish")
+    client.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
+    slow = replace(client, prefix=(*client.prefix, "faketime", "-f", f"-{behind}s"))
+    done = slow.get("update")
+    assert done.returncode == 0, done.stdout
+    assert not re.search("^[WE]: ", done.stdout, re.MULTILINE), done.stdout
+    shutil.rmtree(path.parent)
 
 
 def test_apt_3_takes_a_snapshot_by_its_id(web: tuple[Archive, list[str]], clients: Callable[[str], Apt]) -> None:
