@@ -17,17 +17,17 @@ PACKAGE = ROOT / "src" / "debian_cloud"
 # Rooms in the order of the data; a module imports from those before its own, and from those beside it.
 ORDER = (
     ("__init__", "errors", "printable"),
-    ("names", "deb822", "openpgp", "plan", "progress", "tools", "scripts"),
+    ("names", "reserved", "deb822", "openpgp", "plan", "progress", "tools", "scripts"),
     ("config", "custom", "disk", "checksums", "formats"),
     ("resolution", "index", "sources", "entries", "filesystems", "gpt", "qcow2"),
-    ("binary", "shell", "skeleton", "lint", "generated", "verification", "lifecycle", "staleness"),
+    ("binary", "shell", "skeleton", "lint", "generated", "verification", "lifecycle", "staleness", "upload"),
     ("packages", "metadata", "lock", "closure", "projections", "difference", "manifest", "render"),
     ("build",),
     ("run",),
-    ("opened",),
-    ("sign",),
+    ("opened", "debfile"),
+    ("sign", "uploaders"),
     ("options", "images", "evidence", "state"),
-    ("planning", "debs"),
+    ("planning", "debs", "incoming"),
     ("workspace",),
     ("cli",),
     ("manual", "__main__"),
@@ -49,7 +49,7 @@ PLANNING = (
     ),
     *("sources", "metadata", "build"),
     *("binary", "shell", "skeleton", "lint", "lock", "projections", "difference", "closure", "entries"),
-    *("filesystems", "gpt", "generated", "verification", "lifecycle", "staleness"),
+    *("filesystems", "gpt", "generated", "verification", "lifecycle", "staleness", "reserved", "upload"),
 )
 """Rooms that only think: no process, no file system, no clock."""
 EFFECTS = {"subprocess", "os", "tempfile", "shutil", "time", "pathlib", "random", "socket"}
