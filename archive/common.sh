@@ -152,12 +152,12 @@ end_agent() {
 # Uploads are checked against the uploaders' keyring, never the archive's own.
 archive_reprepro() { GNUPGHOME=$dir/uploaders reprepro --basedir "$dir" --dbdir "$db" "$@" 9>&-; }
 
-# log_line LINE [PRIORITY]: one event, to standard output and to log/accept.log. Where standard output
+# log_line LINES [PRIORITY]: one event a line, to standard output and to log/accept.log. Where standard output
 # is the journal, that is told the PRIORITY (sd-daemon(3); 4 is a warning, otherwise it is plain news).
 log_line() {
     { stream=$(stat -L -c %d:%i /dev/fd/3); } 3>&1
     prefix=''
     [ "${JOURNAL_STREAM-}" != "$stream" ] || prefix=${2:+<$2>}
-    printf '%s%s\n' "$prefix" "$1"
-    printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$1" >>"$dir/log/accept.log"
+    printf '%s\n' "$1" | sed "s/^/$prefix/"
+    printf '%s\n' "$1" | sed "s/^/$(date -u +%Y-%m-%dT%H:%M:%SZ) /" >>"$dir/log/accept.log"
 }

@@ -17,18 +17,18 @@ PACKAGE = ROOT / "src" / "debian_cloud"
 # Rooms in the order of the data; a module imports from those before its own, and from those beside it.
 ORDER = (
     ("__init__", "errors", "printable"),
-    ("names", "deb822", "files", "openpgp", "plan", "progress", "tools", "scripts"),
+    ("names", "reserved", "deb822", "files", "openpgp", "plan", "progress", "tools", "scripts"),
     ("entries", "filesystems", "qcow2"),
     ("config", "custom", "disk", "checksums", "formats"),
     ("resolution", "index", "sources", "network", "gpt"),
-    ("binary", "shell", "skeleton", "lint", "generated", "verification", "lifecycle", "staleness"),
+    ("binary", "shell", "skeleton", "lint", "generated", "verification", "lifecycle", "staleness", "upload"),
     ("packages", "metadata", "lock", "admission", "closure", "projections", "difference", "manifest", "render"),
     ("build",),
     ("run",),
-    ("opened",),
-    ("sign",),
+    ("opened", "debfile"),
+    ("sign", "uploaders"),
     ("options", "images", "evidence", "served", "state"),
-    ("planning", "debs"),
+    ("planning", "debs", "incoming"),
     ("workspace",),
     ("cli",),
     ("manual", "__main__"),
@@ -50,7 +50,7 @@ PLANNING = (
     ),
     *("sources", "network", "metadata", "build"),
     *("binary", "shell", "skeleton", "lint", "lock", "projections", "difference", "closure", "entries"),
-    *("filesystems", "gpt", "generated", "verification", "lifecycle", "staleness", "admission"),
+    *("filesystems", "gpt", "generated", "verification", "lifecycle", "staleness", "admission", "reserved", "upload"),
 )
 """Rooms that only think: no process, no file system, no clock."""
 EFFECTS = {"subprocess", "os", "tempfile", "shutil", "time", "pathlib", "random", "socket"}

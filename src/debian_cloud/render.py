@@ -2,8 +2,9 @@
 """Configurations -> debian/control of one suite; the only importer of jinja2.
 
 `python3 -m debian_cloud.render` rewrites debian/control of the source tree in
-the current folder, for the suite that debian/changelog is for; with `--check`
-it shows what would change, and fails. With `--suite` it makes the tree that
+the current folder, for the suite that debian/changelog is for, and the list of
+its packages that no other source may bring into an archive; with `--check` it
+shows what would change, and fails. With `--suite` it makes the tree that
 suite's first: a changelog entry whose version carries the suite (`~deb13u1`).
 """
 
@@ -30,12 +31,28 @@ if TYPE_CHECKING:
 
 CONTROL: Final = "debian/control"
 CHANGELOG: Final = "debian/changelog"
+RESERVED: Final = "src/debian_cloud/reserved.py"
 _STANZA: Final = "stanza.j2"
 
 _SUITES = re.compile(r"(?P<package>.*?)(?:\s*\{(?P<suites>[^}]*)\})?")
 """A package's name and, where it is not for every suite, the suites it is for."""
 _WORD = re.compile(r"(?P<word>\S+(?: \[[^]]*\])?)(?: \{(?P<suites>[^}]*)\})?")
 """A word of a fact with its architectures and, where it is not true of every suite, the suites."""
+
+_RESERVED_TEXT: Final = '''\
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The packages of debian/control of all suites, which no other source may bring (`make control` writes it)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SOURCE: Final = "{source}"
+NAMES: Final = frozenset(
+    {{
+{names}    }}
+)
+'''
 
 _ARCHITECTURE = re.compile(r"\[(?P<only>[^]]*)\]")
 """The architecture that a package or a word is for."""
@@ -78,6 +95,16 @@ def render(root: Path, suite_: str = "") -> str:
         # A macro's wrong argument is a TypeError; a template that is not found has its name as the message.
         what = f"no template {error}" if isinstance(error, jinja2.TemplateNotFound) else str(error)
         raise Error(f"{_place(error, root)}: {what}", "see configs/image.j2 for what a stanza may set") from error
+
+
+def reserved(root: Path) -> str:
+    """The text of the module that has the names of all packages of the source, whatever suite they are for."""
+    texts = [render(root, suite_) for suite_ in names.RELEASES]
+    packages = sorted({name for text in texts for name in re.findall("^Package: (.*)$", text, re.MULTILINE)})
+    return _RESERVED_TEXT.format(
+        source=re.findall("^Source: (.*)$", texts[0], re.MULTILINE)[0],
+        names="".join(f'        "{name}",\n' for name in packages),
+    )
 
 
 def _of_suite(packages: Mapping[str, str], suite_: str) -> dict[str, str]:
@@ -172,6 +199,7 @@ def adopt(root: Path, suite_: str) -> None:
             "utf-8",
         )
     (root / CONTROL).write_text(render(root), "utf-8")
+    (root / RESERVED).write_text(reserved(root), "utf-8")
 
 
 def _place(error: Exception, root: Path) -> str:
@@ -183,17 +211,14 @@ def _place(error: Exception, root: Path) -> str:
 
 
 def difference(root: Path) -> str:
-    """What rendering would change in the committed debian/control, as a unified diff; empty if nothing."""
-    path = root / CONTROL
-    committed = path.read_text("utf-8") if path.exists() else ""
-    return "".join(
-        difflib.unified_diff(
-            committed.splitlines(keepends=True),
-            render(root).splitlines(keepends=True),
-            f"{CONTROL} (committed)",
-            f"{CONTROL} (rendered)",
-        )
-    )
+    """What rendering would change in the committed files, as a unified diff; empty if nothing."""
+    found: list[str] = []
+    for name, text in ((CONTROL, render(root)), (RESERVED, reserved(root))):
+        path = root / name
+        committed = path.read_text("utf-8") if path.exists() else ""
+        lines = committed.splitlines(keepends=True), text.splitlines(keepends=True)
+        found += difflib.unified_diff(*lines, f"{name} (committed)", f"{name} (rendered)")
+    return "".join(found)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from . import plan as plans
 from . import tools
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _TAIL: Final = 12
 """Lines of a failed tool's own words that are shown."""
+_WORDS: Final = 2**16
+"""Bytes of what a failed tool says that are looked at."""
 _REASONS: Final = ("E: ", "Err:", "dpkg: error", "error: ")
 # Of what a tool says: a cause that one sentence tells better, and what to do.
 _CAUSES: Final = (
@@ -104,6 +106,32 @@ def answer(argv: Sequence[str]) -> str:
 def words(argv: Sequence[str]) -> str:
     """What a command says, on either stream, whether it fails or not."""
     return _done(argv, together=True)[1].decode(errors="replace")
+
+
+@contextlib.contextmanager
+def stream(argv: Sequence[str]) -> Iterator[IO[bytes]]:
+    """What a command prints, while it does; Error when it fails. Whoever leaves by an error ends it."""
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(
+            [_find(argv[0]), *argv[1:]],
+            env=_environment(()),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=said,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            yield process.stdout
+            status = process.wait()
+        except BaseException:
+            process.kill()
+            raise
+        if status:
+            said.seek(0)
+            words = said.read(_WORDS).decode(errors="replace").strip().partition("\n")[0]
+            raise Error(printable(words) or f"{argv[0]} failed with exit status {status}")
 
 
 def foreground(argv: Sequence[str]) -> int:

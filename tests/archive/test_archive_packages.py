@@ -123,7 +123,10 @@ def test_a_configurations_own_source_brings_nothing_but_configurations(
         ("debian-cloud", "debian-cloud-archive-keyring", "debian-cloud-archive-keyring-trixie", "openssh-server"), 1
     ):
         upload = make.deb(uploader, str(number), package=package, source=source)
-        assert "No distribution accepting" in archive.refuse(upload)
+        reason = archive.refuse(upload)
+        assert (
+            "belongs to the source package debian-cloud" if number == 1 else "No distribution accepting"
+        ) in reason
     # Another's source may not take the beginning of the name alone, nor bring a disk image.
     for number, other in enumerate(("debian-cloud-config", "my-debian-cloud-config-hpc"), 11):
         assert "No distribution accepting" in archive.refuse(
@@ -150,6 +153,10 @@ def test_refuses_foreign_packages(archive: Archive, make: Maker, uploader: Key) 
 
 def test_refuses_a_new_keyring_from_an_uploader(archive: Archive, make: Maker, uploader: Key) -> None:
     upload = make.deb(uploader, "9999", package="debian-cloud-archive-keyring")
+    own = "debian-cloud-archive-keyring belongs to the source package debian-cloud-archive-keyring"
+    assert own in archive.refuse(upload)
+    # Nor can it be given away by mistake.
+    (archive.path / "conf/overrides").write_text("debian-cloud-archive-keyring debian-cloud\n")
     assert "No distribution accepting" in archive.refuse(upload)
 
 

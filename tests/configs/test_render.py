@@ -24,6 +24,8 @@ def tree(tmp_path: Path) -> Path:
     (tmp_path / "debian").mkdir()
     for name in ("changelog", "control", "control.j2"):
         shutil.copy(ROOT / "debian" / name, tmp_path / "debian")
+    (tmp_path / render.RESERVED).parent.mkdir(parents=True)
+    shutil.copy(ROOT / render.RESERVED, tmp_path / render.RESERVED)
     return tmp_path
 
 
