@@ -12,10 +12,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from . import plan as plans
 from . import tools
@@ -280,7 +279,7 @@ def _namespace() -> tuple[str, ...]:
 def _run(step: plans.Run, workspace: Path, progress: Progress, lock: int | None) -> None:
     argv = (*(_namespace() if step.root else ()), *step.argv)
     log = workspace / _LOG
-    with log.open("wb") as said, tempfile.TemporaryFile(dir=workspace) as stdin:
+    with log.open("wb") as said, _memory() as stdin:
         stdin.write(step.stdin.encode() if isinstance(step.stdin, str) else step.stdin)
         stdin.seek(0)
         process = subprocess.Popen(
@@ -310,7 +309,7 @@ def _done(argv: Sequence[str], *, together: bool = False, seconds: float | None 
     It is ended when it takes longer than `seconds`.
     """
     # Files, not pipes: whoever holds one open after the command has ended keeps nobody waiting.
-    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as complaint:
+    with _memory() as said, _memory() as complaint:
         process = subprocess.Popen(
             [_find(argv[0]), *argv[1:]],
             env=_environment(()),
@@ -323,6 +322,11 @@ def _done(argv: Sequence[str], *, together: bool = False, seconds: float | None 
         for file in (said, complaint):
             file.seek(0)
         return status, said.read(), complaint.read()
+
+
+def _memory() -> BinaryIO:
+    """A file without a name or a disk, for what a process reads or says."""
+    return os.fdopen(os.memfd_create("debian-cloud"), "w+b")
 
 
 def _ended(
