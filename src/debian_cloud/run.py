@@ -12,10 +12,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, BinaryIO, Final
 
 from . import plan as plans
 from . import tools
@@ -112,7 +111,7 @@ def words(argv: Sequence[str]) -> str:
 def stream(argv: Sequence[str]) -> Iterator[IO[bytes]]:
     """What a command prints, while it does; Error when it fails. Whoever leaves by an error ends it."""
     with (
-        tempfile.TemporaryFile() as said,
+        _memory() as said,
         subprocess.Popen(
             [_find(argv[0]), *argv[1:]],
             env=_environment(()),
@@ -308,7 +307,7 @@ def _namespace() -> tuple[str, ...]:
 def _run(step: plans.Run, workspace: Path, progress: Progress, lock: int | None) -> None:
     argv = (*(_namespace() if step.root else ()), *step.argv)
     log = workspace / _LOG
-    with log.open("wb") as said, tempfile.TemporaryFile(dir=workspace) as stdin:
+    with log.open("wb") as said, _memory() as stdin:
         stdin.write(step.stdin.encode() if isinstance(step.stdin, str) else step.stdin)
         stdin.seek(0)
         process = subprocess.Popen(
@@ -338,7 +337,7 @@ def _done(argv: Sequence[str], *, together: bool = False, seconds: float | None 
     It is ended when it takes longer than `seconds`.
     """
     # Files, not pipes: whoever holds one open after the command has ended keeps nobody waiting.
-    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as complaint:
+    with _memory() as said, _memory() as complaint:
         process = subprocess.Popen(
             [_find(argv[0]), *argv[1:]],
             env=_environment(()),
@@ -351,6 +350,11 @@ def _done(argv: Sequence[str], *, together: bool = False, seconds: float | None 
         for file in (said, complaint):
             file.seek(0)
         return status, said.read(), complaint.read()
+
+
+def _memory() -> BinaryIO:
+    """A file without a name or a disk, for what a process reads or says."""
+    return os.fdopen(os.memfd_create("debian-cloud"), "w+b")
 
 
 def _ended(

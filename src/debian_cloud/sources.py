@@ -181,6 +181,7 @@ APT::Get::List-Cleanup "true";
 Acquire::AllowInsecureRepositories "false";
 Acquire::AllowWeakRepositories "false";
 Acquire::AllowDowngradeToInsecureRepositories "false";
+#clear Acquire::AllowReleaseInfoChange;
 Acquire::AllowReleaseInfoChange "false";
 Acquire::Check-Valid-Until "true";
 Acquire::Check-Date "true";

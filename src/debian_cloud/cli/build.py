@@ -8,6 +8,10 @@ with version and SHA-256, and a .changes to sign (debsign(1)) and upload
 (dput(1)). Neither root, loop devices nor KVM are needed; nothing is left behind
 when it fails or is interrupted.
 
+Archives are reached as this machine's apt reaches them: by its proxies and
+certificates (apt.conf(5)), and with its credentials (apt_auth.conf(5)). None of
+that gets into the image or its .buildinfo.
+
 With --snapshot the archive is taken as it was published under that id, and what
 comes from Debian is that of its mirror. Debian has snapshots of its own: name
 one by --mirror and --security-mirror, with --allow-expired.

@@ -3,7 +3,9 @@
 
 The script does what `debian-cloud build` does, step by step, in a new folder
 below the current one that is named like the image; read it, change it, or pipe
-it into a shell. Its last step writes the image's .buildinfo and record.
+it into a shell. Its last step writes the image's .buildinfo and record. Proxies
+and credentials are not in it: the script asks apt for those of the machine that
+it runs on.
 """
 
 from __future__ import annotations
