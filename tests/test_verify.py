@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import os
 import re
 import shutil
 import subprocess
@@ -449,6 +450,33 @@ def test_evidence_of_another_suite(case: Case, closure: Path, world: World) -> N
 def test_evidence_that_had_expired(case: Case, closure: Path, world: World) -> None:
     resign(world, closure, "^Valid-Until: .*", "Valid-Until: Sat, 01 Jan 2000 00:00:00 UTC")
     refused(case.verify(closure=closure), 1, "had expired when the image was made")
+
+
+def test_evidence_of_a_snapshot_that_the_image_is_not_of(case: Case, closure: Path, world: World) -> None:
+    resign(world, closure, "^Date: ", "Snapshot: 20260101T000000Z\nDate: ")
+    refused(case.verify(closure=closure), 1, "is of the snapshot '20260101T000000Z', and the image is not")
+
+
+@pytest.mark.parametrize("how", ["a pipe", "a device", "an index that is a pipe", "no end of folders", "a date"])
+def test_evidence_that_is_no_evidence(case: Case, closure: Path, world: World, how: str) -> None:
+    """Nothing is waited for, and nothing read without an end."""
+    release, said = own(closure), "is not a regular file"
+    index = next(release.parent.glob("main_*_Packages.xz"))
+    if how == "a date":
+        resign(world, closure, "^Date: .*", f"Date: Sat, 01 Jan {'9' * 40} 00:00:00 UTC")
+        said = "has no date that can be read"
+    elif how == "no end of folders":
+        for number in range(100):
+            (closure / "evidence" / f"x{number}").mkdir()
+        said = "has more than 64 files or folders"
+    else:
+        changed = index if "index" in how else release
+        changed.unlink()
+        if how == "a device":
+            changed.symlink_to("/dev/zero")
+        else:
+            os.mkfifo(changed)
+    refused(case.verify(closure=closure), 1, said)
 
 
 def test_evidence_that_is_gone(case: Case, closure: Path) -> None:

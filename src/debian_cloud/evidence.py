@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import calendar
+import contextlib
 import hashlib
+import itertools
 import lzma
 import re
 import time
@@ -13,8 +15,9 @@ from email.utils import parsedate
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from . import checksums, deb822, images, index, lock, openpgp, run, sign, sources, staleness
+from . import checksums, deb822, images, index, lock, names, openpgp, run, sign, sources, staleness
 from .errors import USAGE, Error
+from .printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -32,6 +35,10 @@ _LARGEST: Final = 2**28
 _MEMORY: Final = 2**28
 """Bytes that decompression may take; xz(1) takes a quarter of that for what it compressed at its best."""
 _DAY: Final = 86400
+_LONGEST_DATE: Final = 64
+"""Characters of a date."""
+_MOST: Final = 64
+"""Release files that an image is made of, and indexes of one; there are four, and a few each."""
 _DOMAIN: Final = ".debian.org"
 """What a host of Debian's is called."""
 _PATHS: Final = ("/debian", "/debian-security")
@@ -271,10 +278,10 @@ def proofs(folder: Path, kept: Lock, debian: Path, archive: Path, *, signers: in
     listed: dict[Package, tuple[Proof, bool]] = {}
     debian_s: set[bytes] = set()
     dates = []
-    for place in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for place in _few(folder, "*"):
         release = _release(place, kept, debian, archive, signers)
         dates.append(release.date)
-        for file in sorted(place.glob("*_Packages.xz")):
+        for file in _few(place, "*_Packages.xz"):
             content = _index(file, release)
             if release.debian:
                 debian_s.update(_NAME.findall(content))
@@ -298,6 +305,14 @@ def proofs(folder: Path, kept: Lock, debian: Path, archive: Path, *, signers: in
                 "it adds packages and replaces none",
             )
     return {package: listed[package][0] for package in everything}
+
+
+def _few(folder: Path, pattern: str) -> list[Path]:
+    """What a folder has of a kind, sorted; Error when it is more than there can be."""
+    found = sorted(itertools.islice(folder.glob(pattern), _MOST + 1))
+    if len(found) > _MOST:
+        raise Error(f"{folder} has more than {_MOST} files or folders", "the closure was tampered with: get it again")
+    return found
 
 
 def _of_the_archive(keyring: Path, file: Path, signature: Path | None, signers: int) -> sign.Signed:
@@ -331,7 +346,13 @@ def _release(place: Path, kept: Lock, debian: Path, archive: Path, signers: int)
     suites = {kept.suite, f"{kept.suite}-updates", f"{kept.suite}-security"}
     named = fields.get("Codename", "")
     if not suites & {named, fields.get("Suite", "")}:
-        raise Error(f"{file} is of the suite {named}, and the image of {kept.suite}", "it is another's evidence")
+        raise Error(
+            f"{file} is of the suite {printable(named)}, and the image of {kept.suite}", "it is another's evidence"
+        )
+    if not is_debian and fields.get("Snapshot", "") not in ("", *(names.snapshot_at(r.uri) for r in kept.releases)):
+        raise Error(
+            f"{file} is of the snapshot {fields['Snapshot']!r}, and the image is not", "it is another's evidence"
+        )
     date = _seconds(fields.get("Date", ""), file)
     if date > time.time() + _DAY:
         raise Error(f"{file} is of a day that has not come", "is this machine's clock right?")
@@ -345,10 +366,11 @@ def _release(place: Path, kept: Lock, debian: Path, archive: Path, signers: int)
 
 
 def _seconds(date: str, file: Path) -> int:
-    parsed = parsedate(date)
-    if parsed is None:
-        raise Error(f"{file} has no date that can be read: {date!r}", "its archive must be mended")
-    return calendar.timegm(parsed)
+    parsed = parsedate(date[:_LONGEST_DATE])
+    with contextlib.suppress(ValueError, OverflowError):
+        if parsed:
+            return calendar.timegm(parsed)
+    raise Error(f"{file} has no date that can be read: {date[:_LONGEST_DATE]!r}", "its archive must be mended")
 
 
 def _index(file: Path, release: _Release) -> bytes:
@@ -381,7 +403,7 @@ def _found(content: bytes, wanted: Mapping[bytes, Package]) -> Iterator[Package]
         begin, end = content.rfind(b"\n\n", 0, match.start()) + 2, content.find(b"\n\n", match.end())
         if begin == 1:
             begin = 0
-        (stanza,) = deb822.parse(content[begin : end if end >= 0 else None].decode())
-        named = (stanza["Package"], stanza["Version"], stanza["Architecture"], int(stanza["Size"]))
-        if named == (package.name, package.version, package.architecture, package.size):
-            yield package
+        for stanza in deb822.parse(content[begin : end if end >= 0 else None].decode("utf-8", "replace")):
+            named = tuple(stanza.get(field) for field in ("Package", "Version", "Architecture", "Size"))
+            if named == (package.name, package.version, package.architecture, str(package.size)):
+                yield package
