@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import random
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from debian_cloud import build, lock, metadata, names, plan
+from debian_cloud import build, evidence, lock, metadata, names, plan, planning, sign, verification
 from debian_cloud.checksums import Digest
+from debian_cloud.entries import FILE, Entry
 from debian_cloud.errors import Error
 from debian_cloud.resolution import Package
 from tests import throwaway
@@ -58,26 +61,154 @@ def test_the_image_s_sources_are_read_back_with_their_option() -> None:
     assert one.replace("/debian.gpg", names.DEBIAN_KEYRING) == other
 
 
-@pytest.mark.parametrize(
-    ("pattern", "by"),
-    [
-        ("^Image-Sources:\n .*", "Image-Sources:\n [check-valid-until=no]"),
-        ("^Packages-Sha256:(\n .*)*\n", ""),
-        ("(?<=^ )f{64} ", "zz "),
-        ("^Version: .*", "Version: ../../x"),
-        ("^Image-Suite: .*", "Image-Suite: a/b"),
-        ("^Environment:\n .*", "Environment:\n X=1"),
-        ("raw$", "iso"),
-        ("^Image-Releases:\n .*", "Image-Releases:\n x y"),
-        ("(?s)^.*", "hello"),
-        ("(?s)^.*", ""),
-    ],
-)
-def test_a_damaged_buildinfo_is_no_lock(pattern: str, by: str) -> None:
+DAMAGES = {
+    "a source without suites": ("^Image-Sources:\n .*", "Image-Sources:\n http://d.example/debian"),
+    "an option alone": ("^Image-Sources:\n .*", "Image-Sources:\n [check-valid-until=no]"),
+    "another option": ("^Image-Sources:\n ", "Image-Sources:\n [trusted=yes] "),
+    "no source": ("^Image-Sources:\n .*\n .*", "Image-Sources:"),
+    "an open bracket": ("^Image-Sources:\n [^ ]+", "Image-Sources:\n http://["),
+    "a port that is none": ("^Image-Sources:\n [^ ]+", "Image-Sources:\n http://d.example:port/"),
+    "another method": ("^Image-Sources:\n [^ ]+", "Image-Sources:\n cdrom:/x"),
+    "a program": ("^Image-Sources:\n [^ ]+", "Image-Sources:\n store:/x"),
+    "blanks between": ("^Image-Sources:\n ([^ ]+) ", "Image-Sources:\n \\1  "),
+    "no packages": ("^Packages-Sha256:(\n .*)*\n", ""),
+    "a list of none": ("^Packages-Sha256:(\n .*)*\n", "Packages-Sha256:\n"),
+    "a package twice": ("(?<=^Packages-Sha256:)(\n .*)", r"\1\1"),
+    "a pattern for a name": ("(?<= )login 1:", "* 1:"),
+    "a path in a version": ("(?<= login )1:4.16.0-2", "1:4/../../x"),
+    "a path in an architecture": ("(?<= login 1:4.16.0-2 )amd64", "../amd64"),
+    "no hash": ("(?<=^ )f{64} ", "zz "),
+    "a size with a sign": ("(?<=^ f{64} )[0-9]+", "-1"),
+    "a size with a blank digit": ("(?<=^ f{64} )[0-9]+", "\N{FULLWIDTH DIGIT ONE}"),
+    "a size of an underscore": ("(?<=^ f{64} )[0-9]+", "1_0"),
+    "a size of 2^51": ("(?<=^ f{64} )[0-9]+", str(2**51)),
+    "a size of 5000 digits": ("(?<=^ f{64} )[0-9]+", "9" * 5000),
+    "a serial that leads elsewhere": ("^Version: .*", "Version: ../../x"),
+    "a day that is none": ("^Version: .*", "Version: 20261399.0"),
+    "a suite that leads elsewhere": ("^Image-Suite: .*", "Image-Suite: a/b"),
+    "no day": ("^Environment:\n .*", "Environment:\n X=1"),
+    "two days": ("^Environment:\n (.*)", "Environment:\n \\1\n \\1"),
+    "a day of 10^17": ("(?<=SOURCE_DATE_EPOCH=.)[0-9]+", str(10**17)),
+    "a day of 1970": ("(?<=SOURCE_DATE_EPOCH=.)[0-9]+", "1"),
+    "a day before all days": ("(?<=SOURCE_DATE_EPOCH=.)[0-9]+", "-1"),
+    "another format": ("raw$", "iso"),
+    "another image's file": ("debian-13-ec2-amd64-[0-9.]+.raw", "raw"),
+    "no file at all": ("^Checksums-Sha256:(\n .*)*\n", "Checksums-Sha256:\n"),
+    "a release file of two words": ("^Image-Releases:\n .*", "Image-Releases:\n x y"),
+    "a key that is none": ("(?<= )[0-9A-F,]{40,}$", "x"),
+    "an option of the shell": ("^Image-Builder: .*", "Image-Builder: debian-cloud $(id)"),
+    "a change of two lines": ("^Image-Builder", "Image-Changes:\n add a\n,b\nImage-Builder"),
+    "a change that is none": ("^Image-Builder", "Image-Changes:\n hook x\nImage-Builder"),
+    "a comment": ("^Image-Builder", "# x\nImage-Builder"),
+    "a field twice": ("^Image-Builder", "Image-Suite: sid\nImage-Builder"),
+    "two stanzas": ("^Image-Builder", "\nImage-Builder"),
+    "a stanza after": (r"\Z", "\nName: x\n"),
+    "a line separator": ("^Image-Builder: ", "Image-Builder: \u2028"),
+    "a word": ("(?s)^.*", "hello"),
+    "nothing": ("(?s)^.*", ""),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_buildinfo_is_no_lock(how: str) -> None:
+    pattern, by = DAMAGES[how]
     text = re.sub(pattern, by, described(), count=1, flags=re.M)
     assert text != described()
-    with pytest.raises(Error):
+    with pytest.raises(Error, match=r"^x\.buildinfo is not the \.buildinfo of an image: ") as caught:
         lock.parse(text, "x.buildinfo")
+    assert len(caught.value.message) < 600
+    assert caught.value.message.isprintable()
+
+
+def test_whatever_a_buildinfo_says_ends_in_a_sentence() -> None:
+    """A bounded run, the same each time: pieces of it changed, doubled, cut out."""
+    chance = random.Random(12)
+    genuine = described().encode()
+    pieces = (b"", b"\n", b" ", b":", b"\n\n", b"-----", b"http://[", b"9" * 30, b"\xc2\x85", b"\xff", b"\0", b"\r")
+    read = 0
+    for _ in range(400):
+        data = bytearray(genuine)
+        for _ in range(chance.randrange(1, 4)):
+            start = chance.randrange(len(data))
+            end = min(len(data), start + chance.choice((0, 1, 1, 8, 80)))
+            data[start:end] = chance.choice((*pieces, bytes(data[start:end]) * 2, chance.randbytes(2)))
+        try:
+            lock.parse(sign.decoded(bytes(data), "x"), "x")
+            read += 1
+        except Error:
+            pass
+    # What is in fields that nobody reads here may be anything.
+    assert 0 < read < 200
+
+
+def test_a_day_that_has_not_come_is_none_yet(tmp_path: Path) -> None:
+    path = tmp_path / "x.buildinfo"
+    path.write_text(re.sub("(?<=SOURCE_DATE_EPOCH=.)[0-9]+", str(int(time.time()) + 3 * 86400), described()))
+    with pytest.raises(Error, match="of a day that has not come"):
+        planning.locked(path)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://debian.org.evil.example/debian",
+        "http://evil.example/deb.debian.org/debian",
+        "http://x@deb.debian.org/debian",
+        "http://evil.example#.debian.org/debian",
+        "http://evil.example?.debian.org/debian",
+        "http://evil.example\\.debian.org/debian",
+        "http://deb.debian.org:8080/debian",
+        "http://people.debian.org/~x/debian",
+        "http://deb.debian.org/debian?x",
+        "http://deb.debian.org/debian/../x",
+        "ftp://deb.debian.org/debian",
+        "file:/debian",
+        "mirror+http://deb.debian.org/debian",
+        "http://evildebian.org/debian",
+    ],
+)
+def test_what_only_looks_like_debian_is_not_debian(uri: str) -> None:
+    kept = lock.parse(described(), "x")
+    both = tuple(replace(source, uri=uri) for source in kept.sources)
+    with pytest.raises(Error, match=r"which is no mirror of Debian that is known here"):
+        evidence.refuse_sources(replace(kept, sources=both), ())
+
+
+def test_debian_is_where_it_is_known_to_be() -> None:
+    kept = lock.parse(described(), "x")
+    main, security = kept.sources
+    evidence.refuse_sources(kept, (main.uri + "/", security.uri))
+    with pytest.raises(Error, match=f"asks {security.uri}, which is no mirror"):
+        evidence.refuse_sources(kept, (main.uri,))
+    known = (
+        replace(main, uri="https://ftp.xy.debian.org/debian/"),
+        replace(security, uri="http://security.debian.org/debian-security"),
+    )
+    evidence.refuse_sources(replace(kept, sources=known), ())
+    with pytest.raises(Error, match="past their Valid-Until"):
+        evidence.refuse_sources(replace(kept, sources=(replace(known[0], expired=True), known[1])), ())
+    evidence.refuse_sources(replace(kept, sources=(replace(known[0], expired=True), known[1])), (), expired=True)
+    sid = replace(kept, suite="sid", sources=(replace(known[0], suites=("sid",)),))
+    evidence.refuse_sources(sid, ())
+    for wrong in (
+        (known[0],),
+        (known[1], known[0]),
+        (*known, known[0]),
+        (replace(known[0], suites=("trixie",)), known[1]),
+    ):
+        with pytest.raises(Error, match="the image's apt follows"):
+            evidence.refuse_sources(replace(kept, sources=wrong), ())
+
+
+def test_the_host_name_that_was_asked_for_is_explained() -> None:
+    entry = Entry("etc/hostname", FILE, 0o644, 0, 0, 1, 4, "a" * 64)
+    (verdict,) = verification.verify([entry], {}, [entry])
+    assert verdict == verification.Explained(
+        "etc/hostname", FILE, generator="builder: the host name that was asked for"
+    )
+    other = replace(entry, sha256="b" * 64)
+    (verdict,) = verification.verify([other], {}, [entry])
+    assert isinstance(verdict, verification.Unexplained)
 
 
 @pytest.mark.parametrize("change", ["version", "sha256", "size", "more", "less"])

@@ -294,7 +294,11 @@ def test_what_is_no_file_is_not_waited_for(keyring: Path, tmp_path: Path) -> Non
     os.mkfifo(pipe)
     with large.open("wb") as file:
         file.truncate(2**40)
-    for path, said in ((pipe, "not a regular file"), (Path("/dev/zero"), "not a regular file"), (large, "32 MiB")):
+    for path, said in (
+        (pipe, "not a regular file"),
+        (Path("/dev/zero"), "not a regular file"),
+        (large, "has more than 33554432 bytes"),
+    ):
         for files in ((keyring, path), (path, keyring), (keyring, keyring, path)):
             with pytest.raises(Error, match=said):
                 sign.verified(*files)

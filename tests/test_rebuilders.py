@@ -55,7 +55,7 @@ def count(image: Path, demanded: int, trusted: list[Key]) -> tuple[str, ...]:
     keyring.write_bytes(b"".join(exported))
     statements = image.with_name("statements")
     args = argparse.Namespace(image=image, rebuilders=demanded, rebuilder_keys=keyring, statements=statements)
-    return verify._rebuilders(args)
+    return verify._rebuilders(args, {image.name: throwaway.sha256(image.read_bytes())})
 
 
 def test_distinct_keys_are_counted(image: Path, keys: list[Key]) -> None:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,83 @@ import pytest
 from debian_cloud import sources
 from debian_cloud.errors import Error
 from tests.command import debian_cloud, refused
+from tests.conftest import ROOT
 from tests.test_bad_input import archive, pristine
 from tests.throwaway import Archive, sha256
 
 __all__ = ["archive", "pristine"]
+
+PACKAGE = ROOT / "src" / "debian_cloud"
+
+STANZAS = {
+    "deb822.py": "the parser itself",
+    "cli/lint.py": "of a .changes that a person checks before he signs it, by sign.text",
+    "debs.py": "control files of a package or of a source tree, in which nothing is signed",
+    "difference.py": "dpkg's status in an image",
+    "evidence.py": "release files, by sign.verified; stanzas of indexes that those list",
+    "index.py": "indexes of images, and records",
+    "lifecycle.py": "the archive's own conf/releases",
+    "lock.py": "a .buildinfo, by sign.verified or sign.text",
+    "manifest.py": "the control file of a package of a known hash",
+    "metadata.py": "what a plan wrote for its own last step",
+    "options.py": "release files, by sign.verified",
+    "staleness.py": "an index of images",
+}
+"""Who parses stanzas, and of what."""
+BYTES = {
+    "cli/cosign.py": "the archive's own, compared and copied as they are; openpgp.cleartext reads what they say",
+}
+"""Who reads a signed file by other ways than sign's, and why that is no reading of what it says."""
+IN_SHELL = {
+    r"grep -v -e '\\\.changes\$'": "names of files",
+    r"grep -qsxF \"Buildinfo: images/": "a line of the state, with the name of a file in it",
+    r"say \"\$dest shows \$suite of \$\(field Date": "a mirror's message about what it has verified and shown",
+}
+"""Lines of shell that name a signed file and a tool that reads text, and why they read none."""
+SIGNED = re.compile(r"InRelease|\.(changes|buildinfo|dsc|asc)\b")
+SIGNED_IN_PYTHON = re.compile(rf"{SIGNED.pattern}|buildinfo|changes|statement")
+
+
+def calls(path: Path) -> Iterator[tuple[str, str]]:
+    """Each call in a module: what is called, and the whole."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), ast.unparse(node)
+
+
+def test_what_is_signed_is_read_by_one_reader() -> None:
+    """Who reads such a file otherwise reads what nobody signed, too."""
+    parse, other, marks, tools = set(), set(), set(), set()
+    for path in PACKAGE.rglob("*.py"):
+        name = str(path.relative_to(PACKAGE))
+        for function, whole in calls(path):
+            if re.search(r"\bdeb822\.(parse|canonical|Deb822)", function):
+                parse.add(name)
+            reads = re.search(r"(^|\.)(read_text|read_bytes|open|text|_text|fdopen)$", function)
+            if reads and SIGNED_IN_PYTHON.search(whole) and not function.startswith("sign."):
+                other.add(name)
+            if re.search(r"'gpgv?'", whole) and function.startswith("run."):
+                tools.add(name)
+        if re.search(r"PGP (SIGNED|SIGNATURE)|openpgp\.cleartext", path.read_text("utf-8")):
+            marks.add(name)
+    assert parse == {*STANZAS}
+    assert other <= {*BYTES}
+    assert marks == {"openpgp.py", "sign.py", "cli/cosign.py"}
+    # gpg lists keys there, and verifies nothing.
+    assert tools == {"sign.py", "cli/overview.py"}
+
+
+def test_no_shell_reads_what_is_signed() -> None:
+    found = []
+    for path in (ROOT / "archive").rglob("*"):
+        if not path.is_file() or not path.read_bytes().startswith(b"#!/bin/sh"):
+            continue
+        for line in path.read_text("utf-8").splitlines():
+            code = re.sub(r"(^|\s)#.*", "", line)
+            if re.search(r"\b(sed|awk|grep|cut|head|tail|field)\b", code) and SIGNED.search(code):
+                found += [f"{path.name}: {line}"] if not any(re.search(known, code) for known in IN_SHELL) else []
+    assert found == []
+
 
 LOOSE = """\
 Acquire::Check-Valid-Until "false";

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import os
 import re
 import shutil
 import subprocess
@@ -39,11 +40,19 @@ class Case:
     def verify(
         self, image: Path | None = None, *more: str | Path, closure: Path | None = None, buildinfo: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Against what a rebuild gives: the image itself, as other tests show."""
-        words: list[str | Path] = ["verify", image or self.image, "--buildinfo", buildinfo or self.buildinfo]
+        """Against what a rebuild gives: the image itself, as other tests show.
+
+        What is another image than described is read all the same; a .buildinfo that is given need not be signed.
+        """
+        words: list[str | Path] = ["verify", image or self.published, "--buildinfo", buildinfo or self.buildinfo]
         words += ["--closure", closure or self.closure, "--rebuilt", self.image, "--keyring", self.keyring]
-        words += [] if buildinfo else ["--signed-by", self.maintainer]
-        return debian_cloud(*words, *more)
+        words += ["--unsigned"] if buildinfo else ["--signed-by", self.maintainer]
+        return debian_cloud(*words, *(("--diagnose",) if image else ()), *more)
+
+    @property
+    def published(self) -> Path:
+        """The same disk, a file that is small."""
+        return self.image.with_suffix(".qcow2")
 
 
 @pytest.fixture(scope="module")
@@ -167,21 +176,27 @@ def test_people_are_told_who_vouches_for_how_much() -> None:
     )
     report = verify.Report(kept, proofs, {"image": 1.5}, ("C" * 40,), ("D" * 40,), explained)
     assert verify._as_text("x.raw", report).splitlines() == [
-        "x.raw: 3 paths are explained",
+        "x.raw: image ec2 of trixie for amd64",
+        "  serial 20261121.0, of 2026-11-21, configuration version 0.1.0",
+        "  as its configuration says",
+        f"  its .buildinfo is signed by {'C' * 40}",
+        "  whether it is current is not known: no signed index of its archive is at hand (--archive)",
+        "  its apt asks http://debian.example/debian for trixie trixie-updates",
+        "  its apt asks http://debian.example/security for trixie-security",
+        "3 paths are explained",
         "  2 are from 2 packages:",
         f"    1 listed by the archive, trixie, signed by {'B' * 40}",
         f"    1 listed by Debian, trixie, signed by {'A' * 40}",
         "    1 of them are copies, under another name",
         "  1 are generated, and came out the same again",
         "  of all these, 1 from packages and 1 generated are on the ESP",
-        f"  its .buildinfo is signed by {'C' * 40}",
         f"  made again, with the same bytes, by {'D' * 40}",
         "  image: 1.5 s",
         "0 are unexplained",
     ]
     wrong = replace(report, signers=(), unexplained=(Unexplained("a\n\x1b[2J", "it is not there"),) * 51)
     said = verify._as_text("x.raw", wrong)
-    assert "\n  its .buildinfo is signed by nobody\n" in said
+    assert "\n  its .buildinfo is signed by nobody: it proves nothing of all this\n" in said
     assert said.endswith("  a\\x0a\\x1b[2J: it is not there\n  and 1 more")
 
 
@@ -333,6 +348,13 @@ def test_nothing_hides_beside_the_paths(tampered: dict[str, str], attack: str) -
     assert any(place in where and why in said for where, said in tampered.items()), tampered
 
 
+def test_a_changed_disk_is_no_image_at_all(case: Case, copy: Path) -> None:
+    flip(copy, 512 + 60)
+    words = ("--closure", case.closure, "--rebuilt", case.image, "--keyring", case.keyring)
+    done = debian_cloud("verify", copy, "--buildinfo", case.buildinfo, "--signed-by", case.maintainer, *words)
+    refused(done, 1, "is not the file that the .buildinfo of", "--diagnose tells what differs")
+
+
 def test_a_changed_partition_table_is_no_image(case: Case, copy: Path) -> None:
     flip(copy, 512 + 60)
     refused(case.verify(copy), 1, "partition table")
@@ -391,7 +413,7 @@ def resign(world: World, closure: Path, pattern: str, by: str) -> None:
 def test_evidence_by_another_key(case: Case, closure: Path) -> None:
     debian = "/usr/share/keyrings/debian-archive-keyring.gpg"
     done = debian_cloud(
-        *("verify", case.image, "--closure", closure, "--keyring", debian, "--signed-by", case.maintainer),
+        *("verify", case.published, "--closure", closure, "--keyring", debian, "--signed-by", case.maintainer),
         *("--rebuilt", case.image),
     )
     refused(done, 1, "has no good signature by a key of Debian or of the archive")
@@ -430,26 +452,282 @@ def test_evidence_that_had_expired(case: Case, closure: Path, world: World) -> N
     refused(case.verify(closure=closure), 1, "had expired when the image was made")
 
 
+def test_evidence_of_a_snapshot_that_the_image_is_not_of(case: Case, closure: Path, world: World) -> None:
+    resign(world, closure, "^Date: ", "Snapshot: 20260101T000000Z\nDate: ")
+    refused(case.verify(closure=closure), 1, "is of the snapshot '20260101T000000Z', and the image is not")
+
+
+@pytest.mark.parametrize("how", ["a pipe", "a device", "an index that is a pipe", "no end of folders", "a date"])
+def test_evidence_that_is_no_evidence(case: Case, closure: Path, world: World, how: str) -> None:
+    """Nothing is waited for, and nothing read without an end."""
+    release, said = own(closure), "is not a regular file"
+    index = next(release.parent.glob("main_*_Packages.xz"))
+    if how == "a date":
+        resign(world, closure, "^Date: .*", f"Date: Sat, 01 Jan {'9' * 40} 00:00:00 UTC")
+        said = "has no date that can be read"
+    elif how == "no end of folders":
+        for number in range(100):
+            (closure / "evidence" / f"x{number}").mkdir()
+        said = "has more than 64 files or folders"
+    else:
+        changed = index if "index" in how else release
+        changed.unlink()
+        if how == "a device":
+            changed.symlink_to("/dev/zero")
+        else:
+            os.mkfifo(changed)
+    refused(case.verify(closure=closure), 1, said)
+
+
 def test_evidence_that_is_gone(case: Case, closure: Path) -> None:
     shutil.rmtree(closure / "evidence")
     refused(case.verify(closure=closure), 1, "the evidence is older than the image")
 
 
+def believed(case: Case, buildinfo: Path, *more: str | Path) -> subprocess.CompletedProcess[str]:
+    """By a .buildinfo that is elsewhere, and of which nothing is said."""
+    words: list[str | Path] = ["verify", case.published, "--buildinfo", buildinfo, "--closure", case.closure]
+    return debian_cloud(*words, "--rebuilt", case.image, "--keyring", case.keyring, *more)
+
+
 def test_a_buildinfo_that_was_edited_after_signing(case: Case, tmp_path: Path) -> None:
     edited = tmp_path / case.buildinfo.name
     edited.write_text(case.buildinfo.read_text().replace(" nano ", " nana "))
-    done = case.verify(None, "--signed-by", case.maintainer, buildinfo=edited)
-    refused(done, 1, "has no good signature by a key of")
+    refused(believed(case, edited, "--signed-by", case.maintainer), 1, "has no good signature by a key of")
     # And when nobody says whose key it should be.
-    refused(case.verify(None, buildinfo=edited), 1, "is signed, but not by a key that is known", "--signed-by")
+    refused(believed(case, edited), 1, "is signed, but not by a key that is known", "--signed-by")
 
 
 def test_a_buildinfo_that_a_stranger_signed(case: Case, tmp_path: Path) -> None:
     signed = tmp_path / case.buildinfo.name
     shutil.copy(case.buildinfo, signed)
-    refused(case.verify(None, buildinfo=signed), 1, "is signed, but not by a key that is known", "--signed-by")
-    done = case.verify(None, "--signed-by", case.keyring, buildinfo=signed)
+    refused(believed(case, signed), 1, "is signed, but not by a key that is known", "--signed-by")
+    done = believed(case, signed, "--signed-by", case.keyring)
     refused(done, 1, f"{signed} has no good signature by a key of {case.keyring}")
+
+
+EVIL = "http://deb.evil.example/debian"
+
+
+def evil(case: Case) -> str:
+    """Another .buildinfo, by which the image asks others for its packages."""
+    text = throwaway.signed_text(case.buildinfo)
+    row = r"(?<=^Image-Sources:\n) [^ ]+"
+    found, count = re.subn(row, f" {EVIL}", text, count=1, flags=re.M)
+    assert count == 1
+    return found
+
+
+@pytest.mark.parametrize("how", ["a stanza before", "fields before", "an end before", "a message before"])
+def test_what_is_put_before_a_signed_buildinfo_is_not_believed(case: Case, tmp_path: Path, how: str) -> None:
+    """To gpgv each of these is good, and signed by the maintainer."""
+    genuine, stanza = case.buildinfo.read_text(), evil(case)
+    forged = tmp_path / case.buildinfo.name
+    forged.write_text(
+        {
+            "a stanza before": f"{stanza}\nx\n\n{genuine}",
+            "fields before": f"{stanza}{genuine}",
+            "an end before": f"{stanza}-----END PGP SIGNATURE-----\n\n{genuine}",
+            "a message before": f"-----BEGIN PGP SIGNATUREX\n\n{stanza}\n{genuine}",
+        }[how]
+    )
+    refused(believed(case, forged, "--signed-by", case.maintainer), 1, "has no good signature by a key of")
+    refused(believed(case, forged, "--unsigned"), 2, "is neither a plain text nor a signed one")
+    refused(debian_cloud("sbom", forged), 2, "is neither a plain text nor a signed one")
+    refused(debian_cloud("diff", forged, case.buildinfo), 2, "is neither a plain text nor a signed one")
+    lock_ = ("--lock", forged, "--archive", "file:/nowhere", "--keyring", case.keyring)
+    refused(debian_cloud("plan", "ec2", *lock_), 2, "is neither a plain text nor a signed one")
+    rebuild = ("--closure", case.closure, "--keyring", case.keyring, "--signed-by", case.maintainer)
+    refused(debian_cloud("rebuild", forged, *rebuild), 1, "has no good signature by a key of")
+
+
+def test_a_buildinfo_that_nobody_signed_proves_nothing(case: Case, tmp_path: Path) -> None:
+    plain = tmp_path / case.buildinfo.name
+    plain.write_text(throwaway.signed_text(case.buildinfo))
+    refused(believed(case, plain), 1, "is signed by nobody, and proves nothing", "--unsigned")
+    rebuild = ("--closure", case.closure, "--keyring", case.keyring)
+    refused(debian_cloud("rebuild", plain, *rebuild), 1, "is signed by nobody, and proves nothing", "--unsigned")
+    refused(believed(case, plain, "--signed-by", case.maintainer), 1, "has no good signature")
+    refused(believed(case, plain, "--unsigned", "--signed-by", case.maintainer), 2, "contradict each other")
+    done = believed(case, plain, "--unsigned")
+    assert done.returncode == 0, done.stderr
+    assert "\n  its .buildinfo is signed by nobody: it proves nothing of all this\n" in done.stdout
+
+
+def test_the_image_s_apt_must_ask_debian(case: Case, tmp_path: Path) -> None:
+    forged = tmp_path / case.buildinfo.name
+    forged.write_text(evil(case))
+    said = f"the image's apt asks {EVIL}, which is no mirror of Debian that is known here"
+    refused(believed(case, forged, "--unsigned"), 1, said, "--mirror")
+    rebuild = ("--closure", case.closure, "--keyring", case.keyring, "--unsigned")
+    refused(debian_cloud("rebuild", forged, *rebuild), 1, said, "--mirror")
+    # A lock is a list of wishes; the sources that it names would be the image's.
+    lock_ = ("--lock", forged, "--archive", "file:/nowhere", "--keyring", case.keyring)
+    refused(debian_cloud("plan", "ec2", *lock_), 1, said, "--mirror")
+    forged.write_text(evil(case).replace(f" {EVIL}", f" [check-valid-until=no] {EVIL}"))
+    done = believed(case, forged, "--unsigned", "--mirror", EVIL)
+    refused(done, 1, f"the image's apt takes the indexes of {EVIL} past their Valid-Until", "--allow-expired")
+    for suites in ("trixie", "bookworm bookworm-updates", "trixie trixie-updates trixie-proposed-updates"):
+        forged.write_text(re.sub(f"(?<=^ {EVIL}) .*", f" {suites}", evil(case), flags=re.M))
+        done = believed(case, forged, "--unsigned", "--mirror", EVIL)
+        refused(done, 1, f"the image's apt follows {suites}, trixie-security, and an image of trixie follows")
+
+
+# Which image it is.
+
+
+def test_another_file_is_told_before_anything_is_read(case: Case, tmp_path: Path) -> None:
+    """Not even the closure is looked at."""
+    other = tmp_path / case.published.name
+    other.write_bytes(b"QFI\xfb" + bytes(1000))
+    where = ("--closure", tmp_path, "--keyring", case.keyring, "--signed-by", case.maintainer)
+    for name in (other.name, "disk.img"):
+        other = other.rename(tmp_path / name)
+        done = debian_cloud("verify", other, "--buildinfo", case.buildinfo, *where)
+        refused(done, 1, f"{name} is not the file that the .buildinfo of {case.image.stem} describes", "--diagnose")
+
+
+def test_an_image_under_another_s_name_is_refused(case: Case, tmp_path: Path) -> None:
+    """Yesterday's, with all that vouches for it, is not today's."""
+    name = re.sub("[0-9]{8}", "20991231", case.published.name)
+    (tmp_path / name).symlink_to(case.published)
+    where = ("--closure", case.closure, "--keyring", case.keyring, "--signed-by", case.maintainer)
+    for buildinfo in (case.buildinfo, tmp_path / Path(name).with_suffix(".buildinfo")):
+        if not buildinfo.exists():
+            shutil.copy(case.buildinfo, buildinfo)
+        done = debian_cloud("verify", tmp_path / name, "--buildinfo", buildinfo, *where)
+        refused(done, 1, f"{name} has the name of another image", case.image.stem)
+    refused(debian_cloud("verify", tmp_path / name, *where), 1, f"{name} has the name of another image")
+    refused(debian_cloud("verify", tmp_path / "nowhere.raw", "--buildinfo", case.buildinfo, *where), 2, "no file")
+
+
+def test_what_was_converted_is_said_not_to_be_the_published_file(case: Case, tmp_path: Path) -> None:
+    plain = tmp_path / case.buildinfo.name
+    row = rf"^ [0-9a-f]{{64}} [0-9]+ {re.escape(case.image.name)}\n"
+    plain.write_text(re.sub(row, "", throwaway.signed_text(case.buildinfo), flags=re.M))
+    raw = tmp_path / "disk.raw"
+    raw.symlink_to(case.image)
+    words = ("--closure", case.closure, "--rebuilt", case.image, "--keyring", case.keyring, "--unsigned")
+    done = debian_cloud("verify", raw, "--buildinfo", plain, *words)
+    assert done.returncode == 0, done.stderr
+    assert (
+        "\n  the file is none that its .buildinfo describes: what the disk holds was compared, SHA-256 "
+        in done.stdout
+    )
+
+
+def test_the_answer_says_which_image_it_is(case: Case, world: World) -> None:
+    done = case.verify(None, "--archive", world.public)
+    assert done.returncode == 0, done.stderr
+    kept = lock.parse(throwaway.signed_text(case.buildinfo), "x")
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"{case.published.name}: image ec2 of trixie for amd64"
+    assert lines[1].startswith(f"  serial {kept.serial}, of 2")
+    assert f"  it is current, says {world.public}" in lines
+    assert f"  the file is {case.published.name}, SHA-256 {kept.digests[case.published.name][0]}" in lines
+    assert f"  its apt asks {kept.sources[0].uri} for trixie trixie-updates" in lines
+    found = json.loads(case.verify(None, "--archive", world.public, "--json").stdout)
+    assert (found["config"], found["suite"], found["architecture"]) == ("ec2", "trixie", "amd64")
+    assert (found["serial"], found["status"]["status"], found["changes"]) == (kept.serial, "current", [])
+    sha256, size = kept.digests[case.published.name]
+    assert found["file"] == {"described": case.published.name, "sha256": sha256, "size": size}
+    assert found["sources"][0] == {
+        "uri": kept.sources[0].uri,
+        "suites": ["trixie", "trixie-updates"],
+        "expired": False,
+    }
+
+
+@pytest.fixture
+def copied_archive(world: World, tmp_path: Path) -> Path:
+    """The part of an archive that says what its images are."""
+    folder = tmp_path / "copy"
+    shutil.copytree(world.public / "dists", folder / "dists", symlinks=True)
+    return folder
+
+
+def restate(
+    world: World, folder: Path, changes: dict[str, tuple[str, str]], release: tuple[str, str] = ("", "")
+) -> None:
+    """Change indexes of images, and have the archive sign it."""
+    place = folder / "dists" / "trixie"
+    text = throwaway.signed_text(place / "InRelease")
+    for name, (old, new) in changes.items():
+        file = place / "main" / "images" / name
+        content = file.read_text()
+        assert old in content
+        file.write_text(content.replace(old, new))
+        digest, size = throwaway.sha256(file.read_bytes()), file.stat().st_size
+        text, count = re.subn(
+            rf"^ [0-9a-f]{{64}} +\d+ main/images/{name}$", f" {digest} {size} main/images/{name}", text, flags=re.M
+        )
+        assert count == 1
+    if release[0]:
+        text, count = re.subn(*release, text, flags=re.M)
+        assert count
+    throwaway.sign(world.archive / "gnupg", text, place / "InRelease")
+
+
+def test_an_image_that_was_withdrawn(case: Case, world: World, copied_archive: Path) -> None:
+    stanza = "Image: debian-cloud-config-ec2\nVersion: {}\nSuite: trixie\nArchitecture: amd64\nStatus: {}\n"
+    serial = lock.parse(throwaway.signed_text(case.buildinfo), "x").serial
+    reason = "Status-Date: 2026-11-21\nStatus-Reason: login without a key\nCVEs: CVE-2026-12345\n"
+    said = (stanza.format(serial, "current"), stanza.format(serial, "withdrawn") + reason)
+    restate(world, copied_archive, {"Images-Status": said})
+    done = case.verify(None, "--archive", copied_archive)
+    refused(done, 1, f"{case.image.stem} was withdrawn by its archive: login without a key")
+    assert "it is withdrawn since 2026-11-21, says " in done.stdout
+    assert "login without a key CVE-2026-12345\n" in done.stdout
+    assert "\n0 are unexplained" in done.stdout
+    said = (stanza.format(serial, "withdrawn"), stanza.format(serial, "superseded"))
+    restate(world, copied_archive, {"Images-Status": said})
+    assert "it is superseded since" in case.verify(None, "--archive", copied_archive).stdout
+    restate(world, copied_archive, {"Images-Status": (f"Version: {serial}\n", "Version: 20200101.0\n")})
+    refused(case.verify(None, "--archive", copied_archive), 1, f"never published {case.image.stem}")
+
+
+@pytest.mark.parametrize(
+    ("release", "said"),
+    [
+        ((r"^Valid-Until: .*", "Valid-Until: Sat, 01 Jan 2022 00:00:00 UTC"), "has expired"),
+        ((r"^Valid-Until: .*\n", ""), "has expired"),
+        ((r"^Date: .*", "Date: Thu, 01 Jan 2099 00:00:00 UTC"), "is of a day that has not come"),
+        ((r"^(Codename|Suite): .*", r"\1: bookworm"), "is of the suite 'bookworm'"),
+        ((r"^Date: ", "Snapshot: 20261121T000000Z\nDate: "), "is of the snapshot"),
+        ((r" main/images/Images-Status$", " main/images/Status"), "lists no main/images/Images-Status"),
+    ],
+)
+def test_an_index_that_says_nothing_of_today(
+    case: Case, world: World, copied_archive: Path, release: tuple[str, str], said: str
+) -> None:
+    restate(world, copied_archive, {}, release)
+    refused(case.verify(None, "--archive", copied_archive), 1, said)
+
+
+def test_an_index_that_the_archive_did_not_sign(case: Case, copied_archive: Path) -> None:
+    images = copied_archive / "dists/trixie/main/images"
+    content = (images / "Images-Status").read_text()
+    (images / "Images-Status").write_text(content.replace("Status: current", "Status: Current"))
+    refused(case.verify(None, "--archive", copied_archive), 1, "is not the index that its signed release file lists")
+    (images / "Images-Status").write_text(content)
+    lists = (images / "Images").read_text()
+    (images / "Images").unlink()
+    assert case.verify(None, "--archive", copied_archive).returncode == 0, "Images.xz is there"
+    (images / "Images.xz").write_bytes(lzma.compress(b"\n" * 2**20 + lists.encode()))
+    refused(case.verify(None, "--archive", copied_archive), 1, "is not the index that its signed release file lists")
+    (images / "Images.xz").write_bytes(lzma.compress(bytes(2**28), preset=0))
+    refused(case.verify(None, "--archive", copied_archive), 1, "Images.xz has more than ")
+    release = copied_archive / "dists/trixie/InRelease"
+    release.write_text(f"Codename: trixie\n\n{release.read_text()}")
+    refused(case.verify(None, "--archive", copied_archive), 1, "has no good signature by a key of")
+    refused(case.verify(None, "--archive", copied_archive / "dists"), 2, "is no copy of an archive")
+
+
+def test_other_files_under_the_same_name(case: Case, world: World, copied_archive: Path) -> None:
+    digest = lock.parse(throwaway.signed_text(case.buildinfo), "x").digests[case.published.name][0]
+    restate(world, copied_archive, {"Images": (digest, "0" * 64)})
+    done = case.verify(None, "--archive", copied_archive)
+    refused(done, 1, f"the archive lists another {case.published.name} than the .buildinfo describes")
 
 
 @pytest.mark.parametrize(

@@ -1,30 +1,47 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From each package of a closure to the signature that vouches for it, without any network."""
+"""What signatures vouch for: an image's .buildinfo, each package of a closure, what an archive says; no network."""
 
 from __future__ import annotations
 
 import calendar
+import contextlib
 import hashlib
+import itertools
 import re
 import time
 from dataclasses import dataclass
 from email.utils import parsedate
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
-from . import deb822, files, names, sign
+from . import checksums, deb822, files, images, index, lock, names, openpgp, run, sign, sources, staleness
 from .errors import USAGE, Error
+from .printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from .lock import Lock
     from .resolution import Package
+    from .staleness import ImageStatus
 
 _SHA256: Final = re.compile(rb"^SHA256: ([0-9a-f]{64})$", re.MULTILINE)
+_ROW: Final = re.compile(" +([0-9a-f]{64}) +([0-9]{1,15}) +(\\S+)")
 _NAME: Final = re.compile(rb"^Package: (\S+)$", re.MULTILINE)
 _LARGEST: Final = 2**28
 """Bytes of an index, uncompressed; Debian's main has a fifth of that."""
+_MEMORY: Final = 2**28
+"""Bytes that decompression may take; xz(1) takes a quarter of that for what it compressed at its best."""
+_DAY: Final = 86400
+_LONGEST_DATE: Final = 64
+"""Characters of a date."""
+_MOST: Final = 64
+"""Release files that an image is made of, and indexes of one; there are four, and a few each."""
+_DOMAIN: Final = ".debian.org"
+"""What a host of Debian's is called."""
+_PATHS: Final = ("/debian", "/debian-security")
+"""Where a mirror has Debian, and where its security updates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +65,204 @@ class _Release:
     indexes: Mapping[str, tuple[str, int]]
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A .buildinfo: its name and bytes, what it says, and the fingerprints of those who signed it."""
+
+    name: str
+    data: bytes
+    kept: Lock
+    signers: tuple[str, ...]
+
+
+def described(file: Path, keyring: Path, signed_by: Path | None = None, *, unsigned: bool = False) -> Described:
+    """A .buildinfo that a key of `signed_by` signed, or of `keyring`: that, or the sums beside it.
+
+    Error when nobody did, unless it is said in so many words (`unsigned`) that nobody need have. What the signature
+    is about is read, and nothing else of the file.
+    """
+    data = sign.content(file)
+    signers: tuple[str, ...] = ()
+    sums = file.parent / "SHA512SUMS"
+    if unsigned:
+        if signed_by:
+            raise Error("--unsigned and --signed-by contradict each other", "give one of them", USAGE)
+        text = sign.decoded(data, str(file))
+    elif signed_by or (openpgp.is_cleartext(data) and not sums.exists()):
+        try:
+            signed = sign.verified(signed_by or keyring, file)
+        except Error as error:
+            if signed_by or error.status == USAGE:
+                raise
+            raise Error(
+                f"{file} is signed, but not by a key that is known",
+                "--signed-by FILE: its builder's keys; or put the archive's SHA512SUMS and SHA512SUMS.gpg beside it",
+            ) from None
+        text, signers = signed.content.decode("utf-8", "replace"), signed.signers
+    elif sums.exists():
+        # The archive's own word on what it published.
+        listed = sign.verified(keyring, sums, sums.with_name("SHA512SUMS.gpg"))
+        if hashlib.sha512(data).hexdigest() != checksums.find(listed.content.decode("ascii", "replace"), file.name):
+            raise Error(f"{file} is not the one that the archive signed", "it was edited: get it again")
+        text, signers = sign.decoded(data, str(file)), listed.signers
+    else:
+        raise Error(
+            f"{file} is signed by nobody, and proves nothing: whoever made the image may have written it",
+            "put the archive's SHA512SUMS and SHA512SUMS.gpg beside it; or --unsigned, if it is your own",
+        )
+    return Described(file.name, data, read(text, str(file)), signers)
+
+
+def read(text: str, name: str) -> Lock:
+    """The lock in a .buildinfo's text; Error when it is of a day that has not come. `name` is the file's."""
+    kept = lock.parse(text, name)
+    if kept.epoch > time.time() + _DAY:
+        raise Error(f"{name} is of a day that has not come", "is this machine's clock right?")
+    return kept
+
+
+def refuse_sources(kept: Lock, given: Iterable[str], *, expired: bool = False) -> None:
+    """Error when an image's apt would ask others than Debian for its suite's packages, or with less care.
+
+    Debian is at hosts of its own name, at those that this machine's apt takes for Debian, and at the URIs `given`.
+    `expired`: the image may take indexes past their Valid-Until.
+    """
+    suite = kept.suite
+    wanted: list[tuple[str, ...]] = [(suite,)]
+    if suite not in sources.WITHOUT_SECURITY:
+        wanted = [(suite, f"{suite}-updates"), (f"{suite}-security",)]
+    found = [source.suites for source in kept.sources]
+    if found != wanted:
+        raise Error(
+            f"the image's apt follows {_listed(found)}, and an image of {suite} follows {_listed(wanted)}",
+            "its .buildinfo is not of an image that debian-cloud built",
+        )
+    known = {uri.rstrip("/") for uri in given if uri}
+    for source in kept.sources:
+        if source.expired and not expired:
+            raise Error(
+                f"the image's apt takes the indexes of {source.uri} past their Valid-Until",
+                "so does one that was built of a snapshot: --allow-expired, if that is meant",
+            )
+        if source.uri.rstrip("/") in known or _is_debian(source.uri):
+            continue
+        known |= _of_machine()
+        if source.uri.rstrip("/") not in known:
+            raise Error(
+                f"the image's apt asks {source.uri}, which is no mirror of Debian that is known here",
+                "--mirror URL or --security-mirror URL, if you know it for one",
+            )
+
+
+def _listed(suites: Iterable[tuple[str, ...]]) -> str:
+    return ", ".join(" ".join(some) for some in suites)
+
+
+def _is_debian(uri: str) -> bool:
+    parts = urlsplit(uri)
+    return (
+        parts.scheme in ("http", "https")
+        and parts.netloc.endswith(_DOMAIN)
+        and not set("@:\\%") & {*parts.netloc}
+        and parts.path.rstrip("/") in _PATHS
+        and not {"?", "#"} & {*uri}
+    )
+
+
+def _of_machine() -> set[str]:
+    """Where this machine's own apt takes Debian from."""
+    known = sources.targets(run.output(sources.INDEXTARGETS))
+    wanted = ("Packages", "Debian", "yes")
+    return {
+        target.uri.rstrip("/") for target in known if (target.created_by, target.origin, target.trusted) == wanted
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What an archive says of an image, and where; no `said` when it does not know the image."""
+
+    where: str
+    said: ImageStatus | None = None
+
+
+def of_machine(kept: Lock) -> Word | None:
+    """What the archives say that this machine's apt knows; None when it knows none. Of two, the worse counts."""
+    try:
+        known = images.statuses()
+    except Error:
+        return None
+    return Word("this machine's apt", _worst(known, kept))
+
+
+def of_archive(folder: Path, kept: Lock, keyring: Path, *, signers: int = 1) -> Word:
+    """What an archive says, of which a folder is a copy, in the index that it signed and that is valid today.
+
+    Error when it says nothing of the image, or lists other files under its name.
+    """
+    place = folder / "dists" / kept.suite
+    release = place / "InRelease"
+    fields = _fields(sign.verified(keyring, release, signers=signers))
+    if kept.suite not in (fields.get("Codename"), fields.get("Suite")):
+        raise Error(f"{release} is of the suite {fields.get('Codename', '')!r}, not of {kept.suite}", "get it again")
+    if "Snapshot" in fields:
+        raise Error(f"{release} is of the snapshot {fields['Snapshot']!r}, and says what was then", "get it again")
+    if "Valid-Until" not in fields or _seconds(fields["Valid-Until"], release) < time.time():
+        raise Error(
+            f"{release} has expired: {fields.get('Valid-Until', 'it has no Valid-Until')!r}", "get a newer copy of it"
+        )
+    if _seconds(fields.get("Date", ""), release) > time.time() + _DAY:
+        raise Error(f"{release} is of a day that has not come", "is this machine's clock right?")
+    listed = _rows(fields)
+    texts = []
+    for name in ("main/images/Images", "main/images/Images-Status"):
+        if name not in listed or listed[name][1] > _LARGEST:
+            raise Error(f"{release} lists no {name}", "is it a copy of an archive of images?")
+        texts.append(_text_of(place / name, listed[name]))
+    for record in index.parse(texts[0]):
+        if record.stem == kept.stem and kept.digests.get(record.name) != (record.sha256, record.size):
+            raise Error(
+                f"the archive lists another {record.name} than the .buildinfo describes",
+                "it is another image of the same name: get both from the archive",
+            )
+    word = Word(str(folder), _worst(staleness.parse(texts[1]), kept))
+    if not word.said:
+        raise Error(f"the archive in {folder} never published {kept.stem}", "is it of another archive, or newer?")
+    return word
+
+
+def _text_of(file: Path, listed: tuple[str, int]) -> str:
+    """An index, plain or compressed, that a release file lists."""
+    if not file.exists():
+        file = file.with_name(f"{file.name}.xz")
+        found = files.unpacked(file, listed[1])
+    else:
+        found = sign.content(file, largest=listed[1])
+    if (hashlib.sha256(found).hexdigest(), len(found)) != listed:
+        raise Error(f"{file} is not the index that its signed release file lists", "it was swapped or changed")
+    return found.decode("utf-8", "replace")
+
+
+def _worst(known: Iterable[ImageStatus], kept: Lock) -> ImageStatus | None:
+    """What is said of an image, by those who say the worst."""
+    of_image = (kept.config, kept.suite, kept.architecture, kept.serial)
+    same = [said for said in known if (said.config, said.suite, said.architecture, said.serial) == of_image]
+    order = ("withdrawn", "expired", "deprecated")
+    same.sort(key=lambda said: order.index(said.status) if said.status in order else len(order))
+    return same[0] if same else None
+
+
+def _fields(signed: sign.Signed) -> dict[str, str]:
+    """The fields of a release file, as they are signed."""
+    return dict((deb822.parse(signed.content.decode("utf-8", "replace"))[:1] or ({},))[0])
+
+
+def _rows(fields: Mapping[str, str]) -> dict[str, tuple[str, int]]:
+    """Name -> SHA-256 and size of each file that a release file lists; what is no such line counts for nothing."""
+    rows = (_ROW.fullmatch(line) for line in fields.get("SHA256", "").split("\n"))
+    return {row[3]: (row[1], int(row[2])) for row in rows if row}
+
+
 def proofs(folder: Path, kept: Lock, debian: Path, archive: Path, *, signers: int = 1) -> dict[Package, Proof]:
     """The proof of each package of a lock, and of each that it was made with; Error names the first that has none.
 
@@ -62,11 +277,11 @@ def proofs(folder: Path, kept: Lock, debian: Path, archive: Path, *, signers: in
     listed: dict[Package, tuple[Proof, bool]] = {}
     debian_s: set[bytes] = set()
     dates = []
-    for place in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for place in _few(folder, "*"):
         release = _release(place, kept, debian, archive, signers)
         dates.append(release.date)
-        for index in sorted(place.glob("*_Packages.xz")):
-            content = _index(index, release)
+        for file in _few(place, "*_Packages.xz"):
+            content = _index(file, release)
             if release.debian:
                 debian_s.update(_NAME.findall(content))
             for package in _found(content, wanted):
@@ -91,6 +306,14 @@ def proofs(folder: Path, kept: Lock, debian: Path, archive: Path, *, signers: in
     return {package: listed[package][0] for package in everything}
 
 
+def _few(folder: Path, pattern: str) -> list[Path]:
+    """What a folder has of a kind, sorted; Error when it is more than there can be."""
+    found = sorted(itertools.islice(folder.glob(pattern), _MOST + 1))
+    if len(found) > _MOST:
+        raise Error(f"{folder} has more than {_MOST} files or folders", "the closure was tampered with: get it again")
+    return found
+
+
 def _of_the_archive(keyring: Path, file: Path, signature: Path | None, signers: int) -> sign.Signed:
     try:
         return sign.verified(keyring, file, signature, signers=signers)
@@ -110,10 +333,6 @@ def _release(place: Path, kept: Lock, debian: Path, archive: Path, signers: int)
         file, signature = place / "Release", place / "Release.gpg"
     if not file.exists() or (signature and not signature.exists()):
         raise Error(f"{place} has no signed release file", "the closure is not whole")
-    # Before gpgv opens them: of a FIFO it would wait for ever.
-    content = files.read(file)
-    if signature:
-        files.read(signature)
     is_debian = True
     try:
         signed = sign.verified(debian, file, signature)
@@ -122,36 +341,38 @@ def _release(place: Path, kept: Lock, debian: Path, archive: Path, signers: int)
             raise
         is_debian = False
         signed = _of_the_archive(archive, file, signature, signers)
-    (fields,) = deb822.parse(signed.content.decode("utf-8", "replace"))[:1] or ({},)
+    fields = _fields(signed)
     suites = {kept.suite, f"{kept.suite}-updates", f"{kept.suite}-security"}
     named = fields.get("Codename", "")
     if not suites & {named, fields.get("Suite", "")}:
-        raise Error(f"{file} is of the suite {named}, and the image of {kept.suite}", "it is another's evidence")
+        raise Error(
+            f"{file} is of the suite {printable(named)}, and the image of {kept.suite}", "it is another's evidence"
+        )
     asked = {names.snapshot_at(release.uri) for release in kept.releases}
     if not is_debian and fields.get("Snapshot", "") not in asked:
         raise Error(
-            f"{file} is of the archive's snapshot {fields.get('Snapshot', '')}, of which the image was not made",
+            f"{file} is of the archive's snapshot {printable(fields.get('Snapshot', ''))}, of which the image was not"
+            " made",
             "an older index hides the updates since",
         )
     date = _seconds(fields.get("Date", ""), file)
-    if date > time.time() + 86400:
+    if date > time.time() + _DAY:
         raise Error(f"{file} is of a day that has not come", "is this machine's clock right?")
     if "Valid-Until" in fields and _seconds(fields["Valid-Until"], file) < kept.epoch:
         raise Error(
             f"{file} had expired when the image was made: {fields['Valid-Until']}",
             "an older index hides the updates since",
         )
-    rows = (line.split() for line in fields.get("SHA256", "").splitlines() if line.strip())
-    indexes = {name: (sha256, int(size)) for sha256, size, name in rows}
-    digest = hashlib.sha256(content).hexdigest()
-    return _Release(Proof(named, fields.get("Origin", ""), digest, signed.signers), is_debian, date, indexes)
+    digest = hashlib.sha256(sign.content(file)).hexdigest()
+    return _Release(Proof(named, fields.get("Origin", ""), digest, signed.signers), is_debian, date, _rows(fields))
 
 
 def _seconds(date: str, file: Path) -> int:
-    parsed = parsedate(date)
-    if parsed is None:
-        raise Error(f"{file} has no date that can be read: {date!r}", "its archive must be mended")
-    return calendar.timegm(parsed)
+    parsed = parsedate(date[:_LONGEST_DATE])
+    with contextlib.suppress(ValueError, OverflowError):
+        if parsed:
+            return calendar.timegm(parsed)
+    raise Error(f"{file} has no date that can be read: {date[:_LONGEST_DATE]!r}", "its archive must be mended")
 
 
 def _index(file: Path, release: _Release) -> bytes:
@@ -173,7 +394,7 @@ def _found(content: bytes, wanted: Mapping[bytes, Package]) -> Iterator[Package]
         begin, end = content.rfind(b"\n\n", 0, match.start()) + 2, content.find(b"\n\n", match.end())
         if begin == 1:
             begin = 0
-        (stanza,) = deb822.parse(content[begin : end if end >= 0 else None].decode())
-        named = (stanza["Package"], stanza["Version"], stanza["Architecture"], int(stanza["Size"]))
-        if named == (package.name, package.version, package.architecture, package.size):
-            yield package
+        for stanza in deb822.parse(content[begin : end if end >= 0 else None].decode("utf-8", "replace")):
+            named = tuple(stanza.get(field) for field in ("Package", "Version", "Architecture", "Size"))
+            if named == (package.name, package.version, package.architecture, str(package.size)):
+                yield package

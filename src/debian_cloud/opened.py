@@ -208,11 +208,21 @@ def _data(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, position
 
 
+def kind(path: Path) -> str:
+    """The format of an image by its first bytes, or "" for none; nothing else of it is read."""
+    with _file(path) as view:
+        return _by_magic(view)
+
+
+def _by_magic(view: View) -> str:
+    head = view.read(0, min(view.size, 1024))
+    return next((kind for kind, at, magic in _MAGIC if head[at : at + len(magic)] == magic), "")
+
+
 def _format(path: Path, view: View) -> str:
     """The format of an image, by its content; Error when its name says another."""
-    head = view.read(0, min(view.size, 1024))
-    found = next((kind for kind, at, magic in _MAGIC if head[at : at + len(magic)] == magic), None)
-    if found is None:
+    found = _by_magic(view)
+    if not found:
         raise Error(
             f"{path} is no image: neither a disk with GPT (raw or qcow2) nor a tar", "was it fetched to its end?"
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import build, formats, lock, names, options, sign
+from . import build, evidence, formats, names, options, sign
 from .custom import Custom, custom
 from .errors import FAILED, USAGE, Error
 
@@ -52,8 +52,37 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def locked(path: Path) -> Lock:
-    """The lock in a .buildinfo, whoever signed it."""
-    return lock.parse(sign.text(path), str(path))
+    """The lock in a .buildinfo, whoever signed it: a list of wishes, and of facts to those who verified it before."""
+    return evidence.read(sign.text(path), str(path))
+
+
+def add_belief(parser: argparse.ArgumentParser) -> None:
+    """Declare what of a .buildinfo is believed."""
+    group = parser.add_argument_group("what of its .buildinfo is believed")
+    group.add_argument(
+        "--signed-by", type=Path, metavar="FILE", help="keys, one of which must have signed the .buildinfo"
+    )
+    group.add_argument(
+        "--unsigned", action="store_true", help="take the .buildinfo as it is: nobody need have signed it"
+    )
+    group.add_argument("--mirror", default="", metavar="URL", help="a mirror of Debian that the image may use")
+    group.add_argument(
+        "--security-mirror", default="", metavar="URL", help="a mirror of its security updates that it may use"
+    )
+    group.add_argument(
+        "--allow-expired", action="store_true", help="the image may take indexes past their Valid-Until"
+    )
+
+
+def believed(args: argparse.Namespace, file: Path) -> evidence.Described:
+    """A .buildinfo whose signature was verified, and whose image asks nobody but Debian (`add_belief`)."""
+    found = evidence.described(file, options.keyring(args), args.signed_by, unsigned=args.unsigned)
+    _refuse_sources(found.kept, args)
+    return found
+
+
+def _refuse_sources(kept: Lock, args: argparse.Namespace) -> None:
+    evidence.refuse_sources(kept, (args.mirror, args.security_mirror), expired=args.allow_expired)
 
 
 def add_packages(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -80,6 +109,9 @@ def planned(args: argparse.Namespace) -> Planned:
     names.word(args.config, "configuration")
     change = changed(args)
     kept = locked(args.lock) if args.lock else None
+    if kept:
+        # Packages come from signed archives; the sources that the image gets are the lock's own word.
+        _refuse_sources(kept, args)
     with options.origin(args) as origin:
         resolution = origin.resolve(args.config, args.suite, change, kept)
         return _planned(origin, resolution, args.serial, wanted, kept)

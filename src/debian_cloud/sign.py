@@ -67,10 +67,10 @@ def verified(keyring: Path, file: Path, signature: Path | None = None, *, signer
     return Signed(data if signature else own, tuple(sorted(found)))
 
 
-def content(file: Path, what: str = "") -> bytes:
+def content(file: Path, what: str = "", largest: int = _LARGEST) -> bytes:
     """All of a regular file of moderate size, read once; Error when it is another, of wrong use when there is none.
 
-    `what` it is says the sentence.
+    `what` it is says the sentence; `largest` is in bytes.
     """
     name = f"{what} {file}" if what else str(file)
     try:
@@ -78,12 +78,12 @@ def content(file: Path, what: str = "") -> bytes:
         with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
             if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
                 raise Error(f"{name} is not a regular file", "give the file itself, or a copy")
-            data = opened.read(_LARGEST + 1)
+            data = opened.read(largest + 1)
     except OSError as error:
         said = f"{name}: {error.strerror}" if what else f"{name} cannot be read: {error.strerror}"
         raise Error(said, f"give a {what or 'file'} that is there, and that you may read", USAGE) from None
-    if len(data) > _LARGEST:
-        raise Error(f"{name} has more than {_LARGEST >> 20} MiB", "no file of its kind has: is it another?")
+    if len(data) > largest:
+        raise Error(f"{name} has more than {largest} bytes", "no file of its kind has: is it another?")
     return data
 
 

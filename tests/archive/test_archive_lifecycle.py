@@ -384,7 +384,8 @@ def test_the_word_of_rebuilders_is_listed_and_counts(
     asked = argparse.Namespace(
         image=disk, rebuilders=1, rebuilder_keys=keyring, statements=(archive.public / place).parent
     )
-    assert verify._rebuilders(asked) == (stranger.fingerprint,)
+    wanted = {disk.name: hashlib.sha256(disk.read_bytes()).hexdigest()}
+    assert verify._rebuilders(asked, wanted) == (stranger.fingerprint,)
 
 
 def test_a_machine_learns_by_apt_what_became_of_its_image(

@@ -8,29 +8,37 @@ and SHA-256, and no other is taken. Every file that the .buildinfo names is made
 and compared with the hash that it gives. The exit status is 0 when all are the
 same, and 1 when one is not.
 
+The .buildinfo must be signed, as for `verify`, and the sources in the image be
+Debian's: else the same bytes would say nothing about who wants them.
+
 With --statement, whoever got the same bytes says so: a signed in-toto statement
 that `verify --rebuilders` counts.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, files, index, lock, options, planning, projections, run, sign, workspace
+from debian_cloud import checksums, files, index, options, planning, projections, run, sign, workspace
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.projections import provenance
 
 if TYPE_CHECKING:
     import argparse
 
+    from debian_cloud.evidence import Described
+    from debian_cloud.lock import Lock
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("file", type=Path, metavar="FILE", help="the image's .buildinfo or .image")
     options.add_closure(parser)
+    planning.add_belief(parser)
     parser.add_argument("--seed", default="", metavar="FILE", help="the seed of an image that was made with one")
     parser.add_argument("--output", type=Path, metavar="DIR", help="keep what was made in DIR (default: remove it)")
     parser.add_argument("--statement", type=Path, metavar="FILE", help="write a signed statement of the same bytes")
@@ -41,7 +49,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    kept = _described(args.file)
+    found = _described(args)
+    kept = found.kept
     if args.statement and args.statement.exists():
         raise Error(f"{args.statement} exists already", "choose another name with --statement", USAGE)
     # Before anything is fetched.
@@ -55,25 +64,29 @@ def main(args: argparse.Namespace) -> int:
             workspace.make(planned, Path(folder).resolve(), quiet=args.quiet)
             same = _compared(kept, Path(folder))
     if args.json:
-        print(json.dumps({"stem": kept.stem, "plan": planned.id, "same": same}, indent=2))
+        print(
+            json.dumps(
+                {"stem": kept.stem, "plan": planned.id, "same": same, "buildinfo-signers": found.signers}, indent=2
+            )
+        )
     else:
         for name, equal in same.items():
             print(f"{name}: {'the same bytes' if equal else 'DIFFERS'}")
+        print(f"{found.name} is signed by {', '.join(found.signers) or 'nobody'}")
     if not all(same.values()):
         different = ", ".join(name for name, equal in same.items() if not equal)
         hint = f"it was built by {kept.builder}; "
         hint += "compare the files with diffoscope(1)" if args.output else "--output DIR keeps the files to compare"
         raise Error(f"{different} is not what the .buildinfo describes", hint)
     if args.statement:
-        _state(kept, args)
+        _state(found, args)
     return 0
 
 
-def _state(kept: lock.Lock, args: argparse.Namespace) -> None:
-    subjects = {name: {"sha256": sha256} for name, (sha256, _) in kept.digests.items()}
-    buildinfo = args.file.with_suffix(".buildinfo")
-    described = {buildinfo.name: checksums.digest(buildinfo).hashes}
-    document = provenance.rebuilt(kept, subjects, described)
+def _state(found: Described, args: argparse.Namespace) -> None:
+    subjects = {name: {"sha256": sha256} for name, (sha256, _) in found.kept.digests.items()}
+    hashes = {name: hashlib.new(name, found.data).hexdigest() for name in checksums.PUBLISHED}
+    document = provenance.rebuilt(found.kept, subjects, {found.name: hashes})
     with tempfile.TemporaryDirectory(prefix="debian-cloud.") as folder:
         unsigned = Path(folder) / "statement"
         unsigned.write_text(projections.text(document), "utf-8")
@@ -81,23 +94,24 @@ def _state(kept: lock.Lock, args: argparse.Namespace) -> None:
         args.statement.write_bytes((Path(folder) / "signed").read_bytes())
 
 
-def _described(file: Path) -> lock.Lock:
+def _described(args: argparse.Namespace) -> Described:
+    file: Path = args.file
     if file.suffix != ".image":
-        return planning.locked(file)
+        return planning.believed(args, file)
     records = index.parse(files.text(file), strict=True)
-    kept = planning.locked(file.with_suffix(".buildinfo"))
+    found = planning.believed(args, file.with_suffix(".buildinfo"))
     for record in records:
-        if kept.digests.get(record.name) != (record.sha256, record.size):
+        if found.kept.digests.get(record.name) != (record.sha256, record.size):
             raise Error(
                 f"{file.name} and {file.stem}.buildinfo do not agree on {record.name}",
                 "take both from the same folder of the archive",
             )
     if not records:
         raise Error(f"{file} has no record in it", "give the .image or the .buildinfo of an image", USAGE)
-    return kept
+    return found
 
 
-def _compared(kept: lock.Lock, folder: Path) -> dict[str, bool]:
+def _compared(kept: Lock, folder: Path) -> dict[str, bool]:
     """File name -> whether it came out the same."""
     found = {}
     for name, (sha256, size) in kept.digests.items():

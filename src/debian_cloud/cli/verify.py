@@ -2,9 +2,22 @@
 """Prove that all of an image came from signed packages.
 
 IMAGE is a disk (raw or qcow2) or a root file system (tar), with its .buildinfo
-beside it. CLOSURE is the folder in which its archive keeps what it was made of
-(closures/SUITE/CONFIG/ARCH/SERIAL). No network is needed, no root and no loop
-device, and nothing that the image holds is executed.
+beside it, which its builder or the archive signed. CLOSURE is the folder in
+which its archive keeps what it was made of (closures/SUITE/CONFIG/ARCH/SERIAL).
+No network is needed, no root and no loop device, and nothing that the image
+holds is executed.
+
+The .buildinfo is verified first, by the SHA512SUMS beside it that the archive
+signed, or by its own signature; one that nobody signed proves nothing, and is
+taken by --unsigned alone. IMAGE must be the file that it gives the SHA-256 of,
+whatever its name; if it has the name of another image, that is an error. Of a
+disk that was converted to a format that the .buildinfo does not have, the bytes
+of the disk count. The sources in the image must be Debian's, and of its suite.
+
+What the archive says of the image (current, superseded, deprecated, withdrawn)
+is told where its signed index is at hand: this machine's apt's, or with
+--archive that of a copy of the archive. A withdrawn image makes the exit status
+1, and so does one of which the given archive says nothing.
 
 Each package must be listed, by SHA-256, in an index of a release file that was
 signed by Debian, or by the archive for what Debian does not have. Each file,
@@ -27,6 +40,7 @@ they made the same image again (`rebuild --statement`); each counts once.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import time
 from collections import Counter
@@ -47,20 +61,22 @@ from debian_cloud import (
     workspace,
 )
 from debian_cloud.errors import USAGE, Error
-from debian_cloud.opened import DiskImage, TreeImage, opened
+from debian_cloud.opened import DiskImage, TreeImage, kind, opened
 from debian_cloud.printable import printable
 from debian_cloud.projections import provenance
 from debian_cloud.verification import Explained, Unexplained
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from debian_cloud.entries import Entry
-    from debian_cloud.evidence import Proof
+    from debian_cloud.evidence import Proof, Word
     from debian_cloud.lock import Lock
     from debian_cloud.resolution import Package
 
+_OURS = re.compile(r"debian-.*-[0-9]{8}\.[0-9]+\.")
+"""What the name of an image begins with (`names.STEM`)."""
 _SHOWN = 50
 """Unexplained places that people are shown; --json has them all."""
 
@@ -82,7 +98,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--signers", type=int, default=1, metavar="M", help="demand M keys of --keyring on the archive's indexes"
     )
     parser.add_argument(
-        "--signed-by", type=Path, metavar="FILE", help="keys, one of which must have signed the .buildinfo"
+        "--archive", type=_folder_of_archive, metavar="DIR", help="a copy of the archive: what it says of the image"
+    )
+    parser.add_argument(
+        "--diagnose", action="store_true", help="tell what differs in a file that is not the one described"
     )
     parser.add_argument(
         "--rebuilt", type=Path, metavar="FILE", help="what `rebuild --output` made of it: do not make it again"
@@ -95,6 +114,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", default="", metavar="FILE", help="the seed of an image that was made with one")
     parser.add_argument("--json", action="store_true", help="print a verdict on each path as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
+    planning.add_belief(parser)
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """The image's file as it was read: `described` is the name that the .buildinfo has for these bytes, if any."""
+
+    sha256: str
+    size: int
+    described: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +137,8 @@ class Report:
     rebuilders: tuple[str, ...] = ()
     explained: tuple[Explained, ...] = ()
     unexplained: tuple[Unexplained, ...] = ()
+    file: File | None = None
+    word: Word | None = None
 
 
 def main(args: argparse.Namespace) -> int:
@@ -120,7 +151,24 @@ def main(args: argparse.Namespace) -> int:
             f"{args.image.name} is not made of signed packages alone: {number} unexplained",
             "do not start it; diffoscope(1) against what `debian-cloud rebuild --output` makes tells more",
         )
+    said = report.word.said if report.word else None
+    if said and said.status == "withdrawn":
+        raise Error(
+            f"{report.kept.stem} was withdrawn by its archive: {printable(said.reason)}",
+            "take a newer one; each byte of this one is what its .buildinfo says",
+        )
     return 0
+
+
+def _folder_of_archive(value: str) -> Path:
+    """A copy of an archive that is here; Error when it is none, or elsewhere."""
+    if not (Path(value) / "dists").is_dir():
+        raise Error(
+            f"--archive {value} is no copy of an archive",
+            "give a folder that has dists in it, as a mirror has; nothing is verified over a network",
+            USAGE,
+        )
+    return Path(value)
 
 
 def _folder(value: str) -> Path:
@@ -148,14 +196,27 @@ def _report(args: argparse.Namespace) -> Report:
     if args.signers < 1:
         raise Error(f"--signers {args.signers} demands nothing", "one signature is demanded without it", USAGE)
     keyring = options.keyring(args)
-    kept, signers = _described(args, keyring)
-    rebuilders = _rebuilders(args) if args.rebuilders > 0 else ()
+    found = planning.believed(args, _buildinfo(args))
+    kept = found.kept
+    file = _identified(args, kept)
+    rebuilders: tuple[str, ...] = ()
+    if args.rebuilders > 0:
+        # Of what was converted, the files that it was made of count: all of the disk is compared besides.
+        files = [file.described] if file.described else [*kept.digests]
+        rebuilders = _rebuilders(args, {name: kept.digests[name][0] for name in files})
+    word = (
+        evidence.of_archive(args.archive, kept, keyring, signers=args.signers)
+        if args.archive
+        else evidence.of_machine(kept)
+    )
+    done("image")
     proofs = evidence.proofs(args.closure / "evidence", kept, args.debian_keyring, keyring, signers=args.signers)
-    report = Report(kept, proofs, seconds, signers, rebuilders)
+    report = Report(kept, proofs, seconds, found.signers, rebuilders, file=file, word=word)
     done("signatures and indexes")
     # What is no image is told before a hundred packages are read.
     with opened(args.image) as image:
-        done("image")
+        seconds["image"] = round(seconds["image"] + time.monotonic() - began, 1)
+        began = time.monotonic()
         shipped = manifest.by_path((p.name, entries) for p, entries in _manifests(args.closure, kept).items())
         done("packages")
         if args.rebuilt:
@@ -169,40 +230,44 @@ def _report(args: argparse.Namespace) -> Report:
             return _compared(args, image, shipped, folder / f"{kept.stem}.{wanted}", report)
 
 
-def _described(args: argparse.Namespace, keyring: Path) -> tuple[Lock, tuple[str, ...]]:
-    """The image's .buildinfo, and who signed it, or for the archive the sums that it is in; () when nobody did."""
+def _buildinfo(args: argparse.Namespace) -> Path:
+    """The image's .buildinfo: the one given, else the one beside it."""
     image: Path = args.image
     if args.buildinfo:
-        file: Path = args.buildinfo
-    else:
-        found = [path for path in image.parent.glob("*.buildinfo") if image.name.startswith(f"{path.stem}.")]
-        if len(found) != 1:
-            raise Error(f"{image} has no .buildinfo beside it", "give it with --buildinfo", USAGE)
-        (file,) = found
-    kept = planning.locked(file)
-    sums = file.parent / "SHA512SUMS"
-    signers: tuple[str, ...] = ()
-    if args.signed_by:
-        signers = sign.verified(args.signed_by, file).signers
-    elif sums.exists():
-        # The archive's own word on what it published.
-        signers = sign.verified(keyring, sums, sums.with_name("SHA512SUMS.gpg")).signers
-        got = checksums.digest(file, ("sha512",)).hashes["sha512"]
-        if got != checksums.find(sums.read_text("ascii"), file.name):
-            raise Error(f"{file} is not the one that the archive signed", "it was edited: get it again")
-    elif b"-----BEGIN PGP SIGN" in file.read_bytes():
-        try:
-            signers = sign.verified(keyring, file).signers
-        except Error:
-            raise Error(
-                f"{file} is signed, but not by a key that is known",
-                "--signed-by FILE: its builder's keys; or put the archive's SHA512SUMS and SHA512SUMS.gpg beside it",
-            ) from None
-    return kept, signers
+        given: Path = args.buildinfo
+        return given
+    found = [path for path in image.parent.glob("*.buildinfo") if image.name.startswith(f"{path.stem}.")]
+    if len(found) != 1:
+        raise Error(f"{image} has no .buildinfo beside it", "give it with --buildinfo", USAGE)
+    return found[0]
 
 
-def _rebuilders(args: argparse.Namespace) -> tuple[str, ...]:
-    """Fingerprints of those who made the same image again; Error when they are fewer than demanded."""
+def _identified(args: argparse.Namespace, kept: Lock) -> File:
+    """The image's file, by its bytes; Error when it is not the image that is described, or has another's name."""
+    image: Path = args.image
+    if not image.is_file():
+        raise Error(f"there is no file {image}", "give an image: a .raw, .qcow2 or .tar.xz", USAGE)
+    if _OURS.match(image.name) and not image.name.startswith(f"{kept.stem}."):
+        raise Error(
+            f"{printable(image.name)} has the name of another image than its .buildinfo describes, {kept.stem}",
+            "was an older image given a newer name? get both from the archive",
+        )
+    got = checksums.digest(image, ("sha256",))
+    found = (got.hashes["sha256"], got.size)
+    described = next((name for name, digest in kept.digests.items() if digest == found), "")
+    if not described and not args.diagnose and kind(image) in ("", *kept.formats):
+        raise Error(
+            f"{printable(image.name)} is not the file that the .buildinfo of {kept.stem} describes",
+            "it was changed, or is another image: get it again; --diagnose tells what differs",
+        )
+    return File(*found, described)
+
+
+def _rebuilders(args: argparse.Namespace, wanted: Mapping[str, str]) -> tuple[str, ...]:
+    """Fingerprints of those who made the same image again; Error when they are fewer than demanded.
+
+    `wanted` are its files, any of which counts: name and SHA-256.
+    """
     keys, statements = args.rebuilder_keys, args.statements
     if not (keys and keys.is_file() and statements and statements.is_dir()):
         raise Error(
@@ -210,8 +275,6 @@ def _rebuilders(args: argparse.Namespace) -> tuple[str, ...]:
             "whose word counts, and where it is",
             USAGE,
         )
-    image: Path = args.image
-    sha256 = checksums.digest(image, ("sha256",)).hashes["sha256"]
     found: set[str] = set()
     unheard = []
     for file in sorted(statements.glob("*.asc")):
@@ -221,7 +284,8 @@ def _rebuilders(args: argparse.Namespace) -> tuple[str, ...]:
         except Error as error:
             unheard.append(error.message)
             continue
-        if statement.kind == provenance.REBUILT and statement.subjects.get(image.name, {}).get("sha256") == sha256:
+        same = (statement.subjects.get(name, {}).get("sha256") == sha256 for name, sha256 in wanted.items())
+        if statement.kind == provenance.REBUILT and any(same):
             # Who signs with two keys is two only to those who trust both; who signs twice is one.
             found |= {*signed.signers}
         else:
@@ -287,11 +351,8 @@ def _compared(
             )
     explained = tuple(verdict for verdict in verdicts if isinstance(verdict, Explained))
     unexplained += [verdict for verdict in verdicts if isinstance(verdict, Unexplained)]
-    digest = report.kept.digests.get(args.image.name)
-    if digest and not unexplained:
-        got = checksums.digest(args.image, ("sha256",))
-        if (got.hashes["sha256"], got.size) != digest:
-            unexplained.append(Unexplained(args.image.name, "it is not the file that its .buildinfo describes"))
+    if args.diagnose and not unexplained and report.file and not report.file.described:
+        unexplained.append(Unexplained(args.image.name, "it is not the file that its .buildinfo describes"))
     report.seconds["image"] = round(report.seconds["image"] + time.monotonic() - began, 1)
     return replace(report, explained=explained, unexplained=tuple(unexplained))
 
@@ -300,7 +361,7 @@ def _as_text(name: str, report: Report) -> str:
     by_package = [verdict for verdict in report.explained if verdict.package]
     generators = Counter(verdict.generator for verdict in report.explained if verdict.generator)
     releases = Counter((p.origin, p.suite, ", ".join(p.signers)) for p in report.proofs.values())
-    lines = [f"{name}: {len(by_package) + generators.total()} paths are explained"]
+    lines = [*_identity(name, report), f"{len(by_package) + generators.total()} paths are explained"]
     lines += [f"  {len(by_package)} are from {len(report.proofs)} packages:"]
     lines += [
         f"    {count} listed by {origin or 'the archive'}, {suite}, signed by {keys}"
@@ -311,7 +372,6 @@ def _as_text(name: str, report: Report) -> str:
     if esp := [it for it in report.explained if it.path.startswith(verification.ESP)]:
         copied = sum(bool(it.package) for it in esp)
         lines += [f"  of all these, {copied} from packages and {len(esp) - copied} generated are on the ESP"]
-    lines += [f"  its .buildinfo is signed by {', '.join(report.signers) or 'nobody'}"]
     lines += [f"  made again, with the same bytes, by {key}" for key in report.rebuilders]
     lines += [f"  {word}: {seconds} s" for word, seconds in report.seconds.items()]
     lines += [f"{len(report.unexplained)} are unexplained"]
@@ -321,9 +381,54 @@ def _as_text(name: str, report: Report) -> str:
     return "\n".join(lines)
 
 
+def _identity(name: str, report: Report) -> Iterator[str]:
+    """Which image it is, and who says so."""
+    kept, file = report.kept, report.file
+    yield f"{printable(name)}: image {kept.config} of {kept.suite} for {kept.architecture}"
+    yield f"  serial {kept.serial}, of {_day(kept)}, configuration version {kept.config_version}"
+    yield f"  {', '.join(kept.changes)}: it is not official" if kept.changes else "  as its configuration says"
+    yield f"  its .buildinfo is signed by {', '.join(report.signers) or 'nobody: it proves nothing of all this'}"
+    if file:
+        what = file.described or "none that its .buildinfo describes: what the disk holds was compared"
+        yield f"  the file is {what}, SHA-256 {file.sha256}"
+    yield f"  {_said(report.word)}"
+    for source in kept.sources:
+        late = ", also past their Valid-Until" if source.expired else ""
+        yield f"  its apt asks {source.uri} for {' '.join(source.suites)}{late}"
+
+
+def _said(word: Word | None) -> str:
+    """The archive's word on an image, in words."""
+    if word is None:
+        return "whether it is current is not known: no signed index of its archive is at hand (--archive)"
+    if word.said is None:
+        return f"{word.where} knows no archive that published it"
+    said = word.said
+    since = f" since {said.date}" if said.date else ""
+    why = f": {printable(said.reason)}" if said.reason else ""
+    return f"it is {said.status}{since}, says {printable(word.where)}{why}{' '.join(('', *said.cves))}"
+
+
+def _day(kept: Lock) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(kept.epoch))
+
+
 def _as_json(report: Report) -> dict[str, object]:
+    kept, file, said = report.kept, report.file, report.word.said if report.word else None
     return {
-        "image": report.kept.stem,
+        "image": kept.stem,
+        "config": kept.config,
+        "config-version": kept.config_version,
+        "suite": kept.suite,
+        "architecture": kept.architecture,
+        "serial": kept.serial,
+        "date": _day(kept),
+        "changes": kept.changes,
+        "file": {"described": file.described, "sha256": file.sha256, "size": file.size} if file else None,
+        "status": None
+        if said is None
+        else {"status": said.status, "date": said.date, "reason": said.reason, "cves": said.cves},
+        "sources": [{"uri": s.uri, "suites": s.suites, "expired": s.expired} for s in kept.sources],
         "buildinfo-signers": report.signers,
         "packages": [
             {
