@@ -25,7 +25,7 @@ ORDER = (
     ("packages", "metadata", "lock", "admission", "closure", "projections", "difference", "manifest", "render"),
     ("build",),
     ("run",),
-    ("opened",),
+    ("opened", "cache"),
     ("sign",),
     ("options", "images", "evidence", "state"),
     ("planning", "debs"),
