@@ -128,7 +128,14 @@ NAME = "trixie/ec2/amd64/20261120.0"
         (NAME, "one\ntwo", (), "one line", 2),
         (NAME, "one\n Status: current", (), "one line", 2),
         (NAME, "red \x1b[31m", (), "one line", 2),
+        (NAME, "no byte: \udcff", (), "one line", 2),
+        (NAME, "x" * 501, (), "has 501 characters, and at most 500 are told", 2),
+        (NAME, "\u202e" * 2, (), "one line", 2),
         (NAME, "x", ("CVE-26-1",), "no CVE identifier", 2),
+        (NAME, "x", (f"CVE-2026-{'1' * 5000}",), "no CVE identifier", 2),
+        (NAME, "x", ("CVE-2026-1234\n",), "no CVE identifier", 2),
+        (NAME, "x", tuple(f"CVE-2026-{number}" for number in range(1000, 1101)), "101 CVEs are too many", 2),
+        ("x\x1b[2J" * 100, "x", (), r"never had x\\x1b", 2),
     ],
 )
 def test_what_cannot_be_said_of_an_image(
@@ -138,6 +145,13 @@ def test_what_cannot_be_said_of_an_image(
         lifecycle.marked([image("ec2/amd64/20261120.0")], what, "withdrawn", TODAY, reason, cves)
     assert refused.value.status == status
     assert refused.value.hint
+    assert len(refused.value.message) < 600
+    assert refused.value.message.isprintable()
+
+
+def test_a_reason_may_be_as_long_as_it_says() -> None:
+    (marked,) = lifecycle.marked([image("ec2/amd64/20261120.0")], NAME, "withdrawn", TODAY, "x" * lifecycle.REASON)
+    assert index.parse(index.render([marked])) == (marked,)
 
 
 @pytest.mark.parametrize(
@@ -243,6 +257,41 @@ def test_what_is_held_back_takes_nobody_s_place() -> None:
     held = lifecycle.held(records, SET)
     assert len(held) == 6
     assert lifecycle.outdated(records, Policy(3), SET, held, TODAY) == ("images/trixie/ec2/amd64/20261119.0",)
+
+
+def test_what_cannot_be_kept_yet_is_seen_by_nobody() -> None:
+    old, new, other = image("ec2/amd64/20261120.0"), image("ec2/amd64/20261121.0"), image("azure/amd64/20261121.0")
+    unkept = {new.directory}
+    shown = lifecycle.published((old, new, other), (), unkept)
+    assert {r.directory: r.status for r in shown} == {old.directory: "current", other.directory: "current"}
+    # Its set waits for it.
+    (held,) = lifecycle.held((old, new, other, image("azure/amd64/20261120.0")), SET, (), unkept)
+    assert (held.directories, held.missing) == ((other.directory,), ("ec2/amd64",))
+    # It takes nobody's place, and stays as long as it is the newest.
+    assert lifecycle.outdated((old, new), Policy(1), (), (), TODAY, unkept) == ()
+    assert lifecycle.outdated((old, new), Policy(1), (), (), TODAY, {old.directory}) == (old.directory,)
+
+
+def test_what_failed_is_tried_again_later_and_later() -> None:
+    failure = None
+    delays = []
+    for _ in range(40):
+        failure = lifecycle.failed(failure, "no \x1b[2J" + "x" * 1000, 1000.5)
+        delays.append(failure.next - 1000)
+        assert lifecycle.parse_failure(lifecycle.render_failure(failure)) == failure
+    assert [delay // 3600 for delay in delays[:7]] == [1, 2, 4, 8, 16, 24, 24]
+    assert max(delays) == delays[-1] == 86400
+    assert failure
+    assert failure.tries == 40
+    assert failure.reason.startswith(r"no \x1b[2J")
+    assert len(failure.reason) < 500
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Tries: x\nNext: 1\nReason: a\n", "Tries: 1\n", "damaged", "Tries: 1\n\nTries: 2\n"]
+)
+def test_a_damaged_note_is_none(text: str) -> None:
+    assert lifecycle.parse_failure(text) is None
 
 
 def test_files_go_two_weeks_after_the_last_index_listed_them() -> None:

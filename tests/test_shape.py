@@ -25,7 +25,7 @@ ORDER = (
     ("packages", "metadata", "lock", "admission", "closure", "projections", "difference", "manifest", "render"),
     ("build",),
     ("run",),
-    ("opened", "debfile"),
+    ("opened", "cache", "debfile"),
     ("sign", "uploaders"),
     ("options", "images", "evidence", "served", "state"),
     ("planning", "debs", "incoming"),

@@ -80,8 +80,9 @@ def check_kept(kept: Lock, known: Collection[Package], keys: Collection[str]) ->
     if (name, kept.config_version) not in {(package.name, package.version) for package in kept.packages}:
         raise Error(f"{kept.stem}.buildinfo does not name {name} {kept.config_version} among its packages", _AGAIN)
     listed = {package.name: package for package in known}
+    debian_s = {*of_debian(kept)}
     for package in (*kept.packages, *kept.tools):
-        if package.name.startswith(_OURS) and package not in known:
+        if package not in debian_s and package not in known:
             here = listed.get(package.name)
             there = (
                 f"it has {here.version}" + (" with other bytes" if here.version == package.version else "")
@@ -92,6 +93,11 @@ def check_kept(kept: Lock, known: Collection[Package], keys: Collection[str]) ->
                 f"the image has {package.name} {package.version}, which this archive does not list: {there}",
                 "build it again from what is published now, or with --snapshot ID from what was",
             )
+
+
+def of_debian(kept: Lock) -> tuple[Package, ...]:
+    """What of an image, and of what it was made with, is Debian's."""
+    return tuple(p for p in (*kept.packages, *kept.tools) if not p.name.startswith(_OURS))
 
 
 def snapshot_of(kept: Lock) -> str:

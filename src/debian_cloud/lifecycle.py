@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from . import deb822, index, names
 from .errors import USAGE, Error
-from .printable import printable
+from .printable import LONGEST, printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -255,7 +255,7 @@ def marked(
             raise Error(f"{printable(cve, 60)} is no CVE identifier", "it looks like CVE-2026-12345", USAGE)
     before = {record.status for record in records if record.directory == wanted}
     if not before:
-        raise Error(f"the archive never had {image}", _hint(records, image), USAGE)
+        raise Error(f"the archive never had {printable(image, 120)}", _hint(records, image), USAGE)
     if status in before or (status == "deprecated" and before & {*GONE}):
         since = next(record.status_date for record in records if record.directory == wanted)
         raise Error(f"{image} is {min(before)} since {since} already", "what was said of an image stays")
@@ -392,7 +392,7 @@ def parse_failure(text: str) -> Failure | None:
     """What `render_failure` wrote; None when it is not that."""
     try:
         (stanza,) = deb822.canonical(text)
-        return Failure(int(stanza["Tries"]), int(stanza["Next"]), printable(stanza["Reason"]))
+        return Failure(int(stanza["Tries"]), int(stanza["Next"]), printable(stanza["Reason"], 10 * LONGEST))
     except (Error, KeyError, ValueError):
         return None
 

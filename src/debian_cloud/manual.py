@@ -13,7 +13,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Final
 
-from . import VERSION, cli, config
+from . import VERSION, cache, cli, config
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -36,7 +36,19 @@ its Image\\-* fields say what disk is made.
 makes images of such packages, and finds, fetches and verifies those that an
 archive has published.
 """
-_TAIL: Final = """\
+_TAIL: Final = f"""\
+.SH FILES
+.TP
+.I ~/.cache/debian\\-cloud
+The indexes of the archives that were read last, and keyrings that were given.
+It is below
+.B XDG_CACHE_HOME
+where that is set, and for root in
+.IR /var/cache/debian\\-cloud .
+At most {cache.BOUND >> 30} GiB stay there: what was used least recently goes first. All of it may
+be removed while no
+.B debian\\-cloud
+runs.
 .SH EXIT STATUS
 .TP
 .B 0

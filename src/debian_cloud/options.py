@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from . import checksums, deb822, names, packages, run, sign, sources
+from . import cache, checksums, deb822, names, packages, run, sign, sources
 from .custom import OFFICIAL, Custom
 from .errors import FAILED, USAGE, Error, did_you_mean
 from .progress import Progress
@@ -208,7 +208,7 @@ def _release_fields(archive: sources.Source, source: sources.Source, arch: str) 
     """What the signed release file of a source says, that is the archive or one of its snapshots."""
     root = _cache() / f"{_identity((archive,), arch)}.release"
     plan = sources.update(root, (source,), arch, sources.NO_PACKAGES)
-    with run.locked(root, "the cache of the archive's release files", wait=True):
+    with cache.used(root, "the cache of the archive's release files"):
         run.carry_out(plan, root, Progress(len(plan), quiet=True))
         # apt has removed what is of other sources.
         (file,) = [*(root / "lists").glob("*_InRelease")] or (root / "lists").glob("*_Release")
@@ -219,7 +219,7 @@ def _release_fields(archive: sources.Source, source: sources.Source, arch: str) 
 def _read(root: Path, debian: tuple[sources.Source, ...], archive: sources.Source, arch: str) -> Iterator[Origin]:
     plan = sources.update(root, (*debian, archive), arch)
     # libapt opens the lists again when it looks a record up: nobody may replace them before.
-    with run.locked(root, "the cache of package indexes", wait=True):
+    with cache.used(root, "the cache of package indexes"):
         run.carry_out(plan, root, Progress(len(plan), quiet=True))
         apt = packages.Apt(root, debian, archive)
         yield Origin(debian, archive, apt, root / "apt.conf")
@@ -236,7 +236,7 @@ def contents(args: argparse.Namespace) -> Iterator[tuple[Path, ...]]:
     release = replace(_debian(args, sources.targets(run.output(sources.INDEXTARGETS)), suite)[0], suites=(suite,))
     root = _cache() / f"{_identity((release,), arch)}.contents"
     plan = sources.update(root, (release,), arch, sources.CONTENTS)
-    with run.locked(root, "the cache of Debian's lists of files", wait=True):
+    with cache.used(root, "the cache of Debian's lists of files"):
         run.carry_out(plan, root, Progress(len(plan), quiet=True))
         found = tuple(sorted((root / "lists").glob("*_Contents-*.gz")))
         if not found:
@@ -309,8 +309,10 @@ def _kept_keyring(value: str) -> Path:
         raise Error(f"keyring {value}: {error.strerror}", "give the archive's public key file", USAGE) from None
     # apt tells armoured keys from binary ones by the name (sources.list(5), Signed-By).
     extension = "asc" if content.startswith(b"-----BEGIN PGP PUBLIC KEY BLOCK-----") else "gpg"
-    kept = _cache() / "keyrings" / f"{hashlib.sha256(content).hexdigest()}.{extension}"
-    if not kept.exists():
+    kept = _cache() / cache.KEYRINGS / f"{hashlib.sha256(content).hexdigest()}.{extension}"
+    try:
+        os.utime(kept)
+    except FileNotFoundError:
         kept.parent.mkdir(parents=True, exist_ok=True)
         partial = kept.with_suffix(f".{os.getpid()}")
         partial.write_bytes(content)

@@ -78,6 +78,10 @@ def keeping(archive: Archive, make: Maker, uploader: Key, tmp_path: Path) -> Kee
     answers.mkdir()
     program = shutil.which("debian-cloud", path=archive.env["PATH"])
     (shims / "debian-cloud").write_text(f"""#!/bin/sh
+if [ "$1" = listed ]; then
+    [ ! -e {answers}/listed ] || {{ cat {answers}/listed >&2; exit 1; }}
+    exit 0
+fi
 [ "$1" = closure ] || exec {program} "$@"
 image=${{3#*/closures/}}
 echo "$image" >>{answers}/asked
@@ -108,6 +112,10 @@ def test_what_cannot_be_kept_is_refused_at_the_door(keeping: Keeping) -> None:
         ),
     ):
         assert said in keeping.archive.refuse(keeping.image(change=change))
+    # Debian has something else.
+    (keeping.answers / "listed").write_text("debian-cloud: error: no signed source has x 1\ndebian-cloud: hint: y\n")
+    assert "no signed source has x 1" in keeping.archive.refuse(keeping.image())
+    (keeping.answers / "listed").unlink()
     # Of no key of this archive.
     assert "no release file of this archive" in keeping.archive.refuse(keeping.make.image(keeping.uploader))
     # The archive has a newer one by now, though no index shows it yet.
@@ -118,6 +126,23 @@ def test_what_cannot_be_kept_is_refused_at_the_door(keeping: Keeping) -> None:
     identifier = keeping.archive.run("snapshot").stdout.strip()
     uri = "http://debian.example/debian"
     keeping.archive.take(keeping.image(change=(f" trixie {uri} ", f" trixie {uri}/snap/{identifier} ")))
+
+
+def test_debian_is_asked_at_the_door(keeping: Keeping, env: dict[str, str]) -> None:
+    """What the indexes do not list is refused; where they cannot be read, nothing is decided."""
+    archive = replace(keeping.archive, env=env)
+    mirror, policy = "--mirror=http://127.0.0.1:1/debian\n", archive.path / "conf/closures"
+    policy.write_text("--allow-expired\n")
+    reason = archive.refuse(keeping.image())
+    assert f"no signed source has base-files 13.8 with the SHA-256 {'f' * 64}" in reason
+    policy.write_text(f"# nobody is there\n{mirror}--security-{mirror[2:]}")
+    archive.take(keeping.image())
+    done = archive.run("publish")
+    assert (done.returncode, keeping.shown) == (0, {})
+    assert "warning: what images/trixie/ec2/amd64/20261120.0 was made of is not kept" in done.stderr
+    # apt's own reason, for whoever runs it.
+    (found,) = keeping.waiting
+    assert "127.0.0.1" in found["reason"]
 
 
 def test_an_image_is_shown_when_what_it_was_made_of_is_kept(keeping: Keeping) -> None:

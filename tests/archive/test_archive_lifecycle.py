@@ -69,6 +69,11 @@ def test_a_withdrawn_image_is_out_of_every_index_at_once(archive: Archive, make:
         ((image, "--reason", "again"), "is withdrawn since", 1),
         ((f"trixie/ec2/amd64/{OLD}",), "the reason is empty", 2),
         ((f"trixie/ec2/amd64/{OLD}", "--reason", "a\nb"), "one line of text", 2),
+        (
+            (f"trixie/ec2/amd64/{OLD}", "--reason", "x" * 100_000),
+            "has 100000 characters, and at most 500 are told",
+            2,
+        ),
         (("trixie/ec2/amd64/20261118.0", "--reason", "x"), "never had", 2),
         (("sid/ec2/amd64/20261118.0", "--reason", "x"), "it has images of trixie", 2),
         (("../../x", "--reason", "x"), "no image ../../x", 2),
@@ -164,7 +169,10 @@ def test_what_the_policy_does_not_keep_goes_after_two_weeks(archive: Archive, ma
 
     # Without a policy nothing expires.
     before = archive.snapshot()
-    assert archive.run("expire").stdout == ""
+    snaps = len([*(archive.public / "snap").iterdir()])
+    nothing = f"nothing to expire: 4 images, {snaps} snapshots and 7 files of the pool stay; conf/expire "
+    for arguments in (), ("--dry-run",):
+        assert archive.run("expire", *arguments).stdout == f"{nothing}is not there, so no image goes\n"
     assert archive.snapshot() == before
 
     policy = archive.path / "conf/expire"
@@ -183,11 +191,12 @@ def test_what_the_policy_does_not_keep_goes_after_two_weeks(archive: Archive, ma
     assert {*listed(archive)} == {"20261118.0", OLD, NEW}
     assert statuses(archive)["20261117.0"].status == "expired"
     assert (folders / "20261117.0").exists()
-    assert archive.run("expire").stdout == ""
+    nothing = nothing.replace("4 images", "3 images").replace(f"{snaps} snap", f"{snaps + 1} snap")
+    assert archive.run("expire").stdout == f"{nothing}lets no more go\n"
 
     # Time alone removes nothing that a snapshot lists.
     earlier(archive, 20)
-    assert archive.run("expire").stdout == ""
+    assert archive.run("expire").stdout == f"{nothing}lets no more go\n"
     policy.write_text("keep 2\npinned trixie/ec2/amd64/20261118.0\nsnapshots 1\n")
     gone = "".join(f"removed: {kind}/trixie/ec2/amd64/20261117.0\n" for kind in ("images", "closures"))
     snapshots = sorted(path.name for path in (archive.public / "snap").iterdir())
@@ -205,7 +214,7 @@ def test_what_the_policy_does_not_keep_goes_after_two_weeks(archive: Archive, ma
     # The first version of the package is in no index any more.
     assert len(pool(archive)) == 6
     earlier(archive, 13)
-    assert archive.run("expire").stdout == waiting.replace(ago(0), ago(13))
+    assert archive.run("expire").stdout.splitlines(keepends=True)[1:] == [waiting.replace(ago(0), ago(13))]
     earlier(archive, 1)
     # A run that was cut off had forgotten a file already.
     known = "pool/main/d/debian-cloud/debian-cloud-config-demo_1_all.deb"
@@ -219,7 +228,7 @@ def test_what_the_policy_does_not_keep_goes_after_two_weeks(archive: Archive, ma
     assert {name for name in pool(archive) if "_1_" in name} == set()
     assert len(pool(archive)) == 3
     assert run([*reprepro, "dumpunreferenced"], archive.env).stdout == ""
-    assert archive.run("expire").stdout == ""
+    assert archive.run("expire").stdout.startswith("nothing to expire: 3 images, 1 snapshots and 4 files of the pool")
     assert not (archive.path / "tmp/expire").exists()
     # What is gone may not come back, and nothing else is missing.
     refused = archive.refuse(make.image(uploader, "20261117.0"))
@@ -235,7 +244,7 @@ def test_a_withdrawn_image_goes_whatever_lists_it(archive: Archive, make: Maker,
     archive.run("withdraw", f"trixie/ec2/amd64/{NEW}", "--reason", "x")
     folder = archive.public / "images/trixie/ec2/amd64" / NEW
     earlier(archive, 13)
-    assert archive.run("expire").stdout == ""
+    assert archive.run("expire").stdout.startswith("nothing to expire: 1 images")
     earlier(archive, 1)
 
     # A clock that was set back would count wrong days.
@@ -279,6 +288,7 @@ def relisted(file: Path) -> str:
 
 
 def test_what_has_newer_versions_is_published_without_building(archive: Archive, make: Maker, uploader: Key) -> None:
+    assert archive.run("stale").stdout == "nothing is stale: the archive never had an image\n"
     for serial in (OLD, NEW):
         archive.take(make.image(uploader, serial))
     archive.run("publish")

@@ -26,7 +26,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import lifecycle, state
+from debian_cloud import index, lifecycle, state
 from debian_cloud.errors import Error
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ def _plan(args: argparse.Namespace) -> None:
     expired: list[str] = []
     folders: list[str] = []
     shown: set[str] = set()
+    listed: set[str] = set()
     for suite in state.suites(archive / "state"):
         before = state.records(archive / "state", suite)
         outdated = _outdated(archive, suite, before, today)
@@ -129,6 +130,7 @@ def _plan(args: argparse.Namespace) -> None:
         if outdated:
             state.enter(work / "state", suite, records)
         folders += lifecycle.due(records, in_snapshots, today, state.grace(archive, suite))
+        listed |= {record.directory for record in index.listed(records)}
         shown |= state.shown(archive / "public", suite) & {r.directory for r in records if r.status in lifecycle.GONE}
     there = [
         folder
@@ -136,8 +138,8 @@ def _plan(args: argparse.Namespace) -> None:
         for kind in ("images", "closures", "rebuilds")
         if (archive / "public" / (folder := kind + directory.removeprefix("images"))).exists()
     ]
-    known = _lines(work / "known")
-    unlisted = (_lines(work / "unreferenced") | (_pool(archive / "public") - known)) - _lines(work / "listed")
+    known, in_pool = _lines(work / "known"), _pool(archive / "public")
+    unlisted = (_lines(work / "unreferenced") | (in_pool - known)) - _lines(work / "listed")
     grace = state.grace(archive)
     after, pool = lifecycle.leaving(state.leaving(archive / "state"), unlisted, today, grace)
     (work / "state").mkdir(exist_ok=True)
@@ -158,6 +160,13 @@ def _plan(args: argparse.Namespace) -> None:
         report += "".join(
             f"{word}removed: {path}\n" for path in (*(f"snap/{found}" for found in snapshots), *there, *pool)
         )
+        if not report:
+            stay = len([*(archive / "public/snap").glob("*")])
+            rules = "lets no more go" if (archive / "conf/expire").exists() else "is not there, so no image goes"
+            report = (
+                f"nothing to expire: {len(listed)} images, {stay} snapshots and {len(in_pool)} files of the pool"
+                f" stay; conf/expire {rules}\n"
+            )
         if waiting:
             first = f"the first {grace.days} days after {min(waiting.values())}"
             report += f"leaving: {len(waiting)} files of the pool, {first}\n"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from debian_cloud import lifecycle, state
 from debian_cloud.errors import USAGE, Error
+from debian_cloud.printable import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -41,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
     suite = what.partition("/")[0]
     if suite not in (known := state.suites(args.state)):
         raise Error(
-            f"the archive has no image {args.what}",
+            f"the archive has no image {printable(args.what, 120)}",
             f"it has images of {', '.join(known)}" if known else "it has none at all",
             USAGE,
         )
