@@ -29,9 +29,9 @@ STEPS = Path(__file__).resolve().parents[2] / "archive/steps"
 DAY = 86400
 
 
-def check(archive: Archive) -> tuple[int, list[str]]:
+def check(archive: Archive, *arguments: str) -> tuple[int, list[str]]:
     """Exit status and lines."""
-    done = archive.run("check", check=False)
+    done = archive.run("check", *arguments, check=False)
     assert not done.stderr
     return done.returncode, done.stdout.splitlines()
 
@@ -132,7 +132,7 @@ def test_what_lies_in_the_public_folder_is_not_signed_for_lying_there(full: Arch
         signed = (full.path / "signed/dists/trixie/Release").read_bytes()
         damage(full)
         before = {path: path.read_bytes() for path in full.dist.rglob("*") if path.is_file()}
-        for verb in ("resign", "snapshot"):
+        for verb in ("resign", "snapshot") if damage is old else ("resign",):
             refusal = full.run(verb, check=False)
             assert refusal.returncode == 1, named
             assert "error: what is served is not what was signed" in refusal.stderr
@@ -140,14 +140,14 @@ def test_what_lies_in_the_public_folder_is_not_signed_for_lying_there(full: Arch
             assert "hint: debian-cloud-archive check mends what it can, and publish makes all" in refusal.stderr
         assert {path: path.read_bytes() for path in full.dist.rglob("*") if path.is_file()} == before
         assert (full.path / "signed/dists/trixie/Release").read_bytes() == signed
-        status, lines = check(full)
+        status, lines = check(full, "--fast")
         assert status == 1
         assert any(line.startswith(f"problem: dists/trixie/{named}: it ") for line in lines), (named, lines)
         # What the archive knows is made anew, and nothing of that is left.
         full.run("publish")
         assert "Evil" not in (full.dist / "InRelease").read_text()
         assert "Package: debian-cloud-config-demo" in (full.dist / "main/binary-amd64/Packages").read_text()
-        full.run("resign")
+    full.run("resign")
     # Indexes of snapshots are the same files.
     assert {line.split("/")[0] for line in check(full)[1]} <= {"problem: snap"}
 
@@ -247,17 +247,17 @@ CHANGES: tuple[Callable[[Path], object], ...] = (
 
 
 def test_what_a_cut_left_is_shown_as_it_was_made_or_not_at_all(full: Archive, make: Maker, uploader: Key) -> None:
-    for number, change in enumerate(CHANGES):
-        full.take(make.deb(uploader, f"2.{number}"))
-        full.take(make.image(uploader, f"20261121.{number}"))
+    full.take(make.deb(uploader, "2.0"))
+    for change in CHANGES:
         before = (full.dist / "InRelease").read_bytes()
         change(staged(full) / "dists/trixie")
         # Whatever verb comes next; but none is stopped for ever.
         refused(full, "what was about to be shown", "resign")
         assert (full.dist / "InRelease").read_bytes() == before
         shutil.rmtree(full.path / "lost/publishing")
-        full.run("resign")
-        full.run("publish")
+    full.run("resign")
+    full.run("publish")
+    assert "Version: 2.0" in (full.dist / "main/binary-amd64/Packages").read_text()
     assert check(full)[0] == 0
 
 
