@@ -98,7 +98,7 @@ def signed_text(folder: Path, keyring: Path) -> tuple[bytes, list[Finding]]:
     text, found = b"", []
     try:
         text = sign.verified(keyring, regular(folder / "InRelease")).content
-    except (Error, OSError):
+    except (Error, FileNotFoundError):
         found.append(Finding(folder / "InRelease", "it is not signed by a key of the archive; publish"))
     file = folder / "Release"
     try:
@@ -107,7 +107,7 @@ def signed_text(folder: Path, keyring: Path) -> tuple[bytes, list[Finding]]:
             found.append(Finding(file, "it does not say what InRelease says; publish"))
         else:
             sign.verified(keyring, file, regular(folder / "Release.gpg"))
-    except (Error, OSError):
+    except (Error, FileNotFoundError):
         found.append(Finding(folder / "Release.gpg", "it is no signature of the archive over Release; publish"))
     return text, found
 

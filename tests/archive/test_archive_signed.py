@@ -410,6 +410,23 @@ def test_what_a_signature_lists_that_is_good_stays_whatever_valid_for_says_now(f
     assert [int(line.split()[0]) // DAY for line in remembered.read_text().splitlines()] == [40]
 
 
+def test_an_image_stays_while_a_signature_is_good_that_lists_it(full: Archive) -> None:
+    """Though it was withdrawn long ago: as where the indexes without it could not be published for a while."""
+    folder = full.public / "images/trixie/ec2/amd64/20261120.0"
+    full.run("withdraw", "trixie/ec2/amd64/20261120.0", "--reason", "broken")
+    records = full.path / "state/images/trixie"
+    day = time.strftime("%Y-%m-%d", time.gmtime(time.time() - 15 * DAY))
+    records.write_text(re.sub("(?m)^Status-Date: .*", f"Status-Date: {day}", records.read_text()))
+    indexes = (full.dist / "main/images/by-hash/SHA256").iterdir()
+    listing = [path for path in indexes if b"20261120.0/" in path.read_bytes()]
+    assert listing
+    for days, there in ((13, True), (15, False)):
+        for path in listing:
+            os.utime(path, (time.time() - days * DAY,) * 2)
+        full.run("expire")
+        assert folder.exists() is there
+
+
 class TestClock:
     """One resign ten years ahead, and all that follows."""
 
