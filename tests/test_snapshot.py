@@ -8,14 +8,15 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from debian_cloud import metadata, names
+from debian_cloud import images, metadata, names, run, sources
+from debian_cloud.errors import Error
 from tests import throwaway
 from tests.archive.clients import serving
 from tests.command import debian_cloud, refused
@@ -197,3 +198,32 @@ def test_a_snapshot_is_not_taken_for_the_suite(web: Web) -> None:
         mirrored.with_name("kept").rename(mirrored)
     # By its address it was asked for.
     assert planned(web, f"{web.own}/snap/{web.old}").config_version == "1.0"
+
+
+@pytest.mark.parametrize("ask", [lambda: images.known("trixie"), images.statuses], ids=["images", "statuses"])
+def test_what_apt_took_for_the_suite_is_looked_at(
+    web: Web, ask: Callable[[], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "mirror_dists_trixie"
+    uri = web.mirror
+
+    def answer(command: tuple[str, ...]) -> str:
+        if command != sources.INDEXTARGETS:
+            return ""
+        row = f"debian-cloud|debian-cloud|trixie|{uri}|{place}_main_images"
+        return f"Images|{row}_Images|yes\nImages-Status|{row}_Images-Status|yes\n"
+
+    monkeypatch.setattr(names, "ARCHIVE_KEYRING", str(web.archive.keyring))
+    monkeypatch.setattr(run, "output", answer)
+    release = place.with_name(f"{place.name}_InRelease")
+    shutil.copy(web.archive.release, release)
+    ask()
+    shutil.copy(web.snap / web.old / "dists/trixie/InRelease", release)
+    with pytest.raises(Error, match=f"shows, rightly signed, its snapshot {web.old} in the place of trixie"):
+        ask()
+    # By its address it was asked for.
+    uri = f"{web.own}/snap/{web.old}/"
+    ask()
+    uri = f"{web.own}/snap/{web.new}/"
+    with pytest.raises(Error, match="shows, rightly signed"):
+        ask()

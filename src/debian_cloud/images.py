@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from . import index, names, run, sources, staleness
+from . import index, names, openpgp, run, sign, sources, staleness
 from .errors import USAGE, Error
 
 _HELPER = "/usr/lib/apt/apt-helper"
@@ -35,6 +36,7 @@ def known(suite: str, arch: str = "") -> tuple[Image, ...]:
             "install the archive's debian-cloud-archive-keyring package, then run `apt-get update`",
         )
     for target in targets:
+        _refuse_replayed(target)
         # cat-file, since apt may keep indexes compressed (Acquire::GzipIndexes).
         found.extend(
             Image(record, target.uri)
@@ -59,9 +61,30 @@ def statuses() -> tuple[staleness.ImageStatus, ...]:
             "install the archive's debian-cloud-archive-keyring package, then run `apt-get update`",
             USAGE,
         )
+    for target in known:
+        _refuse_replayed(target)
     return tuple(
         status for found in known for status in staleness.parse(run.output((_HELPER, "cat-file", found.filename)))
     )
+
+
+def _refuse_replayed(target: sources.Target) -> None:
+    """Error when apt took a snapshot in the place of the suite: it does not tell one from the other.
+
+    Of an archive with another keyring than that of its package nothing is asked.
+    """
+    # …_dists_SUITE_COMPONENT_images_Images
+    release = Path(f"{target.filename.rsplit('_', 3)[0]}_InRelease")
+    try:
+        text = sign.verified(Path(names.ARCHIVE_KEYRING), release).content
+    except Error:
+        return
+    found = openpgp.field(text, "Snapshot")
+    if found and names.snapshot_at(target.uri) != found:
+        raise Error(
+            f"{target.uri} shows, rightly signed, its snapshot {found} in the place of {target.codename}",
+            "it keeps an old state before you: use another mirror, and run `apt-get update`",
+        )
 
 
 def fetch(image: Image, out: str) -> None:

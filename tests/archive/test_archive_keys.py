@@ -281,11 +281,19 @@ def test_what_a_revoked_key_alone_has_signed_is_signed_anew_or_named(
     evidence.parent.mkdir(parents=True)
     snapshots = sorted(archive.public.glob("snap/*/dists/trixie"))
     shutil.copy(snapshots[0] / "InRelease", evidence)
+    # As when a closure is made: it is written down. One that is not, may be a thief's.
+    forged = evidence.parents[1] / "1/InRelease"
+    own = ("--keyring", keyring(archive, tmp_path / "before"))
+    run(["debian-cloud", "served", "adopt", archive.path, "closures/trixie/ec2/amd64/20261120.0", *own], archive.env)
+    forged.parent.mkdir()
+    shutil.copy(snapshots[1] / "InRelease", forged)
     kept = evidence.read_bytes()
 
     done = archive.run("revoke-key", first, check=False)
     assert done.returncode == 1
     assert "20261119.0/SHA512SUMS does not say what the archive knows" in done.stderr
+    assert "evidence/1/InRelease does not say what the archive knows that it signed" in done.stderr
+    forged.unlink()
     assert states(archive) == {first: "revoked", second: "active"}
     keys = keyring(archive, tmp_path / "after")
     assert listed(keys) == {second} == signers(archive, keys)

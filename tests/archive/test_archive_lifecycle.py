@@ -147,6 +147,8 @@ def earlier(archive: Archive, days: int) -> None:
             text = text.replace(day, str(date.fromisoformat(day) - timedelta(days=days)))
         if found:
             file.write_text(text)
+    for file in archive.dist.rglob("by-hash/SHA256/*"):
+        os.utime(file, (file.stat().st_mtime - days * 86400,) * 2)
 
 
 def pool(archive: Archive) -> set[str]:

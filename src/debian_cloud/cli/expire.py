@@ -21,7 +21,7 @@ import json
 import lzma
 import os
 import time
-from datetime import date
+from datetime import date, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,7 +129,10 @@ def _plan(args: argparse.Namespace) -> None:
         expired += outdated
         if outdated:
             state.enter(work / "state", suite, records)
-        folders += lifecycle.due(records, in_snapshots, today, state.grace(archive, suite))
+        grace = state.grace(archive, suite)
+        # Signed since, as when nothing could be published for a while.
+        held = _held(archive / "public/dists" / suite, grace)
+        folders += [path for path in lifecycle.due(records, in_snapshots, today, grace) if path not in held]
         listed |= {record.directory for record in index.listed(records)}
         shown |= state.shown(archive / "public", suite) & {r.directory for r in records if r.status in lifecycle.GONE}
     there = [
@@ -171,6 +174,16 @@ def _plan(args: argparse.Namespace) -> None:
             first = f"the first {grace.days} days after {min(waiting.values())}"
             report += f"leaving: {len(waiting)} files of the pool, {first}\n"
     (work / "report").write_text(report, "utf-8")
+
+
+def _held(dist: Path, grace: timedelta) -> set[str]:
+    """Folders of the images that an index lists on which a signature is good; an index is as old as that."""
+    found: set[str] = set()
+    for file in dist.glob("main/images/by-hash/SHA256/*"):
+        if file.stat().st_mtime + grace.total_seconds() >= time.time() and not file.is_symlink() and file.is_file():
+            # Of a compressed one, nothing is found, and nothing need be.
+            found |= lifecycle.directories(file.read_text("utf-8", "replace"))
+    return found
 
 
 def _outdated(archive: Path, suite: str, records: tuple[ImageRecord, ...], today: date) -> tuple[str, ...]:

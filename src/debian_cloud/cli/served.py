@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debian_cloud import checksums, deb822, lifecycle, names, openpgp, served, sign, state
-from debian_cloud.errors import Error
+from debian_cloud.errors import FAILED, Error
 from debian_cloud.served import Finding
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 PLUMBING = True
 
+_UNSOUND = 3
+"""Exit status of `staged` when what was to be shown is not whole, and not of a full disk."""
 _SOON = 3 * 86400
 """Seconds before its end at which one is warned of an index."""
 _AHEAD = 600
@@ -92,11 +94,11 @@ def _folders(root: Path, pattern: str) -> list[Path]:
     return sorted(path for path in root.glob(pattern) if path.is_dir() and not path.is_symlink())
 
 
-def _refuse(found: Iterable[Finding], what: str, hint: str) -> None:
+def _refuse(found: Iterable[Finding], what: str, hint: str, status: int = FAILED) -> None:
     """Error that names the first of what was found."""
     for finding in found:
         why = "it is not what Release lists" if finding.spare else finding.sentence.removesuffix("; publish")
-        raise Error(f"{what}: {finding.path}: {why}", hint)
+        raise Error(f"{what}: {finding.path}: {why}", hint, status)
 
 
 def _ready(args: argparse.Namespace) -> None:
@@ -177,11 +179,11 @@ def _staged(archive: Path, folder: Path, keyring: Path) -> None:
     for dist in (*_folders(folder, "dists/*"), *_folders(folder, "snap/*/dists/*")):
         place = dist.relative_to(folder)
         text, found = served.signed_text(dist, keyring)
-        _refuse(found, what, hint)
+        _refuse(found, what, hint, _UNSOUND)
         known = served.release(text, dist / "InRelease")
         if known.fields["Codename"] != dist.name or known.fields.get("Snapshot") != _snapshot(place):
-            _refuse([Finding(dist / "InRelease", "it is of another suite or snapshot")], what, hint)
-        _refuse(served.staged(known, dist, archive / "public" / place), what, hint)
+            _refuse([Finding(dist / "InRelease", "it is of another suite or snapshot")], what, hint, _UNSOUND)
+        _refuse(served.staged(known, dist, archive / "public" / place), what, hint, _UNSOUND)
         texts[place] = text
     now = int(time.time())
     for place, text in texts.items():
@@ -256,7 +258,7 @@ def _clear(file: Path, keyring: Path) -> bytes:
     """What the archive signed, or nothing."""
     try:
         return sign.verified(keyring, served.regular(file)).content
-    except (Error, OSError):
+    except (Error, FileNotFoundError):
         return b""
 
 
