@@ -10,6 +10,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
+
 
 def within(
     mebibytes: int, command: list[str | Path], *, seconds: int = 120, **environment: str

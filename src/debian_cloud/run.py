@@ -12,9 +12,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from . import plan as plans
 from . import tools
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 _TAIL: Final = 12
 """Lines of a failed tool's own words that are shown."""
+_MOST_SAID: Final = 2**16
+"""Bytes of a tool's own words that are looked at."""
 _REASONS: Final = ("E: ", "Err:", "dpkg: error", "error: ")
 # Of what a tool says: a cause that one sentence tells better, and what to do.
 _CAUSES: Final = (
@@ -67,8 +70,38 @@ def output(argv: Sequence[str]) -> str:
         [_find(argv[0]), *argv[1:]], env=_environment(()), stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
     if process.returncode:
-        raise _failed(argv, process.returncode, process.stderr.decode(errors="replace") or process.stdout.decode())
-    return process.stdout.decode()
+        said = process.stderr or process.stdout
+        raise _failed(argv, process.returncode, said.decode(errors="replace"))
+    # What is not UTF-8 is whoever reads it to refuse, or to show.
+    return process.stdout.decode(errors="surrogateescape")
+
+
+@contextlib.contextmanager
+def printing(argv: Sequence[str]) -> Iterator[IO[bytes]]:
+    """What a command prints, to be read as it comes, to its end: so no more is kept than the reader keeps.
+
+    Error when it fails; it is ended when the reader has had enough, and raises.
+    """
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(
+            [_find(argv[0]), *argv[1:]],
+            env=_environment(()),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=said,
+        ) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            yield process.stdout
+        except BaseException:
+            process.kill()
+            raise
+        process.stdout.close()
+        if process.wait():
+            said.seek(0)
+            raise _failed(argv, process.returncode, said.read(_MOST_SAID).decode(errors="replace"))
 
 
 def answer(argv: Sequence[str]) -> str:
