@@ -8,12 +8,20 @@
 # the state in one rename. So whatever was cut off has either happened or not, and
 # files in public/ that the state does not know are nobody's yet.
 
+# printable: standard input as a terminal, the journal and a log may have it: names of files and words of tools are
+# others'. For a control character (of ASCII, or C1) and a mark of direction there is a "?", and what is no UTF-8 goes.
+printable() {
+    LC_ALL=C tr '\000-\010\013-\037\177' '?' | { iconv -c -f UTF-8 -t UTF-8 || :; } |
+        LC_ALL=C sed 's/\xc2[\x80-\x9f]/?/g; s/\xe2\x80[\x8b-\x8f\xa8-\xaf]/?/g; s/\xe2\x81[\xa0-\xaf]/?/g'
+}
+one_line() { printf '%s\n' "$1" | tr '\n' ' ' | cut -b -4000 | printable | sed 's/ *$//'; }
+
 # fail SENTENCE HINT [STATUS]: 1 is a refusal, 2 is wrong use. The journal is told that it is an error.
 fail() {
     prefix=''
     [ -z "${JOURNAL_STREAM-}" ] || [ "$JOURNAL_STREAM" != "$(stat -L -c %d:%i /dev/fd/2)" ] || prefix='<3>'
-    printf '%serror: %s\n' "$prefix" "$1" >&2
-    [ -z "$2" ] || printf 'hint: %s\n' "$2" >&2
+    printf '%serror: %s\n' "$prefix" "$(one_line "$1")" >&2
+    [ -z "$2" ] || printf 'hint: %s\n' "$(one_line "$2")" >&2
     told=yes
     exit "${3:-1}"
 }
@@ -99,7 +107,7 @@ wrong_use() {
 # copy_folder FOLDER TO: as it is. Of what goes wrong the first line tells enough.
 copy_folder() {
     said=$(cp -a --reflink=auto "$1" "$2" 2>&1) || {
-        printf '%s\n' "$said" | head -n 1 >&2
+        printf '%s\n' "$said" | head -n 1 | printable >&2
         exit 1
     }
 }
@@ -154,10 +162,12 @@ archive_reprepro() { GNUPGHOME=$dir/uploaders reprepro --basedir "$dir" --dbdir 
 
 # log_line LINES [PRIORITY]: one event a line, to standard output and to log/accept.log. Where standard output
 # is the journal, that is told the PRIORITY (sd-daemon(3); 4 is a warning, otherwise it is plain news).
-log_line() {
+log_line() { log_lines "$(one_line "$1")" "${2-}"; }
+# log_lines LINES [PRIORITY]: the same of several events, each on a line of its own.
+log_lines() {
     { stream=$(stat -L -c %d:%i /dev/fd/3); } 3>&1
-    prefix=''
+    prefix='' events=$(printf '%s\n' "$1" | printable)
     [ "${JOURNAL_STREAM-}" != "$stream" ] || prefix=${2:+<$2>}
-    printf '%s\n' "$1" | sed "s/^/$prefix/"
-    printf '%s\n' "$1" | sed "s/^/$(date -u +%Y-%m-%dT%H:%M:%SZ) /" >>"$dir/log/accept.log"
+    printf '%s\n' "$events" | sed "s/^/$prefix/"
+    printf '%s\n' "$events" | sed "s/^/$(date -u +%Y-%m-%dT%H:%M:%SZ) /" >>"$dir/log/accept.log"
 }

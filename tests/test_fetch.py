@@ -197,7 +197,7 @@ def test_without_a_serial_the_current_image_is_chosen(monkeypatch: pytest.Monkey
         images.Image(dataclasses.replace(RECORD, serial=serial, status=status), "file:/x")
         for serial, status in statuses.items()
     ]
-    monkeypatch.setattr(images, "known", lambda _suite, _arch: known)
+    monkeypatch.setattr(images, "known", lambda _suite, _arch: images.Known((*known,)))
 
     def chosen(*arguments: str) -> str:
         parser = cli.parser("fetch")

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from debian_cloud import index, lifecycle
+from debian_cloud import cli, index, lifecycle, staleness, state
 from debian_cloud.errors import Error
 from debian_cloud.lifecycle import Held, Policy, ReleaseSet
+from tests import malformed
 from tests.test_names_and_index import RECORD
 
 TODAY = date(2026, 11, 21)
@@ -371,3 +373,55 @@ def test_what_indexes_list() -> None:
         "pool/main/b/b_1.dsc",
     ]
     assert lifecycle.directories(index.render(MANY)) == {record.directory for record in MANY}
+
+
+@pytest.mark.parametrize("text", malformed.BAD_IMAGES.values(), ids=malformed.BAD_IMAGES)
+def test_no_index_is_made_that_clients_refuse(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/trixie").write_bytes(text)
+    with pytest.raises(Error):
+        cli.run(["index", str(tmp_path), "trixie", str(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+@pytest.mark.parametrize(
+    "line", [" openssl 1 :", " o 1 2", f" openssl 1 {'2' * 300}", " p1 1 2\n" * 5000 + " p1 1 2"]
+)
+def test_no_index_of_statuses_is_made_that_clients_refuse(tmp_path: Path, line: str) -> None:
+    fine, *_ = index.parse(malformed.IMAGES)
+    for folder in ("images", "staleness/trixie"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "images/trixie").write_text(index.render([fine]))
+    command = ["index", str(tmp_path), "trixie", str(tmp_path)]
+    assert cli.run(command) == 0
+    assert staleness.parse((tmp_path / "Images-Status").read_text())[0].serial == fine.serial
+    (tmp_path / "Images").unlink()
+    (tmp_path / "staleness/trixie/amd64").write_text(
+        f"Image: {fine.directory}\nPending-Date: 2026-11-21\nPending:\n{line}\n"
+    )
+    with pytest.raises(Error):
+        cli.run(command)
+    assert not (tmp_path / "Images").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": 0},
+        {"virtual_size": 10**17},
+        {"status": "yanked"},
+        {"status_reason": "x" * 9000},
+        {"status_reason": "two\nlines"},
+        {"cves": ("x",)},
+        {"config_version": "1 2"},
+        {"attestations": (index.Attestation("x" * 250, 1, "a" * 64),)},
+    ],
+)
+def test_nothing_is_entered_that_clients_refuse(tmp_path: Path, change: dict[str, Any]) -> None:
+    records = index.parse(malformed.IMAGES)
+    state.enter(tmp_path, "trixie", records)
+    before = (tmp_path / "images/trixie").read_bytes()
+    with pytest.raises(Error):
+        state.enter(tmp_path, "trixie", (*records, replace(records[0], serial="20261201.0", **change)))
+    assert (tmp_path / "images/trixie").read_bytes() == before
+    assert state.records(tmp_path, "trixie") == records

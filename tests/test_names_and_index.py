@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from dataclasses import replace
 
 import pytest
 
 from debian_cloud import deb822, index, names
 from debian_cloud.errors import Error
+from tests import bounds, malformed
 
 RECORD = index.ImageRecord(
     config="ec2",
@@ -203,3 +206,63 @@ def test_stanzas_are_read_alike_in_both_ways() -> None:
 def test_what_no_program_of_ours_wrote_is_no_canonical_stanza(text: str) -> None:
     with pytest.raises(Error, match=r"line [12345] is not as this program writes it"):
         deb822.canonical(text)
+
+
+@pytest.mark.parametrize("malformed_text", malformed.BAD_IMAGES.values(), ids=malformed.BAD_IMAGES)
+def test_a_malformed_index_is_refused(malformed_text: bytes) -> None:
+    assert len(index.parse(malformed.IMAGES)) == 4
+    with pytest.raises(Error) as refused:
+        tuple(index.read(io.BytesIO(malformed_text)))
+    assert refused.value.status == 1
+    assert len(refused.value.message) < 9000
+
+
+@pytest.mark.parametrize("text", malformed.EDGES.values(), ids=malformed.EDGES)
+def test_what_is_just_right_is_read(text: bytes) -> None:
+    assert len(tuple(index.read(io.BytesIO(text)))) in (0, 4)
+    assert index.parse(text.decode()) == tuple(index.read(io.BytesIO(text)))
+
+
+def test_what_is_read_is_written_again_and_read_as_it_was() -> None:
+    records = index.parse(malformed.IMAGES)
+    assert index.parse(index.render(records)) == records
+
+
+READ = """
+import sys
+from debian_cloud import index, staleness
+from debian_cloud.errors import Error
+class Endless:
+    def readline(self, size):
+        return (sys.argv[1].encode().decode("unicode_escape").encode("latin-1") * size)[:size]
+class Lines(Endless):
+    def readline(self, size):
+        return super().readline(size)[:7] + b"\\n"
+for room in (index, staleness):
+    for file in (Endless(), Lines()):
+        try:
+            for found in room.read(file):
+                pass
+        except Error as error:
+            print(error.message)
+"""
+
+
+@pytest.mark.parametrize("octet", ["\\0", " ", "x", "\\n", "\\xff"])
+def test_an_endless_index_takes_neither_memory_nor_for_ever(octet: str) -> None:
+    done = bounds.within(
+        150, [sys.executable, "-c", READ.replace("\\\\n", "\\n"), octet], PYTHONPATH=":".join(sys.path)
+    )
+    assert done.stdout.count(b"\n") == 4, done.stderr
+
+
+def test_the_mirror_s_numbers_are_these() -> None:
+    script = (bounds.ROOT / "archive" / "debian-cloud-mirror").read_text("utf-8")
+    for number in (index.LARGEST_FILE, index.LARGEST_DISK, deb822.LARGEST_STANZA, deb822.LONGEST_LINE):
+        assert f"{number}" in script
+    assert f"most=$(({deb822.LARGEST >> 20} << 20))" in script
+    assert f"NR > {deb822.MOST_LINES_OF_ALL}" in script
+    assert deb822.LARGEST_STANZA // deb822.MOST_LINES == 256
+    assert f"^({'|'.join(index.STATUS)})$" in script
+    for suite, release in names.RELEASES.items():
+        assert f'release["{suite}"] = {release}' in script

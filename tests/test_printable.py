@@ -30,6 +30,7 @@ HOSTILE = (
     "\ud800",
 )
 """What an index, an image, a file name or a tool may hold."""
+NAMES = tuple(ascii(value[:9]) for value in HOSTILE)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_what_is_shown_has_a_bound() -> None:
     assert len(printable("ä" * 1000)) == 400
 
 
-@pytest.mark.parametrize("foreign", HOSTILE)
+@pytest.mark.parametrize("foreign", HOSTILE, ids=NAMES)
 def test_no_value_is_more_than_a_line_or_obeyed(foreign: str) -> None:
     for said in (
         printable(foreign),
@@ -76,7 +77,7 @@ def test_no_line_of_what_an_error_says_begins_as_ours_do() -> None:
 
 
 @pytest.mark.parametrize("coding", ["ascii", "latin-1", "utf-8"])
-@pytest.mark.parametrize("foreign", HOSTILE)
+@pytest.mark.parametrize("foreign", HOSTILE, ids=NAMES)
 def test_nothing_else_is_written_whatever_a_verb_prints(foreign: str, coding: str) -> None:
     raw = io.BytesIO()
     stream = printed(io.TextIOWrapper(raw, coding, "strict", newline=""))
@@ -155,6 +156,32 @@ def test_a_terminal_gets_no_more(tmp_path: Path) -> None:
     os.close(theirs)
     assert "a\\x1b[2Jb: c\\x1b]0;x\\x07\\xff\\x0ad" in said
     assert said.replace("\x1b[K", "").replace("\r", "").isprintable()
+
+
+COMMON = SOURCE.parents[1] / "archive" / "common.sh"
+
+
+@pytest.mark.parametrize("foreign", HOSTILE, ids=NAMES)
+def test_a_script_shows_no_more(foreign: str, tmp_path: Path) -> None:
+    """A sentence and a hint, each in its line, and an event that is logged."""
+    (tmp_path / "log").mkdir()
+    foreign = foreign.replace("\0", "")  # no argument has one
+    octets = b"gr\xc3\xb6\xc3\x9fer" + foreign[:60_000].encode(
+        "utf-8", "surrogateescape" if "\udcff" in foreign else "surrogatepass"
+    )
+    script = '. "$1"; dir=$2; log_line "$3"; fail "$3" "$3"'
+    done = subprocess.run(
+        [b"sh", b"-c", script.encode(), b"sh", COMMON, tmp_path, octets], check=False, capture_output=True
+    )
+    assert done.returncode == 1
+    (event,) = done.stdout.decode("utf-8").splitlines()
+    error, hint = done.stderr.decode("utf-8").splitlines()
+    (logged,) = (tmp_path / "log" / "accept.log").read_text("utf-8").splitlines()
+    for line, begin in ((event, "größer"), (error, "error: größer"), (hint, "hint: größer")):
+        assert line.startswith(begin)
+        assert line.isprintable()
+        assert len(line) < 4100
+    assert logged.endswith(event)
 
 
 def test_a_closed_stream_is_none() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from debian_cloud import index, lifecycle, staleness
 from debian_cloud.errors import Error
 from debian_cloud.staleness import Update
-from tests import throwaway
+from tests import malformed, throwaway
 from tests.test_names_and_index import RECORD
 
 INSTALLED = (
@@ -90,6 +91,14 @@ def test_a_stanza_that_lies_is_refused(old: str, new: str) -> None:
     assert old in text
     with pytest.raises(Error):
         staleness.parse(text.replace(old, new))
+
+
+@pytest.mark.parametrize("text", malformed.BAD_STATUS.values(), ids=malformed.BAD_STATUS)
+def test_a_malformed_index_is_refused(text: bytes) -> None:
+    assert len(staleness.parse(malformed.STATUS)) == 3
+    with pytest.raises(Error) as refused:
+        tuple(staleness.read(io.BytesIO(text)))
+    assert refused.value.status == 1
 
 
 def test_what_was_read_is_remembered_once_for_all_images() -> None:

@@ -65,7 +65,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     monkeypatch.setattr(run, "output", lambda argv: "amd64\n" if argv[0] == "dpkg" else INSTALLED)
 
     def says(known: tuple[ImageStatus, ...], *arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(images, "statuses", lambda: known)
+        monkeypatch.setattr(images, "statuses", lambda _: images.Said(known))
         done = cli.run(["status", *arguments])
         return done, capsys.readouterr().out
 
@@ -169,5 +169,5 @@ def test_an_apt_without_such_an_index_says_so(monkeypatch: pytest.MonkeyPatch) -
     unverified = "Images-Status|debian-cloud|debian-cloud|trixie|file:/x|/x|no\nImages|a|b|trixie|file:/x|/x|yes\n"
     monkeypatch.setattr(run, "output", lambda _: unverified)
     with pytest.raises(Error, match="knows no archive that says") as refused:
-        images.statuses()
+        images.statuses(lambda _: True)
     assert refused.value.status == 2

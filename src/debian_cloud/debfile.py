@@ -101,7 +101,7 @@ def _entries(deb: Path, what: str, option: str, largest: int) -> Iterator[_Entry
     """The entries of one of the two tars; Error when it is damaged, cut off, too large, or of another kind."""
     names: set[bytes] = set()
     # More threads would take more memory than we know of.
-    with run.stream(("dpkg-deb", "--threads-max=1", option, str(deb))) as file:
+    with run.printing(("dpkg-deb", "--threads-max=1", option, str(deb))) as file:
         reader = _Reader(f"the {what} of {deb.name}", file, largest)
         for entry in reader.entries(keep=largest == LARGEST_CONTROL):
             if entry.name in names:

@@ -189,10 +189,10 @@ class Word:
 def of_machine(kept: Lock) -> Word | None:
     """What the archives say that this machine's apt knows; None when it knows none. Of two, the worse counts."""
     try:
-        known = images.statuses()
+        known = images.statuses(lambda _: False)
     except Error:
         return None
-    return Word("this machine's apt", _worst(known, kept))
+    return Word("this machine's apt", _worst(known.statuses, kept))
 
 
 def of_archive(folder: Path, kept: Lock, keyring: Path, *, signers: int = 1) -> Word:

@@ -3,13 +3,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final, TypeVar
 
 from . import index, names, openpgp, run, sign, sources, staleness
 from .errors import USAGE, Error
+from .printable import printable
 
-_HELPER = "/usr/lib/apt/apt-helper"
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .sources import Target
+    from .staleness import ImageStatus
+
+_T = TypeVar("_T")
+_HELPER: Final = "/usr/lib/apt/apt-helper"
+_MEND: Final = "`apt-get update`, and try again; if that does not help, tell the archive's operator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,46 +36,93 @@ class Image:
         return f"{archive.rstrip('/')}/{self.record.filename}"
 
 
-def known(suite: str, arch: str = "") -> tuple[Image, ...]:
-    """The images of a suite (and an architecture) in the indexes that `apt update` verified, oldest first."""
-    found: list[Image] = []
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The images of those archives whose indexes can be read, and a sentence on each of the others."""
+
+    images: tuple[Image, ...]
+    refused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The same of what archives say became of their images."""
+
+    statuses: tuple[ImageStatus, ...]
+    refused: tuple[str, ...] = ()
+
+
+def known(suite: str, arch: str = "") -> Known:
+    """The images of a suite (and an architecture) in the indexes that `apt update` verified, oldest first.
+
+    Error when there is none of them that can be read.
+    """
+    names.word(suite, "suite")
     targets = sources.verified_images(sources.targets(run.output(sources.INDEXTARGETS)))
     if not targets:
         raise Error(
             "this machine's apt has no index of images",
             "install the archive's debian-cloud-archive-keyring package, then run `apt-get update`",
         )
-    for target in targets:
-        _refuse_replayed(target)
-        # cat-file, since apt may keep indexes compressed (Acquire::GzipIndexes).
-        found.extend(
+
+    def of(target: Target, file: IO[bytes]) -> list[Image]:
+        return [
             Image(record, target.uri)
-            for record in index.parse(run.output((_HELPER, "cat-file", target.filename)))
-            if record.suite == names.word(suite, "suite") and arch in ("", record.architecture)
-        )
-    return tuple(
-        sorted(found, key=lambda i: (i.record.config, i.record.architecture, names.serial_key(i.record.serial)))
-    )
+            for record in index.read(file)
+            if record.suite == suite and arch in ("", record.architecture)
+        ]
+
+    found, refused = _read(targets, of)
+    found.sort(key=lambda i: (i.record.config, i.record.architecture, names.serial_key(i.record.serial)))
+    return Known((*found,), refused)
 
 
-def statuses() -> tuple[staleness.ImageStatus, ...]:
-    """What the archives of this machine say became of their images, in the indexes that `apt update` verified."""
-    known = [
+def statuses(wanted: Callable[[ImageStatus], bool]) -> Said:
+    """What the archives of this machine say became of their images, in the indexes that `apt update` verified.
+
+    Updates are kept of the wanted images alone. Error when there is no index that can be read.
+    """
+    targets = [
         target
         for target in sources.targets(run.output(sources.INDEXTARGETS))
         if (target.created_by, target.trusted) == ("Images-Status", "yes")
     ]
-    if not known:
+    if not targets:
         raise Error(
             "this machine's apt knows no archive that says what became of its images",
             "install the archive's debian-cloud-archive-keyring package, then run `apt-get update`",
             USAGE,
         )
-    for target in known:
-        _refuse_replayed(target)
-    return tuple(
-        status for found in known for status in staleness.parse(run.output((_HELPER, "cat-file", found.filename)))
-    )
+
+    def of(_target: Target, file: IO[bytes]) -> list[ImageStatus]:
+        read = staleness.read(file)
+        return [status if wanted(status) else replace(status, security=(), others=()) for status in read]
+
+    found, refused = _read(targets, of)
+    return Said((*found,), refused)
+
+
+def _read(targets: Sequence[Target], of: Callable[[Target, IO[bytes]], list[_T]]) -> tuple[list[_T], tuple[str, ...]]:
+    """What is in the indexes, and a sentence on each archive whose index is not as it must be: the others count."""
+    found: list[_T] = []
+    refused: list[str] = []
+    for target in targets:
+        try:
+            _refuse_replayed(target)
+            # cat-file, since apt may keep indexes compressed (Acquire::GzipIndexes).
+            with run.printing((_HELPER, "cat-file", target.filename)) as file:
+                found += of(target, file)
+        except Error as error:
+            if len(targets) == 1:
+                raise Error(f"{_of(target)} cannot be read: {error.message}", _MEND) from None
+            refused.append(f"{_of(target)} is left out, it cannot be read: {error.message}")
+    if len(refused) == len(targets):
+        raise Error("; ".join(refused), _MEND)
+    return found, (*refused,)
+
+
+def _of(target: Target) -> str:
+    return f"the index {target.created_by} of {printable(target.uri)}, {printable(target.codename)}"
 
 
 def _refuse_replayed(target: sources.Target) -> None:

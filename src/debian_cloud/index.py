@@ -6,13 +6,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from . import deb822, names
 from .errors import Error, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from .checksums import Digest
 
@@ -32,10 +32,17 @@ _OF_THE_ARCHIVE: Final = (
 """Fields that an archive adds: debsign(1) signs the .buildinfo after the record was written, and so changes it."""
 STATUS: Final = ("current", "superseded", "deprecated", "withdrawn", "expired")
 """The first two follow from the other records; the last two are in no index."""
+LARGEST_FILE: Final = 2**40
+"""Bytes of a file that is published, at the most; one of them has some hundred megabytes."""
+LARGEST_DISK: Final = 2**46
+"""Bytes of a disk, as the largest Image-Size has them; a root file system without a disk has none."""
+_LONGEST_NAME: Final = 255
+_WHICH: Final = "which of them is right cannot be known"
+_NEWER: Final = "if it is the word of a newer archive, a newer debian-cloud knows it"
 _HEX = {"SHA256": re.compile("[0-9a-f]{64}"), "SHA512": re.compile("[0-9a-f]{128}")}
-_ATTESTATION = re.compile(r" (?P<sha256>[0-9a-f]{64}) (?P<size>[0-9]{1,18}) (?P<path>\S+)")
-# Debian Policy 5.6.12, as far as a version may stand in a stanza.
-_VERSION = re.compile(r"[0-9A-Za-z.+:~-]+")
+_ATTESTATION = re.compile(r" (?P<sha256>[0-9a-f]{64}) (?P<size>[0-9]{1,15}) (?P<path>\S+)")
+VERSION: Final = re.compile(r"(?:[0-9]{1,9}:)?[0-9A-Za-z][0-9A-Za-z.+~-]{0,244}")
+"""Debian Policy 5.6.12, without a colon in what comes after the epoch."""
 # https://www.cve.org/ResourcesSupport/AllResources/CNARules, 5.1: the number has four digits or more.
 CVE: Final = re.compile(r"CVE-[0-9]{4}-[0-9]{4,}")
 
@@ -112,15 +119,52 @@ class ImageRecord:
 def parse(text: str, *, strict: bool = False) -> tuple[ImageRecord, ...]:
     """Records of an `Images` file or of one `.image` record.
 
-    Paths are not trusted: they must be the ones that the other fields give.
+    Paths are not trusted: they must be the ones that the other fields give, and no two records give one.
     With `strict`, as for an upload, a field that no builder writes is an error; without, it is passed
-    over, so that an older client reads a newer archive.
+    over, so that an older client reads a newer archive. A status is not: whoever does not know what it
+    means cannot know whether the image may be started, so a newer archive says new things in new fields.
     """
-    try:
-        return tuple(_record(stanza, strict=strict) for stanza in deb822.canonical(text))
-    except Error as error:
-        # A bad word in a record is bad data, not a wrong call.
-        raise Error(error.message, error.hint) from None
+    return tuple(_records(deb822.canonical(text), strict=strict))
+
+
+def read(file: IO[bytes]) -> Iterator[ImageRecord]:
+    """The same of an open `Images`, one after another as it is read: no more of it is kept than names."""
+    return _records(deb822.stanzas(file), strict=False)
+
+
+def _records(stanzas: Iterable[deb822.Stanza], *, strict: bool) -> Iterator[ImageRecord]:
+    files: set[str] = set()
+    current: dict[tuple[str, str, str], str] = {}
+    described: dict[str, tuple[str | int, ...]] = {}
+    for stanza in stanzas:
+        try:
+            record = _record(stanza, strict=strict)
+        except Error as error:
+            # A bad word in a record is bad data, not a wrong call.
+            raise Error(error.message, error.hint) from None
+        if record.filename in files:
+            raise Error(f"two image records are of {record.filename}", _WHICH)
+        files.add(record.filename)
+        image = (record.suite, record.config, record.architecture)
+        if record.status == STATUS[0] and current.setdefault(image, record.serial) != record.serial:
+            raise Error(
+                f"two serials of {'/'.join(image)} are current: {current[image]} and {record.serial}",
+                "one image is the newest",
+            )
+        for path, said in _files(record):
+            if described.setdefault(path, said) != said:
+                raise Error(f"two image records disagree on {path}", _WHICH)
+        yield record
+
+
+def _files(record: ImageRecord) -> Iterator[tuple[str, tuple[str | int, ...]]]:
+    """The path of each file that a record names, and what is said of it: size, where it is known, and hashes."""
+    yield record.filename, (record.size, record.sha256)
+    yield record.buildinfo, (record.buildinfo_sha256, record.buildinfo_sha512)
+    for found in record.attestations:
+        yield _beside(record, found.suffix), (found.size, found.sha256)
+    for found in record.rebuilds:
+        yield f"{record.rebuilds_directory}/{found.suffix}", (found.size, found.sha256)
 
 
 def render(records: Iterable[ImageRecord]) -> str:
@@ -213,16 +257,19 @@ def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
     for field in (*_FIELDS, _OFFICIAL, *_OF_THE_ARCHIVE):
         if "\n" in stanza.get(field, "") and field not in _LISTS:
             raise Error(f"field {field} of an image record has more than one line")
-    for field in ("Size", "Virtual-Size"):
-        if not re.fullmatch("[0-9]{1,18}", stanza[field]):
-            raise Error(f"field {field} of an image record is not a number of bytes: {stanza[field]!r}")
+    size = _size(stanza["Size"], "Size", 1, LARGEST_FILE)
+    virtual_size = _size(stanza["Virtual-Size"], "Virtual-Size", 0, LARGEST_DISK)
     for field in ("SHA256", "SHA512", "Buildinfo-SHA256", "Buildinfo-SHA512"):
         if field in stanza and not _HEX[field.removeprefix("Buildinfo-")].fullmatch(stanza[field]):
             raise Error(f"field {field} of an image record is not a hash: {stanza[field]!r}")
-    if not _VERSION.fullmatch(stanza["Config-Version"]):
+    if not VERSION.fullmatch(stanza["Config-Version"]):
         raise Error(f"Config-Version of an image record is not a version: {stanza['Config-Version']!r}")
     if stanza.get(_OFFICIAL, "yes") not in ("yes", "no"):
         raise Error(f"{_OFFICIAL} of an image record is neither yes nor no: {stanza[_OFFICIAL]!r}")
+    if stanza.get("Partial", "yes") != "yes":
+        raise Error(f"Partial of an image record is not yes: {stanza['Partial']!r}")
+    if stanza.get("Status", STATUS[0]) not in STATUS:
+        raise Error(f"Status of an image record is none that is known: {stanza['Status']!r}", _NEWER)
     if not stanza["Image"].startswith(names.PACKAGE_PREFIX):
         raise Error(f"an image record names no image configuration: {stanza['Image']!r}")
     record = ImageRecord(
@@ -232,8 +279,8 @@ def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
         stanza["Architecture"],
         names.word(stanza["Format"], "format"),
         stanza["Config-Version"],
-        int(stanza["Size"]),
-        int(stanza["Virtual-Size"]),
+        size,
+        virtual_size,
         stanza["SHA256"],
         stanza["SHA512"],
         stanza.get(_OFFICIAL, "yes") == "yes",
@@ -251,19 +298,25 @@ def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
                 f"{field} of an image record is {stanza[field]!r}, and must be {path!r}",
                 "the path follows from the other fields; any other could lead out of the archive",
             )
-    if record.status_date and not _is_day(record.status_date):
+    _refuse_long(record.name)
+    if record.status_date and not is_day(record.status_date):
         raise Error(f"Status-Date of an image record is not a day: {record.status_date!r}")
     for cve in record.cves:
         if not CVE.fullmatch(cve):
             raise Error(f"CVEs of an image record has {cve!r}", "an identifier looks like CVE-2026-12345")
-    return replace(
+    record = replace(
         record,
         attestations=tuple(_beside_it(_ATTESTATIONS, _beside(record, ""), stanza.get(_ATTESTATIONS, ""))),
         rebuilds=tuple(_beside_it(_REBUILDS, f"{record.rebuilds_directory}/", stanza.get(_REBUILDS, ""))),
     )
+    paths = [path for path, _ in _files(record)]
+    if len(set(paths)) != len(paths):
+        raise Error(f"a record of {record.filename} names a file twice", _WHICH)
+    return record
 
 
-def _is_day(value: str) -> bool:
+def is_day(value: str) -> bool:
+    """Whether a text is a day, YYYY-MM-DD."""
     try:
         return date.fromisoformat(value).isoformat() == value
     except ValueError:
@@ -280,7 +333,24 @@ def _beside_it(field: str, place: str, value: str) -> Iterable[Attestation]:
                 f"it must be a SHA-256, a size and a path that begins with {place}",
             )
         suffix = names.word(match["path"].removeprefix(place), "attestation")
-        yield Attestation(suffix, int(match["size"]), match["sha256"])
+        _refuse_long(match["path"].rpartition("/")[2])
+        yield Attestation(suffix, _size(match["size"], field, 1, LARGEST_FILE), match["sha256"])
+
+
+def _size(value: str, field: str, least: int, most: int) -> int:
+    """A number of bytes between the two; Error when it is none."""
+    # More digits are a number that is too large, and may be more than Python takes.
+    if not re.fullmatch("[0-9]{1,15}", value) or not least <= int(value) <= most:
+        raise Error(
+            f"field {field} of an image record is not a number of bytes: {value[:60]!r}",
+            f"it is {least} or more, and not more than {most}",
+        )
+    return int(value)
+
+
+def _refuse_long(name: str) -> None:
+    if len(name) > _LONGEST_NAME:
+        raise Error(f"an image record has a file name of {len(name)} characters", "file systems take 255 (limits.h)")
 
 
 def _beside(record: ImageRecord, suffix: str) -> str:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _TAIL: Final = 12
 """Lines of a failed tool's own words that are shown."""
-_WORDS: Final = 2**16
+_MOST_SAID: Final = 2**16
 """Bytes of what a failed tool says that are looked at."""
 _REASONS: Final = ("E: ", "Err:", "dpkg: error", "error: ")
 # Of what a tool says: a cause that one sentence tells better, and what to do.
@@ -87,29 +87,20 @@ _KEPT: Final = ("PATH", "HOME", "http_proxy", "https_proxy", "ftp_proxy", "no_pr
 
 
 def output(argv: Sequence[str]) -> str:
-    """What a command prints; Error when it fails, or prints what is no UTF-8 text."""
+    """What a command prints; Error when it fails."""
     status, said, complaint = _done(argv)
     if status:
         raise _failed(argv, status, (complaint or said).decode(errors="replace"))
-    try:
-        return said.decode()
-    except UnicodeDecodeError:
-        raise Error(f"{argv[0]} gave what is not UTF-8 text", f"the command was: {_short(argv)}") from None
-
-
-def answer(argv: Sequence[str]) -> str:
-    """What a command prints on its standard output, whether it fails or not."""
-    return _done(argv)[1].decode(errors="replace")
-
-
-def words(argv: Sequence[str]) -> str:
-    """What a command says, on either stream, whether it fails or not."""
-    return _done(argv, together=True)[1].decode(errors="replace")
+    # What is not UTF-8 is whoever reads it to refuse, or to show.
+    return said.decode(errors="surrogateescape")
 
 
 @contextlib.contextmanager
-def stream(argv: Sequence[str]) -> Iterator[IO[bytes]]:
-    """What a command prints, while it does; Error when it fails. Whoever leaves by an error ends it."""
+def printing(argv: Sequence[str]) -> Iterator[IO[bytes]]:
+    """What a command prints, to be read as it comes, to its end: so no more is kept than the reader keeps.
+
+    Error when it fails; it is ended when the reader has had enough, and raises.
+    """
     with (
         _memory() as said,
         subprocess.Popen(
@@ -120,17 +111,26 @@ def stream(argv: Sequence[str]) -> Iterator[IO[bytes]]:
             stderr=said,
         ) as process,
     ):
-        assert process.stdout is not None
         try:
+            assert process.stdout is not None
             yield process.stdout
-            status = process.wait()
         except BaseException:
             process.kill()
             raise
-        if status:
+        process.stdout.close()
+        if process.wait():
             said.seek(0)
-            words = said.read(_WORDS).decode(errors="replace").strip().partition("\n")[0]
-            raise Error(printable(words) or f"{argv[0]} failed with exit status {status}")
+            raise _failed(argv, process.returncode, said.read(_MOST_SAID).decode(errors="replace"))
+
+
+def answer(argv: Sequence[str]) -> str:
+    """What a command prints on its standard output, whether it fails or not."""
+    return _done(argv)[1].decode(errors="replace")
+
+
+def words(argv: Sequence[str]) -> str:
+    """What a command says, on either stream, whether it fails or not."""
+    return _done(argv, together=True)[1].decode(errors="replace")
 
 
 def foreground(argv: Sequence[str]) -> int:

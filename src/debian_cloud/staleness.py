@@ -26,13 +26,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from . import deb822, index, names
 from .errors import Error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from .index import ImageRecord
 
@@ -43,10 +43,13 @@ SECURITY: Final = "Pending-Security"
 _OTHERS: Final = "Pending"
 _FOUND: Final = (_DATE, SECURITY, _OTHERS)
 _UPDATE: Final = re.compile(
-    r" (?P<package>[a-z0-9][a-z0-9+.-]+) (?P<have>[0-9A-Za-z.+:~-]+) (?P<new>[0-9A-Za-z.+:~-]+)"
+    rf" (?P<package>[a-z0-9][a-z0-9+.-]{{1,254}}) (?P<have>{index.VERSION.pattern}) (?P<new>{index.VERSION.pattern})"
 )
 _SHA256: Final = 64
-_DAY: Final = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_SINGLE: Final = (
+    _IMAGE, "Version", "Suite", "Architecture", "Status", "Status-Date", "Status-Reason", "CVEs", _DATE,
+)  # fmt: skip
+_AGAIN: Final = "`apt-get update`, and try again; if that does not help, its archive must be mended"
 
 Installed = tuple[str, str, str]
 """Name, version and architecture of a package in an image."""
@@ -161,11 +164,33 @@ def render(records: Iterable[ImageRecord], pending: Mapping[str, deb822.Stanza])
 
 
 def parse(text: str) -> tuple[ImageStatus, ...]:
-    """The images of an `Images-Status`; fields that a newer archive adds are passed over."""
-    try:
-        return tuple(map(_status, deb822.canonical(text)))
-    except KeyError as error:
-        raise Error(f"a stanza of Images-Status has no field {error.args[0]}", "it may be cut off") from None
+    """The images of an `Images-Status`, each once; fields that a newer archive adds are passed over."""
+    return tuple(_statuses(deb822.canonical(text)))
+
+
+def read(file: IO[bytes]) -> Iterator[ImageStatus]:
+    """The same of an open `Images-Status`, one after another as it is read."""
+    return _statuses(deb822.stanzas(file))
+
+
+def _statuses(stanzas: Iterable[deb822.Stanza]) -> Iterator[ImageStatus]:
+    seen: set[str] = set()
+    current: dict[tuple[str, str, str], str] = {}
+    for stanza in stanzas:
+        try:
+            found = _status(stanza)
+        except KeyError as error:
+            raise Error(f"a stanza of Images-Status has no field {error.args[0]}", "it may be cut off") from None
+        except Error as error:
+            raise Error(error.message, error.hint) from None
+        image = (found.suite, found.config, found.architecture)
+        directory = names.directory(found.suite, found.config, found.architecture, found.serial)
+        if directory in seen:
+            raise Error(f"Images-Status has two stanzas of {directory}", _AGAIN)
+        seen.add(directory)
+        if found.status == index.STATUS[0] and current.setdefault(image, found.serial) != found.serial:
+            raise Error(f"Images-Status has two serials of {'/'.join(image)} that are current", _AGAIN)
+        yield found
 
 
 def on_machine(status: ImageStatus, installed: Mapping[str, str]) -> tuple[tuple[Pending, ...], tuple[Pending, ...]]:
@@ -187,20 +212,23 @@ def _is_older(version: str, update: Update) -> bool:
     try:
         return bool(deb822.version(version) < deb822.version(update.new))
     except ValueError:
-        raise Error(f"{update.new!r} in Images-Status is no version", "`apt-get update`, and try again") from None
+        raise Error(f"{update.new!r} in Images-Status is no version", _AGAIN) from None
 
 
 def _status(stanza: deb822.Stanza) -> ImageStatus:
+    for field in _SINGLE:
+        if "\n" in stanza.get(field, ""):
+            raise Error(f"{field} in Images-Status has more than one line", _AGAIN)
     names.stem(stanza["Suite"], names.config(stanza[_IMAGE]), stanza["Architecture"], stanza["Version"])
     cves = tuple(stanza.get("CVEs", "").split())
     for field, bad in (
-        ("Status", not stanza["Status"].isalpha()),
+        (_IMAGE, not stanza[_IMAGE].startswith(names.PACKAGE_PREFIX)),
+        ("Status", stanza["Status"] not in index.STATUS),
         ("CVEs", not all(map(index.CVE.fullmatch, cves))),
-        ("Status-Reason", not stanza.get("Status-Reason", "").isprintable()),
-        *((f, not _DAY.fullmatch(stanza.get(f, "0000-00-00"))) for f in (_DATE, "Status-Date")),
+        *((f, f in stanza and not index.is_day(stanza[f])) for f in (_DATE, "Status-Date")),
     ):
         if bad:
-            raise Error(f"{field} in Images-Status is {stanza.get(field, '')!r}", "`apt-get update`, and try again")
+            raise Error(f"{field} in Images-Status is {stanza[field]!r}", _AGAIN)
     return ImageStatus(
         names.config(stanza[_IMAGE]),
         stanza["Version"],

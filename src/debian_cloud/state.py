@@ -35,17 +35,20 @@ def records(state: Path, suite: str) -> tuple[ImageRecord, ...]:
 
 
 def enter(state: Path, suite: str, entered: Iterable[ImageRecord]) -> None:
-    """Write the records of a suite."""
+    """Write the records of a suite; Error when one that is new or changed is none that a client would take."""
     file = state / "images" / names.word(suite, "suite")
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(index.render(entered), "utf-8")
+    text = index.render(entered)
+    before = {*_stanzas(_text(file))}
+    index.parse("\n\n".join(stanza for stanza in _stanzas(text) if stanza not in before))
+    file.write_text(text, "utf-8")
 
 
 def pending(state: Path, suite: str) -> dict[str, Stanza]:
     """Folder of an image -> which of its packages have a newer version."""
     found: dict[str, Stanza] = {}
     for file in sorted((state / "staleness" / names.word(suite, "suite")).glob("*")):
-        found |= staleness.by_image(file.read_text("utf-8"))
+        found |= staleness.by_image(_text(file))
     return found
 
 
@@ -139,4 +142,9 @@ def leaving(state: Path) -> dict[str, date]:
 
 
 def _text(file: Path) -> str:
-    return file.read_text("utf-8") if file.exists() else ""
+    # What is not UTF-8 the readers refuse, by their lines.
+    return file.read_bytes().decode("utf-8", "surrogateescape") if file.exists() else ""
+
+
+def _stanzas(text: str) -> list[str]:
+    return text.rstrip("\n").split("\n\n")

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import fcntl
+import gzip
+import hashlib
 import os
 import re
 import shutil
@@ -11,13 +13,14 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from debian_cloud import openpgp
+from tests import bounds, malformed
 from tests.mirror.tree import (
     INDEXES,
     SCRIPT,
@@ -723,13 +726,14 @@ def named(name: str, attack: Callable[[Archive, Key], None]) -> Callable[[Archiv
 ATTACKS += [(named(f"tampered_{i.split('/')[-1]}", tampered_index(i)), f"{i}\\S* {MISMATCH}") for i in INDEXES]
 
 
+STEM = f"{NEW}/debian-13-new-amd64-{NEW.rpartition('/')[2]}"
 ATTACKS += [
     (named(f"attestation_{name}", line_elsewhere(line)), says)
     for name, line, says in (
-        ("outside", f"{'0' * 64} 10 pool/x", "names the path .*pool/x"),
-        ("above", f"{'0' * 64} 10 {NEW}/../x", "names the path"),
-        ("without_a_size", f"{'0' * 64} {NEW}/x", "has a line that is refused"),
-        ("without_a_hash", f"0 10 {NEW}/x", "gives no SHA256 and size"),
+        ("outside", f"{'0' * 64} 10 pool/x", "has in Attestations a line that is refused: .*pool/x"),
+        ("above", f"{'0' * 64} 10 {NEW}/../x", "has in Attestations a line that is refused"),
+        ("without_a_size", f"{'0' * 64} {STEM}.x", "has in Attestations a line that is refused"),
+        ("without_a_hash", f"0 10 {STEM}.x", "gives no SHA256 and size"),
     )
 ]
 
@@ -738,9 +742,13 @@ BUILT = NEW.replace("images", "rebuilds")
 ATTACKS += [
     (named(f"rebuild_{name}", line_elsewhere(line, "Rebuilds")), says)
     for name, line, says in (
-        ("among_images", f"{'0' * 64} 10 {NEW}/x", "names the path .*images/trixie"),
-        ("of_another", f"{'0' * 64} 10 {BUILT.replace('1121.0', '1120.0')}/x", "names the path"),
-        ("below", f"{'0' * 64} 10 {BUILT}/x/y", "names the path"),
+        ("among_images", f"{'0' * 64} 10 {NEW}/x", "has in Rebuilds a line that is refused: .*images/trixie"),
+        (
+            "of_another",
+            f"{'0' * 64} 10 {BUILT.replace('1121.0', '1120.0')}/x",
+            "has in Rebuilds a line that is refused",
+        ),
+        ("below", f"{'0' * 64} 10 {BUILT}/x/y", "has in Rebuilds a line that is refused"),
         ("without_a_hash", f"0 10 {BUILT}/x", "gives no SHA256 and size"),
     )
 ]
@@ -801,25 +809,184 @@ PATHS = [
 def test_signed_path_is_refused_before_anything_is_fetched(
     archive: Archive, servers: dict[str, Server], key: Key, tmp_path: Path, index: str, path: str
 ) -> None:
-    stanza = f"Size: 1\nSHA256: {'0' * 64}\n"
     if index == "Packages":
-        archive.packages_extra = f"\nPackage: x\nFilename: {path}\n{stanza}"
+        archive.packages_extra = f"\nPackage: x\nFilename: {path}\nSize: 1\nSHA256: {'0' * 64}\n"
     elif index == "Sources":
         folder, _, name = path.rpartition("/")
         archive.sources += f"\nPackage: x\nDirectory: {folder}\nChecksums-Sha256:\n {'0' * 64} 1 {name}\n"
-    elif index == "Images":
-        archive.images_extra = f"\nImage: x\nFilename: {path}\n{stanza}"
     else:
-        fine = "images/trixie/ec2/amd64/20261121.0/x.qcow2"
-        archive.images_extra = (
-            f"\nImage: x\nFilename: {fine}\n{stanza}Buildinfo: {path}\nBuildinfo-SHA256: {'0' * 64}\n"
-        )
+        field = "Filename" if index == "Images" else "Buildinfo"
+        fine = archive.images["ec2 20261120.0"].replace("20261120.0", "20261122.0")
+        archive.images_extra = "\n" + re.sub(f"(?m)^{field}: .*", lambda _: f"{field}: {path}", fine)
     archive.publish()
     mirror = Mirror(f"{servers['http'].url}/{archive.root.name}", tmp_path / "mirror", key.keyring)
-    mirror.refused(says=r"is refused|gives no SHA256|without Checksums")
+    mirror.refused(says=r"is refused|gives no SHA256|without Checksums|control character|ends in a blank")
     assert mirror.shown() == {}
     assert not (mirror.dest / ".mirror/incoming/pool").exists()
     assert not (mirror.dest / ".mirror/incoming/images").exists()
+
+
+@pytest.fixture(scope="module")
+def served(
+    template: Archive, base: Path, servers: dict[str, Server], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Archive, Mirror]]:
+    """An archive whose indexes are replaced again and again, and a mirror of it that shows what was there first."""
+    root = base / "replaced"
+    shutil.copytree(template.root, root, symlinks=True)
+    archive = Archive(root, template.key, packages=dict(template.packages), images=dict(template.images))
+    archive.current, archive.date, archive.sources = dict(template.current), template.date, template.sources
+    mirror = Mirror(f"{servers['http'].url}/replaced", tmp_path_factory.mktemp("replaced"), template.key.keyring)
+    mirror.ok()
+    yield archive, mirror
+    shutil.rmtree(root)
+
+
+READ = """
+sed '/^failure=1 /,$d' "$1" >"$2/functions"
+. "$2/functions"
+source=x failure=1 quiet=0 work=$2 dest=$2 incoming=$2
+files trixie
+"""
+"""What the program does with indexes that it has verified, without all that comes before."""
+BAD = [("Images", name, text) for name, text in malformed.BAD_IMAGES.items()]
+BAD += [("Images-Status", name, text) for name, text in malformed.BAD_STATUS.items()]
+ACROSS = "disagree on|another attests"
+"""Cases that show when all indexes are looked at together."""
+REASONS = (
+    r"main/images/Images(-Status)? (has|gives|names) |contradict each other on |"
+    r"is not UTF-8, or has a control character|has a control character, or a line of more"
+)
+
+
+def read(folder: Path, index: str, text: bytes) -> subprocess.CompletedProcess[bytes]:
+    """Let the program read an index; each of its processes has 150 MiB."""
+    (folder / "index").write_bytes(text)
+    path = f"dists/trixie/main/{index}"
+    line = f"{hashlib.sha256(text).hexdigest()} {len(text)} index {path}\n"
+    for name in ("trixie.index", "trixie.listed"):
+        (folder / name).write_text(line)
+    return bounds.within(150, ["sh", "-c", READ, "sh", SCRIPT, folder])
+
+
+@pytest.mark.parametrize(("index", "name", "text"), BAD, ids=[f"{index} {name}" for index, name, _ in BAD])
+def test_what_a_client_refuses_is_refused(tmp_path: Path, index: str, name: str, text: bytes) -> None:
+    done = read(tmp_path, f"images/{index}", text)
+    if re.search(ACROSS, name):
+        assert done.returncode == 0, done.stderr
+        return
+    assert done.returncode == 1
+    assert done.stdout == b""
+    error, hint = done.stderr.decode("ascii").splitlines()
+    assert re.search(f"^error: .*({REASONS})", error)
+    assert hint == "hint: the archive itself is at fault, tell its operator; nothing was changed"
+
+
+@pytest.mark.parametrize("text", malformed.EDGES.values(), ids=malformed.EDGES)
+def test_what_clients_take_is_taken(tmp_path: Path, text: bytes) -> None:
+    for index, content in (("Images", text), ("Images-Status", malformed.STATUS.encode())):
+        done = read(tmp_path, f"images/{index}", content)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    "name", ["Size: '0' of 1", "Sha512 beside SHA512", *filter(re.compile(ACROSS).search, malformed.BAD_IMAGES)]
+)
+def test_what_a_client_refuses_is_not_shown(served: tuple[Archive, Mirror], name: str) -> None:
+    archive, mirror = served
+    archive.instead = {"main/images/Images": malformed.BAD_IMAGES[name]}
+    archive.publish(archive.date)
+    mirror.refused(says=REASONS)
+
+
+def test_what_clients_take_is_looked_for(served: tuple[Archive, Mirror]) -> None:
+    """The images that are named there are not there, and that is all that is said."""
+    archive, mirror = served
+    archive.instead = {"main/images/Images": malformed.IMAGES.encode()}
+    archive.publish(archive.date)
+    mirror.refused(says="is missing at the source")
+
+
+@pytest.mark.parametrize("index", ["images/Images", "binary-amd64/Packages", "source/Sources"])
+@pytest.mark.parametrize("text", [b" ", b"\n", b"x", b"x:\n", b" x\n", b"x: y\n x\n"], ids=repr)
+def test_what_is_not_too_large_takes_no_more_memory(tmp_path: Path, index: str, text: bytes) -> None:
+    """Of what is within the bound as a whole, lines and stanzas have theirs."""
+    done = read(tmp_path, index, text * (2**25 // len(text)))
+    assert done.returncode == 1, done.stderr
+    error, _hint = done.stderr.decode("ascii").splitlines()
+    assert index in error
+
+
+def bomb(archive: Archive, index: str, form: str, character: bytes, size: int, listed: int | None) -> None:
+    """In place of an index a few kilobytes of one form that hold so much of one character.
+
+    In InRelease the uncompressed one is listed with another size, or with none at all.
+    """
+    archive.instead = {}
+    archive.publish(archive.date)
+    dist = archive.root / "dists" / archive.suite
+    plain = hashlib.sha256()
+    for piece in bounds.of(character, size):
+        plain.update(piece)
+    lines = [f" {plain.hexdigest()} {listed} {index}"] if listed is not None else []
+    for path in archive.index_files(index):
+        path.unlink(missing_ok=True)
+    packed = bounds.packed(character, size) if form == ".xz" else gzip.compress(character * size, 1)
+    path = dist / f"{index}{form}"
+    path.write_bytes(packed)
+    (path.parent / "by-hash/SHA256" / sha(path)).write_bytes(packed)
+    lines.append(f" {sha(path)} {len(packed)} {index}{form}")
+    release = dist / "Release"
+    kept = [line for line in release.read_text().splitlines() if not re.search(rf" {index}(\.\w+)?$", line)]
+    release.write_text("\n".join([*kept, *lines, ""]))
+    archive.sign_release()
+
+
+BOMB = 2**28 + 1
+
+
+@pytest.mark.parametrize(
+    ("index", "form", "character", "listed"),
+    [
+        ("main/images/Images", ".xz", b"\0", 1000),
+        ("main/images/Images", ".xz", b" ", None),
+        ("main/images/Images-Status", ".xz", b"\n", BOMB),
+        ("main/images/Images", ".gz", b"\0", None),
+        ("main/binary-amd64/Packages", ".xz", b"\0", None),
+    ],
+)
+def test_what_an_index_unpacks_to_is_bounded(
+    served: tuple[Archive, Mirror], index: str, form: str, character: bytes, listed: int | None
+) -> None:
+    """Each process of the mirror has 150 MiB, and what is unpacked would be more by itself."""
+    archive, mirror = served
+    bomb(archive, index, form, character, BOMB, listed)
+    before = mirror.shown()
+    done = bounds.within(150, list(mirror.command()))
+    assert done.returncode == 1, done.stderr
+    error, _hint = done.stderr.decode("ascii").splitlines()
+    assert re.search("holds more than its|no index has more than", error)
+    assert mirror.shown() == before
+
+
+def test_another_content_than_the_uncompressed_one_that_is_listed(served: tuple[Archive, Mirror]) -> None:
+    archive, mirror = served
+    bomb(archive, "main/images/Images", ".xz", b"x", 1000, 1000)
+    release = archive.root / "dists/trixie/Release"
+    digest = hashlib.sha256(b"x" * 1000).hexdigest()
+    release.write_text(release.read_text().replace(digest, "0" * 64))
+    archive.sign_release()
+    mirror.refused(says="does not hold what InRelease lists as dists/trixie/main/images/Images")
+
+
+def test_foreign_words_are_shown_as_ascii(mirror: Mirror, archive: Archive) -> None:
+    release = archive.root / "dists/trixie/Release"
+    text = release.read_text().replace("Codename: trixie\n", "")
+    release.write_text(text.replace("Suite: trixie", "Suite: \x1b[2J\x9bgrößer\u202e"))
+    archive.sign_release()
+    done = subprocess.run(mirror.command(), capture_output=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.replace(b"\n", b"").decode("ascii").isprintable()
+    assert b'is the index of suite "?[2J' in done.stderr
 
 
 # ---- what breaks in the middle -------------------------------------------------------------------------------

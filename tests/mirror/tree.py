@@ -78,6 +78,9 @@ class Archive:
     sources: str = ""
     packages_extra: str = ""
     images_extra: str = ""
+    status_extra: str = ""
+    instead: dict[str, bytes] = field(default_factory=dict)
+    """Of an index, another content than all that was added."""
 
     def add_deb(self, name: str, version: str, size: int = 3000) -> Path:
         tree = self.root.parent / f"{self.root.name}.deb"
@@ -115,12 +118,13 @@ class Archive:
         for path in attestations:
             path.write_text(f'{{"of": "{stem}", "as": "{path.name}"}}\n')
         self.sign_sums(folder)
-        rebuilt = self.root / f"rebuilds/{self.suite}/{config}/amd64/{serial}" / f"{'A' * 40}.asc"
+        rebuilt = self.root / f"rebuilds/{self.suite}/{config}/amd64/{serial}" / f"{'a' * 40}.asc"
         rebuilt.parent.mkdir(parents=True)
         rebuilt.write_text(f"{stem} came out the same\n")
         self.images[f"{config} {serial}"] = (
             f"Image: debian-cloud-config-{config}\nVersion: {serial}\nSuite: {self.suite}\nArchitecture: amd64\n"
-            f"Format: qcow2\nFilename: {image.relative_to(self.root)}\nSize: {size}\n"
+            f"Format: qcow2\nConfig-Version: 0.1.0\nVirtual-Size: 8589934592\n"
+            f"Filename: {image.relative_to(self.root)}\nSize: {size}\n"
             f"SHA256: {sha(image)}\nSHA512: {sha(image, 'sha512')}\nBuildinfo: {info.relative_to(self.root)}\n"
             f"Buildinfo-SHA256: {sha(info)}\nBuildinfo-SHA512: {sha(info, 'sha512')}\nAttestations:\n"
             + "".join(f" {sha(p)} {p.stat().st_size} {p.relative_to(self.root)}\n" for p in attestations)
@@ -155,12 +159,24 @@ class Archive:
         if index.endswith("Sources"):
             return self.sources
         if index.endswith("Images-Status"):
-            return "".join(f"Image: {name}\nPending: none\n\n" for name in sorted(self.images))
+            return self.status()
         stanzas = []
         for name, stanza in sorted(self.images.items()):
             config, serial = name.split()
             stanzas.append(f"{stanza}Status: {'current' if self.current.get(config) == serial else 'superseded'}\n")
         return "\n".join(stanzas) + self.images_extra
+
+    def status(self) -> str:
+        """What became of each image, with updates of some."""
+        stanzas = []
+        for name in sorted(self.images):
+            config, serial = name.split()
+            stanzas.append(
+                f"Image: debian-cloud-config-{config}\nVersion: {serial}\nSuite: {self.suite}\nArchitecture: amd64\n"
+                f"Status: {'current' if self.current.get(config) == serial else 'superseded'}\n"
+                "Pending-Date: 2026-11-21\nPending-Security:\n openssl 3.5.1-1 3.5.4-1~deb13u1\n"
+            )
+        return "\n".join(stanzas) + self.status_extra
 
     def publish(self, date: datetime | None = None) -> None:
         """Write and sign the indexes; each publish is an hour later than the one before."""
@@ -168,7 +184,7 @@ class Archive:
         dist = self.root / "dists" / self.suite
         lines = []
         for index in INDEXES:
-            data = self.text(index).encode()
+            data = self.instead.get(index) or self.text(index).encode()
             for name, blob in (
                 (index, data),
                 (f"{index}.gz", gzip.compress(data, mtime=0)),

@@ -11,11 +11,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import pkgutil
+import sys
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from debian_cloud import VERSION
 from debian_cloud.errors import USAGE, Error, did_you_mean
-from debian_cloud.printable import printable
+from debian_cloud.printable import paragraph, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,6 +88,11 @@ def usage() -> str:
 def summary(name: str) -> str:
     """The first line of a verb's docstring, without its stop."""
     return verb(name).__doc__.partition("\n")[0].rstrip(".")
+
+
+def warn(sentence: str) -> None:
+    """Tell of something that was left out."""
+    print(f"debian-cloud: warning: {paragraph(sentence)}", file=sys.stderr)
 
 
 def run(argv: Sequence[str]) -> int:

@@ -2,7 +2,8 @@
 """Fetch the newest image of a configuration from the archive or its mirror.
 
 The image stands in the signed index that `apt update` fetched; apt's own helper
-downloads it by the way that the index came, and proves its SHA-512.
+downloads it by the way that the index came, and proves its SHA-512. An archive
+whose index is not as it must be is named in a warning, and left out.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debian_cloud import checksums, images, names, options, run
-from debian_cloud.errors import USAGE, Error, did_you_mean
+from debian_cloud.cli import warn
+from debian_cloud.errors import FAILED, USAGE, Error, did_you_mean
+from debian_cloud.printable import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -53,10 +56,16 @@ def main(args: argparse.Namespace) -> int:
 def _choose(args: argparse.Namespace) -> images.Image:
     config = names.config(names.word(args.config, "configuration"))
     known = images.known(args.suite, options.architecture(args))
-    found = [image for image in known if image.record.config == config]
+    for sentence in known.refused:
+        warn(sentence)
+    # It may be in the index that cannot be read.
+    status = FAILED if known.refused else USAGE
+    found = [image for image in known.images if image.record.config == config]
     if not found:
         raise Error(
-            f"no image of {config} in {args.suite}", did_you_mean(config, {i.record.config for i in known}), USAGE
+            f"no image of {config} in {args.suite}",
+            did_you_mean(config, {i.record.config for i in known.images}),
+            status,
         )
     there = {image.record.format for image in found}
     format_ = args.format or ("qcow2" if "qcow2" in there else min(there))
@@ -68,12 +77,14 @@ def _choose(args: argparse.Namespace) -> images.Image:
         and args.archive.rstrip("/") in ("", image.archive.rstrip("/"))
     ]
     if not found:
-        wanted = f"{format_} {args.serial}".strip()
-        raise Error(f"no image of {config} in {args.suite} as {wanted}", "see `debian-cloud list --images`", USAGE)
+        wanted = printable(f"{format_} {args.serial}".strip())
+        raise Error(f"no image of {config} in {args.suite} as {wanted}", "see `debian-cloud list --images`", status)
     archives = sorted({image.archive for image in found})
     if len(archives) > 1:
         raise Error(
-            f"several archives have images of {config}: {', '.join(archives)}", "choose: --archive URL", USAGE
+            f"several archives have images of {config}: {', '.join(map(printable, archives))}",
+            "choose: --archive URL",
+            USAGE,
         )
     # The newest may be deprecated, or not official.
     current = [image for image in found if image.record.status == "current"]

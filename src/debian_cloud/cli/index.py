@@ -8,7 +8,8 @@ of a set in DIR/conf/releases wait for each other: what is held back, and for
 what, is printed; nothing that is shown already is taken back so.
 
 FOLDER/Images-Status says of each image that was ever published what became of
-it, and which of its packages have a newer version, as `stale` found it.
+it, and which of its packages have a newer version, as `stale` found it. What a
+client would refuse is not written: neither of the two, then.
 """
 
 from __future__ import annotations
@@ -41,8 +42,12 @@ def main(args: argparse.Namespace) -> int:
         print(f"held back: {one.release}: {images} (missing: {' '.join(one.missing)})")
     unkept = state.unkept(args.archive, args.suite, records) if args.archive else frozenset()
     listed = lifecycle.published(records, held, unkept)
-    (args.folder / "Images").write_text(index.render(listed), "utf-8")
     gone = (record for record in records if record.status in lifecycle.GONE)
-    text = staleness.render((*listed, *gone), state.pending(args.state, args.suite))
-    (args.folder / "Images-Status").write_text(text, "utf-8")
+    images = index.render(listed)
+    became = staleness.render((*listed, *gone), state.pending(args.state, args.suite))
+    # Signed is what clients and mirrors take, and nothing else.
+    index.parse(images)
+    staleness.parse(became)
+    (args.folder / "Images").write_text(images, "utf-8")
+    (args.folder / "Images-Status").write_text(became, "utf-8")
     return 0

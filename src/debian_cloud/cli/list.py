@@ -3,7 +3,8 @@
 
 Without options, the configurations that this machine's apt can install. With
 --images, the images of the signed index that `apt update` fetched: no network
-is used.
+is used. An archive whose index is not as it must be is named in a warning, the
+images of the others are listed, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from debian_cloud import images, names, options
-from debian_cloud.errors import USAGE, Error
+from debian_cloud.cli import warn
+from debian_cloud.errors import FAILED, USAGE, Error
 from debian_cloud.printable import printable
 
 if TYPE_CHECKING:
@@ -39,18 +41,21 @@ def _images(args: argparse.Namespace) -> int:
             "leave out mirrors, --archive, --keyring and --snapshot",
             USAGE,
         )
-    found = images.known(args.suite, args.arch)
+    known = images.known(args.suite, args.arch)
+    for sentence in known.refused:
+        warn(sentence)
+    status = FAILED if known.refused else 0
     if args.json:
-        print(json.dumps([{**asdict(image.record), "url": image.url} for image in found], indent=2))
-        return 0
-    for image in found:
+        print(json.dumps([{**asdict(image.record), "url": image.url} for image in known.images], indent=2))
+        return status
+    for image in known.images:
         record = image.record
         print(
             f"{record.config:<16} {record.suite:<10} {record.architecture:<8} {record.serial:<14} {record.format:<8} "
             f"{record.size / 2**20:>7.0f} MiB  {record.status}"
             f"{'' if record.official else ', not official'}"
         )
-    return 0
+    return status
 
 
 def _configurations(args: argparse.Namespace) -> int:

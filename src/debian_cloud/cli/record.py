@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, index, state
+from debian_cloud import checksums, files, index, state
 from debian_cloud.errors import Error
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def main(args: argparse.Namespace) -> int:
     folder: Path = args.folder
     known = state.records(args.state, args.suite)
     (path,) = folder.glob("*.image")
-    added = index.parse(path.read_text("utf-8"), strict=True)
+    added = index.parse(files.text(path), strict=True)
     directory = added[0].directory
     if any(record.directory == directory for record in known):
         raise Error(

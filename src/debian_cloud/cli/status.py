@@ -6,8 +6,9 @@ Images-Status that `apt update` fetched; no network is used. Said are: whether
 the image was withdrawn, why, and for which CVEs; whether there is a newer one;
 which of its packages have newer versions that are not installed here, security
 updates first, and which were installed since. The exit status is 1 when the
-image was withdrawn, and 2 when this machine is of no image of an archive that
-its apt knows.
+image was withdrawn, or may be of an archive whose index cannot be read (which a
+warning names), and 2 when this machine is of no image of an archive that its
+apt knows.
 """
 
 from __future__ import annotations
@@ -18,14 +19,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from debian_cloud import images, names, run, staleness
+from debian_cloud import files, images, names, run, staleness
+from debian_cloud.cli import warn
 from debian_cloud.errors import FAILED, USAGE, Error
+from debian_cloud.printable import printable
 
 if TYPE_CHECKING:
     import argparse
 
     from debian_cloud.staleness import ImageStatus, Pending
 
+_LONGEST: Final = 4000
+"""Characters of a reason."""
 _RECORD = Path("/etc/cloud-release")
 _OS_RELEASE = Path("/etc/os-release")
 _INSTALLED: Final = ("installed", "triggers-awaited", "triggers-pending")
@@ -41,8 +46,13 @@ def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     config, serial = _image()
     arch = run.output(("dpkg", "--print-architecture")).strip()
-    known = images.statuses()
-    found = _found(known, config, serial, arch)
+    said = images.statuses(
+        lambda status: (status.config, status.serial, status.architecture) == (config, serial, arch)
+    )
+    for sentence in said.refused:
+        warn(sentence)
+    known = said.statuses
+    found = _found(known, config, serial, arch, FAILED if said.refused else USAGE)
     newest = max(
         (
             other.serial
@@ -72,18 +82,21 @@ def _image() -> tuple[str, str]:
 
 def _fields(file: Path) -> dict[str, str]:
     """The fields of a file in the manner of os-release(5), as far as quotes alone go."""
-    text = file.read_text("utf-8", "replace") if file.exists() else ""
+    text = files.read(file).decode("utf-8", "replace") if file.exists() else ""
     return dict(re.findall(r"""(?m)^([A-Z_]+)=["']?([^"'\n]*)["']?$""", text))
 
 
-def _found(known: tuple[ImageStatus, ...], config: str, serial: str, arch: str) -> ImageStatus:
-    """What is said of the image; of two suites' the machine's own, and of two archives' the worse."""
+def _found(known: tuple[ImageStatus, ...], config: str, serial: str, arch: str, status: int) -> ImageStatus:
+    """What is said of the image; of two suites' the machine's own, and of two archives' the worse.
+
+    Error with the status when nothing is said.
+    """
     same = [said for said in known if (said.config, said.serial, said.architecture) == (config, serial, arch)]
     if not same:
         raise Error(
             f"no archive that this machine's apt knows ever published {config} {serial} for {arch}",
             "`apt-get update`; or the image is one that was never uploaded",
-            USAGE,
+            status,
         )
     codename = _fields(_OS_RELEASE).get("VERSION_CODENAME", "")
     own = [said for said in same if said.suite == codename] or same
@@ -104,7 +117,7 @@ def _installed(arch: str) -> dict[str, str]:
 
 def _as_text(found: ImageStatus, newer: str, lacking: tuple[Pending, ...], there: tuple[Pending, ...]) -> str:
     said = f"{found.status}{f' since {found.date}' if found.date else ''}"
-    said += f": {found.reason}" if found.reason else ""
+    said += f": {printable(found.reason, _LONGEST)}" if found.reason else ""
     lines = [f"{said}\n  {' '.join(found.cves)}" if found.cves else said] if found.reason else []
     image = f"image: {names.package(found.config)} {found.serial} of {found.suite} for {found.architecture}"
     lines.append(image if found.reason else f"{image}, {said}")
