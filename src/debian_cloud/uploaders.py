@@ -53,7 +53,7 @@ def keys(text: str) -> dict[str, Key]:
 
 
 def signer(home: Path, file: Path, known: Mapping[str, Key], allowed: frozenset[str]) -> Key:
-    """Who signed a file clearly, by gpg(1) and its home; NotSignedError unless it was one uploader, whose key is good.
+    """Who signed a file clearly, by gpg(1) and its home; NotSignedError unless one uploader did, with a good key.
 
     Who may upload what is not asked here: `allowed` are the primaries of all that may upload anything.
     """
