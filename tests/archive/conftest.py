@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from debian_cloud import metadata
+from debian_cloud import deb822, metadata
 from debian_cloud.checksums import Digest
 from tests.archive.clients import client as client
 from tests.archive.clients import clients as clients
@@ -218,7 +218,7 @@ class Maker:
             "Changes": "\n debian-cloud (1) trixie; urgency=medium\n .\n   * Test.",
         }
         header |= fields
-        text = "".join(f"{field}: {value}\n" for field, value in header.items())
+        text = deb822.render(header.items())
         text += "".join(f"{field}:\n" + "\n".join(lines) + "\n" for field, lines in listing.items())
         changes = files[0].parent / name
         changes.write_text(text)

@@ -309,7 +309,7 @@ def test_accept_killed_after_a_step_is_taken_up_again(
     index = "main/images/Images" if kind == "image" else "main/binary-amd64/Packages"
     assert upload.files[0].name in (archive.dist / index).read_text()
     assert (images(archive) / "current").is_symlink() == (kind == "image")
-    assert archive.run("accept").stdout == ""
+    assert archive.run("accept").stdout.startswith("nothing to accept: ")
 
 
 # Attestations.
