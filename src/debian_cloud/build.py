@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from . import disk, formats, metadata, names, network, scripts, sources
 from .errors import USAGE, Error, did_you_mean
@@ -167,7 +166,7 @@ def _of_image(source: sources.Source, config: ImageConfig) -> sources.Source:
 
 def _refuse_secret(source: sources.Source) -> None:
     """Error when the URI of a source would give a password away: image, plan and .buildinfo have it."""
-    if "@" in urlsplit(source.uri).netloc:
+    if sources.names_a_user(source.uri):
         raise Error(
             f"the address of {' '.join(source.suites)} has a user or a password in its URI, and everybody who"
             " gets the image would read it",

@@ -47,10 +47,10 @@ _OF_ALL: Final = {
 # With all that is below: Acquire::Retries is a number, and has Delay besides.
 _TREES_OF_ALL: Final = ("acquire::connect::", "acquire::queuehost::", "acquire::retries::")
 
-_BINARY: Final = "Binary::apt-get::"
+_BINARY: Final = "binary::apt-get::"
 """Before a setting that is of apt-get alone."""
 _NAME: Final = re.compile(r"[\w.:+/@\[\]-]+")
-_SHELL: Final = re.compile(r"^netrc(?:parts)?='([^']*)'$", re.MULTILINE)
+_SHELL: Final = re.compile(r"^(netrc|netrcparts)='([^']*)'$", re.MULTILINE)
 
 
 def conf(dump: str, credentials: str, environment: Mapping[str, str]) -> str:
@@ -66,7 +66,7 @@ def conf(dump: str, credentials: str, environment: Mapping[str, str]) -> str:
         proxy = environment.get(variable, "")
         if proxy and not there & {f"acquire::{transport}::proxy" for transport in needed}:
             found[f"Acquire::{needed[0]}::Proxy"] = proxy
-    for name, path in zip(("netrc", "netrcparts"), _SHELL.findall(credentials), strict=False):
+    for name, path in _SHELL.findall(credentials):
         found[f"Dir::Etc::{name}"] = path
     return "".join(map(_line, found.items()))
 
@@ -74,14 +74,12 @@ def conf(dump: str, credentials: str, environment: Mapping[str, str]) -> str:
 def _settings(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Those that are handed over, what is of apt-get alone after what is of all."""
     pairs = [line.partition(" ")[::2] for line in lines]
-    for of_apt_get in (False, True):
-        for name, value in pairs:
-            if name.startswith(_BINARY) == of_apt_get and _is_handed_over(name.removeprefix(_BINARY)):
-                yield name.removeprefix(_BINARY), value
+    # apt does not tell its letters from small ones.
+    of_apt_get = [(name[len(_BINARY) :], value) for name, value in pairs if name.lower().startswith(_BINARY)]
+    yield from ((name, value) for name, value in (*pairs, *of_apt_get) if _is_handed_over(name))
 
 
 def _is_handed_over(name: str) -> bool:
-    # apt does not tell its letters from small ones.
     low = name.lower()
     if not _NAME.fullmatch(name) or not low.startswith("acquire::"):
         return False

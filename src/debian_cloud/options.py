@@ -9,7 +9,6 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from . import cache, checksums, deb822, names, packages, run, sign, sources
 from .custom import OFFICIAL, Custom
@@ -287,7 +286,7 @@ def _url(value: str, option: str) -> str:
         raise Error(
             f"{option} {value!r} is not a URL that apt reads", "http://…, https://…, file:/… or a folder", USAGE
         )
-    if "@" in urlsplit(value).netloc:
+    if sources.names_a_user(value):
         # Not the value itself: what is printed may be kept.
         raise Error(
             f"{option} has a user or a password in its URL, and arguments are read by everybody on the machine",

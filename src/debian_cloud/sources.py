@@ -61,6 +61,11 @@ class Source:
         return replace(self, uri=f"copy:{self.uri[5:]}") if self.uri.startswith("file:") else self
 
 
+def names_a_user(uri: str) -> bool:
+    """Whether a URI has a user or a password in it (RFC 3986, 3.2.1)."""
+    return "@" in uri.partition("//")[2].partition("/")[0]
+
+
 def targets(answer: str) -> tuple[Target, ...]:
     """The index files in the answer to INDEXTARGETS."""
     lines = (line.split("|") for line in answer.splitlines())
