@@ -160,13 +160,14 @@ class Queue:
 
     def _look(self, name: str, rules: Rules) -> Iterator[str]:
         """Read an upload; Error when it is none to be taken."""
-        text = self._copy_of_changes(name)
+        text = self._text_of(name)
         if not text.startswith(_CLEAR):
             raise uploaders.NotSignedError(
                 "it is not signed by an uploader: it does not begin with a signature's text",
                 "debsign -k KEY FILE.changes, and upload again",
             )
         own = self._checked / name
+        own.write_bytes(text)
         key = uploaders.signer(rules.home, own, rules.keys, rules.allowed)
         self._who.write_text(f"{key}\n", "utf-8")
         document = _clear(text)
@@ -181,8 +182,8 @@ class Queue:
             self._copy(one)
         yield from self._judge(found, rules.owners)
 
-    def _copy_of_changes(self, name: str) -> bytes:
-        """What the .changes holds, now also in a file of our own."""
+    def _text_of(self, name: str) -> bytes:
+        """What the .changes holds."""
         path = self._upload / name
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
@@ -193,9 +194,7 @@ class Queue:
                 "sign and upload what dpkg-genchanges writes",
             )
         with _opened(path, name) as file:
-            text = file.read(upload.LARGEST_CHANGES)
-        (self._checked / name).write_bytes(text)
-        return text
+            return file.read(upload.LARGEST_CHANGES)
 
     def _gather(self, names: tuple[str, ...], owner: int | None = None) -> None:
         """Move the files of an upload away, of one owner only if that is given, and none that another one lists."""
@@ -362,8 +361,10 @@ class Queue:
     def _clear(self) -> None:
         """Make room for the next one."""
         for folder in (self._upload, self._checked):
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(mode=0o755)
+            # What others gave us first: of an upload that is half gone nothing must be left to be decided.
+            for path in folder.iterdir() if folder.is_dir() else ():
+                _remove(path)
+            folder.mkdir(mode=0o755, exist_ok=True)
         self._who.unlink(missing_ok=True)
         self._signed = False
 
