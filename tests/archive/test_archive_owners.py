@@ -118,3 +118,51 @@ def test_a_name_of_another_source_is_not_copied(shared: Archive, make: Maker, up
     shared.run("copy", "forky", "trixie", "debian-cloud")
     overrides.unlink()
     assert f"{name} 2." in shared.packages()
+
+
+def source_upload(make: Maker, key: Key, name: str, binaries: str, *, trick: tuple[str, str] = ("", "")) -> Upload:
+    """An upload of a source package alone, whose .dsc says that it brings these, and is signed as debsign does it."""
+    folder = make.folder()
+    tree = folder / "tree"
+    (tree / "debian/source").mkdir(parents=True)
+    (tree / "debian/source/format").write_text("3.0 (native)\n")
+    (tree / "debian/control").write_text(
+        f"Source: {name}\nMaintainer: Test <test@example.org>\nSection: misc\nPriority: optional\n"
+        f"\nPackage: {name}\nArchitecture: all\nDescription: test\n"
+    )
+    (tree / "debian/changelog").write_text(
+        f"{name} (1.0) trixie; urgency=medium\n\n  * Test.\n\n"
+        " -- Test <test@example.org>  Fri, 20 Nov 2026 12:00:00 +0000\n"
+    )
+    run(["sh", "-c", 'cd "$1" && dpkg-source --build tree', "sh", folder], make.env)
+    shutil.rmtree(tree)
+    dsc, tarball = folder / f"{name}_1.0.dsc", folder / f"{name}_1.0.tar.xz"
+    dsc.write_text(dsc.read_text().replace(f"Binary: {name}\n", f"Binary: {binaries}\n"))
+    key.clearsign(dsc)
+    assert not trick[0] or trick[0] in dsc.read_text()
+    dsc.write_text(dsc.read_text().replace(*trick, 1) if trick[0] else dsc.read_text())
+    fields = {"Source": name, "Version": "1.0", "Architecture": "source"}
+    return make.changes([dsc, tarball], key, f"{name}_1.0_source.changes", fields)
+
+
+def test_a_source_names_no_package_of_another(shared: Archive, make: Maker, uploader: Key) -> None:
+    name = f"{HPC}-source"
+    for binaries in (f"{name}, debian-cloud-config-common", "debian-cloud-config-common"):
+        reason = shared.refuse(source_upload(make, uploader, name, binaries))
+        assert "error: debian-cloud-config-common belongs to the source package debian-cloud, and" in reason
+    # A source is found by its name, too.
+    reason = shared.refuse(source_upload(make, uploader, "debian-cloud-config-gce", f"{name}"))
+    assert "error: debian-cloud-config-gce belongs to the source package debian-cloud, and" in reason
+    begin, end = "-----BEGIN PGP SIGNED MESSAGE-----\n", "-----END PGP SIGNATURE-----\n"
+    for trick in (
+        (begin, f"Binary: openssh-server\n\n{begin}"),
+        (begin, f"-----BEGIN PGP SIGNATUREX\n{begin}"),
+        (end, f"{end}Binary: openssh-server\n"),
+        (f"Source: {name}\n", f"Source: {name}\n\nSource: openssh\n"),
+        (f"Source: {name}\n", f"Source: {name}\n-----BEGIN PGP SIGNATUREX\nBinary: x\n"),
+        ("Version: 1.0\n", "Version: 2.0\n"),
+        (f"{name}_1.0.tar.xz", f"{name}_2.0.tar.xz"),
+    ):
+        assert "error: " in shared.refuse(source_upload(make, uploader, name, name, trick=trick)), trick
+    shared.take(source_upload(make, uploader, name, name))
+    assert f"trixie|main|source: {name} 1.0\n" in shared.packages()

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from debian_cloud import openpgp
-from tests.archive.conftest import Archive, Upload, run
+from debian_cloud.incoming import LIMITS
+from tests.archive.conftest import ROOT, Archive, Upload, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -364,6 +365,8 @@ def test_what_was_refused_has_a_bound(archive: Archive) -> None:
             assert gone not in done.stdout or gone in log
         return [int(name.rpartition(".")[2]) for name in names]
 
+    page = (ROOT / "archive/debian-cloud-archive.1").read_text()
+    assert all(re.search(f"^    {word} {number}( |$)", page, re.MULTILINE) for word, number in LIMITS.items())
     assert kept("") == [0, 1, 2, 3, 4, 5]
     assert kept("uploads 2 # no more\n") == [4, 5]
     assert kept("days 3\n") == [2, 3, 4, 5]
