@@ -118,7 +118,17 @@ def test_refuses_a_changes_of_two_meanings(pattern: str, new: str) -> None:
 
 
 def test_refuses_what_is_no_text() -> None:
-    for text in (b"", b"\n", b"\xff", b"\0" * 1000, CHANGES.encode("utf-16")):
+    many = b"Changes:\n" + b" x\n" * upload.MOST_LINES
+    for text in (
+        b"",
+        b"\n",
+        b"\xff",
+        b"\0" * 1000,
+        CHANGES.encode("utf-16"),
+        b"A: " + b"x" * 2**20,
+        b"\n" * 2**20,
+        many,
+    ):
         with pytest.raises(Error):
             upload.changes(text)
 

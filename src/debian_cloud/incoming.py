@@ -188,13 +188,13 @@ class Queue:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
             raise Error(f"{name} is not a regular file", "upload the .changes itself")
-        if status.st_size > upload.LARGEST_CHANGES:
+        if status.st_size > upload.LARGEST_TEXT:
             raise Error(
-                f"{name} has {status.st_size} bytes, and a .changes no more than {upload.LARGEST_CHANGES}",
+                f"{name} has {status.st_size} bytes, and a .changes no more than {upload.LARGEST_TEXT}",
                 "sign and upload what dpkg-genchanges writes",
             )
         with _opened(path, name) as file:
-            return file.read(upload.LARGEST_CHANGES)
+            return file.read(upload.LARGEST_TEXT)
 
     def _gather(self, names: tuple[str, ...], owner: int | None = None) -> None:
         """Move the files of an upload away, of one owner only if that is given, and none that another one lists."""
@@ -259,10 +259,10 @@ class Queue:
             self._who.write_text(f"{key}\n", "utf-8")
         path = self._upload / name
         status = path.lstat()
-        if stat.S_ISREG(status.st_mode) and status.st_size <= upload.LARGEST_CHANGES:
+        if stat.S_ISREG(status.st_mode) and status.st_size <= upload.LARGEST_TEXT:
             try:
                 with _opened(path, name) as file:
-                    names = _names(file.read(upload.LARGEST_CHANGES))
+                    names = _names(file.read(upload.LARGEST_TEXT))
             except Error:
                 names = ()
             # Nobody has proved to be allowed to touch another's files.
@@ -323,10 +323,10 @@ class Queue:
     def _listed(self, path: Path) -> tuple[str, ...]:
         try:
             status = path.lstat()
-            if not stat.S_ISREG(status.st_mode) or status.st_size > upload.LARGEST_CHANGES:
+            if not stat.S_ISREG(status.st_mode) or status.st_size > upload.LARGEST_TEXT:
                 return ()
             with _opened(path, path.name) as file:
-                return _names(file.read(upload.LARGEST_CHANGES))
+                return _names(file.read(upload.LARGEST_TEXT))
         except (OSError, Error):
             return ()
 
