@@ -18,6 +18,7 @@ import pytest
 from debian_cloud import openpgp
 from debian_cloud.incoming import LIMITS
 from tests.archive.conftest import ROOT, Archive, Upload, run
+from tests.test_debfile import BROKEN_MEMBERS, CONTROLS, DATA, DATAS, PLAIN, VERSION, deb, member
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -377,3 +378,24 @@ def test_what_was_refused_has_a_bound(archive: Archive) -> None:
     limits.write_text("\nuploads many\n")
     done = archive.run("accept", check=False)
     assert (done.returncode, "error: conf/rejected, line 2: " in done.stderr) == (1, True)
+
+
+def test_no_package_is_taken_that_readers_read_in_two_ways(
+    shared: Archive, make: Maker, uploader: Key, queue: Path
+) -> None:
+    """All that tests/test_debfile.py has, in one run."""
+    tricks = list(BROKEN_MEMBERS.values())
+    tricks += [deb(VERSION, member("control.tar", text), member("data.tar", DATA)) for text in CONTROLS.values()]
+    tricks += [deb(VERSION, member("control.tar", PLAIN), member("data.tar", text)) for text in DATAS.values()]
+    for number, content in enumerate(tricks):
+        file = make.folder() / f"debian-cloud-config-demo_{number}_all.deb"
+        file.write_bytes(content)
+        fields = {"Binary": "debian-cloud-config-demo", "Architecture": "all", "Version": str(number)}
+        shared.put(make.changes([file], uploader, f"deb-{number}.changes", fields))
+    before = shared.snapshot()
+    done = shared.run("accept", check=False)
+    reasons = sentences(shared, done.stdout)
+    assert len(reasons) == len(tricks)
+    assert all(reason.startswith("uploader: ") for reason in reasons.values())
+    assert "Traceback" not in done.stdout + done.stderr
+    assert shared.snapshot() == before
