@@ -137,26 +137,30 @@ class Queue:
         sizes = [_size(path) for _, path in kept]
         total = sum(sizes)
         last = kept[-1][0] if kept else 0
+        gone: dict[str, list[str]] = {}
         for number, ((when, path), size) in enumerate(zip(kept, sizes, strict=True), 1):
             left = len(kept) - number + 1
             if left > limits["uploads"]:
                 why = f"there are more than {limits['uploads']}"
             elif last - when > limits["days"] * 86400:
-                why = f"it is more than {limits['days']} days older than the last"
+                why = f"more than {limits['days']} days older than the last"
             elif total > limits["megabytes"] * 10**6:
                 why = f"all have more than {limits['megabytes']} MB"
             else:
-                return
+                break
             total -= size
-            if left == 1:
-                # Of the last one the reason at least is there to be read.
-                for inner in path.iterdir():
-                    if inner.name != _REASON and not inner.name.endswith(".changes"):
-                        _remove(inner)
-                yield f"removed: files of rejected/{printable(path.name)}: {why}"
-            else:
+            if left > 1:
                 _remove(path)
-                yield f"removed: rejected/{printable(path.name)}: {why}"
+                gone.setdefault(why, []).append(printable(path.name))
+                continue
+            # Of the last one the reason at least is there to be read.
+            for inner in path.iterdir():
+                if inner.name != _REASON and not inner.name.endswith(_SUFFIX):
+                    _remove(inner)
+            yield f"removed: files of rejected/{printable(path.name)}: {why}"
+        for why, names in gone.items():
+            some = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}, {len(names)} uploads"
+            yield f"removed: rejected/{some}: {why}"
 
     def _look(self, name: str, rules: Rules) -> Iterator[str]:
         """Read an upload; Error when it is none to be taken."""
