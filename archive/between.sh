@@ -40,9 +40,25 @@ latest() {
     }
 }
 
-# compared SOURCE: newer, same, or older, as it is in $from beside $to. Older is what has anything older.
+# foreign SOURCE: a package of it in $from that $to has from another source, as "PACKAGE SOURCE", or nothing.
+foreign() {
+    touch "$dir/tmp/given"
+    sed 's/#.*//' "$dir/conf/overrides" >"$dir/tmp/given" 2>/dev/null || true
+    awk -v source="$1" '
+        list == "given" { given[$1 " " $2] = 1 }
+        list == "to" && $1 != source { other[$3] = $1 }
+        list == "from" && $1 == source && ($3 in other) && !(($3 " " source) in given) { print $3, other[$3]; exit }
+    ' list=given "$dir/tmp/given" list=to "$dir/tmp/to" list=from "$dir/tmp/from"
+    rm "$dir/tmp/given"
+}
+
+# compared SOURCE: newer, same, older, or foreign, as it is in $from beside $to. Older is what has anything older.
 compared() {
     answer=same
+    if [ -n "$(foreign "$1")" ]; then
+        echo foreign
+        return
+    fi
     if dpkg --compare-versions "$(latest "$dir/tmp/from" "$1")" lt "$(latest "$dir/tmp/to" "$1")"; then answer=older; fi
     awk -v source="$1" '
         list == "to" { have[$3 " " $4] = $5 }
@@ -72,6 +88,11 @@ require() {
                 "build it for $to (debian-cloud build), and upload it"
         fi
         fail "$from has no source package '$1'" "it has $(cut -d ' ' -f 1 "$dir/tmp/from" | sort -u | tr '\n' ' ')"
+    fi
+    if [ "$(compared "$1")" = foreign ]; then
+        other=$(foreign "$1")
+        fail "$1 has the package ${other% *}, which $to has from ${other#* }" \
+            "a package belongs to one source; to give it to $1: a line '${other% *} $1' in $dir/conf/overrides"
     fi
     if [ "$(compared "$1")" = older ]; then
         fail "$to has $1 $(latest "$dir/tmp/to" "$1"), and $from the older $(latest "$dir/tmp/from" "$1")" \

@@ -137,36 +137,41 @@ class Queue:
         sizes = [_size(path) for _, path in kept]
         total = sum(sizes)
         last = kept[-1][0] if kept else 0
+        gone: dict[str, list[str]] = {}
         for number, ((when, path), size) in enumerate(zip(kept, sizes, strict=True), 1):
             left = len(kept) - number + 1
             if left > limits["uploads"]:
                 why = f"there are more than {limits['uploads']}"
             elif last - when > limits["days"] * 86400:
-                why = f"it is more than {limits['days']} days older than the last"
+                why = f"more than {limits['days']} days older than the last"
             elif total > limits["megabytes"] * 10**6:
                 why = f"all have more than {limits['megabytes']} MB"
             else:
-                return
+                break
             total -= size
-            if left == 1:
-                # Of the last one the reason at least is there to be read.
-                for inner in path.iterdir():
-                    if inner.name != _REASON and not inner.name.endswith(".changes"):
-                        _remove(inner)
-                yield f"removed: files of rejected/{printable(path.name)}: {why}"
-            else:
+            if left > 1:
                 _remove(path)
-                yield f"removed: rejected/{printable(path.name)}: {why}"
+                gone.setdefault(why, []).append(printable(path.name))
+                continue
+            # Of the last one the reason at least is there to be read.
+            for inner in path.iterdir():
+                if inner.name != _REASON and not inner.name.endswith(_SUFFIX):
+                    _remove(inner)
+            yield f"removed: files of rejected/{printable(path.name)}: {why}"
+        for why, names in gone.items():
+            some = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}, {len(names)} uploads"
+            yield f"removed: rejected/{some}: {why}"
 
     def _look(self, name: str, rules: Rules) -> Iterator[str]:
         """Read an upload; Error when it is none to be taken."""
-        text = self._copy_of_changes(name)
+        text = self._text_of(name)
         if not text.startswith(_CLEAR):
             raise uploaders.NotSignedError(
                 "it is not signed by an uploader: it does not begin with a signature's text",
                 "debsign -k KEY FILE.changes, and upload again",
             )
         own = self._checked / name
+        own.write_bytes(text)
         key = uploaders.signer(rules.home, own, rules.keys, rules.allowed)
         self._who.write_text(f"{key}\n", "utf-8")
         document = _clear(text)
@@ -181,21 +186,19 @@ class Queue:
             self._copy(one)
         yield from self._judge(found, rules.owners)
 
-    def _copy_of_changes(self, name: str) -> bytes:
-        """What the .changes holds, now also in a file of our own."""
+    def _text_of(self, name: str) -> bytes:
+        """What the .changes holds."""
         path = self._upload / name
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
             raise Error(f"{name} is not a regular file", "upload the .changes itself")
-        if status.st_size > upload.LARGEST_CHANGES:
+        if status.st_size > upload.LARGEST_TEXT:
             raise Error(
-                f"{name} has {status.st_size} bytes, and a .changes no more than {upload.LARGEST_CHANGES}",
+                f"{name} has {status.st_size} bytes, and a .changes no more than {upload.LARGEST_TEXT}",
                 "sign and upload what dpkg-genchanges writes",
             )
         with _opened(path, name) as file:
-            text = file.read(upload.LARGEST_CHANGES)
-        (self._checked / name).write_bytes(text)
-        return text
+            return file.read(upload.LARGEST_TEXT)
 
     def _gather(self, names: tuple[str, ...], owner: int | None = None) -> None:
         """Move the files of an upload away, of one owner only if that is given, and none that another one lists."""
@@ -260,10 +263,10 @@ class Queue:
             self._who.write_text(f"{key}\n", "utf-8")
         path = self._upload / name
         status = path.lstat()
-        if stat.S_ISREG(status.st_mode) and status.st_size <= upload.LARGEST_CHANGES:
+        if stat.S_ISREG(status.st_mode) and status.st_size <= upload.LARGEST_TEXT:
             try:
                 with _opened(path, name) as file:
-                    names = _names(file.read(upload.LARGEST_CHANGES))
+                    names = _names(file.read(upload.LARGEST_TEXT))
             except Error:
                 names = ()
             # Nobody has proved to be allowed to touch another's files.
@@ -324,10 +327,10 @@ class Queue:
     def _listed(self, path: Path) -> tuple[str, ...]:
         try:
             status = path.lstat()
-            if not stat.S_ISREG(status.st_mode) or status.st_size > upload.LARGEST_CHANGES:
+            if not stat.S_ISREG(status.st_mode) or status.st_size > upload.LARGEST_TEXT:
                 return ()
             with _opened(path, path.name) as file:
-                return _names(file.read(upload.LARGEST_CHANGES))
+                return _names(file.read(upload.LARGEST_TEXT))
         except (OSError, Error):
             return ()
 
@@ -362,8 +365,10 @@ class Queue:
     def _clear(self) -> None:
         """Make room for the next one."""
         for folder in (self._upload, self._checked):
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(mode=0o755)
+            # What others gave us first: of an upload that is half gone nothing must be left to be decided.
+            for path in folder.iterdir() if folder.is_dir() else ():
+                _remove(path)
+            folder.mkdir(mode=0o755, exist_ok=True)
         self._who.unlink(missing_ok=True)
         self._signed = False
 

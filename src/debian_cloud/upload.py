@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from .deb822 import Stanza
 
-LARGEST_CHANGES: Final = 2**20
-"""Bytes of a .changes."""
-LARGEST_TEXT: Final = 2**24
-"""Bytes of any other text of an upload (.dsc, .buildinfo)."""
+LARGEST_TEXT: Final = 2**20
+"""Bytes of a control file of any kind: .changes, .dsc, .buildinfo, control."""
+MOST_LINES: Final = 10_000
+"""Lines of one."""
 MOST_FILES: Final = 1000
 """Files of one upload."""
 IMAGES: Final = "raw-images"
@@ -70,6 +70,8 @@ def stanza(text: bytes, what: str) -> Stanza:
     A line of nothing but blanks ends a paragraph for some readers and belongs to the field for others, and so with
     a carriage return; of a field that stands there twice one reads the first, another the last.
     """
+    if len(text) > LARGEST_TEXT or text.count(b"\n") > MOST_LINES:
+        raise Error(f"{what} has more than {LARGEST_TEXT} bytes, or {MOST_LINES} lines", _HINT)
     try:
         plain = text.decode()
     except UnicodeDecodeError:

@@ -421,6 +421,8 @@ CONTROL = (
         b"\n more\rPackage: openssh-server",
         b"\x0bPackage: openssh-server",
         b"\x00",
+        b"\nEssential: yes",
+        b"\nProvides: debian-archive-keyring (= 2099)",
     ],
 )
 def test_refuses_another_paragraph_in_a_package(shared: Archive, make: Maker, uploader: Key, trick: bytes) -> None:
