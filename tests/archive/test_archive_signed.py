@@ -42,7 +42,7 @@ def refused(archive: Archive, words: str, verb: str, *arguments: str) -> None:
     done = archive.run(verb, *arguments, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
     assert words in done.stderr
-    assert "\nhint: " in done.stderr
+    assert "hint: " in done.stderr
     assert "Traceback" not in done.stderr
     assert archive.snapshot() == before
 
