@@ -135,8 +135,9 @@ def staged(known: Release, folder: Path, shown: Path) -> Iterator[Finding]:
         if new.exists() or new.is_symlink():
             if content(new, sha256, size) is None:
                 yield Finding(new, "it is not the index that Release lists")
-        elif content(hashed, sha256, size) is None and not any(
-            (place / f"{name}.xz").exists() for place in (folder, shown)
+        elif ((shown / name).exists() or not any((place / f"{name}.xz").exists() for place in (folder, shown))) and (
+            # What is not new is shown already, under both names.
+            content(hashed, sha256, size) is None or content(shown / name, sha256, size) is None
         ):
             yield Finding(new, "it is missing")
 

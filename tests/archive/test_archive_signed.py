@@ -42,7 +42,7 @@ def refused(archive: Archive, words: str, verb: str, *arguments: str) -> None:
     done = archive.run(verb, *arguments, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
     assert words in done.stderr
-    assert "\nhint: " in done.stderr
+    assert "hint: " in done.stderr
     assert "Traceback" not in done.stderr
     assert archive.snapshot() == before
 
@@ -148,8 +148,7 @@ def test_what_lies_in_the_public_folder_is_not_signed_for_lying_there(full: Arch
         assert "Evil" not in (full.dist / "InRelease").read_text()
         assert "Package: debian-cloud-config-demo" in (full.dist / "main/binary-amd64/Packages").read_text()
     full.run("resign")
-    # Indexes of snapshots are the same files.
-    assert {line.split("/")[0] for line in check(full)[1]} <= {"problem: snap"}
+    assert check(full) == (0, ["checked: all is as it was signed"])
 
 
 def test_check_names_each_difference(full: Archive, make: Maker) -> None:
@@ -236,8 +235,8 @@ CHANGES: tuple[Callable[[Path], object], ...] = (
     lambda dist: rewrite(dist / "InRelease", "evil"),
     lambda dist: rewrite(dist / "Release", (dist / "Release").read_text() + "Evil: x\n"),
     lambda dist: rewrite(dist / "main/binary-amd64/Packages", ""),
-    lambda dist: (dist / "main/images/Images.xz").unlink(),
-    lambda dist: shutil.rmtree(dist / "main/images"),
+    lambda dist: (dist / "main/binary-amd64/Packages.xz").unlink(),
+    lambda dist: shutil.rmtree(dist / "main/binary-amd64"),
     lambda dist: dist.rename(dist.with_name("sid")),
     lambda dist: dist.chmod(0o777),
     lambda dist: (dist / "Release").chmod(0o664),
@@ -299,10 +298,10 @@ def test_who_else_can_write_is_named(full: Archive) -> None:
         path = full.path / name
         before = path.stat().st_mode
         path.chmod(mode)
-        status, lines = check(full)
+        done = full.run("check", "--fast", check=False)
         path.chmod(before & 0o7777)
-        assert status == 1, name
-        assert f"problem: {name}: others than the archive's owner can write there" in "\n".join(lines)
+        assert done.returncode == 1, name
+        assert f"problem: {name}: others than the archive's owner can write there" in done.stdout
     os.chown(full.path / "conf/distributions", 65534, -1)
     assert "problem: conf/distributions: " in "\n".join(check(full)[1])
 
@@ -368,21 +367,27 @@ def test_an_archive_of_an_older_version_signs_nothing_that_is_not_whole(
     full.run("resign")
 
 
-@pytest.mark.parametrize("value", ["14d", "3d", "1m", "2y 1m 3d", "", "1m 11 d"])
-def test_valid_for_is_read_as_reprepro_reads_it(archive: Archive, value: str) -> None:
-    conf = archive.path / "conf/distributions"
-    conf.write_text(re.sub("(?m)^ValidFor: .*\n", f"ValidFor: {value}\n" if value else "", conf.read_text()))
-    out = archive.path / "tmp/dists"
-    run(["reprepro", "--silent", "--basedir", archive.path, "--distdir", out, "export"], archive.env)
-    term = lifecycle.valid_for(value)
-    if value:
-        release = out / "trixie/Release"
-        assert seconds(release, "Valid-Until") - seconds(release, "Date") == term
+def test_valid_for_is_read_as_reprepro_reads_it(archive: Archive) -> None:
+    conf, out, root = archive.path / "conf/distributions", archive.path / "tmp/dists", archive.path.parent / "x"
+    text = conf.read_text()
+    for value in ("3d", "1m", "2y 1m 3d", "", "1m 11 d"):
+        conf.write_text(text.replace("ValidFor: 14d\n", f"ValidFor: {value}\n" if value else ""))
+        term = lifecycle.valid_for(value)
+        if value:
+            run(["reprepro", "--silent", "--basedir", archive.path, "--distdir", out, "export"], archive.env)
+            release = out / "trixie/Release"
+            assert seconds(release, "Valid-Until") - seconds(release, "Date") == term
+            continue
+        # Without it, an index has an end all the same, and so it is where apt has the keyring package.
+        archive.run("publish")
+        release = archive.dist / "InRelease"
+        assert seconds(release, "Valid-Until") - seconds(release, "Date") == term == 14 * DAY
+        run(["dpkg-deb", "-x", archive.public / "debian-cloud-archive-keyring_trixie.deb", root], archive.env)
+        assert field(root / "etc/apt/sources.list.d/debian-cloud.sources", "Valid-Until-Max") == str(term)
+    conf.write_text(text.replace("ValidFor: 14d\n", "ValidFor: 1m 3d\n"))
     archive.run("publish")
-    assert seconds(archive.dist / "InRelease", "Valid-Until") - seconds(archive.dist / "InRelease", "Date") == term
-    root = archive.path.parent / "x"
     run(["dpkg-deb", "-x", archive.public / "debian-cloud-archive-keyring_trixie.deb", root], archive.env)
-    assert field(root / "etc/apt/sources.list.d/debian-cloud.sources", "Valid-Until-Max") == str(term)
+    assert field(root / "etc/apt/sources.list.d/debian-cloud.sources", "Valid-Until-Max") == str(34 * DAY)
 
 
 @pytest.mark.parametrize("value", ["x", "14", "0d", "14d x", "-3d"])

@@ -140,9 +140,13 @@ def _date(archive: Path, work: Path, born: int, *, after_wrong_clock: bool) -> i
     for folder in _folders(work, "dists/*"):
         record = _record(archive, Path("dists", folder.name))
         shown = record if record.is_file() else archive / "public/dists" / folder.name / "Release"
-        if not shown.is_file():
+        try:
+            found = served.release(served.regular(shown).read_bytes(), shown).date
+        except (Error, FileNotFoundError):
+            # Of a new suite, or damaged before anything was written down; what is written down is whole.
+            if record.is_file():
+                raise
             continue
-        found = served.release(shown.read_bytes(), shown).date
         # A client takes no older index than it has: all would stop at what they know.
         if found > now and not after_wrong_clock:
             raise Error(
