@@ -370,4 +370,6 @@ def archive(short_path: Path, env: dict[str, str], uploader: Key) -> Iterator[Ar
     # These tests' images are made of nothing.
     (path / "conf" / "closures").unlink()
     yield Archive(path, env)
+    # An agent that a test has started removes its sockets when it likes.
+    run(["gpgconf", "--homedir", path / "gnupg", "--kill", "all"], env, check=False)
     shutil.rmtree(path.parent)

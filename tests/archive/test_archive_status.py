@@ -35,7 +35,7 @@ def test_status_tells_what_is_published_and_what_waits(archive: Archive, make: M
     assert suite["valid_until"] - suite["date"] == 14 * DAY
     # The keyring package.
     assert (suite["packages"], suite["images"]) == (1, {})
-    nothing: dict[str, list[str]] = {"packages": [], "images": [], "held": []}
+    nothing: dict[str, list[str]] = {"packages": [], "images": [], "held": [], "closures": []}
     assert suite["waiting"] == nothing
     (key,) = new["keys"]
     listed = archive.key.gpg("--with-colons", "--list-keys")
