@@ -140,18 +140,16 @@ def refuse_sources(kept: Lock, given: Iterable[str], *, expired: bool = False) -
         )
     known = {uri.rstrip("/") for uri in given if uri}
     for source in kept.sources:
+        uri = source.uri.rstrip("/")
+        if uri not in known and not _is_debian(uri) and uri not in _of_machine():
+            raise Error(
+                f"the image's apt asks {source.uri}, which is no mirror of Debian that is known here",
+                "--mirror URL or --security-mirror URL, if you know it for one",
+            )
         if source.expired and not expired:
             raise Error(
                 f"the image's apt takes the indexes of {source.uri} past their Valid-Until",
                 "so does one that was built of a snapshot: --allow-expired, if that is meant",
-            )
-        if source.uri.rstrip("/") in known or _is_debian(source.uri):
-            continue
-        known |= _of_machine()
-        if source.uri.rstrip("/") not in known:
-            raise Error(
-                f"the image's apt asks {source.uri}, which is no mirror of Debian that is known here",
-                "--mirror URL or --security-mirror URL, if you know it for one",
             )
 
 

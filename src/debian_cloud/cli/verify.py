@@ -75,8 +75,8 @@ if TYPE_CHECKING:
     from debian_cloud.lock import Lock
     from debian_cloud.resolution import Package
 
-_OURS = re.compile(r"debian-.*-[0-9]{8}\.[0-9]+\.")
-"""What the name of an image begins with (`names.STEM`)."""
+_SERIAL = re.compile(r"(?<![0-9])[0-9]{8}\.[0-9]+")
+"""What in the name of a file says which image it is."""
 _SHOWN = 50
 """Unexplained places that people are shown; --json has them all."""
 
@@ -247,7 +247,9 @@ def _identified(args: argparse.Namespace, kept: Lock) -> File:
     image: Path = args.image
     if not image.is_file():
         raise Error(f"there is no file {image}", "give an image: a .raw, .qcow2 or .tar.xz", USAGE)
-    if _OURS.match(image.name) and not image.name.startswith(f"{kept.stem}."):
+    serials = _SERIAL.findall(image.name)
+    ours = image.name.startswith("debian-") and serials
+    if {*serials} - {kept.serial} or (ours and kept.stem not in image.name):
         raise Error(
             f"{printable(image.name)} has the name of another image than its .buildinfo describes, {kept.stem}",
             "was an older image given a newer name? get both from the archive",
