@@ -179,19 +179,20 @@ def _of_machine() -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """What an archive says of an image, and where; no `said` when it does not know the image."""
+    """What an archive says of an image, and where; no `said` when it does not know it, or has a `problem`."""
 
     where: str
     said: ImageStatus | None = None
+    problem: str = ""
 
 
 def of_machine(kept: Lock) -> Word | None:
     """What the archives say that this machine's apt knows; None when it knows none. Of two, the worse counts."""
+    where = "this machine's apt"
     try:
-        known = images.statuses()
-    except Error:
-        return None
-    return Word("this machine's apt", _worst(known, kept))
+        return Word(where, _worst(images.statuses(), kept))
+    except Error as error:
+        return None if error.status == USAGE else Word(where, problem=error.message)
 
 
 def of_archive(folder: Path, kept: Lock, keyring: Path, *, signers: int = 1) -> Word:

@@ -403,6 +403,8 @@ def _said(word: Word | None) -> str:
     """The archive's word on an image, in words."""
     if word is None:
         return "whether it is current is not known: no signed index of its archive is at hand (--archive)"
+    if word.problem:
+        return f"whether it is current is not known: an index of {word.where} is no good: {printable(word.problem)}"
     if word.said is None:
         return f"{word.where} knows no archive that published it"
     said = word.said
