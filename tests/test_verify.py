@@ -648,6 +648,16 @@ def test_what_was_converted_is_said_not_to_be_the_published_file(case: Case, tmp
     )
 
 
+def test_a_file_that_only_holds_the_same_disk_is_not_the_published_one(case: Case, tmp_path: Path) -> None:
+    """Of a format that is published, the bytes are known; --diagnose finds nothing in it, and it is not good."""
+    qcow2 = tmp_path / "disk.qcow2"
+    subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", case.published, qcow2], check=True)
+    assert qcow2.read_bytes() != case.published.read_bytes()
+    done = case.verify(qcow2)
+    refused(done, 1, f"disk.qcow2 is not the file that the .buildinfo of {case.image.stem} describes")
+    assert "\n0 are unexplained" in done.stdout
+
+
 def test_the_answer_says_which_image_it_is(case: Case, world: World) -> None:
     done = case.verify(None, "--archive", world.public)
     assert done.returncode == 0, done.stderr

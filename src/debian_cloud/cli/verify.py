@@ -119,11 +119,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """The image's file as it was read: `described` is the name that the .buildinfo has for these bytes, if any."""
+    """The image's file as it was read: `described` is the name that the .buildinfo has for these bytes, if any.
+
+    `converted`: it is of a format that the .buildinfo does not have, so that the disk counts.
+    """
 
     sha256: str
     size: int
     described: str = ""
+    converted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,9 @@ def main(args: argparse.Namespace) -> int:
             f"{args.image.name} is not made of signed packages alone: {number} unexplained",
             "do not start it; diffoscope(1) against what `debian-cloud rebuild --output` makes tells more",
         )
+    if report.file:
+        # Whatever its paths are, after --diagnose.
+        _refuse_undescribed(args, report.kept, report.file)
     said = report.word.said if report.word else None
     if said and said.status == "withdrawn":
         raise Error(
@@ -257,12 +264,18 @@ def _identified(args: argparse.Namespace, kept: Lock) -> File:
     got = checksums.digest(image, ("sha256",))
     found = (got.hashes["sha256"], got.size)
     described = next((name for name, digest in kept.digests.items() if digest == found), "")
-    if not described and not args.diagnose and kind(image) in ("", *kept.formats):
+    file = File(*found, described, converted=not described and kind(image) not in ("", *kept.formats))
+    if not args.diagnose:
+        _refuse_undescribed(args, kept, file)
+    return file
+
+
+def _refuse_undescribed(args: argparse.Namespace, kept: Lock, file: File) -> None:
+    if not file.described and not file.converted:
         raise Error(
-            f"{printable(image.name)} is not the file that the .buildinfo of {kept.stem} describes",
+            f"{printable(args.image.name)} is not the file that the .buildinfo of {kept.stem} describes",
             "it was changed, or is another image: get it again; --diagnose tells what differs",
         )
-    return File(*found, described)
 
 
 def _rebuilders(args: argparse.Namespace, wanted: Mapping[str, str]) -> tuple[str, ...]:
@@ -353,8 +366,6 @@ def _compared(
             )
     explained = tuple(verdict for verdict in verdicts if isinstance(verdict, Explained))
     unexplained += [verdict for verdict in verdicts if isinstance(verdict, Unexplained)]
-    if args.diagnose and not unexplained and report.file and not report.file.described:
-        unexplained.append(Unexplained(args.image.name, "it is not the file that its .buildinfo describes"))
     report.seconds["image"] = round(report.seconds["image"] + time.monotonic() - began, 1)
     return replace(report, explained=explained, unexplained=tuple(unexplained))
 
