@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from debian_cloud import deb822, index
+from debian_cloud import deb822, index, sign
 from debian_cloud.plan import NAMESPACE, NAMESPACE_USER
 from tests.conftest import CONFIGS, SUITE, Image, World, traces
 
@@ -82,7 +82,7 @@ def test_the_index_stands_in_the_signed_release(world: World) -> None:
 def test_the_buildinfo_names_each_package_with_its_hash(
     world: World, images: Mapping[str, Image], config: str
 ) -> None:
-    (stanza,) = deb822.parse(images[config].file("buildinfo").read_text("utf-8"))
+    (stanza,) = deb822.parse(sign.text(images[config].file("buildinfo")))
     installed = dict(re.findall(r"^ (\S+) \(= (\S+)\)", stanza["Installed-Build-Depends"], re.M))
     lines = [line.split() for line in stanza["Packages-Sha256"].strip().splitlines()]
     assert {name: version for _, _, name, version, _ in lines} == installed
@@ -114,7 +114,7 @@ def test_the_image_s_own_dpkg_knows_exactly_the_packages_of_the_buildinfo(
 ) -> None:
     status = debugfs(images[config].raw, "cat /var/lib/dpkg/status")
     there = {(s["Package"], s["Version"]) for s in deb822.parse(status) if s["Status"] == "install ok installed"}
-    (stanza,) = deb822.parse(images[config].file("buildinfo").read_text("utf-8"))
+    (stanza,) = deb822.parse(sign.text(images[config].file("buildinfo")))
     assert there == {(line.split()[2], line.split()[3]) for line in stanza["Packages-Sha256"].strip().splitlines()}
     (own,) = (s for s in deb822.parse(status) if s["Package"] == f"debian-cloud-config-{config}")
     assert own["Image-Size"] == ("8G" if config == "ec2" else "3G")

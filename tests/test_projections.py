@@ -278,6 +278,23 @@ def test_what_is_no_such_statement_is_refused(damage: Callable[[Json], None]) ->
         provenance.parse(json.dumps(document), "x.json")
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"_type"', '"subject": [], "_type"'),
+        ('"sha256"', f'"sha256": "{"0" * 64}", "sha256"'),
+        ('"name": "', '"name": "../'),
+        ('"name": "', '"name": "\\u001b[2J'),
+        ('"name": "debian-13', '"name": 7, "x": "debian-13'),
+    ],
+)
+def test_what_two_readers_may_read_in_two_ways_is_no_statement(old: str, new: str) -> None:
+    text = projections.text(projections.find("provenance").document(lock.parse(described(), "x")))
+    assert provenance.parse(text, "x.json").kind == provenance.BUILT
+    with pytest.raises(Error, match="no statement about an image"):
+        provenance.parse(text.replace(old, new, 1), "x.json")
+
+
 @pytest.mark.parametrize("text", ["", "[]", "7", "{", "[" * 100000])
 def test_what_is_no_json_is_no_statement(text: str) -> None:
     with pytest.raises(Error, match="no statement about an image"):

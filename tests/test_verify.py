@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import lzma
 import os
@@ -18,6 +19,7 @@ import pytest
 from debian_cloud import lock, openpgp, sign
 from debian_cloud.cli import verify
 from debian_cloud.disk import BIOS_TYPE, ESP_TYPE, ROOT_TYPES
+from debian_cloud.errors import Error
 from debian_cloud.evidence import Proof
 from debian_cloud.opened import DiskImage, opened
 from debian_cloud.verification import ESP, Explained, Unexplained
@@ -591,14 +593,44 @@ def test_an_image_under_another_s_name_is_refused(case: Case, tmp_path: Path) ->
     """Yesterday's, with all that vouches for it, is not today's."""
     name = re.sub("[0-9]{8}", "20991231", case.published.name)
     (tmp_path / name).symlink_to(case.published)
+    shutil.copy(case.buildinfo, tmp_path / Path(name).with_suffix(".buildinfo"))
     where = ("--closure", case.closure, "--keyring", case.keyring, "--signed-by", case.maintainer)
-    for buildinfo in (case.buildinfo, tmp_path / Path(name).with_suffix(".buildinfo")):
-        if not buildinfo.exists():
-            shutil.copy(case.buildinfo, buildinfo)
-        done = debian_cloud("verify", tmp_path / name, "--buildinfo", buildinfo, *where)
-        refused(done, 1, f"{name} has the name of another image", case.image.stem)
-    refused(debian_cloud("verify", tmp_path / name, *where), 1, f"{name} has the name of another image")
+    refused(
+        debian_cloud("verify", tmp_path / name, *where), 1, f"{name} has the name of another image", case.image.stem
+    )
     refused(debian_cloud("verify", tmp_path / "nowhere.raw", "--buildinfo", case.buildinfo, *where), 2, "no file")
+
+
+@pytest.mark.parametrize(
+    ("name", "good"),
+    [
+        ("{stem}.raw", True),
+        ("{stem}.raw.part", True),
+        ("copy of {stem}.raw", True),
+        ("disk.raw", True),
+        ("debian.raw", True),
+        ("debian-13-ec2-amd64-20261122.0.raw", False),
+        ("debian-13-ec2-amd64-20261122.0", False),
+        ("debian-13-ec2-amd64-20261121.00.raw", False),
+        ("debian-13-ec2-amd64-20261121.01.raw", False),
+        ("debian-13-azure-amd64-20261121.0.raw", False),
+        ("debian-12-ec2-amd64-20261121.0.raw", False),
+        ("ec2-20261122.0.raw", False),
+        ("{stem}-20261122.0.raw", False),
+    ],
+)
+def test_a_name_that_says_otherwise_is_another_image_s(tmp_path: Path, name: str, *, good: bool) -> None:
+    image = tmp_path / name.format(stem="debian-13-ec2-amd64-20261121.0")
+    image.write_bytes(b"the image")
+    kept = lock.parse(
+        described().replace("a" * 64, throwaway.sha256(b"the image")).replace(" 1 debian", " 9 debian"), "x"
+    )
+    asked = argparse.Namespace(image=image, diagnose=False)
+    if good:
+        assert verify._identified(asked, kept).described
+    else:
+        with pytest.raises(Error, match="has the name of another image"):
+            verify._identified(asked, kept)
 
 
 def test_what_was_converted_is_said_not_to_be_the_published_file(case: Case, tmp_path: Path) -> None:
@@ -614,6 +646,16 @@ def test_what_was_converted_is_said_not_to_be_the_published_file(case: Case, tmp
         "\n  the file is none that its .buildinfo describes: what the disk holds was compared, SHA-256 "
         in done.stdout
     )
+
+
+def test_a_file_that_only_holds_the_same_disk_is_not_the_published_one(case: Case, tmp_path: Path) -> None:
+    """Of a format that is published, the bytes are known; --diagnose finds nothing in it, and it is not good."""
+    qcow2 = tmp_path / "disk.qcow2"
+    subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", case.published, qcow2], check=True)
+    assert qcow2.read_bytes() != case.published.read_bytes()
+    done = case.verify(qcow2)
+    refused(done, 1, f"disk.qcow2 is not the file that the .buildinfo of {case.image.stem} describes")
+    assert "\n0 are unexplained" in done.stdout
 
 
 def test_the_answer_says_which_image_it_is(case: Case, world: World) -> None:

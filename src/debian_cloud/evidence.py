@@ -139,18 +139,16 @@ def refuse_sources(kept: Lock, given: Iterable[str], *, expired: bool = False) -
         )
     known = {uri.rstrip("/") for uri in given if uri}
     for source in kept.sources:
+        uri = source.uri.rstrip("/")
+        if uri not in known and not _is_debian(uri) and uri not in _of_machine():
+            raise Error(
+                f"the image's apt asks {source.uri}, which is no mirror of Debian that is known here",
+                "--mirror URL or --security-mirror URL, if you know it for one",
+            )
         if source.expired and not expired:
             raise Error(
                 f"the image's apt takes the indexes of {source.uri} past their Valid-Until",
                 "so does one that was built of a snapshot: --allow-expired, if that is meant",
-            )
-        if source.uri.rstrip("/") in known or _is_debian(source.uri):
-            continue
-        known |= _of_machine()
-        if source.uri.rstrip("/") not in known:
-            raise Error(
-                f"the image's apt asks {source.uri}, which is no mirror of Debian that is known here",
-                "--mirror URL or --security-mirror URL, if you know it for one",
             )
 
 
@@ -180,19 +178,20 @@ def _of_machine() -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """What an archive says of an image, and where; no `said` when it does not know the image."""
+    """What an archive says of an image, and where; no `said` when it does not know it, or has a `problem`."""
 
     where: str
     said: ImageStatus | None = None
+    problem: str = ""
 
 
 def of_machine(kept: Lock) -> Word | None:
     """What the archives say that this machine's apt knows; None when it knows none. Of two, the worse counts."""
+    where = "this machine's apt"
     try:
-        known = images.statuses(lambda _: False)
-    except Error:
-        return None
-    return Word("this machine's apt", _worst(known.statuses, kept))
+        return Word(where, _worst(images.statuses(lambda _: False).statuses, kept))
+    except Error as error:
+        return None if error.status == USAGE else Word(where, problem=error.message)
 
 
 def of_archive(folder: Path, kept: Lock, keyring: Path, *, signers: int = 1) -> Word:

@@ -212,10 +212,13 @@ def _epoch(environment: str) -> int:
 
 def _uri(text: str) -> str:
     """The value itself, when apt and we read the same in it."""
-    parts = urlsplit(_of(_URI, text))
-    # Asked for, a port that is no number is an error.
-    if parts.port == 0:
-        raise ValueError(text)
+    try:
+        # A host in brackets must be an address, and a port a number.
+        good = urlsplit(_of(_URI, text)).port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError(f"{text[:60]!r} is no URI that apt reads")
     return text
 
 
@@ -232,7 +235,7 @@ def _number(text: str) -> int:
     """A count of bytes or of seconds, as it is written down."""
     number = int(_of(_DIGITS, text))
     if number > _LARGEST:
-        raise ValueError(f"{text} is too much")
+        raise ValueError(f"the number {text} is larger than any that is meant")
     return number
 
 

@@ -75,8 +75,8 @@ if TYPE_CHECKING:
     from debian_cloud.lock import Lock
     from debian_cloud.resolution import Package
 
-_OURS = re.compile(r"debian-.*-[0-9]{8}\.[0-9]+\.")
-"""What the name of an image begins with (`names.STEM`)."""
+_SERIAL = re.compile(r"(?<![0-9])[0-9]{8}\.[0-9]+")
+"""What in the name of a file says which image it is."""
 _SHOWN = 50
 """Unexplained places that people are shown; --json has them all."""
 
@@ -119,11 +119,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """The image's file as it was read: `described` is the name that the .buildinfo has for these bytes, if any."""
+    """The image's file as it was read: `described` is the name that the .buildinfo has for these bytes, if any.
+
+    `converted`: it is of a format that the .buildinfo does not have, so that the disk counts.
+    """
 
     sha256: str
     size: int
     described: str = ""
+    converted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,9 @@ def main(args: argparse.Namespace) -> int:
             f"{args.image.name} is not made of signed packages alone: {number} unexplained",
             "do not start it; diffoscope(1) against what `debian-cloud rebuild --output` makes tells more",
         )
+    if report.file:
+        # Whatever its paths are, after --diagnose.
+        _refuse_undescribed(args, report.kept, report.file)
     said = report.word.said if report.word else None
     if said and said.status == "withdrawn":
         raise Error(
@@ -247,7 +254,9 @@ def _identified(args: argparse.Namespace, kept: Lock) -> File:
     image: Path = args.image
     if not image.is_file():
         raise Error(f"there is no file {image}", "give an image: a .raw, .qcow2 or .tar.xz", USAGE)
-    if _OURS.match(image.name) and not image.name.startswith(f"{kept.stem}."):
+    serials = _SERIAL.findall(image.name)
+    ours = image.name.startswith("debian-") and serials
+    if {*serials} - {kept.serial} or (ours and kept.stem not in image.name):
         raise Error(
             f"{printable(image.name)} has the name of another image than its .buildinfo describes, {kept.stem}",
             "was an older image given a newer name? get both from the archive",
@@ -255,12 +264,18 @@ def _identified(args: argparse.Namespace, kept: Lock) -> File:
     got = checksums.digest(image, ("sha256",))
     found = (got.hashes["sha256"], got.size)
     described = next((name for name, digest in kept.digests.items() if digest == found), "")
-    if not described and not args.diagnose and kind(image) in ("", *kept.formats):
+    file = File(*found, described, converted=not described and kind(image) not in ("", *kept.formats))
+    if not args.diagnose:
+        _refuse_undescribed(args, kept, file)
+    return file
+
+
+def _refuse_undescribed(args: argparse.Namespace, kept: Lock, file: File) -> None:
+    if not file.described and not file.converted:
         raise Error(
-            f"{printable(image.name)} is not the file that the .buildinfo of {kept.stem} describes",
+            f"{printable(args.image.name)} is not the file that the .buildinfo of {kept.stem} describes",
             "it was changed, or is another image: get it again; --diagnose tells what differs",
         )
-    return File(*found, described)
 
 
 def _rebuilders(args: argparse.Namespace, wanted: Mapping[str, str]) -> tuple[str, ...]:
@@ -351,8 +366,6 @@ def _compared(
             )
     explained = tuple(verdict for verdict in verdicts if isinstance(verdict, Explained))
     unexplained += [verdict for verdict in verdicts if isinstance(verdict, Unexplained)]
-    if args.diagnose and not unexplained and report.file and not report.file.described:
-        unexplained.append(Unexplained(args.image.name, "it is not the file that its .buildinfo describes"))
     report.seconds["image"] = round(report.seconds["image"] + time.monotonic() - began, 1)
     return replace(report, explained=explained, unexplained=tuple(unexplained))
 
@@ -401,6 +414,8 @@ def _said(word: Word | None) -> str:
     """The archive's word on an image, in words."""
     if word is None:
         return "whether it is current is not known: no signed index of its archive is at hand (--archive)"
+    if word.problem:
+        return f"whether it is current is not known: an index of {word.where} is no good: {printable(word.problem)}"
     if word.said is None:
         return f"{word.where} knows no archive that published it"
     said = word.said

@@ -40,6 +40,7 @@ REBUILT: Final = "https://in-toto.io/attestation/link/v0.3"
 BUILD_TYPE: Final = "urn:uuid:e40e407d-0c71-50d6-83b6-0f68c03561ef"
 _STEP: Final = "rebuild"
 
+_FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.~_-]{0,254}")
 _HEX: Final = {"sha256": re.compile("[0-9a-f]{64}"), "sha512": re.compile("[0-9a-f]{128}")}
 
 
@@ -117,14 +118,14 @@ def parse(text: str, name: str) -> Statement:
     The signature around it is to be verified first.
     """
     try:
-        said = json.loads(text)
+        said = json.loads(text, object_pairs_hook=_once)
         kind = said["predicateType"]
         if said["_type"] != STATEMENT or kind not in (BUILT, REBUILT):
             raise ValueError(kind)
         if kind == REBUILT and said["predicate"]["name"] != _STEP:
             raise ValueError(said["predicate"]["name"])
         subjects = {subject["name"]: dict(subject["digest"]) for subject in said["subject"]}
-        if not subjects or len(subjects) != len(said["subject"]):
+        if not subjects or len(subjects) != len(said["subject"]) or not all(map(_FILE.fullmatch, subjects)):
             raise ValueError("subject")
         for digests in subjects.values():
             if "sha256" not in digests or not all(_HEX[a].fullmatch(digest) for a, digest in digests.items()):
@@ -135,6 +136,14 @@ def parse(text: str, name: str) -> Statement:
             "it is an in-toto statement of a build, or of a rebuild, with the SHA-256 of each file",
         ) from None
     return Statement(kind, subjects)
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object; ValueError when it has a name twice, of which one reader takes the first and another the last."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError(pairs[0][0])
+    return found
 
 
 def _statement(kind: str, lock: Lock, subjects: Digests, predicate: Document) -> Document:
