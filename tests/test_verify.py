@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import os
 import re
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ from debian_cloud.disk import BIOS_TYPE, ESP_TYPE, ROOT_TYPES
 from debian_cloud.evidence import Proof
 from debian_cloud.opened import DiskImage, opened
 from debian_cloud.verification import ESP, Explained, Unexplained
-from tests import throwaway
+from tests import bounds, throwaway
 from tests.command import debian_cloud, refused
 from tests.conftest import ALL, World
 from tests.test_lock import described
@@ -428,6 +429,48 @@ def test_evidence_of_another_suite(case: Case, closure: Path, world: World) -> N
 def test_evidence_that_had_expired(case: Case, closure: Path, world: World) -> None:
     resign(world, closure, "^Valid-Until: .*", "Valid-Until: Sat, 01 Jan 2000 00:00:00 UTC")
     refused(case.verify(closure=closure), 1, "had expired when the image was made")
+
+
+NO_FILES: dict[str, Callable[[Path], None]] = {
+    "fifo": os.mkfifo,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "folder": Path.mkdir,
+}
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
+@pytest.mark.parametrize("place", ["evidence/*/InRelease", "evidence/*/main_*_Packages.xz", "pool/nano_*.deb"])
+def test_what_is_no_file_is_not_waited_for(case: Case, closure: Path, place: str, kind: str) -> None:
+    for path in closure.glob(place):
+        path.unlink()
+        NO_FILES[kind](path)
+    done = case.verify(closure=closure)
+    refused(done, 2 if kind == "folder" and place.startswith("evidence") else 1)
+    assert re.search("is no regular file|cannot be read: Is a directory|the closure has no nano", done.stderr)
+
+
+def test_a_buildinfo_that_is_no_file_is_not_waited_for(case: Case, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.buildinfo")
+    refused(case.verify(None, buildinfo=tmp_path / "x.buildinfo"), 1, "is no regular file")
+
+
+def test_evidence_of_few_bytes_that_unpack_to_many(case: Case, closure: Path) -> None:
+    """No more is unpacked than the signed release file says."""
+    for index in (closure / "evidence").glob("*/main_*_Packages.xz"):
+        index.write_bytes(bounds.packed(b"\n", 2**30))
+    command: list[str | Path] = [
+        "debian-cloud",
+        "verify",
+        case.image,
+        "--buildinfo",
+        case.buildinfo,
+        "--closure",
+        closure,
+    ]
+    command += ["--rebuilt", case.image, "--keyring", case.keyring, "--signed-by", case.maintainer]
+    done = bounds.within(800, command)
+    assert done.returncode == 1, done.stderr
+    assert re.search(rb"has more than \d+ bytes", done.stderr), done.stderr
 
 
 def test_evidence_that_is_gone(case: Case, closure: Path) -> None:
