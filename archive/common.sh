@@ -14,7 +14,14 @@ printable() {
     LC_ALL=C tr '\000-\010\013-\037\177' '?' | { iconv -c -f UTF-8 -t UTF-8 || :; } |
         LC_ALL=C sed 's/\xc2[\x80-\x9f]/?/g; s/\xe2\x80[\x8b-\x8f\xa8-\xaf]/?/g; s/\xe2\x81[\xa0-\xaf]/?/g'
 }
-one_line() { printf '%s\n' "$1" | tr '\n' ' ' | cut -b -4000 | printable | sed 's/ *$//'; }
+
+# one_line TEXT: a sentence. Most have nothing to be taken out.
+one_line() {
+    case $1 in
+    *[!\ -~]*) printf '%s\n' "$1" | tr '\n' ' ' | cut -b -4000 | printable | sed 's/ *$//' ;;
+    *) printf '%.4000s\n' "$1" ;;
+    esac
+}
 
 # fail SENTENCE HINT [STATUS]: 1 is a refusal, 2 is wrong use. The journal is told that it is an error.
 fail() {

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from debian_cloud.cli.diff import _section as section
 from tests.command import debian_cloud, refused
 from tests.test_lock import described
 
@@ -159,6 +160,13 @@ def test_in_full_each_entry_and_each_path_is_told(images: Images) -> None:
     assert "\n    ~ /etc/machine-id  (content)\n" in said
     assert "/etc/same" not in said
     assert "/usr/bin/dpkg" not in said
+
+
+def test_people_are_shown_so_many_lines_of_a_section() -> None:
+    shown = [*section("added", (str(number) for number in range(10**5)), 3)]
+    assert shown == ["\nadded:", "  0", "  1", "  2", "  and 99997 lines more; --full prints them"]
+    assert [*section("added", iter("ab"), 2)] == ["\nadded:", "  a", "  b"]
+    assert [*section("added", iter(()), 2)] == []
 
 
 def test_scripts_get_it_all(images: Images) -> None:

@@ -620,6 +620,21 @@ def test_a_source_tree(tmp_path: Path) -> None:
     assert debian_cloud("lint", tmp_path).stdout.endswith("1 package: 4 errors, 0 warnings\n")
 
 
+def test_what_a_package_says_is_shown_as_foreign(tmp_path: Path) -> None:
+    hostile = "\x1b[2J\r1 package: 0 errors, 0 warnings\r\x9b\u202e\udcff"
+    package = a_deb(
+        tmp_path, {"Description": "x\x1b[2J\x9b\u202e"}, File(f"/usr/{hostile}"), File(f"/opt/{'x' * 200}/{hostile}")
+    )
+    done = debian_cloud("lint", package)
+    assert done.returncode == 1, done.stderr
+    said = done.stdout + done.stderr
+    assert "\\x1b[2J" in said
+    assert said.replace("\n", "").isprintable()
+    assert [line for line in said.splitlines() if line.startswith("1 package: ")] == said.splitlines()[-1:]
+    found = json.loads(debian_cloud("lint", "--json", package).stdout)
+    assert any("\x1b[2J" in finding["place"] for finding in found["findings"])
+
+
 def test_a_file_that_another_package_of_debian_has(tmp_path: Path) -> None:
     """Asked of the suite's real Contents, of which the ones of architecture all and of amd64 are read."""
     files = (

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from . import files
 from .errors import Error
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Digest:
 
 
 def digest(path: Path, algorithms: Iterable[str] = PUBLISHED) -> Digest:
-    """Size and hashes of a file, all hashes at the same time."""
+    """Size and hashes of a regular file, all hashes at the same time."""
     algorithms = tuple(algorithms)
 
     def of(algorithm: str) -> str:
@@ -52,11 +53,12 @@ def digest(path: Path, algorithms: Iterable[str] = PUBLISHED) -> Digest:
 def _content(path: Path) -> Iterator[memoryview]:
     """The bytes of a file, without reading its holes (lseek(2), SEEK_DATA): most of a fresh disk is none."""
     zeros, buffer = memoryview(bytes(_PIECE)), memoryview(bytearray(_PIECE))
-    with path.open("rb", buffering=0) as file:
-        size, position = path.stat().st_size, 0
+    with files.opened(path) as file:
+        descriptor = file.fileno()
+        size, position = os.fstat(descriptor).st_size, 0
         while position < size:
             try:
-                data = os.lseek(file.fileno(), position, os.SEEK_DATA)
+                data = os.lseek(descriptor, position, os.SEEK_DATA)
             except OSError as error:
                 if error.errno != errno.ENXIO:
                     raise
@@ -64,9 +66,9 @@ def _content(path: Path) -> Iterator[memoryview]:
             for start in range(position, data, _PIECE):
                 yield zeros[: data - start]
             position = data
-            end = os.lseek(file.fileno(), position, os.SEEK_HOLE) if position < size else size
-            file.seek(position)
-            while position < end and (count := file.readinto(buffer[: end - position])):
+            end = os.lseek(descriptor, position, os.SEEK_HOLE) if position < size else size
+            os.lseek(descriptor, position, os.SEEK_SET)
+            while position < end and (count := os.readv(descriptor, [buffer[: end - position]])):
                 yield buffer[:count]
                 position += count
 

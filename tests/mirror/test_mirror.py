@@ -726,7 +726,7 @@ def named(name: str, attack: Callable[[Archive, Key], None]) -> Callable[[Archiv
 ATTACKS += [(named(f"tampered_{i.split('/')[-1]}", tampered_index(i)), f"{i}\\S* {MISMATCH}") for i in INDEXES]
 
 
-STEM = f"{NEW}/debian-13-new-amd64-{NEW.rpartition('/')[2]}"
+STEM = f"{NEW}/debian-13-ec2-amd64-20261121.0"
 ATTACKS += [
     (named(f"attestation_{name}", line_elsewhere(line)), says)
     for name, line, says in (

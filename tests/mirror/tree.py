@@ -18,6 +18,8 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
 
+from debian_cloud.names import RELEASES
+
 SCRIPT = Path(__file__).resolve().parents[2] / "archive" / "debian-cloud-mirror"
 INDEXES = ("main/binary-amd64/Packages", "main/source/Sources", "main/images/Images", "main/images/Images-Status")
 SUMS = tuple(f"SHA{n}SUMS{end}" for n in (256, 512) for end in ("", ".sign", ".gpg"))
@@ -108,7 +110,7 @@ class Archive:
     def add_image(self, config: str, serial: str, size: int = 50_000) -> Path:
         folder = self.root / f"images/{self.suite}/{config}/amd64/{serial}"
         folder.mkdir(parents=True)
-        stem = f"debian-13-{config}-amd64-{serial}"
+        stem = f"debian-{RELEASES[self.suite]}-{config}-amd64-{serial}"
         image, info = folder / f"{stem}.qcow2", folder / f"{stem}.buildinfo"
         image.write_bytes(os.urandom(size))
         info.write_text(f"Format: 1.0\nSource: {config}\n")

@@ -22,6 +22,7 @@ verdict. Signatures are not verified here.
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from debian_cloud.difference import Changed, Changelog, Description, Difference, Files, Package
 
 
+_SHOWN: Final = 1000
+"""Lines of a section that people are shown; --full and --json have all of them."""
 _LONGEST: Final = 4096
 """Characters of a line: a path has no more (PATH_MAX in limits.h)."""
 
@@ -48,7 +51,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("old", type=Path, metavar="A", help="the image, or its .buildinfo, that was before")
     parser.add_argument("new", type=Path, metavar="B", help="the one that came after")
-    parser.add_argument("--full", action="store_true", help="print whole changelog entries, and every path")
+    parser.add_argument("--full", action="store_true", help="print every line, path and changelog entry")
     parser.add_argument("--json", action="store_true", help="print JSON, with all of that")
 
 
@@ -95,16 +98,19 @@ def _as_text(found: Difference, *, full: bool) -> Iterator[str]:
         cves, bugs = difference.named(found.changelogs, lost=lost)
         if cves or bugs:
             yield f"{title}: {_count(cves, 'CVE', 'CVEs')}, {_count(bugs, 'bug', 'bugs')}"
+    most = sys.maxsize if full else _SHOWN
     for title, packages in (("added", found.added), ("removed", found.removed)):
-        yield from _section(title, (_package(package, found) for package in packages))
+        yield from _section(title, (_package(package, found) for package in packages), most)
     for title, changes in (
         ("upgraded", found.upgraded),
         ("downgraded", found.downgraded),
         ("of the same version, from another .deb", found.replaced),
     ):
-        yield from _section(title, (_changed(change, found) for change in changes))
-    yield from _section("changelogs", (line for log in found.changelogs for line in _changelog(log, full=full)))
-    yield from _section("files", (line for files in found.files or () for line in _of_package(files, full=full)))
+        yield from _section(title, (_changed(change, found) for change in changes), most)
+    logs = (line for log in found.changelogs for line in _changelog(log, full=full))
+    yield from _section("changelogs", logs, most)
+    of_files = (line for files in found.files or () for line in _of_package(files, full=full))
+    yield from _section("files", of_files, most)
 
 
 def _title(image: Description) -> str:
@@ -122,12 +128,16 @@ def _counts(found: Difference) -> str:
     return ", ".join([*counts, f"{len(found.replaced)} from another .deb"] if found.replaced else counts)
 
 
-def _section(title: str, lines: Iterator[str]) -> Iterator[str]:
-    """Lines under a title; nothing where there is none."""
-    for number, line in enumerate(lines):
-        if not number:
+def _section(title: str, lines: Iterator[str], most: int) -> Iterator[str]:
+    """Lines under a title, and how many more there are; nothing where there is none."""
+    number = 0
+    for number, line in enumerate(lines, 1):
+        if number == 1:
             yield f"\n{title}:"
-        yield f"  {line}"
+        if number <= most:
+            yield f"  {line}"
+    if number > most:
+        yield f"  and {number - most} lines more; --full prints them"
 
 
 def _package(package: Package, found: Difference) -> str:
