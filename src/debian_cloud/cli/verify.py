@@ -6,15 +6,20 @@ beside it. CLOSURE is the folder in which its archive keeps what it was made of
 (closures/SUITE/CONFIG/ARCH/SERIAL). No network is needed, no root and no loop
 device, and nothing that the image holds is executed.
 
+What decides are the bytes: the image must be, byte for byte, what its packages
+make when it is made again, in the format that it has; of a raw disk or of a tar
+that was unpacked from a published file, the disk or the tar is compared. Where
+bytes differ, paths and places that were changed are listed for people, those
+that matter most first, and the exit status is 1.
+
 Each package must be listed, by SHA-256, in an index of a release file that was
 signed by Debian, or by the archive for what Debian does not have. Each file,
 link, folder and device node must be what such a package ships, with its owner,
 mode and attributes; or it is of a closed list of files that are generated, and
 equals what came out when the image was made again of the closure's packages.
 What is copied out of a package, as to the EFI system partition, is known by its
-content, and must be where the rebuild has it. Boot sector, boot loader,
-partition table and every other byte must be the rebuild's, too: nothing can
-hide. What is unexplained is listed, and makes the exit status 1.
+content, and must be where the rebuild has it. What is unexplained is listed,
+and makes the exit status 1, too.
 
 With --signers M, that many keys of the archive's keyring must have signed each
 release file of the archive; subkeys of one key are one (the keyring package's
@@ -26,11 +31,13 @@ they made the same image again (`rebuild --statement`); each counts once.
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,14 +54,14 @@ from debian_cloud import (
     workspace,
 )
 from debian_cloud.errors import USAGE, Error
-from debian_cloud.opened import DiskImage, TreeImage, opened
+from debian_cloud.opened import DISKS, QCOW2, RAW, TAR, DiskImage, TreeImage, bytes_of, format_of, opened, unpacked
 from debian_cloud.printable import printable
 from debian_cloud.projections import provenance
 from debian_cloud.verification import Explained, Unexplained
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from debian_cloud.entries import Entry
     from debian_cloud.evidence import Proof
@@ -62,7 +69,11 @@ if TYPE_CHECKING:
     from debian_cloud.resolution import Package
 
 _SHOWN = 50
-"""Unexplained places that people are shown; --json has them all."""
+"""Unexplained paths and places that people are shown; --json has more, and says how many are left out."""
+_RELEASE = "etc/cloud-release"
+"""Where an image says which one it is."""
+_LONGEST = 200
+"""Bytes of that which are read."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +96,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--signed-by", type=Path, metavar="FILE", help="keys, one of which must have signed the .buildinfo"
     )
     parser.add_argument(
-        "--rebuilt", type=Path, metavar="FILE", help="what `rebuild --output` made of it: do not make it again"
+        *("--rebuilt",),
+        type=Path,
+        metavar="FILE",
+        help="what `rebuild --output` made of it, in the same format: do not make it again",
     )
     parser.add_argument(
         "--rebuilders", type=int, default=0, metavar="N", help="demand N rebuilders' statements of the same bytes"
@@ -108,6 +122,8 @@ class Report:
     rebuilders: tuple[str, ...] = ()
     explained: tuple[Explained, ...] = ()
     unexplained: tuple[Unexplained, ...] = ()
+    more: int = 0
+    """How many are unexplained besides."""
 
 
 def main(args: argparse.Namespace) -> int:
@@ -115,7 +131,7 @@ def main(args: argparse.Namespace) -> int:
     report = _report(args)
     print(json.dumps(_as_json(report), indent=1) if args.json else _as_text(args.image.name, report))
     if report.unexplained:
-        number = len(report.unexplained)
+        number = len(report.unexplained) + report.more
         raise Error(
             f"{args.image.name} is not made of signed packages alone: {number} unexplained",
             "do not start it; diffoscope(1) against what `debian-cloud rebuild --output` makes tells more",
@@ -153,20 +169,45 @@ def _report(args: argparse.Namespace) -> Report:
     proofs = evidence.proofs(args.closure / "evidence", kept, args.debian_keyring, keyring, signers=args.signers)
     report = Report(kept, proofs, seconds, signers, rebuilders)
     done("signatures and indexes")
-    # What is no image is told before a hundred packages are read.
-    with opened(args.image) as image:
-        done("image")
-        shipped = manifest.by_path((p.name, entries) for p, entries in _manifests(args.closure, kept).items())
-        done("packages")
-        if args.rebuilt:
-            return _compared(args, image, shipped, args.rebuilt, report)
-        wanted = "tar.xz" if "tar.xz" in kept.formats else "raw"
-        planned = planning.again(kept, args, (wanted,))
-        with tempfile.TemporaryDirectory(prefix="debian-cloud.", dir=".") as name:
-            folder = Path(name).resolve()
-            workspace.make(planned, folder, quiet=args.quiet)
-            done("made again")
-            return _compared(args, image, shipped, folder / f"{kept.stem}.{wanted}", report)
+    # What is no image is told before a hundred packages are read, and nothing else of it until it is made again.
+    kind = _format(args.image, kept)
+    wanted = {RAW: "raw", QCOW2: "qcow2"}.get(kind, "tar.xz")
+    shipped = manifest.by_path((p.name, entries) for p, entries in _manifests(args.closure, kept).items())
+    done("packages")
+    if args.rebuilt:
+        return _compared(args.image, shipped, _of_format(args.rebuilt, wanted, kind), report)
+    planned = planning.again(kept, args, (wanted,))
+    with tempfile.TemporaryDirectory(prefix="debian-cloud.", dir=".") as name:
+        folder = Path(name).resolve()
+        workspace.make(planned, folder, quiet=args.quiet)
+        done("made again")
+        return _compared(args.image, shipped, folder / f"{kept.stem}.{wanted}", report)
+
+
+def _format(image: Path, kept: Lock) -> str:
+    """The format of an image; Error when its .buildinfo is not of such a one."""
+    kind = format_of(image)
+    if (kind in DISKS) != any(one in DISKS for one in kept.formats):
+        raise Error(
+            f"{image.name}: this is not the image of that .buildinfo: it is a {kind}, not a {kept.formats[0]}",
+            "give the image's own .buildinfo with --buildinfo",
+        )
+    return kind
+
+
+def _of_format(rebuilt: Path, wanted: str, kind: str) -> Path:
+    """What was made again, in the format of the image: the file that was named, or the one beside it."""
+    other = format_of(rebuilt)
+    if other == kind or (other == wanted and kind == TAR) or (kind == RAW and other == QCOW2):
+        return rebuilt
+    beside = rebuilt.with_name(f"{rebuilt.name.removesuffix(f'.{other}')}.{wanted}")
+    if not beside.is_file():
+        raise Error(
+            f"{rebuilt} is a {other}, and the image a {kind}",
+            f"give the .{wanted} that `rebuild --output` makes: files are compared",
+            USAGE,
+        )
+    return beside
 
 
 def _described(args: argparse.Namespace, keyring: Path) -> tuple[Lock, tuple[str, ...]]:
@@ -256,44 +297,90 @@ def _refuse_other(package: Package, deb: Path, sha256: str) -> None:
         )
 
 
-def _compared(
-    args: argparse.Namespace,
-    image: DiskImage | TreeImage,
-    shipped: verification.Shipped,
-    rebuilt: Path,
-    report: Report,
-) -> Report:
+def _compared(image: Path, shipped: verification.Shipped, rebuilt: Path, report: Report) -> Report:
     """The report with a verdict on all that the image has."""
     began = time.monotonic()
-    unexplained: list[Unexplained] = []
+    findings, explained = verification.Findings(), list[Explained]()
+    kind = format_of(image)
+    listed = report.kept.digests.get(f"{report.kept.stem}.{kind}")
+    got = checksums.digest(image, ("sha256",)) if listed else None
+    described = got is None or (got.hashes["sha256"], got.size) == listed
     with opened(rebuilt) as again:
-        if isinstance(image, DiskImage) and isinstance(again, DiskImage):
-            anywhere = tuple(verification.anywhere(image.view, again.view))
-            there = tuple(image.entries())
-            verdicts = (
-                # Of two equal disks one is read.
-                *verification.verify(there, shipped, again.entries() if anywhere else there),
-                *verification.verify_esp(image, shipped, again),
-            )
-            unexplained += verification.beside(image, again)
-            if not unexplained and not any(isinstance(verdict, Unexplained) for verdict in verdicts):
-                unexplained += anywhere
-        elif isinstance(image, TreeImage) and isinstance(again, TreeImage):
-            verdicts = tuple(verification.verify(image.entries(), shipped, again.entries()))
-            unexplained += verification.left(image)
+        with bytes_of(image) as given, bytes_of(rebuilt) as made:
+            same = not any(verification.differing(given, made if kind == again.format else again.view))
+        if same:
+            # Nothing of the image is read again: its paths are those of what was made here.
+            verdicts = _verdicts(again, shipped, again)
         else:
-            raise Error(
-                f"{args.image} and {rebuilt} are not of the same kind", "a disk and a disk, or a tar and a tar"
-            )
-    explained = tuple(verdict for verdict in verdicts if isinstance(verdict, Explained))
-    unexplained += [verdict for verdict in verdicts if isinstance(verdict, Unexplained)]
-    digest = report.kept.digests.get(args.image.name)
-    if digest and not unexplained:
-        got = checksums.digest(args.image, ("sha256",))
-        if (got.hashes["sha256"], got.size) != digest:
-            unexplained.append(Unexplained(args.image.name, "it is not the file that its .buildinfo describes"))
-    report.seconds["image"] = round(report.seconds["image"] + time.monotonic() - began, 1)
-    return replace(report, explained=explained, unexplained=tuple(unexplained))
+            verdicts = verification.readable(image.name, lambda: _diagnosis(image, shipped, again))
+        if not same or not described:
+            why = "this is not the image of that .buildinfo"
+            if got and described:
+                why = "this is the image of that .buildinfo, and not what the packages make that it names"
+            findings.add(Unexplained(image.name, why, verification.IMAGE))
+        for verdict in verdicts:
+            if isinstance(verdict, Explained):
+                explained.append(verdict)
+            else:
+                findings.add(verdict)
+    report.seconds["image"] = round(time.monotonic() - began, 1)
+    return replace(
+        report,
+        explained=tuple(explained),
+        unexplained=findings.first,
+        more=findings.total - len(findings.first),
+    )
+
+
+def _verdicts(
+    image: DiskImage | TreeImage, shipped: verification.Shipped, again: DiskImage | TreeImage
+) -> Iterator[Explained | Unexplained]:
+    """A verdict on each path."""
+    expected = tuple(again.entries())
+    yield from verification.readable(
+        "root file system",
+        lambda: verification.verify(expected if image is again else image.entries(), shipped, expected),
+    )
+    if isinstance(image, DiskImage) and isinstance(again, DiskImage):
+        esp = verification.ESP.rstrip(": ")
+        yield from verification.readable(esp, partial(verification.verify_esp, image, shipped, again))
+
+
+def _diagnosis(
+    path: Path, shipped: verification.Shipped, again: DiskImage | TreeImage
+) -> Iterator[Explained | Unexplained]:
+    """What was changed in an image that is not what was made again, as far as it can be read."""
+    # One with more in it is to be read, too, but not one without end.
+    with unpacked(path, 2 * again.view.size) as (kind, view):
+        image: DiskImage | TreeImage
+        if isinstance(again, DiskImage):
+            # That its partition table differs is told with the other bytes; what it led to is where it should be.
+            image = DiskImage(path.name, kind, view)
+            if not image.has_table:
+                image = DiskImage(path.name, kind, view, again.table)
+        else:
+            image = TreeImage(path.name, kind, view)
+        if (own := _release(image)) and own != (expected := _release(again)):
+            yield Unexplained(path.name, f"it says that it is {own}, not {expected}", verification.IMAGE)
+        told, places = set[str](), False
+        for verdict in _verdicts(image, shipped, again):
+            if isinstance(verdict, Unexplained):
+                told.add(verdict.path)
+            yield verdict
+        for place in verification.beside(image, again, told):
+            places = True
+            yield place
+        if not told and not places:
+            yield Unexplained(path.name, f"what is in it is the rebuild's, and its bytes as a {kind} are not")
+
+
+def _release(image: DiskImage | TreeImage) -> str:
+    """Which image one says that it is."""
+    try:
+        said = b"".join(itertools.islice(image.pieces(_RELEASE), 1))[:_LONGEST]
+    except Error:
+        return ""
+    return " ".join(said.decode("utf-8", "replace").split())
 
 
 def _as_text(name: str, report: Report) -> str:
@@ -314,10 +401,11 @@ def _as_text(name: str, report: Report) -> str:
     lines += [f"  its .buildinfo is signed by {', '.join(report.signers) or 'nobody'}"]
     lines += [f"  made again, with the same bytes, by {key}" for key in report.rebuilders]
     lines += [f"  {word}: {seconds} s" for word, seconds in report.seconds.items()]
-    lines += [f"{len(report.unexplained)} are unexplained"]
-    lines += [f"  {printable(it.path)}: {it.why}" for it in report.unexplained[:_SHOWN]]
-    if len(report.unexplained) > _SHOWN:
-        lines += [f"  and {len(report.unexplained) - _SHOWN} more"]
+    number = len(report.unexplained) + report.more
+    lines += [f"{number} are unexplained"]
+    lines += [f"  {printable(it.path)}: {printable(it.why)}" for it in report.unexplained[:_SHOWN]]
+    if number > _SHOWN:
+        lines += [f"  and {number - _SHOWN} more"]
     return "\n".join(lines)
 
 
@@ -344,7 +432,8 @@ def _as_json(report: Report) -> dict[str, object]:
             | ({"shipped": printable(it.shipped)} if it.shipped else {})
             for it in report.explained
         ],
-        "unexplained": [{"path": printable(it.path), "why": it.why} for it in report.unexplained],
+        "unexplained": [{"path": printable(it.path), "why": printable(it.why)} for it in report.unexplained],
+        "more": report.more,
         "rebuilders": report.rebuilders,
         "seconds": report.seconds,
     }
