@@ -399,6 +399,18 @@ def test_a_changelog_is_no_bomb(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [len(part) for part in read] == [2**16]
 
 
+def test_all_that_is_read_of_an_image_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database, or changelogs, of which each file is small enough, and all together are not."""
+    monkeypatch.setattr(difference, "_TOGETHER", 60)
+    with pytest.raises(Error, match="has more text in it than an image can have"):
+        system().described("x")
+    monkeypatch.setattr(difference, "_TOGETHER", 2**20)
+    assert upgraded("1.0-1", "1.1-1").changelogs
+    left = [len(CHANGELOG) + 1]
+    with pytest.raises(Error, match="x has more text in it"):
+        list(difference._bounded("x", left, (CHANGELOG, CHANGELOG)))
+
+
 def _sized(text: str) -> tuple[Description, difference.Package, Callable[[str], bytes]]:
     tree = system().package("tool", "1").changelog("tool", text)
     described_ = tree.described()

@@ -469,7 +469,7 @@ def test_a_buildinfo_that_is_not_the_one_that_the_archive_signed(case: Case, pub
 @pytest.mark.parametrize("name", ["ec2", "container"])
 def test_an_image_is_made_again_to_be_verified(world: World, tmp_path: Path, name: str) -> None:
     (image,) = (
-        path for path in (world.folder / "images").glob(f"*-13-{name}-*") if path.name.endswith((".raw", ".tar.xz"))
+        path for path in (world.folder / "images").glob(f"*-13-{name}-*") if path.name.endswith((".qcow2", ".tar.xz"))
     )
     (closure,) = (world.public / "closures" / "trixie" / name / "amd64").iterdir()
     maintainer = world.folder / "maintainer" / "maintainer.asc"

@@ -378,7 +378,8 @@ def _release(image: DiskImage | TreeImage) -> str:
     """Which image one says that it is."""
     try:
         said = b"".join(itertools.islice(image.pieces(_RELEASE), 1))[:_LONGEST]
-    except Error:
+    except Exception:
+        # That it cannot be read is told when its paths are.
         return ""
     return " ".join(said.decode("utf-8", "replace").split())
 
