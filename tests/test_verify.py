@@ -251,8 +251,8 @@ def _esp_grub(image: Path) -> None:
 
 
 PLACES: dict[str, tuple[Callable[[Path], None], str, str]] = {
-    "boot sector": (lambda image: flip(image, 20), "boot sector", "it is not GRUB's"),
-    "GRUB's core": (_core, "BIOS boot partition", "it is not GRUB's core as the rebuild makes it"),
+    "boot sector": (lambda image: flip(image, 20), "boot sector", "it is not the rebuild's at byte 20"),
+    "GRUB's core": (_core, "BIOS boot partition", "it is not the rebuild's at byte"),
     "a boot loader": (_esp, f"{ESP}EFI/BOOT/BOOTX64.EFI", "its content is not what shim-signed gives it"),
     "a boot loader more": (_esp_more, f"{ESP}EFI/BOOT/fbx64.efi", "nothing that the image is made of has it"),
     "GRUB's orders": (_esp_grub, f"{ESP}EFI/debian/grub.cfg", "its content is not what builder: leads signed GRUB"),
@@ -261,11 +261,9 @@ PLACES: dict[str, tuple[Callable[[Path], None], str, str]] = {
         f"{ESP}EFI/debian/mmx64.efi",
         "it is not there, though shim-helpers-amd64-signed has it",
     ),
-    "slack": (_slack, "slack of /etc/debian_version", "belong to nothing"),
-    "deleted inode": (_deleted, "free blocks", "belong to nothing"),
-    "between partitions": (_gap, "partition", "belong to nothing"),
-    # By the fixture itself: it is no place of the disk.
-    "after the disk": (lambda _: None, "after the last cluster of the qcow2", "6 bytes at byte "),
+    "slack": (_slack, "root file system: slack of /etc/debian_version", "bytes are not the rebuild's"),
+    "deleted inode": (_deleted, "root file system: free blocks", "bytes are not the rebuild's"),
+    "between partitions": (_gap, "between partitions", "6 bytes are not the rebuild's, the first at byte 20480"),
 }
 
 
@@ -309,12 +307,7 @@ def tampered(case: Case, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     )
     for tamper, _, _ in PLACES.values():
         tamper(image)
-    # As it would be given to a user.
-    qcow2 = image.with_suffix(".qcow2")
-    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", image, qcow2], check=True)
-    with qcow2.open("ab") as file:
-        file.write(b"hidden")
-    done = case.verify(qcow2, "--json")
+    done = case.verify(image, "--json")
     shutil.rmtree(folder)
     refused(done, 1, "is not made of signed packages alone")
     return {**report(done), "initrd": report(done).get(f"boot/{initrd.split('/')[0]}", "")}
@@ -347,7 +340,7 @@ def test_a_changed_path_is_found(tampered: dict[str, str], path: str) -> None:
 @pytest.mark.parametrize("attack", PLACES)
 def test_nothing_hides_beside_the_paths(tampered: dict[str, str], attack: str) -> None:
     _, place, why = PLACES[attack]
-    assert any(place in where and why in said for where, said in tampered.items()), tampered
+    assert why in tampered.get(place, ""), tampered
 
 
 def test_a_changed_disk_is_no_image_at_all(case: Case, copy: Path) -> None:
@@ -836,7 +829,7 @@ def test_a_buildinfo_that_is_not_the_one_that_the_archive_signed(case: Case, pub
 @pytest.mark.parametrize("name", ["ec2", "container"])
 def test_an_image_is_made_again_to_be_verified(world: World, tmp_path: Path, name: str) -> None:
     (image,) = (
-        path for path in (world.folder / "images").glob(f"*-13-{name}-*") if path.name.endswith((".raw", ".tar.xz"))
+        path for path in (world.folder / "images").glob(f"*-13-{name}-*") if path.name.endswith((".qcow2", ".tar.xz"))
     )
     (closure,) = (world.public / "closures" / "trixie" / name / "amd64").iterdir()
     maintainer = world.folder / "maintainer" / "maintainer.asc"

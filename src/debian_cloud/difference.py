@@ -36,6 +36,8 @@ _DIVERSIONS: Final = "var/lib/dpkg/diversions"
 _DOC: Final = "usr/share/doc"
 _LIMIT: Final = 2**26
 """Bytes of one file of the database, or of one changelog: the kernel's, the longest, has a tenth."""
+_TOGETHER: Final = 2**30
+"""Bytes of all files of the database, or of all changelogs, of one image."""
 _LINKS: Final = 40
 """Symlinks on the way to one file, as Linux has it (path_resolution(7))."""
 
@@ -178,7 +180,7 @@ def of_lock(title: str, lock: Lock) -> Description:
 def of_image(title: str, found: Iterable[Entry], content: Content) -> Description:
     """An image as the dpkg in it does; Error where it has none, or a damaged one."""
     files = {entry.path: entry for entry in found}
-    database = _Database(title, files, content)
+    database = _Database(title, files, content, [_TOGETHER])
     installed = database.packages()
     owners = database.owners(installed)
     sizes = _sizes(files, lambda path: owners.get(path, GENERATED))
@@ -216,7 +218,7 @@ def with_changelogs(found: Difference, old_content: Content, new_content: Conten
     """The same, with what the changelogs in the image of the newer version say, by source package."""
     old, new = found.old, found.new
     before, after = _sources(old), _sources(new)
-    result = []
+    result, left = [], [_TOGETHER]
     for source in sorted(before.keys() & after.keys()):
         first, second = before[source], after[source]
         if first == second:
@@ -225,9 +227,20 @@ def with_changelogs(found: Difference, old_content: Content, new_content: Conten
         image, content = (old, old_content) if back else (new, new_content)
         low, high = (second, first) if back else (first, second)
         packages = tuple(name for name, p in sorted(image.packages.items()) if p.source == source)
-        texts = (text for name in packages for text in _texts(image, image.packages[name], content))
+        texts = _bounded(
+            image.title, left, (text for name in packages for text in _texts(image, image.packages[name], content))
+        )
         result.append(Changelog(source, first, second, packages, _news(texts, low, high)))
     return replace(found, changelogs=tuple(result))
+
+
+def _bounded(title: str, left: list[int], texts: Iterable[str]) -> Iterator[str]:
+    """Texts of an image, of which no more than what is left may be read."""
+    for text in texts:
+        left[0] -= len(text)
+        if left[0] < 0:
+            raise Error(f"{title} has more text in it than an image can have", "it is no image of a Debian system")
+        yield text
 
 
 def named(changelogs: Iterable[Changelog], *, lost: bool) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -414,6 +427,7 @@ class _Database:
     title: str
     files: Mapping[str, Entry]
     content: Content
+    left: list[int]
 
     def packages(self) -> dict[str, Package]:
         """What is installed; what only left its conffiles is not."""
@@ -481,7 +495,8 @@ class _Database:
         entry = self.files[path]
         if entry.kind != entries.FILE or entry.size > _LIMIT:
             raise self._damaged(path)
-        return self.content(path).decode("utf-8", errors)
+        (text,) = _bounded(self.title, self.left, (self.content(path).decode("utf-8", errors),))
+        return text
 
     def _damaged(self, path: str) -> Error:
         return Error(f"{self.title} has a damaged {path}", "it is no image of a Debian system, or was changed")

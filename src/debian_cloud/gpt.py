@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The partition table of a finished disk, read and accounted for (UEFI specification 2.10, 5)."""
+"""The partition table of a finished disk (UEFI specification 2.10, 5)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from .disk import SECTOR, Partition
 from .errors import Error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from .filesystems import Finding, View
+    from .filesystems import View
 
 _HINT: Final = "the image was damaged or tampered with: get it again, or build it again"
 _HEADER: Final = struct.Struct("<8sIIIIQQQQ16sQIII")
@@ -24,7 +22,7 @@ _ENTRY: Final = struct.Struct("<16s16sQQQ72s")
 _COUNT: Final = 128
 """Entries of a table, as every tool makes it."""
 _TABLE: Final = _COUNT * _ENTRY.size
-_BOOT_CODE: Final = 440
+BOOT_CODE: Final = 440
 """Bytes of the first sector that are the boot loader's."""
 
 
@@ -101,28 +99,16 @@ def _copy(disk: View, sector: int, which: str) -> tuple[bytes, int, int, bytes]:
     return identity, usable, end, table
 
 
-def gaps(disk: View, table: Table) -> Iterator[Finding]:
-    """What is on a disk outside its partitions, the partition table and the boot loader's 440 bytes."""
+def place(disk: View, table: Table, offset: int) -> str:
+    """What a byte outside all partitions is part of, in words."""
     sectors = disk.size // SECTOR
-    # A protective MBR: one entry, of the whole disk (UEFI 5.2.3).
-    entry = struct.pack("<B3sB3sII", 0, b"\x00\x02\x00", 0xEE, b"\xff\xff\xff", 1, min(sectors - 1, 0xFFFFFFFF))
-    yield from disk.differences("the MBR", _BOOT_CODE, bytes(6) + entry + bytes(48) + b"\x55\xaa")
-    for sector in (1, sectors - 1):
-        yield from disk.findings("after the header of the partition table", sector * SECTOR + 92, SECTOR - 92)
-    used = {partition.number for partition in table.partitions}
-    for start in (2, sectors - 1 - _TABLE // SECTOR):
-        for number in range(_COUNT):
-            place = start * SECTOR + number * _ENTRY.size
-            if number + 1 not in used:
-                yield from disk.findings("an unused entry of the partition table", place, _ENTRY.size)
-            else:
-                yield from disk.findings("attributes of a partition", place + 48, 8)
-                name = struct.unpack("<36H", disk.read(place + 56, 72))
-                end = 2 * (*name, 0).index(0)
-                yield from disk.findings("after a partition's name", place + 56 + end, 72 - end)
-    position = 2 * SECTOR + _TABLE
-    end = (sectors - 1) * SECTOR - _TABLE
-    for partition in table.partitions:
-        yield from disk.findings("between partitions", position, partition.start - position)
-        position = partition.start + partition.size
-    yield from disk.findings("after the last partition", position, end - position)
+    if offset < BOOT_CODE:
+        return "boot sector"
+    if offset < SECTOR:
+        return "MBR"
+    if offset < 2 * SECTOR + _TABLE:
+        return "partition table"
+    if offset >= (sectors - 1) * SECTOR - _TABLE:
+        return "copy of the partition table"
+    last = max((partition.start for partition in table.partitions), default=0)
+    return "between partitions" if offset < last else "after the last partition"

@@ -10,7 +10,7 @@ import tarfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import IO, TYPE_CHECKING, Final, TypeVar
+from typing import IO, TYPE_CHECKING, Final, TypeVar, cast
 
 from . import deb822, entries, files
 from .entries import Entry
@@ -24,6 +24,9 @@ _Name = TypeVar("_Name")
 _AR: Final = b"!<arch>\n"
 _HEADER: Final = 60
 _PIECE: Final = 2**20
+_CONTROL: Final = 2**26
+_DATA: Final = 2**34
+"""Bytes that a .deb's two tar archives may have at most, unpacked: many times what Debian's largest have."""
 _KINDS: Final = {
     tarfile.REGTYPE: entries.FILE,
     tarfile.AREGTYPE: entries.FILE,
@@ -70,20 +73,43 @@ def read(deb: Path) -> tuple[str, tuple[Entry, ...]]:
     """The SHA-256 of a .deb and its entries; Error when it is none (deb(5))."""
     content = files.read(deb, files.LARGEST_PACKAGE)
     try:
-        with tarfile.open(fileobj=_member(content, "control.tar", deb.name), mode="r|", tarinfo=_Bounded) as archive:
+        with _archive(content, "control.tar", deb.name, _CONTROL) as archive:
             control = tuple(_control(archive))
-        with tarfile.open(fileobj=_member(content, "data.tar", deb.name), mode="r|", tarinfo=_Bounded) as archive:
+        with _archive(content, "data.tar", deb.name, _DATA) as archive:
             found = (*_entries(archive), *control)
     except (tarfile.TarError, lzma.LZMAError, zlib.error, OSError, EOFError, ValueError, KeyError, RecursionError):
         raise Error(f"{deb.name} is damaged", "fetch it again") from None
     return hashlib.sha256(content).hexdigest(), found
 
 
+class _Limited:
+    """A stream, of which no more than `left` bytes are read."""
+
+    def __init__(self, file: IO[bytes], left: int, name: str) -> None:
+        self._file, self._left, self._name = file, left, name
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise Error(f"what is in {self._name} is larger than a package can be", "fetch it again")
+        return data
+
+
+def _archive(content: bytes, wanted: str, name: str, most: int) -> tarfile.TarFile:
+    """A tar archive of a .deb, open to be read once."""
+    stream = _Limited(_member(content, wanted, name), most, name)
+    return tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|", tarinfo=_Bounded)
+
+
 def _member(content: bytes, wanted: str, name: str) -> IO[bytes]:
     """A member of a .deb, open and uncompressed (deb(5), ar(5))."""
     position = len(_AR)
-    while content[:position].startswith(_AR) and position + _HEADER <= len(content):
+    while content.startswith(_AR) and position + _HEADER <= len(content):
         header = content[position : position + _HEADER]
+        # int() takes a sign, too, and would go back.
+        if not header[48:58].strip().isdigit():
+            raise ValueError(name)
         size = int(header[48:58])
         member = header[:16].decode("ascii").strip().rstrip("/")
         position += _HEADER

@@ -20,17 +20,20 @@ from .filesystems import PIECE, View
 from .filesystems.ext4 import Ext4
 from .filesystems.fat import Fat
 from .filesystems.tar import Tar
+from .verification import ESP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .entries import Entry
-    from .filesystems import Finding
 
 RAW: Final = "raw"
 QCOW2: Final = "qcow2"
 TAR: Final = "tar"
 TAR_XZ: Final = "tar.xz"
+
+DISKS: Final = (RAW, QCOW2)
+"""Formats of disks; the others are of trees."""
 
 LARGEST: Final = 2**36
 """Bytes of a disk, or of a tree, that are read at most: 64 GiB."""
@@ -41,14 +44,29 @@ _MAGIC: Final = ((QCOW2, 0, b"QFI\xfb"), (TAR_XZ, 0, b"\xfd7zXZ\0"), (TAR, 257, 
 
 
 class DiskImage:
-    """A disk: its partitions, what is in them, and what is beside them."""
+    """A disk: its partitions, and what is in them. Each is read when it is asked for."""
 
-    def __init__(self, name: str, kind: str, view: View, beside: tuple[Finding, ...] = ()) -> None:
+    def __init__(self, name: str, kind: str, view: View, table: gpt.Table | None = None) -> None:
+        """With a `table`, the disk's own is not read."""
         self.name = name
         self.format = kind
-        self._beside = beside
         self.view = view
-        self.table = gpt.read(view)
+        self._table = table
+
+    @property
+    def table(self) -> gpt.Table:
+        """The partition table."""
+        if self._table is None:
+            self._table = gpt.read(self.view)
+        return self._table
+
+    @property
+    def has_table(self) -> bool:
+        """Whether the partition table can be read."""
+        try:
+            return bool(self.table)
+        except Error:
+            return False
 
     @property
     def partitions(self) -> tuple[disk.Partition, ...]:
@@ -71,8 +89,8 @@ class DiskImage:
 
     @cached_property
     def boot_code(self) -> bytes:
-        """The boot loader's part of the first sector, 440 bytes."""
-        return self.view.read(0, 440)
+        """The boot loader's part of the first sector."""
+        return self.view.read(0, gpt.BOOT_CODE)
 
     @cached_property
     def bios(self) -> bytes | None:
@@ -96,22 +114,21 @@ class DiskImage:
         """The same, a piece at a time."""
         return self.root.pieces(path)
 
-    def gaps(self) -> Iterator[Finding]:
-        """What is outside the partitions, and in partitions that no reader knows."""
-        yield from gpt.gaps(self.view, self.table)
+    def place(self, offset: int) -> tuple[str, str]:
+        """What a byte is part of, in words, and the path that it belongs to; "" where it belongs to none."""
         for partition in self.partitions:
-            if partition.type not in (*disk.ROOT_TYPES.values(), disk.ESP_TYPE, disk.BIOS_TYPE):
-                yield from self.view.findings(
-                    f"partition {partition.number} of an unknown type", partition.start, partition.size
-                )
-
-    def unaccounted(self) -> Iterator[Finding]:
-        """All bytes that nothing explains, wherever they are; `boot_code` and `bios` are for others to compare."""
-        yield from self._beside
-        yield from self.gaps()
-        if self.esp:
-            yield from self.esp.unaccounted()
-        yield from self.root.unaccounted()
+            if partition.start <= offset < partition.start + partition.size:
+                within = offset - partition.start
+                if partition.type == disk.BIOS_TYPE:
+                    return "BIOS boot partition", ""
+                if partition.type == disk.ESP_TYPE and self.esp:
+                    where, path = self.esp.place(within)
+                    return f"{ESP}{where}", path and f"{ESP}{path}"
+                if partition.type in disk.ROOT_TYPES.values():
+                    where, path = self.root.place(within)
+                    return f"root file system: {where}", path
+                return f"partition {partition.number}", ""
+        return gpt.place(self.view, self.table, offset), ""
 
     def _of_type(self, *types: str) -> disk.Partition | None:
         found = [partition for partition in self.partitions if partition.type in types]
@@ -124,52 +141,60 @@ class DiskImage:
 
 
 class TreeImage(Tar):
-    """A root file system without a disk, from a tar archive."""
+    """A root file system without a disk, from a tar archive; `view` is the archive, not compressed."""
 
-    def __init__(self, name: str, kind: str, view: View, beside: tuple[Finding, ...] = ()) -> None:
+    def __init__(self, name: str, kind: str, view: View) -> None:
         self.name = name
         self.format = kind
-        self._beside = beside
+        self.view = view
         super().__init__(view)
 
-    def unaccounted(self) -> Iterator[Finding]:
-        """All bytes that nothing explains."""
-        yield from self._beside
-        yield from super().unaccounted()
+
+@contextmanager
+def opened(path: Path, largest: int = LARGEST) -> Iterator[DiskImage | TreeImage]:
+    """An image of any format, for as long as it is needed; Error when it is none.
+
+    No more than `largest` bytes are unpacked of it.
+    """
+    with unpacked(path, largest) as (kind, view):
+        yield (DiskImage if kind in DISKS else TreeImage)(path.name, kind, view)
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[DiskImage | TreeImage]:
-    """An image of any format, for as long as it is needed; Error when it is none."""
-    with _file(path) as view:
+def unpacked(path: Path, largest: int = LARGEST) -> Iterator[tuple[str, View]]:
+    """The format of an image, and the bytes of the disk or of the tar in it, which are not looked at."""
+    with bytes_of(path) as view:
         kind = _format(path, view)
-        if kind == RAW:
-            yield DiskImage(path.name, kind, view)
-        elif kind == TAR:
-            yield TreeImage(path.name, kind, view)
-        else:
-            with tempfile.TemporaryDirectory(prefix="debian-cloud-") as folder:
-                inner = Path(folder) / "image"
-                if kind == TAR_XZ:
-                    beside = tuple(_decompress(path.name, view, inner))
-                    with _file(inner) as inside:
-                        yield TreeImage(path.name, kind, inside, beside)
-                else:
-                    header = qcow2.read(path.name, view)
-                    if header.size > LARGEST or qcow2.allocated(view, header) > shutil.disk_usage(folder).free:
-                        raise Error(
-                            f"{path.name} is a disk of {header.size} bytes, for which there is no room in {folder}",
-                            f"free some space, or set TMPDIR; at most {LARGEST} bytes are read",
-                        )
-                    beside = tuple(qcow2.unaccounted(view, header))
-                    # A path that begins with a slash is never taken for a protocol or an option.
-                    run.output(("qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(path.resolve()), str(inner)))
-                    with _file(inner) as inside:
-                        yield DiskImage(path.name, kind, inside, beside)
+        if kind in (RAW, TAR):
+            yield kind, view
+            return
+        with tempfile.TemporaryDirectory(prefix="debian-cloud-") as folder:
+            inner = Path(folder) / "image"
+            if kind == TAR_XZ:
+                _decompress(path.name, view, inner, largest)
+            else:
+                header = qcow2.read(path.name, view)
+                if header.size > largest:
+                    raise _too_large(path.name, largest)
+                if qcow2.allocated(view, header) > shutil.disk_usage(folder).free:
+                    raise Error(
+                        f"{path.name} is a disk of {header.size} bytes, for which there is no room in {folder}",
+                        "free some space, or set TMPDIR",
+                    )
+                # A path that begins with a slash is never taken for a protocol or an option.
+                run.output(("qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(path.resolve()), str(inner)))
+            with bytes_of(inner) as inside:
+                yield kind, inside
+
+
+def format_of(path: Path) -> str:
+    """The format of an image, by its first bytes; Error when it is none, or its name says another."""
+    with bytes_of(path) as view:
+        return _format(path, view)
 
 
 @contextmanager
-def _file(path: Path) -> Iterator[View]:
+def bytes_of(path: Path) -> Iterator[View]:
     """A file as a view, without its holes; Error when it cannot be read."""
     try:
         # A FIFO would be waited for.
@@ -195,22 +220,27 @@ def _file(path: Path) -> Iterator[View]:
 
 
 def _data(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
-    """What of a file is no hole (lseek(2), SEEK_DATA)."""
-    position = 0
-    while position < size:
+    """What of a file is no hole (lseek(2), SEEK_DATA); holes that are shorter than a piece do not count."""
+    begin = end = 0
+    while end < size:
         try:
-            start = os.lseek(descriptor, position, os.SEEK_DATA)
+            start = os.lseek(descriptor, end, os.SEEK_DATA)
         except OSError as error:
             if error.errno == errno.ENXIO:
-                return
+                break
             raise
-        position = os.lseek(descriptor, start, os.SEEK_HOLE)
-        yield start, position
+        if start - end >= PIECE and end > begin:
+            yield begin, end
+            begin = start
+        begin = begin if end else start
+        end = os.lseek(descriptor, start, os.SEEK_HOLE)
+    if end > begin:
+        yield begin, end
 
 
 def kind(path: Path) -> str:
     """The format of an image by its first bytes, or "" for none; nothing else of it is read."""
-    with _file(path) as view:
+    with bytes_of(path) as view:
         return _by_magic(view)
 
 
@@ -232,12 +262,12 @@ def _format(path: Path, view: View) -> str:
     return found
 
 
-def _decompress(name: str, view: View, out: Path) -> Iterator[Finding]:
-    """Write what a .xz file holds; gives what is after it. Zeros become holes."""
+def _decompress(name: str, view: View, out: Path, largest: int) -> None:
+    """Write what a .xz file holds. Zeros become holes."""
     damaged = Error(f"{name} is damaged: it cannot be decompressed", "get it again")
     decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=2**29)
     position, size = 0, 0
-    with out.open("wb") as file:
+    with out.open("wb") as target:
         try:
             while not decompressor.eof:
                 piece = b""
@@ -248,14 +278,16 @@ def _decompress(name: str, view: View, out: Path) -> Iterator[Finding]:
                     position += len(piece)
                 data = decompressor.decompress(piece, PIECE)
                 size += len(data)
-                if size > LARGEST:
-                    raise Error(f"{name} is larger than an image can be", f"at most {LARGEST} bytes are read")
+                if size > largest:
+                    raise _too_large(name, largest)
                 if data.count(0) == len(data):
-                    file.seek(len(data), os.SEEK_CUR)
+                    target.seek(len(data), os.SEEK_CUR)
                 else:
-                    file.write(data)
+                    target.write(data)
         except lzma.LZMAError:
             raise damaged from None
-        file.truncate(size)
-    end = position - len(decompressor.unused_data)
-    yield from view.findings("after the end of the compressed tar archive", end, view.size - end)
+        target.truncate(size)
+
+
+def _too_large(name: str, largest: int) -> Error:
+    return Error(f"what is in {name} is larger than it can be", f"at most {largest} bytes are read")

@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every path of an image explained: by the package that ships it, or by what generated it."""
+"""Every path of an image explained: by the package that ships it, or by what generated it.
+
+Whether an image is the one that its packages make is decided by its bytes
+(`differing`). Where they are the rebuild's, all paths are read from the
+rebuild; where they are not, what can be read of the image tells people what
+was changed, and nothing that it says makes it a good one.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +14,28 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from . import entries, generated
+from .errors import Error
 from .filesystems import PIECE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
     from .entries import Entry
     from .filesystems import View
     from .opened import DiskImage, TreeImage
 
-
-if TYPE_CHECKING:
     Shipped = Mapping[str, Sequence[tuple[str, Entry]]]
     """Path -> each package that ships it, with what it ships there (`manifest.by_path`)."""
 
 
+MOST: Final = 1000
+"""What is unexplained and kept of one image; the rest is counted."""
+_GRAIN: Final = 256
+"""Bytes that are looked at together where two disks differ: an inode's."""
+_GRAINS: Final = 2**15
+"""How many of those that differ are given a name: 8 MiB."""
+# What people are told first.
+IMAGE, LOUD, ADDED, CHANGED, MISSING, PLACE = range(6)
 ESP: Final = "EFI system partition: "
 """What the paths of that partition begin with in a verdict."""
 
@@ -44,10 +57,30 @@ class Explained:
 
 @dataclass(frozen=True, slots=True)
 class Unexplained:
-    """A path, or a place beside all paths, and what is wrong with it."""
+    """A path, or a place beside all paths, and what is wrong with it; `rank` is its place among others."""
 
     path: str
     why: str
+    rank: int = PLACE
+
+
+class Findings:
+    """What is unexplained, by rank: of each the first few are kept, and all are counted."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, list[Unexplained]] = {rank: [] for rank in range(PLACE + 1)}
+        self.total = 0
+
+    def add(self, one: Unexplained) -> None:
+        """Take one, or only count it."""
+        self.total += 1
+        if len(self._kept[one.rank]) < MOST:
+            self._kept[one.rank].append(one)
+
+    @property
+    def first(self) -> tuple[Unexplained, ...]:
+        """Those that matter most, at most MOST."""
+        return tuple(itertools.islice(itertools.chain.from_iterable(self._kept.values()), MOST))
 
 
 def verify(
@@ -83,58 +116,94 @@ def verify(
         yield replace(verdict, path=f"{within}{verdict.path or '/'}")
     for path in sorted(again.keys() - there):
         who = _who(tuple(origins(again[path])), generated.generator(path, again[path].target, esp=esp))
-        yield Unexplained(f"{within}{path or '/'}", f"it is not there, though {who} has it")
+        yield Unexplained(f"{within}{path or '/'}", f"it is not there, though {who} has it", MISSING)
 
 
 def verify_esp(image: DiskImage, shipped: Shipped, rebuilt: DiskImage) -> Iterator[Explained | Unexplained]:
-    """A verdict on each path of the EFI system partition, if there is one, or should be."""
-    if image.esp and rebuilt.esp:
-        yield from verify(image.esp.entries(), shipped, rebuilt.esp.entries(), esp=True)
-    elif image.esp or rebuilt.esp:
-        yield Unexplained(ESP.rstrip(": "), "it is not there" if rebuilt.esp else "it should not be there")
+    """A verdict on each path of the EFI system partition, if the rebuild has one."""
+    if rebuilt.esp:
+        yield from verify(image.esp.entries() if image.esp else (), shipped, rebuilt.esp.entries(), esp=True)
 
 
-def beside(image: DiskImage, rebuilt: DiskImage) -> Iterator[Unexplained]:
-    """What is wrong with a disk beside the paths of its file systems: nothing, or a place and its bytes."""
-    yield from left(image)
-    if image.boot_code != rebuilt.boot_code:
-        yield Unexplained("boot sector", "it is not GRUB's as grub-pc-bin has it")
-    if image.bios != rebuilt.bios:
-        yield Unexplained("BIOS boot partition", "it is not GRUB's core as the rebuild makes it")
-    if image.table != rebuilt.table:
-        yield Unexplained("partition table", "it is not the one that the image's name and size give")
+def readable(
+    what: str, verdicts: Callable[[], Iterable[Explained | Unexplained]]
+) -> Iterator[Explained | Unexplained]:
+    """Verdicts on an image that is known to be another: what cannot be read of it is one of them."""
+    try:
+        yield from verdicts()
+    except Error as error:
+        yield Unexplained(what, f"it cannot be read: {error.message}", CHANGED)
+    except Exception as error:
+        # The bytes have decided, whatever a reader of ours overlooked.
+        yield Unexplained(what, f"it cannot be read: {type(error).__name__}", CHANGED)
 
 
-def left(image: DiskImage | TreeImage) -> Iterator[Unexplained]:
-    """Bytes that belong to no path, and to nothing else that is known."""
-    for finding in image.unaccounted():
-        yield Unexplained(finding.where, f"{finding.length} bytes at byte {finding.offset} belong to nothing")
+def differing(image: View, rebuilt: View) -> Iterator[tuple[int, int]]:
+    """Where the bytes of two disks differ: the first byte of each few hundred that do, and how many of them do.
 
-
-def anywhere(image: View, rebuilt: View) -> Iterator[Unexplained]:
-    """The last resort: the first place at which the bytes of two disks differ, whatever is there."""
-    if image.size != rebuilt.size:
-        yield Unexplained("disk", f"it has {image.size} bytes, and should have {rebuilt.size}")
-        return
-    for start, end in sorted({*image.data, *rebuilt.data}):
-        for position in range(start, end, PIECE):
-            size = min(PIECE, end - position)
+    What only one of them has after the end of the other is told as one.
+    """
+    both = min(image.size, rebuilt.size)
+    for start, end in _ranges(image, rebuilt):
+        for position in range(start, min(end, both), PIECE):
+            size = min(PIECE, min(end, both) - position)
             found, expected = image.read(position, size), rebuilt.read(position, size)
-            if found != expected:
-                first = next(n for n, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1])
-                yield Unexplained("disk", f"byte {position + first} is not what the rebuild has there")
-                return
+            if found == expected:
+                continue
+            for at in range(0, size, _GRAIN):
+                one, other = found[at : at + _GRAIN], expected[at : at + _GRAIN]
+                if one != other:
+                    places = [n for n, pair in enumerate(zip(one, other, strict=True)) if pair[0] != pair[1]]
+                    yield position + at + places[0], len(places)
+    if image.size != rebuilt.size:
+        yield both, max(image.size, rebuilt.size) - both
+
+
+def beside(
+    image: DiskImage | TreeImage, rebuilt: DiskImage | TreeImage, told: Container[str]
+) -> Iterator[Unexplained]:
+    """The places at which the bytes of two images differ, by their names in the rebuild: one for each name.
+
+    Places of the paths that were `told` are left out: there, much follows from what was changed.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    for number, (offset, count) in enumerate(differing(image.view, rebuilt.view)):
+        if number >= _GRAINS:
+            found.setdefault("disk", (offset, 0))
+            break
+        if offset >= rebuilt.view.size:
+            where, path = "after the end", ""
+        elif offset >= image.view.size:
+            where, path = "the end, which is missing", ""
+        else:
+            where, path = rebuilt.place(offset)
+        if path not in told or not path:
+            first, before = found.get(where, (offset, 0))
+            found[where] = first, before + count
+    for where, (offset, count) in found.items():
+        how = f"{count} bytes are not the rebuild's, the first" if count > 1 else "it is not the rebuild's"
+        yield Unexplained(where, f"{how} at byte {offset}" if count else f"more is not, from byte {offset} on")
+
+
+def _ranges(image: View, rebuilt: View) -> Iterator[tuple[int, int]]:
+    """What is no hole in one of two files, each byte once."""
+    reached = 0
+    for start, end in sorted((*image.data, *rebuilt.data)):
+        if end > reached:
+            yield max(start, reached), end
+            reached = end
 
 
 def _verdict(
     entry: Entry, origins: Sequence[tuple[str, Entry]], again: Entry | None, *, esp: bool
 ) -> Explained | Unexplained:
     if again is None:
-        return Unexplained(entry.path, "nothing that the image is made of has it" + _loud(entry))
+        return Unexplained(entry.path, f"nothing that the image is made of has it{_loud(entry)}", _rank(entry, ADDED))
     generator = generated.generator(entry.path, again.target, esp=esp)
     # Times and numbers of inodes are the build's, not a package's.
     if what := _difference(entry, again):
-        return Unexplained(entry.path, f"{what} not what {_who(origins, generator)} gives it")
+        who = _who(origins, generator)
+        return Unexplained(entry.path, f"{what} not what {who} gives it", _rank(entry, CHANGED))
     for package, of_package in origins:
         if of_package.path != entry.path or esp:
             # A copy: owner and mode are the rebuild's, as was seen above.
@@ -144,10 +213,11 @@ def _verdict(
             return Explained(entry.path, entry.kind, package)
     if generator:
         return Explained(entry.path, entry.kind, generator=generator)
+    why = "no package ships it, and it is not of the closed list of generated files"
     if origins:
         what = _difference(entry, replace(origins[0][1], mtime=entry.mtime, xattrs=()))
-        return Unexplained(entry.path, f"{what} not what {origins[0][0]} ships, and nothing that is known changes it")
-    return Unexplained(entry.path, "no package ships it, and it is not of the closed list of generated files")
+        why = f"{what} not what {origins[0][0]} ships, and nothing that is known changes it"
+    return Unexplained(entry.path, why, _rank(entry, CHANGED))
 
 
 def _who(origins: Iterable[tuple[str, Entry]], generator: str) -> str:
@@ -173,6 +243,12 @@ def _alike(path: str, other: str) -> int:
 
 def _loud(entry: Entry) -> str:
     return ", and it is set-id" if entry.kind == entries.FILE and entry.mode & 0o6000 else ""
+
+
+def _rank(entry: Entry, rank: int) -> int:
+    """What gives its caller more rights comes first."""
+    capable = any(name == "security.capability" for name, _ in entry.xattrs)
+    return LOUD if _loud(entry) or capable else rank
 
 
 def _difference(entry: Entry, other: Entry) -> str:

@@ -11,13 +11,19 @@ The .buildinfo is verified first, by the SHA512SUMS beside it that the archive
 signed, or by its own signature; one that nobody signed proves nothing, and is
 taken by --unsigned alone. IMAGE must be the file that it gives the SHA-256 of,
 whatever its name; if it has the name of another image, that is an error. Of a
-disk that was converted to a format that the .buildinfo does not have, the bytes
-of the disk count. The sources in the image must be Debian's, and of its suite.
+raw disk or a tar that somebody unpacked from such a file, all bytes are
+compared. The sources in the image must be Debian's, and of its suite.
 
 What the archive says of the image (current, superseded, deprecated, withdrawn)
 is told where its signed index is at hand: this machine's apt's, or with
 --archive that of a copy of the archive. A withdrawn image makes the exit status
 1, and so does one of which the given archive says nothing.
+
+What decides are the bytes: the image must be, byte for byte, what its packages
+make when it is made again, in the format that it has; of a raw disk or of a tar
+that was unpacked from a published file, the disk or the tar is compared. Where
+bytes differ, paths and places that were changed are listed for people, those
+that matter most first, and the exit status is 1.
 
 Each package must be listed, by SHA-256, in an index of a release file that was
 signed by Debian, or by the archive for what Debian does not have. Each file,
@@ -25,9 +31,8 @@ link, folder and device node must be what such a package ships, with its owner,
 mode and attributes; or it is of a closed list of files that are generated, and
 equals what came out when the image was made again of the closure's packages.
 What is copied out of a package, as to the EFI system partition, is known by its
-content, and must be where the rebuild has it. Boot sector, boot loader,
-partition table and every other byte must be the rebuild's, too: nothing can
-hide. What is unexplained is listed, and makes the exit status 1.
+content, and must be where the rebuild has it. What is unexplained is listed,
+and makes the exit status 1, too.
 
 With --signers M, that many keys of the archive's keyring must have signed each
 release file of the archive; subkeys of one key are one (the keyring package's
@@ -39,12 +44,14 @@ they made the same image again (`rebuild --statement`); each counts once.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +68,19 @@ from debian_cloud import (
     workspace,
 )
 from debian_cloud.errors import USAGE, Error
-from debian_cloud.opened import DiskImage, TreeImage, kind, opened
+from debian_cloud.opened import (
+    DISKS,
+    QCOW2,
+    RAW,
+    TAR,
+    DiskImage,
+    TreeImage,
+    bytes_of,
+    format_of,
+    kind,
+    opened,
+    unpacked,
+)
 from debian_cloud.printable import printable
 from debian_cloud.projections import provenance
 from debian_cloud.verification import Explained, Unexplained
@@ -78,7 +97,11 @@ if TYPE_CHECKING:
 _SERIAL = re.compile(r"(?<![0-9])[0-9]{8}\.[0-9]+")
 """What in the name of a file says which image it is."""
 _SHOWN = 50
-"""Unexplained places that people are shown; --json has them all."""
+"""Unexplained paths and places that people are shown; --json has more, and says how many are left out."""
+_RELEASE = "etc/cloud-release"
+"""Where an image says which one it is."""
+_LONGEST = 200
+"""Bytes of that which are read."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,7 +127,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--diagnose", action="store_true", help="tell what differs in a file that is not the one described"
     )
     parser.add_argument(
-        "--rebuilt", type=Path, metavar="FILE", help="what `rebuild --output` made of it: do not make it again"
+        *("--rebuilt",),
+        type=Path,
+        metavar="FILE",
+        help="what `rebuild --output` made of it, in the same format: do not make it again",
     )
     parser.add_argument(
         "--rebuilders", type=int, default=0, metavar="N", help="demand N rebuilders' statements of the same bytes"
@@ -141,6 +167,8 @@ class Report:
     rebuilders: tuple[str, ...] = ()
     explained: tuple[Explained, ...] = ()
     unexplained: tuple[Unexplained, ...] = ()
+    more: int = 0
+    """How many are unexplained besides."""
     file: File | None = None
     word: Word | None = None
 
@@ -150,7 +178,7 @@ def main(args: argparse.Namespace) -> int:
     report = _report(args)
     print(json.dumps(_as_json(report), indent=1) if args.json else _as_text(args.image.name, report))
     if report.unexplained:
-        number = len(report.unexplained)
+        number = len(report.unexplained) + report.more
         raise Error(
             f"{args.image.name} is not made of signed packages alone: {number} unexplained",
             "do not start it; diffoscope(1) against what `debian-cloud rebuild --output` makes tells more",
@@ -220,21 +248,45 @@ def _report(args: argparse.Namespace) -> Report:
     proofs = evidence.proofs(args.closure / "evidence", kept, args.debian_keyring, keyring, signers=args.signers)
     report = Report(kept, proofs, seconds, found.signers, rebuilders, file=file, word=word)
     done("signatures and indexes")
-    # What is no image is told before a hundred packages are read.
-    with opened(args.image) as image:
-        seconds["image"] = round(seconds["image"] + time.monotonic() - began, 1)
-        began = time.monotonic()
-        shipped = manifest.by_path((p.name, entries) for p, entries in _manifests(args.closure, kept).items())
-        done("packages")
-        if args.rebuilt:
-            return _compared(args, image, shipped, args.rebuilt, report)
-        wanted = "tar.xz" if "tar.xz" in kept.formats else "raw"
-        planned = planning.again(kept, args, (wanted,))
-        with tempfile.TemporaryDirectory(prefix="debian-cloud.", dir=".") as name:
-            folder = Path(name).resolve()
-            workspace.make(planned, folder, quiet=args.quiet)
-            done("made again")
-            return _compared(args, image, shipped, folder / f"{kept.stem}.{wanted}", report)
+    # What is no image is told before a hundred packages are read, and nothing else of it until it is made again.
+    form = _format(args.image, kept)
+    wanted = {RAW: "raw", QCOW2: "qcow2"}.get(form, "tar.xz")
+    shipped = manifest.by_path((p.name, entries) for p, entries in _manifests(args.closure, kept).items())
+    done("packages")
+    if args.rebuilt:
+        return _compared(args.image, shipped, _of_format(args.rebuilt, wanted, form), report)
+    planned = planning.again(kept, args, (wanted,))
+    with tempfile.TemporaryDirectory(prefix="debian-cloud.", dir=".") as name:
+        folder = Path(name).resolve()
+        workspace.make(planned, folder, quiet=args.quiet)
+        done("made again")
+        return _compared(args.image, shipped, folder / f"{kept.stem}.{wanted}", report)
+
+
+def _format(image: Path, kept: Lock) -> str:
+    """The format of an image; Error when its .buildinfo is not of such a one."""
+    kind = format_of(image)
+    if (kind in DISKS) != any(one in DISKS for one in kept.formats):
+        raise Error(
+            f"{image.name}: this is not the image of that .buildinfo: it is a {kind}, not a {kept.formats[0]}",
+            "give the image's own .buildinfo with --buildinfo",
+        )
+    return kind
+
+
+def _of_format(rebuilt: Path, wanted: str, kind: str) -> Path:
+    """What was made again, in the format of the image: the file that was named, or the one beside it."""
+    other = format_of(rebuilt)
+    if other == kind or (other == wanted and kind == TAR) or (kind == RAW and other == QCOW2):
+        return rebuilt
+    beside = rebuilt.with_name(f"{rebuilt.name.removesuffix(f'.{other}')}.{wanted}")
+    if not beside.is_file():
+        raise Error(
+            f"{rebuilt} is a {other}, and the image a {kind}",
+            f"give the .{wanted} that `rebuild --output` makes: files are compared",
+            USAGE,
+        )
+    return beside
 
 
 def _buildinfo(args: argparse.Namespace) -> Path:
@@ -335,39 +387,90 @@ def _refuse_other(package: Package, deb: Path, sha256: str) -> None:
         )
 
 
-def _compared(
-    args: argparse.Namespace,
-    image: DiskImage | TreeImage,
-    shipped: verification.Shipped,
-    rebuilt: Path,
-    report: Report,
-) -> Report:
+def _compared(image: Path, shipped: verification.Shipped, rebuilt: Path, report: Report) -> Report:
     """The report with a verdict on all that the image has."""
     began = time.monotonic()
-    unexplained: list[Unexplained] = []
+    findings, explained = verification.Findings(), list[Explained]()
+    kind = format_of(image)
+    file = report.file
+    described = bool(file and (file.described or file.converted))
     with opened(rebuilt) as again:
-        if isinstance(image, DiskImage) and isinstance(again, DiskImage):
-            anywhere = tuple(verification.anywhere(image.view, again.view))
-            there = tuple(image.entries())
-            verdicts = (
-                # Of two equal disks one is read.
-                *verification.verify(there, shipped, again.entries() if anywhere else there),
-                *verification.verify_esp(image, shipped, again),
-            )
-            unexplained += verification.beside(image, again)
-            if not unexplained and not any(isinstance(verdict, Unexplained) for verdict in verdicts):
-                unexplained += anywhere
-        elif isinstance(image, TreeImage) and isinstance(again, TreeImage):
-            verdicts = tuple(verification.verify(image.entries(), shipped, again.entries()))
-            unexplained += verification.left(image)
+        with bytes_of(image) as given, bytes_of(rebuilt) as made:
+            same = not any(verification.differing(given, made if kind == again.format else again.view))
+        if same:
+            # Nothing of the image is read again: its paths are those of what was made here.
+            verdicts = _verdicts(again, shipped, again)
         else:
-            raise Error(
-                f"{args.image} and {rebuilt} are not of the same kind", "a disk and a disk, or a tar and a tar"
-            )
-    explained = tuple(verdict for verdict in verdicts if isinstance(verdict, Explained))
-    unexplained += [verdict for verdict in verdicts if isinstance(verdict, Unexplained)]
+            verdicts = verification.readable(image.name, lambda: _diagnosis(image, shipped, again))
+        if not same or not described:
+            why = "this is not the image of that .buildinfo"
+            if file and file.described:
+                why = "this is the image of that .buildinfo, and not what the packages make that it names"
+            findings.add(Unexplained(image.name, why, verification.IMAGE))
+        for verdict in verdicts:
+            if isinstance(verdict, Explained):
+                explained.append(verdict)
+            else:
+                findings.add(verdict)
     report.seconds["image"] = round(report.seconds["image"] + time.monotonic() - began, 1)
-    return replace(report, explained=explained, unexplained=tuple(unexplained))
+    return replace(
+        report,
+        explained=tuple(explained),
+        unexplained=findings.first,
+        more=findings.total - len(findings.first),
+    )
+
+
+def _verdicts(
+    image: DiskImage | TreeImage, shipped: verification.Shipped, again: DiskImage | TreeImage
+) -> Iterator[Explained | Unexplained]:
+    """A verdict on each path."""
+    expected = tuple(again.entries())
+    yield from verification.readable(
+        "root file system",
+        lambda: verification.verify(expected if image is again else image.entries(), shipped, expected),
+    )
+    if isinstance(image, DiskImage) and isinstance(again, DiskImage):
+        esp = verification.ESP.rstrip(": ")
+        yield from verification.readable(esp, partial(verification.verify_esp, image, shipped, again))
+
+
+def _diagnosis(
+    path: Path, shipped: verification.Shipped, again: DiskImage | TreeImage
+) -> Iterator[Explained | Unexplained]:
+    """What was changed in an image that is not what was made again, as far as it can be read."""
+    # One with more in it is to be read, too, but not one without end.
+    with unpacked(path, 2 * again.view.size) as (kind, view):
+        image: DiskImage | TreeImage
+        if isinstance(again, DiskImage):
+            # That its partition table differs is told with the other bytes; what it led to is where it should be.
+            image = DiskImage(path.name, kind, view)
+            if not image.has_table:
+                image = DiskImage(path.name, kind, view, again.table)
+        else:
+            image = TreeImage(path.name, kind, view)
+        if (own := _release(image)) and own != (expected := _release(again)):
+            yield Unexplained(path.name, f"it says that it is {own}, not {expected}", verification.IMAGE)
+        told, places = set[str](), False
+        for verdict in _verdicts(image, shipped, again):
+            if isinstance(verdict, Unexplained):
+                told.add(verdict.path)
+            yield verdict
+        for place in verification.beside(image, again, told):
+            places = True
+            yield place
+        if not told and not places:
+            yield Unexplained(path.name, f"what is in it is the rebuild's, and its bytes as a {kind} are not")
+
+
+def _release(image: DiskImage | TreeImage) -> str:
+    """Which image one says that it is."""
+    try:
+        said = b"".join(itertools.islice(image.pieces(_RELEASE), 1))[:_LONGEST]
+    except Exception:
+        # That it cannot be read is told when its paths are.
+        return ""
+    return " ".join(said.decode("utf-8", "replace").split())
 
 
 def _as_text(name: str, report: Report) -> str:
@@ -387,10 +490,11 @@ def _as_text(name: str, report: Report) -> str:
         lines += [f"  of all these, {copied} from packages and {len(esp) - copied} generated are on the ESP"]
     lines += [f"  made again, with the same bytes, by {key}" for key in report.rebuilders]
     lines += [f"  {word}: {seconds} s" for word, seconds in report.seconds.items()]
-    lines += [f"{len(report.unexplained)} are unexplained"]
-    lines += [f"  {printable(it.path)}: {it.why}" for it in report.unexplained[:_SHOWN]]
-    if len(report.unexplained) > _SHOWN:
-        lines += [f"  and {len(report.unexplained) - _SHOWN} more"]
+    number = len(report.unexplained) + report.more
+    lines += [f"{number} are unexplained"]
+    lines += [f"  {printable(it.path)}: {printable(it.why)}" for it in report.unexplained[:_SHOWN]]
+    if number > _SHOWN:
+        lines += [f"  and {number - _SHOWN} more"]
     return "\n".join(lines)
 
 
@@ -464,7 +568,8 @@ def _as_json(report: Report) -> dict[str, object]:
             | ({"shipped": printable(it.shipped)} if it.shipped else {})
             for it in report.explained
         ],
-        "unexplained": [{"path": printable(it.path), "why": it.why} for it in report.unexplained],
+        "unexplained": [{"path": printable(it.path), "why": printable(it.why)} for it in report.unexplained],
+        "more": report.more,
         "rebuilders": report.rebuilders,
         "seconds": report.seconds,
     }

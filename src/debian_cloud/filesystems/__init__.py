@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """File systems of a finished image, read without a mount: one module each.
 
-They get a `View` of a partition's bytes and give `Entry`s, contents and
-`Finding`s: what holds bytes that nothing explains. Whatever an image holds, all
-that goes wrong is an `Error`: every number is bounded before it is used.
+They get a `View` of a partition's bytes, and give `Entry`s, contents, and the
+name of the place at which a byte is. They are for people who want to know what
+is in an image and where two differ; whether two are the same is decided by
+their bytes alone. Whatever an image holds, all that goes wrong is an `Error`,
+and no more is read or kept than its size allows.
 """
 
 from __future__ import annotations
@@ -18,21 +20,10 @@ if TYPE_CHECKING:
 
 PIECE: Final = 2**20
 """Bytes that are read at once."""
-ENTRIES: Final = 2**20
+ENTRIES: Final = 2**18
 """Paths that a file system may have: no image comes near, and memory stays bounded."""
-PATHS: Final = 2**27
-"""Bytes that all paths may have together."""
-_GRAIN: Final = 512
-_ZEROS: Final = bytes(PIECE)
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Bytes that nothing explains; `offset` counts from the start of the disk, both in bytes."""
-
-    where: str
-    offset: int
-    length: int
+PATHS: Final = 2**26
+"""Bytes that all paths, or all extended attributes, may have together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +31,8 @@ class View:
     """A range of a disk; `start` and `size` in bytes.
 
     `fetch(offset, size)` reads the disk. `data` are the ranges of the disk, as
-    (start, end), that may be other than zero: the rest are holes of the file.
+    (start, end), that may be other than zero, in order: the rest are holes of
+    the file.
     """
 
     fetch: Callable[[int, int], bytes]
@@ -71,59 +63,6 @@ class View:
         self._within(offset, size)
         for position in range(offset, offset + size, PIECE):
             yield self.read(position, min(PIECE, offset + size - position))
-
-    def nonzero(self, offset: int, size: int) -> Iterator[tuple[int, int]]:
-        """Runs within a range that are not zero, as (offset, length): zeros shorter than a sector do not end one."""
-        self._within(offset, size)
-        first, last = 0, 0
-        for start, end in self._data(self.start + offset, self.start + offset + size):
-            for position in range(start, end, PIECE):
-                piece = self.fetch(position, min(PIECE, end - position))
-                if piece == _ZEROS[: len(piece)]:
-                    continue
-                # Where no sector is zero, there is nothing to look for.
-                step = _GRAIN if _ZEROS[:_GRAIN] in piece else len(piece)
-                for at in range(0, len(piece), step):
-                    grain = piece[at : at + step]
-                    rest = grain.lstrip(b"\0")
-                    if not rest:
-                        continue
-                    begin = position + at + len(grain) - len(rest)
-                    if last and begin - last >= _GRAIN:
-                        yield first - self.start, last - first
-                        last = 0
-                    first = first if last else begin
-                    last = position + at + len(grain.rstrip(b"\0"))
-        if last:
-            yield first - self.start, last - first
-
-    def findings(self, where: str, offset: int, size: int) -> Iterator[Finding]:
-        """A finding for each such run."""
-        for start, length in self.nonzero(offset, size):
-            yield Finding(where, self.start + start, length)
-
-    def differences(self, where: str, offset: int, expected: bytes) -> Iterator[Finding]:
-        """A finding for each run that is not as expected."""
-        found = self.read(offset, len(expected))
-        if found != expected:
-            differing = int.from_bytes(found, "big") ^ int.from_bytes(expected, "big")
-            changed = View.of(differing.to_bytes(len(expected), "big"))
-            for start, length in changed.nonzero(0, len(expected)):
-                yield Finding(where, self.start + offset + start, length)
-
-    def _data(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """What of a range of the disk is no hole."""
-        low, high = 0, len(self.data)
-        while low < high:
-            middle = (low + high) // 2
-            if self.data[middle][1] <= start:
-                low = middle + 1
-            else:
-                high = middle
-        for begin, finish in self.data[low:]:
-            if begin >= end:
-                return
-            yield max(begin, start), min(finish, end)
 
     def _within(self, offset: int, size: int) -> None:
         if not 0 <= offset <= offset + size <= self.size:

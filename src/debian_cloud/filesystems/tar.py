@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.entries import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, SYMLINK, Entry
 from debian_cloud.errors import Error
-from debian_cloud.filesystems import ENTRIES, PATHS, Finding, View, text
+from debian_cloud.filesystems import ENTRIES, PATHS, View, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,11 +25,6 @@ _PAX, _GNU_NAME, _GNU_LINK = b"x", b"L", b"K"
 _EXTENDED: Final = 2**20
 """Bytes of an extended header that are read at most."""
 _XATTR: Final = b"SCHILY.xattr."
-_ACLS: Final = {
-    b"SCHILY.acl.access": "system.posix_acl_access",
-    b"SCHILY.acl.default": "system.posix_acl_default",
-}
-_TIMES: Final = (b"mtime", b"atime", b"ctime")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +47,11 @@ class Tar:
 
     def __init__(self, view: View) -> None:
         self._view = view
-        self._noted: list[Finding] = []
         self._entries: dict[str, Entry] = {}
+        # By the first block of a member: where its content is.
         self._places: dict[int, tuple[int, int]] = {}
+        # Where each member's headers begin, and its path.
+        self._spans: list[tuple[int, str]] = []
         self._end = self._members()
 
     def entries(self) -> Iterator[Entry]:
@@ -80,40 +78,35 @@ class Tar:
             raise Error(f"the image has no file /{path}", "give the path of a regular file, without a leading slash")
         return self._view.pieces(*self._places[entry.inode])
 
-    def unaccounted(self) -> Iterator[Finding]:
-        """Bytes that no member explains."""
-        yield from self._noted
-        yield from self._view.findings("after the end of the tar archive", self._end, self._view.size - self._end)
+    def place(self, offset: int) -> tuple[str, str]:
+        """What a byte is part of, in words, and the path that it belongs to; "" where it belongs to none."""
+        if offset >= self._end or not self._spans:
+            return "after the end of the tar archive", ""
+        start, path = self._spans[max(0, bisect_right(self._spans, offset, key=lambda span: span[0]) - 1)]
+        entry = self._entries[path]
+        place, size = self._places.get(entry.inode, (0, 0)) if entry.kind == FILE else (0, 0)
+        # A hard link has no content of its own.
+        if place > start and place <= offset:
+            return f"{'content' if offset < place + size else 'padding'} of /{path}", path
+        return f"headers of /{path}", path
 
     def _members(self) -> int:
         """Read all headers; where the archive ends."""
-        at, length, extended = 0, 0, dict[bytes, bytes]()
-        before: list[tuple[_Header, int]] = []
-        made: int | None = None
-        while True:
-            raw = self._view.read(at, _BLOCK)
-            if not any(raw):
-                if extended:
-                    raise Error("the tar archive ends within a member", _HINT)
-                return at
+        at, start, length, headers, extended = 0, 0, 0, 0, dict[bytes, bytes]()
+        while any(raw := self._view.read(at, _BLOCK)):
             header = self._header(raw, at)
             size = _number_of(extended, b"size", header.size)
             place, at = at, at + _BLOCK + (size + _BLOCK - 1) // _BLOCK * _BLOCK
             self._view.part(place, at - place)
-            self._note(
-                "padding in the tar archive",
-                place + _BLOCK + size,
-                self._view.read(place + _BLOCK + size, -size % _BLOCK),
-            )
+            headers += 1
             if header.kind in (_PAX, _GNU_NAME, _GNU_LINK):
                 length += size
-                if size > _EXTENDED or length > PATHS:
-                    raise Error("the tar archive has an extended header that is too large", _HINT)
+                if size > _EXTENDED or length > PATHS or headers > 4 * ENTRIES:
+                    raise Error("the tar archive has extended headers that are too large, or too many", _HINT)
                 found = self._extended(header, self._view.read(place + _BLOCK, size))
                 if extended.keys() & found.keys():
                     raise Error("the tar archive has an extended header twice", _HINT)
                 extended.update(found)
-                before.append((header, place))
                 continue
             entry = self._entry(header, extended, place, size)
             length += len(entry.path)
@@ -125,41 +118,21 @@ class Tar:
             if entry.path and (parent is None or parent.kind != DIRECTORY):
                 raise Error(f"the tar archive has /{entry.path}, and before it no such folder", _HINT)
             self._entries[entry.path] = entry
-            name = extended.get(b"path", header.name).removesuffix(b"/")
-            for one, where in before:
-                # They have the time at which the archive was made.
-                made = one.mtime if made is None else made
-                if not _is_of(one, name, made) or entry.mtime > made:
-                    self._noted.append(
-                        Finding(f"the extended header of /{entry.path}", self._view.start + where, _BLOCK)
-                    )
-            extended, before = {}, []
+            self._spans.append((start, entry.path))
+            start, extended = at, {}
+        if extended:
+            raise Error("the tar archive ends within a member", _HINT)
+        return at
 
     def _header(self, raw: bytes, at: int) -> _Header:
         (
-            name, mode, uid, gid, size, mtime, checksum, kind, link, magic, user, group, major, minor, prefix, rest,
+            name, mode, uid, gid, size, mtime, checksum, kind, link, magic, _, _, major, minor, prefix, _,
         ) = struct.unpack("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12s", raw)  # fmt: skip
         if _number(checksum) != sum(raw[:148]) + sum(raw[156:]) + 8 * 0x20 or magic not in (
             b"ustar\00000",
             b"ustar  \0",
         ):
             raise Error(f"the tar archive is damaged at byte {self._view.start + at}", _HINT)
-        # GNU tar has used a space and a NUL for the last two bytes of a checksum, and other fields in the prefix.
-        for field, place in ((name, 0), (link, 157), (prefix, 345)):
-            value = field.partition(b"\0")[0]
-            self._note("after a name in the tar archive", at + place + len(value), field[len(value) :])
-        for field, place in ((user, 265), (group, 297), (rest, 500)):
-            self._note("an owner's name in the tar archive", at + place, field)
-        for field, place in ((mode, 100), (uid, 108), (gid, 116), (size, 124), (mtime, 136)):
-            digits = len(field) - 1
-            if field[0] < 0x80 and field != b"%0*o\0" % (digits, _number(field)):
-                self._noted.append(Finding("a number in the tar archive", self._view.start + at + place, len(field)))
-        if checksum != b"%06o\0 " % _number(checksum):
-            self._noted.append(Finding("a checksum in the tar archive", self._view.start + at + 148, 8))
-        device = (_number(major), _number(minor))
-        for field, value, place in ((major, device[0], 329), (minor, device[1], 337)):
-            if field not in (bytes(8), b"%07o\0" % value) or (value and kind not in b"34"):
-                self._noted.append(Finding("a device's number in the tar archive", self._view.start + at + place, 8))
         if magic == b"ustar\00000" and prefix[:1] != b"\0":
             name = prefix.partition(b"\0")[0] + b"/" + name
         if kind in (b"2", b"3", b"4", b"5", b"6", _HARD_LINK) and _number(size):
@@ -173,7 +146,7 @@ class Tar:
             size=_number(size),
             mtime=_number(mtime),
             link=link.partition(b"\0")[0],
-            device=device,
+            device=(_number(major), _number(minor)),
         )
 
     def _extended(self, header: _Header, data: bytes) -> dict[bytes, bytes]:
@@ -182,11 +155,12 @@ class Tar:
         if header.kind != _PAX:
             return {b"path" if header.kind == _GNU_NAME else b"linkpath": data.rstrip(b"\0")}
         found: dict[bytes, bytes] = {}
-        while data:
-            length, space, _ = data[:10].partition(b" ")
-            if not space or not length.isdigit() or not len(length) + 3 < int(length) <= len(data):
+        at = 0
+        while at < len(data):
+            length, space, _ = data[at : at + 10].partition(b" ")
+            if not space or not length.isdigit() or not len(length) + 3 < int(length) <= len(data) - at:
                 raise damaged
-            record, data = data[len(length) + 1 : int(length)], data[int(length) :]
+            record, at = data[at + len(length) + 1 : at + int(length)], at + int(length)
             key, equals, value = record.partition(b"=")
             if not equals or value[-1:] != b"\n" or key in found:
                 raise damaged
@@ -199,14 +173,6 @@ class Tar:
         xattrs = sorted(
             (text(key[len(_XATTR) :]), value) for key, value in extended.items() if key.startswith(_XATTR)
         )
-        for key, value in extended.items():
-            if key in (b"path", b"linkpath", b"size", b"uid", b"gid") or key.startswith(_XATTR):
-                continue
-            acl = next((held for name, held in xattrs if name == _ACLS.get(key)), b"")
-            if (key not in _TIMES or not value.isdigit()) and not (acl and acl_text(acl).encode() == value):
-                self._noted.append(
-                    Finding(f"{text(key)} of /{path}, in the tar archive", self._view.start + place, len(value))
-                )
         if header.kind == _HARD_LINK:
             target = self._entries.get(_path(link))
             if target is None or target.kind == DIRECTORY:
@@ -217,10 +183,6 @@ class Tar:
             raise Error(f"the tar archive has /{path} of a type that is not read here", "make it as GNU tar does")
         if kind == SYMLINK and (not link or b"\0" in link):
             raise Error(f"the tar archive has /{path} as a link to nowhere", _HINT)
-        if kind != SYMLINK and link:
-            self._noted.append(
-                Finding(f"target of /{path}, which is no link", self._view.start + place + 157, len(link))
-            )
         if kind == FILE:
             self._places[place] = (place + _BLOCK, size)
         return Entry(
@@ -231,37 +193,6 @@ class Tar:
             device=header.device if kind in (CHARACTER, BLOCK) else (0, 0),
             xattrs=tuple(xattrs), inode=place,
         )  # fmt: skip
-
-    def _note(self, where: str, offset: int, data: bytes) -> None:
-        rest = data.lstrip(b"\0")
-        if rest:
-            start = self._view.start + offset + len(data) - len(rest)
-            self._noted.append(Finding(where, start, len(rest.rstrip(b"\0"))))
-
-
-def _is_of(extended: _Header, name: bytes, made: int) -> bool:
-    """Whether an extended header is as GNU tar makes it for a member, which leaves nothing to choose."""
-    if extended.kind != _PAX:
-        return (extended.name, extended.link) == (b"././@LongLink", b"")
-    folder, slash, last = name.rpartition(b"/")
-    expected = (folder if slash else b".") + b"/PaxHeaders/" + last
-    # One that is too long for its field is cut off.
-    same = extended.name == expected or (len(extended.name) >= 100 and expected.startswith(extended.name))
-    return same and (extended.mode, extended.uid, extended.gid, extended.mtime, extended.link) == (
-        0o644, 0, 0, made, b"",
-    )  # fmt: skip
-
-
-def acl_text(acl: bytes) -> str:
-    """An ACL as acl(5) writes it, with numbers; of the form that getxattr(2) gives (linux/posix_acl_xattr.h)."""
-    words = {1: "user:", 2: "user", 4: "group:", 8: "group", 0x10: "mask:", 0x20: "other:"}
-    lines = []
-    if len(acl) % 8 == 4:
-        for tag, mode, owner in struct.iter_unpack("<HHI", acl[4:]):
-            who = words.get(tag, "") + (f":{owner}" if tag in (2, 8) else "")
-            rights = "".join(letter if mode & bit else "-" for letter, bit in (("r", 4), ("w", 2), ("x", 1)))
-            lines.append(f"{who}:{rights}")
-    return "\n".join(lines)
 
 
 def _path(name: bytes) -> str:
