@@ -60,6 +60,7 @@ HANDED_OVER = (
     "Acquire::http::AllowRedirect false",
     "Acquire::ftp::Proxy ftp://h",
     "Acquire::tor+https::Proxy socks5h://h",
+    "Acquire::s3::region eu-1",
     "Acquire::Retries 3",
     "Acquire::Retries::Delay::Maximum 9",
     "Acquire::ForceIPv4 true",
