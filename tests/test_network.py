@@ -60,6 +60,7 @@ HANDED_OVER = (
     "Acquire::http::AllowRedirect false",
     "Acquire::ftp::Proxy ftp://h",
     "Acquire::tor+https::Proxy socks5h://h",
+    "Acquire::s3::region eu-1",
     "Acquire::Retries 3",
     "Acquire::Retries::Delay::Maximum 9",
     "Acquire::ForceIPv4 true",
@@ -531,6 +532,20 @@ def test_a_build_s_apt_takes_it_and_nobody_reads_it(top: Path, way: Way, tmp_pat
         assert holding(tmp_path, PASSWORD) == []
     finally:
         run.empty(tmp_path)
+
+
+def test_a_printed_plan_takes_it_where_it_runs(top: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with by_credentials(top) as way:
+        of = source(top, way)
+        steps = build.plan(replace(RESOLUTION, tools=()), SERIAL, ("raw",), (of,), of)
+        last = [step.title for step in steps].index("install 2 packages")
+        (tmp_path / "plan.sh").write_text(plan.as_shell(steps[: last + 1], "image", "x"))
+        (top / "machine.conf").write_text(way.settings)
+        monkeypatch.setenv("APT_CONFIG", str(top / "machine.conf"))
+        subprocess.run(["sh", "plan.sh"], cwd=tmp_path, capture_output=True, check=False, timeout=300)
+        assert "base-files_1_amd64.deb" in (tmp_path / "image" / "installed").read_text()
+        assert way.came()
+    run.remove(tmp_path / "image")
 
 
 def test_a_plan_is_the_same_whatever_the_way_and_shows_no_password(

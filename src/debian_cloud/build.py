@@ -95,8 +95,9 @@ def plan(
     """The plan of one image in the given formats; paths are relative to the workspace.
 
     `of_image` are Debian's sources that the image has, if they are not those that
-    it is made from. The way to the network is the machine's that carries it out,
-    and no part of the plan. The last step writes the image's .buildinfo, record and .changes.
+    it is made from. The way to the network is the machine's that carries the plan
+    out, and no part of it. The last step writes the image's .buildinfo, record and
+    .changes.
     """
     config, epoch = resolution.config, resolution.epoch
     wanted = tuple(wanted)

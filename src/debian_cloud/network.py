@@ -2,9 +2,9 @@
 """The machine's way to the network, from its own apt to that of a build, and nothing besides.
 
 Handed over is how apt reaches an archive (apt.conf(5), apt-transport-http(1)):
-all settings of its transports (proxies, of single hosts too, certificates,
-time-outs, limits), those of all of them (tries, addresses), and where the
-credentials are (apt_auth.conf(5)). What is not of these kinds stays with the
+all settings of its transports (proxies, of single hosts too, the program that
+finds one, certificates, time-outs, limits), those of all of them (tries,
+addresses), and where the credentials are (apt_auth.conf(5)). What is not of these kinds stays with the
 machine: signatures, dates, hashes, hooks, folders, pins. So nothing here can
 loosen what the build believes; what is fetched by whatever way is believed by
 its signature alone, and a machine that does not verify its proxy's certificate
@@ -32,7 +32,7 @@ CREDENTIALS: Final = ("apt-config", "shell", "netrc", "Dir::Etc::netrc/f", "netr
 ENVIRONMENT: Final = ("http_proxy", "https_proxy", "ftp_proxy")
 """Variables that name proxies where apt has no setting: a build's maintainer scripts do not see them."""
 
-_TRANSPORTS: Final = {"http", "https", "ftp", "tor", "socks", "socks5h", "mirror"}
+_TRANSPORTS: Final = {"http", "https", "ftp", "tor", "socks", "socks5h", "mirror", "s3"}
 _OF_ALL: Final = {
     "acquire::allowtls",
     "acquire::blockdotonion",
