@@ -283,17 +283,25 @@ class Owners:
         return tuple(found)
 
 
+def holders(text: str) -> dict[str, frozenset[str]]:
+    """Package -> the sources that bring it, of lines "PACKAGE SOURCE" as reprepro lists what it holds."""
+    found: dict[str, frozenset[str]] = {}
+    for package, source_ in (line.split(" ") for line in text.splitlines()):
+        found[package] = found.get(package, frozenset()) | {source_}
+    return found
+
+
 def pairs(text: str, what: str) -> dict[str, frozenset[str]]:
     """Package -> sources, of lines "PACKAGE SOURCE" with comments; Error at the first that is none."""
-    found: dict[str, frozenset[str]] = {}
+    lines = []
     for number, line in enumerate(text.split("\n"), 1):
         words = line.partition("#")[0].split()
         if not words:
             continue
         if len(words) != 2 or not all(_NAME.fullmatch(word) for word in words):
             raise Error(f"{what}, line {number}: {printable(line)!r} is not PACKAGE SOURCE", "names of two packages")
-        found[words[0]] = found.get(words[0], frozenset()) | {words[1]}
-    return found
+        lines.append(" ".join(words))
+    return holders("\n".join(lines))
 
 
 def _source(value: str, version: str, what: str) -> tuple[str, str]:

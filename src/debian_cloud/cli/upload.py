@@ -59,7 +59,7 @@ def main(args: argparse.Namespace) -> int:
         uploaders.keys(args.keys.read_text("utf-8", "replace")),
         frozenset(key.upper() for key in _KEY.findall((archive / "conf/uploaders").read_text("utf-8", "replace"))),
         upload.Owners(
-            upload.pairs(args.owners.read_text("utf-8"), "the list of packages"),
+            upload.holders(args.owners.read_text("utf-8")),
             upload.pairs(overrides.read_text("utf-8") if overrides.exists() else "", "conf/overrides"),
         ),
     )
