@@ -168,7 +168,13 @@ def incomplete(known: Release, folder: Path, packages: Collection[tuple[str, str
     several forms says the same in each.
     """
     there: set[tuple[str, str, str, str]] = set()
+    kinds = [f"binary-{arch}/Packages" for arch in known.fields.get("Architectures", "").split()]
+    for name in [f"{component}/{kind}" for component in known.fields.get("Components", "").split() for kind in kinds]:
+        if not {name, f"{name}.xz"} & {*known.indexes}:
+            yield Finding(folder / name, "Release does not list it")
     for name in known.indexes:
+        if not (folder / name).exists():
+            continue
         stem = name.removesuffix(".xz")
         if stem != name and (folder / stem).exists():
             if _unpacked(folder / name) != (folder / stem).read_bytes():

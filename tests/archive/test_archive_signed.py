@@ -207,10 +207,10 @@ CUTS = (
     ("truncate -s 100 Packages.xz", "main/binary-amd64/Packages.xz: it is not"),
     ("rm Packages Packages.xz", "main/binary-amd64/Packages: it is missing"),
     (": >../../Release", "is not a whole release file"),
-    ("truncate -s 400 ../../Release", "is not a whole release file"),
+    ("truncate -s 400 ../../Release", "main/binary-amd64/Packages: Release does not list it"),
     ("sed -i s/trixie/sid/ ../../Release", "is of the suite sid"),
     (RIGHT, "does not list debian-cloud-archive-keyring"),
-    ("rm -r ../../../trixie; mkdir ../../../trixie", "is not a whole release file"),
+    ("rm -r ../../../trixie; mkdir ../../../trixie", "nothing more was published"),
 )
 
 
@@ -498,12 +498,13 @@ class TestClock:
 
     def test_a_key_of_that_day_is_named(self, full: Archive) -> None:
         assert self.ahead(full, 3650, "add-key", DEBIAN_CLOUD_CLOCK="right").returncode == 0
-        refused(full, "a key that signs was made later than that", "publish", "--after-wrong-clock")
+        done = full.run("publish", "--after-wrong-clock")
+        assert "signs no more: it has expired, is revoked, or was made under a clock that was ahead" in done.stderr
         (_, key) = re.findall("(?m)^([0-9A-F]{40}) active", (full.path / "conf/keys").read_text())
-        full.run("retire-key", key, check=False)
-        full.run("publish", "--after-wrong-clock")
+        assert key in done.stderr
+        full.run("retire-key", key)
         full.run("resign")
-        assert check(full)[0] == 0
+        full.run("check")
 
 
 @pytest.fixture

@@ -125,11 +125,9 @@ def _ready(args: argparse.Namespace) -> None:
         if folder.name != found.fields["Codename"]:
             raise Error(f"{file} is of the suite {found.fields['Codename']}", "it was swapped or changed")
         if args.packages:
-            wrong = (
-                *served.indexes(found, folder, byhash=False),
-                *served.incomplete(found, folder, listed[folder.name]),
-            )
-            _refuse(wrong, "what would be signed is not whole", "is the disk full, or damaged? Run it again")
+            what, hint = "what would be signed is not whole", "is the disk full, or damaged? Run it again"
+            _refuse(served.indexes(found, folder, byhash=False), what, hint)
+            _refuse(served.incomplete(found, folder, listed[folder.name]), what, hint)
         file.write_bytes(served.dated(found, day, term))
 
 
