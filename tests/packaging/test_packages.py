@@ -245,7 +245,7 @@ def test_archive_and_mirror_are_installed_apart(built: Path) -> None:
 def test_units_of_an_archive_wait_for_who_enables_them(built: Path) -> None:
     deb = debs(built)["debian-cloud-archive"]
     found = {path.rpartition("/")[2]: path for path in members(deb) if "/systemd/system/" in path}
-    names = ("queue@.path", "queue@.service", "resign@.service", "resign@.timer")
+    names = ("queue@.path", "queue@.service", "queue@.timer", "resign@.service", "resign@.timer")
     assert sorted(found) == [f"debian-cloud-archive-{name}" for name in names]
     assert "steps/as-owner %f resign\n" in content(deb, found["debian-cloud-archive-resign@.service"])
     # None is enabled or started (deb-systemd-helper(1p), deb-systemd-invoke(1p)).

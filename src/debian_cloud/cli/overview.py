@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import argparse
 
 PLUMBING = True
+_SHOWN = 20
+"""Images without a closure that people are told of; an archive that begins to keep them may have thousands."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -174,8 +176,10 @@ def _tell(found: dict[str, Any]) -> None:
         waiting = one["waiting"]
         for what in (*waiting["packages"], *waiting["images"]):
             print(f"           accepted and not published: {what}")
-        for one_image in waiting["closures"]:
+        for one_image in waiting["closures"][:_SHOWN]:
             _tell_closure(one_image)
+        if len(waiting["closures"]) > _SHOWN:
+            print(f"           and {len(waiting['closures']) - _SHOWN} more of which it is not kept (--json has all)")
         for release in waiting["held"]:
             print(f"           held back, as images of its set are missing: {release}")
     undecided = f", {found['undecided']} cut off while it was decided" if found["undecided"] else ""
