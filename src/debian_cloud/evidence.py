@@ -332,6 +332,7 @@ def _release(place: Path, kept: Lock, debian: Path, archive: Path, signers: int)
         file, signature = place / "Release", place / "Release.gpg"
     if not file.exists() or (signature and not signature.exists()):
         raise Error(f"{place} has no signed release file", "the closure is not whole")
+    digest = hashlib.sha256(sign.content(file)).hexdigest()
     is_debian = True
     try:
         signed = sign.verified(debian, file, signature)
@@ -362,7 +363,6 @@ def _release(place: Path, kept: Lock, debian: Path, archive: Path, signers: int)
             f"{file} had expired when the image was made: {fields['Valid-Until']}",
             "an older index hides the updates since",
         )
-    digest = hashlib.sha256(sign.content(file)).hexdigest()
     return _Release(Proof(named, fields.get("Origin", ""), digest, signed.signers), is_debian, date, _rows(fields))
 
 
