@@ -18,6 +18,7 @@ PACKAGES: Final = {
     "mkdir": "coreutils",
     "mmdebstrap": "mmdebstrap",
     "newuidmap": "uidmap",
+    "prlimit": "util-linux",
     "rm": "coreutils",
     "sha256sum": "coreutils",
     "sort": "coreutils",
