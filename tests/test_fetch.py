@@ -153,6 +153,19 @@ def test_an_image_that_is_not_what_the_index_says(machine: Machine, tmp_path: Pa
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_an_image_without_end(machine: Machine, tmp_path: Path) -> None:
+    """No more of it is written than the signed index says, and a little."""
+    record = machine.record("container")
+    served = machine.public / record.filename
+    replace(served, b"")
+    os.truncate(served, record.size + 2**30)
+    done = machine.run("debian-cloud", "fetch", "container", "--output", tmp_path / "out")
+    assert done.returncode == 1, done.stderr
+    assert "could not be fetched, or is not what the signed index says" in done.stderr
+    assert "Hash Sum mismatch" not in done.stderr
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_an_image_that_is_missing(machine: Machine, tmp_path: Path) -> None:
     (machine.public / machine.record("ec2").filename).unlink()
     done = machine.fetch("ec2", tmp_path / "out")

@@ -475,7 +475,7 @@ def test_what_cannot_be_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 
 def test_a_file_that_is_no_package(tmp_path: Path) -> None:
     (tmp_path / "x.deb").write_text("no package")
-    refused(debian_cloud("lint", tmp_path / "x.deb"), 1, "open x.deb", "hint:")
+    refused(debian_cloud("lint", tmp_path / "x.deb"), 1, "x.deb is no .deb whose files can be read", "hint:")
 
 
 def repacked(package: Path, change: Callable[[Path], object]) -> Path:
@@ -618,6 +618,13 @@ def test_a_source_tree(tmp_path: Path) -> None:
     (tmp_path / "files").rename(tmp_path / "configs" / "x" / "files")
     (tmp_path / "debian" / "postinst").rename(tmp_path / "debian" / f"{NAME}.postinst")
     assert debian_cloud("lint", tmp_path).stdout.endswith("1 package: 4 errors, 0 warnings\n")
+
+
+def test_a_package_that_holds_too_much_is_not_unpacked(tmp_path: Path) -> None:
+    package = a_deb(tmp_path, {}, File("/usr/share/x", b"\0" * (2**26 + 1)))
+    assert package.stat().st_size < 2**20
+    done = debian_cloud("lint", package, TMPDIR=str(tmp_path))
+    refused(done, 1, "holds more than 64 MiB")
 
 
 def test_what_a_package_says_is_shown_as_foreign(tmp_path: Path) -> None:

@@ -74,6 +74,8 @@ def test_no_line_of_what_an_error_says_begins_as_ours_do() -> None:
     assert paragraph("one\nhint: two\n  three\n\n\tfour\n") == "one\n  hint: two\n  three\n\n        four"
     assert paragraph("x\n" * 10**6).count("\n") == 200
     assert paragraph("") == ""
+    assert paragraph(f"it is {'x' * 10**6}, and must not be").endswith("xxx, and must not be")
+    assert len(paragraph("\t" * 10**6)) < 10_000
 
 
 @pytest.mark.parametrize("coding", ["ascii", "latin-1", "utf-8"])

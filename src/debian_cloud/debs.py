@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from . import config, deb822, files, names, run
+from . import config, deb822, files, manifest, names, run
 from .binary import ENTRY, MAINTAINER_SCRIPTS, Binary, File
 from .errors import USAGE, Error
 from .plan import Run
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
     from .options import Origin
 
+_LARGEST: Final = 2**26
+"""Bytes of a configuration's files."""
+_MOST: Final = 10_000
+"""How many there are."""
 _LONGEST: Final = 2**20
 """Bytes of a line in Contents: a folder that many packages ship has them all on one."""
 _CONTROL_FILES: Final = (*MAINTAINER_SCRIPTS, "config", "triggers")
@@ -42,6 +46,12 @@ def read(deb: Path) -> Binary:
     path = deb.resolve()
     if not path.is_file():
         raise Error(f"there is no file {deb}", "give a .deb, a .changes, a source tree or a configuration", USAGE)
+    # Before it is unpacked: a few kilobytes can hold what fills a disk.
+    size, count = manifest.holds(path)
+    if size > _LARGEST or count > _MOST:
+        raise Error(
+            f"{deb} holds more than {_LARGEST >> 20} MiB, or {_MOST} files", "a configuration is a few small files"
+        )
     with tempfile.TemporaryDirectory(prefix="debian-cloud.") as name:
         folder = Path(name)
         steps = (

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _HELPER: Final = "/usr/lib/apt/apt-helper"
+_SLACK: Final = 2**20
+"""Bytes by which a file may be too long, and apt still say in its own words that it is another."""
 _MEND: Final = "`apt-get update`, and try again; if that does not help, tell the archive's operator"
 
 
@@ -146,7 +148,9 @@ def _refuse_replayed(target: sources.Target) -> None:
 
 def fetch(image: Image, out: str) -> None:
     """Fetch an image by apt's own helper, which proves its SHA-512; Error when it is not to be had."""
-    status = run.foreground((_HELPER, "download-file", image.url, out, f"SHA512:{image.record.sha512}"))
+    # The helper is not told the size, and would write what comes until the disk is full.
+    most = ("prlimit", f"--fsize={image.record.size + _SLACK}", "--")
+    status = run.foreground((*most, _HELPER, "download-file", image.url, out, f"SHA512:{image.record.sha512}"))
     if status:
         raise Error(
             f"{image.record.name} could not be fetched, or is not what the signed index says",

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Final, TypeVar, cast
 from . import deb822, entries, files
 from .entries import Entry
 from .errors import Error
+from .printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -45,6 +46,9 @@ _LARGEST_HEADER: Final = 2**20
 """Bytes of what tarfile itself keeps of one entry, as a long name."""
 _MOST: Final = (2**34, 2**21)
 """Bytes, and entries, that a .deb may unpack to: no package of Debian has a quarter of either."""
+_BROKEN: Final = (
+    *(tarfile.TarError, lzma.LZMAError, zlib.error, OSError, EOFError, ValueError, KeyError, RecursionError),
+)
 _INFO: Final = "var/lib/dpkg/info"
 """Where dpkg keeps what came with a package besides its files."""
 # Since the merge of /usr these are links, and what a package has there is in /usr (Debian Policy 9.1.1, usrmerge).
@@ -77,8 +81,8 @@ def read(deb: Path) -> tuple[str, tuple[Entry, ...]]:
             control = tuple(_control(archive))
         with _archive(content, "data.tar", deb.name, _DATA) as archive:
             found = (*_entries(archive), *control)
-    except (tarfile.TarError, lzma.LZMAError, zlib.error, OSError, EOFError, ValueError, KeyError, RecursionError):
-        raise Error(f"{deb.name} is damaged", "fetch it again") from None
+    except _BROKEN:
+        raise Error(f"{printable(deb.name)} is damaged", "fetch it again") from None
     return hashlib.sha256(content).hexdigest(), found
 
 
@@ -102,6 +106,22 @@ def _archive(content: bytes, wanted: str, name: str, most: int) -> tarfile.TarFi
     return tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|", tarinfo=_Bounded)
 
 
+def holds(deb: Path) -> tuple[int, int]:
+    """How many bytes a .deb would unpack to, and how many files; Error when it is none."""
+    content = files.read(deb, files.LARGEST_PACKAGE)
+    total = count = 0
+    try:
+        for part, most in (("control.tar", _CONTROL), ("data.tar", _DATA)):
+            with _archive(content, part, deb.name, most) as archive:
+                for member in archive:
+                    total, count = total + member.size, count + 1
+                    if total > _MOST[0] or count > _MOST[1]:
+                        return total, count
+    except _BROKEN:
+        raise Error(f"{printable(deb.name)} is damaged", "fetch it again") from None
+    return total, count
+
+
 def _member(content: bytes, wanted: str, name: str) -> IO[bytes]:
     """A member of a .deb, open and uncompressed (deb(5), ar(5))."""
     position = len(_AR)
@@ -116,7 +136,7 @@ def _member(content: bytes, wanted: str, name: str) -> IO[bytes]:
         if member.startswith(wanted) and (suffix := member.removeprefix(wanted)) in files.FORMS:
             return files.decompressed(io.BytesIO(content[position : position + size]), suffix)
         position += size + size % 2
-    raise Error(f"{name} is no .deb whose files can be read", f"deb(5): it has a member {wanted}.xz")
+    raise Error(f"{printable(name)} is no .deb whose files can be read", f"deb(5): it has a member {wanted}.xz")
 
 
 def _control(archive: tarfile.TarFile) -> Iterator[Entry]:

@@ -39,8 +39,14 @@ def paragraph(text: str) -> str:
     first, *others = text.rstrip("\n").split("\n", _MOST[0])
     if len(others) == _MOST[0]:
         others[-1] = "…"
-    shown = [printable(line.expandtabs(), _MOST[1]).rstrip() for line in (first, *others)]
+    shown = [printable(_short(line), 8 * _MOST[1]).rstrip() for line in (first, *others)]
     return "\n".join((shown[0], *(line if line.startswith("  ") else f"  {line}".rstrip() for line in shown[1:])))
+
+
+def _short(line: str) -> str:
+    """A line of which a long value in the middle is cut, and not the sentence that comes after it."""
+    line = line if len(line) <= _MOST[1] else f"{line[: _MOST[1] // 2]}…{line[-_MOST[1] // 2 :]}"
+    return line.expandtabs()
 
 
 class Printed(io.TextIOBase):

@@ -20,6 +20,7 @@ PACKAGES: Final = {
     "mmdebstrap": "mmdebstrap",
     "newgidmap": "uidmap",
     "newuidmap": "uidmap",
+    "prlimit": "util-linux",
     "rm": "coreutils",
     "sha256sum": "coreutils",
     "sort": "coreutils",
