@@ -12,6 +12,7 @@ import pytest
 from debian_cloud import manifest
 from debian_cloud.errors import Error
 from debian_cloud.filesystems import ENTRIES, View
+from debian_cloud.filesystems.ext4 import Ext4
 from debian_cloud.filesystems.fat import Fat
 from debian_cloud.filesystems.tar import Tar
 from tests import fuzz
@@ -44,7 +45,7 @@ def test_mutations_end_within_bounds(reader: str) -> None:
 # What a mutation does not come to by itself.
 
 
-def bounded(reader: type[Tar] | type[Fat], data: bytes, words: str) -> None:
+def bounded(reader: type[Tar] | type[Fat] | type[Ext4], data: bytes, words: str) -> None:
     counter = fuzz.Counter(data)
     with pytest.raises(Error, match=words):
         list(reader(counter.view()).entries())
@@ -77,6 +78,21 @@ def test_a_directory_of_an_esp_within_itself_many_times() -> None:
     at = data.index(b"BOOT       ")
     data[at + 20 : at + 22], data[at + 26 : at + 28] = bytes(2), struct.pack("<H", 2)
     bounded(Fat, bytes(data), "clusters of /EFI/BOOT .* are damaged")
+
+
+def test_all_directories_of_an_esp_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("debian_cloud.filesystems.fat._DIRECTORIES", 1024)
+    bounded(Fat, fuzz.content(fuzz.CORPUS / "fat.xz"), "are larger than an image can have them")
+
+
+def test_all_directories_of_ext4_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("debian_cloud.filesystems.ext4._DIRECTORIES", 4096)
+    bounded(Ext4, fuzz.content(fuzz.CORPUS / "ext4.xz"), "are larger than an image can have them")
+
+
+def test_all_extents_of_ext4_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("debian_cloud.filesystems.ext4._EXTENTS_OF_ALL", 10)
+    bounded(Ext4, fuzz.content(fuzz.CORPUS / "ext4.xz"), "more blocks in files than there are")
 
 
 def test_paths_are_counted() -> None:

@@ -151,6 +151,16 @@ def more_in(image: Path) -> None:
     compress(image, "-2", change)
 
 
+def comment_in(image: Path) -> None:
+    """An extended header that changes no path."""
+
+    def change(data: bytes) -> bytes:
+        at = data.index(b"./usr/bin/sudo\0")
+        return data[:at] + member(b"./PaxHeaders/sudo", b"x", b"18 comment=hidden\n") + data[at:]
+
+    compress(image, "-2", change)
+
+
 def mtool(image: Path, tool: str, *arguments: str | Path) -> None:
     run(tool, "-i", f"{image}@@{LAYOUT.esp.start}", *arguments, MTOOLS_SKIP_CHECK="1")
 
@@ -237,6 +247,7 @@ ATTACKS: Mapping[str, tuple[str, Callable[[Path], object], str, str]] = {
         "padding of /etc/cloud-release",
         "it is not the rebuild's at byte",
     ),
+    "a comment in a tar": (TAR_XZ, comment_in, "headers of /usr/bin/sudo", r"\d+ bytes are not the rebuild's"),
     "a second .xz": (TAR_XZ, lambda i: append(i, i.read_bytes()), TAR_XZ, "what is in it is the rebuild's"),
     "another .xz": (TAR_XZ, lambda i: compress(i, "-0"), TAR_XZ, "what is in it is the rebuild's"),
     "a .xz cut off": (TAR_XZ, lambda i: os.truncate(i, 300), TAR_XZ, "it cannot be read: .* cannot be decompressed"),

@@ -25,6 +25,8 @@ _BOOT: Final = struct.Struct("<3s8sHBHBHHBHHHIIIHHIHH12sBBBI11s8s")
 _LARGEST_FAT: Final = 2**22
 _DIRECTORY: Final = 2**21
 """Bytes of a directory: 65536 entries (6.7)."""
+_DIRECTORIES: Final = 2**24
+"""Bytes of all directories: no image comes near."""
 _FILES: Final = 2**12
 """Paths that such a partition may have: no image comes near."""
 _PATH: Final = 1024
@@ -70,6 +72,7 @@ class Fat:
         self._end = min(clusters + 2, len(self._table))
         self._owners: dict[int, tuple[str, int]] = {}
         self._entries: dict[str, tuple[Entry, tuple[int, ...]]] = {}
+        self._listed = 0
         self._walk(root)
 
     def entries(self) -> Iterator[Entry]:
@@ -168,6 +171,9 @@ class Fat:
     def _directory(self, path: str) -> Iterator[tuple[str, int, int, int, int]]:
         """Name, attributes, size, first cluster and time of what a directory has."""
         where = f"the directory /{path} of the EFI system partition"
+        self._listed += len(self._entries[path][1]) * self._cluster
+        if self._listed > _DIRECTORIES:
+            raise Error(f"the directories down to {where} are larger than an image can have them", _HINT)
         data = b"".join(self._view.read(*run) for run in self._runs(self._entries[path][1]))
         long: list[bytes] = []
         for at in range(0, len(data), 32):
