@@ -20,11 +20,22 @@ ORDER = (
     ("names", "deb822", "openpgp", "plan", "progress", "tools", "scripts"),
     ("config", "custom", "disk", "checksums", "formats"),
     ("resolution", "index", "sources", "entries", "filesystems", "gpt", "qcow2"),
-    ("binary", "shell", "skeleton", "lint", "generated", "verification", "lifecycle", "staleness"),
+    (
+        "binary",
+        "shell",
+        "skeleton",
+        "lint",
+        "generated",
+        "identities",
+        "initrd",
+        "verification",
+        "lifecycle",
+        "staleness",
+    ),
     ("packages", "metadata", "lock", "closure", "projections", "difference", "manifest", "render"),
     ("build",),
     ("run",),
-    ("opened",),
+    ("opened", "scrub"),
     ("sign",),
     ("options", "images", "evidence", "state"),
     ("planning", "debs"),
@@ -49,7 +60,7 @@ PLANNING = (
     ),
     *("sources", "metadata", "build"),
     *("binary", "shell", "skeleton", "lint", "lock", "projections", "difference", "closure", "entries"),
-    *("filesystems", "gpt", "generated", "verification", "lifecycle", "staleness"),
+    *("filesystems", "gpt", "generated", "identities", "initrd", "verification", "lifecycle", "staleness"),
 )
 """Rooms that only think: no process, no file system, no clock."""
 EFFECTS = {"subprocess", "os", "tempfile", "shutil", "time", "pathlib", "random", "socket"}

@@ -162,6 +162,9 @@ GENERATED: Final = (
 )
 """Path -> what makes it. `*` stays in one folder, `**` does not."""
 
+NOTED: Final = ("var/lib/debian-cloud", "var/lib/debian-cloud/renew")
+"""Where the builder notes what the first boot makes again: only in images that have packages which make it."""
+
 GENERATED_ON_ESP: Final = (
     ("", "builder: the EFI system partition's root"),
     ("EFI", "builder: folders as firmware and shim know them (UEFI 13.3.1.3)"),
@@ -212,4 +215,6 @@ def generator(path: str, target: str = "", *, esp: bool = False) -> str:
         return next((made_by for known, made_by in GENERATED_ON_ESP if known == path), "")
     if target and (path.startswith(_ALTERNATIVES[1:]) or target.startswith(_ALTERNATIVES)):
         return "update-alternatives(1)"
+    if path in NOTED:
+        return "builder: what the first boot makes again"
     return next((made_by for pattern, made_by in GENERATED if matches(pattern, path)), "")
