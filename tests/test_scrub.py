@@ -15,7 +15,9 @@ from typing import Final
 
 import pytest
 
-from debian_cloud import identities, initrd, run, scrub
+from debian_cloud import identities, initrd, plan, run, scrub
+from debian_cloud.errors import Error
+from debian_cloud.progress import Progress
 from tests.command import debian_cloud, refused
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -465,3 +467,13 @@ def test_the_verb_says_what_it_found_and_what_can_be_done(tree: Tree) -> None:
     assert "\x1b" not in done.stderr
     assert debian_cloud("scrub", "--keep=/etc/*", tree.path).stdout == ""
     assert debian_cloud("scrub", "--drop=/etc/*", tree.path).stdout.count("left out: /etc/\\x1b[2J") == 12
+
+
+def test_a_build_ends_with_that_very_sentence(tree: Tree) -> None:
+    tree.file("etc/munge/munge.key")
+    step = plan.Run("leave out secrets and identities", ("debian-cloud", "scrub", tree.path.name), root=True)
+    with pytest.raises(Error) as ended:
+        run.carry_out((step,), tree.path.parent, Progress(1, quiet=True))
+    said = "everybody who gets the image could read what should be one machine's alone"
+    assert ended.value.message == f"{step.title}: {said}:\n  /etc/munge/munge.key (munge): the key of its realm"
+    assert ended.value.hint.startswith("leave the package out; or decide: ")
