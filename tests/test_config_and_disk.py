@@ -176,10 +176,24 @@ def test_a_mark_keeps_a_word_to_its_architecture() -> None:
 @pytest.mark.parametrize("field", config.FIELDS)
 def test_a_mark_that_is_not_one_architecture_is_no_word(field: str, mark: str) -> None:
     """In relations dpkg knows such marks; here nobody would see that a word is gone."""
-    word = FIELDS.get(field) or next(iter(config.FIELDS[field].words), "v2.0")
+    word = FIELDS.get(field) or next(iter(config.FIELDS[field].words), "/v2.0" if "Secrets" in field else "v2.0")
     marked = config.of_architecture({**FIELDS, field: f"{word} [{mark}]"}, "amd64")
     with pytest.raises(Error, match=re.escape(f"[{mark}".split()[0])):
         parse(marked)
+
+
+@pytest.mark.parametrize("field", ["Image-Drop-Secrets", "Image-Keep-Secrets"])
+@pytest.mark.parametrize("path", ["etc/munge/munge.key", "/", "//etc", "/etc/", "munge"])
+def test_what_is_decided_on_is_a_path(field: str, path: str) -> None:
+    with pytest.raises(Error, match=f"has the invalid word {path!r} in {field}"):
+        parse({**FIELDS, field: path})
+
+
+def test_paths_that_are_decided_on_become_values() -> None:
+    both = {"Image-Drop-Secrets": "/var/lib/mysql/**", "Image-Keep-Secrets": "/etc/a /boot/initrd.img-*:etc/a"}
+    parsed = parse({**FIELDS, **both})
+    assert parsed.drop_secrets == ("/var/lib/mysql/**",)
+    assert parsed.keep_secrets == ("/etc/a", "/boot/initrd.img-*:etc/a")
 
 
 def test_two_sizes_are_refused() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from debian_cloud import build, custom, index, metadata, plan, planning, run
+from debian_cloud import build, custom, index, lock, metadata, plan, planning, run
 from debian_cloud.checksums import Digest
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.progress import Progress
@@ -59,6 +59,26 @@ def test_a_host_name_that_is_none(name: str) -> None:
 @pytest.mark.parametrize("name", ["x", "X-1", "3com", "a.example.org", "a" * 63])
 def test_a_host_name(name: str) -> None:
     assert custom.custom(hostname=name).hostname == name
+
+
+@pytest.mark.parametrize("path", ["etc/x", "/", "/a b", "/a\n", "//a", "/a/"])
+def test_a_path_to_keep_that_is_none(path: str) -> None:
+    with pytest.raises(Error, match="is not a path of an image") as error:
+        custom.custom(keep=f"/etc/y,{path}")
+    assert error.value.status == USAGE
+
+
+def test_what_everybody_may_have_is_said() -> None:
+    kept = custom.custom(keep="/etc/x/**,/boot/initrd.img-*:etc/y,/etc/x/**")
+    assert kept.lines == ("keep /etc/x/**", "keep /boot/initrd.img-*:etc/y")
+    _, buildinfo = described(replace(RESOLUTION, custom=kept))
+    assert "Image-Changes:\n keep /etc/x/**\n keep /boot/initrd.img-*:etc/y\n" in buildinfo
+    assert lock.parse(buildinfo, "x").changes == kept.lines
+    steps = changed_plan(kept)
+    (scrub,) = (
+        step.argv for step in steps if isinstance(step, plan.Run) and step.argv[:2] == ("debian-cloud", "scrub")
+    )
+    assert scrub[2:] == ("--keep=/etc/x/**", "--keep=/boot/initrd.img-*:etc/y", plan.TREE)
 
 
 SEEDS = (

@@ -74,6 +74,25 @@ def rules(subject: lint.Subject) -> list[str]:
 
 
 BAD: Final[list[tuple[str, lint.Subject, str, str]]] = [
+    (
+        "decided-secrets",
+        fields(Depends="debian-cloud-config-common, tripwire"),
+        "",
+        "tripwire makes /etc/tripwire/*.key, keys, which everybody could read",
+    ),
+    (
+        "decided-secrets",
+        replace(GOOD, components={"slapd": "main"}),
+        "",
+        "slapd makes /etc/ldap/slapd.d/**, a directory",
+    ),
+    (
+        "decided-secrets",
+        fields(Depends="debian-cloud-config-common, slapd", Image_Drop_Secrets="/etc/ldap/**"),
+        "",
+        "slapd makes /var/lib/ldap/**",
+    ),
+    ("no-kept-secret", fields(Image_Keep_Secrets="/etc/x.key"), "", "it keeps /etc/x.key"),
     ("only-main", fields(Section="contrib/admin"), "", "its section is contrib/admin"),
     ("only-main", fields(Section="non-free/admin"), "", "non-free/admin"),
     (
@@ -306,6 +325,11 @@ def test_the_table_says_what_it_demands() -> None:
                 {},
                 FILES,
             ),
+        ),
+        # Munge's key is made again on each machine; of the others there is a decision.
+        fields(
+            Depends="debian-cloud-config-common, munge, slapd, tripwire",
+            Image_Drop_Secrets="/etc/tripwire/* /etc/ldap/** /var/lib/ldap/**",
         ),
         # A container has neither disk nor console.
         fields(

@@ -131,6 +131,19 @@ def test_what_cannot_be_built_yet_is_refused() -> None:
         planned(configured({**EC2, "Image-Firmware": "raspi"}, "raspi", "arm64"))
 
 
+def test_what_the_configuration_decided_on_is_told_where_secrets_are_left_out() -> None:
+    decided = {"Image-Keep-Secrets": "/etc/a /etc/b", "Image-Drop-Secrets": "/var/lib/c/**"}
+    titles = [step.title for step in PLAN]
+    number = titles.index("leave out secrets and identities")
+    # All that is taken out is gone by then, and what is written has the time of all else.
+    assert titles[number - 1 : number + 2 : 2] == ["leave out backup and lock files", "clamp time stamps"]
+    for fields, words in ((EC2, ()), (EC2 | decided, ("--keep=/etc/a", "--keep=/etc/b", "--drop=/var/lib/c/**"))):
+        step = planned(configured(fields))[number]
+        assert isinstance(step, plan.Run)
+        assert step.root
+        assert step.argv == ("debian-cloud", "scrub", *words, "tree")
+
+
 def test_an_image_says_which_it_is() -> None:
     assert written(PLAN, "etc/cloud-release") == f'ID=ec2\nVERSION="{SERIAL}"\n'
     assert written(TAR, "etc/cloud-release") == f'ID=container\nVERSION="{SERIAL}"\n'
@@ -161,7 +174,7 @@ def test_debconf_is_answered_before_the_configuration_is_installed() -> None:
 def test_what_the_building_machine_left_in_the_tree_is_taken_out_before_it_is_packed(tmp_path: Path) -> None:
     of_the_builder = [
         "etc/.resolv.conf.systemd-resolved.bak", "etc/.pwd.lock", "etc/passwd-", "etc/xml/catalog.old",
-        "etc/ssh/ssh_host_rsa_key", "var/lib/dpkg/status-old", "var/lib/sgml-base/supercatalog.old",
+        "var/lib/dpkg/status-old", "var/lib/sgml-base/supercatalog.old",
         "var/cache/debconf/config.dat-old", "var/cache/apt/pkgcache.bin", "var/lib/apt/lists/lock",
         "var/cache/ldconfig/aux-cache", "var/log/apt/history.log", "tmp/x", "var/tmp/.x/y", "run/lock/x", "dev/null",
     ]  # fmt: skip
@@ -267,12 +280,16 @@ STEPS: plan.Plan = (
     plan.Run("bytes", ("dd", "of=bytes", "status=none"), stdin=bytes(range(256))),
     plan.Run("environment", ("sh", "-c", 'echo "$A$LC_ALL$TZ" > environment'), env=(("A", "b c"),)),
     plan.Run("arguments", ("install", "-D", "/dev/null", "a b/$HOME/'/*")),
+    plan.Run("of the caller", ("sh", "-c", "env | cut -d= -f1 | grep -vx -e _ -e OLDPWD | sort > names")),
     plan.Run("root", ("sh", "-c", "id -u > root"), root=True),
+    plan.Run("names", ("sh", "-c", "hostname > hostname; domainname > domainname; uname -n > nodename"), root=True),
     plan.Run("owner", ("install", "-o", "7", "/dev/null", "owned"), root=True),
 )
 
 
-def test_printed_and_carried_out_a_plan_does_the_same(tmp_path: Path) -> None:
+def test_printed_and_carried_out_a_plan_does_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANGUAGE", "de\nHOME=x\nB=c")
+    monkeypatch.setenv("TAR_OPTIONS", "--help")
     script = tmp_path / "plan.sh"
     script.write_text(plan.as_shell(STEPS, "printed", "x\ny"))
     subprocess.run(["sh", script], cwd=tmp_path, check=True)
@@ -292,6 +309,10 @@ def test_printed_and_carried_out_a_plan_does_the_same(tmp_path: Path) -> None:
     assert printed["sub/text"][0] == STEPS[0].text.encode()  # type: ignore[union-attr]
     assert printed["root"][0] == b"0\n"
     assert printed["environment"][0] == b"b cC.UTF-8UTC\n"
+    assert set(printed["names"][0].decode().split()) <= {*plan.KEPT, *plan.ENVIRONMENT, "PWD"}
+    assert [printed[name][0] for name in ("hostname", "nodename", "domainname")] == [b"localhost\n"] * 2 + [
+        b"(none)\n"
+    ]
     run.remove(tmp_path / "printed")
     run.remove(tmp_path / "run")
 

@@ -21,11 +21,12 @@ ORDER = (
     ("entries", "filesystems", "qcow2"),
     ("config", "custom", "disk", "checksums", "formats"),
     ("resolution", "index", "sources", "network", "gpt"),
-    ("binary", "shell", "skeleton", "lint", "generated", "verification", "lifecycle", "staleness", "upload"),
+    ("binary", "shell", "skeleton", "lint", "generated", "identities", "initrd"),
+    ("verification", "lifecycle", "staleness", "upload"),
     ("packages", "metadata", "lock", "admission", "closure", "projections", "difference", "manifest", "render"),
     ("build",),
     ("run",),
-    ("opened", "cache", "debfile"),
+    ("opened", "cache", "debfile", "scrub"),
     ("sign", "uploaders"),
     ("options", "images", "evidence", "served", "state"),
     ("planning", "debs", "incoming"),
@@ -50,7 +51,8 @@ PLANNING = (
     ),
     *("sources", "network", "metadata", "build"),
     *("binary", "shell", "skeleton", "lint", "lock", "projections", "difference", "closure", "entries"),
-    *("filesystems", "gpt", "generated", "verification", "lifecycle", "staleness", "admission", "reserved", "upload"),
+    *("filesystems", "gpt", "generated", "identities", "initrd", "verification", "lifecycle", "staleness"),
+    *("admission", "reserved", "upload"),
 )
 """Rooms that only think: no process, no file system, no clock."""
 EFFECTS = {"subprocess", "os", "tempfile", "shutil", "time", "pathlib", "random", "socket"}

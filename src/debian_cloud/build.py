@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from . import disk, formats, metadata, names, network, scripts, sources
 from .errors import USAGE, Error, did_you_mean
-from .plan import TREE, Plan, Run, Write, in_tree, plan_id
+from .plan import HOSTNAME, TREE, Plan, Run, Write, in_tree, plan_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,6 +69,13 @@ _ANSWERS_OF_GRUB: Final = "grub2 grub2/force_efi_extra_removable boolean true\n"
 
 _DEFAULT_LOCALE: Final = "grep -qs ^LANG= /etc/default/locale || echo LANG=C.UTF-8 >>/etc/default/locale"
 
+# mmdebstrap has copied the building machine's, and maintainer scripts keep what they find there: its name, and
+# the domain that it searches. They need no network: apt runs outside the tree.
+_NOBODYS_MACHINE: Final = (
+    'cd "$1/etc" && rm -f hostname resolv.conf && : > resolv.conf && '
+    f"echo {HOSTNAME} > hostname && chmod 644 hostname resolv.conf"
+)
+
 _UNINITIALIZED: Final = "uninitialized\n"
 
 # Files that mmdebstrap leaves in the tree for its own use.
@@ -117,7 +124,7 @@ def plan(
         *_tools(resolution),
         *_settings(resolution, serial, of_image),
         *(_boot(layout) if layout else ()),
-        *_clean(epoch),
+        *_clean(resolution),
         *(_disk(raw, layout, epoch) if layout else ()),
         *(
             step
@@ -203,6 +210,7 @@ def _tree(resolution: Resolution, debian: Iterable[sources.Source], archive: sou
                 f"--architectures={config.architecture}",
                 f"--include={','.join(asked)}",
                 f"--setup-hook={way}",
+                f"--setup-hook={_NOBODYS_MACHINE}",
                 # Before the configuration and what comes with it is there to ask.
                 *(
                     (f'--setup-hook=install -D -m 0644 "$1/../preferences" "$1/{_PREFERENCES}"',)
@@ -324,8 +332,11 @@ def _boot(layout: Disk) -> Plan:
     )
 
 
-def _clean(epoch: int) -> Plan:
+def _clean(resolution: Resolution) -> Plan:
     """Leave out what a machine makes for itself, and every time later than the archive's."""
+    config, epoch = resolution.config, resolution.epoch
+    kept = dict.fromkeys((*config.keep_secrets, *resolution.custom.keep))
+    decided = (*(f"--keep={path}" for path in kept), *(f"--drop={path}" for path in config.drop_secrets))
 
     def delete(title: str, folders: Iterable[str], *condition: str) -> Run:
         paths = (f"{TREE}/{folder}" for folder in folders)
@@ -339,7 +350,6 @@ def _clean(epoch: int) -> Plan:
             "-type",
             "f",
         ),
-        delete("leave out host keys", ("etc",), "-path", f"{TREE}/etc/ssh/ssh_host_*"),
         # systemd-resolved's postinst keeps the resolv.conf that it finds: the building machine's.
         delete("leave out the builder's resolv.conf", ("etc",), "-path", f"{TREE}/etc/.resolv.conf.*.bak"),
         delete(
@@ -349,6 +359,8 @@ def _clean(epoch: int) -> Plan:
             *("-name", "*-old", "-o", "-name", "*.old", "-o", "-path", f"{TREE}/etc/*-", "-o", "-name", ".pwd.lock"),
             ")",
         ),
+        # The table and the shapes are in `identities`: a path that packages make, or a key by its content.
+        Run("leave out secrets and identities", ("debian-cloud", "scrub", *decided, TREE), root=True),
         Run(
             "clamp time stamps",
             ("find", TREE, "-newermt", f"@{epoch}", "-exec", "touch", "-h", "-d", f"@{epoch}", "{}", "+"),

@@ -31,6 +31,9 @@ class Field:
     sizes: tuple[str, str] = ("", "")
 
 
+PATH: Final = "/[^/\\s,]+(/[^/\\s,]+)*"
+"""One path of an image, in which a pattern may stand (`generated.matches`)."""
+
 FIRMWARE: Final = ("bios", "uefi", "raspi")
 
 BOOT_MODES: Final[Mapping[str, set[str]]] = {
@@ -73,6 +76,16 @@ FIELDS: Final[Mapping[str, Field]] = {
     # As useradd(8) takes it.
     "Image-User": Field("the user that is made at the first boot", single=True, pattern="[a-z_][a-z0-9_-]{0,31}"),
     "Image-Datasource": Field("cloud-init's datasources, in their order", pattern="[A-Za-z0-9]+"),
+    "Image-Drop-Secrets": Field(
+        "files that packages make and the image goes without, as a service makes them on each machine: paths, in"
+        " which `*` stays in one folder and `**` does not",
+        pattern=PATH,
+    ),
+    "Image-Keep-Secrets": Field(
+        "files that packages make and everybody may have who gets the image, though they are secrets or a machine's"
+        " identity; two builds differ in them. Of an initrd: /boot/initrd.img-*:PATH",
+        pattern=PATH,
+    ),
     "Image-Components": Field("what of Debian it takes packages from (default: main)", ("main", "non-free-firmware")),
 }
 """Every field there is, written as dpkg writes it (deb822 itself does not look at the case)."""
@@ -119,6 +132,8 @@ class ImageConfig:
     user: str
     datasources: tuple[str, ...]
     components: tuple[str, ...]
+    drop_secrets: tuple[str, ...] = ()
+    keep_secrets: tuple[str, ...] = ()
 
 
 def is_image(fields: Mapping[str, str]) -> bool:
@@ -182,6 +197,8 @@ def parse(
         user=one("Image-User"),
         datasources=tuple(found.get("Image-Datasource", ())),
         components=tuple(found.get("Image-Components", ("main",))),
+        drop_secrets=tuple(found.get("Image-Drop-Secrets", ())),
+        keep_secrets=tuple(found.get("Image-Keep-Secrets", ())),
     )
 
 

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from .config import PATH
 from .errors import USAGE, Error, did_you_mean
 
 # Debian Policy 5.6.1. mmdebstrap and apt read more into other characters: versions, patterns, removals.
@@ -24,13 +25,15 @@ _ANSWER: Final = re.compile(r"\s*(\S+)\s+(\S+)\s+(\S+)(?:\s(.*))?")
 class Custom:
     """Packages added and left out, answers to debconf, a host name; none of them in an official image.
 
-    `seed` is text as debconf-set-selections(1) reads it.
+    `seed` is text as debconf-set-selections(1) reads it, `keep` are paths as
+    in Image-Keep-Secrets.
     """
 
     add: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
     seed: str = ""
     hostname: str = ""
+    keep: tuple[str, ...] = ()
 
     @property
     def preferences(self) -> str:
@@ -45,6 +48,7 @@ class Custom:
             *(f"remove {name}" for name in self.remove),
             *((f"seed {hashlib.sha256(self.seed.encode()).hexdigest()}",) if self.seed else ()),
             *((f"hostname {self.hostname}",) if self.hostname else ()),
+            *(f"keep {path}" for path in self.keep),
         )
 
 
@@ -52,14 +56,14 @@ OFFICIAL: Final = Custom()
 """Nothing is changed."""
 
 
-def custom(add: str = "", remove: str = "", seed: str = "", hostname: str = "") -> Custom:
+def custom(add: str = "", remove: str = "", seed: str = "", hostname: str = "", keep: str = "") -> Custom:
     """What the texts of the options say; Error, always of wrong use, names the word that is wrong."""
     adds, removes = _packages(add, "--add"), _packages(remove, "--remove")
     for name in adds:
         if name in removes:
             raise Error(f"{name} is both added and removed", "name it in one of --add and --remove", USAGE)
     check_seed(seed)
-    return Custom(adds, removes, seed, _hostname(hostname) if hostname else "")
+    return Custom(adds, removes, seed, _hostname(hostname) if hostname else "", _paths(keep))
 
 
 def check_seed(text: str) -> None:
@@ -95,6 +99,18 @@ def _packages(text: str, option: str) -> tuple[str, ...]:
             raise Error(
                 f"{option} {name!r} is not a Debian package name",
                 "two or more lower-case letters, digits, '+', '-' and '.', comma between names: vim,htop",
+                USAGE,
+            )
+    return found
+
+
+def _paths(text: str) -> tuple[str, ...]:
+    found = tuple(dict.fromkeys(path for path in text.split(",") if path))
+    for path in found:
+        if not re.fullmatch(PATH, path):
+            raise Error(
+                f"--keep-secrets {path!r} is not a path of an image",
+                "as the build has named it, comma between paths: /etc/x/key,/var/lib/x/**",
                 USAGE,
             )
     return found

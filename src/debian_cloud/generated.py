@@ -165,6 +165,9 @@ GENERATED: Final = (
 ASKED_FOR: Final = (("etc/hostname", "builder: the host name that was asked for"),)
 """The same of what an image has by an option of `build` alone; no official image has it."""
 
+NOTED: Final = ("var/lib/debian-cloud", "var/lib/debian-cloud/renew")
+"""Where the builder notes what the first boot makes again: only in images that have packages which make it."""
+
 GENERATED_ON_ESP: Final = (
     ("", "builder: the EFI system partition's root"),
     ("EFI", "builder: folders as firmware and shim know them (UEFI 13.3.1.3)"),
@@ -215,4 +218,6 @@ def generator(path: str, target: str = "", *, esp: bool = False) -> str:
         return next((made_by for known, made_by in GENERATED_ON_ESP if known == path), "")
     if target and (path.startswith(_ALTERNATIVES[1:]) or target.startswith(_ALTERNATIVES)):
         return "update-alternatives(1)"
+    if path in NOTED:
+        return "builder: what the first boot makes again"
     return next((made_by for pattern, made_by in (*GENERATED, *ASKED_FOR) if matches(pattern, path)), "")

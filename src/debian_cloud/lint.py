@@ -15,7 +15,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from . import config, names, shell
+from . import config, generated, identities, names, shell
 from .binary import ENTRY, MAINTAINER_SCRIPTS, relations
 from .errors import Error
 
@@ -263,6 +263,29 @@ def for_a_known_suite(subject: Subject) -> Iterator[tuple[str, str]]:
     """The changelog's suite is a release that versions have a mark of, or the newest."""
     if subject.suite and subject.suite not in names.RELEASES:
         yield "", f"it is for {subject.suite}, of which it is not known what its version shall end with"
+
+
+@_rule(
+    ERROR,
+    "Image-Drop-Secrets, if a service makes it on each machine; Image-Keep-Secrets, if everybody may have it",
+    of_images=True,
+)
+def decided_secrets(subject: Subject) -> Iterator[tuple[str, str]]:
+    """What packages make when they are installed, and no machine makes again, is decided on."""
+    decided = [*_words(subject, "Image-Drop-Secrets"), *_words(subject, "Image-Keep-Secrets")]
+    brought = {name for alternatives in _dependencies(subject) for name in alternatives[:1]} | {*subject.components}
+    for known in identities.IDENTITIES:
+        if known.package in brought and not known.renewed:
+            for path in known.paths:
+                if not any(generated.matches(words.lstrip("/"), path) for words in decided):
+                    yield "", f"{known.package} makes /{path}, {known.what}, which everybody could read"
+
+
+@_rule(ERROR, "what a service makes on each machine is in Image-Drop-Secrets", of_images=True)
+def no_kept_secret(subject: Subject) -> Iterator[tuple[str, str]]:
+    """An official image has no secret and no identity, which all its machines would share."""
+    for path in _words(subject, "Image-Keep-Secrets"):
+        yield "", f"it keeps {path}"
 
 
 # What it installs.

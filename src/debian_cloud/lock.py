@@ -101,7 +101,7 @@ class Lock:
             said = ", ".join(self.changes) or "no change"
             raise Error(
                 f"the lock is of an image with {said}",
-                "give --add, --remove, --seed and --hostname as they were given for it",
+                "give --add, --remove, --seed, --hostname and --keep-secrets as they were given for it",
                 USAGE,
             )
         locked_packages, resolved = set(self.packages), set(resolution.packages)

@@ -13,7 +13,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Final
 
-from . import VERSION, cache, cli, config
+from . import VERSION, cache, cli, config, identities
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -150,6 +150,31 @@ Description: Debian image configuration: nodes of a cluster
 """
 
 
+_SECRETS: Final = """\
+.SH SECRETS AND IDENTITIES
+Everybody who gets an image can read all of it, and all machines that are made of
+it have the same. What packages make for one machine when they are installed is
+therefore not in an image. It is taken out where each machine makes it again at
+its first boot:
+.B debian\\-cloud\\-renew.service
+of
+.B debian\\-cloud\\-config\\-common
+does so for the packages that the builder has noted in
+.IR /var/lib/debian\\-cloud/renew ,
+and for no others. What is there by then stays.
+.PP
+All else that is known by its path or its content as a secret ends the build: a
+private key in any armour or binary form, in the tree or in the initrd, the hash
+of a password, an answer to a question of debconf for a password, a file that no
+package ships and that its maintainer script has closed to others, an identifier
+in /etc or /var/lib that was drawn by lot. What packages ship themselves is public.
+A configuration decides with
+.B Image\\-Drop\\-Secrets
+and
+.BR Image\\-Keep\\-Secrets .
+"""
+
+
 def fields() -> str:
     """The page of the fields."""
     page = [_FIELDS_HEAD]
@@ -159,6 +184,13 @@ def fields() -> str:
         sizes = f" From {field.sizes[0]} to {field.sizes[1]}."
         text += (words if field.words else "") + (sizes if field.sizes[0] else "")
         page.append(f".TP\n.B {_escape(name)}\n{_line(text)}\n")
+    page.append(_SECRETS)
+    for title, renewed in (("Made again at the first boot", True), ("To be decided on", False)):
+        page.append(f".SS {title}\n")
+        for known in identities.IDENTITIES:
+            if bool(known.renewed) is renewed:
+                paths = ", ".join(f"/{path}" for path in known.paths)
+                page.append(f".TP\n.B {_escape(known.package)}\n{_line(f'{known.what}: {paths}')}\n")
     page.append(_FIELDS_TAIL)
     return "".join(page)
 

@@ -12,9 +12,19 @@ from typing import Final
 ENVIRONMENT: Final = {"LC_ALL": "C.UTF-8", "TZ": "UTC", "DEBIAN_FRONTEND": "noninteractive"}
 """What every step sees, whatever the user's own environment is."""
 
-NAMESPACE: Final = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
-"""Prefix of a step in its own mount and process namespaces: when it ends, its mounts are gone."""
-NAMESPACE_USER: Final = (*NAMESPACE, "--user", "--map-root-user", "--map-auto")
+KEPT: Final = ("PATH", "HOME", "http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "APT_CONFIG", "TMPDIR")
+"""And what it sees of the user's environment: where programs are, and the way to the network."""
+
+HOSTNAME: Final = "localhost"
+"""The name by which every root step knows the machine, whatever its own is."""
+
+_UNSHARED: Final = ("unshare", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc")
+# The kernel's own default says that there is no NIS domain (domainname(1)).
+_NAMED: Final = ("sh", "-c", f'hostname {HOSTNAME} && domainname "(none)" && exec "$@"', "sh")
+
+NAMESPACE: Final = (*_UNSHARED, *_NAMED)
+"""Prefix of a step in mount, process and name spaces of its own: when it ends, its mounts are gone."""
+NAMESPACE_USER: Final = (*_UNSHARED, "--user", "--map-root-user", "--map-auto", *_NAMED)
 """The same for an ordinary user: inside, the user is root and owns all its subordinate ids (subuid(5))."""
 
 
@@ -74,6 +84,11 @@ def as_shell(plan: Plan, workspace: str, about: str) -> str:
         *(f"# {line}".rstrip() for line in about.splitlines()),
         "set -eu",
         "umask 022",
+        "# Of the caller's environment no more is seen than is named here.",
+        "for name in $(env | sed -n 's/^\\([A-Za-z_][A-Za-z0-9_]*\\)=.*/\\1/p'); do",
+        # bash does not let go of the last two.
+        f'    case $name in {" | ".join((*KEPT, "PWD", "SHELLOPTS", "BASHOPTS"))}) ;; *) unset "$name" ;; esac',
+        "done",
         *(f"export {name}={shlex.quote(value)}" for name, value in ENVIRONMENT.items()),
         "PATH=$PATH:/usr/sbin:/sbin",
         "",

@@ -49,6 +49,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", default="", metavar="FILE", help="answers to debconf, as debconf-set-selections(1) reads them"
     )
     group.add_argument("--hostname", default="", metavar="NAME", help="/etc/hostname of the image")
+    group.add_argument(
+        "--keep-secrets", default="", metavar="LIST", help="paths that everybody may have, comma between them"
+    )
 
 
 def locked(path: Path) -> Lock:
@@ -96,7 +99,8 @@ def add_packages(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 def changed(args: argparse.Namespace) -> Custom:
     """What the arguments change about an image."""
     seed = getattr(args, "seed", "")
-    return custom(args.add, args.remove, _text(seed) if seed else "", getattr(args, "hostname", ""))
+    hostname, keep = (getattr(args, name, "") for name in ("hostname", "keep_secrets"))
+    return custom(args.add, args.remove, _text(seed) if seed else "", hostname, keep)
 
 
 def planned(args: argparse.Namespace) -> Planned:
@@ -123,10 +127,10 @@ def again(kept: Lock, args: argparse.Namespace, wanted: tuple[str, ...] = ()) ->
     `wanted` are the formats, if not all that the lock names.
     """
     lines = [line.partition(" ")[::2] for line in kept.changes]
-    add, remove, hostname = (
-        ",".join(value for word, value in lines if word == wanted) for wanted in ("add", "remove", "hostname")
+    add, remove, hostname, keep = (
+        ",".join(value for word, value in lines if word == wanted) for wanted in ("add", "remove", "hostname", "keep")
     )
-    change = custom(add, remove, _text(args.seed) if args.seed else "", hostname)
+    change = custom(add, remove, _text(args.seed) if args.seed else "", hostname, keep)
     if change.lines != kept.changes:
         raise Error(
             f"the image was made with another seed than {args.seed or 'none'}",

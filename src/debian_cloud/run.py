@@ -34,6 +34,12 @@ _MOST_SAID: Final = 2**16
 _REASONS: Final = ("E: ", "Err:", "dpkg: error", "error: ")
 # Of what a tool says: a cause that one sentence tells better, and what to do.
 _CAUSES: Final = (
+    # A step that is our own says it itself.
+    (
+        re.compile(r"^debian-cloud: error: (?P<why>(?:.|\n)+?)\ndebian-cloud: hint: (?P<hint>.+)", re.MULTILINE),
+        r"\g<why>",
+        r"\g<hint>",
+    ),
     (
         re.compile("No space left on device|ENOSPC"),
         "the disk is full",
@@ -82,9 +88,6 @@ _LOG: Final = "log"
 SBIN: Final = "/usr/sbin:/sbin"
 """Folders of tools that an ordinary user's PATH lacks."""
 
-# What a step sees of the user's environment: where programs are, and the way to the network.
-_KEPT: Final = ("PATH", "HOME", "http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "APT_CONFIG", "TMPDIR")
-
 
 def output(argv: Sequence[str]) -> str:
     """What a command prints; Error when it fails."""
@@ -131,6 +134,25 @@ def answer(argv: Sequence[str]) -> str:
 def words(argv: Sequence[str]) -> str:
     """What a command says, on either stream, whether it fails or not."""
     return _done(argv, together=True)[1].decode(errors="replace")
+
+
+@contextlib.contextmanager
+def through(argv: Sequence[str], source: IO[bytes]) -> Iterator[IO[bytes]]:
+    """What a command makes of a file, from where that was read to; it is ended with the reader."""
+    os.lseek(source.fileno(), source.tell(), os.SEEK_SET)
+    process = subprocess.Popen(
+        [_find(argv[0]), *argv[1:]],
+        env=_environment(()),
+        stdin=source,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert process.stdout is not None
+        yield process.stdout
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def foreground(argv: Sequence[str]) -> int:
@@ -386,7 +408,7 @@ def _ended(
 
 
 def _environment(extra: Sequence[tuple[str, str]]) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    kept = {name: os.environ[name] for name in plans.KEPT if name in os.environ}
     # The `debian-cloud` that a plan calls is the one that runs it; ordinary users lack the sbin folders.
     path = f"{Path(sys.argv[0]).resolve().parent}:{kept.get('PATH', '/usr/bin:/bin')}:{SBIN}"
     return {**kept, "PATH": path, **plans.ENVIRONMENT, **dict(extra)}

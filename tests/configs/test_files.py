@@ -37,6 +37,9 @@ DROP_INS: Final = (
     "etc/cloud/cloud.cfg.d/*.cfg",
     "etc/default/grub.d/*.cfg",
     "etc/ssh/sshd_config.d/*.conf",
+    # A service of ours, and what it runs.
+    "usr/lib/debian-cloud/*",
+    "usr/lib/systemd/system/debian-cloud-*.service",
     "usr/lib/dracut/modules.d/*/module-setup.sh",
     "usr/lib/netplan/*.yaml",
     "usr/lib/systemd/*.conf.d/*.conf",
@@ -212,7 +215,7 @@ def test_drop_ins_parse(name: str) -> None:
         assert not content.endswith("\n\n")
         if path.suffix in (".cfg", ".yaml") and "grub.d" not in str(to):
             assert isinstance(yaml.safe_load(content), dict), to
-        elif "scripts" in to.parts or "modules.d" in to.parts or "grub.d" in str(to):
+        elif {"scripts", "modules.d", "debian-cloud"} & {*to.parts} or "grub.d" in str(to):
             shell = "bash" if content.startswith("#!/bin/bash") else "sh"
             subprocess.run([shell, "-n", path], check=True)
             assert bool(path.stat().st_mode & 0o111) == content.startswith("#!"), to

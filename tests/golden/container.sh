@@ -3,6 +3,10 @@
 # About.
 set -eu
 umask 022
+# Of the caller's environment no more is seen than is named here.
+for name in $(env | sed -n 's/^\([A-Za-z_][A-Za-z0-9_]*\)=.*/\1/p'); do
+    case $name in PATH | HOME | http_proxy | https_proxy | ftp_proxy | no_proxy | APT_CONFIG | TMPDIR | PWD | SHELLOPTS | BASHOPTS) ;; *) unset "$name" ;; esac
+done
 export LC_ALL=C.UTF-8
 export TZ=UTC
 export DEBIAN_FRONTEND=noninteractive
@@ -10,11 +14,11 @@ PATH=$PATH:/usr/sbin:/sbin
 
 # Root steps run in namespaces of their own: mounts end with them, and no privilege is needed.
 if [ "$(id -u)" = 0 ]; then
-    as_root() { unshare --mount --pid --fork --kill-child --mount-proc "$@"; }
+    as_root() { unshare --mount --pid --uts --fork --kill-child --mount-proc sh -c 'hostname localhost && domainname "(none)" && exec "$@"' sh "$@"; }
 else
     # Where it is forbidden, this says so; with --map-auto, a process of unshare(1) would wait for ever.
-    unshare --mount --pid --fork --kill-child --mount-proc --user --map-root-user true
-    as_root() { unshare --mount --pid --fork --kill-child --mount-proc --user --map-root-user --map-auto "$@"; }
+    unshare --mount --pid --uts --fork --kill-child --mount-proc --user --map-root-user sh -c 'hostname localhost && domainname "(none)" && exec "$@"' sh true
+    as_root() { unshare --mount --pid --uts --fork --kill-child --mount-proc --user --map-root-user --map-auto sh -c 'hostname localhost && domainname "(none)" && exec "$@"' sh "$@"; }
 fi
 
 mkdir image
@@ -46,6 +50,7 @@ debian-cloud network network.conf < /dev/null
 as_root env SOURCE_DATE_EPOCH=1795224967 PYTHONDONTWRITEBYTECODE=1 http_proxy='' https_proxy='' ftp_proxy='' mmdebstrap --mode=root --format=directory --variant=minbase --architectures=amd64 \
     --include=debian-cloud-config-container \
     '--setup-hook=printf '"'"'#include "%s/../network.conf";\n'"'"' "$1" >> "$MMDEBSTRAP_APT_CONFIG"' \
+    '--setup-hook=cd "$1/etc" && rm -f hostname resolv.conf && : > resolv.conf && echo localhost > hostname && chmod 644 hostname resolv.conf' \
     '--essential-hook=chroot "$1" debconf-set-selections < "$1/../seed"' \
     '--aptopt=Acquire::Languages "none"' '--aptopt=APT::Sandbox::User "root"' --dpkgopt=force-unsafe-io \
     '--extract-hook=cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"' \
@@ -144,15 +149,15 @@ as_root find tree/dev tree/run tree/tmp tree/var/tmp -mindepth 1 -delete < /dev/
 # 20. empty logs and caches
 as_root find tree/var/log tree/var/cache/apt tree/var/cache/ldconfig tree/var/lib/apt/lists -type f -delete < /dev/null
 
-# 21. leave out host keys
-as_root find tree/etc -path 'tree/etc/ssh/ssh_host_*' -delete < /dev/null
-
-# 22. leave out the builder's resolv.conf
+# 21. leave out the builder's resolv.conf
 as_root find tree/etc -path 'tree/etc/.resolv.conf.*.bak' -delete < /dev/null
 
-# 23. leave out backup and lock files
+# 22. leave out backup and lock files
 as_root find tree/etc tree/var/lib tree/var/cache/debconf -type f '(' -name '*-old' -o -name '*.old' -o -path \
     'tree/etc/*-' -o -name .pwd.lock ')' -delete < /dev/null
+
+# 23. leave out secrets and identities
+as_root debian-cloud scrub tree < /dev/null
 
 # 24. clamp time stamps
 as_root find tree -newermt @1795224967 -exec touch -h -d @1795224967 '{}' + < /dev/null
@@ -174,7 +179,7 @@ Epoch: 1795224967
 Virtual-Size: 0
 Maintainer: Some One <one@example.org>
 Formats: tar.xz
-Plan: 3966917247bebf76b98660b6697856a495e0161ac52af942c016cdb73591f879
+Plan: d9c92d6b5c05ca0ade15b2a4e2b184a3caad1761beaa7c2b2433b379cbf62342
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64

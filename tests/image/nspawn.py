@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -60,9 +61,11 @@ class Container:
     def first(self) -> int:
         """The process id, here, of the container's process 1; 0 while it is not yet in its tree."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text("ascii").split()
-        # Before that it is in the host's name spaces, and would answer for the host.
-        inside = children and Path(f"/proc/{children[0]}/root").samefile(self.tree)
-        return int(children[0]) if inside else 0
+        # Before that it is in the host's name spaces, and would answer for the host, or it has just ended.
+        with contextlib.suppress(FileNotFoundError):
+            if children and Path(f"/proc/{children[0]}/root").samefile(self.tree):
+                return int(children[0])
+        return 0
 
     def run(self, *command: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a command inside."""

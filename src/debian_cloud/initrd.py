@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The files of an initrd: cpio archives one behind another, packed or not (the kernel's initramfs-buffer-format)."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Unpack = Callable[[str, IO[bytes]], IO[bytes]]
+    """Name of a compression and a file at its first byte -> what comes out of it."""
+
+_HEADER: Final = 110
+_NEWC: Final = (b"070701", b"070702")
+_LONGEST_NAME: Final = 4096
+_PIECE: Final = 2**20
+MOST: Final = 2**32
+"""Bytes of an initrd, unpacked: more is none, as the kernel keeps all of it in memory."""
+COMPRESSIONS: Final = {
+    b"\x1f\x8b": "gzip",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bzip2",
+    b"\x02\x21\x4c\x18": "lz4",
+    b"\x89LZO": "lzop",
+    b"\x5d\0\0": "lzma",
+}
+"""First bytes -> the compression (the kernel's lib/decompress.c)."""
+_MAGIC: Final = max(map(len, COMPRESSIONS))
+
+
+class UnreadableError(Exception):
+    """What is there is no initrd that is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One regular file; `content` is no more than was asked for."""
+
+    path: str
+    size: int
+    mode: int
+    content: bytes
+
+
+def members(source: IO[bytes], unpack: Unpack, longest: int) -> Iterator[Member]:
+    """The regular files of an initrd, with the first `longest` bytes of each; UnreadableError names what is wrong.
+
+    `source` can seek, as what is packed goes to its end.
+    """
+    position = _Counted(source)
+    while True:
+        magic = _next(position)
+        if not magic:
+            return
+        if magic.startswith(_NEWC):
+            yield from _archive(position, magic, longest)
+            continue
+        name = next((name for first, name in COMPRESSIONS.items() if magic.startswith(first)), "")
+        if not name:
+            raise UnreadableError(f"it goes on at byte {position.at - len(magic)} with what is no archive")
+        source.seek(position.at - len(magic))
+        yield from _plain(unpack(name, source), longest)
+        return
+
+
+def _plain(source: IO[bytes], longest: int) -> Iterator[Member]:
+    """The files of what was unpacked: archives alone, and a packed one within is none of the kernel's."""
+    position = _Counted(source)
+    while magic := _next(position):
+        if not magic.startswith(_NEWC):
+            raise UnreadableError("what is packed in it is no archive")
+        yield from _archive(position, magic, longest)
+    if not position.at:
+        raise UnreadableError("nothing comes out of what is packed in it")
+
+
+class _Counted:
+    """A stream, and how far it was read; it never goes beyond MOST."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self.source = source
+        self.at = 0
+
+    def read(self, size: int) -> bytes:
+        data = self.source.read(size)
+        self.at += len(data)
+        if self.at > MOST:
+            raise UnreadableError(f"it has more than {MOST} bytes")
+        return data
+
+    def whole(self, size: int) -> bytes:
+        data = self.read(size)
+        if len(data) < size:
+            raise UnreadableError("it is cut off")
+        return data
+
+    def skip(self, size: int) -> None:
+        while size > 0:
+            size -= len(self.whole(min(size, _PIECE)))
+
+
+def _next(source: _Counted) -> bytes:
+    """The first bytes of the next archive, behind zeros, at a fourth byte; b"" at the end."""
+    source.skip(-source.at % 4)
+    while (word := source.read(4)) == bytes(4):
+        pass
+    return word + source.read(_MAGIC - len(word)) if word.strip(b"\0") else b""
+
+
+def _archive(source: _Counted, first: bytes, longest: int) -> Iterator[Member]:
+    while True:
+        header = first + source.whole(_HEADER - len(first))
+        if not header.startswith(_NEWC):
+            raise UnreadableError(f"an archive in it is damaged at byte {source.at - _HEADER}")
+        try:
+            numbers = [int(header[at : at + 8], 16) for at in range(6, _HEADER, 8)]
+        except ValueError:
+            raise UnreadableError(f"an archive in it is damaged at byte {source.at - _HEADER}") from None
+        mode, size, length = numbers[1], numbers[6], numbers[11]
+        if not 0 < length <= _LONGEST_NAME:
+            raise UnreadableError(f"an archive in it is damaged at byte {source.at - _HEADER}")
+        path = source.whole(length).rstrip(b"\0").decode("utf-8", "surrogateescape")
+        source.skip(-(_HEADER + length) % 4)
+        if path == "TRAILER!!!":
+            source.skip(size)
+            return
+        content = source.whole(min(size, longest))
+        source.skip(size - len(content))
+        source.skip(-size % 4)
+        if stat.S_ISREG(mode):
+            yield Member(path.removeprefix("./").lstrip("/"), size, stat.S_IMODE(mode), content)
+        first = b""

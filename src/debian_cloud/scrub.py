@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A root file system without the secrets and identities that its packages made: taken out, or found and told."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import lzma
+import os
+import re
+import stat
+from dataclasses import dataclass
+from functools import cached_property
+from typing import IO, TYPE_CHECKING, Final, cast
+
+from . import identities, initrd, run
+from .generated import generator, matches
+from .printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+_OF_PACKAGES: Final = ("usr/", "bin/", "sbin/", "lib")
+"""What packages have here is as they ship it: it is public, and is not read."""
+_OF_UCF: Final = "var/lib/ucf/cache/:"
+_OF_NOBODY: Final = (_OF_UCF, "usr/local/")
+"""Of the list of what is generated, but with any content: copies, and what should be empty folders."""
+_MANY: Final = 3
+"""Files of one closed folder that are told one by one."""
+_LONGEST: Final = 2**20
+"""Bytes of a file of the initrd that are looked at; programs and modules are longer."""
+_MOST: Final = 2**26
+"""The same of a file of the tree."""
+_INITRDS: Final = ("boot/init*", "boot/**/init*")
+_ID_IN: Final = ("etc/", "var/lib/")
+_LARGEST_ID: Final = 2**16
+"""Where an identifier is looked for; a database has many that are nobody's."""
+_UNPACKED_BY: Final = {
+    "zstd": ("zstd", "-dcq"),
+    "lz4": ("lz4", "-dcq"),
+    "bzip2": ("bzip2", "-dc"),
+    "lzop": ("lzop", "-dc"),
+}
+"""The tree's own tools, which packed it; Python has the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A path that everybody could read, what is in it, and whose it is, as far as that is known."""
+
+    path: str
+    what: str
+    package: str
+
+    def __str__(self) -> str:
+        whose = f" ({printable(self.package)})" if self.package else ""
+        return f"/{printable(self.path)}{whose}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scrubbed:
+    """The paths that were taken out, and what was found that may not stay."""
+
+    removed: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+
+def shown(path: str) -> str:
+    """A path of the tree, fit for a terminal."""
+    return f"/{printable(path)}"
+
+
+def scrub(tree: Path, keep: Iterable[str] = (), drop: Iterable[str] = ()) -> Scrubbed:
+    """Take out what each machine makes for itself, and find what else should be nobody's but a machine's.
+
+    `keep` and `drop` are paths as in `generated.GENERATED` on which the
+    configuration has decided. RENEWED is written where the layer has to make
+    something again.
+    """
+    keep, drop = tuple(keep), tuple(drop)
+    shipped = _Shipped(tree)
+    removed: dict[str, identities.Identity | None] = {}
+    found: dict[str, list[tuple[str, str]]] = {}
+    initrds: list[str] = []
+    for path, closed in _files(tree):
+        if path.startswith("boot/") and any(matches(pattern, path) for pattern in _INITRDS):
+            initrds.append(path)
+            continue
+        decided = _original(path)
+        if any(matches(pattern, decided) for pattern in keep):
+            continue
+        known = identities.identity(decided)
+        if known and _renewable(tree, known):
+            removed[path] = known
+        elif what := _found(tree, path, shipped, closed=bool(closed), known=known):
+            if any(matches(pattern, decided) for pattern in drop):
+                removed[path] = None
+            else:
+                found.setdefault(closed or path, []).append((path, what))
+    _remove(tree, removed)
+    findings = [finding for folder, some in found.items() for finding in _told(folder, some, shipped)]
+    for path in initrds:
+        findings += _in_initrd(tree, path, shipped, keep)
+    return Scrubbed(tuple(removed), tuple(findings))
+
+
+def _original(path: str) -> str:
+    """A path, or that of which ucf(1) keeps a copy there."""
+    return path.removeprefix(_OF_UCF).replace(":", "/") if path.startswith(_OF_UCF) else path
+
+
+def _told(folder: str, some: list[tuple[str, str]], shipped: _Shipped) -> Iterator[Finding]:
+    """What was found in a folder that is closed to others: each path, or many in one line."""
+    if len(some) <= _MANY:
+        for path, what in some:
+            known = identities.identity(path)
+            yield Finding(path, what, known.package if known else shipped.owner(path))
+    else:
+        yield Finding(
+            f"{folder}/**", f"{len(some)} files, as {shown(some[0][0])}: {some[0][1]}", shipped.owner(folder)
+        )
+
+
+def _renewable(tree: Path, known: identities.Identity) -> bool:
+    return any(known.renewed and (tree / path).exists() for path in (known.renewed, identities.RENEWAL))
+
+
+def _remove(tree: Path, removed: dict[str, identities.Identity | None]) -> None:
+    """Take files out, with the links beside them that lead there (certificates have names by their hash)."""
+    for path in removed:
+        (tree / path).unlink()
+    gone = {str(tree / path) for path in removed}
+    for folder in {(tree / path).parent for path in removed}:
+        for link in sorted(folder.iterdir()):
+            if link.is_symlink() and str(folder / link.readlink()) in gone:
+                link.unlink()
+    renewed = {
+        known.package
+        for known in removed.values()
+        if known and (known.renewed == identities.RENEWAL or not (tree / known.renewed).exists())
+    }
+    if renewed:
+        marker = tree / identities.RENEWED
+        marker.parent.mkdir(mode=0o755, exist_ok=True)
+        marker.write_text("".join(f"{name}\n" for name in sorted(renewed)), "ascii")
+        marker.chmod(0o644)
+
+
+class _Shipped:
+    """What dpkg knows: the content that packages ship, and whose each path is."""
+
+    def __init__(self, tree: Path) -> None:
+        info = tree / "var/lib/dpkg/info"
+        self.info = info
+        self.owners: dict[str, list[str]] = {}
+        self.md5: set[bytes] = set()
+        merged = {
+            f"/{name}/": f"usr/{name}/" for name in ("bin", "sbin", "lib", "lib64") if (tree / name).is_symlink()
+        }
+        for listed in sorted(info.glob("*.list")):
+            package = listed.name.removesuffix(".list").partition(":")[0]
+            for line in listed.read_text("utf-8", "surrogateescape").splitlines():
+                first = line[: line.find("/", 1) + 1]
+                path = merged[first] + line[len(first) :] if first in merged else line[1:]
+                self.owners.setdefault(path, []).append(package)
+        for listed in info.glob("*.md5sums"):
+            self.md5.update(line[:32] for line in listed.read_bytes().splitlines())
+        status = (tree / "var/lib/dpkg/status").read_bytes()
+        self.md5.update(re.findall(rb"(?m)^ /\S.* ([0-9a-f]{32})(?: obsolete)?$", status))
+
+    def has(self, content: bytes) -> bool:
+        """Whether some package ships that very content."""
+        return hashlib.md5(content, usedforsecurity=False).hexdigest().encode() in self.md5
+
+    @cached_property
+    def _scripts(self) -> tuple[tuple[str, bytes], ...]:
+        return tuple(
+            (script.name.rpartition(".")[0].partition(":")[0], script.read_bytes())
+            for script in sorted(self.info.iterdir())
+            if script.suffix in (".postinst", ".preinst", ".config")
+        )
+
+    def owner(self, path: str) -> str:
+        """Whose a path is: its package, or whose maintainer script names it, or whose folder it is in."""
+        if path in self.owners:
+            return ", ".join(self.owners[path])
+        word = f"/{path}".encode(errors="surrogateescape")
+        if names := [package for package, script in self._scripts if word in script]:
+            return ", ".join(dict.fromkeys(names))
+        while path := path.rpartition("/")[0]:
+            if len(owners := self.owners.get(path, [])) in range(1, 4):
+                return ", ".join(owners)
+        return ""
+
+
+def _files(tree: Path) -> Iterator[tuple[str, str]]:
+    """Every regular file, and what closes it to others: itself, or the topmost such folder; "" where it is open."""
+    pending = [("", "")]
+    while pending:
+        folder, closed = pending.pop()
+        with os.scandir(tree / folder) as listed:
+            entries = sorted(listed, key=lambda entry: entry.name)
+        within = []
+        for entry in entries:
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                mode = entry.stat(follow_symlinks=False).st_mode
+                within.append((path, closed or ("" if mode & stat.S_IXOTH else path)))
+            elif entry.is_file(follow_symlinks=False):
+                mode = entry.stat(follow_symlinks=False).st_mode
+                yield path, closed or ("" if mode & stat.S_IROTH else path)
+        pending += reversed(within)
+
+
+def _found(tree: Path, path: str, shipped: _Shipped, *, closed: bool, known: identities.Identity | None) -> str:
+    """What secret or identity is in a file, in words; "" where none is."""
+    # What packages ship in /usr is public, and so is what is made of that.
+    in_usr = path.startswith(_OF_PACKAGES)
+    if in_usr and path in shipped.owners:
+        return ""
+    makes = "" if path.startswith(_OF_NOBODY) else generator(path)
+    if in_usr and makes:
+        return ""
+    with (tree / path).open("rb") as file:
+        content = file.read(_MOST)
+    if not content:
+        return ""
+    what = known.what if known else identities.secret(path, content)
+    if not what and not makes:
+        if closed:
+            what = "no package ships it, and it is closed to others"
+        elif path.startswith(_ID_IN) and len(content) <= _LARGEST_ID and identities.host_id(content):
+            what = "no package ships it, and it has an identifier that was drawn by lot"
+    return what if what and not shipped.has(content) else ""
+
+
+def _in_initrd(tree: Path, where: str, shipped: _Shipped, keep: tuple[str, ...]) -> Iterator[Finding]:
+    """What may not be in an initrd: it cannot be taken out there, nor made again before the machine runs."""
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context((tree / where).open("rb"))
+
+        def unpack(name: str, packed: IO[bytes]) -> IO[bytes]:
+            if name == "gzip":
+                return cast("IO[bytes]", stack.enter_context(gzip.open(packed)))
+            if name in ("xz", "lzma"):
+                return cast("IO[bytes]", stack.enter_context(lzma.open(packed)))
+            return stack.enter_context(run.through(("chroot", str(tree), *_UNPACKED_BY[name]), packed))
+
+        try:
+            for member in initrd.members(source, unpack, _LONGEST):
+                known = identities.identity(member.path)
+                what = known.what if known else identities.secret(member.path, member.content)
+                place = f"{where}:{member.path}"
+                if not what or any(matches(pattern, place) for pattern in keep) or shipped.has(member.content):
+                    continue
+                yield Finding(place, what, known.package if known else shipped.owner(member.path))
+        except (initrd.UnreadableError, EOFError, OSError, lzma.LZMAError) as error:
+            yield Finding(where, f"it cannot be searched: {error}", "")
