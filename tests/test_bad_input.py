@@ -101,7 +101,7 @@ def test_wrong_key(archive: Archive, tmp_path: Path) -> None:
 def test_an_archive_needs_a_keyring(archive: Archive) -> None:
     refused(debian_cloud("list", "--archive", f"file:{archive.public}"), 2, "--archive needs --keyring")
     done = debian_cloud("list", "--archive", f"file:{archive.public}", "--keyring", "/nowhere.gpg")
-    refused(done, 2, "keyring /nowhere.gpg: No such file")
+    refused(done, 2, "keyring /nowhere.gpg cannot be read: No such file")
 
 
 def test_expired_release(archive: Archive) -> None:

@@ -47,9 +47,9 @@ def nothing(path: Path) -> None:
 @pytest.mark.parametrize(
     ("made", "status", "said"),
     [
-        (fifo, FAILED, "is no regular file"),
-        (device, FAILED, "is no regular file"),
-        (bound, FAILED, "is no regular file"),
+        (fifo, FAILED, "is not a regular file"),
+        (device, FAILED, "is not a regular file"),
+        (bound, FAILED, "is not a regular file"),
         (Path.mkdir, USAGE, "cannot be read: Is a directory"),
         (nothing, USAGE, "cannot be read: No such file"),
     ],

@@ -482,12 +482,12 @@ def test_what_is_no_file_is_not_waited_for(case: Case, closure: Path, place: str
         NO_FILES[kind](path)
     done = case.verify(closure=closure)
     refused(done, 2 if kind == "folder" and place.startswith("evidence") else 1)
-    assert re.search("is no regular file|cannot be read: Is a directory|the closure has no nano", done.stderr)
+    assert re.search("is not a regular file|cannot be read: Is a directory|the closure has no nano", done.stderr)
 
 
 def test_a_buildinfo_that_is_no_file_is_not_waited_for(case: Case, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.buildinfo")
-    refused(case.verify(None, buildinfo=tmp_path / "x.buildinfo"), 1, "is no regular file")
+    refused(case.verify(None, buildinfo=tmp_path / "x.buildinfo"), 1, "is not a regular file")
 
 
 def test_evidence_of_few_bytes_that_unpack_to_many(case: Case, closure: Path) -> None:
@@ -803,9 +803,9 @@ def test_other_files_under_the_same_name(case: Case, world: World, copied_archiv
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--signed-by", "/nowhere"), "keyring /nowhere: No such file"),
-        (("--debian-keyring", "/nowhere"), "keyring /nowhere: No such file"),
-        (("--keyring", "/nowhere"), "keyring /nowhere: No such file"),
+        (("--signed-by", "/nowhere"), "keyring /nowhere cannot be read: No such file"),
+        (("--debian-keyring", "/nowhere"), "keyring /nowhere cannot be read: No such file"),
+        (("--keyring", "/nowhere"), "keyring /nowhere cannot be read: No such file"),
         (("--buildinfo", "/nowhere"), "/nowhere cannot be read: No such file"),
         (("--rebuilders", "1", "--rebuilder-keys", "/nowhere", "--statements", "/"), "--rebuilders needs"),
         (("--closure", "/nowhere"), "--closure /nowhere is no folder"),

@@ -81,7 +81,7 @@ def described(file: Path, keyring: Path, signed_by: Path | None = None, *, unsig
     Error when nobody did, unless it is said in so many words (`unsigned`) that nobody need have. What the signature
     is about is read, and nothing else of the file.
     """
-    data = sign.content(file)
+    data = files.read(file)
     signers: tuple[str, ...] = ()
     sums = file.parent / "SHA512SUMS"
     if unsigned:
@@ -236,7 +236,7 @@ def _text_of(file: Path, listed: tuple[str, int]) -> str:
         file = file.with_name(f"{file.name}.xz")
         found = files.unpacked(file, listed[1])
     else:
-        found = sign.content(file, largest=listed[1])
+        found = files.read(file, listed[1])
     if (hashlib.sha256(found).hexdigest(), len(found)) != listed:
         raise Error(f"{file} is not the index that its signed release file lists", "it was swapped or changed")
     return found.decode("utf-8", "replace")
@@ -332,7 +332,7 @@ def _release(place: Path, kept: Lock, debian: Path, archive: Path, signers: int)
         file, signature = place / "Release", place / "Release.gpg"
     if not file.exists() or (signature and not signature.exists()):
         raise Error(f"{place} has no signed release file", "the closure is not whole")
-    digest = hashlib.sha256(sign.content(file)).hexdigest()
+    digest = hashlib.sha256(files.read(file)).hexdigest()
     is_debian = True
     try:
         signed = sign.verified(debian, file, signature)

@@ -32,11 +32,12 @@ _BROKEN: Final = (lzma.LZMAError, zlib.error, EOFError, OSError)
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
+def opened(path: Path, what: str = "") -> Iterator[IO[bytes]]:
     """A regular file, open for reading; Error when it is a FIFO, a device, a folder, or not to be had.
 
-    A link is followed to such a file.
+    A link is followed to such a file. `what` it should be says the sentence, as in "keyring NAME cannot be read".
     """
+    name = f"{what} {printable(str(path))}".lstrip()
     try:
         # Opening alone makes some devices act, and without O_NONBLOCK a FIFO without a writer never opens.
         mode = path.stat().st_mode
@@ -46,7 +47,9 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC) if regular else -1
     except OSError as error:
         raise Error(
-            f"{printable(str(path))} cannot be read: {error.strerror}", "give a file that you may read", USAGE
+            f"{name} cannot be read: {error.strerror}",
+            f"give a {what or 'file'} that is there, and that you may read",
+            USAGE,
         ) from None
     except ValueError:  # a name with a NUL
         regular, descriptor = False, -1
@@ -55,13 +58,13 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
             file = stack.enter_context(os.fdopen(descriptor, "rb"))
             regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
         if not regular:
-            raise Error(f"{printable(str(path))} is no regular file", "give the file itself, and no way to one")
+            raise Error(f"{name} is not a regular file", "give the file itself, and no way to one")
         yield file
 
 
-def read(path: Path, limit: int = LARGEST_TEXT) -> bytes:
-    """The content of a regular file; Error when it is none, or has more bytes than `limit`."""
-    with opened(path) as file:
+def read(path: Path, limit: int = LARGEST_TEXT, what: str = "") -> bytes:
+    """The content of a regular file, read once; Error when it is none, or has more bytes than `limit`."""
+    with opened(path, what) as file:
         return _content(path, file, limit)
 
 

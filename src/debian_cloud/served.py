@@ -156,7 +156,7 @@ def misnamed(folder: Path, listed: Collection[Path]) -> Iterator[Finding]:
         if file in listed or file.name.startswith("."):
             continue
         if file.is_symlink() or not file.is_file():
-            yield Finding(file, "it is no regular file")
+            yield Finding(file, "it is not a regular file")
         elif hashlib.sha256(file.read_bytes()).hexdigest() != file.name:
             yield Finding(file, "it is not the index that its name says; remove it")
 

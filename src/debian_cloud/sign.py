@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from . import openpgp, run
+from . import files, openpgp, run
 from .errors import USAGE, Error
 
 if TYPE_CHECKING:
@@ -43,8 +41,8 @@ def verified(keyring: Path, file: Path, signature: Path | None = None, *, signer
     keyring has not do not count; expired ones and their signatures neither
     (gpgv(1)). What is not there at all is a wrong call.
     """
-    keys, data = binary(content(keyring, "keyring")), content(file, "signed file")
-    beside = content(signature, "signature") if signature else b""
+    keys, data = binary(files.read(keyring, _LARGEST, "keyring")), files.read(file, _LARGEST, "signed file")
+    beside = files.read(signature, _LARGEST, "signature") if signature else b""
     none = f"{file} has no good signature by a key of {keyring}"
     try:
         if signature:
@@ -67,32 +65,12 @@ def verified(keyring: Path, file: Path, signature: Path | None = None, *, signer
     return Signed(data if signature else own, tuple(sorted(found)))
 
 
-def content(file: Path, what: str = "", largest: int = _LARGEST) -> bytes:
-    """All of a regular file of moderate size, read once; Error when it is another, of wrong use when there is none.
-
-    `what` it is says the sentence; `largest` is in bytes.
-    """
-    name = f"{what} {file}" if what else str(file)
-    try:
-        # Who opens a pipe waits for its writer.
-        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
-            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-                raise Error(f"{name} is not a regular file", "give the file itself, or a copy")
-            data = opened.read(largest + 1)
-    except OSError as error:
-        said = f"{name}: {error.strerror}" if what else f"{name} cannot be read: {error.strerror}"
-        raise Error(said, f"give a {what or 'file'} that is there, and that you may read", USAGE) from None
-    if len(data) > largest:
-        raise Error(f"{name} has more than {largest} bytes", "no file of its kind has: is it another?")
-    return data
-
-
 def text(file: Path) -> str:
     """What a file says that may be clear-signed or not, whoever signed it: nothing is verified.
 
     Error when something stands around what is signed, so that nobody takes it for that.
     """
-    return decoded(content(file), str(file))
+    return decoded(files.read(file), str(file))
 
 
 def decoded(data: bytes, name: str) -> str:

@@ -78,7 +78,7 @@ def _damaged(public: Path, records: list[ImageRecord], keyring: Path, *, fast: b
         elif name not in wanted:
             yield at, "the archive never signed it"
         elif path.is_symlink() or not path.is_file():
-            yield at, "it is no regular file"
+            yield at, "it is not a regular file"
         elif record and path.stat().st_size != record.size:
             yield at, f"it has {path.stat().st_size} bytes, and the index says {record.size}"
         elif not (fast and record) and checksums.digest(path, ("sha512",)).hashes["sha512"] != wanted[name]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import openpgp, sign
+from debian_cloud import files, openpgp, sign
 from debian_cloud.errors import USAGE, Error
 
 if TYPE_CHECKING:
@@ -56,13 +56,13 @@ class _Release:
     detached: list[bytes] = field(default_factory=list)
 
     def signed(self) -> openpgp.Cleartext:
-        return openpgp.cleartext(sign.content(self.folder / "InRelease"))
+        return openpgp.cleartext(files.read(self.folder / "InRelease"))
 
 
 def _added(file: Path, releases: list[_Release], keyring: Path, work: Path) -> list[tuple[_Release, str]]:
     """Where the signatures of a file belong, and whose they are; Error when one of them is not a cosigner's."""
     try:
-        data = sign.content(file)
+        data = files.read(file)
         clear = openpgp.is_cleartext(data)
         packets = openpgp.cleartext(data).signatures if clear else openpgp.signatures(data)
         openpgp.refuse_weak(packets)
