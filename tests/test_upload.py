@@ -61,6 +61,8 @@ def test_reads_what_dpkg_writes() -> None:
     found = upload.changes(CHANGES.encode())
     assert (found.source, found.version, found.suite) == ("debian-cloud-config-hpc", "1.0", "trixie")
     assert found.files == (upload.Listed(DEB, 10, "1" * 64, "misc"),)
+    # debsign ends a text with an empty line.
+    assert upload.changes(f"{CHANGES}\n".encode()) == found
     binary(CONTROL)
     assert upload.listed(CHANGES.encode()) == (DEB.encode(),)
 

@@ -78,7 +78,8 @@ def stanza(text: bytes, what: str) -> Stanza:
         raise Error(f"{what} is not UTF-8 text", _HINT) from None
     if _CONTROL.search(plain) or _BLANK.search(plain):
         raise Error(f"{what} has a line of nothing but blanks, or a control character, in its fields", _HINT)
-    lines = plain.removesuffix("\n").split("\n")
+    # debsign ends a text with an empty line.
+    lines = plain.rstrip("\n").split("\n")
     if "" in lines:
         raise Error(f"{what} has not one paragraph: there is an empty line in it", _HINT)
     try:
