@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -158,44 +159,41 @@ def test_an_archive_that_has_expired_still_has_its_snapshots(web: Web) -> None:
     assert re.search("^fine +1.0 ", done.stdout, re.MULTILINE)
 
 
+def shown_for_the_suite(web: Web, dists: Path) -> tuple[Path, list[str]]:
+    """A mirror that nobody knows yet, which shows these indexes for the suite's own: its InRelease, and arguments."""
+    folder = Path(tempfile.mkdtemp(dir=web.archive.folder.parent))
+    folder.chmod(0o755)
+    shutil.copytree(dists, folder / "dists")
+    (folder / "pool").symlink_to(web.archive.public / "pool")
+    return folder / "dists/trixie/InRelease", web.sources(f"file:{folder}")
+
+
 @pytest.mark.parametrize("end", ["Sat, 01 Jan 2022 00:00:00 UTC", ""], ids=["expired", "without an end"])
 def test_a_snapshot_that_has_expired_is_had_by_its_id_alone(web: Web, end: str) -> None:
     old = web.snap / web.old / "dists/trixie/InRelease"
-    mirrored = web.archive.folder.parent / "mirror/dists/trixie/InRelease"
-    with kept(old, mirrored):
+    with kept(old):
         redated(web, old, end=end)
-        for url in (web.own, web.mirror, f"file:{web.archive.public}"):
+        for url in (web.own, f"file:{web.archive.public}"):
             assert planned(web, url, "--snapshot", web.old).config_version == "1.0"
-        # The suite itself, expired, has no such id; and for the suite a snapshot is none.
-        mirrored.write_bytes(old.read_bytes())
+        # For the suite it is none, and the suite, expired, is no snapshot.
+        _, sources = shown_for_the_suite(web, web.snap / web.old / "dists")
         word = "expired" if end else f"shows, rightly signed, its snapshot {web.old} in the place of trixie"
-        refused(debian_cloud("plan", "fine", *web.sources(web.mirror)), 1, word)
-        redated(web, mirrored)
-        old.write_bytes(mirrored.read_bytes())
+        refused(debian_cloud("plan", "fine", *sources), 1, word)
+        old.write_bytes(web.archive.release.read_bytes())
+        redated(web, old)
         done = debian_cloud("plan", "fine", *web.sources(web.own), "--snapshot", web.old)
         refused(done, 1, f"is, rightly signed, not the snapshot {web.old}")
 
 
 def test_a_snapshot_is_not_taken_for_the_suite(web: Web) -> None:
-    mirrored = web.archive.folder.parent / "mirror/dists"
-    mirrored.rename(mirrored.with_name("kept"))
-    shutil.copytree(web.snap / web.new / "dists", mirrored)
-    try:
-        for verb in (("list",), ("plan", "fine"), ("show", "fine")):
-            done = debian_cloud(*verb, *web.sources(web.mirror))
-            refused(done, 1, f"shows, rightly signed, its snapshot {web.new} in the place of trixie")
-        # What has no end and says nothing, as a closure's index.
-        file = mirrored / "trixie/InRelease"
-        text = re.sub("(?m)^(Valid-Until|Snapshot): .*\n", "", throwaway.signed_text(file))
-        throwaway.sign(web.archive.folder / "gnupg", text, file)
-        refused(
-            debian_cloud("list", *web.sources(web.mirror)),
-            1,
-            "shows, rightly signed, an index whose signature has no end",
-        )
-    finally:
-        shutil.rmtree(mirrored)
-        mirrored.with_name("kept").rename(mirrored)
+    release, sources = shown_for_the_suite(web, web.snap / web.new / "dists")
+    for verb in (("list",), ("plan", "fine"), ("show", "fine")):
+        done = debian_cloud(*verb, *sources)
+        refused(done, 1, f"shows, rightly signed, its snapshot {web.new} in the place of trixie")
+    # What has no end and says nothing, as a closure's index.
+    text = re.sub("(?m)^(Valid-Until|Snapshot): .*\n", "", throwaway.signed_text(release))
+    throwaway.sign(web.archive.folder / "gnupg", text, release)
+    refused(debian_cloud("list", *sources), 1, "shows, rightly signed, an index whose signature has no end")
     # By its address it was asked for.
     assert planned(web, f"{web.own}/snap/{web.old}").config_version == "1.0"
 

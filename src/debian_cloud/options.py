@@ -194,7 +194,8 @@ def _refuse_replayed(source: sources.Source, fields: dict[str, str], snapshot: s
             f"its operator may have removed it: is {source.uri} there?",
             FAILED,
         )
-    if not snapshot and (found or "Valid-Until" not in fields) and names.snapshot_at(source.uri) != found:
+    # By its address, a snapshot was asked for as well.
+    if not snapshot and (found != names.snapshot_at(source.uri) if found else "Valid-Until" not in fields):
         what = f"its snapshot {found}" if found else "an index whose signature has no end"
         raise Error(
             f"{source.uri} shows, rightly signed, {what} in the place of {fields.get('Codename')}",
