@@ -39,7 +39,9 @@ def test_a_document_is_the_same_after_it_was_taken_apart(home: Path) -> None:
     assert len(signed.signatures) == 1
     twice = openpgp.Cleartext(signed.text, signed.signatures * 2)
     for each in (signed, twice):
-        assert openpgp.cleartext(each.document()) == each
+        again = openpgp.cleartext(each.document())
+        assert (again.content, again.signatures) == (each.content, each.signatures)
+        assert again.text == each.text.replace(b"dash \n", b"dash\n"), "blanks at ends of lines are not signed"
         gpg(home, "--verify", text=each.document())
     assert openpgp.cleartext(document.removesuffix(b"\n")) == signed
     assert openpgp.field(signed.content, "Origin") == "test"
@@ -297,7 +299,7 @@ def test_what_is_no_file_is_not_waited_for(keyring: Path, tmp_path: Path) -> Non
     for path, said in (
         (pipe, "not a regular file"),
         (Path("/dev/zero"), "not a regular file"),
-        (large, "has more than 33554432 bytes"),
+        (large, "has more than 16777216 bytes"),
     ):
         for files in ((keyring, path), (path, keyring), (keyring, keyring, path)):
             with pytest.raises(Error, match=said):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from . import names, sources
@@ -48,8 +49,11 @@ def check(kept: Lock, now: float, *, expired: bool) -> None:
     expired indexes, unless `expired`.
     """
     packages = (*kept.packages, *kept.tools)
+    tomorrow = datetime.fromtimestamp(now + 86400, UTC)
     for wrong, what in (
         (not 0 < kept.epoch <= now + 86400, f"SOURCE_DATE_EPOCH {printable(str(kept.epoch))}, no day that was"),
+        # It would be the newest, and current, until that day.
+        (kept.serial[:8] > f"{tomorrow:%Y%m%d}", f"the serial {kept.serial}, of a day that has not come"),
         (len(packages) > _PACKAGES, f"{len(packages)} packages, and at most {_PACKAGES} are kept"),
         (not kept.packages, "no package"),
         (sum(package.size for package in packages) > _TOTAL, f"packages of more than {_TOTAL} bytes"),

@@ -40,7 +40,6 @@ _PIECE: Final = 2**20
 _SPARE: Final = 2**20
 """Bytes on the disk without which a tool may have failed for no other reason."""
 _CLEAR: Final = b"-----BEGIN PGP SIGNED MESSAGE-----"
-_CLEAR_END: Final = b"-----END PGP SIGNATURE-----"
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -174,8 +173,8 @@ class Queue:
         own.write_bytes(text)
         key = uploaders.signer(rules.home, own, rules.keys, rules.allowed)
         self._who.write_text(f"{key}\n", "utf-8")
-        document = _clear(text)
-        own.write_bytes(document)
+        # What the signature does not cover, as headers of its armour or blanks at ends of lines, is not published.
+        own.write_bytes(openpgp.cleartext(text).document())
         signed = sign.verified(rules.keyring, own)
         if signed.signers != (key.owner,):
             raise Error("it is not signed by the key that it names", "one uploader signs it")
@@ -402,19 +401,6 @@ def _opened(path: Path, name: str) -> IO[bytes]:
     return os.fdopen(descriptor, "rb")
 
 
-def _clear(text: bytes) -> bytes:
-    """A clear-signed text again, with nothing that the signature does not cover; Error when it has anything else."""
-    hint = "sign it as it is, and upload again"
-    found = openpgp.cleartext(text)
-    end = text.rstrip(b"\n").rsplit(b"\n", 1)[-1]
-    # A line that begins with a dash is escaped (RFC 9580, 7.2).
-    odd = any(line.startswith(b"-") and not line.startswith(b"- ") for line in found.text.split(b"\n"))
-    if odd or end != _CLEAR_END or text.count(b"\n" + _CLEAR_END) != 1:
-        raise Error("there is more in it than one signed text", hint)
-    signed = b"\n".join(b"- " + line if line.startswith(b"-") else line for line in found.content.split(b"\n"))
-    return openpgp.Cleartext(signed, found.signatures).document()
-
-
 def _signed_or_not(path: Path) -> bytes:
     """The text of a .dsc or .buildinfo, for which the .changes vouches, whoever else has signed it."""
     if path.stat().st_size > upload.LARGEST_TEXT:
@@ -425,7 +411,7 @@ def _signed_or_not(path: Path) -> bytes:
     if not text.startswith(_CLEAR):
         return text
     try:
-        return openpgp.cleartext(_clear(text)).content
+        return openpgp.cleartext(text).content
     except Error as error:
         raise Error(f"{path.name}: {error.message}", error.hint) from None
 

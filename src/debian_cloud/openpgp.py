@@ -50,9 +50,10 @@ class Cleartext:
         return b"\n".join(lines)
 
     def document(self) -> bytes:
-        """The whole, with one armour for all signatures; Error when one of them is weak."""
+        """What is signed, with one armour for all signatures, and nothing else; Error when one of them is weak."""
         hashes = ",".join(dict.fromkeys(_hash(packet) for packet in self.signatures))
-        return b"%s\nHash: %s\n\n%s\n%s" % (_MESSAGE, hashes.encode(), self.text, armoured(self.signatures))
+        text = b"\n".join(b"- " + line if line.startswith(b"-") else line for line in self.content.split(b"\n"))
+        return b"%s\nHash: %s\n\n%s\n%s" % (_MESSAGE, hashes.encode(), text, armoured(self.signatures))
 
 
 def is_cleartext(data: bytes) -> bool:

@@ -19,8 +19,6 @@ _ARMOUR: Final = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
 _STRICT: Final = ("--status-fd", "1", "--weak-digest", "SHA1")
 _VERDICTS: Final = {"NEWSIG", "GOODSIG", "EXPSIG", "EXPKEYSIG", "REVKEYSIG", "ERRSIG", "BADSIG"}
 _FINGERPRINT: Final = re.compile("[0-9A-F]{40,64}")
-_LARGEST: Final = 2**25
-"""Bytes of a file that is signed, or of a keyring; Debian's release files have some hundred thousand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +39,8 @@ def verified(keyring: Path, file: Path, signature: Path | None = None, *, signer
     keyring has not do not count; expired ones and their signatures neither
     (gpgv(1)). What is not there at all is a wrong call.
     """
-    keys, data = binary(files.read(keyring, _LARGEST, "keyring")), files.read(file, _LARGEST, "signed file")
-    beside = files.read(signature, _LARGEST, "signature") if signature else b""
+    keys, data = binary(files.read(keyring, what="keyring")), files.read(file, what="signed file")
+    beside = files.read(signature, what="signature") if signature else b""
     none = f"{file} has no good signature by a key of {keyring}"
     try:
         if signature:

@@ -65,7 +65,7 @@ def _overview(archive: Path) -> dict[str, Any]:
         "serial": next(iter(_fields(trace, "Archive serial")), ""),
         "snapshot": max((found.name for found in public.glob("snap/[0-9]*Z")), default=""),
         "incoming": len([*(archive / "incoming").glob("*.changes")]),
-        "undecided": len([*(archive / "tmp/signed").glob("*")]),
+        "undecided": len([*(archive / "tmp/upload").glob("*.changes")]),
         "rejected": len([*(archive / "rejected").iterdir()]),
         "suites": [
             _suite(archive, known, suite, accepted.get(suite, set()))

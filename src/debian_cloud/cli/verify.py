@@ -63,6 +63,7 @@ from debian_cloud import (
     names,
     options,
     planning,
+    run,
     sign,
     verification,
     workspace,
@@ -230,6 +231,9 @@ def _report(args: argparse.Namespace) -> Report:
 
     if args.signers < 1:
         raise Error(f"--signers {args.signers} demands nothing", "one signature is demanded without it", USAGE)
+    if not args.rebuilt:
+        # Before anything is read: it will be made again.
+        run.check_namespace()
     keyring = options.keyring(args)
     found = planning.believed(args, _buildinfo(args))
     kept = found.kept
