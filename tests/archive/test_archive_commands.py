@@ -124,6 +124,7 @@ def test_keyring_package_is_clean(archive: Archive, tmp_path: Path, env: dict[st
     assert sources == (
         f"Types: deb\nURIs: file://{archive.public}\nSuites: trixie\nComponents: main contrib\n"
         "Signed-By: /usr/share/keyrings/debian-cloud-archive-keyring.gpg\n"
+        "Valid-Until-Max: 1209600\n"
     )
     conffiles = (tmp_path / "x/DEBIAN/conffiles").read_text().split()
     assert conffiles == [
