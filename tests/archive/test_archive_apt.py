@@ -110,6 +110,10 @@ def test_a_newer_release_s_keyring_package_is_newer_whenever_it_was_built(
 ) -> None:
     """A machine that moves on to the next release moves on here, too, and to what has no number last."""
     suites = [*names.RELEASES, "a-sid", "sid"]
+    with (archive.path / "conf/distributions").open("a") as conf:
+        for suite in suites:
+            if suite != "trixie":
+                conf.write(f"\nCodename: {suite}\nArchitectures: amd64\nComponents: main\nValidFor: 14d\n")
     built = []
     for number, suite in enumerate(suites):
         deb = tmp_path / f"{suite}.deb"
