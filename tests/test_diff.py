@@ -264,7 +264,7 @@ def test_what_is_no_image_is_refused(images: Images, tmp_path: Path) -> None:
     wrong.write_text("hello\n")
     refused(debian_cloud("diff", wrong, good), 2, "is not the .buildinfo of an image", "hint")
     buildinfo(wrong, {"base-files 13.8 amd64": "base-files 13..é: amd64"})
-    refused(debian_cloud("diff", wrong, wrong), 1, "no version", "hint")
+    refused(debian_cloud("diff", wrong, wrong), 2, "'13..é:' is not what should stand there", "hint")
     buildinfo(wrong, {"Architecture: amd64": "Architecture: arm64", "13-ec2-amd64": "13-ec2-arm64"})
     refused(debian_cloud("diff", wrong, good), 1, "wrong.buildinfo is of arm64, a.raw of amd64", "hint")
 

@@ -25,6 +25,8 @@ PACKAGE = ROOT / "src" / "debian_cloud"
 
 STANZAS = {
     "deb822.py": "the parser itself",
+    "cli/admit.py": "reprepro's database, and the records that the archive keeps itself",
+    "cli/served.py": "the archive's own texts of what it signed; indexes that those list",
     "cli/lint.py": "of a .changes that a person checks before he signs it, by sign.text",
     "debs.py": "control files of a package or of a source tree, in which nothing is signed",
     "difference.py": "dpkg's status in an image",
@@ -35,16 +37,20 @@ STANZAS = {
     "manifest.py": "the control file of a package of a known hash",
     "metadata.py": "what a plan wrote for its own last step",
     "options.py": "release files, by sign.verified",
+    "served.py": "the archive's own texts of what it signed, and conf/distributions",
     "staleness.py": "an index of images",
+    "upload.py": "fields of an upload, by sign.verified; of files that it vouches for, by openpgp.cleartext",
 }
 """Who parses stanzas, and of what."""
 BYTES = {
+    "incoming.py": "an upload's, before its signature is verified; openpgp.cleartext reads what they say",
     "cli/cosign.py": "the archive's own, compared and copied as they are; openpgp.cleartext reads what they say",
 }
 """Who reads a signed file by other ways than sign's, and why that is no reading of what it says."""
 IN_SHELL = {
     r"grep -v -e '\\\.changes\$'": "names of files",
     r"grep -qsxF \"Buildinfo: images/": "a line of the state, with the name of a file in it",
+    r"^ *awk 'length\(\$2\) > 13": "a mirror's message about what it has verified",
     r"say \"\$dest shows \$suite of \$\(field Date": "a mirror's message about what it has verified and shown",
 }
 """Lines of shell that name a signed file and a tool that reads text, and why they read none."""
@@ -76,7 +82,7 @@ def test_what_is_signed_is_read_by_one_reader() -> None:
             marks.add(name)
     assert parse == {*STANZAS}
     assert other <= {*BYTES}
-    assert marks == {"openpgp.py", "sign.py", "cli/cosign.py"}
+    assert marks == {"openpgp.py", "sign.py", "cli/cosign.py", "incoming.py"}
     # gpg lists keys there, and verifies nothing.
     assert tools == {"sign.py", "cli/overview.py"}
 

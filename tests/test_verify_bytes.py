@@ -45,7 +45,8 @@ class Made:
 
     def verify(self, image: Path, name: str, digests: dict[str, tuple[str, int]] | None = None) -> verify.Report:
         kept = replace(lock.parse(described(), "x"), digests=self.digests if digests is None else digests)
-        return verify._compared(image, self.shipped, self.folder / name, verify.Report(kept, {}, {}, ()))
+        report = verify.Report(kept, {}, {}, (), file=verify._file(image, kept))
+        return verify._compared(image, self.shipped, self.folder / name, report)
 
 
 @pytest.fixture(scope="module")

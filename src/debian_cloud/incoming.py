@@ -39,7 +39,6 @@ _LINES: Final = 100
 _PIECE: Final = 2**20
 _SPARE: Final = 2**20
 """Bytes on the disk without which a tool may have failed for no other reason."""
-_CLEAR: Final = b"-----BEGIN PGP SIGNED MESSAGE-----"
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -164,7 +163,7 @@ class Queue:
     def _look(self, name: str, rules: Rules) -> Iterator[str]:
         """Read an upload; Error when it is none to be taken."""
         text = self._text_of(name)
-        if not text.startswith(_CLEAR):
+        if not openpgp.is_cleartext(text):
             raise uploaders.NotSignedError(
                 "it is not signed by an uploader: it does not begin with a signature's text",
                 "debsign -k KEY FILE.changes, and upload again",
@@ -407,11 +406,8 @@ def _signed_or_not(path: Path) -> bytes:
         raise Error(
             f"{path.name} has {path.stat().st_size} bytes, and such a file no more than {upload.LARGEST_TEXT}"
         )
-    text = path.read_bytes()
-    if not text.startswith(_CLEAR):
-        return text
     try:
-        return openpgp.cleartext(text).content
+        return openpgp.inner(path.read_bytes())
     except Error as error:
         raise Error(f"{path.name}: {error.message}", error.hint) from None
 

@@ -38,7 +38,9 @@ _FINGERPRINT: Final = re.compile("[0-9A-F]{40}|[0-9A-F]{64}")
 _NAME: Final = re.compile("[a-z0-9][a-z0-9+.-]+")
 _VERSION: Final = re.compile("[0-9A-Za-z][0-9A-Za-z.+:~-]*")
 _BUILDER: Final = re.compile("[a-z0-9][a-z0-9.+-]* [0-9A-Za-z.+:~-]+")
-_CHANGE: Final = re.compile("(add|remove) [a-z0-9][a-z0-9+.-]+|seed [0-9a-f]{64}|hostname [A-Za-z0-9.-]+")
+_CHANGE: Final = re.compile(
+    "(add|remove) [a-z0-9][a-z0-9+.-]+|seed [0-9a-f]{64}|hostname [A-Za-z0-9.-]+|keep [!-~]{1,1000}"
+)
 _URI: Final = re.compile(r"(https?://|file:/|copy:/|mirror\+(https?://|file:/))[!-~]+")
 
 

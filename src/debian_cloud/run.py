@@ -302,12 +302,17 @@ def _own_folder(folder: Path) -> int:
     as root must not be put there by another.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o755)
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        raise Error(f"{folder} is no folder", "remove what is there", USAGE) from None
+    while True:
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o755)
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            break
+        except FileNotFoundError:
+            # It was there, and its holder has removed it in the meantime.
+            continue
+        except OSError:
+            raise Error(f"{folder} is no folder", "remove what is there", USAGE) from None
     found = os.fstat(descriptor)
     if found.st_uid != os.geteuid() or found.st_mode & 0o022:
         os.close(descriptor)

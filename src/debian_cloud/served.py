@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BACK: Final = 300
 """Seconds by which an index is dated back, and signed back: apt 3 refuses one of 3 seconds from now."""
-_LARGEST: Final = 2**28
+LARGEST: Final = 2**28
 """Bytes of an index; Debian's main has a fifth of that."""
 
 
@@ -226,7 +226,7 @@ def _named(text: str) -> Iterator[tuple[str, str]]:
 def _unpacked(file: Path) -> bytes:
     try:
         with lzma.open(file) as opened:
-            return opened.read(_LARGEST)
+            return opened.read(LARGEST)
     except (lzma.LZMAError, EOFError):
         return b"damaged"
 

@@ -18,14 +18,13 @@ and for the word `mended` a file to take its place, with tabs between.
 from __future__ import annotations
 
 import hashlib
-import lzma
 import os
 import time
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, deb822, lifecycle, names, openpgp, served, sign, state
+from debian_cloud import checksums, deb822, files, lifecycle, names, openpgp, served, sign, state
 from debian_cloud.errors import FAILED, Error
 from debian_cloud.served import Finding
 
@@ -352,9 +351,7 @@ def _closure(
 def _evidence(place: Path) -> Iterator[Finding]:
     file = place / "InRelease" if (place / "InRelease").exists() else place / "Release"
     try:
-        data = file.read_bytes() if file.is_file() and not file.is_symlink() else b""
-        text = openpgp.cleartext(data).content if openpgp.is_cleartext(data) else data
-        listed = _listed(text)
+        listed = _listed(openpgp.inner(files.read(served.regular(file))))
     except (Error, ValueError, KeyError):
         listed = {}
     if not listed:
@@ -363,9 +360,8 @@ def _evidence(place: Path) -> Iterator[Finding]:
     for index in sorted(place.glob("*_Packages.xz")):
         name = index.name.removesuffix(".xz").replace("_", "/")
         try:
-            with lzma.open(index) as opened:
-                found = opened.read(listed.get(name, ("", 0))[1] + 1)
-        except (lzma.LZMAError, EOFError):
+            found = files.unpacked(index, min(listed.get(name, ("", 0))[1], served.LARGEST))
+        except Error:
             found = b""
         if listed.get(name) != (hashlib.sha256(found).hexdigest(), len(found)):
             yield Finding(index, f"it is not the index that {file.name} lists")

@@ -317,13 +317,18 @@ def _identified(args: argparse.Namespace, kept: Lock) -> File:
             f"{printable(image.name)} has the name of another image than its .buildinfo describes, {kept.stem}",
             "was an older image given a newer name? get both from the archive",
         )
-    got = checksums.digest(image, ("sha256",))
-    found = (got.hashes["sha256"], got.size)
-    described = next((name for name, digest in kept.digests.items() if digest == found), "")
-    file = File(*found, described, converted=not described and kind(image) not in ("", *kept.formats))
+    file = _file(image, kept)
     if not args.diagnose:
         _refuse_undescribed(args, kept, file)
     return file
+
+
+def _file(image: Path, kept: Lock) -> File:
+    """What an image's file is to a .buildinfo, by its bytes."""
+    got = checksums.digest(image, ("sha256",))
+    found = (got.hashes["sha256"], got.size)
+    described = next((name for name, digest in kept.digests.items() if digest == found), "")
+    return File(*found, described, converted=not described and kind(image) not in ("", *kept.formats))
 
 
 def _refuse_undescribed(args: argparse.Namespace, kept: Lock, file: File) -> None:
@@ -416,7 +421,7 @@ def _compared(image: Path, shipped: verification.Shipped, rebuilt: Path, report:
                 explained.append(verdict)
             else:
                 findings.add(verdict)
-    report.seconds["image"] = round(report.seconds["image"] + time.monotonic() - began, 1)
+    report.seconds["image"] = round(report.seconds.get("image", 0) + time.monotonic() - began, 1)
     return replace(
         report,
         explained=tuple(explained),
