@@ -99,6 +99,15 @@ BROKEN_MEMBERS = {
     "a cut": deb(VERSION, member("control.tar", PLAIN), member("data.tar", DATA))[:-600],
     "a member that ends later": deb(VERSION, member("control.tar", PLAIN), member("data.tar", DATA, size=10**9)),
     "a negative size": deb(VERSION, member("control.tar", PLAIN, size=-1), member("data.tar", DATA)),
+    "a size beyond all files": deb(VERSION, b"control.tar 0 0 0 0 " + b"9" * 38 + b"`\n"),
+    # By the places of ar(5) control.tar ends before a data.tar that is not the last member.
+    "a size in another's place": deb(
+        VERSION,
+        f"{'control.tar':<16}{'0 0 0':<32}{len(PLAIN)} {len(PLAIN) + 60 + len(DATA):<5}`\n".encode(),
+        PLAIN,
+        member("data.tar", DATA),
+        member("data.tar", DATA),
+    ),
     "bzip2": deb(VERSION, member("control.tar.bz2", bz2.compress(PLAIN)), member("data.tar", DATA)),
     "lzma": deb(
         VERSION,

@@ -321,10 +321,11 @@ def test_snapshots_go_oldest_first() -> None:
 
 
 def test_a_file_leaves_the_pool_two_weeks_after_nothing_listed_it() -> None:
-    old, new, back = "pool/old", "pool/new", "pool/back"
-    before = {old: date(2026, 11, 7), back: date(2026, 1, 1)}
-    after, gone = lifecycle.leaving(before, [old, new], TODAY, GRACE)
-    assert after == {old: date(2026, 11, 7), new: TODAY}
+    old, good, new, back = "pool/old", "pool/good", "pool/new", "pool/back"
+    # An index signed in the last hour of the 7th is good until that hour of today.
+    before = {old: date(2026, 11, 6), good: date(2026, 11, 7), back: date(2026, 1, 1)}
+    after, gone = lifecycle.leaving(before, [old, good, new], TODAY, GRACE)
+    assert after == {old: date(2026, 11, 6), good: date(2026, 11, 7), new: TODAY}
     assert gone == (old,)
     assert lifecycle.parse_leaving(lifecycle.render_leaving(after)) == after
     with pytest.raises(Error, match="the line 'x pool/y'"):

@@ -198,9 +198,12 @@ def test_a_snapshot_is_not_taken_for_the_suite(web: Web) -> None:
     assert planned(web, f"{web.own}/snap/{web.old}").config_version == "1.0"
 
 
-@pytest.mark.parametrize("ask", [lambda: images.known("trixie"), images.statuses], ids=["images", "statuses"])
+@pytest.mark.parametrize("files", [("InRelease",), ("Release", "Release.gpg")], ids=["clear", "detached"])
+@pytest.mark.parametrize(
+    "ask", [lambda: images.known("trixie"), lambda: images.statuses(bool)], ids=["images", "statuses"]
+)
 def test_what_apt_took_for_the_suite_is_looked_at(
-    web: Web, ask: Callable[[], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    web: Web, ask: Callable[[], object], files: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "mirror_dists_trixie"
     uri = web.mirror
@@ -213,10 +216,16 @@ def test_what_apt_took_for_the_suite_is_looked_at(
 
     monkeypatch.setattr(names, "ARCHIVE_KEYRING", str(web.archive.keyring))
     monkeypatch.setattr(run, "output", answer)
-    release = place.with_name(f"{place.name}_InRelease")
-    shutil.copy(web.archive.release, release)
+    for name in ("Images", "Images-Status"):
+        place.with_name(f"{place.name}_main_images_{name}").touch()
+
+    def take(folder: Path) -> None:
+        for name in files:
+            shutil.copy(folder / name, place.with_name(f"{place.name}_{name}"))
+
+    take(web.archive.release.parent)
     ask()
-    shutil.copy(web.snap / web.old / "dists/trixie/InRelease", release)
+    take(web.snap / web.old / "dists/trixie")
     with pytest.raises(Error, match=f"shows, rightly signed, its snapshot {web.old} in the place of trixie"):
         ask()
     # By its address it was asked for.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from debian_cloud import index, lifecycle, staleness
+from debian_cloud import deb822, index, lifecycle, staleness
 from debian_cloud.errors import Error
 from debian_cloud.staleness import Update
 from tests import malformed, throwaway
@@ -53,6 +53,23 @@ def test_security_updates_come_first() -> None:
     )
     nothing = staleness.found(RECORD.directory, INSTALLED, lambda _: None, "2026-11-20")
     assert nothing == f"Image: {RECORD.directory}\nPending-Date: 2026-11-20\n"
+
+
+def test_what_is_found_is_what_an_index_may_say() -> None:
+    """Else no index would be published any more, from the first such image on."""
+
+    def of(number: int, version: str) -> str:
+        those = [(f"{'p' * 70}{index}", version, "all") for index in range(number)]
+        return staleness.found(RECORD.directory, those, lambda _: ("9" * 70, True), "2026-11-20")
+
+    assert staleness.MOST_UPDATES < deb822.MOST_LINES
+    largest = replace(RECORD, status="deprecated", status_date="2026-11-21")
+    largest = replace(largest, status_reason="\N{GRINNING FACE}" * 500, cves=("CVE-2026-1234567890123456",) * 100)
+    text = staleness.render([largest], staleness.by_image(of(staleness.MOST_UPDATES, "1" * 100)))
+    assert len(staleness.parse(text)[0].security) == staleness.MOST_UPDATES
+    for number, version in ((1, "~"), (1, ":::"), (1, "1" * 200), (staleness.MOST_UPDATES + 1, "1")):
+        with pytest.raises(Error):
+            of(number, version)
 
 
 def test_the_index_says_of_each_image_what_became_of_it() -> None:

@@ -163,6 +163,13 @@ def test_refuses_what_is_no_text() -> None:
         ("^Conflicts: .*$", "Conflicts: x, apt (<< 99)"),
         ("^Conflicts: .*$", "Conflicts: debian-cloud-archive-keyring"),
         ("^Conflicts: .*$", "Breaks: x | dpkg"),
+        # dpkg takes these for names in small letters.
+        ("^Conflicts: .*$", "Conflicts: Apt"),
+        ("^Conflicts: .*$", "Breaks: x | unattended-Upgrades"),
+        ("^Provides: .*$", "Provides: debian-cloud-config-Common (= 9)"),
+        ("^Provides: .*$", "Provides: debian-cloud-archive-Keyring"),
+        ("^Version: .*$", "Version: 1.0\nsource: debian-cloud"),
+        ("^Version: .*$", "version: 1.0\nSOURCE: debian-cloud-config-hpc (999)"),
         ("^Conflicts: .*$", "Breaks: debian-cloud-archive-keyring-trixie"),
     ],
 )
@@ -191,6 +198,13 @@ def test_a_file_has_the_name_of_its_package() -> None:
     binary(CONTROL.replace("Version: 1.0", "Version: 2:1.0"), changes=epoch)
     with pytest.raises(Error, match="does not list"):
         binary(CONTROL, changes=CHANGES.replace("Binary: debian-cloud-config-hpc", "Binary: debian-cloud-config-x"))
+
+
+def test_fields_are_the_same_in_small_letters() -> None:
+    found = upload.changes(re.sub("^[A-Z].*?:", lambda name: name[0].lower(), CHANGES, flags=re.MULTILINE).encode())
+    assert found == upload.changes(CHANGES.encode())
+    dsc = DSC.replace("Binary:", "binary:").encode()
+    assert upload.claimed(upload.source(found, "x.dsc", dsc)) == ("debian-cloud-config-hpc",)
 
 
 def test_a_source_is_that_of_the_upload() -> None:

@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from . import names, sources
+from . import index, names, sources, staleness
 from .errors import Error
 from .printable import printable
 from .resolution import Package
@@ -23,7 +23,8 @@ BUILDINFO: Final = 2**21
 RECORD: Final = 2**16
 """Bytes of a record: a stanza of some 800 for each format."""
 
-_PACKAGES: Final = 10_000
+_PACKAGES: Final = staleness.MOST_UPDATES
+"""Of a large desktop there are half as many."""
 _RELEASES: Final = 16
 _TOTAL: Final = 2**36
 """Bytes of all packages: no more is read of an image, unpacked."""
@@ -31,7 +32,8 @@ _LINE: Final = 400
 """Characters of a line that says anything else."""
 _OURS: Final = "debian-cloud"
 """What the names of all packages begin with that can be uploaded to an archive: those are never Debian's."""
-_VERSION: Final = re.compile("[0-9A-Za-z.+:~-]{1,255}")  # deb-version(7)
+_LONGEST_VERSION: Final = 100
+"""Characters: Debian's have half as many."""
 _FINGERPRINT: Final = re.compile("[0-9A-F]{40}(?:[0-9A-F]{24})?")
 _HASH: Final = re.compile("[0-9a-f]{64}")
 # What a machine's apt asks, without a user, a password, or words that it would take for more (RFC 3986, 3).
@@ -59,7 +61,7 @@ def check(kept: Lock, now: float, *, expired: bool) -> None:
         (sum(package.size for package in packages) > _TOTAL, f"packages of more than {_TOTAL} bytes"),
         (not 0 < len(kept.releases) <= _RELEASES, f"{len(kept.releases)} release files"),
         (not _HASH.fullmatch(kept.plan), f"the plan {printable(kept.plan, 80)}, which is no id of one"),
-        (not _VERSION.fullmatch(kept.config_version), "a configuration of no version"),
+        (not _is_version(kept.config_version), "a configuration of no version"),
         *((not _is_line(line), f"the line {printable(line, 80)}") for line in (kept.builder, *kept.changes)),
         *_packages(kept),
         *_releases(kept),
@@ -123,7 +125,7 @@ def _packages(kept: Lock) -> Iterator[tuple[bool, str]]:
         yield package.name in seen, f"the package {package.name} twice"
         seen.add(package.name)
         what = f"{package.name} {printable(package.version, 80)} {printable(package.architecture, 80)}"
-        yield not _VERSION.fullmatch(package.version), f"{what}, which is no version"
+        yield not _is_version(package.version), f"{what}, which is no version"
         yield package.architecture not in (kept.architecture, "all"), f"{what}, and is for {kept.architecture}"
         yield not 0 < package.size <= _TOTAL, f"{what} of {printable(str(package.size), 80)} bytes"
 
@@ -159,6 +161,11 @@ def _is_name(name: str) -> bool:
         return bool(names.word(name, "package")) and len(name) <= 200
     except Error:
         return False
+
+
+def _is_version(version: str) -> bool:
+    """Whether it is one that an index can name."""
+    return len(version) <= _LONGEST_VERSION and bool(index.VERSION.fullmatch(version))
 
 
 def _is_place(pattern: re.Pattern[str], uri: str) -> bool:

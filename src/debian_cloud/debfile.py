@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final
 
@@ -23,8 +24,9 @@ MOST_ENTRIES: Final = 100_000
 """Entries of one tar."""
 _HINT: Final = "build it again, as dpkg-deb does"
 _AR: Final = b"!<arch>\n"
-_AR_HEADER: Final = re.compile(rb"([a-z.-]{1,15})/? *(?:[0-9]+ +){3}[0-7]+ +([0-9]+) *`\n")
-_HEADER: Final = 60
+_AR_HEADER: Final = struct.Struct("16s12s6s6s8s10s2s")
+"""Name, time, user, group, mode, size, and its end: each has its place, by which all readers find it (ar(5))."""
+_AR_FIELDS: Final = re.compile(rb"([a-z.-]+)/? *\0(?:[0-9]+ *\0){3}[0-7]+ *\0([0-9]+) *\0`\n")
 _COMPRESSED: Final = ("", ".gz", ".xz", ".zst")
 """Of what dpkg reads (deb(5)), without bzip2 and lzma, which nobody makes any more."""
 _MEMBERS: Final = (("debian-binary", ("",)), ("control.tar", _COMPRESSED), ("data.tar", _COMPRESSED))
@@ -79,7 +81,10 @@ def _members(name: str, file: IO[bytes]) -> None:
     if file.read(len(_AR)) != _AR:
         raise damaged
     for member, suffixes in _MEMBERS:
-        match = _AR_HEADER.fullmatch(file.read(_HEADER))
+        header = file.read(_AR_HEADER.size)
+        if len(header) < _AR_HEADER.size:
+            raise damaged
+        match = _AR_FIELDS.fullmatch(b"\0".join(_AR_HEADER.unpack(header)))
         if match is None:
             raise damaged
         found, size = match[1].decode(), int(match[2])

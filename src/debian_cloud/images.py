@@ -133,12 +133,14 @@ def _refuse_replayed(target: sources.Target) -> None:
     Of an archive with another keyring than that of its package nothing is asked.
     """
     # …_dists_SUITE_COMPONENT_images_Images
-    release = Path(f"{target.filename.rsplit('_', 3)[0]}_InRelease")
+    place, keyring = target.filename.rsplit("_", 3)[0], Path(names.ARCHIVE_KEYRING)
+    clear, plain, signature = (Path(f"{place}_{name}") for name in ("InRelease", "Release", "Release.gpg"))
     try:
-        text = sign.verified(Path(names.ARCHIVE_KEYRING), release).content
+        # Where there is no InRelease, apt takes the other two.
+        signed = sign.verified(keyring, clear) if clear.exists() else sign.verified(keyring, plain, signature)
     except Error:
         return
-    found = openpgp.field(text, "Snapshot")
+    found = openpgp.field(signed.content, "Snapshot")
     if found and names.snapshot_at(target.uri) != found:
         raise Error(
             f"{target.uri} shows, rightly signed, its snapshot {found} in the place of {target.codename}",

@@ -97,6 +97,11 @@ class Queue:
                     shutil.rmtree(self._checked)
                     raise _full(name) from None
                 yield self._set_aside(raw, name, Error(f"it cannot be read: {error.strerror}"), None)
+            except (ValueError, LookupError, ArithmeticError, TypeError, AttributeError) as error:
+                # A reader's fault, that nobody has found yet: the next upload is decided all the same.
+                yield self._set_aside(
+                    raw, name, Error(f"it cannot be read: {type(error).__name__} in a reader"), None
+                )
             else:
                 return
         self._clear()
@@ -168,12 +173,19 @@ class Queue:
                 "it is not signed by an uploader: it does not begin with a signature's text",
                 "debsign -k KEY FILE.changes, and upload again",
             )
+        try:
+            # Before gpg(1) sees it: of what else may be packed into an armour, that unpacks without an end.
+            clear = openpgp.cleartext(text)
+        except Error as error:
+            raise uploaders.NotSignedError(
+                f"it is not signed by an uploader: {error.message}", "debsign -k KEY FILE.changes, and upload again"
+            ) from None
         own = self._checked / name
         own.write_bytes(text)
         key = uploaders.signer(rules.home, own, rules.keys, rules.allowed)
         self._who.write_text(f"{key}\n", "utf-8")
         # What the signature does not cover, as headers of its armour or blanks at ends of lines, is not published.
-        own.write_bytes(openpgp.cleartext(text).document())
+        own.write_bytes(clear.document())
         signed = sign.verified(rules.keyring, own)
         if signed.signers != (key.owner,):
             raise Error("it is not signed by the key that it names", "one uploader signs it")

@@ -358,10 +358,11 @@ def leaving(
     """What of the pool is about to leave (path -> the first day that nothing listed it), and what leaves today.
 
     `unlisted` are the paths that nothing lists today; `grace` is for how long a signature is good that may list them.
-    One that leaves is in both answers: whoever is cut off before the file is gone finds it here again.
+    It counts from the end of that day, in which the last index that lists one may have been signed. One that leaves
+    is in both answers: whoever is cut off before the file is gone finds it here again.
     """
     after = {path: before.get(path, today) for path in sorted(unlisted)}
-    return after, tuple(path for path, day in after.items() if day + grace <= today)
+    return after, tuple(path for path, day in after.items() if day + grace < today)
 
 
 def unused(tracks: Iterable[Track], listed: Collection[str]) -> tuple[Track, ...]:

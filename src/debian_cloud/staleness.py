@@ -30,6 +30,7 @@ from typing import IO, TYPE_CHECKING, Final
 
 from . import deb822, index, names
 from .errors import Error
+from .printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -45,10 +46,14 @@ _FOUND: Final = (_DATE, SECURITY, _OTHERS)
 _UPDATE: Final = re.compile(
     rf" (?P<package>[a-z0-9][a-z0-9+.-]{{1,254}}) (?P<have>{index.VERSION.pattern}) (?P<new>{index.VERSION.pattern})"
 )
+MOST_UPDATES: Final = 4000
+"""Updates that are told of one image, so that its stanza is one that a reader takes (`deb822.MOST_LINES`)."""
+_LONGEST_UPDATE: Final = deb822.LARGEST_STANZA // deb822.MOST_LINES
 _SHA256: Final = 64
 _SINGLE: Final = (
     _IMAGE, "Version", "Suite", "Architecture", "Status", "Status-Date", "Status-Reason", "CVEs", _DATE,
 )  # fmt: skip
+_GONE: Final = "withdraw it (debian-cloud-archive withdraw); of the others all is told"
 _AGAIN: Final = "`apt-get update`, and try again; if that does not help, its archive must be mended"
 
 Installed = tuple[str, str, str]
@@ -97,11 +102,17 @@ def found(
     """The stanza for `render` of the image in a folder: what `newest` knows of each of its packages.
 
     `newest` gives a newer version and whether it, or one between, is a security update; None when there is none.
+    Error when no reader would take the stanza: what is in the state stands in each index from then on.
     """
     updates: dict[bool, list[str]] = {True: [], False: []}
     for package in sorted(installed):
         if answer := newest(package):
-            updates[answer[1]].append(f"\n {package[0]} {package[1]} {answer[0]}")
+            line = f" {package[0]} {package[1]} {answer[0]}"
+            if len(line) > _LONGEST_UPDATE or not _UPDATE.fullmatch(line):
+                raise Error(f"{directory} has a package that no index can name: {printable(line.strip())}", _GONE)
+            updates[answer[1]].append(f"\n{line}")
+    if sum(map(len, updates.values())) > MOST_UPDATES:
+        raise Error(f"{directory} has more than {MOST_UPDATES} packages with updates", _GONE)
     fields = ((SECURITY, "".join(updates[True])), (_OTHERS, "".join(updates[False])))
     return deb822.render(((_IMAGE, directory), (_DATE, day), *((name, value) for name, value in fields if value)))
 

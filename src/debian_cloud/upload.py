@@ -65,7 +65,9 @@ class Changes:
 
 
 def stanza(text: bytes, what: str) -> Stanza:
-    """The one paragraph of a control file; Error when two readers may read it in two ways (deb822(5)).
+    """The one paragraph of a control file, its fields with capitals (Multi-Arch) however they are written.
+
+    Error when two readers may read it in two ways (deb822(5)).
 
     A line of nothing but blanks ends a paragraph for some readers and belongs to the field for others, and so with
     a carriage return; of a field that stands there twice one reads the first, another the last.
@@ -83,11 +85,10 @@ def stanza(text: bytes, what: str) -> Stanza:
     if "" in lines:
         raise Error(f"{what} has not one paragraph: there is an empty line in it", _HINT)
     try:
-        (found,) = deb822.canonical("\n".join(line.rstrip(" \t") for line in lines))
+        (written,) = deb822.canonical("\n".join(line.rstrip(" \t") for line in lines))
     except Error as error:
         raise Error(f"{what}: {printable(error.message)}", _HINT) from None
-    if len({field.lower() for field in found}) != len(found):
-        raise Error(f"{what} has a field of more than one value", _HINT)
+    found = {field.title(): value for field, value in written.items()}
     for field in _ONE_LINE:
         value = found.get(field, "")
         if "\n" in value or (field in _ONE_WORD and " " in value):
@@ -181,34 +182,33 @@ def binary(upload: Changes, file: str, text: bytes) -> Stanza:
 
 def _modest(file: str, fields: Stanza) -> None:
     """Error when a package would be more on a machine than one of this archive may be."""
-    known = {field.lower(): value for field, value in fields.items()}
     for field in ("Essential", "Protected", "Important"):
-        if known.get(field.lower(), "no") != "no":
-            raise Error(
-                f"{file} says {field}: {printable(known[field.lower()])}", "no package of this archive is that"
-            )
-    if known.get("priority", "optional") not in ("optional", "extra"):
-        raise Error(f"{file} has the priority {printable(known['priority'])}", "here each package is optional")
+        if fields.get(field, "no") != "no":
+            raise Error(f"{file} says {field}: {printable(fields[field])}", "no package of this archive is that")
+    if fields.get("Priority", "optional") not in ("optional", "extra"):
+        raise Error(f"{file} has the priority {printable(fields['Priority'])}", "here each package is optional")
     for field in ("Provides", "Replaces", "Conflicts", "Breaks"):
-        for relation in relations(known.get(field.lower(), "")):
-            for alternative in relation.split("|"):
-                name = re.split(r"[ (:\[<]", alternative.strip(), maxsplit=1)[0]
-                if field in ("Provides", "Replaces") and not name.startswith(_OURS):
-                    raise Error(
-                        f"{file} says {field}: {printable(name)}",
-                        f"a package of this archive adds to Debian's, and takes the place of none but {_OURS}-…",
-                    )
-                if _LIFELINE.fullmatch(name):
-                    raise Error(f"{file} says {field}: {printable(name)}", "machines get their updates by that")
+        for name in _related(fields.get(field, "")):
+            # dpkg takes capital letters there, for the same as small ones.
+            _valid(_NAME, name, f"{file} has in {field} the package")
+            if field in ("Provides", "Replaces") and not name.startswith(_OURS):
+                raise Error(
+                    f"{file} says {field}: {name}",
+                    f"a package of this archive adds to Debian's, and takes the place of none but {_OURS}-…",
+                )
+            if _LIFELINE.fullmatch(name):
+                raise Error(f"{file} says {field}: {name}", "machines get their updates by that")
+
+
+def _related(value: str) -> tuple[str, ...]:
+    """The names of packages in a field such as Provides."""
+    items = (item.strip() for relation in relations(value) for item in relation.split("|"))
+    return tuple(re.split(r"[ (:\[<]", item, maxsplit=1)[0] for item in items)
 
 
 def provided(fields: Stanza) -> tuple[str, ...]:
     """The names by which a package is found: its own, and those that it provides."""
-    known = {field.lower(): value for field, value in fields.items()}
-    return (
-        known["package"],
-        *(re.split(r"[ (:]", item, maxsplit=1)[0] for item in relations(known.get("provides", ""))),
-    )
+    return fields["Package"], *_related(fields.get("Provides", ""))
 
 
 def source(upload: Changes, file: str, text: bytes) -> Stanza:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -46,7 +47,8 @@ class NotSignedError(Error):
 def keys(text: str) -> dict[str, Key]:
     """Fingerprint -> key, of the lines "SIGNER OWNER STATE NAME" that the archive's step `signing` writes."""
     found = {}
-    for line in text.splitlines():
+    # Not splitlines: a name may have a line separator in it.
+    for line in filter(None, text.split("\n")):
         signer, owner, state, name = f"{line} ".split(" ", 3)
         found[signer] = Key(owner, state == "weak", name.strip())
     return found
@@ -69,7 +71,7 @@ def signer(home: Path, file: Path, known: Mapping[str, Key], allowed: frozenset[
         "--",
         str(file),
     )
-    lines = [line.split() for line in run.answer(argv).splitlines() if line.startswith("[GNUPG:] ")]
+    lines = [line.split() for line in run.answer(argv).split("\n") if re.match(r"\[GNUPG:\] [A-Z]", line)]
     said: dict[str, list[str]] = {}
     for words in lines:
         said.setdefault(words[1], words[2:])

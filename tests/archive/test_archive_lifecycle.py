@@ -204,7 +204,7 @@ def test_what_the_policy_does_not_keep_goes_after_two_weeks(archive: Archive, ma
     snapshots = sorted(path.name for path in (archive.public / "snap").iterdir())
     assert len(snapshots) > 2
     first = "".join(f"removed: snap/{found}\n" for found in snapshots[:-1])
-    (waiting,) = (f"leaving: 3 files of the pool, the first 14 days after {ago(0)}\n",)
+    (waiting,) = (f"leaving: 3 files of the pool, the first 15 days after {ago(0)}\n",)
     dry = archive.run("expire", "--dry-run").stdout
     assert dry.replace("would be ", "") == first + gone + waiting
     assert archive.run("expire").stdout == first + gone + waiting
@@ -215,8 +215,8 @@ def test_what_the_policy_does_not_keep_goes_after_two_weeks(archive: Archive, ma
 
     # The first version of the package is in no index any more.
     assert len(pool(archive)) == 6
-    earlier(archive, 13)
-    assert archive.run("expire").stdout.splitlines(keepends=True)[1:] == [waiting.replace(ago(0), ago(13))]
+    earlier(archive, 14)
+    assert archive.run("expire").stdout.splitlines(keepends=True)[1:] == [waiting.replace(ago(0), ago(14))]
     earlier(archive, 1)
     # A run that was cut off had forgotten a file already.
     known = "pool/main/d/debian-cloud/debian-cloud-config-demo_1_all.deb"

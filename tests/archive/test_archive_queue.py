@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import bz2
 import os
 import re
 import shutil
@@ -15,15 +16,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from debian_cloud import openpgp
+from debian_cloud import incoming, openpgp, upload
 from debian_cloud.incoming import LIMITS
-from tests.archive.conftest import ROOT, Archive, Upload, run
+from tests.archive.conftest import ROOT, Archive, Key, Upload, run
+from tests.archive.test_archive_uploads import NO_QUESTIONS, exported
 from tests.test_debfile import BROKEN_MEMBERS, CONTROLS, DATA, DATAS, PLAIN, VERSION, deb, member
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.archive.conftest import Key, Maker
+    from tests.archive.conftest import Maker
 
 SOURCE = "debian-cloud-config-queue"
 
@@ -238,6 +240,51 @@ def test_only_what_is_signed_is_read_and_published(shared: Archive, make: Maker,
     published = shared.path / f"public/pool/main/d/{SOURCE}/{SOURCE}_4.1_all.changes"
     assert b"Urgency: medium\n" in published.read_bytes()
     assert openpgp.is_cleartext(published.read_bytes())
+
+
+def test_gpg_unpacks_nothing_of_an_armour(shared: Archive, make: Maker, uploader: Key, queue: Path) -> None:
+    # Of the kind and version that gpg looks at, by a key that is nobody's (RFC 4880, 5.2.3 and 5.6).
+    packet = b"\4\1\x16\x0a\0\6\5\2eS\xf1\0\0\x0a\x09\x10ABCDEFGH\x124" + 2 * (b"\1\0" + b"\xff" * 32)
+    packet = bytes([0xC2, len(packet)]) + packet
+    packed = b"\3" + bz2.compress(1000 * packet)
+    text = openpgp.armoured([b"\xc8\xff" + len(packed).to_bytes(4, "big") + packed])
+    (queue / "packed.changes").write_bytes(
+        b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nFormat: 1.8\n" + text
+    )
+    done = shared.run("accept", check=False)
+    assert "refused: packed.changes: it is not signed by an uploader: it is not signatures alone" in done.stdout
+
+
+def test_what_a_signer_is_called_is_no_word_of_gpg(
+    shared: Archive, make: Maker, short_path: Path, queue: Path
+) -> None:
+    for number, separator in enumerate(("\u2028", "\u0085")):
+        name = f"x{separator}[GNUPG:] {separator}[GNUPG:] BADSIG x"
+        home = short_path / f"odd{number}"
+        home.mkdir(mode=0o700)
+        key = Key(home, short_path / f"odd{number}.asc", "")
+        key.gpg(*NO_QUESTIONS, "--quick-generate-key", f"{name} <u{number}@example.org>", "ed25519", "sign", "never")
+        key = exported(key)
+        shared.run("add-uploader", key.public)
+        shared.put(good(make, key, f"5.{number}"))
+        done = shared.run("accept", check=False)
+        assert done.stdout == f"accepted: zzz_5.{number}.changes: into the pool\n", done.stderr
+
+
+def test_a_fault_of_a_reader_refuses_one_upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("incoming", "tmp", "rejected"):
+        (tmp_path / folder).mkdir()
+    for name in ("a.changes", "b.changes"):
+        (tmp_path / "incoming" / name).write_text("x")
+    # int() refuses numbers of more digits than that.
+    monkeypatch.setattr(openpgp, "cleartext", lambda _: int("9" * 5000))
+    monkeypatch.setattr(incoming, "_CLEAR", b"x")
+    rules = incoming.Rules(tmp_path, tmp_path / "keyring", {}, frozenset(), upload.Owners({}, {}))
+    refused = [*incoming.Queue(tmp_path).take(rules)]
+    assert [line.partition(" (")[0] for line in refused] == [
+        f"refused: {name}.changes: it cannot be read: ValueError in a reader" for name in ("a", "b")
+    ]
+    assert not [*(tmp_path / "incoming").iterdir()]
 
 
 def test_a_message_that_is_cut_off_has_its_sentence(shared: Archive, make: Maker, uploader: Key, queue: Path) -> None:

@@ -177,7 +177,7 @@ def _plan(args: argparse.Namespace) -> None:
                 f" stay; conf/expire {rules}\n"
             )
         if waiting:
-            first = f"the first {grace.days} days after {min(waiting.values())}"
+            first = f"the first {grace.days + 1} days after {min(waiting.values())}"
             report += f"leaving: {len(waiting)} files of the pool, {first}\n"
     (work / "report").write_text(report, "utf-8")
 

@@ -141,7 +141,8 @@ def _published(dist: Path) -> set[tuple[str, ...]]:
 
 def _keys(archive: Path) -> list[dict[str, Any]]:
     """The archive's keys; `until` is when the last part of one that may sign expires, None is never."""
-    words = (line.split() for line in _text(archive / "conf/keys").splitlines() if not line.startswith("#"))
+    # Not splitlines: in an owner's name, which both have, there may be a line separator.
+    words = (line.split() for line in _text(archive / "conf/keys").split("\n") if not line.startswith("#"))
     states = {line[0].upper(): line[1] for line in words if len(line) > 1}
     listing = run.output(
         ("gpg", "--homedir", str(archive / "gnupg"), "--no-autostart", "--batch", "--with-colons", "--list-keys")
@@ -149,7 +150,7 @@ def _keys(archive: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     ends: list[float] = []
     never = float("inf")
-    for line in (line.split(":") for line in listing.splitlines()):
+    for line in (line.split(":") for line in listing.split("\n")):
         if line[0] == "pub":
             found.append({"fingerprint": "", "owner": "", "state": "active", "until": None})
             primary, ends = float(line[6] or never), []

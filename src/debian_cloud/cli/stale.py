@@ -63,7 +63,13 @@ def main(args: argparse.Namespace) -> int:
         def newest(package: staleness.Installed) -> tuple[str, bool] | None:
             return origin.apt.newer(package[0], package[1])
 
-        found = {directory: staleness.found(directory, those, newest, day) for directory, those in installed.items()}
+        found: dict[str, str] = {}
+        for directory, those in installed.items():
+            try:
+                found[directory] = staleness.found(directory, those, newest, day)
+            except Error as error:
+                print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
+                unread = True
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text("\n".join(found[directory] for directory in sorted(found)), "utf-8")
     if args.cache:
