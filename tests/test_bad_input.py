@@ -219,6 +219,16 @@ def test_a_reader_that_goes_away() -> None:
     assert done.stderr in ("status 0\n", "status 1\n")
 
 
+@pytest.mark.parametrize("arguments", ["--version", "sbom", "fetch ec2", "frob"])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_leads_nowhere(tmp_path: Path, arguments: str, closed: str) -> None:
+    script = f'debian-cloud {arguments} {closed}; echo "$?" >status'
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert "Traceback" not in done.stderr
+    wanted = {"--version": ("0",), "fetch ec2": ("1", "2")}.get(arguments, ("2",))
+    assert (tmp_path / "status").read_text().strip() in wanted
+
+
 def test_output_that_exists_is_not_touched(archive: Archive, tmp_path: Path) -> None:
     there = tmp_path / "debian-13-fine-amd64-20260101.0.buildinfo"
     there.write_text("mine")
