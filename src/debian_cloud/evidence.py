@@ -178,7 +178,10 @@ def _of_machine() -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """What an archive says of an image, and where; no `said` when it does not know it, or has a `problem`."""
+    """What an archive says of an image, and where; no `said` when it does not know it.
+
+    `problem`: of those who may know it, somebody's index could not be read.
+    """
 
     where: str
     said: ImageStatus | None = None
@@ -189,9 +192,10 @@ def of_machine(kept: Lock) -> Word | None:
     """What the archives say that this machine's apt knows; None when it knows none. Of two, the worse counts."""
     where = "this machine's apt"
     try:
-        return Word(where, _worst(images.statuses(lambda _: False).statuses, kept))
+        found = images.statuses(lambda _: False)
     except Error as error:
         return None if error.status == USAGE else Word(where, problem=error.message)
+    return Word(where, _worst(found.statuses, kept), "; ".join(found.refused))
 
 
 def of_archive(folder: Path, kept: Lock, keyring: Path, *, signers: int = 1) -> Word:
