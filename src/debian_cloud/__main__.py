@@ -57,9 +57,13 @@ def _run(argv: list[str]) -> int:
     try:
         status = cli.run(argv)
         sys.stdout.flush()
+    except BrokenPipeError:
+        raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
+            # A name that is too long, a disk that fails, a file that is another's.
+            where = f"{error.filename}: " if error.filename else ""
+            raise Error(f"{where}{error.strerror or error}", "is that the right file, and the disk whole?") from error
         _forget_output()
         where = f": nothing more can be written to {error.filename}" if error.filename else ""
         raise Error(f"the disk is full{where}", "free some space, and run it again") from error
