@@ -178,6 +178,18 @@ BAD_IMAGES: dict[str, bytes] = {name: make(IMAGES) for name, make in _FORMS.item
         "one file twice": IMAGES + "\n" + _last(IMAGES),
         "two serials that are current": IMAGES + "\n" + index.render([replace(_TREE, serial="20261121.0")]),
         "two formats that disagree on the .buildinfo": index.render([_ONE, replace(_RAW, buildinfo_sha256="3" * 64)]),
+        "two formats that disagree on the .buildinfo's SHA-512": index.render(
+            [_ONE, replace(_RAW, buildinfo_sha512="3" * 128)]
+        ),
+        "two formats, one of which has no hashes of the .buildinfo": index.render(
+            [_ONE, replace(_RAW, buildinfo_sha256="", buildinfo_sha512="")]
+        ),
+        "two formats, one of which has no SHA-512 of the .buildinfo": index.render(
+            [_ONE, replace(_RAW, buildinfo_sha512="")]
+        ),
+        "two formats that disagree on a rebuild": index.render(
+            [_ONE, replace(_RAW, rebuilds=(replace(_ONE.rebuilds[0], sha256="3" * 64),))]
+        ),
         "two formats that disagree on an attestation": index.render(
             [_ONE, replace(_RAW, attestations=(replace(_ONE.attestations[1], sha256="3" * 64),))]
         ),

@@ -219,6 +219,36 @@ def test_a_reader_that_goes_away() -> None:
     assert done.stderr in ("status 0\n", "status 1\n")
 
 
+@pytest.mark.parametrize("arguments", ["diff {} {}", "verify x --closure {}", "scrub {}"])
+def test_a_name_that_no_file_system_takes(arguments: str) -> None:
+    done = debian_cloud(*arguments.format("x" * 256, "x" * 256).split())
+    refused(done, 1, "File name too long", "hint:")
+
+
+def test_a_disk_that_fails_while_it_is_read() -> None:
+    # As such a disk, it gives EIO.
+    refused(debian_cloud("sbom", "/proc/self/mem"), 1, "Input/output error", "is that the right file")
+
+
+@pytest.mark.parametrize(
+    "option", ["verify x --closure . --keyring", "list --archive /x --keyring", "build x --seed", "plan x --seed"]
+)
+@pytest.mark.parametrize("kind", ["fifo", "/dev/zero"])
+def test_what_never_ends_is_not_waited_for(tmp_path: Path, option: str, kind: str) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    refused(debian_cloud(*option.split(), tmp_path / kind), 1, "is not a regular file", "hint:")
+
+
+@pytest.mark.parametrize("arguments", ["--version", "sbom", "fetch ec2", "frob"])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_leads_nowhere(tmp_path: Path, arguments: str, closed: str) -> None:
+    script = f'debian-cloud {arguments} {closed}; echo "$?" >status'
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert "Traceback" not in done.stderr
+    wanted = {"--version": ("0",), "fetch ec2": ("1", "2")}.get(arguments, ("2",))
+    assert (tmp_path / "status").read_text().strip() in wanted
+
+
 def test_output_that_exists_is_not_touched(archive: Archive, tmp_path: Path) -> None:
     there = tmp_path / "debian-13-fine-amd64-20260101.0.buildinfo"
     there.write_text("mine")

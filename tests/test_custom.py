@@ -314,8 +314,8 @@ def test_what_was_left_out_once_is_there_the_next_time(archive: Archive) -> None
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--seed", "/nowhere"], "seed /nowhere: No such file"),
-        (["--seed", "/"], "seed /: Is a directory"),
+        (["--seed", "/nowhere"], "seed /nowhere cannot be read: No such file"),
+        (["--seed", "/"], "seed / cannot be read: Is a directory"),
         (["--seed", "/usr/bin/true"], "is not UTF-8 text"),
         (["--seed", "/etc/passwd"], "line 1 of the seed"),
         (["--hostname", "a_b"], "is not a host name"),

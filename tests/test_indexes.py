@@ -8,12 +8,17 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from debian_cloud import __main__, images, index, run, sources, staleness
+from debian_cloud import __main__, evidence, images, index, run, sources, staleness
 from debian_cloud.cli import status
 from tests import bounds, malformed
+
+if TYPE_CHECKING:
+    from debian_cloud.lock import Lock
 
 GOOD, BAD = "http://good.example", "http://bad.example"
 Says = Callable[..., tuple[int, str, str]]
@@ -138,6 +143,8 @@ def test_updates_are_kept_of_the_wanted_image_alone(machine: Says, tmp_path: Pat
 MEASURE = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 from debian_cloud import __main__, run, sources
 from debian_cloud.cli import status
 status._RECORD = Path(sys.argv[2])
@@ -163,3 +170,17 @@ def test_what_an_index_unpacks_to_is_bounded(tmp_path: Path, kind: str, characte
     warned(said[0])
     if kind == "Images":
         assert (done.returncode, len(done.stdout.splitlines()), len(said)) == (1, 4, 1)
+
+
+def test_verify_tells_of_the_index_that_it_could_not_ask(machine: Says) -> None:
+    """Else an archive that withdrew the image would be silent, as if it knew nothing of it."""
+    bad = malformed.BAD_STATUS["Latin-1 in a value"]
+    machine("Images-Status", malformed.STATUS.encode(), bad, "status")
+    image = {"config": "ec2", "suite": "trixie", "architecture": "amd64", "serial": "20261120.0"}
+    word = evidence.of_machine(cast("Lock", SimpleNamespace(**image)))
+    assert word
+    assert word.said
+    assert (word.said.status, BAD in word.problem) == ("current", True)
+    word = evidence.of_machine(cast("Lock", SimpleNamespace(**{**image, "serial": "20261121.0"})))
+    assert word
+    assert (word.said, BAD in word.problem) == (None, True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import io
@@ -115,6 +116,96 @@ def test_a_link_is_not_followed(tree: Tree, tmp_path: Path) -> None:
     (tree.path / "etc/key").symlink_to(outside)
     assert tree.findings() == []
     assert outside.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("path", "target"), [("var/lib/debian-cloud", "out"), ("var/lib/debian-cloud/renew", "out/file"), ("var", "out")]
+)
+def test_what_is_noted_goes_by_no_link_of_a_package(tree: Tree, tmp_path: Path, path: str, target: str) -> None:
+    """It would be written by root of the building machine, wherever the link leads."""
+    (tmp_path / "out/lib/dpkg/info").mkdir(parents=True)
+    (tmp_path / "out/lib/dpkg/status").touch()
+    (tmp_path / "out/file").write_text("mine")
+    tree.file(identities.RENEWAL)
+    tree.file("etc/munge/munge.key")
+    link = tree.path / path
+    if path == "var":
+        link.rename(tmp_path / "was")
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(tmp_path / target)
+    before = sorted(tmp_path.rglob("out/**/*"))
+    if path == identities.RENEWED:
+        assert tree.findings() == []
+        assert not link.is_symlink()
+    else:
+        with pytest.raises(Error, match=f"/{identities.RENEWED} cannot be written"):
+            tree.findings()
+    assert sorted(tmp_path.rglob("out/**/*")) == before
+    assert (tmp_path / "out/file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("path", ["var/backups/x", "usr/share/x/y", "srv/a\nb", "opt/munge.key"])
+@pytest.mark.parametrize("hard", [True, False])
+def test_a_copy_of_what_is_taken_out_is_found_by_any_name(tree: Tree, path: str, hard: bool) -> None:
+    """Random bytes look like nothing, and a hard link or a copy that everybody may read is told by nothing else."""
+    content = bytes(range(128))
+    tree.file(identities.RENEWAL)
+    first = tree.file("etc/munge/munge.key", content)
+    copy = tree.file(path, content)
+    if hard:
+        copy.unlink()
+        copy.hardlink_to(first)
+    tree.owned("x", "usr/share/x/y")
+    shown = path.replace("\n", "\\x0a")
+    (found,) = tree.findings()
+    assert found.startswith(f"/{shown}")
+    assert "the same as what was taken out" in found
+    tree.file("etc/munge/munge.key", content)
+    assert tree.findings(keep=(path,)) == []
+    tree.file("etc/munge/munge.key", content)
+    assert tree.findings(drop=(path,)) == []
+    assert not copy.exists()
+
+
+def test_a_copy_of_what_is_taken_out_is_found_in_the_initrd(tree: Tree) -> None:
+    tree.file(identities.RENEWAL)
+    tree.file("etc/munge/munge.key", bytes(range(128)))
+    tree.file("boot/initrd.img-6.12-amd64", cpio(("conf/m", bytes(range(128)))))
+    (found,) = tree.findings()
+    assert found.startswith("/boot/initrd.img-6.12-amd64:conf/m: the same as")
+
+
+def test_what_is_short_may_be_the_same_by_chance(tree: Tree) -> None:
+    tree.file(identities.RENEWAL)
+    tree.file("etc/nvme/hostid", "1\n")
+    tree.file("etc/x", "1\n")
+    assert tree.findings() == []
+
+
+def test_what_the_layer_cannot_make_is_not_left_to_it(tree: Tree) -> None:
+    tree.file(identities.RENEWAL)
+    tree.file("var/lib/NetworkManager/secret_key")
+    assert tree.findings() == ["/var/lib/NetworkManager/secret_key (network-manager): a host's key"]
+    # A link that leads to somewhere in the image, and here to nowhere.
+    (tree.path / "usr/sbin").mkdir()
+    (tree.path / "usr/sbin/NetworkManager").symlink_to("/nowhere/NetworkManager")
+    assert tree.findings() == []
+    assert not (tree.path / identities.RENEWED).exists()
+
+
+def test_the_layer_makes_all_of_them_whatever_reads_its_input(tmp_path: Path) -> None:
+    """A program that reads its standard input must not take the names that come after."""
+    script = RENEW.read_text("utf-8").replace("/var/lib/debian-cloud/renew", str(tmp_path / "renew"))
+    script = script.replace("/etc/", f"{tmp_path}/").replace("sync\n", "")
+    (tmp_path / "renew").write_text("munge\nnsd\npostfix\n")
+    (tmp_path / "bin").mkdir()
+    for name in ("runuser", "nsd-control-setup", "newaliases"):
+        (tmp_path / "bin" / name).write_text(f'#!/bin/sh\ncat >/dev/null\necho {name} >>"{tmp_path}/done"\n')
+        (tmp_path / "bin" / name).chmod(0o755)
+    path = f"{tmp_path}/bin:/usr/bin:/bin"
+    subprocess.run(["sh", "-c", script], env={"PATH": path}, stdin=subprocess.DEVNULL, check=True, timeout=60)
+    assert (tmp_path / "done").read_text() == "runuser\nnsd-control-setup\nnewaliases\n"
+    assert not (tmp_path / "renew").exists()
 
 
 def test_the_layer_knows_how_to_make_each_of_them() -> None:
@@ -377,7 +468,13 @@ MICROCODE: Final = cpio(("kernel", b""), ("kernel/x86/microcode/AuthenticAMD.bin
 )
 PLAIN: Final = cpio(("usr/lib/modules/x.ko.xz", b"\xfd7zXZ\0" * 99))
 KEY: Final = ("etc/x/host.key", armoured("PRIVATE KEY").encode())
-PACKED: Final[Mapping[str, Callable[[bytes], bytes]]] = {"gzip": gzip.compress, "xz": lzma.compress, "nothing": bytes}
+PACKED: Final[Mapping[str, Callable[[bytes], bytes]]] = {
+    "gzip": gzip.compress,
+    "xz": lzma.compress,
+    "lzma": lambda plain: lzma.compress(plain, lzma.FORMAT_ALONE),
+    "bzip2": bz2.compress,
+    "nothing": bytes,
+}
 
 
 @pytest.mark.parametrize("packing", PACKED)
@@ -415,6 +512,10 @@ WHOLE: Final = MICROCODE + gzip.compress(cpio(KEY))
         (gzip.compress(b""), "nothing comes out of what is packed in it"),
         (b"070701" + b"f" * 104 + b"x", "is damaged at byte 0"),
         (b"070701" + b"zzzzzzzz" * 13, "is damaged at byte 0"),
+        (gzip.compress(PLAIN) + cpio(KEY), "Not a gzipped file"),
+        (lzma.compress(PLAIN) + cpio(KEY), "Input format not supported"),
+        (lzma.compress(PLAIN, lzma.FORMAT_ALONE) + cpio(KEY), "Memory usage limit exceeded"),
+        (bz2.compress(PLAIN) + cpio(KEY), "Invalid data stream"),
         (cpio(("x", b"y"))[:-124] + b"070707" + b"0" * 120, "an archive in it is damaged"),
     ],
 )
@@ -453,6 +554,15 @@ def test_what_a_tool_unpacks_begins_where_the_file_was_read_to(tmp_path: Path) -
         source.seek(12)
         with run.through(("gzip", "-dc"), source) as unpacked:
             assert unpacked.read() == b"tail"
+
+
+def test_what_a_tool_could_not_unpack_to_the_end_is_told(tmp_path: Path) -> None:
+    """It makes what it can, and says by its status alone that there is more."""
+    (tmp_path / "packed").write_bytes(gzip.compress(b"tail") + cpio(KEY))
+    with (tmp_path / "packed").open("rb") as source, run.through(("gzip", "-dc"), source) as unpacked:
+        assert unpacked.read(4) == b"tail"
+        with pytest.raises(OSError, match="this failed: gzip -dc"):
+            unpacked.read()
 
 
 # As it is called.

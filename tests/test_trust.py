@@ -207,6 +207,15 @@ def target(uri: str, trusted: str = "yes") -> sources.Target:
     return sources.Target("Images", "", "", "trixie", uri, "/x", trusted)
 
 
+@pytest.mark.parametrize("end", ["\u2028", "\x85", "\x0c", "\x1c", "\r"])
+def test_an_archive_s_name_does_not_begin_a_line_of_another_s(end: str) -> None:
+    """Origin is shown as the archive has it, and of all that ends a line to Python it has no line feed alone."""
+    forged = f"Packages|a{end}Images|b|b|trixie|http://good|/x|yes{end}c|d|x|http://bad|/x|no"
+    assert sources.targets(f"{forged}\nImages|a{end}|b|trixie|http://c|/x|yes\n") == (
+        sources.Target("Images", f"a{end}", "b", "trixie", "http://c", "/x", "yes"),
+    )
+
+
 def test_an_index_of_images_that_apt_has_not_verified_does_not_count() -> None:
     assert sources.verified_images([target("http://a", "no")]) == ()
     with pytest.raises(Error, match="knows no archive"):

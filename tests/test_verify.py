@@ -454,6 +454,26 @@ def test_evidence_of_a_snapshot_that_the_image_is_not_of(case: Case, closure: Pa
     )
 
 
+@pytest.mark.parametrize("suite", ["trixie-security", "trixie-updates"])
+def test_evidence_without_debian_s_updates(case: Case, closure: Path, suite: str) -> None:
+    """What is in them, and is newer than in the image, would be told by nobody."""
+    for release in (closure / "evidence").glob("*/InRelease"):
+        if f"\nCodename: {suite}\n" in release.read_text():
+            shutil.rmtree(release.parent)
+    done = case.verify(closure=closure)
+    refused(done, 1, f"the evidence has no release file of Debian's {suite}", "is not whole")
+
+
+def test_a_closure_s_own_index_is_no_evidence(case: Case, closure: Path) -> None:
+    """The archive signed it, of the image's day and for ever, and all packages are in it: Debian's, too."""
+    shutil.rmtree(closure / "evidence")
+    (closure / "evidence/0").mkdir(parents=True)
+    shutil.copy(closure / "dists/trixie/InRelease", closure / "evidence/0/InRelease")
+    packages = (closure / "dists/trixie/main/binary-amd64/Packages").read_bytes()
+    (closure / "evidence/0/main_binary-amd64_Packages.xz").write_bytes(lzma.compress(packages, preset=0))
+    refused(case.verify(closure=closure), 1, "is not of the archive itself: it has no Valid-Until")
+
+
 @pytest.mark.parametrize("how", ["no end of folders", "a date"])
 def test_evidence_that_is_no_evidence(case: Case, closure: Path, world: World, how: str) -> None:
     """Nothing is read without an end."""

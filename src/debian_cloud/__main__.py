@@ -7,20 +7,34 @@ import contextlib
 import errno
 import os
 import sys
+from typing import Final
 
 from . import cli
 from .errors import Error
 from .printable import paragraph, printed
 
+_LAST: Final = 2
+"""The number of standard error, the last of the three streams that every program has."""
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run `debian-cloud VERB …`; 0 done, 1 no (verification or policy failed), 2 wrong use."""
-    # A stream that was closed before we began is None, and print(…) does nothing.
+    _open_what_is_closed()
     with (
-        contextlib.redirect_stdout(sys.stdout and printed(sys.stdout)),
-        contextlib.redirect_stderr(sys.stderr and printed(sys.stderr)),
+        contextlib.redirect_stdout(printed(sys.stdout)),
+        contextlib.redirect_stderr(printed(sys.stderr)),
     ):
         return _main(sys.argv[1:] if argv is None else argv)
+
+
+def _open_what_is_closed() -> None:
+    """Let a stream that was closed before we began lead nowhere: else the next file would have its number."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _LAST:
+        os.set_inheritable(descriptor, True)  # noqa: FBT003 - it takes no name
+    os.close(descriptor)
+    # Python has None for them; they are open for as long as we live.
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def _main(argv: list[str]) -> int:
@@ -43,9 +57,13 @@ def _run(argv: list[str]) -> int:
     try:
         status = cli.run(argv)
         sys.stdout.flush()
+    except BrokenPipeError:
+        raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
+            # A name that is too long, a disk that fails, a file that is another's.
+            where = f"{error.filename}: " if error.filename else ""
+            raise Error(f"{where}{error.strerror or error}", "is that the right file, and the disk whole?") from error
         _forget_output()
         where = f": nothing more can be written to {error.filename}" if error.filename else ""
         raise Error(f"the disk is full{where}", "free some space, and run it again") from error

@@ -61,6 +61,8 @@ class Proof:
 class _Release:
     proof: Proof
     debian: bool
+    suites: tuple[str, str]
+    """Its codename, and the name that moves on."""
     date: int
     indexes: Mapping[str, tuple[str, int]]
 
@@ -127,10 +129,7 @@ def refuse_sources(kept: Lock, given: Iterable[str], *, expired: bool = False) -
     Debian is at hosts of its own name, at those that this machine's apt takes for Debian, and at the URIs `given`.
     `expired`: the image may take indexes past their Valid-Until.
     """
-    suite = kept.suite
-    wanted: list[tuple[str, ...]] = [(suite,)]
-    if suite not in sources.WITHOUT_SECURITY:
-        wanted = [(suite, f"{suite}-updates"), (f"{suite}-security",)]
+    suite, wanted = kept.suite, _of_debian(kept.suite)
     found = [source.suites for source in kept.sources]
     if found != wanted:
         raise Error(
@@ -150,6 +149,13 @@ def refuse_sources(kept: Lock, given: Iterable[str], *, expired: bool = False) -
                 f"the image's apt takes the indexes of {source.uri} past their Valid-Until",
                 "so does one that was built of a snapshot: --allow-expired, if that is meant",
             )
+
+
+def _of_debian(suite: str) -> list[tuple[str, ...]]:
+    """The suites that each of Debian's sources of an image has."""
+    if suite in sources.WITHOUT_SECURITY:
+        return [(suite,)]
+    return [(suite, f"{suite}-updates"), (f"{suite}-security",)]
 
 
 def _listed(suites: Iterable[tuple[str, ...]]) -> str:
@@ -178,7 +184,10 @@ def _of_machine() -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """What an archive says of an image, and where; no `said` when it does not know it, or has a `problem`."""
+    """What an archive says of an image, and where; no `said` when it does not know it.
+
+    `problem`: of those who may know it, somebody's index could not be read.
+    """
 
     where: str
     said: ImageStatus | None = None
@@ -189,9 +198,10 @@ def of_machine(kept: Lock) -> Word | None:
     """What the archives say that this machine's apt knows; None when it knows none. Of two, the worse counts."""
     where = "this machine's apt"
     try:
-        return Word(where, _worst(images.statuses(lambda _: False).statuses, kept))
+        found = images.statuses(lambda _: False)
     except Error as error:
         return None if error.status == USAGE else Word(where, problem=error.message)
+    return Word(where, _worst(found.statuses, kept), "; ".join(found.refused))
 
 
 def of_archive(folder: Path, kept: Lock, keyring: Path, *, signers: int = 1) -> Word:
@@ -268,7 +278,7 @@ def proofs(folder: Path, kept: Lock, debian: Path, archive: Path, *, signers: in
     `folder` is a closure's evidence, `debian` and `archive` are the keyrings by
     which Debian and the archive of configurations are trusted. A release file
     must be of the image's suite or of its updates, and must not have expired
-    before the image's day. The archive vouches for no package that Debian has,
+    before the image's day; each of Debian's is there. The archive vouches for no package that Debian has,
     and for others only when `signers` keys of its keyring have signed.
     """
     everything = (*kept.packages, *kept.tools)
@@ -276,9 +286,12 @@ def proofs(folder: Path, kept: Lock, debian: Path, archive: Path, *, signers: in
     listed: dict[Package, tuple[Proof, bool]] = {}
     debian_s: set[bytes] = set()
     dates = []
+    missing = set(itertools.chain.from_iterable(_of_debian(kept.suite)))
     for place in _few(folder, "*"):
         release = _release(place, kept, debian, archive, signers)
         dates.append(release.date)
+        if release.debian:
+            missing.difference_update(release.suites)
         for file in _few(place, "*_Packages.xz"):
             content = _index(file, release)
             if release.debian:
@@ -290,6 +303,11 @@ def proofs(folder: Path, kept: Lock, debian: Path, archive: Path, *, signers: in
         raise Error(
             "the evidence is older than the image: no release file is of its day",
             "it must be the closure of the same image",
+        )
+    if missing:
+        # Without them it would not be known what has an update, nor which packages are Debian's.
+        raise Error(
+            f"the evidence has no release file of Debian's {min(missing)}", "the closure is not whole: get it again"
         )
     for package in everything:
         if package not in listed:
@@ -344,7 +362,8 @@ def _release(place: Path, kept: Lock, debian: Path, archive: Path, signers: int)
     fields = _fields(signed)
     suites = {kept.suite, f"{kept.suite}-updates", f"{kept.suite}-security"}
     named = fields.get("Codename", "")
-    if not suites & {named, fields.get("Suite", "")}:
+    own = (named, fields.get("Suite", ""))
+    if not suites & {*own}:
         raise Error(
             f"{file} is of the suite {printable(named)}, and the image of {kept.suite}", "it is another's evidence"
         )
@@ -355,6 +374,9 @@ def _release(place: Path, kept: Lock, debian: Path, archive: Path, signers: int)
             " made",
             "an older index hides the updates since",
         )
+    if not (is_debian or "Snapshot" in fields or "Valid-Until" in fields):
+        # As a closure's own, which lists Debian's packages, too.
+        raise Error(f"{file} is not of the archive itself: it has no Valid-Until", "it is no evidence: get it again")
     date = _seconds(fields.get("Date", ""), file)
     if date > time.time() + _DAY:
         raise Error(f"{file} is of a day that has not come", "is this machine's clock right?")
@@ -363,7 +385,8 @@ def _release(place: Path, kept: Lock, debian: Path, archive: Path, signers: int)
             f"{file} had expired when the image was made: {fields['Valid-Until']}",
             "an older index hides the updates since",
         )
-    return _Release(Proof(named, fields.get("Origin", ""), digest, signed.signers), is_debian, date, _rows(fields))
+    proof = Proof(named, fields.get("Origin", ""), digest, signed.signers)
+    return _Release(proof, is_debian, own, date, _rows(fields))
 
 
 def _seconds(date: str, file: Path) -> int:

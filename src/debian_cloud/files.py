@@ -28,7 +28,8 @@ LARGEST_PACKAGE: Final = 2**32
 _MEMORY: Final = 2**27
 """Bytes that xz's own decoder may take: `xz -9` needs half of that (xz(1))."""
 _PIECE: Final = 2**16
-_BROKEN: Final = (lzma.LZMAError, zlib.error, EOFError, OSError)
+BROKEN: Final = (lzma.LZMAError, zlib.error, EOFError, OSError)
+"""What a damaged compressed stream raises as it is read."""
 
 
 @contextlib.contextmanager
@@ -83,7 +84,7 @@ def unpacked(path: Path, limit: int) -> bytes:
     with opened(path) as file:
         try:
             return _content(path, decompressed(file, path.suffix), limit)
-        except _BROKEN:
+        except BROKEN:
             raise Error(f"{printable(str(path))} is damaged", "get it again") from None
 
 
@@ -95,12 +96,21 @@ def decompressed(file: IO[bytes], form: str) -> IO[bytes]:
     return FORMS[form](file)
 
 
-class _Xz(io.RawIOBase):
-    """The stream in .xz, one or several after each other (the .xz file format, 2), by a bounded decoder."""
+def streams(file: IO[bytes], name: str) -> IO[bytes]:
+    """What is in one stream, or in several after each other with zeros between; `name` is one of DECODERS.
 
-    def __init__(self, file: IO[bytes]) -> None:
+    As Python's own readers, but what comes after them and is none raises, too: it is not passed over.
+    """
+    return io.BufferedReader(_Streams(file, DECODERS[name]), _PIECE)
+
+
+class _Streams(io.RawIOBase):
+    """Streams, one or several after each other (the .xz file format, 2), by bounded decoders."""
+
+    def __init__(self, file: IO[bytes], new: Callable[[], lzma.LZMADecompressor | bz2.BZ2Decompressor]) -> None:
         self._file = file
-        self._decoder = self._new()
+        self._new = new
+        self._decoder = new()
 
     def readable(self) -> bool:
         return True
@@ -130,13 +140,16 @@ class _Xz(io.RawIOBase):
             fresh = self._file.read(_PIECE)
         return fresh
 
-    @staticmethod
-    def _new() -> lzma.LZMADecompressor:
-        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY)
 
+DECODERS: Final[dict[str, Callable[[], lzma.LZMADecompressor | bz2.BZ2Decompressor]]] = {
+    "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY),
+    "lzma": lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MEMORY),
+    "bzip2": bz2.BZ2Decompressor,
+}
+"""By the name of the tool that compresses."""
 
 FORMS: Final[dict[str, Callable[[IO[bytes]], IO[bytes]]]] = {
-    ".xz": lambda file: io.BufferedReader(_Xz(file), _PIECE),
+    ".xz": lambda file: streams(file, "xz"),
     ".gz": lambda file: cast("IO[bytes]", gzip.GzipFile(fileobj=file)),
     ".bz2": lambda file: cast("IO[bytes]", bz2.BZ2File(file)),
     "": lambda file: file,

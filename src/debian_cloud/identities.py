@@ -87,6 +87,9 @@ IDENTITIES: Final = (
 )
 """Path -> what it is, and who makes it again; the first line that knows a path counts."""
 
+BY_LAYER: Final = frozenset({"openssh-server"} | {known.package for known in IDENTITIES if known.renewed == RENEWAL})
+"""The packages whose identities RENEWAL can make again."""
+
 
 _PLACES: Final = tuple({f"{path.partition('/')[0]}/" for known in IDENTITIES for path in known.paths})
 

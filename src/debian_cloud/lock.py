@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from . import deb822, formats, metadata, names
+from .config import PATH
 from .errors import FAILED, USAGE, Error
 from .printable import printable
 from .resolution import Package, Release
@@ -39,7 +40,7 @@ _NAME: Final = re.compile("[a-z0-9][a-z0-9+.-]+")
 _VERSION: Final = re.compile("[0-9A-Za-z][0-9A-Za-z.+:~-]*")
 _BUILDER: Final = re.compile("[a-z0-9][a-z0-9.+-]* [0-9A-Za-z.+:~-]+")
 _CHANGE: Final = re.compile(
-    "(add|remove) [a-z0-9][a-z0-9+.-]+|seed [0-9a-f]{64}|hostname [A-Za-z0-9.-]+|keep [!-~]{1,1000}"
+    rf"(add|remove) [a-z0-9][a-z0-9+.-]+|seed [0-9a-f]{{64}}|hostname [A-Za-z0-9.-]+|keep {PATH}"
 )
 _URI: Final = re.compile(r"(https?://|file:/|copy:/|mirror\+(https?://|file:/))[!-~]+")
 

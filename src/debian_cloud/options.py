@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from . import cache, checksums, deb822, names, packages, run, sign, sources
+from . import cache, checksums, deb822, files, names, packages, run, sign, sources
 from .custom import OFFICIAL, Custom
 from .errors import FAILED, USAGE, Error, did_you_mean
 from .progress import Progress
@@ -303,10 +303,7 @@ def _kept_keyring(value: str) -> Path:
     apt's own user must be able to read it, and may not look into the folder
     that it is given in; and a plan that names it means these very keys.
     """
-    try:
-        content = Path(value).read_bytes()
-    except OSError as error:
-        raise Error(f"keyring {value}: {error.strerror}", "give the archive's public key file", USAGE) from None
+    content = files.read(Path(value), what="keyring")
     # apt tells armoured keys from binary ones by the name (sources.list(5), Signed-By).
     extension = "asc" if content.startswith(b"-----BEGIN PGP PUBLIC KEY BLOCK-----") else "gpg"
     kept = _cache() / cache.KEYRINGS / f"{hashlib.sha256(content).hexdigest()}.{extension}"

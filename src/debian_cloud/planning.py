@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import build, evidence, formats, names, options, sign
+from . import build, evidence, files, formats, names, options, sign
 from .custom import Custom, custom
 from .errors import FAILED, USAGE, Error
 
@@ -163,8 +163,6 @@ def _planned(
 def _text(path: str) -> str:
     try:
         # Byte for byte: the .buildinfo gives the file's own SHA-256.
-        return Path(path).read_bytes().decode("utf-8")
-    except OSError as error:
-        raise Error(f"seed {path}: {error.strerror}", "give a file of answers to debconf", USAGE) from None
+        return files.read(Path(path), what="seed").decode("utf-8")
     except UnicodeDecodeError:
         raise Error(f"seed {path} is not UTF-8 text", "give a file of answers to debconf", USAGE) from None

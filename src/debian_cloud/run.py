@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import os
 import re
 import shlex
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, BinaryIO, Final
+from typing import IO, TYPE_CHECKING, BinaryIO, Final, cast
 
 from . import plan as plans
 from . import tools
@@ -80,7 +81,7 @@ _WAYS: Final = (
 )
 _PATIENCE: Final = 25
 _PROBE: Final = 60.0
-"""Seconds in which an empty namespace must be made."""
+"""Seconds in which an empty namespace must be made, or a process end that has nothing more to say."""
 _TICK: Final = 0.5
 """Seconds between two looks at how far a step has come."""
 _LOG: Final = "log"
@@ -138,7 +139,10 @@ def words(argv: Sequence[str]) -> str:
 
 @contextlib.contextmanager
 def through(argv: Sequence[str], source: IO[bytes]) -> Iterator[IO[bytes]]:
-    """What a command makes of a file, from where that was read to; it is ended with the reader."""
+    """What a command makes of a file, from where that was read to; it is ended with the reader.
+
+    Whoever reads to the end gets an OSError there if the command failed: it need not have made all.
+    """
     os.lseek(source.fileno(), source.tell(), os.SEEK_SET)
     process = subprocess.Popen(
         [_find(argv[0]), *argv[1:]],
@@ -149,10 +153,34 @@ def through(argv: Sequence[str], source: IO[bytes]) -> Iterator[IO[bytes]]:
     )
     try:
         assert process.stdout is not None
-        yield process.stdout
+        yield io.BufferedReader(_Whole(process, process.stdout, argv))
     finally:
         process.kill()
         process.communicate()
+
+
+class _Whole(io.RawIOBase):
+    """What a process prints, with an OSError at its end if it failed."""
+
+    def __init__(self, process: subprocess.Popen[bytes], printed: IO[bytes], argv: Sequence[str]) -> None:
+        self._process, self._printed, self._argv = process, printed, argv
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(cast("bytearray", buffer)).cast("B")
+        data = self._printed.read(len(view))
+        view[: len(data)] = data
+        if not data and self._failed():
+            raise OSError(f"this failed: {shlex.join(self._argv)}")
+        return len(data)
+
+    def _failed(self) -> bool:
+        try:
+            return bool(self._process.wait(_PROBE))
+        except subprocess.TimeoutExpired:
+            return True
 
 
 def foreground(argv: Sequence[str]) -> int:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
-import lzma
 import os
 import re
 import stat
@@ -14,7 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Final, cast
 
-from . import identities, initrd, run
+from . import files, identities, initrd, run
+from .errors import Error
 from .generated import generator, matches
 from .printable import printable
 
@@ -33,6 +33,9 @@ _LONGEST: Final = 2**20
 """Bytes of a file of the initrd that are looked at; programs and modules are longer."""
 _MOST: Final = 2**26
 """The same of a file of the tree."""
+_SHORTEST: Final = 16
+"""Bytes of what cannot be guessed; what is shorter may be the same elsewhere by chance."""
+_COPY: Final = "the same as what was taken out elsewhere, as each machine makes it for itself"
 _INITRDS: Final = ("boot/init*", "boot/**/init*")
 _ID_IN: Final = ("etc/", "var/lib/")
 _LARGEST_ID: Final = 2**16
@@ -40,7 +43,6 @@ _LARGEST_ID: Final = 2**16
 _UNPACKED_BY: Final = {
     "zstd": ("zstd", "-dcq"),
     "lz4": ("lz4", "-dcq"),
-    "bzip2": ("bzip2", "-dc"),
     "lzop": ("lzop", "-dc"),
 }
 """The tree's own tools, which packed it; Python has the others."""
@@ -99,11 +101,49 @@ def scrub(tree: Path, keep: Iterable[str] = (), drop: Iterable[str] = ()) -> Scr
                 removed[path] = None
             else:
                 found.setdefault(closed or path, []).append((path, what))
+    # Not of what a configuration drops, as databases: it has decided by paths.
+    gone = _Gone(tree, (path for path, known in removed.items() if known), shipped)
+    told = {path for some in found.values() for path, _ in some}
+    for path in gone.copies(tree, {*removed, *told, *initrds}):
+        decided = _original(path)
+        if any(matches(pattern, decided) for pattern in drop):
+            removed[path] = None
+        elif not any(matches(pattern, decided) for pattern in keep):
+            found[path] = [(path, _COPY)]
     _remove(tree, removed)
     findings = [finding for folder, some in found.items() for finding in _told(folder, some, shipped)]
     for path in initrds:
-        findings += _in_initrd(tree, path, shipped, keep)
+        findings += _in_initrd(tree, path, shipped, keep, gone)
     return Scrubbed(tuple(removed), tuple(findings))
+
+
+class _Gone:
+    """The content of what each machine makes for itself: a copy or a hard link gives it away, by whatever name."""
+
+    def __init__(self, tree: Path, paths: Iterable[str], shipped: _Shipped) -> None:
+        self._known: set[bytes] = set()
+        for path in paths:
+            content = _beginning(tree / path)
+            if _SHORTEST <= len(content) <= _LONGEST and not shipped.has(content):
+                self._known.add(content)
+        self._sizes = {len(content) for content in self._known}
+
+    def has(self, content: bytes) -> bool:
+        """Whether something that is taken out had that content."""
+        return content in self._known
+
+    def copies(self, tree: Path, known: set[str]) -> Iterator[str]:
+        """The paths of other files with the same content, without those that are `known` already."""
+        for path, _ in _files(tree) if self._known else ():
+            file = tree / path
+            if path not in known and file.lstat().st_size in self._sizes and self.has(_beginning(file)):
+                yield path
+
+
+def _beginning(file: Path) -> bytes:
+    """All of a file, or of a long one a byte more than _LONGEST."""
+    with files.opened(file) as opened:
+        return opened.read(_LONGEST + 1)
 
 
 def _original(path: str) -> str:
@@ -124,7 +164,13 @@ def _told(folder: str, some: list[tuple[str, str]], shipped: _Shipped) -> Iterat
 
 
 def _renewable(tree: Path, known: identities.Identity) -> bool:
-    return any(known.renewed and (tree / path).exists() for path in (known.renewed, identities.RENEWAL))
+    by_layer = known.package in identities.BY_LAYER and _is_there(tree, identities.RENEWAL)
+    return by_layer or (bool(known.renewed) and _is_there(tree, known.renewed))
+
+
+def _is_there(tree: Path, path: str) -> bool:
+    """Whether the tree has a path: a link that leads nowhere, too, since it may lead somewhere in the image."""
+    return os.path.lexists(tree / path)
 
 
 def _remove(tree: Path, removed: dict[str, identities.Identity | None]) -> None:
@@ -139,13 +185,39 @@ def _remove(tree: Path, removed: dict[str, identities.Identity | None]) -> None:
     renewed = {
         known.package
         for known in removed.values()
-        if known and (known.renewed == identities.RENEWAL or not (tree / known.renewed).exists())
+        if known and (known.renewed == identities.RENEWAL or not _is_there(tree, known.renewed))
     }
     if renewed:
-        marker = tree / identities.RENEWED
-        marker.parent.mkdir(mode=0o755, exist_ok=True)
-        marker.write_text("".join(f"{name}\n" for name in sorted(renewed)), "ascii")
-        marker.chmod(0o644)
+        _note(tree, "".join(f"{name}\n" for name in sorted(renewed)))
+
+
+def _note(tree: Path, text: str) -> None:
+    """Write RENEWED, by no link: a package's could lead out of the tree, and we may be root."""
+    *folders, name = identities.RENEWED.split("/")
+    with contextlib.ExitStack() as stack:
+
+        def opened(path: str | Path, flags: int, within: int | None = None) -> int:
+            descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644, dir_fd=within)
+            stack.callback(os.close, descriptor)
+            return descriptor
+
+        try:
+            place = opened(tree, os.O_DIRECTORY)
+            for folder in folders:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(folder, 0o755, dir_fd=place)
+                place = opened(folder, os.O_DIRECTORY | os.O_NOFOLLOW, place)
+            # What is there by that name, whatever it leads to, goes.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=place)
+            descriptor = opened(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, place)
+        except OSError as error:
+            raise Error(
+                f"/{identities.RENEWED} cannot be written: {error.strerror}",
+                "a package has something else there, or in the place of its folder: leave it out",
+            ) from None
+        os.fchmod(descriptor, 0o644)
+        os.write(descriptor, text.encode("ascii"))
 
 
 class _Shipped:
@@ -161,13 +233,13 @@ class _Shipped:
         }
         for listed in sorted(info.glob("*.list")):
             package = listed.name.removesuffix(".list").partition(":")[0]
-            for line in listed.read_text("utf-8", "surrogateescape").splitlines():
+            for line in _of_dpkg(listed).decode("utf-8", "surrogateescape").split("\n"):
                 first = line[: line.find("/", 1) + 1]
                 path = merged[first] + line[len(first) :] if first in merged else line[1:]
                 self.owners.setdefault(path, []).append(package)
         for listed in info.glob("*.md5sums"):
-            self.md5.update(line[:32] for line in listed.read_bytes().splitlines())
-        status = (tree / "var/lib/dpkg/status").read_bytes()
+            self.md5.update(line[:32] for line in _of_dpkg(listed).split(b"\n"))
+        status = _of_dpkg(tree / "var/lib/dpkg/status")
         self.md5.update(re.findall(rb"(?m)^ /\S.* ([0-9a-f]{32})(?: obsolete)?$", status))
 
     def has(self, content: bytes) -> bool:
@@ -177,7 +249,7 @@ class _Shipped:
     @cached_property
     def _scripts(self) -> tuple[tuple[str, bytes], ...]:
         return tuple(
-            (script.name.rpartition(".")[0].partition(":")[0], script.read_bytes())
+            (script.name.rpartition(".")[0].partition(":")[0], _of_dpkg(script))
             for script in sorted(self.info.iterdir())
             if script.suffix in (".postinst", ".preinst", ".config")
         )
@@ -193,6 +265,11 @@ class _Shipped:
             if len(owners := self.owners.get(path, [])) in range(1, 4):
                 return ", ".join(owners)
         return ""
+
+
+def _of_dpkg(file: Path) -> bytes:
+    """A file of dpkg's database, which a package may have put there itself."""
+    return files.read(file, _MOST)
 
 
 def _files(tree: Path) -> Iterator[tuple[str, str]]:
@@ -236,7 +313,7 @@ def _found(tree: Path, path: str, shipped: _Shipped, *, closed: bool, known: ide
     return what if what and not shipped.has(content) else ""
 
 
-def _in_initrd(tree: Path, where: str, shipped: _Shipped, keep: tuple[str, ...]) -> Iterator[Finding]:
+def _in_initrd(tree: Path, where: str, shipped: _Shipped, keep: tuple[str, ...], gone: _Gone) -> Iterator[Finding]:
     """What may not be in an initrd: it cannot be taken out there, nor made again before the machine runs."""
     with contextlib.ExitStack() as stack:
         source = stack.enter_context((tree / where).open("rb"))
@@ -244,17 +321,18 @@ def _in_initrd(tree: Path, where: str, shipped: _Shipped, keep: tuple[str, ...])
         def unpack(name: str, packed: IO[bytes]) -> IO[bytes]:
             if name == "gzip":
                 return cast("IO[bytes]", stack.enter_context(gzip.open(packed)))
-            if name in ("xz", "lzma"):
-                return cast("IO[bytes]", stack.enter_context(lzma.open(packed)))
+            if name in files.DECODERS:
+                return files.streams(packed, name)
             return stack.enter_context(run.through(("chroot", str(tree), *_UNPACKED_BY[name]), packed))
 
         try:
             for member in initrd.members(source, unpack, _LONGEST):
                 known = identities.identity(member.path)
                 what = known.what if known else identities.secret(member.path, member.content)
+                what = what or (_COPY if gone.has(member.content) else "")
                 place = f"{where}:{member.path}"
                 if not what or any(matches(pattern, place) for pattern in keep) or shipped.has(member.content):
                     continue
                 yield Finding(place, what, known.package if known else shipped.owner(member.path))
-        except (initrd.UnreadableError, EOFError, OSError, lzma.LZMAError) as error:
+        except (initrd.UnreadableError, *files.BROKEN) as error:
             yield Finding(where, f"it cannot be searched: {error}", "")

@@ -68,7 +68,8 @@ def names_a_user(uri: str) -> bool:
 
 def targets(answer: str) -> tuple[Target, ...]:
     """The index files in the answer to INDEXTARGETS."""
-    lines = (line.split("|") for line in answer.splitlines())
+    # Not splitlines: an archive's name may have what ends a line to Python, and then a line of another archive's.
+    lines = (line.split("|") for line in answer.split("\n"))
     return tuple(Target(*parts) for parts in lines if len(parts) == len(fields(Target)))
 
 

@@ -489,7 +489,7 @@ def _as_text(name: str, report: Report) -> str:
     lines = [*_identity(name, report), f"{len(by_package) + generators.total()} paths are explained"]
     lines += [f"  {len(by_package)} are from {len(report.proofs)} packages:"]
     lines += [
-        f"    {count} listed by {origin or 'the archive'}, {suite}, signed by {keys}"
+        f"    {count} listed by {printable(origin) or 'the archive'}, {printable(suite)}, signed by {keys}"
         for (origin, suite, keys), count in sorted(releases.items())
     ]
     lines += [f"    {sum(bool(it.shipped) for it in by_package)} of them are copies, under another name"]
@@ -527,14 +527,15 @@ def _said(word: Word | None) -> str:
     """The archive's word on an image, in words."""
     if word is None:
         return "whether it is current is not known: no signed index of its archive is at hand (--archive)"
-    if word.problem:
+    if word.said is None and word.problem:
         return f"whether it is current is not known: an index of {word.where} is no good: {printable(word.problem)}"
     if word.said is None:
         return f"{word.where} knows no archive that published it"
     said = word.said
     since = f" since {said.date}" if said.date else ""
     why = f": {printable(said.reason)}" if said.reason else ""
-    return f"it is {said.status}{since}, says {printable(word.where)}{why}{' '.join(('', *said.cves))}"
+    others = f"; another index is no good, and may say otherwise: {printable(word.problem)}" if word.problem else ""
+    return f"it is {said.status}{since}, says {printable(word.where)}{why}{' '.join(('', *said.cves))}{others}"
 
 
 def _day(kept: Lock) -> str:
@@ -553,6 +554,7 @@ def _as_json(report: Report) -> dict[str, object]:
         "date": _day(kept),
         "changes": kept.changes,
         "file": {"described": file.described, "sha256": file.sha256, "size": file.size} if file else None,
+        "problem": report.word.problem if report.word else "",
         "status": None
         if said is None
         else {"status": said.status, "date": said.date, "reason": said.reason, "cves": said.cves},
