@@ -1,14 +1,27 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Indexes of images that no archive may publish, no mirror show and no client take: the same for all of them."""
+"""What no archive may publish, no mirror show and no client take, of indexes and signatures: the same for all."""
 
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 
-from debian_cloud import index, staleness
+from debian_cloud import index, openpgp, staleness
 from debian_cloud.index import Attestation, ImageRecord
+
+
+def packed_signatures(times: int) -> bytes:
+    """A clear-signed text whose armour unpacks into so many thousands of signatures (RFC 4880, 5.2.3 and 5.6).
+
+    Nobody made them; they are of the kind and version that gpg and gpgv look at.
+    """
+    packet = b"\4\1\x16\x0a\0\6\5\2eS\xf1\0\0\x0a\x09\x10ABCDEFGH\x124" + 2 * (b"\1\0" + b"\xff" * 32)
+    content = b"\2" + zlib.compress(1000 * times * (bytes([0xC2, len(packet)]) + packet))
+    text = b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nSuite: trixie\n"
+    return text + openpgp.armoured([b"\xc8\xff" + len(content).to_bytes(4, "big") + content])
+
 
 _ONE = ImageRecord(
     config="ec2",

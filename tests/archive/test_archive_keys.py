@@ -264,19 +264,29 @@ def test_what_a_revoked_key_alone_has_signed_is_signed_anew_or_named(
     archive: Archive, make: Maker, uploader: Key, tmp_path: Path
 ) -> None:
     first = only(archive, "active")
-    for serial in ("20261119.0", "20261120.0"):
+    for serial in ("20261119.0", *(f"20261120.{number}" for number in range(4))):
         archive.take(make.image(uploader, serial))
     archive.run("publish")
     archive.run("add-key")
     archive.take(make.image(uploader, "20261121.0"))
     second = next(key for key in states(archive) if key != first)
     folders = {path.name: path for path in archive.public.glob("images/trixie/ec2/amd64/2*")}
-    changed = folders["20261119.0"] / "SHA512SUMS"
-    changed.write_text(changed.read_text().replace(changed.read_text()[:64], "0" * 64))
-    archive.key.gpg("--local-user", first, "--yes", "--output", f"{changed}.gpg", "--detach-sign", changed)
-    archive.key.gpg(
-        "--armor", "--local-user", first, "--yes", "--output", f"{changed}.sign", "--detach-sign", changed
-    )
+    by_thief = [folders["20261119.0"] / "SHA512SUMS"]
+    (text,) = (sums.read_text() for sums in by_thief)
+    by_thief[0].write_text(text.replace(text[:64], "0" * 64))
+    for change in (
+        lambda text: f"{text}{'0' * 64}  other.qcow2\n",
+        lambda text: f"{'0' * 64}  {text.split()[1]}\n{text}",
+        lambda text: re.sub("(?m)^[0-9a-f]{64}(  .*spdx.json)$", "0" * 64 + r"\1", text),
+    ):
+        serial = f"20261120.{len(by_thief)}"
+        by_thief.append(folders[serial] / "SHA256SUMS")
+        by_thief[-1].write_text(change(by_thief[-1].read_text()))
+    for changed in by_thief:
+        for form, suffix in ((("--armor",), "sign"), ((), "gpg")):
+            archive.key.gpg(
+                *form, "--local-user", first, "--yes", "--output", f"{changed}.{suffix}", "--detach-sign", changed
+            )
     evidence = archive.public / "closures/trixie/ec2/amd64/20261120.0/evidence/0/InRelease"
     evidence.parent.mkdir(parents=True)
     snapshots = sorted(archive.public.glob("snap/*/dists/trixie"))
@@ -291,16 +301,17 @@ def test_what_a_revoked_key_alone_has_signed_is_signed_anew_or_named(
 
     done = archive.run("revoke-key", first, check=False)
     assert done.returncode == 1
-    assert "20261119.0/SHA512SUMS does not say what the archive knows" in done.stderr
+    for changed in by_thief:
+        assert f"{changed.parent.name}/{changed.name} does not say what the archive knows" in done.stderr
     assert "evidence/1/InRelease does not say what the archive knows that it signed" in done.stderr
     forged.unlink()
     assert states(archive) == {first: "revoked", second: "active"}
     keys = keyring(archive, tmp_path / "after")
     assert listed(keys) == {second} == signers(archive, keys)
-    for name, folder in folders.items():
+    for folder in folders.values():
         for sums in (folder / "SHA256SUMS", folder / "SHA512SUMS"):
             for signature in (Path(f"{sums}.gpg"), Path(f"{sums}.sign")):
-                if (name, sums.name) == ("20261119.0", "SHA512SUMS"):
+                if sums in by_thief:
                     with pytest.raises(Error):
                         sign.verified(keys, sums, signature)
                 else:

@@ -249,10 +249,28 @@ def test_a_withdrawn_image_goes_whatever_lists_it(archive: Archive, make: Maker,
     assert archive.run("expire").stdout.startswith("nothing to expire: 1 images")
     earlier(archive, 1)
 
+    # What is served was perhaps cut off: what was signed lists as much as before.
+    wanted = archive.run("expire", "--dry-run").stdout
+    assert wanted == f"would be removed: images/trixie/ec2/amd64/{NEW}\n"
+    shown = [archive.dist / "Release", *archive.public.glob("snap/*/dists/trixie/Release")]
+    before = {path: path.read_bytes() for path in shown}
+    for cut in (0, 400):
+        for path, content in before.items():
+            path.write_bytes(content[:cut])
+        assert archive.run("expire", "--dry-run").stdout == wanted
+    for path, content in before.items():
+        path.write_bytes(content)
+    # What nobody knows to have signed may list anything.
+    other = archive.public / "dists/sid"
+    shutil.copytree(archive.dist, other)
+    refused = archive.run("expire", check=False)
+    assert f"error: the archive does not know what it signed for {other}, and nothing is removed" in refused.stderr
+    shutil.rmtree(other)
+
     # A clock that was set back would count wrong days.
-    release = archive.dist / "Release"
+    release = archive.path / "signed/dists/trixie/Release"
     said = release.read_text()
-    release.write_text(re.sub("(?m)^Date: .*", "Date: Mon, 01 Jan 2125 00:00:00 UTC", said))
+    release.write_text(re.sub("(?m)^(Date|Valid-Until): .*", r"\1: Mon, 01 Jan 2125 00:00:00 UTC", said))
     refused = archive.run("expire", check=False)
     assert refused.returncode == 1
     assert "published later than that" in refused.stderr

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import bz2
 import os
 import re
 import shutil
@@ -18,6 +17,7 @@ import pytest
 
 from debian_cloud import incoming, openpgp, upload
 from debian_cloud.incoming import LIMITS
+from tests import malformed
 from tests.archive.conftest import ROOT, Archive, Key, Upload, run
 from tests.archive.test_archive_uploads import NO_QUESTIONS, exported
 from tests.test_debfile import BROKEN_MEMBERS, CONTROLS, DATA, DATAS, PLAIN, VERSION, deb, member
@@ -243,14 +243,7 @@ def test_only_what_is_signed_is_read_and_published(shared: Archive, make: Maker,
 
 
 def test_gpg_unpacks_nothing_of_an_armour(shared: Archive, make: Maker, uploader: Key, queue: Path) -> None:
-    # Of the kind and version that gpg looks at, by a key that is nobody's (RFC 4880, 5.2.3 and 5.6).
-    packet = b"\4\1\x16\x0a\0\6\5\2eS\xf1\0\0\x0a\x09\x10ABCDEFGH\x124" + 2 * (b"\1\0" + b"\xff" * 32)
-    packet = bytes([0xC2, len(packet)]) + packet
-    packed = b"\3" + bz2.compress(1000 * packet)
-    text = openpgp.armoured([b"\xc8\xff" + len(packed).to_bytes(4, "big") + packed])
-    (queue / "packed.changes").write_bytes(
-        b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nFormat: 1.8\n" + text
-    )
+    (queue / "packed.changes").write_bytes(malformed.packed_signatures(1))
     done = shared.run("accept", check=False)
     assert "refused: packed.changes: it is not signed by an uploader: it is not signatures alone" in done.stdout
 

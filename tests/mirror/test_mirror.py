@@ -775,6 +775,13 @@ def test_attack_changes_nothing(
     assert not list(mirror.dest.parent.rglob("escaped"))
 
 
+def test_signatures_without_an_end_end(mirror: Mirror, archive: Archive) -> None:
+    mirror.ok()
+    for name in ("InRelease", "Release"):
+        (archive.root / "dists/trixie" / name).write_bytes(malformed.packed_signatures(300))
+    mirror.refused("--timeout", "3", says="not signed by a key in")
+
+
 def test_attack_on_a_fresh_mirror_shows_nothing(mirror: Mirror, archive: Archive, other_key: Key) -> None:
     wrong_key(archive, other_key)
     mirror.refused(says="not signed by a key in")

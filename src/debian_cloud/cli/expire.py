@@ -3,7 +3,7 @@
 
 DIR is the archive, WORK a folder of files: each has a path or a word a line.
 STEP `tracks` reads WORK/tracks (reprepro's dumptracks) and writes WORK/listed,
-WORK/in-snapshots and WORK/snapshots: what the indexes list that are shown and
+WORK/in-snapshots and WORK/snapshots: what the indexes list that were signed and
 that the policy keeps, and the snapshots that it does not keep; and
 WORK/untrack, versions that no suite has. STEP `plan` reads these, and
 WORK/unreferenced and WORK/known (reprepro's dumpunreferenced and
@@ -21,18 +21,18 @@ import json
 import os
 import time
 from datetime import date, timedelta
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from debian_cloud import files, index, lifecycle, state
+from debian_cloud import files, index, lifecycle, served, state
 from debian_cloud.errors import Error
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from debian_cloud.index import ImageRecord
+    from debian_cloud.served import Release
 
 PLUMBING = True
 
@@ -60,13 +60,12 @@ def main(args: argparse.Namespace) -> int:
 
 def _tracks(archive: Path, work: Path) -> None:
     public = archive / "public"
-    releases = [*public.glob("dists/*/Release")]
-    _refuse_early(releases)
+    releases = _signed(archive, "dists")
+    _refuse_early(releases.values())
     ids = [folder.name for folder in (public / "snap").glob("*")]
     gone = lifecycle.snapshots(ids, state.policy(archive))
-    releases += [
-        path for found in ids if found not in gone for path in (public / "snap" / found).glob("dists/*/Release")
-    ]
+    for found in ids:
+        releases |= _signed(archive, f"snap/{found}/dists") if found not in gone else {}
     pool: set[str] = set()
     images: set[str] = set()
     for path, content in _indexes(releases):
@@ -81,27 +80,46 @@ def _tracks(archive: Path, work: Path) -> None:
     _write(work / "untrack", (f"{t.suite} {t.source} {t.version}" for t in lifecycle.unused(tracks, pool)))
 
 
-def _refuse_early(releases: Iterable[Path]) -> None:
-    """Error when something was published later than the clock says."""
-    for path in releases:
-        said = next(line for line in path.read_text("utf-8").splitlines() if line.startswith("Date: "))
-        if parsedate_to_datetime(said[6:].replace("UTC", "+0000")).timestamp() > time.time():
+def _signed(archive: Path, place: str) -> dict[Path, Release]:
+    """Folder in public/ -> what the archive signed last for it: whatever is served, that is what clients have.
+
+    Error when it does not know what it signed.
+    """
+    suites = served.terms((archive / "conf/distributions").read_text("utf-8"))
+    names = {folder.name for folder in (archive / "public" / place).glob("[!.]*")}
+    names |= {folder.name for folder in (archive / "signed" / place).glob("[!.]*") if folder.name in suites}
+    found = {}
+    for name in sorted(names):
+        folder, record = archive / "public" / place / name, archive / "signed" / place / name / "Release"
+        if not record.is_file():
             raise Error(
-                f"the clock says {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())}, and {path.parent.name} was"
-                " published later than that",
+                f"the archive does not know what it signed for {folder}, and nothing is removed",
+                "debian-cloud-archive check tells what else differs; mend it, or remove it by hand",
+            )
+        # Of an older version, a snapshot may have no end yet.
+        found[folder] = served.release(served.with_term(record.read_bytes(), lifecycle.VALID_FOR), record)
+    return found
+
+
+def _refuse_early(releases: Iterable[Release]) -> None:
+    """Error when something was published later than the clock says."""
+    for release in releases:
+        if release.date > time.time():
+            raise Error(
+                f"the clock says {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())}, and"
+                f" {release.fields['Codename']} was published later than that",
                 "set the clock of this machine: what expires is a question of days",
             )
 
 
-def _indexes(releases: Iterable[Path]) -> Iterator[tuple[str, str]]:
+def _indexes(releases: Mapping[Path, Release]) -> Iterator[tuple[str, str]]:
     """Path and content of each index of packages, sources and images that the release files list, each once."""
     seen = set()
-    for release in releases:
-        lines = release.read_text("utf-8").partition("\nSHA256:\n")[2].splitlines()
-        for digest, _, path in (line.split() for line in lines if line.startswith(" ")):
+    for folder, release in releases.items():
+        for path, (digest, _) in release.indexes.items():
             if path.rpartition("/")[2] in ("Packages", "Sources", "Images") and digest not in seen:
                 seen.add(digest)
-                yield path, _content(release.parent / path, digest)
+                yield path, _content(folder / path, digest)
 
 
 def _content(path: Path, sha256: str) -> str:
