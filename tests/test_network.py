@@ -156,7 +156,7 @@ def test_a_variable_counts_where_no_setting_does(
     assert answers(settings, variables) == wanted
 
 
-@pytest.mark.parametrize("value", ['x"; DPkg::Pre-Invoke { "touch /x"; }; y "', "a\x1b[2J"])
+@pytest.mark.parametrize("value", ['x"; DPkg::Pre-Invoke { "touch /x"; }; y "', "a\x1b[2J", "a\u2028b", "a\x0cb"])
 def test_what_apt_conf_cannot_write_is_refused_and_not_shown(value: str) -> None:
     with pytest.raises(Error, match="the setting Acquire::http::Proxy of this machine's apt") as told:
         network.conf("", "", {"http_proxy": value})

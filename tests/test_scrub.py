@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import hashlib
 import io
 import lzma
 import re
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -554,6 +555,22 @@ def test_what_a_tool_unpacks_begins_where_the_file_was_read_to(tmp_path: Path) -
         source.seek(12)
         with run.through(("gzip", "-dc"), source) as unpacked:
             assert unpacked.read() == b"tail"
+
+
+def test_a_tool_of_the_tree_sees_nothing_of_the_machine(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package may have put it there, and a proxy's password may be in our environment."""
+    called: list[tuple[str, ...]] = []
+
+    @contextlib.contextmanager
+    def through(argv: tuple[str, ...], _source: object) -> Iterator[io.BytesIO]:
+        called.append(argv)
+        yield io.BytesIO(cpio(KEY))
+
+    monkeypatch.setattr(run, "through", through)
+    tree.file("boot/initrd.img-6.12-amd64", b"\x28\xb5\x2f\xfd" + bytes(8))
+    assert len(tree.findings()) == 1
+    (argv,) = called
+    assert argv[:5] == ("chroot", str(tree.path), "/usr/bin/env", "-i", "PATH=/usr/bin:/bin")
 
 
 def test_what_a_tool_could_not_unpack_to_the_end_is_told(tmp_path: Path) -> None:
