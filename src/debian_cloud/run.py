@@ -39,7 +39,10 @@ _REASONS: Final = ("E: ", "Err:", "dpkg: error", "error: ")
 _CAUSES: Final = (
     # A step that is our own says it itself.
     (
-        re.compile(r"^debian-cloud: error: (?P<why>(?:.|\n)+?)\ndebian-cloud: hint: (?P<hint>.+)", re.MULTILINE),
+        re.compile(
+            r"^debian-cloud: error: (?P<why>.+(?:\n(?!debian-cloud: ).*)*)\ndebian-cloud: hint: (?P<hint>.+)",
+            re.MULTILINE,
+        ),
         r"\g<why>",
         r"\g<hint>",
     ),
