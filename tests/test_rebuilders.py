@@ -104,3 +104,12 @@ def test_a_builder_s_own_word_is_no_rebuilder_s(image: Path, keys: list[Key]) ->
     sign.clearly(text, folder / "1.asc", keys[0].home)
     with pytest.raises(Error, match="0 of 1 rebuilders"):
         count(image, 1, keys)
+
+
+def test_statements_without_end_are_not_read(image: Path, keys: list[Key]) -> None:
+    state(image, keys[0], "1", image.with_name("statements"), image.read_bytes())
+    folder = image.with_name("statements")
+    for number in range(1001):
+        (folder / f"x{number}.asc").touch()
+    with pytest.raises(Error, match="has more than 1000 statements"):
+        count(image, 1, keys)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from debian_cloud import plan as plans
 from debian_cloud import run
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.progress import Progress
+from tests import bounds
 
 HOLD = """
 import pathlib, sys, time
@@ -155,3 +157,18 @@ def test_no_signal_ends_us_while_half_the_work_would_be_left() -> None:
         time.sleep(0.05)
     with pytest.raises(KeyboardInterrupt), run.ending_politely():
         signal.raise_signal(signal.SIGTERM)
+
+
+def test_what_a_failed_step_says_has_a_bound(tmp_path: Path) -> None:
+    """Both ends of it are looked at: the reason may stand at either."""
+    # 2 GiB, most of them a hole.
+    said = "import os; os.write(1, b'E: first\\n'); os.lseek(1, 2**31, 0); os.write(1, b'\\nlast\\n'); os._exit(1)"
+    step = plans.Run("say much", (sys.executable, "-c", said))
+    (tmp_path / "script").write_text(
+        "import pathlib, sys; from debian_cloud import plan, run; from debian_cloud.progress import Progress\n"
+        f"step = plan.Run({step.title!r}, {step.argv!r})\n"
+        "run.carry_out((step,), pathlib.Path(sys.argv[1]), Progress(1, quiet=True))"
+    )
+    done = bounds.within(500, [sys.executable, tmp_path / "script", tmp_path])
+    assert done.returncode == 1
+    assert re.search(rb"failed with exit status 1\n  E: first\n(.*\n)?  last\n", done.stderr), done.stderr[-2000:]

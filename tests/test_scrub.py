@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import hashlib
 import io
 import lzma
 import re
 import subprocess
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -328,6 +330,30 @@ def test_a_key_is_found_by_its_content(tree: Tree, tmp_path: Path, kind: str, pa
     assert re.search(r"\bkey\b", found)
 
 
+HARD: Final[dict[str, tuple[str, bytes]]] = {
+    "fields in one line": ("etc/x", b"-----BEGIN PRIVATE KEY-----\n" + b"A: " * 1000 + b"!\n"),
+    "fields in many lines": ("etc/x", b"-----BEGIN PRIVATE KEY-----\n" + b"A: b\\n\n" * 1000 + b"!\n"),
+    "blanks": ("etc/x", b"-----BEGIN PRIVATE KEY-----" + b" " * 2**20),
+    "lines that begin": ("etc/x", b"-----BEGIN PRIVATE KEY-----" * 2**15),
+    "capitals": ("etc/x", b"-----BEGIN " + b"A " * 2**19),
+    "words": ("etc/x", b"x secret " * 2**16),
+    "questions": ("var/cache/debconf/passwords.dat", b"Name: x\n" * 2**17),
+}
+
+
+@pytest.mark.parametrize("kind", HARD)
+def test_a_search_ends(kind: str) -> None:
+    """In another process, as no signal ends a search; before, one of them takes more than hours."""
+    path, content = HARD[kind]
+    script = (
+        "import sys; from debian_cloud import identities as i; print(i.secret(sys.argv[1], sys.stdin.buffer.read()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, path], input=content, capture_output=True, timeout=120, check=True
+    )
+    assert done.stdout == b"\n"
+
+
 PUBLIC: Final[dict[str, Callable[[Path], bytes]]] = {
     "certificate": lambda tmp: (stored(tmp), (tmp / "c").read_bytes())[1],
     "certificates, PKCS #12": certificates,
@@ -353,7 +379,15 @@ def test_what_is_public_is_none(tree: Tree, tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("database", ["etc/shadow", "etc/gshadow", "etc/passwd"])
 @pytest.mark.parametrize(
-    "word", ["$y$j9T$abcdefgh$x", "$6$salt$abcdefghi", "!$6$salt$abcdefghi", "$2b$10$abcdefgh", "aaBBccDDeeFF1"]
+    "word",
+    [
+        "$y$j9T$abcdefgh$x",
+        "$6$salt$abcdefghi",
+        "!$6$salt$abcdefghi",
+        "*$6$salt$abcdefghi",
+        "$2b$10$abcdefgh",
+        "aaBBccDDeeFF1",
+    ],
 )
 def test_a_hashed_password_is_found(tree: Tree, database: str, word: str) -> None:
     tree.file(database, f"daemon:*:1:\nadmin:{word}:20000:0:99999:7:::\n", 0o640)
@@ -554,6 +588,22 @@ def test_what_a_tool_unpacks_begins_where_the_file_was_read_to(tmp_path: Path) -
         source.seek(12)
         with run.through(("gzip", "-dc"), source) as unpacked:
             assert unpacked.read() == b"tail"
+
+
+def test_a_tool_of_the_tree_sees_nothing_of_the_machine(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package may have put it there, and a proxy's password may be in our environment."""
+    called: list[tuple[str, ...]] = []
+
+    @contextlib.contextmanager
+    def through(argv: tuple[str, ...], _source: object) -> Iterator[io.BytesIO]:
+        called.append(argv)
+        yield io.BytesIO(cpio(KEY))
+
+    monkeypatch.setattr(run, "through", through)
+    tree.file("boot/initrd.img-6.12-amd64", b"\x28\xb5\x2f\xfd" + bytes(8))
+    assert len(tree.findings()) == 1
+    (argv,) = called
+    assert argv[:5] == ("chroot", str(tree.path), "/usr/bin/env", "-i", "PATH=/usr/bin:/bin")
 
 
 def test_what_a_tool_could_not_unpack_to_the_end_is_told(tmp_path: Path) -> None:

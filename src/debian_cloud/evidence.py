@@ -100,6 +100,8 @@ def described(file: Path, keyring: Path, signed_by: Path | None = None, *, unsig
                 f"{file} is signed, but not by a key that is known",
                 "--signed-by FILE: its builder's keys; or put the archive's SHA512SUMS and SHA512SUMS.gpg beside it",
             ) from None
+        if openpgp.inner(data) != signed.content:
+            raise Error(f"{file} was changed while it was read", "verify a copy that nobody writes to")
         text, signers = signed.content.decode("utf-8", "replace"), signed.signers
     elif sums.exists():
         # The archive's own word on what it published.

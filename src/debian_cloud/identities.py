@@ -101,17 +101,18 @@ def identity(path: str) -> Identity | None:
     return next((known for known in IDENTITIES if any(matches(pattern, path) for pattern in known.paths)), None)
 
 
-# What stands anywhere in a file: a word by which it is found quickly, then all of it. A program or a manual that only
-# names an armour has no key behind it.
+# An armour's first line (RFC 7468, RFC 4716, RFC 9580). What only names it, as a manual, has no key behind it.
+_ARMOUR: Final = re.compile(
+    rb"-{4,5} ?BEGIN [A-Z0-9 ]{0,40}(?:PRIVATE KEY(?: BLOCK)?|SSH2 ENCRYPTED PRIVATE KEY) ?-{4,5}"
+)
+_BEHIND: Final = 1024
+"""Bytes behind that line in which its fields, and then the first of the key, are looked for."""
+_LINE: Final = re.compile(rb"(?:[\r\n]|\\r|\\n)+")
+"""What ends a line, in the words of some language, too."""
+_FIELD: Final = re.compile(rb"\s*[A-Za-z-]+: ")
+_KEY: Final = re.compile(rb"[A-Za-z0-9+/=\s]{40}")
+# What stands anywhere in a file: a word by which it is found quickly, then all of it.
 _ANYWHERE: Final = (
-    (
-        "a private key",
-        b"BEGIN ",
-        re.compile(
-            rb"-{4,5} ?BEGIN [A-Z0-9 ]*(?:PRIVATE KEY(?: BLOCK)?|SSH2 ENCRYPTED PRIVATE KEY) ?-{4,5}"
-            rb"(?:\s|\\r|\\n)*(?:[A-Za-z-]+: [^\r\n]*(?:\s|\\r|\\n)+)*(?:[A-Za-z0-9+/=]|\s|\\r|\\n){40}"
-        ),
-    ),
     ("a shared key (OpenVPN)", b"BEGIN OpenVPN", re.compile(rb"BEGIN OpenVPN Static key V1-{5}\s+[0-9a-f]{32}")),
     ("a private key (age)", b"AGE-SECRET-KEY-1", re.compile(rb"AGE-SECRET-KEY-1[02-9AC-HJ-NP-Z]{58}")),
     (
@@ -150,11 +151,11 @@ _BEGINNINGS: Final = tuple(
 
 # A name, a colon, and what crypt(5) makes of a password, locked or not; one word of systemd's looks like its oldest.
 _HASHED: Final = re.compile(
-    rb"(?m)^(?P<who>[A-Za-z0-9_][A-Za-z0-9_.@-]*):!*(?:\$[0-9a-z-]{1,8}\$[^:\s]{8,}|_[A-Za-z0-9./]{19}|(?!unprovisioned)[A-Za-z0-9./]{13}(?=:))"
+    rb"(?m)^(?P<who>[A-Za-z0-9_][A-Za-z0-9_.@-]*):[!*]*(?:\$[0-9a-z-]{1,8}\$[^:\s]{8,}|_[A-Za-z0-9./]{19}|(?!unprovisioned)[A-Za-z0-9./]{13}(?=:))"
 )
 _PASSWORDS: Final = ("etc/shadow", "etc/gshadow", "etc/passwd", "etc/group", "etc/shadow-", "etc/gshadow-")
 _ANSWERS: Final = "var/cache/debconf/passwords.dat"
-_ANSWERED: Final = re.compile(rb"(?m)^Name: (?P<who>[^\n]+)\n(?:(?!Value:)[^\n]+\n)*Value: [^\n]")
+_ANSWERED: Final = re.compile(rb"(?m)^Name: (?P<who>[^\n]+)\n(?:(?!Value:|Name:)[^\n]+\n)*Value: [^\n]")
 _UUID: Final = re.compile(
     rb"(?<![0-9A-Za-z])[0-9a-f]{8}-[0-9a-f]{4}-[14][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}(?![0-9A-Za-z])", re.I
 )
@@ -162,6 +163,8 @@ _UUID: Final = re.compile(
 
 def secret(path: str, content: bytes) -> str:
     """What secret a file holds by its content, in words; "" when none is known."""
+    if content.find(b"BEGIN ") >= 0 and _is_armoured(content):
+        return "a private key"
     for what, word, shape in _ANYWHERE:
         if content.find(word) >= 0 and shape.search(content):
             return what
@@ -173,6 +176,14 @@ def secret(path: str, content: bytes) -> str:
     if path == _ANSWERS and (answered := _ANSWERED.search(content)):
         return f"the answer to the question {answered['who'].decode(errors='replace')}"
     return ""
+
+
+def _is_armoured(content: bytes) -> bool:
+    for found in _ARMOUR.finditer(content):
+        lines = _LINE.split(content[found.end() : found.end() + _BEHIND])
+        if _KEY.match(b"\n".join(line for line in lines if not _FIELD.match(line)).lstrip()):
+            return True
+    return False
 
 
 def host_id(content: bytes) -> bool:

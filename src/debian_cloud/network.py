@@ -55,7 +55,8 @@ _SHELL: Final = re.compile(r"^(netrc|netrcparts)='([^']*)'$", re.MULTILINE)
 
 def conf(dump: str, credentials: str, environment: Mapping[str, str]) -> str:
     """Lines of apt.conf(5) by the answers to DUMP and CREDENTIALS, and the environment; Error when one cannot be."""
-    found = dict(_settings(dump.splitlines()))
+    # Not splitlines: a value may have what ends a line to Python, and is refused then, and not cut.
+    found = dict(_settings(dump.split("\n")))
     there = {name.lower() for name in found}
     # As apt itself does: only where no setting says otherwise, and http's are https's, too.
     for variable, needed in (

@@ -32,12 +32,17 @@ _TAIL: Final = 12
 """Lines of a failed tool's own words that are shown."""
 _MOST_SAID: Final = 2**16
 """Bytes of what a failed tool says that are looked at."""
+_MOST_LOGGED: Final = 2**22
+"""Bytes at the beginning, and at the end, of what a failed step says that are looked at."""
 _REASONS: Final = ("E: ", "Err:", "dpkg: error", "error: ")
 # Of what a tool says: a cause that one sentence tells better, and what to do.
 _CAUSES: Final = (
     # A step that is our own says it itself.
     (
-        re.compile(r"^debian-cloud: error: (?P<why>(?:.|\n)+?)\ndebian-cloud: hint: (?P<hint>.+)", re.MULTILINE),
+        re.compile(
+            r"^debian-cloud: error: (?P<why>.+(?:\n(?!debian-cloud: ).*)*)\ndebian-cloud: hint: (?P<hint>.+)",
+            re.MULTILINE,
+        ),
         r"\g<why>",
         r"\g<hint>",
     ),
@@ -383,7 +388,7 @@ def _run(step: plans.Run, workspace: Path, progress: Progress, lock: int | None)
             raise
     if status:
         progress.end()
-        raise _failed(step.argv, status, log.read_text(errors="replace"), step.title)
+        raise _failed(step.argv, status, _ends(log), step.title)
 
 
 def _done(argv: Sequence[str], *, together: bool = False, seconds: float | None = None) -> tuple[int, bytes, bytes]:
@@ -453,6 +458,14 @@ def _find(tool: str) -> str:
         package = tools.PACKAGES.get(tool, tool)
         raise Error(f"the tool {tool} is missing", f"apt-get install {package}", USAGE)
     return found
+
+
+def _ends(log: Path) -> str:
+    """What a step has said, or the beginning and the end of more than that."""
+    with log.open("rb") as file:
+        said = file.read(_MOST_LOGGED)
+        file.seek(max(file.tell(), file.seek(0, os.SEEK_END) - _MOST_LOGGED))
+        return (said + file.read(_MOST_LOGGED)).decode(errors="replace")
 
 
 def _last_line(log: Path) -> str:

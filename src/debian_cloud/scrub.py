@@ -40,6 +40,8 @@ _INITRDS: Final = ("boot/init*", "boot/**/init*")
 _ID_IN: Final = ("etc/", "var/lib/")
 _LARGEST_ID: Final = 2**16
 """Where an identifier is looked for; a database has many that are nobody's."""
+_ALONE: Final = ("/usr/bin/env", "-i", "PATH=/usr/bin:/bin")
+"""What is of the tree sees nothing of our environment, in which a proxy's password may be."""
 _UNPACKED_BY: Final = {
     "zstd": ("zstd", "-dcq"),
     "lz4": ("lz4", "-dcq"),
@@ -323,7 +325,7 @@ def _in_initrd(tree: Path, where: str, shipped: _Shipped, keep: tuple[str, ...],
                 return cast("IO[bytes]", stack.enter_context(gzip.open(packed)))
             if name in files.DECODERS:
                 return files.streams(packed, name)
-            return stack.enter_context(run.through(("chroot", str(tree), *_UNPACKED_BY[name]), packed))
+            return stack.enter_context(run.through(("chroot", str(tree), *_ALONE, *_UNPACKED_BY[name]), packed))
 
         try:
             for member in initrd.members(source, unpack, _LONGEST):

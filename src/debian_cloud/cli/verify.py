@@ -99,6 +99,8 @@ _SERIAL = re.compile(r"(?<![0-9])[0-9]{8}\.[0-9]+")
 """What in the name of a file says which image it is."""
 _SHOWN = 50
 """Unexplained paths and places that people are shown; --json has more, and says how many are left out."""
+_STATEMENTS = 1000
+"""Statements about one image that are read."""
 _RELEASE = "etc/cloud-release"
 """Where an image says which one it is."""
 _LONGEST = 200
@@ -353,7 +355,12 @@ def _rebuilders(args: argparse.Namespace, wanted: Mapping[str, str]) -> tuple[st
         )
     found: set[str] = set()
     unheard = []
-    for file in sorted(statements.glob("*.asc")):
+    files = sorted(itertools.islice(statements.glob("*.asc"), _STATEMENTS + 1))
+    if len(files) > _STATEMENTS:
+        raise Error(
+            f"{statements} has more than {_STATEMENTS} statements", "give a folder with those that count", USAGE
+        )
+    for file in files:
         try:
             signed = sign.verified(keys, file)
             statement = provenance.parse(signed.content.decode("utf-8", "replace"), file.name)
