@@ -58,11 +58,12 @@ _MERGED: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 class _Bounded(tarfile.TarInfo):
     """An entry, of which tarfile reads no more into memory than a name needs."""
 
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Bounded:
-        found = super().frombuf(buf, encoding, errors)
-        if found.type not in _KINDS and found.size > _LARGEST_HEADER:
-            raise tarfile.ReadError(found.name)
+    # The entry point "which can be overridden in a subclass" (tarfile.py); what is before it changed with a security
+    # update of Python.
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type not in _KINDS and self.size > _LARGEST_HEADER:
+            raise tarfile.ReadError(self.name)
+        found: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
         return found
 
 

@@ -84,12 +84,13 @@ WRONG_USE = {
 
 
 def test_wrong_use_says_what_to_do(bash: Any, env: dict[str, str]) -> None:
+    before = {*Path(env["HOME"]).iterdir()}
     with bash(envvars=env) as shell:
         for command, word in WRONG_USE.items():
             message = fails(shell, command, 2)
             assert word in message
             assert "hint: " in message
-    assert [path.name for path in Path(env["HOME"]).iterdir() if path.name != ".gnupg"] == []
+    assert [path.name for path in {*Path(env["HOME"]).iterdir()} - before if path.name != ".gnupg"] == []
 
 
 def test_missing_tool_names_its_package(bash: Any, env: dict[str, str], archive: Archive, tmp_path: Path) -> None:

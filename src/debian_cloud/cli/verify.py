@@ -26,7 +26,9 @@ bytes differ, paths and places that were changed are listed for people, those
 that matter most first, and the exit status is 1.
 
 Each package must be listed, by SHA-256, in an index of a release file that was
-signed by Debian, or by the archive for what Debian does not have. Each file,
+signed by Debian, or by the archive for what Debian does not have. The release
+files of each of Debian's suites that the image has (updates and security, too)
+must be there. Each file,
 link, folder and device node must be what such a package ships, with its owner,
 mode and attributes; or it is of a closed list of files that are generated, and
 equals what came out when the image was made again of the closure's packages.
