@@ -271,7 +271,7 @@ def test_a_fault_of_a_reader_refuses_one_upload(tmp_path: Path, monkeypatch: pyt
         (tmp_path / "incoming" / name).write_text("x")
     # int() refuses numbers of more digits than that.
     monkeypatch.setattr(openpgp, "cleartext", lambda _: int("9" * 5000))
-    monkeypatch.setattr(incoming, "_CLEAR", b"x")
+    monkeypatch.setattr(openpgp, "is_cleartext", lambda _: True)
     rules = incoming.Rules(tmp_path, tmp_path / "keyring", {}, frozenset(), upload.Owners({}, {}))
     refused = [*incoming.Queue(tmp_path).take(rules)]
     assert [line.partition(" (")[0] for line in refused] == [

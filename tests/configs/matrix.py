@@ -116,6 +116,7 @@ def archive(folder: Path, suite: str, architecture: str, control: str, version: 
                 ("Suite", suite),
                 ("Codename", suite),
                 ("Date", formatdate(usegmt=True)),
+                ("Valid-Until", formatdate(time.time() + 86400, usegmt=True)),
                 ("Architectures", architecture),
                 ("Components", " ".join(sources.ARCHIVE_COMPONENTS)),
                 ("SHA256", listed),
