@@ -676,10 +676,14 @@ def test_a_file_that_another_package_of_debian_has(tmp_path: Path) -> None:
     )
     done = debian_cloud("lint", a_deb(tmp_path, {}, *files), "--contents", "--arch", "amd64")
     assert done.returncode == 1, done.stderr
+    if "Mirror sync in progress?" in done.stderr:
+        # What the signed index promises is not to be had of this machine's mirror today: then that is what is told.
+        assert "error: verify package indexes: " in done.stderr
+        pytest.skip("the mirror's Contents are not those that its signed index lists")
     assert [line.split(": ", 1)[1] for line in done.stdout.splitlines()[:-1:2]] == [
         f"no-foreign-file: {NAME}:/etc/cloud/cloud.cfg.d/05_logging.cfg: it is a file of cloud-init",
         f"no-foreign-file: {NAME}:/usr/lib/systemd/system/ssh.service: it is a file of openssh-server",
-    ]
+    ], done.stderr
 
 
 @pytest.mark.parametrize(("said", "asked"), [("UNRELEASED", "bookworm"), ("forky", "forky"), ("", "bookworm")])
