@@ -699,7 +699,7 @@ def test_what_was_converted_is_said_not_to_be_the_published_file(case: Case, tmp
 
 
 def test_a_file_that_only_holds_the_same_disk_is_not_the_published_one(case: Case, tmp_path: Path) -> None:
-    """Of a format that is published, the bytes are known; --diagnose finds the same disk in it, and it is not good."""
+    """Of a format that is published, the bytes are known; --diagnose finds the same disk in it all the same."""
     qcow2 = tmp_path / "disk.qcow2"
     subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", case.published, qcow2], check=True)
     assert qcow2.read_bytes() != case.published.read_bytes()
