@@ -78,7 +78,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     with opened(raw) as image, opened(tar) as other:
         assert isinstance(image, DiskImage)
         assert image.esp
-        shipped = {entry.path: [("coreutils", entry)] for entry in (*other.entries(), *image.entries())}
+        # Made by an ordinary user, a disk's own root folder is root's all the same, and a tar's is his.
+        shipped: dict[str, list[tuple[str, Entry]]] = {}
+        for entry in (*other.entries(), *image.entries()):
+            shipped.setdefault(entry.path, []).append(("coreutils", entry))
         shipped["usr/lib/shim/shimx64.efi.signed"] = [
             ("shim-signed", entry) for entry in image.esp.entries() if entry.kind == FILE
         ]

@@ -302,6 +302,8 @@ def test_who_else_can_write_is_named(full: Archive) -> None:
         path.chmod(before & 0o7777)
         assert done.returncode == 1, name
         assert f"problem: {name}: others than the archive's owner can write there" in done.stdout
+    if os.geteuid() != 0:
+        return  # only root gives a file to another
     os.chown(full.path / "conf/distributions", 65534, -1)
     assert "problem: conf/distributions: " in "\n".join(check(full)[1])
 
