@@ -152,18 +152,18 @@ def test_a_day_that_has_not_come_is_none_yet(tmp_path: Path) -> None:
     "uri",
     [
         "http://debian.org.evil.example/debian",
-        "http://evil.example/deb.debian.org/debian",
-        "http://x@deb.debian.org/debian",
+        "http://evil.example/any.debian.org/debian",
+        "http://x@any.debian.org/debian",
         "http://evil.example#.debian.org/debian",
         "http://evil.example?.debian.org/debian",
         "http://evil.example\\.debian.org/debian",
-        "http://deb.debian.org:8080/debian",
+        "http://any.debian.org:8080/debian",
         "http://people.debian.org/~x/debian",
-        "http://deb.debian.org/debian?x",
-        "http://deb.debian.org/debian/../x",
-        "ftp://deb.debian.org/debian",
+        "http://any.debian.org/debian?x",
+        "http://any.debian.org/debian/../x",
+        "ftp://any.debian.org/debian",
         "file:/debian",
-        "mirror+http://deb.debian.org/debian",
+        "mirror+http://any.debian.org/debian",
         "http://evildebian.org/debian",
     ],
 )
@@ -182,7 +182,7 @@ def test_debian_is_where_it_is_known_to_be() -> None:
         evidence.refuse_sources(kept, (main.uri,))
     known = (
         replace(main, uri="https://ftp.xy.debian.org/debian/"),
-        replace(security, uri="http://security.debian.org/debian-security"),
+        replace(security, uri="http://any.debian.org/debian-security"),
     )
     evidence.refuse_sources(replace(kept, sources=known), ())
     with pytest.raises(Error, match="past their Valid-Until"):
