@@ -245,7 +245,11 @@ def swapped(archive: Archive, snapshot: str, *, end: bool) -> Iterator[None]:
         release.write_text(text)
         archive.key.gpg("--output", archive.dist / "InRelease", "--clearsign", release)
         archive.key.gpg("--armor", "--output", archive.dist / "Release.gpg", "--detach-sign", release)
+    shown = int((archive.dist / "InRelease").stat().st_mtime)
     yield
+    # Whoever has it asks for what was modified since, and HTTP counts in seconds.
+    while int(time.time()) <= shown:
+        time.sleep(0.05)
     shutil.rmtree(archive.public / "dists")
     (archive.path / "live").rename(archive.public / "dists")
 
