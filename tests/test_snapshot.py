@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -196,6 +197,43 @@ def test_a_snapshot_is_not_taken_for_the_suite(web: Web) -> None:
     refused(debian_cloud("list", *sources), 1, "shows, rightly signed, an index whose signature has no end")
     # By its address it was asked for.
     assert planned(web, f"{web.own}/snap/{web.old}").config_version == "1.0"
+
+
+def test_a_year_later_a_snapshot_is_had_by_its_id_alone(web: Web, tmp_path: Path) -> None:
+    """By the clock of the machine, not by dates that were written back."""
+    # What the builder calls gets a clean environment, and would have today's clock.
+    for tool in ("apt-get", "apt-cache", "apt-helper", "gpgv", "gpg", "date"):
+        (tmp_path / tool).write_text(f'#!/bin/sh\nexec faketime -f +400d "$(PATH=/usr/bin command -v {tool})" "$@"\n')
+        (tmp_path / tool).chmod(0o755)
+
+    def later(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["faketime", "-f", "+400d", "debian-cloud", *arguments],
+            env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    live, asked = web.sources(web.own), ("--snapshot", web.old)
+    refused(later("list", *live), 1, "expired")
+    # Debian's own end as well, which this allows; the archive's live suite gains nothing by it.
+    for verb in (("plan", "fine"), ("build", "fine", "--output", "/nowhere")):
+        refused(later(*verb, *live, "--allow-expired"), 1, "expired")
+    _, replayed = shown_for_the_suite(web, web.snap / web.old / "dists")
+    refused(later("list", *replayed), 1)
+    refused(later("plan", "fine", *replayed, "--allow-expired"), 1)
+    done = later("list", *live, *asked, "--allow-expired")
+    assert done.returncode == 0, done.stderr
+    assert re.search("^fine +1.0 ", done.stdout, re.MULTILINE)
+    done = later("plan", "fine", *live, *asked, "--allow-expired")
+    assert done.returncode == 0, done.stderr
+    assert " 1.0 " in done.stdout
+    with kept(old := web.snap / web.old / "dists/trixie/InRelease"):
+        old.write_bytes(web.archive.release.read_bytes())
+        refused(later("plan", "fine", *live, *asked, "--allow-expired"), 1, f"not the snapshot {web.old}")
 
 
 @pytest.mark.parametrize("files", [("InRelease",), ("Release", "Release.gpg")], ids=["clear", "detached"])

@@ -127,7 +127,10 @@ DAMAGES = (
 )
 
 
-def test_what_lies_in_the_public_folder_is_not_signed_for_lying_there(full: Archive) -> None:
+def test_what_lies_in_the_public_folder_is_not_signed_for_lying_there(
+    full: Archive, stranger: Key, tmp_path: Path
+) -> None:
+    full.run("add-key", "--cosigner", stranger.public)
     for damage, named in DAMAGES:
         signed = (full.path / "signed/dists/trixie/Release").read_bytes()
         damage(full)
@@ -138,6 +141,11 @@ def test_what_lies_in_the_public_folder_is_not_signed_for_lying_there(full: Arch
             assert "error: what is served is not what was signed" in refusal.stderr
             assert f": {full.dist}/{named}: it " in refusal.stderr
             assert "hint: debian-cloud-archive check mends what it can, and publish makes all" in refusal.stderr
+        # A cosigner who signs what is served vouches for none of it.
+        stranger.gpg("--output", tmp_path / "cosigned", "--clearsign", full.dist / "Release")
+        refusal = full.run("cosign", tmp_path / "cosigned", check=False)
+        assert refusal.returncode == 1, named
+        assert "error: what is served is not what was signed" in refusal.stderr
         assert {path: path.read_bytes() for path in full.dist.rglob("*") if path.is_file()} == before
         assert (full.path / "signed/dists/trixie/Release").read_bytes() == signed
         status, lines = check(full, "--fast")

@@ -286,6 +286,34 @@ def test_a_snapshot_in_the_place_of_the_suite_freezes_nobody(
         assert each.candidate(DEMO) == "3.0"
 
 
+def test_the_suite_in_the_place_of_a_snapshot_ends_with_its_signature(
+    web: tuple[Archive, list[str]], client: Apt
+) -> None:
+    """By apt the id is not compared: it takes what is newer, as long as its signature is good."""
+    archive, (first, _, _) = web
+    client.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
+    source = client.root / "etc/apt/sources.list.d/debian-cloud.sources"
+    source.write_text(re.sub("(?m)^URIs: (.*)$", rf"URIs: \1snap/{first}", source.read_text()))
+    shown = archive.public / "snap" / first / "dists"
+    shown.rename(archive.path / "kept")
+    shutil.copytree(archive.public / "dists", shown)
+    for days in (15, 400):
+        done = client.later(days).get("update")
+        assert done.returncode != 0, done.stdout
+        assert "expired" in done.stdout
+    assert client.get("update").returncode == 0
+    assert client.candidate(DEMO) == "3.0"
+    shutil.rmtree(shown)
+    (archive.path / "kept").rename(shown)
+    # What is older it does not take any more, and says nothing.
+    assert client.get("update").returncode == 0
+    assert client.candidate(DEMO) == "3.0"
+    for days in (15, 400):
+        done = client.later(days).get("update")
+        assert done.returncode != 0, done.stdout
+        assert "expired" in done.stdout
+
+
 def test_a_mirror_takes_no_snapshot_for_the_suite(web: tuple[Archive, list[str]], tmp_path: Path) -> None:
     archive, (first, second, third) = web
     keys = tmp_path / "keys"
@@ -305,6 +333,13 @@ def test_a_mirror_takes_no_snapshot_for_the_suite(web: tuple[Archive, list[str]]
             release.write_text(re.sub("(?m)^Snapshot: .*\n", "", release.read_text()))
             archive.key.gpg("--output", archive.dist / "InRelease", "--clearsign", release)
             mirror.refused(says="has no Valid-Until")
+        mirror.ok()
+        # A year later: what is live has ended, and a snapshot in its place is none the better for that.
+        later = replace(mirror, prefix=("faketime", "-f", "+400d"))
+        later.refused(says="expired")
+        for end in (True, False):
+            with swapped(archive, third, end=end):
+                later.refused(says="expired|the archive's snapshot")
         mirror.ok()
     finally:
         server.kill()

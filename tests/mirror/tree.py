@@ -304,9 +304,11 @@ class Mirror:
     dest: Path
     keyring: Path
     suite: str = "trixie"
+    prefix: tuple[str, ...] = ()
 
     def command(self, *options: str) -> list[str]:
         return [
+            *self.prefix,
             str(SCRIPT),
             "--keyring",
             str(self.keyring),
