@@ -7,6 +7,7 @@ import functools
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -17,9 +18,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 Firmware = Literal["bios", "uefi"]
+
+_README: Final = Path(__file__).resolve().parents[2] / "README.md"
+
+# What a test changes in a documented command: the processor, the port, and where the console goes.
+_AS_DOCUMENTED: Final = """\
+#!/usr/bin/python3
+import os, sys
+real, accelerator, port, serial = {real!r}, {accelerator!r}, {port!r}, {serial!r}
+words = sys.argv[1:]
+console = words.index("-nographic")
+words[console : console + 1] = ["-display", "none", "-no-reboot", "-serial", "file:" + serial]
+kvm = words.index("-accel")
+assert words[kvm : kvm + 4] == ["-accel", "kvm", "-accel", "tcg"]
+words[kvm : kvm + 4] = accelerator
+(network,) = (place for place, word in enumerate(words) if word.startswith("user,"))
+assert ":2222-:22" in words[network]
+words[network] = words[network].replace(":2222-", ":" + port + "-") + ",restrict=on"
+os.execv(real, ["qemu", *words])
+"""
 
 # Debian's package ovmf: Secure Boot code, and variables in which Microsoft's keys are enrolled.
 _UEFI_CODE: Final = Path("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd")
@@ -74,19 +94,6 @@ def logs() -> Path:
     folder = Path(os.environ.get("DEBIAN_CLOUD_TEST_LOGS", default))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def seed(folder: Path, files: Mapping[str, str]) -> Path:
-    """A NoCloud seed disk in `folder`: file name (user-data, meta-data, …) -> text.
-
-    A FAT volume named CIDATA on a virtio disk is seen by every kernel that boots the
-    image itself; a CD-ROM is not. (cloud-init's documentation, "NoCloud".)
-    """
-    disk = folder / "seed.img"
-    subprocess.run(["mformat", "-C", "-i", disk, "-v", "CIDATA", "-T", "2048", "::"], check=True)
-    for name, text in files.items():
-        subprocess.run(["mcopy", "-i", disk, "-", f"::{name}"], input=text.encode(), check=True)
-    return disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +152,55 @@ def _free_port() -> int:
 
 
 @contextmanager
-def boot(
-    raw: Path, name: str, *, firmware: Firmware = "bios", grow: int = 0, seed_disk: Path | None = None
-) -> Iterator[Machine]:
-    """Boot a copy of `raw`, `grow` bytes larger, without a way to the outside; ended when left.
+def documented(raw: Path, name: str, folder: Path, *, wanted: str) -> Iterator[tuple[Machine, str, Path]]:
+    """Paste the block of README that holds `wanted` into a shell: the machine, and the user and key that it lets in.
+
+    `folder` is the user's home, and where the commands run; IMAGE.raw is `raw`.
+    """
+    section = _README.read_text("utf-8").split("\n## Boot it, and log in\n")[1].split("\n## ")[0]
+    ((block, user),) = (
+        (block, user)
+        for block, user in re.findall(
+            r"^```\n([^`]*)^```$[^`]*`ssh -p 2222 (\w+)@127", section, re.DOTALL | re.MULTILINE
+        )
+        if wanted in block
+    )
+    serial = logs() / f"{name}.log"
+    serial.write_bytes(b"")
+    port = _free_port()
+    (folder / ".ssh").mkdir(mode=0o700)
+    key = folder / ".ssh/id_ed25519"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", key], check=True)
+    (folder / "IMAGE.raw").symlink_to(raw)
+    (folder / "bin").mkdir()
+    program = folder / "bin/qemu-system-x86_64"
+    program.write_text(
+        _AS_DOCUMENTED.format(
+            real=shutil.which(program.name),
+            accelerator=list(_PROCESSOR[accelerator()]),
+            port=str(port),
+            serial=str(serial),
+        )
+    )
+    program.chmod(0o755)
+    environment = {"HOME": str(folder), "PATH": f"{program.parent}:{os.environ['PATH']}", "TMPDIR": str(folder)}
+    # QEMU is the last command, and all that is left when the shell is ended.
+    process = subprocess.Popen(
+        ["sh", "-eu"], cwd=folder, env=environment, stdin=subprocess.PIPE, start_new_session=True
+    )
+    assert process.stdin is not None
+    process.stdin.write(block.encode())
+    process.stdin.close()
+    try:
+        yield Machine(process, serial, port), user, key
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def boot(raw: Path, name: str, *, firmware: Firmware = "bios") -> Iterator[Machine]:
+    """Boot a copy of `raw` without a way to the outside; ended when left.
 
     `name` is the serial log's. The image itself is never written to.
     """
@@ -157,9 +209,8 @@ def boot(
     port = _free_port()
     with tempfile.TemporaryDirectory(prefix="machine.") as scratch:
         overlay = Path(scratch, "disk.qcow2")
-        size = raw.stat().st_size + grow
         create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(raw.resolve())]
-        subprocess.run([*create, str(overlay), str(size)], check=True)
+        subprocess.run([*create, str(overlay)], check=True)
         command = [
             *("qemu-system-x86_64", "-M", "q35,smm=on", *_PROCESSOR[accelerator()], "-m", "1024"),
             *("-nodefaults", "-display", "none", "-no-reboot"),
@@ -177,8 +228,6 @@ def boot(
                 *("-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_UEFI_CODE}"),
                 *("-drive", f"if=pflash,unit=1,format=raw,file={variables}"),
             ]
-        if seed_disk:
-            command += ["-drive", f"file={seed_disk},format=raw,if=virtio,readonly=on"]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         try:
             yield Machine(process, serial, port)

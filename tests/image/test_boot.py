@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import subprocess
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-GIB = 1024**3
 BOOT = 600
 """Seconds to a login prompt: a tenth of it without acceleration, on a machine that does nothing else."""
 
@@ -38,10 +35,16 @@ def failures(journal: str) -> list[str]:
     return re.findall(r"^.*Failed (?:to start|with result).*$", journal, re.MULTILINE)
 
 
-def test_ec2_reaches_a_login_prompt_by_bios_and_by_uefi(images: Mapping[str, Image]) -> None:
+def test_ec2_is_entered_by_bios_and_reaches_a_login_prompt_by_uefi(
+    images: Mapping[str, Image], tmp_path: Path
+) -> None:
     raw = images["ec2"].raw
-    with qemu.boot(raw, "ec2-bios") as bios, qemu.boot(raw, "ec2-uefi", firmware="uefi") as uefi:
+    with (
+        qemu.documented(raw, "ec2-bios", tmp_path, wanted="-smbios") as (bios, user, key),
+        qemu.boot(raw, "ec2-uefi", firmware="uefi") as uefi,
+    ):
         bios.wait(r"\n\S+ login: ", BOOT)
+        assert bios.ssh(user, key, "id", "-un", seconds=240) == "root\n"
         uefi.wait(r"\n\S+ login: ", BOOT)
         assert "EFI v2" not in bios.console()
         # The firmware trusted shim, shim grub, and grub the kernel.
@@ -49,27 +52,17 @@ def test_ec2_reaches_a_login_prompt_by_bios_and_by_uefi(images: Mapping[str, Ima
 
 
 def test_generic_with_a_seed_lets_its_key_in(images: Mapping[str, Image], tmp_path: Path) -> None:
-    key = tmp_path / "key"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", key], check=True)
-    public = key.with_suffix(".pub").read_text("ascii").strip()
-    seed = qemu.seed(
-        tmp_path,
-        {
-            "meta-data": json.dumps({"instance-id": "i-test", "local-hostname": "seeded"}),
-            "user-data": "#cloud-config\n" + json.dumps({"ssh_authorized_keys": [public]}),
-        },
-    )
     raw = images["generic"].raw
     before = raw.stat().st_size
-    with qemu.boot(raw, "generic-seed", grow=2 * GIB, seed_disk=seed) as machine:
+    with qemu.documented(raw, "generic-seed", tmp_path, wanted="CIDATA") as (machine, user, key):
         machine.wait(r"Cloud-init v\. \S+ finished at .* Datasource DataSourceNoCloud", BOOT)
         assert "EFI v2" not in machine.console()
 
         def run(*command: str, seconds: float = 240) -> str:
-            return machine.ssh("debian", key, *command, seconds=seconds)
+            return machine.ssh(user, key, *command, seconds=seconds)
 
         run("true")
-        assert run("hostname") == "seeded\n"
+        assert run("hostname") == "try\n"
         assert " root=PARTUUID=" in run("cat", "/proc/cmdline")
         assert run("systemctl", "is-system-running", "--wait", "||", "systemctl", "--failed") == "running\n"
         assert failures(run("sudo", "journalctl", "--boot", "--output=cat")) == []
