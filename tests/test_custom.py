@@ -200,6 +200,8 @@ def archive() -> Iterator[Archive]:
             configuration(top / "debs", "child", FINE, depends="debian-cloud-config-fine"),
             configuration(top / "debs", "wrong", {}, depends="base-files, debian-cloud-config-other"),
             configuration(top / "debs", "grandchild", FINE, depends="debian-cloud-config-wrong"),
+            configuration(top / "debs", "wants", FINE | {"Recommends": "nosuch | tree | less, git"}),
+            configuration(top / "debs", "wants-none", FINE | {"Recommends": "tree, nosuch | neither"}),
             clash,
         )
 
@@ -230,8 +232,11 @@ REFUSED: tuple[tuple[str, tuple[str, ...], int, tuple[str, ...]], ...] = (
         1,
         ("debian-cloud-config-wrong depends on debian-cloud-config-other, which is another image",),
     ),
+    ("wants-none", (), 1, ("recommends nosuch, which no signed source of trixie has", "suggest it instead")),
 )
 PLAIN = ("fine", "--json")
+WANTED = ("wants", "--json")
+NOT_WANTED = ("wants", "--json", "--remove", "git")
 WITHOUT_NANO = ("fine", "--json", "--add", "htop", "--remove", "nano")
 WITH_CHRONY = ("fine", "--json", "--add", "chrony", "--remove", "systemd-timesyncd")
 
@@ -270,7 +275,8 @@ Done = subprocess.CompletedProcess[str]
 @pytest.fixture(scope="module")
 def shown(archive: Archive) -> dict[tuple[str, ...], Done]:
     """What `debian-cloud show` answers to each call."""
-    calls = [(name, *arguments) for name, arguments, _, _ in REFUSED] + [PLAIN, WITHOUT_NANO, WITH_CHRONY]
+    calls = [(name, *arguments) for name, arguments, _, _ in REFUSED]
+    calls += [PLAIN, WANTED, NOT_WANTED, WITHOUT_NANO, WITH_CHRONY]
     given = json.dumps([[*call, *archive.sources] for call in calls])
     done = subprocess.run(
         [sys.executable, "-c", MANY], input=given, capture_output=True, text=True, check=False, timeout=300
@@ -297,6 +303,25 @@ def test_packages_are_resolved_with_and_without(shown: dict[tuple[str, ...], Don
     assert {"nano", "vim", "systemd-timesyncd"} <= plain
     assert plain - changed == {"nano"}
     assert "htop" in changed - plain
+
+
+def test_what_a_configuration_itself_recommends_is_in_its_image(shown: dict[tuple[str, ...], Done]) -> None:
+    wanted, changed = packages(shown[WANTED]), packages(shown[NOT_WANTED])
+    assert {"tree", "git"} <= wanted
+    # The first that there is serves, and what others recommend is no wish of the configuration's.
+    assert not {"less", "patch", "ca-certificates"} & wanted
+    assert "tree" in changed
+    assert "git" not in changed
+
+
+def test_a_machine_may_remove_what_is_recommended(archive: Archive) -> None:
+    """It is marked as apt marks it where apt installs it with the configuration: it goes with it."""
+    done = debian_cloud("plan", "wants", *archive.sources)
+    assert done.returncode == 0, done.stderr
+    assert "--include=debian-cloud-config-wants,debian-cloud-archive-keyring,tree,git" in done.stdout
+    assert 'chroot "$1" apt-mark auto tree git' in done.stdout
+    done = debian_cloud("plan", "wants", "--add", "git", *archive.sources)
+    assert 'chroot "$1" apt-mark auto tree\'' in done.stdout
 
 
 def test_what_is_added_takes_the_place_of_what_is_removed(shown: dict[tuple[str, ...], Done]) -> None:

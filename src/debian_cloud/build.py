@@ -186,7 +186,7 @@ def _refuse_secret(source: sources.Source) -> None:
 def _tree(resolution: Resolution, debian: Iterable[sources.Source], archive: sources.Source) -> Plan:
     config, custom = resolution.config, resolution.custom
     keyring = (package.name for package in resolution.packages if package.name == names.KEYRING_PACKAGE)
-    asked = (config.name, *keyring, *custom.add)
+    asked = (config.name, *keyring, *resolution.recommended, *custom.add)
     listed = sorted(f"{package.sha256}  {package.deb}" for package in resolution.packages)
     answers = _ANSWERS + (_ANSWERS_OF_GRUB if "uefi" in config.firmware else "") + custom.seed
     record = 'cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"'
@@ -227,6 +227,12 @@ def _tree(resolution: Resolution, debian: Iterable[sources.Source], archive: sou
                 # The first ones are removed when they are installed, the others at the end: noted in time.
                 f"--extract-hook={record}",
                 f"--customize-hook={record}",
+                # As on a machine where apt installs it with the configuration: it goes when the configuration goes.
+                *(
+                    (f'--customize-hook=chroot "$1" apt-mark auto {" ".join(recommended)}',)
+                    if (recommended := [name for name in resolution.recommended if name not in custom.add])
+                    else ()
+                ),
                 # While apt has the builder's sources alone: the keyring package brings the archive's own, too.
                 *((f"--extract-hook={fetch}",) if resolution.tools else ()),
                 config.suite,

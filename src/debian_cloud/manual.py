@@ -99,6 +99,9 @@ where the way in is SSH,
 .B debian\\-cloud\\-config\\-cloud\\-init
 where cloud\\-init serves.
 .PP
+Its image has what it depends on and what it recommends itself; a machine may
+remove the latter. What other packages recommend is not installed.
+.PP
 Its files are drop\\-ins: in
 .I /usr/lib
 where the reader looks there, else in a

@@ -86,8 +86,8 @@ class Apt:
 
         Essential packages come first, then apt and those of priority required,
         then the configuration with the archive's keyring package, if it has one,
-        and the added packages: apt's choices among
-        alternatives depend on what is there already. None when they cannot be
+        what the configuration itself recommends, and the added packages: apt's
+        choices among alternatives depend on what is there already. None when they cannot be
         installed together; Error when a changed package is not there to be
         added, or cannot be left out, and when the configuration depends on
         another image. What was left out once stays so for the process. With a
@@ -99,13 +99,16 @@ class Apt:
         self._refuse_another_image(wanted)
         # Where later versions come from is the archive's to say, as Debian's sources are Debian's.
         archive = {names.KEYRING_PACKAGE} & self.known() - {*custom.remove}
-        asked = (wanted.name, *archive, *custom.add)
+        recommended = self._recommended(wanted, lock)
+        asked = [wanted.name, *archive, *recommended, *custom.add]
         for name in custom.add:
             self._refuse_addition(name, wanted.suite)
         if custom.remove:
             for name in custom.remove:
                 self._refuse_removal(name, wanted.name, wanted.suite)
             whole = self._marked(*asked)
+            recommended = tuple(name for name in recommended if name not in custom.remove)
+            asked = [name for name in asked if name not in custom.remove]
         if lock is not None:
             self._refuse_gone(lock)
         # What a person leaves out of the image may be needed to make it: before the pins.
@@ -128,7 +131,30 @@ class Apt:
             custom,
             tuple(tool for tool in tools if tool.name not in there),
             pins,
+            recommended=recommended,
         )
+
+    def _recommended(self, wanted: config.ImageConfig, lock: Lock | None) -> tuple[str, ...]:
+        """What the configuration itself recommends, of each group the first that there is; Error when there is none.
+
+        With a lock, what it has of them: it may be of an image that was made without.
+        """
+        own = self._cache[wanted.name].version_list
+        (version,) = (found for found in own if found.ver_str == wanted.version)
+        locked = {package.name for package in lock.packages} if lock else self.known()
+        found = []
+        for alternatives in version.depends_list.get("Recommends", []):
+            targets = [target.parent_pkg.name for dependency in alternatives for target in dependency.all_targets()]
+            there = [name for name in targets if name in locked]
+            if there:
+                found.append(there[0])
+            elif not lock:
+                raise Error(
+                    f"{wanted.name} recommends {alternatives[0].target_pkg.name}, which no signed source of"
+                    f" {wanted.suite} has",
+                    "what a configuration recommends is part of its image: suggest it instead, or leave it out",
+                )
+        return tuple(dict.fromkeys(found))
 
     def _tools(self, wanted: config.ImageConfig) -> tuple[Package, ...]:
         """What makes an image, with what every Debian system has; Error when the suite has it not."""

@@ -62,3 +62,5 @@ class Resolution:
     """What makes the image besides, and is not in it: of the same suite, sorted by name."""
     pins: str = ""
     releases: tuple[Release, ...] = ()
+    recommended: tuple[str, ...] = ()
+    """What the configuration itself recommends, of `packages`: a machine may remove it."""

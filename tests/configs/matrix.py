@@ -157,17 +157,23 @@ def resolve(suite: str, architecture: str, control: str) -> list[Resolved]:
 
 
 def named(control: str, architecture: str) -> dict[str, set[str]]:
-    """Configuration -> the packages that it and its layers name, the first of alternatives."""
+    """Configuration -> packages that it and its layers name, and that it recommends; of alternatives the first."""
     stanzas = {stanza["Package"]: stanza for stanza in binaries(control, architecture, "0")}
-    return {names.config(package): _closure(package, stanzas) for package in stanzas if is_configuration(package)}
+    return {
+        names.config(package): _closure(package, stanzas) | _first(stanza.get("Recommends", ""))
+        for package, stanza in stanzas.items()
+        if is_configuration(package)
+    }
+
+
+def _first(relations: str) -> set[str]:
+    """Of each group of alternatives the first."""
+    return {group[0]["name"] for group in PkgRelation.parse_relations(relations)} if relations else set()
 
 
 def _closure(package: str, stanzas: dict[str, dict[str, str]]) -> set[str]:
-    depends = (
-        PkgRelation.parse_relations(stanzas[package].get("Depends", "")) if "Depends" in stanzas[package] else ()
-    )
     found = set[str]()
-    for dependency in {alternatives[0]["name"] for alternatives in depends}:
+    for dependency in _first(stanzas[package].get("Depends", "")):
         found |= _closure(dependency, stanzas) if is_configuration(dependency) else {dependency}
     return found
 

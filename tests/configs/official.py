@@ -50,9 +50,6 @@ _ELSEWHERE: Final[Mapping[str, Mapping[str, str]]] = {
 _SERVED_BY: Final = {"openstack": "genericcloud"}
 """Image of ours -> the official one that serves it."""
 
-RECOMMENDED: Final[Mapping[str, set[str]]] = {"ec2": {"awscli"}}
-"""Vendor -> what our images recommend and do without: it is large."""
-
 OURS: Final[Mapping[str, set[str]]] = {
     name: {"qemu-guest-agent"} for name in ("generic", "genericcloud", "openstack")
 }
@@ -73,4 +70,4 @@ def packages(vendor: str, suite: str, architecture: str) -> set[str]:
 
 def ours(vendor: str, suite: str, architecture: str) -> set[str]:
     """What our image of a vendor names."""
-    return packages(vendor, suite, architecture) - RECOMMENDED.get(vendor, set()) | OURS.get(vendor, set())
+    return packages(vendor, suite, architecture) | OURS.get(vendor, set())

@@ -607,6 +607,6 @@ def test_common_needs_neither_kernel_nor_boot_loader() -> None:
     assert not {package for package in depends("container") if package.startswith(("linux-image", "grub", "shim"))}
 
 
-def test_awscli_is_recommended_as_it_is_large() -> None:
+def test_awscli_is_recommended_so_that_a_machine_may_remove_it() -> None:
     assert "awscli" in stanza("ec2")["Recommends"]
     assert "awscli" not in depends("ec2")
