@@ -26,7 +26,7 @@ class Custom:
     """Packages added and left out, answers to debconf, a host name; none of them in an official image.
 
     `seed` is text as debconf-set-selections(1) reads it, `keep` are paths as
-    in Image-Keep-Secrets.
+    in Image-Keep-Secrets, `sources` are others than Debian's (`sources.as_change`).
     """
 
     add: tuple[str, ...] = ()
@@ -34,6 +34,7 @@ class Custom:
     seed: str = ""
     hostname: str = ""
     keep: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
     @property
     def preferences(self) -> str:
@@ -49,6 +50,7 @@ class Custom:
             *((f"seed {hashlib.sha256(self.seed.encode()).hexdigest()}",) if self.seed else ()),
             *((f"hostname {self.hostname}",) if self.hostname else ()),
             *(f"keep {path}" for path in self.keep),
+            *(f"source {line}" for line in self.sources),
         )
 
 

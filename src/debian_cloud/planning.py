@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import build, evidence, files, formats, names, options, sign
+from . import build, evidence, files, formats, names, options, sign, sources
 from .custom import Custom, custom
 from .errors import FAILED, USAGE, Error
 
@@ -93,6 +93,7 @@ def add_packages(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     group = parser.add_argument_group("for a quick try; such an image is not official, and its record says so")
     group.add_argument("--add", default="", metavar="LIST", help="more packages, comma between them: vim,htop")
     group.add_argument("--remove", default="", metavar="LIST", help="packages to do without, where an image can")
+    options.add_source(group)
     return group
 
 
@@ -100,7 +101,8 @@ def changed(args: argparse.Namespace) -> Custom:
     """What the arguments change about an image."""
     seed = getattr(args, "seed", "")
     hostname, keep = (getattr(args, name, "") for name in ("hostname", "keep_secrets"))
-    return custom(args.add, args.remove, _text(seed) if seed else "", hostname, keep)
+    lines = tuple(line for source in options.others(args) for line in sources.as_change(source))
+    return replace(custom(args.add, args.remove, _text(seed) if seed else "", hostname, keep), sources=lines)
 
 
 def planned(args: argparse.Namespace) -> Planned:
@@ -130,7 +132,8 @@ def again(kept: Lock, args: argparse.Namespace, wanted: tuple[str, ...] = ()) ->
     add, remove, hostname, keep = (
         ",".join(value for word, value in lines if word == wanted) for wanted in ("add", "remove", "hostname", "keep")
     )
-    change = custom(add, remove, _text(args.seed) if args.seed else "", hostname, keep)
+    others = tuple(value for word, value in lines if word == "source")
+    change = replace(custom(add, remove, _text(args.seed) if args.seed else "", hostname, keep), sources=others)
     if change.lines != kept.changes:
         raise Error(
             f"the image was made with another seed than {args.seed or 'none'}",
@@ -155,7 +158,7 @@ def _planned(
     wanted = wanted or config.formats
     of_image = kept.sources if kept else ()
     stem = names.stem(config.suite, names.config(config.name), config.architecture, serial)
-    plan = build.plan(resolution, serial, wanted, origin.debian, origin.archive, of_image)
+    plan = build.plan(resolution, serial, wanted, origin.debian, origin.archive, of_image, origin.others)
     published = ("image", "changes") if any(formats.find(name).PUBLISHED for name in wanted) else ()
     return Planned(plan, resolution, stem, tuple(f"{stem}.{e}" for e in (*wanted, "buildinfo", *published)))
 
