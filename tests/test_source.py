@@ -399,6 +399,6 @@ def test_built_kept_rebuilt_and_verified(both: Both, tmp_path: Path) -> None:
     rebuilt = ("--rebuilt", tmp_path / "again" / image.name)
     refused(debian_cloud("verify", image, *rebuilt, *kept_at), 2, "whose keys are not known", "--source FILE")
     done = debian_cloud("verify", image, "--source", both.other.by_path, *rebuilt, *kept_at)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     assert "listed by Other, stable, signed by" in done.stdout
     assert "it is not official" in done.stdout

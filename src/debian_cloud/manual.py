@@ -59,6 +59,13 @@ It failed, or verification or policy said no.
 .TP
 .B 2
 The command was called the wrong way.
+.TP
+.BR 130 ", " 143
+It was interrupted
+.RB ( SIGINT )
+or terminated
+.RB ( SIGTERM );
+what was not whole yet is not left behind.
 .PP
 An error is one sentence, and a second one says what to do about it.
 .SH SEE ALSO

@@ -59,6 +59,20 @@ def locked(path: Path) -> Lock:
     return evidence.read(sign.text(path), str(path))
 
 
+def described_by(file: Path) -> Path:
+    """The .buildinfo of a file of an image: itself, or the one beside it; Error when there is none."""
+    if file.suffix == ".buildinfo" or not file.exists():
+        return file
+    found = [path for path in file.parent.glob("*.buildinfo") if file.name.startswith(f"{path.stem}.")]
+    if len(found) != 1:
+        raise Error(
+            f"{file} has no .buildinfo beside it",
+            "give the image's .buildinfo, or put both into one directory",
+            USAGE,
+        )
+    return found[0]
+
+
 def add_belief(parser: argparse.ArgumentParser) -> None:
     """Declare what of a .buildinfo is believed."""
     group = parser.add_argument_group("what of its .buildinfo is believed")
