@@ -260,7 +260,9 @@ def resolved(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
 
 @pytest.mark.parametrize("form", ["by_path", "by_key"])
 def test_it_adds_packages_and_replaces_none(both: Both, form: str) -> None:
-    found = resolved(both.show("fine", "--add", "docker-ce,nano", "--source", getattr(both.other, form)))
+    done = both.show("fine", "--add", "docker-ce,nano", "--source", getattr(both.other, form))
+    found = resolved(done)
+    assert json.loads(done.stdout)["config"]["version"] == "1.0"
     assert (found["docker-ce"], found["containerd.io"]) == ("5:28.0-1", "1.7-1")
     assert found["nano"] != "99"
     assert found["debian-cloud-config-fine"] == "1.0"
@@ -301,6 +303,7 @@ def kept(both: Both) -> Kept:
     facts = re.search("> facts <<'END'\n(.*?)\nEND", done.stdout, re.S)
     assert facts is not None
     known = metadata.parse_facts(facts[1])
+    assert int(known.serial.partition(".")[2]) >= 1000
     digests = {f"{known.stem}.tar.xz": Digest(1, {"sha256": "a" * 64, "sha512": "b" * 128})}
     assert [record.official for record in index.parse(metadata.record(known, digests), strict=True)] == [False]
     found = Kept(top / f"{known.stem}.buildinfo", top / "closure")

@@ -224,7 +224,10 @@ class Apt:
         """Let apt prefer by the text that the build's apt gets, too."""
         path = self._root / PREFERENCES
         path.write_text(text, "utf-8")
-        apt_pkg.DepCache(self._cache).policy.read_pinfile(str(path))  # type: ignore[attr-defined] # the stubs lack it
+        depcache = apt_pkg.DepCache(self._cache)
+        depcache.policy.read_pinfile(str(path))  # type: ignore[attr-defined] # the stubs lack it
+        # Only now is it known what apt would take: configurations are read before anything is resolved.
+        depcache.init()
 
     def _refuse_another_image(self, wanted: config.ImageConfig) -> None:
         """Error when a configuration, or a layer that it is built on, depends on another image."""
