@@ -43,7 +43,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lock", type=Path, metavar="FILE", help="an image's .buildinfo: take exactly its packages, or none"
     )
-    parser.add_argument("--serial", default="", help="YYYYMMDD.N (default: the day of the newest package index, .0)")
+    parser.add_argument(
+        "--serial",
+        default="",
+        help="YYYYMMDD.N (default: the day of the newest package index, .0; of a try, a number of its own)",
+    )
     group = add_packages(parser)
     group.add_argument(
         "--seed", default="", metavar="FILE", help="answers to debconf, as debconf-set-selections(1) reads them"
@@ -168,7 +172,8 @@ def _planned(
     origin: options.Origin, resolution: Resolution, serial: str, wanted: tuple[str, ...], kept: Lock | None
 ) -> Planned:
     config = resolution.config
-    serial = serial or (kept.serial if kept else time.strftime("%Y%m%d.0", time.gmtime(resolution.epoch)))
+    day = time.strftime("%Y%m%d", time.gmtime(resolution.epoch))
+    serial = serial or (kept.serial if kept else f"{day}.{resolution.custom.number}")
     wanted = wanted or config.formats
     of_image = kept.sources if kept else ()
     stem = names.stem(config.suite, names.config(config.name), config.architecture, serial)
