@@ -35,9 +35,9 @@ def page() -> str:
 def test_a_verb_is_told_with_its_summary_and_every_option(page: str, name: str) -> None:
     assert f"debian-cloud {name}" in page
     assert " ".join(cli.summary(name).split()) in page
-    (line,) = [line for line in manual.completion().splitlines() if line.split()[0] == name]
-    for option in line.split()[1:]:
-        assert option in page
+    for action in cli.parser(name)._actions:
+        for option in action.option_strings if action.dest != "help" else ():
+            assert option in page
 
 
 def test_verbs_for_scripts_are_told_apart(page: str) -> None:
