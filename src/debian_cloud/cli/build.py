@@ -21,6 +21,9 @@ does not ask there.
 With --snapshot the archive is taken as it was published under that id, and what
 comes from Debian is that of its mirror. Debian has snapshots of its own: name
 one by --mirror and --security-mirror, with --allow-expired.
+
+    debian-cloud build ec2 --output images
+    debian-cloud build generic --add vim,htop --format qcow2
 """
 
 from __future__ import annotations

@@ -9,6 +9,9 @@ updates first, and which were installed since. The exit status is 1 when the
 image was withdrawn, or may be of an archive whose index cannot be read (which a
 warning names), and when this machine was made of no image of an archive that
 its apt knows.
+
+    debian-cloud status
+    debian-cloud status --json
 """
 
 from __future__ import annotations

@@ -46,6 +46,8 @@ debian-cloud-archive-cosigners.gpg has those who may).
 
 With --rebuilders N, that many keys of --rebuilder-keys must have signed that
 they made the same image again (`rebuild --statement`); each counts once.
+
+    debian-cloud verify debian-13-ec2-amd64-20261121.0.qcow2 --closure closures/trixie/ec2/amd64/20261121.0
 """
 
 from __future__ import annotations
