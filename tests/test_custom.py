@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from debian_cloud import build, custom, index, lock, metadata, plan, planning, run
+from debian_cloud import build, custom, index, lock, metadata, names, plan, planning, run
 from debian_cloud.checksums import Digest
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.progress import Progress
@@ -118,6 +118,15 @@ def test_the_preferences_are_a_pin_for_each_package() -> None:
     assert custom.Custom(remove=("nano", "g++")).preferences == (
         "Package: nano\nPin: version *\nPin-Priority: -1\n\nPackage: g++\nPin: version *\nPin-Priority: -1\n"
     )
+
+
+def test_a_try_has_a_name_of_its_own() -> None:
+    """By the number of its serial: of the same changes the same, and never an official image's."""
+    tries = [custom.custom(add=f"p{n}").number for n in range(200)]
+    assert custom.OFFICIAL.number == 0
+    assert len({*tries}) > 190
+    assert all(names.serial(f"20261121.{number}") and number >= 1000 for number in tries)
+    assert custom.custom(add="p1,p1").number == tries[1]
 
 
 def changed_plan(changed: custom.Custom) -> plan.Plan:

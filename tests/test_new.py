@@ -152,7 +152,7 @@ def test_an_unknown_base(configurations: Configurations, tmp_path: Path) -> None
         ("nano vim", 2, ("'nano vim' is not a Debian package name", "hint:")),
         ("mail-transport-agent", 2, ("mail-transport-agent is a virtual package", "postfix")),
         ("debian-cloud-config-ec2", 2, ("debian-cloud-config-ec2 is an image of its own", "hint:")),
-        ("intel-microcode", 1, ("takes intel-microcode from non-free-firmware", "see Image-Components")),
+        ("intel-microcode", 1, ("intel-microcode is in Debian's non-free-firmware", "Image-Components: main non")),
         ("postfix,exim4-daemon-light", 1, ("with postfix, exim4-daemon-light cannot be installed", "hint:")),
     ],
 )

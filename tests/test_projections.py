@@ -310,6 +310,18 @@ def test_the_verb_prints_it(tmp_path: Path, name: str) -> None:
     assert done.stdout == projections.text(projections.find(name).document(lock.parse(described(), "x")))
 
 
+@pytest.mark.parametrize("suffix", ["qcow2", "raw", "image", "tar.xz"])
+def test_the_verb_finds_the_buildinfo_beside_the_image(tmp_path: Path, suffix: str) -> None:
+    image = tmp_path / f"{STEM}.{suffix}"
+    image.write_bytes(b"\xff")
+    refused(debian_cloud("sbom", image), 2, f"{image} has no .buildinfo beside it", "hint")
+    (tmp_path / "other.buildinfo").write_text("")
+    (tmp_path / f"{STEM}.buildinfo").write_text(described())
+    done = debian_cloud("sbom", image)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == projections.text(projections.find("spdx").document(lock.parse(described(), "x")))
+
+
 def document_of(text: str) -> bytes:
     """A signed text, by a key that is nobody's: whether it is good is not asked."""
     packet = b"\xc2\x0c\x04\x01\x16\x08" + bytes(8)

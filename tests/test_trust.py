@@ -38,6 +38,7 @@ STANZAS = {
     "metadata.py": "what a plan wrote for its own last step",
     "options.py": "release files, by sign.verified",
     "served.py": "the archive's own texts of what it signed, and conf/distributions",
+    "sources.py": "a .sources file that a person gives, in which nothing is signed",
     "staleness.py": "an index of images",
     "upload.py": "fields of an upload, by sign.verified; of files that it vouches for, by openpgp.cleartext",
 }

@@ -30,8 +30,6 @@ _TOTAL: Final = 2**36
 """Bytes of all packages: no more is read of an image, unpacked."""
 _LINE: Final = 400
 """Characters of a line that says anything else."""
-_OURS: Final = "debian-cloud"
-"""What the names of all packages begin with that can be uploaded to an archive: those are never Debian's."""
 _LONGEST_VERSION: Final = 100
 """Characters: Debian's have half as many."""
 _FINGERPRINT: Final = re.compile("[0-9A-F]{40}(?:[0-9A-F]{24})?")
@@ -103,7 +101,7 @@ def check_kept(kept: Lock, known: Collection[Package], keys: Collection[str]) ->
 
 def of_debian(kept: Lock) -> tuple[Package, ...]:
     """What of an image, and of what it was made with, is Debian's."""
-    return tuple(p for p in (*kept.packages, *kept.tools) if not p.name.startswith(_OURS))
+    return tuple(p for p in (*kept.packages, *kept.tools) if not p.name.startswith(names.OURS))
 
 
 def snapshot_of(kept: Lock) -> str:
@@ -134,7 +132,8 @@ def _releases(kept: Lock) -> Iterator[tuple[bool, str]]:
     suites = (kept.suite, f"{kept.suite}-updates", f"{kept.suite}-security")
     for release in kept.releases:
         what = f"the release file {printable(release.suite, 80)} of {printable(release.uri, 200)}"
-        yield release.suite not in suites, f"{what}, and is of {kept.suite}"
+        other = (release.uri, release.suite) in kept.others
+        yield release.suite not in suites and not other, f"{what}, and is of {kept.suite}"
         yield not _is_place(_PLACE, release.uri), f"{what}, which is no plain address"
         yield not 0 < release.size <= 2**24, f"{what} of {printable(str(release.size), 80)} bytes"
         yield len(release.signers) > _RELEASES, f"{what} with {len(release.signers)} signers"

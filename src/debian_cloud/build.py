@@ -98,18 +98,22 @@ def plan(
     debian: Iterable[sources.Source],
     archive: sources.Source,
     of_image: Iterable[sources.Source] = (),
+    others: Iterable[sources.Source] = (),
 ) -> Plan:
     """The plan of one image in the given formats; paths are relative to the workspace.
 
     `of_image` are Debian's sources that the image has, if they are not those that
-    it is made from. The way to the network is the machine's that carries the plan
-    out, and no part of it. The last step writes the image's .buildinfo, record and
+    it is made from; `others` are those that a person added, and the image does not
+    have. The way to the network is the machine's that carries the plan out, and no
+    part of it. The last step writes the image's .buildinfo, record and
     .changes.
     """
     config, epoch = resolution.config, resolution.epoch
     wanted = tuple(wanted)
     _refuse(config, wanted)
-    _refuse_secret(archive)
+    others = tuple(others)
+    for source in (archive, *others):
+        _refuse_secret(source)
     debian = tuple(_of_image(source, config) for source in debian)
     of_image = tuple(_of_image(source, config) for source in of_image) or debian
     stem = names.stem(config.suite, names.config(config.name), config.architecture, serial)
@@ -120,7 +124,7 @@ def plan(
         else None
     )
     making = (
-        *_tree(resolution, debian, archive),
+        *_tree(resolution, debian, archive, others),
         *_tools(resolution),
         *_settings(resolution, serial, of_image),
         *(_boot(layout) if layout else ()),
@@ -183,7 +187,12 @@ def _refuse_secret(source: sources.Source) -> None:
         )
 
 
-def _tree(resolution: Resolution, debian: Iterable[sources.Source], archive: sources.Source) -> Plan:
+def _tree(
+    resolution: Resolution,
+    debian: Iterable[sources.Source],
+    archive: sources.Source,
+    others: Iterable[sources.Source] = (),
+) -> Plan:
     config, custom = resolution.config, resolution.custom
     keyring = (package.name for package in resolution.packages if package.name == names.KEYRING_PACKAGE)
     asked = (config.name, *keyring, *resolution.recommended, *custom.add)
@@ -195,7 +204,11 @@ def _tree(resolution: Resolution, debian: Iterable[sources.Source], archive: sou
     # Only for the apts that run outside of the tree: nothing in there ever sees it.
     way = f'printf \'#include "%s/../{_NETWORK}";\\n\' "$1" >> "$MMDEBSTRAP_APT_CONFIG"'
     return (
-        Write("set sources", "sources.list", sources.as_lines(source.copied for source in (*debian, archive))),
+        Write(
+            "set sources",
+            "sources.list",
+            sources.as_lines(source.copied for source in (*debian, archive, *others)),
+        ),
         Write("note the packages to come", "expected", "".join(f"{line}\n" for line in listed)),
         *((Write("note what apt may install", "preferences", resolution.pins),) if resolution.pins else ()),
         Write("note the answers to debconf", "seed", answers),

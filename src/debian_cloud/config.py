@@ -34,6 +34,9 @@ class Field:
 PATH: Final = "/[^/\\s,]+(/[^/\\s,]+)*"
 """One path of an image, in which a pattern may stand (`generated.matches`)."""
 
+COMPONENTS: Final = ("main", "contrib", "non-free", "non-free-firmware")
+"""The parts of Debian (Debian Policy 2.2); an image takes from main alone, unless it says more."""
+
 FIRMWARE: Final = ("bios", "uefi", "raspi")
 
 BOOT_MODES: Final[Mapping[str, set[str]]] = {
@@ -86,7 +89,7 @@ FIELDS: Final[Mapping[str, Field]] = {
         " identity; two builds differ in them. Of an initrd: /boot/initrd.img-*:PATH",
         pattern=PATH,
     ),
-    "Image-Components": Field("what of Debian it takes packages from (default: main)", ("main", "non-free-firmware")),
+    "Image-Components": Field("what of Debian it takes packages from (default: main)", COMPONENTS),
 }
 """Every field there is, written as dpkg writes it (deb822 itself does not look at the case)."""
 

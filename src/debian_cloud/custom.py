@@ -16,6 +16,8 @@ _PACKAGE: Final = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 # RFC 1123, 2.1; hostname(7) gives the length of the whole, RFC 1035 that of a label.
 _LABEL: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _LONGEST_HOSTNAME: Final = 64
+_FIRST: Final = 1000
+"""Of the numbers of tries; nobody builds so many official images in a day."""
 _TYPES: Final = ("boolean", "multiselect", "note", "password", "select", "string", "text", "title", "seen")
 """What debconf-set-selections(1) takes as the third word; `seen` is a flag."""
 _ANSWER: Final = re.compile(r"\s*(\S+)\s+(\S+)\s+(\S+)(?:\s(.*))?")
@@ -26,7 +28,7 @@ class Custom:
     """Packages added and left out, answers to debconf, a host name; none of them in an official image.
 
     `seed` is text as debconf-set-selections(1) reads it, `keep` are paths as
-    in Image-Keep-Secrets.
+    in Image-Keep-Secrets, `sources` are others than Debian's (`sources.as_change`).
     """
 
     add: tuple[str, ...] = ()
@@ -34,6 +36,7 @@ class Custom:
     seed: str = ""
     hostname: str = ""
     keep: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
     @property
     def preferences(self) -> str:
@@ -49,7 +52,19 @@ class Custom:
             *((f"seed {hashlib.sha256(self.seed.encode()).hexdigest()}",) if self.seed else ()),
             *((f"hostname {self.hostname}",) if self.hostname else ()),
             *(f"keep {path}" for path in self.keep),
+            *(f"source {line}" for line in self.sources),
         )
+
+    @property
+    def number(self) -> int:
+        """The number in the serial of an image of these changes: 0 of an official one, else from 1000 to 9999.
+
+        So a try has another name than the official image of its day, and than another try.
+        """
+        if not self.lines:
+            return 0
+        digest = hashlib.sha256("\n".join(self.lines).encode()).digest()
+        return _FIRST + int.from_bytes(digest[:8], "big") % (10_000 - _FIRST)
 
 
 OFFICIAL: Final = Custom()

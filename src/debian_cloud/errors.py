@@ -13,6 +13,8 @@ FAILED = 1
 """Exit status: verification or policy said no."""
 USAGE = 2
 """Exit status: the command was called the wrong way."""
+_LONG = 12
+"""Characters of a word in which two slips still let another word be recognized."""
 
 
 class Error(Exception):
@@ -35,3 +37,24 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]}?"
     return f"known are: {', '.join(known)}" if known else "none is known"
+
+
+def slip(word: str, known: Iterable[str]) -> str:
+    """The known word that was meant, if a slip or two of the hand make this one of it; "" when there is none."""
+    allowed = 1 if len(word) < _LONG else 2
+    near = {other for other in known if abs(len(other) - len(word)) <= allowed}
+    close = difflib.get_close_matches(word, near, n=64, cutoff=0.6)
+    least = min(((_slips(word, other), other) for other in close), default=(allowed + 1, ""))
+    return least[1] if least[0] <= allowed else ""
+
+
+def _slips(a: str, b: str) -> int:
+    """How many characters were left out, added, exchanged, or swapped with the next (Damerau and Levenshtein)."""
+    before, row = list[int](), list(range(len(b) + 1))
+    for i, letter in enumerate(a, 1):
+        before, above, row = row, before, [i]
+        for j, other in enumerate(b, 1):
+            row.append(min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != other)))
+            if i > 1 and j > 1 and letter == b[j - 2] and a[i - 2] == other:
+                row[j] = min(row[j], above[j - 2] + 1)
+    return row[-1]

@@ -11,6 +11,7 @@ import re
 import time
 from dataclasses import dataclass
 from email.utils import parsedate
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -19,8 +20,7 @@ from .errors import USAGE, Error
 from .printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from .lock import Lock
     from .resolution import Package
@@ -57,10 +57,14 @@ class Proof:
     signers: tuple[str, ...]
 
 
+_DEBIAN, _ARCHIVE, _OTHER = range(3)
+"""Whose a release file is; what one has, none after it vouches for."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Release:
     proof: Proof
-    debian: bool
+    rank: int
     suites: tuple[str, str]
     """Its codename, and the name that moves on."""
     date: int
@@ -274,33 +278,50 @@ def _rows(fields: Mapping[str, str]) -> dict[str, tuple[str, int]]:
     return {row[3]: (row[1], int(row[2])) for row in rows if row}
 
 
-def proofs(folder: Path, kept: Lock, debian: Path, archive: Path, *, signers: int = 1) -> dict[Package, Proof]:
+def proofs(
+    folder: Path,
+    kept: Lock,
+    debian: Path,
+    archive: Path,
+    *,
+    signers: int = 1,
+    others: Sequence[sources.Source] = (),
+) -> dict[Package, Proof]:
     """The proof of each package of a lock, and of each that it was made with; Error names the first that has none.
 
     `folder` is a closure's evidence, `debian` and `archive` are the keyrings by
     which Debian and the archive of configurations are trusted. A release file
     must be of the image's suite or of its updates, and must not have expired
     before the image's day; each of Debian's is there. The archive vouches for no package that Debian has,
-    and for others only when `signers` keys of its keyring have signed.
+    and for others only when `signers` keys of its keyring have signed. `others` are the sources that a person
+    added, as whoever verifies trusts them: each vouches for what neither Debian nor the archive has, by the very
+    release file that the lock names.
     """
+    trusted = {(source.uri, suite) for source in others for suite in source.suites}
+    for uri, suite in kept.others:
+        if (uri, suite) not in trusted:
+            raise Error(
+                f"the image has packages of {uri} {suite}, whose keys are not known",
+                "--source FILE.sources: the one that it was built with, if you trust it",
+                USAGE,
+            )
     everything = (*kept.packages, *kept.tools)
     wanted = {package.sha256.encode(): package for package in everything}
-    listed: dict[Package, tuple[Proof, bool]] = {}
-    debian_s: set[bytes] = set()
+    listed: dict[Package, tuple[Proof, int]] = {}
+    had: tuple[set[bytes], ...] = (set(), set(), set())
     dates = []
     missing = set(itertools.chain.from_iterable(_of_debian(kept.suite)))
     for place in _few(folder, "*"):
-        release = _release(place, kept, debian, archive, signers)
+        release = _release(place, kept, debian, archive, signers, others)
         dates.append(release.date)
-        if release.debian:
+        if release.rank == _DEBIAN:
             missing.difference_update(release.suites)
         for file in _few(place, "*_Packages.xz"):
             content = _index(file, release)
-            if release.debian:
-                debian_s.update(_NAME.findall(content))
+            had[release.rank].update(_NAME.findall(content))
             for package in _found(content, wanted):
-                if package not in listed or release.debian:
-                    listed[package] = (release.proof, release.debian)
+                if package not in listed or release.rank < listed[package][1]:
+                    listed[package] = (release.proof, release.rank)
     if not dates or kept.epoch > max(dates):
         raise Error(
             "the evidence is older than the image: no release file is of its day",
@@ -317,7 +338,14 @@ def proofs(folder: Path, kept: Lock, debian: Path, archive: Path, *, signers: in
                 f"no signed index lists {package.name} {package.version} with the SHA-256 {package.sha256}",
                 "the .buildinfo or the closure was tampered with, or is another image's",
             )
-        if not listed[package][1] and package.name.encode() in debian_s:
+        name, rank = package.name.encode(), listed[package][1]
+        if rank == _OTHER and (package.name.startswith(names.OURS) or name in had[_DEBIAN] | had[_ARCHIVE]):
+            raise Error(
+                f"{listed[package][0].origin or 'another source'} gives {package.name} {package.version}, which is"
+                " not its own package",
+                "a source adds packages to Debian's and replaces none",
+            )
+        if rank == _ARCHIVE and name in had[_DEBIAN]:
             raise Error(
                 f"the archive of configurations gives {package.name} {package.version}, which is Debian's package",
                 "it adds packages and replaces none",
@@ -346,23 +374,45 @@ def _of_the_archive(keyring: Path, file: Path, signature: Path | None, signers: 
         ) from None
 
 
-def _release(place: Path, kept: Lock, debian: Path, archive: Path, signers: int) -> _Release:
+def _of_another(
+    file: Path, signature: Path | None, kept: Lock, digest: str, others: Sequence[sources.Source]
+) -> tuple[sign.Signed, str] | None:
+    """A release file of a source that a person added, by that one's keys, and its suite; None when it is of none."""
+    for release in kept.releases:
+        named = (release.uri, release.suite)
+        for source in others:
+            if (
+                release.sha256 == digest
+                and named in kept.others
+                and named in {(source.uri, s) for s in source.suites}
+            ):
+                return sign.verified(Path(source.signed_by), file, signature), release.suite
+    return None
+
+
+def _release(
+    place: Path, kept: Lock, debian: Path, archive: Path, signers: int, others: Sequence[sources.Source]
+) -> _Release:
     file, signature = place / "InRelease", None
     if not file.exists():
         file, signature = place / "Release", place / "Release.gpg"
     if not file.exists() or (signature and not signature.exists()):
         raise Error(f"{place} has no signed release file", "the closure is not whole")
     digest = hashlib.sha256(files.read(file)).hexdigest()
-    is_debian = True
-    try:
-        signed = sign.verified(debian, file, signature)
-    except Error as error:
-        if error.status == USAGE:
-            raise
-        is_debian = False
-        signed = _of_the_archive(archive, file, signature, signers)
-    fields = _fields(signed)
+    rank = _DEBIAN
     suites = {kept.suite, f"{kept.suite}-updates", f"{kept.suite}-security"}
+    if other := _of_another(file, signature, kept, digest, others):
+        rank = _OTHER
+        signed, suites = other[0], {other[1]}
+    else:
+        try:
+            signed = sign.verified(debian, file, signature)
+        except Error as error:
+            if error.status == USAGE:
+                raise
+            rank = _ARCHIVE
+            signed = _of_the_archive(archive, file, signature, signers)
+    fields = _fields(signed)
     named = fields.get("Codename", "")
     own = (named, fields.get("Suite", ""))
     if not suites & {*own}:
@@ -370,13 +420,13 @@ def _release(place: Path, kept: Lock, debian: Path, archive: Path, signers: int)
             f"{file} is of the suite {printable(named)}, and the image of {kept.suite}", "it is another's evidence"
         )
     asked = {names.snapshot_at(release.uri) for release in kept.releases}
-    if not is_debian and fields.get("Snapshot", "") not in asked:
+    if rank == _ARCHIVE and fields.get("Snapshot", "") not in asked:
         raise Error(
             f"{file} is of the archive's snapshot {printable(fields.get('Snapshot', ''))}, of which the image was not"
             " made",
             "an older index hides the updates since",
         )
-    if not (is_debian or "Snapshot" in fields or "Valid-Until" in fields):
+    if not (rank != _ARCHIVE or "Snapshot" in fields or "Valid-Until" in fields):
         # As a closure's own, which lists Debian's packages, too.
         raise Error(f"{file} is not of the archive itself: it has no Valid-Until", "it is no evidence: get it again")
     date = _seconds(fields.get("Date", ""), file)
@@ -388,7 +438,7 @@ def _release(place: Path, kept: Lock, debian: Path, archive: Path, signers: int)
             "an older index hides the updates since",
         )
     proof = Proof(named, fields.get("Origin", ""), digest, signed.signers)
-    return _Release(proof, is_debian, own, date, _rows(fields))
+    return _Release(proof, rank, own, date, _rows(fields))
 
 
 def _seconds(date: str, file: Path) -> int:

@@ -99,6 +99,7 @@ GENERATED: Final = (
     ("var/lib/dpkg/*", "dpkg: its database"),
     ("var/lib/dpkg/alternatives/*", "update-alternatives(1)"),
     ("var/lib/dpkg/info/*.list", "dpkg: the paths of a package"),
+    ("var/lib/dpkg/info/*.md5sums", "dpkg: of a package that has none of its own"),
     ("var/lib/dpkg/info/format", "dpkg"),
     ("var/lib/dpkg/triggers", "dpkg"),
     ("var/lib/dpkg/triggers/*", "dpkg: who waits for which trigger"),

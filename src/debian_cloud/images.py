@@ -152,7 +152,11 @@ def fetch(image: Image, out: str) -> None:
     """Fetch an image by apt's own helper, which proves its SHA-512; Error when it is not to be had."""
     # The helper is not told the size, and would write what comes until the disk is full.
     most = ("prlimit", f"--fsize={image.record.size + _SLACK}", "--")
-    status = run.foreground((*most, _HELPER, "download-file", image.url, out, f"SHA512:{image.record.sha512}"))
+    # Its own user may not write into a directory of ours: apt would say so, and go on as we do here.
+    as_us = ("-o", "APT::Sandbox::User=root")
+    status = run.foreground(
+        (*most, _HELPER, *as_us, "download-file", image.url, out, f"SHA512:{image.record.sha512}")
+    )
     if status:
         raise Error(
             f"{image.record.name} could not be fetched, or is not what the signed index says",

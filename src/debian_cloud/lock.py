@@ -41,6 +41,7 @@ _VERSION: Final = re.compile("[0-9A-Za-z][0-9A-Za-z.+:~-]*")
 _BUILDER: Final = re.compile("[a-z0-9][a-z0-9.+-]* [0-9A-Za-z.+:~-]+")
 _CHANGE: Final = re.compile(
     rf"(add|remove) [a-z0-9][a-z0-9+.-]+|seed [0-9a-f]{{64}}|hostname [A-Za-z0-9.-]+|keep {PATH}"
+    r"|source (https?://|file:/)[A-Za-z0-9._~:/%+,=-]+ [a-z0-9][a-z0-9+.-]* [a-z0-9][a-z0-9+.,-]*"
 )
 _URI: Final = re.compile(r"(https?://|file:/|copy:/|mirror\+(https?://|file:/))[!-~]+")
 
@@ -80,6 +81,12 @@ class Lock:
         return tuple(name.removeprefix(f"{self.stem}.") for name in self.digests)
 
     @property
+    def others(self) -> tuple[tuple[str, str], ...]:
+        """Address and suite of each source that a person added (`sources.as_change`)."""
+        rows = (line.split(" ") for line in self.changes)
+        return tuple((row[1], row[2]) for row in rows if row[0] == "source")
+
+    @property
     def preferences(self) -> str:
         """The text by which apt takes these versions, and no other package at all (apt_preferences(5))."""
         pins = "\n".join(
@@ -104,7 +111,7 @@ class Lock:
             said = ", ".join(self.changes) or "no change"
             raise Error(
                 f"the lock is of an image with {said}",
-                "give --add, --remove, --seed, --hostname and --keep-secrets as they were given for it",
+                "give --add, --remove, --seed, --hostname, --keep-secrets and --source as they were given for it",
                 USAGE,
             )
         locked_packages, resolved = set(self.packages), set(resolution.packages)

@@ -13,7 +13,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Final
 
-from . import VERSION, cache, cli, config, identities
+from . import VERSION, cache, cli, config, formats, identities, names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -59,6 +59,13 @@ It failed, or verification or policy said no.
 .TP
 .B 2
 The command was called the wrong way.
+.TP
+.BR 130 ", " 143
+It was interrupted
+.RB ( SIGINT )
+or terminated
+.RB ( SIGTERM );
+what was not whole yet is not left behind.
 .PP
 An error is one sentence, and a second one says what to do about it.
 .SH SEE ALSO
@@ -202,10 +209,10 @@ def manual() -> str:
     """The whole page."""
     page = [_HEAD]
     for plumbing, title in ((False, "VERBS"), (True, "VERBS FOR SCRIPTS")):
-        names = [name for name in cli.names() if cli.is_plumbing(name) is plumbing]
-        if names:
+        verbs = [name for name in cli.names() if cli.is_plumbing(name) is plumbing]
+        if verbs:
             page.append(f".SH {title}\n")
-            page.extend(section(name, cli.verb(name).__doc__, cli.parser(name)) for name in names)
+            page.extend(section(name, cli.verb(name).__doc__, cli.parser(name)) for name in verbs)
     page.append(_TAIL)
     return "".join(page)
 
@@ -220,8 +227,12 @@ def section(name: str, docstring: str, parser: argparse.ArgumentParser) -> str:
 
 
 def completion() -> str:
-    """`verb option…`, a line for each verb."""
-    return "".join(f"{' '.join((name, *_options(cli.parser(name))))}\n" for name in cli.names())
+    """A line for each verb that people use, as debian-cloud.bash-completion reads it.
+
+    `VERB @KIND --flag --option= --option=VALUE,VALUE --option=@KIND`.
+    """
+    people = (name for name in cli.names() if not cli.is_plumbing(name))
+    return "".join(f"{' '.join((name, *_words(name, cli.parser(name))))}\n" for name in people)
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
@@ -231,9 +242,27 @@ def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
             yield action
 
 
-def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+def _words(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
     for action in _actions(parser):
-        yield from (option for option in action.option_strings if option.startswith("--"))
+        if not action.option_strings:
+            yield "@configurations" if "CONFIG" in _value(action) else "@files"
+            if "PATH|" in _value(action):
+                yield "@files"
+        for option in action.option_strings:
+            if option.startswith("--"):
+                yield option if action.nargs == 0 else f"{option}={','.join(_values(name, action))}"
+
+
+def _values(name: str, action: argparse.Action) -> Iterable[str]:
+    """What an option may be: words, or the kind of them; nothing where it is a file or anything."""
+    if action.choices:
+        return map(str, action.choices)
+    if action.metavar == "CONFIG":
+        return ("@configurations",)
+    # Another verb's serial is one that there is not yet.
+    if name == "fetch" and action.dest == "serial":
+        return ("@serials",)
+    return {"suite": (*names.RELEASES,), "arch": names.ARCHITECTURES, "format": formats.names()}.get(action.dest, ())
 
 
 def _label(action: argparse.Action) -> str:

@@ -11,6 +11,8 @@ from typing import Final
 from .errors import USAGE, Error
 
 PACKAGE_PREFIX: Final = "debian-cloud-config-"
+OURS: Final = "debian-cloud"
+"""What the names of the project's own packages begin with."""
 VIRTUAL_PACKAGE: Final = "debian-cloud-config"
 """What every image's configuration provides and conflicts with: one machine has one."""
 

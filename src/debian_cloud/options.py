@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .resolution import Resolution
 
 DEFAULT_SUITE: Final = "trixie"
+_LARGEST_SOURCES: Final = 2**20
+"""Bytes of a .sources file; with a key in it, one has some thousand."""
 _SCHEMES: Final = ("http://", "https://", "file:", "copy:", "mirror+")
 
 
@@ -35,6 +37,8 @@ class Origin:
     archive: sources.Source
     apt: packages.Apt
     conf: Path
+    others: tuple[sources.Source, ...] = ()
+    """What a person added, each with keys of its own."""
 
     @property
     def releases(self) -> tuple[Release, ...]:
@@ -49,7 +53,14 @@ class Origin:
         config = self.apt.configuration(name, suite)
         resolution = self.apt.resolve(config, custom, lock)
         if resolution is None:
-            pins = self.conf.with_name(packages.PREFERENCES) if custom.remove or lock else "/dev/null"
+            if not lock and (lack := self.apt.lacking(config.name)):
+                raise Error(
+                    f"configuration {names.config(config.name)} cannot be installed: {lack[0]} depends on"
+                    f" {lack[1]}, which no signed source of {suite} has",
+                    packages.NOT_DEBIAN_S,
+                )
+            pinned = custom.remove or custom.sources or lock
+            pins = self.conf.with_name(packages.PREFERENCES) if pinned else "/dev/null"
             said = run.words(
                 (
                     *("apt-get", "-c", str(self.conf), "-o", f"Dir::Etc::Preferences={pins}", "-q", "--simulate"),
@@ -91,6 +102,61 @@ def add_places(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     group.add_argument("--archive", default="", metavar="URL", help="archive of image configurations")
     group.add_argument("--keyring", default="", metavar="FILE", help="keys that may sign the archive's InRelease")
     return group
+
+
+def add_source(group: argparse._ActionsContainer) -> None:
+    """Declare other sources of packages, each signed by keys of its own."""
+    group.add_argument(
+        "--source",
+        type=_other_sources,
+        action="append",
+        default=[],
+        metavar="FILE.sources",
+        help="packages that Debian does not have from here, too (sources.list(5), with a Signed-By); repeatable",
+    )
+
+
+def _other_sources(value: str) -> tuple[tuple[sources.Source, tuple[str, ...]], ...]:
+    found = sources.others(files.text(Path(value), _LARGEST_SOURCES), value)
+    return tuple(
+        (
+            replace(
+                source,
+                signed_by=str(
+                    _kept_keyring(source.signed_by)
+                    if source.signed_by.startswith("/")
+                    else _kept_keys(source.signed_by.encode())
+                ),
+            ),
+            architectures,
+        )
+        for source, architectures in found
+    )
+
+
+def others(args: argparse.Namespace) -> tuple[sources.Source, ...]:
+    """The other sources that the arguments name (`add_source`)."""
+    return tuple(source for file in getattr(args, "source", ()) for source, _ in file)
+
+
+def _others_for(args: argparse.Namespace, arch: str, read: tuple[sources.Source, ...]) -> tuple[sources.Source, ...]:
+    """The same for an architecture; Error when one is not for it, or is read anyway."""
+    seen = {(source.uri.rstrip("/"), suite) for source in read for suite in source.suites}
+    for file in getattr(args, "source", ()):
+        for source, architectures in file:
+            if architectures and arch not in architectures:
+                raise Error(
+                    f"the source {source.uri} is for {', '.join(architectures)}, not for {arch}",
+                    "its Architectures say so: choose another --arch, or another source",
+                    USAGE,
+                )
+            for suite in source.suites:
+                if (source.uri.rstrip("/"), suite) in seen:
+                    raise Error(
+                        f"the source {source.uri} {suite} is there twice", "leave out what is read anyway", USAGE
+                    )
+                seen.add((source.uri.rstrip("/"), suite))
+    return others(args)
 
 
 def add_closure(parser: argparse.ArgumentParser) -> None:
@@ -135,9 +201,11 @@ def origin_of(args: argparse.Namespace, suite: str, arch: str) -> Iterator[Origi
     if snapshot:
         archive = _as_of(archive, snapshot, arch)
     # One for each mirror and suite, whatever the archive: Debian's large indexes are fetched once.
-    with _read(_cache() / _identity(debian, arch), debian, archive, arch) as found:
-        for source, _, file in found.apt.release_files[-len(archive.suites) :]:
-            _refuse_replayed(source, _fields(source, file), snapshot)
+    more = _others_for(args, arch, (*debian, archive))
+    with _read(_cache() / _identity(debian, arch), debian, archive, arch, more) as found:
+        for source, _, file in found.apt.release_files:
+            if source is archive:
+                _refuse_replayed(source, _fields(source, file), snapshot)
         yield found
 
 
@@ -216,13 +284,19 @@ def _release_fields(archive: sources.Source, source: sources.Source, arch: str) 
 
 
 @contextlib.contextmanager
-def _read(root: Path, debian: tuple[sources.Source, ...], archive: sources.Source, arch: str) -> Iterator[Origin]:
-    plan = sources.update(root, (*debian, archive), arch)
+def _read(
+    root: Path,
+    debian: tuple[sources.Source, ...],
+    archive: sources.Source,
+    arch: str,
+    more: tuple[sources.Source, ...] = (),
+) -> Iterator[Origin]:
+    plan = sources.update(root, (*debian, archive, *more), arch)
     # libapt opens the lists again when it looks a record up: nobody may replace them before.
     with cache.used(root, "the cache of package indexes"):
         run.carry_out(plan, root, Progress(len(plan), quiet=True))
-        apt = packages.Apt(root, debian, archive)
-        yield Origin(debian, archive, apt, root / "apt.conf")
+        apt = packages.Apt(root, debian, archive, more)
+        yield Origin(debian, archive, apt, root / "apt.conf", more)
 
 
 @contextlib.contextmanager
@@ -303,7 +377,10 @@ def _kept_keyring(value: str) -> Path:
     apt's own user must be able to read it, and may not look into the folder
     that it is given in; and a plan that names it means these very keys.
     """
-    content = files.read(Path(value), what="keyring")
+    return _kept_keys(files.read(Path(value), what="keyring"))
+
+
+def _kept_keys(content: bytes) -> Path:
     # apt tells armoured keys from binary ones by the name (sources.list(5), Signed-By).
     extension = "asc" if content.startswith(b"-----BEGIN PGP PUBLIC KEY BLOCK-----") else "gpg"
     kept = _cache() / cache.KEYRINGS / f"{hashlib.sha256(content).hexdigest()}.{extension}"

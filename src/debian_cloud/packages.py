@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,7 +11,7 @@ import apt_pkg
 
 from . import config, formats, names
 from .custom import OFFICIAL, Custom
-from .errors import FAILED, USAGE, Error, did_you_mean
+from .errors import FAILED, USAGE, Error, did_you_mean, slip
 from .resolution import Package, Resolution
 
 if TYPE_CHECKING:
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
 PREFERENCES: Final = "preferences"
 """Name of the file beside a private apt's apt.conf by which it leaves packages out (apt_preferences(5))."""
 
+NOT_DEBIAN_S: Final = "Debian does not have it: --source FILE.sources takes the signed archive of whoever does"
+"""The hint for a package that neither Debian has nor the archive."""
+
 _SECURITY: Final = "Debian-Security"
 """Label of Debian's suites of security updates."""
 
@@ -37,9 +39,10 @@ class Apt:
     these and no second.
     """
 
-    def __init__(self, root: Path, debian: Iterable[Source], archive: Source) -> None:
+    def __init__(self, root: Path, debian: Iterable[Source], archive: Source, others: Iterable[Source] = ()) -> None:
         """Read what these sources, and no others, gave; Error when one gave another suite than was asked for."""
         self._root = root
+        debian, others = tuple(debian), tuple(others)
         apt_pkg.init_config()
         apt_pkg.read_config_file(apt_pkg.config, str(root / "apt.conf"))
         apt_pkg.init_system()
@@ -47,7 +50,7 @@ class Apt:
         self._records = apt_pkg.PackageRecords(self._cache)
         self.release_files = tuple(
             (source, suite, _release_file(root / "lists", source, suite))
-            for source in (*debian, archive)
+            for source in (*debian, archive, *others)
             for suite in source.suites
         )
         """Each source's and suite's signed release file, as apt has verified it."""
@@ -55,8 +58,17 @@ class Apt:
         self._archive = apt_pkg.uri_to_filename(f"{archive.uri.rstrip('/')}/dists/")
         dates = [apt_pkg.str_to_time(release["Date"]) for release in releases]
         self._epoch = max(dates)
-        self.debian_epoch = max(dates[: -len(archive.suites)], default=self._epoch)
+        self.debian_epoch = max(dates[: sum(len(source.suites) for source in debian)], default=self._epoch)
         """When the newest of Debian's release files was signed, in seconds since 1970."""
+        # By the suite, too: backports, say, are at Debian's own address.
+        self._others = {
+            apt_pkg.uri_to_filename(f"{source.uri.rstrip('/')}/dists/{suite}/"): source.uri
+            for source in others
+            for suite in source.suites
+        }
+        self._without = self._passed_over()
+        if self._without:
+            self._pin(self._without)
 
     def configurations(self, suite: str) -> tuple[config.ImageConfig, ...]:
         """Every image configuration there is, sorted by name."""
@@ -113,7 +125,7 @@ class Apt:
             self._refuse_gone(lock)
         # What a person leaves out of the image may be needed to make it: before the pins.
         tools = tuple(self.stanzas(lock.tools)) if lock else self._tools(wanted)
-        pins = "\n".join(filter(None, (lock.preferences if lock else "", custom.preferences)))
+        pins = "\n".join(filter(None, (lock.preferences if lock else "", self._without, custom.preferences)))
         if pins:
             self._pin(pins)
         marked = self._marked(*asked)
@@ -121,7 +133,7 @@ class Apt:
             self._refuse_needed(custom, whole, whole if marked is None else marked)
         if marked is None:
             return None
-        packages = self._packages(wanted, marked)
+        packages = self._packages(wanted, marked, custom.add)
         there = {package.name for package in packages}
         return Resolution(
             wanted,
@@ -168,12 +180,17 @@ class Apt:
             )
         return self._packages(wanted, marked)
 
-    def _packages(self, wanted: config.ImageConfig, marked: _Marked) -> tuple[Package, ...]:
-        """What is marked, as data, sorted by name; Error when it may not come from where it does."""
+    def _packages(
+        self, wanted: config.ImageConfig, marked: _Marked, asked: Iterable[str] = ()
+    ) -> tuple[Package, ...]:
+        """What is marked, as data, sorted by name; Error when it may not come from where it does.
+
+        `asked` are the names that a person gave.
+        """
         packages: list[Package] = []
+        self._refuse_components(wanted, asked, marked)
         for package, version in marked:
             self._refuse_replaced(package, version)
-            self._refuse_component(wanted, package, version)
             self._records.lookup(version.file_list[0])
             sha256 = self._records.hashes.find("sha256")
             if sha256 is None:
@@ -213,11 +230,30 @@ class Apt:
                     "an archive keeps the newest versions alone: take the packages from the image's own closure",
                 )
 
+    def _passed_over(self) -> str:
+        """The text by which apt takes nothing of other sources that Debian or the archive has, or must have."""
+        return "\n".join(
+            f"Package: {package.name}\nPin: version {version.ver_str}\nPin-Priority: -1\n"
+            for package in (self._cache.packages if self._others else ())
+            for version in package.version_list
+            if self._is_other_s(version)
+            and (
+                package.name.startswith(names.OURS)
+                # Nobody asks for these, and each image would have them.
+                or package.essential
+                or _is_required(package, version)
+                or not all(map(self._is_other_s, package.version_list))
+            )
+        )
+
     def _pin(self, text: str) -> None:
         """Let apt prefer by the text that the build's apt gets, too."""
         path = self._root / PREFERENCES
         path.write_text(text, "utf-8")
-        apt_pkg.DepCache(self._cache).policy.read_pinfile(str(path))  # type: ignore[attr-defined] # the stubs lack it
+        depcache = apt_pkg.DepCache(self._cache)
+        depcache.policy.read_pinfile(str(path))  # type: ignore[attr-defined] # the stubs lack it
+        # Only now is it known what apt would take: configurations are read before anything is resolved.
+        depcache.init()
 
     def _refuse_another_image(self, wanted: config.ImageConfig) -> None:
         """Error when a configuration, or a layer that it is built on, depends on another image."""
@@ -240,7 +276,7 @@ class Apt:
                 seen |= new
                 waiting += sorted(new)
 
-    def _refuse_unknown(self, name: str, suite: str, status: int) -> None:
+    def _refuse_unknown(self, name: str, suite: str, status: int, hint: str) -> None:
         """Error when no signed source has a package of this name, whatever unsigned ones have."""
         if name in self._cache and self._cache[name].has_versions:
             return
@@ -250,18 +286,16 @@ class Apt:
                 f"{name} is a virtual package", f"name a package that provides it: {', '.join(providers)}", USAGE
             )
         # Of tens of thousands: a slip seldom changes the first letter, and there is no use in a list of them all.
-        close = difflib.get_close_matches(name, {other for other in self.known() if other[0] == name[0]}, n=1)
+        meant = slip(name, (other for other in self.known() if other[0] == name[0]))
         raise Error(
             f"no signed source of {suite} has a package {name}",
-            did_you_mean(name, close)
-            if close
-            else "it must be in Debian's main, or in the archive of configurations",
+            f"did you mean {meant}?" if meant else hint,
             status,
         )
 
     def _refuse_addition(self, name: str, suite: str) -> None:
         # What only an unsigned source has may be meant: that is a failed verification.
-        self._refuse_unknown(name, suite, FAILED)
+        self._refuse_unknown(name, suite, FAILED, NOT_DEBIAN_S)
         if any(v.parent_pkg.name == name and config.is_image(fields) for v, fields in self._candidates()):
             raise Error(
                 f"{name} is an image of its own, and cannot be added to another",
@@ -270,7 +304,7 @@ class Apt:
             )
 
     def _refuse_removal(self, name: str, image: str, suite: str) -> None:
-        self._refuse_unknown(name, suite, USAGE)
+        self._refuse_unknown(name, suite, USAGE, "no image has it: leave it out of --remove")
         if name == image:
             raise Error(f"{name} is the image itself", "leave out packages that it depends on", USAGE)
         version = apt_pkg.DepCache(self._cache).get_candidate_ver(self._cache[name])
@@ -301,18 +335,36 @@ class Apt:
                     )
 
     def _refuse_replaced(self, package: apt_pkg.Package, version: apt_pkg.Version) -> None:
-        """Error when the archive of configurations gives a package that is Debian's.
+        """Error when the archive of configurations, or another source, gives a package that is Debian's.
 
         It may add packages; what Debian has comes from Debian, whatever version the archive claims.
         """
-        if not self._is_debian_s(version) and any(map(self._is_debian_s, package.version_list)):
+        if other := self._is_other_s(version):
+            if package.name.startswith(names.OURS) or not all(map(self._is_other_s, package.version_list)):
+                raise Error(
+                    f"the source {other} gives {package.name} {version.ver_str}, which is not its own package",
+                    "a source adds packages to Debian's and replaces none",
+                )
+        elif not self._is_debian_s(version) and any(map(self._is_debian_s, package.version_list)):
             raise Error(
                 f"the archive gives {package.name} {version.ver_str}, which is Debian's package",
                 "an archive of configurations adds packages and replaces none: remove it there",
             )
 
     def _is_debian_s(self, version: apt_pkg.Version) -> bool:
-        return any(not Path(file.filename).name.startswith(self._archive) for file, _ in version.file_list)
+        return any(not self._is_archive_s(file) and not self._other(file) for file, _ in version.file_list)
+
+    def _is_other_s(self, version: apt_pkg.Version) -> str:
+        """The address of the other source that a version is from, and from no other place; else ""."""
+        found = [self._other(file) for file, _ in version.file_list]
+        return found[0] if found and all(found) else ""
+
+    def _other(self, file: apt_pkg.PackageFile) -> str:
+        name = Path(file.filename).name
+        return next((uri for prefix, uri in self._others.items() if name.startswith(prefix)), "")
+
+    def _is_archive_s(self, file: apt_pkg.PackageFile) -> bool:
+        return Path(file.filename).name.startswith(self._archive)
 
     def newer(self, name: str, version: str) -> tuple[str, bool] | None:
         """The newest version of a package, and whether it or one before it is a security update; None: there is none.
@@ -329,18 +381,29 @@ class Apt:
         )
         return newest, any(file.label == _SECURITY for found in later for file, _ in found.file_list)
 
-    def _refuse_component(
-        self, wanted: config.ImageConfig, package: apt_pkg.Package, version: apt_pkg.Version
-    ) -> None:
-        """Error when a package is of a component that the configuration does not say it takes from."""
-        components = {
-            file.component for file, _ in version.file_list if not Path(file.filename).name.startswith(self._archive)
-        }
-        if components and not components & {*wanted.components}:
-            raise Error(
-                f"configuration {names.config(wanted.name)} takes {package.name} from {', '.join(components)}",
-                f"it says that it takes from {', '.join(wanted.components)} alone: see Image-Components",
-            )
+    def _refuse_components(self, wanted: config.ImageConfig, asked: Iterable[str], marked: _Marked) -> None:
+        """Error when packages are of components that the configuration does not say it takes from."""
+        found: dict[str, str] = {}
+        for package, version in marked:
+            components = {
+                file.component
+                for file, _ in version.file_list
+                if not self._is_archive_s(file) and not self._other(file)
+            }
+            if components and not components & {*wanted.components}:
+                found[package.name] = min(components)
+        if not found:
+            return
+        # What a person named says more than what came along.
+        depended = [d.target_pkg.name for v, _ in self._candidates() for group in _depends(v) for d in group]
+        name = min(found, key=lambda name: (name not in asked, name not in depended, name))
+        needed = [*wanted.components, *(c for c in config.COMPONENTS if c in found.values())]
+        takes = ", ".join(wanted.components)
+        raise Error(
+            f"{name} is in Debian's {found[name]}, and configuration {names.config(wanted.name)} takes packages from"
+            f" {takes} alone",
+            f"set `Image-Components: {' '.join(needed)}` in a configuration of your own: debian-cloud new --help",
+        )
 
     def stanzas(self, wanted: Iterable[Package]) -> dict[Package, str]:
         """What the signed indexes say of exactly these packages; Error names the first that none has."""
@@ -360,6 +423,25 @@ class Apt:
                     "Debian's archive keeps the newest versions alone: build the image again",
                 )
         return found
+
+    def lacking(self, name: str) -> tuple[str, str] | None:
+        """Of what a package brings, the first that depends on what no source has: its name, and what it lacks."""
+        depcache = apt_pkg.DepCache(self._cache)
+        # The cache has one for all: what could not be installed has lost its candidate there.
+        depcache.init()
+        waiting, seen = [name], {name}
+        while waiting:
+            version = depcache.get_candidate_ver(self._cache[waiting[0]])
+            name = waiting.pop(0)
+            for group in _depends(version) if version else ():
+                if not any(dependency.all_targets() for dependency in group):
+                    return name, " | ".join(dependency.target_pkg.name for dependency in group)
+                # What serves in its place is apt's choice: only what has to come is looked at.
+                target = group[0].target_pkg.name
+                if len(group) == 1 and target not in seen:
+                    seen.add(target)
+                    waiting.append(target)
+        return None
 
     def known(self) -> frozenset[str]:
         """The names of all packages that a signed source has."""
@@ -413,6 +495,8 @@ def _release(source: Source, suite: str, path: Path) -> dict[str, str]:
             found[field] = value.strip()
         if line.startswith("SHA256:"):
             break
+    if not found["Date"]:
+        raise Error(f"the release file of {suite} from {source.uri} has no Date", "its archive must be mended")
     if suite not in (found["Suite"], found["Codename"]):
         raise Error(
             f"{source.uri} gives the suite {found['Codename'] or found['Suite']} for {suite}",

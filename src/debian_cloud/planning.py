@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import build, evidence, files, formats, names, options, sign
+from . import build, evidence, files, formats, names, options, sign, sources
 from .custom import Custom, custom
 from .errors import FAILED, USAGE, Error
 
@@ -43,7 +43,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lock", type=Path, metavar="FILE", help="an image's .buildinfo: take exactly its packages, or none"
     )
-    parser.add_argument("--serial", default="", help="YYYYMMDD.N (default: the day of the newest package index, .0)")
+    parser.add_argument(
+        "--serial",
+        default="",
+        help="YYYYMMDD.N (default: the day of the newest package index, .0; of a try, a number of its own)",
+    )
     group = add_packages(parser)
     group.add_argument(
         "--seed", default="", metavar="FILE", help="answers to debconf, as debconf-set-selections(1) reads them"
@@ -57,6 +61,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def locked(path: Path) -> Lock:
     """The lock in a .buildinfo, whoever signed it: a list of wishes, and of facts to those who verified it before."""
     return evidence.read(sign.text(path), str(path))
+
+
+def described_by(file: Path) -> Path:
+    """The .buildinfo of a file of an image: itself, or the one beside it; Error when there is none."""
+    if file.suffix == ".buildinfo" or not file.exists():
+        return file
+    found = [path for path in file.parent.glob("*.buildinfo") if file.name.startswith(f"{path.stem}.")]
+    if len(found) != 1:
+        raise Error(
+            f"{file} has no .buildinfo beside it",
+            "give the image's .buildinfo, or put both into one directory",
+            USAGE,
+        )
+    return found[0]
 
 
 def add_belief(parser: argparse.ArgumentParser) -> None:
@@ -93,6 +111,7 @@ def add_packages(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     group = parser.add_argument_group("for a quick try; such an image is not official, and its record says so")
     group.add_argument("--add", default="", metavar="LIST", help="more packages, comma between them: vim,htop")
     group.add_argument("--remove", default="", metavar="LIST", help="packages to do without, where an image can")
+    options.add_source(group)
     return group
 
 
@@ -100,7 +119,8 @@ def changed(args: argparse.Namespace) -> Custom:
     """What the arguments change about an image."""
     seed = getattr(args, "seed", "")
     hostname, keep = (getattr(args, name, "") for name in ("hostname", "keep_secrets"))
-    return custom(args.add, args.remove, _text(seed) if seed else "", hostname, keep)
+    lines = tuple(line for source in options.others(args) for line in sources.as_change(source))
+    return replace(custom(args.add, args.remove, _text(seed) if seed else "", hostname, keep), sources=lines)
 
 
 def planned(args: argparse.Namespace) -> Planned:
@@ -130,7 +150,8 @@ def again(kept: Lock, args: argparse.Namespace, wanted: tuple[str, ...] = ()) ->
     add, remove, hostname, keep = (
         ",".join(value for word, value in lines if word == wanted) for wanted in ("add", "remove", "hostname", "keep")
     )
-    change = custom(add, remove, _text(args.seed) if args.seed else "", hostname, keep)
+    others = tuple(value for word, value in lines if word == "source")
+    change = replace(custom(add, remove, _text(args.seed) if args.seed else "", hostname, keep), sources=others)
     if change.lines != kept.changes:
         raise Error(
             f"the image was made with another seed than {args.seed or 'none'}",
@@ -151,11 +172,12 @@ def _planned(
     origin: options.Origin, resolution: Resolution, serial: str, wanted: tuple[str, ...], kept: Lock | None
 ) -> Planned:
     config = resolution.config
-    serial = serial or (kept.serial if kept else time.strftime("%Y%m%d.0", time.gmtime(resolution.epoch)))
+    day = time.strftime("%Y%m%d", time.gmtime(resolution.epoch))
+    serial = serial or (kept.serial if kept else f"{day}.{resolution.custom.number}")
     wanted = wanted or config.formats
     of_image = kept.sources if kept else ()
     stem = names.stem(config.suite, names.config(config.name), config.architecture, serial)
-    plan = build.plan(resolution, serial, wanted, origin.debian, origin.archive, of_image)
+    plan = build.plan(resolution, serial, wanted, origin.debian, origin.archive, of_image, origin.others)
     published = ("image", "changes") if any(formats.find(name).PUBLISHED for name in wanted) else ()
     return Planned(plan, resolution, stem, tuple(f"{stem}.{e}" for e in (*wanted, "buildinfo", *published)))
 

@@ -455,8 +455,7 @@ def _environment(extra: Sequence[tuple[str, str]]) -> dict[str, str]:
 def _find(tool: str) -> str:
     found = shutil.which(tool, path=_environment(())["PATH"])
     if found is None:
-        package = tools.PACKAGES.get(tool, tool)
-        raise Error(f"the tool {tool} is missing", f"apt-get install {package}", USAGE)
+        raise Error(f"the tool {tool} is missing", f"apt-get install {tools.package(tool)}", USAGE)
     return found
 
 

@@ -3,16 +3,25 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Final
 
-from . import deb822, names
+from . import config, deb822, names
 from .errors import USAGE, Error
 from .plan import Plan, Run, Write
+from .printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+_FIELDS: Final = ("Types", "URIs", "Suites", "Components", "Signed-By", "Enabled", "Architectures")
+"""What a .sources file of a person may say (sources.list(5)); other fields could take its verification away."""
+_REQUIRED: Final = _FIELDS[:5]
+_ADDRESS: Final = re.compile(r"(https?://|file:/)[A-Za-z0-9._~:/%+,=-]+")
+_LINE: Final = re.compile(r"#.*|(?P<field>[A-Za-z][A-Za-z0-9-]*):.*|[ \t].*|")
+_KEY: Final = ("-----BEGIN PGP PUBLIC KEY BLOCK-----", "-----END PGP PUBLIC KEY BLOCK-----")
 
 INDEXTARGETS: Final = (
     "apt-get", "indextargets", "--format",
@@ -20,8 +29,8 @@ INDEXTARGETS: Final = (
 )  # fmt: skip
 """What to ask the machine's own apt; `Target` reads a line of the answer (apt-get(8), indextargets)."""
 
-COMPONENTS: Final = ("main", "non-free-firmware")
-"""What of Debian is read; an image takes from main alone, unless its Image-Components say more."""
+COMPONENTS: Final = config.COMPONENTS
+"""What of Debian is read: of a package that an image may not take, it is known where it is."""
 ARCHIVE_COMPONENTS: Final = ("main", "contrib")
 """Contrib has the configurations that need more than main (Debian Policy 2.2.2)."""
 
@@ -59,6 +68,91 @@ class Source:
     def copied(self) -> Source:
         """The same, with nothing read in place, where it could change after it was verified (apt-transport-file)."""
         return replace(self, uri=f"copy:{self.uri[5:]}") if self.uri.startswith("file:") else self
+
+
+def others(text: str, name: str) -> tuple[tuple[Source, tuple[str, ...]], ...]:
+    """The sources in a .sources file, each with the architectures that it is for, if not for all.
+
+    `signed_by` is as it stands there: a path, or the key itself in its armour. Error, always of wrong use, at
+    whatever would be taken without a signature by a key of its own, or that apt could read otherwise.
+    """
+    try:
+        found = [_other(stanza) for stanza in _stanzas(text)]
+    except Error as error:
+        raise Error(f"--source {printable(name)}: {printable(error.message)}", error.hint or _SHAPE, USAGE) from None
+    enabled = tuple(source for source in found if source)
+    if not enabled:
+        raise Error(f"--source {printable(name)} has no source that is enabled", _SHAPE, USAGE)
+    return enabled
+
+
+def as_change(source: Source) -> tuple[str, ...]:
+    """What an image's list of changes says of a source that a person added, one line for each suite."""
+    return tuple(f"{source.uri} {suite} {','.join(source.components)}" for suite in source.suites)
+
+
+_SHAPE: Final = "a file as sources.list(5) has it under DEB822-STYLE FORMAT, with a Signed-By in each stanza"
+
+
+def _stanzas(text: str) -> tuple[deb822.Stanza, ...]:
+    """The stanzas of a .sources file; Error where a field is given twice, or a line is of another format."""
+    seen: set[str] = set()
+    for number, line in enumerate(text.split("\n"), 1):
+        match = _LINE.fullmatch(line.removesuffix("\r"))
+        if not match:
+            raise Error(f"line {number} is not a field and its value: {line[:60]!r}")
+        if not line.strip():
+            seen.clear()
+        if field := (match["field"] or "").lower():
+            if field in seen:
+                raise Error(f"the field {match['field']} is there twice", "one of them is wrong")
+            seen.add(field)
+    return deb822.parse(text)
+
+
+def _other(stanza: deb822.Stanza) -> tuple[Source, tuple[str, ...]] | None:
+    known = {field.lower(): field for field in _FIELDS}
+    fields = {known.get(field.lower(), field): value for field, value in stanza.items()}
+    for field in fields:
+        if field not in _FIELDS:
+            raise Error(f"the field {field} is not accepted", f"a source has {', '.join(_FIELDS)}")
+    for field in _REQUIRED:
+        if not fields.get(field, "").strip():
+            raise Error(f"a stanza has no field {field}")
+    words = {field: tuple(value.split()) for field, value in fields.items()}
+    if words.get("Enabled", ("yes",)) not in (("yes",), ("no",)):
+        raise Error(f"Enabled is {fields['Enabled']!r}", "yes or no")
+    if not {"deb"} <= {*words["Types"]} <= {"deb", "deb-src"}:
+        raise Error(f"Types is {fields['Types']!r}", "deb, or deb deb-src")
+    if len(words["URIs"]) != 1 or not _ADDRESS.fullmatch(words["URIs"][0]):
+        raise Error(
+            "URIs is not one plain address",
+            "https://…, http://… or file:/…; for others, a stanza each",
+        )
+    for suite in words["Suites"]:
+        if suite.endswith("/"):
+            raise Error(f"Suites is {suite}, a flat archive", "a source has dists/SUITE/InRelease and components")
+        names.word(suite, "suite")
+    for component in words["Components"]:
+        names.word(component, "component")
+    for arch in words.get("Architectures", ()):
+        names.word(arch, "architecture")
+    source = Source(words["URIs"][0], words["Suites"], _signed_by(fields["Signed-By"]), words["Components"])
+    return (source, words.get("Architectures", ())) if words.get("Enabled", ("yes",)) == ("yes",) else None
+
+
+def _signed_by(value: str) -> str:
+    """A path of a keyring, or keys in their armour."""
+    first, *lines = value.split("\n")
+    key = [line.strip() for line in (first, *lines) if line.strip()]
+    if key[0] == _KEY[0] and key[-1] == _KEY[1]:
+        return "".join(f"{'' if line == '.' else line}\n" for line in key)
+    if lines or not value.startswith("/") or len(value.split()) != 1:
+        raise Error(
+            f"Signed-By is {key[0][:60]!r}, neither one path nor a key",
+            "the absolute path of a keyring, or the key itself in its armour",
+        )
+    return value
 
 
 def names_a_user(uri: str) -> bool:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tool -> Debian package: the hint when one is missing, and the reason for debian-cloud's Depends."""
+"""Tool -> Debian package: the hint when one is missing, and the reason for debian-cloud's Depends.
+
+Every tool that is called stands in one of the two tables (`tests/test_tools.py`).
+"""
 
 from __future__ import annotations
 
@@ -27,3 +30,21 @@ PACKAGES: Final = {
     "truncate": "coreutils",
     "unshare": "util-linux",
 }
+"""What a build calls, and what is called where it is always there: the package depends on these."""
+
+OTHERS: Final = {
+    "apt-helper": "apt",
+    "chroot": "coreutils",
+    "dpkg": "dpkg",
+    "dpkg-deb": "dpkg",
+    "dpkg-query": "dpkg",
+    "env": "coreutils",
+    "qemu-img": "qemu-utils",
+    "reprepro": "reprepro",
+}
+"""What else verbs call: of every Debian system, or suggested, or what an archive has (reprepro)."""
+
+
+def package(tool: str) -> str:
+    """The Debian package of a tool."""
+    return {**OTHERS, **PACKAGES}.get(tool, tool)

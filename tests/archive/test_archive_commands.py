@@ -234,7 +234,8 @@ def test_uploader_may_sign_with_a_subkey(archive: Archive, make: Maker, short_pa
     key.gpg("--armor", "--export", "--output", key.public)
     upload = make.deb(key)
     assert "not signed by an uploader" in archive.refuse(upload)
-    archive.run("add-uploader", key.public)
+    said = archive.run("add-uploader", key.public)
+    assert said.stderr == ""
     archive.take(upload)
     assert "debian-cloud-config-demo 1.0" in archive.packages()
 

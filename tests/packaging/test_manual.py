@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import argparse
+import re
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from debian_cloud import cli, config, debs, lint, manual
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def shown(roff: str) -> str:
@@ -35,9 +39,33 @@ def page() -> str:
 def test_a_verb_is_told_with_its_summary_and_every_option(page: str, name: str) -> None:
     assert f"debian-cloud {name}" in page
     assert " ".join(cli.summary(name).split()) in page
-    (line,) = [line for line in manual.completion().splitlines() if line.split()[0] == name]
-    for option in line.split()[1:]:
-        assert option in page
+    for action in cli.parser(name)._actions:
+        for option in action.option_strings if action.dest != "help" else ():
+            assert option in page
+
+
+@pytest.mark.parametrize("name", [name for name in cli.names() if not cli.is_plumbing(name)])
+def test_each_verb_that_people_use_has_an_example(name: str) -> None:
+    """Its words are those that the verb takes."""
+    lines = re.findall(f"^    debian-cloud {name}(.*)", cli.verb(name).__doc__, re.M)
+    assert lines
+    for line in lines:
+        words = shlex.split(re.split(r" [|>&]", line)[0])
+        known = {option for action in cli.parser(name)._actions for option in action.option_strings}
+        assert {word for word in words if word.startswith("-")} <= known
+
+
+def test_the_synopsis_of_the_archive_is_complete() -> None:
+    """Each verb, with each option that the header of its script has."""
+    page = (ROOT / "archive/debian-cloud-archive.1").read_text("utf-8").replace("\\-", "-")
+    synopsis = re.sub(r"\\f.", "", page.partition(".SH SYNOPSIS")[2].partition(".SH DESCRIPTION")[0])
+    calls = re.split("^debian-cloud-archive ", synopsis, flags=re.M)[1:]
+    for script in sorted((ROOT / "archive/verbs").iterdir()):
+        (call,) = [call for call in calls if script.name in call.split()[0].split("|")]
+        header = re.match(r"(#.*\n)+", script.read_text("utf-8"))
+        assert header is not None
+        for option in re.findall(r"^#   (--[a-z-]+)", header[0], re.M):
+            assert option in call, f"{script.name} {option}"
 
 
 def test_verbs_for_scripts_are_told_apart(page: str) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import pytest
 from debian.deb822 import Changes, Deb822, PkgRelation
 from debian.debfile import DebFile
 
-from debian_cloud import tools
+from debian_cloud import cli, formats, manual, names, tools
 from debian_cloud.config import FIELDS
 from tests.configs.test_files import LAYERS
 from tests.configs.test_matrix import ON
@@ -126,7 +127,8 @@ def test_the_page_has_every_verb(built: Path) -> None:
     verbs = [
         line.split()[0] for line in content(debs(built)["debian-cloud"], "usr/share/debian-cloud/verbs").splitlines()
     ]
-    assert set(verbs) == {path.stem for path in (ROOT / "src/debian_cloud/cli").glob("*.py")} - {"__init__"}
+    # Those for scripts are completed by nobody.
+    assert verbs == [name for name in cli.names() if not cli.is_plumbing(name)]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -161,6 +163,59 @@ def test_completion_knows_verbs_and_options(built: Path, tmp_path: Path) -> None
     assert complete("debian-cloud", "build", "--outp") == ["--output"]
 
 
+COMPLETED: tuple[tuple[tuple[str, ...], set[str]], ...] = (
+    (("bui",), {"build"}),
+    (("adm",), set()),
+    (("build", "--outp"), {"--output"}),
+    (("build", "ec2", "--suite", ""), set(names.RELEASES)),
+    (("show", "--arch", "a"), {"amd64", "arm64"}),
+    (("build", "ec2", "--format", ""), set(formats.names())),
+    (("sbom", "--format", "cy"), {"cyclonedx"}),
+    (("build", ""), {"fine", "other"}),
+    (("new", "my-hpc", "--from", "o"), {"other"}),
+    (("fetch", "ec2", "--serial", ""), {"20261120.0", "20261121.0"}),
+    (("fetch", "ec2", "--suite", "bookworm", "--serial", ""), {"20261101.0"}),
+    (("lint", "fi"), {"fine", "file"}),
+    (("verify", "--closure", "fi"), {"file"}),
+    (("sbom", "fi"), {"file"}),
+)
+LIST = """#!/bin/sh
+case "$*" in
+*bookworm*) echo "ec2 bookworm amd64 20261101.0 qcow2" ;;
+*) printf "%s trixie amd64 %s qcow2 1 MiB current\\n" ec2 20261120.0 ec2 20261121.0 gce 20261122.0 ;;
+esac
+"""
+"""What `debian-cloud list --images` prints."""
+
+
+def test_completion_of_what_there_is(tmp_path: Path) -> None:
+    """Of configurations that real apt knows, and of each word that is known beforehand."""
+    (tmp_path / "verbs").write_text(manual.completion(), "utf-8")
+    script = (ROOT / "debian/debian-cloud.bash-completion").read_text("utf-8")
+    (tmp_path / "completion").write_text(script.replace("/usr/share/debian-cloud", str(tmp_path)), "utf-8")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/debian-cloud").write_text(LIST)
+    (tmp_path / "bin/debian-cloud").chmod(0o755)
+    (tmp_path / "file").touch()
+    for folder in ("lists/partial", "cache"):
+        (tmp_path / folder).mkdir(parents=True)
+    stanza = "Package: debian-cloud-config-{}\nVersion: 1\nArchitecture: all\nMaintainer: x\n{}Description: x\n"
+    provides = "Provides: debian-cloud-config\nStatus: install ok installed\n"
+    there = [stanza.format("fine", provides), stanza.format("other", provides), stanza.format("common", "")]
+    (tmp_path / "status").write_text("\n".join(there))
+    (tmp_path / "apt.conf").write_text(
+        f'Dir::State::status "{tmp_path}/status";\nDir::State::lists "{tmp_path}/lists";\n'
+        f'Dir::Cache "{tmp_path}/cache";\nDir::Etc::SourceList "/dev/null";\nDir::Etc::SourceParts "/dev/null";\n'
+    )
+    environment = {**os.environ, "APT_CONFIG": f"{tmp_path}/apt.conf", "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    for words, offered in COMPLETED:
+        command = ["bash", "-c", COMPLETE, str(tmp_path / "completion"), "debian-cloud", *words]
+        done = subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+        )
+        assert (words, {*done.stdout.split()}, done.stderr) == (words, offered, "")
+
+
 def test_completion_of_the_archive_knows_verbs_and_options(tmp_path: Path) -> None:
     text = (ROOT / "debian/debian-cloud-archive.bash-completion").read_text("utf-8")
     completion = tmp_path / "completion"
@@ -175,6 +230,11 @@ def test_completion_of_the_archive_knows_verbs_and_options(tmp_path: Path) -> No
     assert set(complete("snapshot", "-")) == {"--list", "--json", "--remove", "--help"}
     assert complete("init", "--up") == ["--uploader"]
     assert complete("no-verb", "-") == ["--help"]
+    (tmp_path / "public/images/trixie/ec2/amd64/20261121.0").mkdir(parents=True)
+    (tmp_path / "public/dists/trixie-proposed").mkdir(parents=True)
+    assert complete("withdraw", str(tmp_path), "trixie/e") == ["trixie/ec2"]
+    assert complete("withdraw", str(tmp_path), "trixie/ec2/amd64/") == ["trixie/ec2/amd64/20261121.0"]
+    assert complete("promote", str(tmp_path), "tri") == ["trixie-proposed"]
 
 
 def test_every_tool_comes_with_a_dependency(built: Path) -> None:

@@ -45,7 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--signer", action="append", default=[], metavar="KEY", help="a key that signs, by fingerprint; repeatable"
     )
-    options.add_places(parser)
+    options.add_source(options.add_places(parser))
 
 
 def main(args: argparse.Namespace) -> int:

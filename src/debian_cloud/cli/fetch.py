@@ -4,6 +4,9 @@
 The image stands in the signed index that `apt update` fetched; apt's own helper
 downloads it by the way that the index came, and proves its SHA-512. An archive
 whose index is not as it must be is named in a warning, and left out.
+
+    debian-cloud fetch ec2 --output images
+    debian-cloud fetch container --suite bookworm --serial 20261121.0
 """
 
 from __future__ import annotations

@@ -5,6 +5,9 @@ Without options, the configurations that this machine's apt can install. With
 --images, the images of the signed index that `apt update` fetched: no network
 is used. An archive whose index is not as it must be is named in a warning, the
 images of the others are listed, and the exit status is 1.
+
+    debian-cloud list --suite trixie
+    debian-cloud list --images --json
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ PLUMBING = True
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("buildinfo", type=Path, metavar="BUILDINFO", help="the .buildinfo of an image")
-    options.add_places(parser)
+    options.add_source(options.add_places(parser))
 
 
 def main(args: argparse.Namespace) -> int:

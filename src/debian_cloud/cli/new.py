@@ -47,6 +47,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, default=Path(), metavar="DIR", help="where its folder goes (default: here)"
     )
     options.add_sources(parser)
+    options.add_source(parser)
 
 
 def main(args: argparse.Namespace) -> int:

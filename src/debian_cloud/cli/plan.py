@@ -6,6 +6,9 @@ below the current one that is named like the image; read it, change it, or pipe
 it into a shell. Its last step writes the image's .buildinfo and record. Proxies
 and credentials are not in it: the script asks apt for those of the machine that
 it runs on.
+
+    debian-cloud plan ec2 | less
+    debian-cloud plan ec2 > ec2.sh && sh ec2.sh
 """
 
 from __future__ import annotations

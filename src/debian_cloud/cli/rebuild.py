@@ -13,6 +13,8 @@ Debian's: else the same bytes would say nothing about who wants them.
 
 With --statement, whoever got the same bytes says so: a signed in-toto statement
 that `verify --rebuilders` counts.
+
+    debian-cloud rebuild debian-13-ec2-amd64-20261121.0.buildinfo --output again
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 
 It is made of the image's .buildinfo alone: each package with its version and
 its .deb's SHA-256, and the files of the image. The same .buildinfo always gives
-the same text. A signature around the .buildinfo is not verified here.
+the same text. A signature around the .buildinfo is not verified here. Of an
+image, the .buildinfo is the one beside it.
 
     debian-cloud sbom debian-13-ec2-amd64-20261121.0.buildinfo > ec2.spdx.json
 """
@@ -12,23 +13,29 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from debian_cloud import planning, projections
+from debian_cloud import formats, planning, projections
 
 if TYPE_CHECKING:
     import argparse
+
+_IMAGES: Final = {"image", *(name.rpartition(".")[2] for name in formats.names())}
+"""What the names of an image's files end in."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     formats = [name for name in projections.names() if projections.find(name).SBOM]
-    parser.add_argument("buildinfo", type=Path, metavar="BUILDINFO", help="the .buildinfo of an image")
+    parser.add_argument("file", type=Path, metavar="FILE", help="an image, or its .buildinfo")
     parser.add_argument("--format", choices=formats, default="spdx", help="SPDX 2.3 (default) or CycloneDX 1.6")
 
 
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    known = planning.locked(args.buildinfo)
+    file: Path = args.file
+    # Whatever the name of a .buildinfo is.
+    is_image = file.suffix[1:] in _IMAGES and not file.name.endswith(".buildinfo")
+    known = planning.locked(planning.described_by(file) if is_image else file)
     sys.stdout.write(projections.text(projections.find(args.format).document(known)))
     return 0

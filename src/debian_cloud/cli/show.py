@@ -3,6 +3,9 @@
 
 The machine facts are the `Image-*` fields of the configuration package; the
 packages are those that apt would install now.
+
+    debian-cloud show generic
+    debian-cloud show generic --add slurmd --json
 """
 
 from __future__ import annotations

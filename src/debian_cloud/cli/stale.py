@@ -35,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("arch", metavar="ARCH", help="their architecture")
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="the file to write")
     parser.add_argument("--cache", type=Path, metavar="FILE", help="what is kept from one run to the next")
-    options.add_places(parser)
+    options.add_source(options.add_places(parser))
 
 
 def main(args: argparse.Namespace) -> int:

@@ -7,8 +7,11 @@ the image was withdrawn, why, and for which CVEs; whether there is a newer one;
 which of its packages have newer versions that are not installed here, security
 updates first, and which were installed since. The exit status is 1 when the
 image was withdrawn, or may be of an archive whose index cannot be read (which a
-warning names), and 2 when this machine is of no image of an archive that its
-apt knows.
+warning names), and when this machine was made of no image of an archive that
+its apt knows.
+
+    debian-cloud status
+    debian-cloud status --json
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from debian_cloud import files, images, names, run, staleness
 from debian_cloud.cli import warn
-from debian_cloud.errors import FAILED, USAGE, Error
+from debian_cloud.errors import FAILED, Error
 from debian_cloud.printable import printable
 
 if TYPE_CHECKING:
@@ -52,7 +55,7 @@ def main(args: argparse.Namespace) -> int:
     for sentence in said.refused:
         warn(sentence)
     known = said.statuses
-    found = _found(known, config, serial, arch, FAILED if said.refused else USAGE)
+    found = _found(known, config, serial, arch)
     newest = max(
         (
             other.serial
@@ -75,9 +78,7 @@ def _image() -> tuple[str, str]:
         return names.word(fields["ID"], "configuration"), names.serial(fields["VERSION"])
     except (KeyError, Error):
         why = f"{_RECORD} names no image with a serial" if fields else f"it has no {_RECORD}"
-        raise Error(
-            f"this machine was not made of an image of ours: {why}", "run it on such a machine", USAGE
-        ) from None
+        raise Error(f"this machine was not made of an image of ours: {why}", "run it on such a machine") from None
 
 
 def _fields(file: Path) -> dict[str, str]:
@@ -86,17 +87,16 @@ def _fields(file: Path) -> dict[str, str]:
     return dict(re.findall(r"""(?m)^([A-Z_]+)=["']?([^"'\n]*)["']?$""", text))
 
 
-def _found(known: tuple[ImageStatus, ...], config: str, serial: str, arch: str, status: int) -> ImageStatus:
+def _found(known: tuple[ImageStatus, ...], config: str, serial: str, arch: str) -> ImageStatus:
     """What is said of the image; of two suites' the machine's own, and of two archives' the worse.
 
-    Error with the status when nothing is said.
+    Error when nothing is said.
     """
     same = [said for said in known if (said.config, said.serial, said.architecture) == (config, serial, arch)]
     if not same:
         raise Error(
             f"no archive that this machine's apt knows ever published {config} {serial} for {arch}",
             "`apt-get update`; or the image is one that was never uploaded",
-            status,
         )
     codename = _fields(_OS_RELEASE).get("VERSION_CODENAME", "")
     own = [said for said in same if said.suite == codename] or same

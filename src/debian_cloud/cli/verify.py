@@ -36,12 +36,18 @@ What is copied out of a package, as to the EFI system partition, is known by its
 content, and must be where the rebuild has it. What is unexplained is listed,
 and makes the exit status 1, too.
 
+Of an image with packages of other sources (--source), --source FILE.sources says
+by whose keys they are trusted. Such a source vouches for what neither Debian nor
+the archive has, and for nothing else.
+
 With --signers M, that many keys of the archive's keyring must have signed each
 release file of the archive; subkeys of one key are one (the keyring package's
 debian-cloud-archive-cosigners.gpg has those who may).
 
 With --rebuilders N, that many keys of --rebuilder-keys must have signed that
 they made the same image again (`rebuild --statement`); each counts once.
+
+    debian-cloud verify debian-13-ec2-amd64-20261121.0.qcow2 --closure closures/trixie/ec2/amd64/20261121.0
 """
 
 from __future__ import annotations
@@ -145,6 +151,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", default="", metavar="FILE", help="the seed of an image that was made with one")
     parser.add_argument("--json", action="store_true", help="print a verdict on each path as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
+    options.add_source(parser)
     planning.add_belief(parser)
 
 
@@ -253,7 +260,11 @@ def _report(args: argparse.Namespace) -> Report:
         else evidence.of_machine(kept)
     )
     done("image")
-    proofs = evidence.proofs(args.closure / "evidence", kept, args.debian_keyring, keyring, signers=args.signers)
+    proofs = evidence.proofs(
+        *(args.closure / "evidence", kept, args.debian_keyring, keyring),
+        signers=args.signers,
+        others=options.others(args),
+    )
     report = Report(kept, proofs, seconds, found.signers, rebuilders, file=file, word=word)
     done("signatures and indexes")
     # What is no image is told before a hundred packages are read, and nothing else of it until it is made again.
