@@ -24,6 +24,8 @@ KEYRING_PACKAGE: Final = "debian-cloud-archive-keyring"
 """Each archive builds its own, with its key and address."""
 ARCHIVE_KEYRING: Final = "/usr/share/keyrings/debian-cloud-archive-keyring.gpg"
 """Where the keyring package of an archive puts its keys."""
+ARCHIVE_SOURCES: Final = "/sources.list.d/debian-cloud.sources"
+"""Where it puts the archive's address: the end of the path, as apt's own folder may be elsewhere."""
 DEBIAN_KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
 """Where Debian's keyring package puts Debian's keys."""
 

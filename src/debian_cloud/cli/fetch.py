@@ -3,7 +3,8 @@
 
 The image stands in the signed index that `apt update` fetched; apt's own helper
 downloads it by the way that the index came, and proves its SHA-512. An archive
-whose index is not as it must be is named in a warning, and left out.
+whose index is not as it must be is named in a warning, and left out. Of an image
+that was withdrawn, it is reported which archive withdrew it, when, and why.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, images, names, options, run
+from debian_cloud import checksums, images, lifecycle, names, options, run
 from debian_cloud.cli import warn
 from debian_cloud.errors import FAILED, USAGE, Error, did_you_mean
 from debian_cloud.printable import printable
 
 if TYPE_CHECKING:
     import argparse
+
+    from debian_cloud.staleness import ImageStatus
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,16 +58,22 @@ def main(args: argparse.Namespace) -> int:
 
 def _choose(args: argparse.Namespace) -> images.Image:
     config = names.config(names.word(args.config, "configuration"))
-    known = images.known(args.suite, options.architecture(args))
+    arch = options.architecture(args)
+    known = images.known(args.suite, arch)
     for sentence in known.refused:
         warn(sentence)
     # It may be in the index that cannot be read.
     status = FAILED if known.refused else USAGE
     found = [image for image in known.images if image.record.config == config]
+    gone = _gone(config, args.suite, arch)
     if not found:
-        raise Error(
+        raise _refusal(
+            gone, args.serial, "no other image of it is published; `debian-cloud list --images` has all"
+        ) or Error(
             f"no image of {config} in {args.suite}",
-            did_you_mean(config, {i.record.config for i in known.images}),
+            did_you_mean(config, {i.record.config for i in known.images})
+            if known.images
+            else f"no image is published for {args.suite} and {arch}",
             status,
         )
     there = {image.record.format for image in found}
@@ -78,6 +87,8 @@ def _choose(args: argparse.Namespace) -> images.Image:
     ]
     if not found:
         wanted = printable(f"{format_} {args.serial}".strip())
+        if args.serial and (refusal := _refusal(gone, args.serial, "`debian-cloud list --images` has the others")):
+            raise refusal
         raise Error(f"no image of {config} in {args.suite} as {wanted}", "see `debian-cloud list --images`", status)
     archives = sorted({image.archive for image in found})
     if len(archives) > 1:
@@ -88,4 +99,39 @@ def _choose(args: argparse.Namespace) -> images.Image:
         )
     # The newest may be deprecated, or not official.
     current = [image for image in found if image.record.status == "current"]
-    return (current or found)[-1]
+    chosen = (current or found)[-1]
+    newest = names.serial_key(gone[-1][0].serial) if gone else (0, 0)
+    if not args.serial and newest > names.serial_key(chosen.record.serial):
+        warn(_words(*gone[-1]))
+    return chosen
+
+
+def _gone(config: str, suite: str, arch: str) -> list[tuple[ImageStatus, str]]:
+    """The images of a configuration that are offered no more, oldest first, each with the archive that says so."""
+    try:
+        said = images.statuses(lambda _: False)
+    except Error:
+        # An archive need not say what became of its images.
+        return []
+    found = [
+        (status, archive)
+        for status, archive in zip(said.statuses, said.archives, strict=True)
+        if (status.config, status.suite, status.architecture) == (config, suite, arch)
+        and status.status in lifecycle.GONE
+    ]
+    return sorted(found, key=lambda one: names.serial_key(one[0].serial))
+
+
+def _refusal(gone: list[tuple[ImageStatus, str]], serial: str, hint: str) -> Error | None:
+    """What is reported of the newest of these, or of that with the serial; None when there is none."""
+    wanted = [one for one in gone if serial in ("", one[0].serial)]
+    return Error(_words(*wanted[-1]), hint) if wanted else None
+
+
+def _words(status: ImageStatus, archive: str) -> str:
+    image = f"{status.config} {status.serial} of {status.suite} for {status.architecture}"
+    became = f"was withdrawn by {archive}" if status.status == "withdrawn" else f"has expired at {archive}"
+    day = f" on {status.date}" if status.date else ""
+    reason = f": {printable(status.reason, lifecycle.REASON)}" if status.reason else ""
+    cves = f" ({printable(' '.join(status.cves), lifecycle.REASON)})" if status.cves else ""
+    return f"{image} {became}{day}{reason}{cves}"
