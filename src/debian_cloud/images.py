@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,12 +34,17 @@ class Image:
 
     record: index.ImageRecord
     archive: str
+    index: str = ""
+    """The file of the machine's apt that has the record."""
 
     @property
     def url(self) -> str:
         """Where its file is; `copy:` for a folder, as apt's `file:` gives no file but a link to one."""
-        archive = f"copy:{self.archive[5:]}" if self.archive.startswith("file:") else self.archive
-        return f"{archive.rstrip('/')}/{self.record.filename}"
+        return self.place(self.record.filename)
+
+    def place(self, path: str) -> str:
+        """Where the archive has a file."""
+        return f"{_copied(self.archive)}/{path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,7 @@ def known(suite: str, arch: str = "") -> Known:
 
     def of(target: Target, file: IO[bytes]) -> list[Image]:
         return [
-            Image(record, target.uri)
+            Image(record, target.uri, target.filename)
             for record in index.read(file)
             if record.suite == suite and arch in ("", record.architecture)
         ]
@@ -182,6 +188,58 @@ def _is_word(name: str) -> bool:
         return bool(names.word(name, "suite"))
     except Error:
         return False
+
+
+def addresses(image: Image) -> tuple[str, ...]:
+    """Where the files of an image's archive are: where apt takes it from, and where the archive itself is.
+
+    The latter stands in the release file that apt verified.
+    """
+    place = image.index.rsplit("_", 3)[0]
+    found = [_copied(image.archive)]
+    for name in ("InRelease", "Release"):
+        if image.index and (release := Path(f"{place}_{name}")).is_file():
+            address = openpgp.field(sign.text(release).encode(), "Snapshots").removesuffix("/snap/@SNAPSHOTID@/")
+            if address.startswith(("http://", "https://", "file:")):
+                found.append(_copied(address))
+    return tuple(dict.fromkeys(found))
+
+
+def _copied(archive: str) -> str:
+    # apt's `file:` gives no file but a link to one.
+    return (f"copy:{archive[5:]}" if archive.startswith("file:") else archive).rstrip("/")
+
+
+def there(uri: str, out: Path, largest: int) -> bool:
+    """Fetch a file that need not be there, and whose content is verified by others; whether it was."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    run.words(("prlimit", f"--fsize={largest + _SLACK}", "--", _HELPER, "download-file", uri, str(out)))
+    found = out.is_file() and not out.is_symlink()
+    if not found:
+        out.unlink(missing_ok=True)
+        # A folder without a release file would be one of which it was lost.
+        with contextlib.suppress(OSError):
+            out.parent.rmdir()
+    return found
+
+
+def download(wanted: Sequence[tuple[str, Path, str]], largest: int) -> None:
+    """Fetch files, each with its address and its hash, ALGORITHM:HASH or nothing; Error when one is not to be had.
+
+    The last alone may be without a hash.
+    """
+    words: list[str] = []
+    for uri, out, digest in wanted:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        words += [uri, str(out), *((digest,) if digest else ())]
+    status = run.foreground(("prlimit", f"--fsize={largest + _SLACK}", "--", _HELPER, "download-file", *words))
+    # In one call, it is not known which of them failed.
+    what = wanted[0][0] if len(wanted) == 1 else f"a file of {wanted[0][0].rpartition('/')[0]}"
+    if status or not all(out.is_file() and not out.is_symlink() for _, out, _ in wanted):
+        raise Error(
+            f"{printable(what)} could not be fetched, or is not what was signed",
+            "apt's words are above; `apt-get update` first, if the archive has changed",
+        )
 
 
 def fetch(image: Image, out: str) -> None:

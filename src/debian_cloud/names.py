@@ -119,6 +119,15 @@ def closure(suite: str, config_name: str, arch: str, serial_: str) -> str:
     return "closures/" + directory(suite, config_name, arch, serial_).removeprefix("images/")
 
 
+CLOSURE: Final = "closure"
+"""The folder of an image's proof that has what it was made of."""
+
+
+def proof(stem_: str) -> str:
+    """The folder beside an image that has what proves it, when both were fetched."""
+    return f"{stem_}.proof"
+
+
 @_remembered
 def directory(suite: str, config_name: str, arch: str, serial_: str) -> str:
     """Where one image's files are published, relative to the archive's root."""

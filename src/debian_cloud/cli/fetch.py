@@ -5,6 +5,12 @@ The image stands in the signed index that `apt update` fetched; apt's own helper
 downloads it by the way that the index came, and proves its SHA-512. An archive
 whose index is not as it must be is named in a warning, and left out. Of an image
 that was withdrawn, it is reported which archive withdrew it, when, and why.
+
+With --proof, what proves it comes, too, into the folder STEM.proof beside it: its
+record, its .buildinfo, the archive's signed sums, and in STEM.proof/closure what
+it was made of, of the mirror or else of the archive itself. So `debian-cloud verify
+IMAGE` needs nothing else. Where nobody has that, a warning names the places; a
+folder STEM.proof/closure that is copied there by other ways counts as well.
 """
 
 from __future__ import annotations
@@ -13,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, images, lifecycle, names, options, run
+from debian_cloud import checksums, images, lifecycle, names, options, proof, run
 from debian_cloud.cli import warn
 from debian_cloud.errors import FAILED, USAGE, Error, did_you_mean
 from debian_cloud.printable import printable
@@ -31,6 +37,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", default="", help="its format (default: qcow2, or what there is)")
     parser.add_argument("--serial", default="", help="YYYYMMDD.N (default: the current one)")
     parser.add_argument("--archive", default="", metavar="URL", help="the archive, where apt knows several")
+    parser.add_argument(
+        "--proof", action="store_true", help="fetch what `verify` needs, too, into a folder beside it"
+    )
     parser.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="where it goes (default: here)")
 
 
@@ -38,22 +47,38 @@ def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     image = _choose(args)
     output: Path = args.output.resolve()
+    with run.ending_politely():
+        path = _fetch(image, output)
+        if args.proof:
+            _prove(image, output)
+    print(path)
+    return 0
+
+
+def _fetch(image: images.Image, output: Path) -> Path:
     path = output / image.record.name
     if path.exists():
         if checksums.digest(path).hashes["sha512"] == image.record.sha512:
-            print(path)
-            return 0
+            return path
         raise Error(f"{path} exists already and is another file", "remove it, or choose another --output", USAGE)
     output.mkdir(parents=True, exist_ok=True)
     # A folder of its own: apt-helper keeps a file that it refuses, under another name.
-    with run.ending_politely(), tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=output) as partial:
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=output) as partial:
         fetched = Path(partial) / path.name
         images.fetch(image, str(fetched))
         if fetched.is_symlink():
             raise Error(f"apt gave a link and no file for {path.name}", "report it: the archive's address is unusual")
         fetched.rename(path)
-    print(path)
-    return 0
+    return path
+
+
+def _prove(image: images.Image, output: Path) -> None:
+    found = proof.fetch(image, output)
+    if found.asked:
+        warn(
+            f"what {image.record.stem} was made of is not at {' nor at '.join(found.asked)}:"
+            f" `verify` needs it as {found.folder / names.CLOSURE}, or with --closure"
+        )
 
 
 def _choose(args: argparse.Namespace) -> images.Image:
