@@ -21,8 +21,6 @@ from . import checksums, closure, evidence, files, images, names, sign
 from .errors import Error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from .images import Image
     from .lock import Lock
 
@@ -132,10 +130,17 @@ def _get(wanted: list[tuple[str, Path, str]], largest: int) -> None:
 
 def beside(image: Path) -> Path | None:
     """The folder with the proof of an image, if it is beside it, as `fetch` puts it."""
-    return _named(image, image.parent.glob(names.proof("*")))
-
-
-def _named(image: Path, found: Iterable[Path]) -> Path | None:
     suffix = names.proof("")
-    wanted = [path for path in sorted(found) if image.name.startswith(f"{path.name.removesuffix(suffix)}.")]
-    return wanted[0] if len(wanted) == 1 and wanted[0].is_dir() else None
+    found = [
+        path
+        for path in sorted(image.parent.glob(names.proof("*")))
+        if image.name.startswith(f"{path.name.removesuffix(suffix)}.")
+    ]
+    return found[0] if len(found) == 1 and found[0].is_dir() else None
+
+
+def closure_of(file: Path) -> str:
+    """What the image was made of that a .buildinfo or a record describes, if both were fetched; else nothing."""
+    folder = file.resolve().parent
+    kept = folder / names.CLOSURE
+    return str(kept) if folder.name == names.proof(file.stem) and kept.is_dir() else ""

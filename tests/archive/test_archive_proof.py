@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from debian_cloud import proof
 from debian_cloud.resolution import Package
 from tests.archive.clients import Apt, machine, serving
 from tests.test_plan import RESOLUTION
@@ -113,6 +114,9 @@ def test_all_that_verify_needs_is_beside_the_image(proved: Proved) -> None:
     done = proved.apt.run("debian-cloud", "verify", image, "--rebuilt", image, "--keyring", keyring, *debian)
     assert done.returncode == 1
     assert f"{proved.folder}/closure/evidence/0/InRelease has no good signature by a key of Debian" in done.stdout
+    for name in (f"{STEM}.buildinfo", f"{STEM}.image"):
+        assert proof.closure_of(proved.folder / name) == str(proved.folder / "closure")
+    assert proof.closure_of(proved.out / f"{STEM}.buildinfo") == ""
     # Once more fetches nothing.
     shutil.rmtree(proved.mirror / "images")
     done = proved.fetch()
