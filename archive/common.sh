@@ -74,6 +74,7 @@ open_archive() {
     trap 'exit 143' HUP TERM
     # The hooks are this program's, wherever it lies today.
     ln -sfnT "$(readlink -f "${0%/*}/../hooks")" "$dir/conf/hooks"
+    enter_suite
     db=$dir/state/db
     rm -f "$dir/state/db/lockfile" # a killed reprepro's; ours is held
     # An older version wrote down nowhere what it signed: once, the signature tells.
@@ -82,6 +83,16 @@ open_archive() {
         debian-cloud served adopt "$dir" --keyring "$dir/tmp/own.gpg" 9>&-
     fi
     "$steps/show" "$dir" 9>&-
+}
+
+# enter_suite: bring the configuration that add-suite has made to its places; each file may be there already.
+enter_suite() {
+    [ -d "$dir/adding" ] || return 0
+    for file in "$dir"/adding/*/*; do
+        if [ -f "$file" ]; then mv -f "$file" "$dir/${file#"$dir/adding/"}"; fi
+    done
+    sync "$dir/conf" "$dir/dput"
+    rm -rf "$dir/adding"
 }
 
 # own_keyring: write tmp/own.gpg, the public keys of the archive.

@@ -10,13 +10,13 @@
 # state_of FINGERPRINT: what conf/keys says of it, if anything.
 state_of() { awk -v key="$1" 'toupper($1) == key { print $2; exit }' "$dir/conf/keys" 2>/dev/null || true; }
 
-# say_state FINGERPRINT STATE: in conf/keys, in one step. Its comment is its owner, when it is new there.
+# say_state FINGERPRINT STATE: in conf/keys, in one step. When it is new there, with the time and its owner.
 say_state() {
     cp -p "$dir/conf/keys" "$dir/tmp/keys"
     if grep -qi "^$1" "$dir/tmp/keys"; then
         sed -i "s/^$1 *[^ ]*/$1 $2/I" "$dir/tmp/keys"
     else
-        printf '%s %s %s\n' "$1" "$2" "$(owner_of "$1")" >>"$dir/tmp/keys"
+        printf '%s %s since=%s %s\n' "$1" "$2" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$(owner_of "$1")" >>"$dir/tmp/keys"
     fi
     sync "$dir/tmp/keys"
     mv "$dir/tmp/keys" "$dir/conf/keys"
@@ -35,7 +35,7 @@ have_keys_file() {
 # keys_file: conf/keys of an archive that has none yet: what it does without.
 keys_file() {
     cat <<'END_OF_COMMENT'
-# The archive's keys, each by its primary's fingerprint, its state, and whose it is.
+# The archive's keys, each by its primary's fingerprint, its state, since when it is here, and whose it is.
 #   active           signs
 #   retired          signs no more; machines still trust what it signed
 #   cosigner         a maintainer's, who signs besides (debian-cloud-archive cosign); machines do not trust it alone
@@ -64,6 +64,28 @@ named_key() {
     ????????????????????????????????????????) ;;
     *) fail "the archive has no key $1" "see $dir/conf/keys" 2 ;;
     esac
+}
+
+# overlap: for how many days a key must have been in the keyring package before another retires.
+overlap() {
+    days=$(sed -n 's/ *\(#.*\)\{0,1\}$//; /./{ p; q; }' "$dir/conf/overlap" 2>/dev/null) || true
+    case ${days:=30} in
+    *[!0-9]* | ?????*) fail "$dir/conf/overlap is no number of days: $days" "30 is what holds without that file" ;;
+    esac
+    echo "$days"
+}
+
+# longest_without FINGERPRINT: since when, in seconds since 1970, machines get a key that signs besides this one,
+# and of several the one that they know best. That is the day in conf/keys, or the key's own.
+longest_without() {
+    "${steps:?}/keys" "$dir" able 9>&- | cut -d ' ' -f 1 | uniq | grep -vx "$1" | while read -r other; do
+        added=$(awk -v key="$other" 'toupper($1) == key && $3 ~ /^since=/ { print substr($3, 7); exit }' "$dir/conf/keys")
+        if [ -n "$added" ]; then
+            date -u -d "$added" +%s 2>/dev/null || date +%s # what is no day is no older than today
+        else
+            archive_gpg --with-colons --list-keys "$other" | awk -F: '$1 == "pub" { print $6; exit }'
+        fi
+    done | sort -n | head -n 1
 }
 
 # other_signs FINGERPRINT: does a key sign besides this one?

@@ -30,7 +30,7 @@ CHOSEN = (
 
 def target(kind: str, uri: str, file: Path) -> str:
     """A line of `sources.INDEXTARGETS`."""
-    return f"{kind}|debian-cloud|debian-cloud|trixie|{uri}|{file}|yes\n"
+    return f"{kind}|debian-cloud|debian-cloud|trixie|{uri}|{file}|yes|/x:1\n"
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ ORDER = (
     ("opened", "cache", "debfile", "scrub"),
     ("sign", "uploaders"),
     ("options", "images", "evidence", "served", "state"),
-    ("planning", "debs", "incoming"),
+    ("planning", "debs", "incoming", "proof"),
     ("workspace",),
     ("cli",),
     ("manual", "__main__"),

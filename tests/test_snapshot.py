@@ -250,7 +250,7 @@ def test_what_apt_took_for_the_suite_is_looked_at(
         if command != sources.INDEXTARGETS:
             return ""
         row = f"debian-cloud|debian-cloud|trixie|{uri}|{place}_main_images"
-        return f"Images|{row}_Images|yes\nImages-Status|{row}_Images-Status|yes\n"
+        return f"Images|{row}_Images|yes|/x:1\nImages-Status|{row}_Images-Status|yes|/x:1\n"
 
     monkeypatch.setattr(names, "ARCHIVE_KEYRING", str(web.archive.keyring))
     monkeypatch.setattr(run, "output", answer)

@@ -176,7 +176,9 @@ def test_a_version_that_is_none_is_refused(machine: Says) -> None:
 
 
 def test_an_apt_without_such_an_index_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    unverified = "Images-Status|debian-cloud|debian-cloud|trixie|file:/x|/x|no\nImages|a|b|trixie|file:/x|/x|yes\n"
+    unverified = (
+        "Images-Status|debian-cloud|debian-cloud|trixie|file:/x|/x|no|/x:1\nImages|a|b|trixie|file:/x|/x|yes|/x:1\n"
+    )
     monkeypatch.setattr(run, "output", lambda _: unverified)
     with pytest.raises(Error, match="knows no archive that says") as refused:
         images.statuses(lambda _: True)

@@ -211,9 +211,9 @@ def target(uri: str, trusted: str = "yes") -> sources.Target:
 @pytest.mark.parametrize("end", ["\u2028", "\x85", "\x0c", "\x1c", "\r"])
 def test_an_archive_s_name_does_not_begin_a_line_of_another_s(end: str) -> None:
     """Origin is shown as the archive has it, and of all that ends a line to Python it has no line feed alone."""
-    forged = f"Packages|a{end}Images|b|b|trixie|http://good|/x|yes{end}c|d|x|http://bad|/x|no"
-    assert sources.targets(f"{forged}\nImages|a{end}|b|trixie|http://c|/x|yes\n") == (
-        sources.Target("Images", f"a{end}", "b", "trixie", "http://c", "/x", "yes"),
+    forged = f"Packages|a{end}Images|b|b|trixie|http://good|/x|yes|/x:1{end}c|d|x|http://bad|/x|no"
+    assert sources.targets(f"{forged}\nImages|a{end}|b|trixie|http://c|/x|yes|/x:1\n") == (
+        sources.Target("Images", f"a{end}", "b", "trixie", "http://c", "/x", "yes", "/x:1"),
     )
 
 

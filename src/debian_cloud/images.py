@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, TypeVar
 
-from . import index, names, openpgp, run, sign, sources, staleness
-from .errors import USAGE, Error
+from . import files, index, names, openpgp, run, sign, sources, staleness
+from .errors import FAILED, USAGE, Error
 from .printable import printable
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _HELPER: Final = "/usr/lib/apt/apt-helper"
+_TRACE: Final = 2**16
+"""Bytes of the file by which an archive says which suites it has; it has some hundred."""
 _SLACK: Final = 2**20
 """Bytes by which a file may be too long, and apt still say in its own words that it is another."""
 _MEND: Final = "`apt-get update`, and try again; if that does not help, tell the archive's operator"
@@ -30,12 +34,17 @@ class Image:
 
     record: index.ImageRecord
     archive: str
+    index: str = ""
+    """The file of the machine's apt that has the record."""
 
     @property
     def url(self) -> str:
         """Where its file is; `copy:` for a folder, as apt's `file:` gives no file but a link to one."""
-        archive = f"copy:{self.archive[5:]}" if self.archive.startswith("file:") else self.archive
-        return f"{archive.rstrip('/')}/{self.record.filename}"
+        return self.place(self.record.filename)
+
+    def place(self, path: str) -> str:
+        """Where the archive has a file."""
+        return f"{_copied(self.archive)}/{path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,8 @@ class Said:
 
     statuses: tuple[ImageStatus, ...]
     refused: tuple[str, ...] = ()
+    archives: tuple[str, ...] = ()
+    """Of each status, the archive that says it."""
 
 
 def known(suite: str, arch: str = "") -> Known:
@@ -60,16 +71,23 @@ def known(suite: str, arch: str = "") -> Known:
     Error when there is none of them that can be read.
     """
     names.word(suite, "suite")
-    targets = sources.verified_images(sources.targets(run.output(sources.INDEXTARGETS)))
-    if not targets:
+    read = sources.targets(run.output(sources.INDEXTARGETS))
+    archives = sources.archives(read)
+    if not archives:
+        raise sources.unknown(read, "this machine's apt has no index of images", installed=installed(), status=FAILED)
+    targets = sources.verified_images(read)
+    # One that published no image may have no index of them, where an older debian-cloud made it.
+    if suite not in {target.codename for target in archives}:
         raise Error(
-            "this machine's apt has no index of images",
-            "install the archive's debian-cloud-archive-keyring package, then run `apt-get update`",
+            f"this machine's apt reads no archive of images for {suite}, it reads: "
+            + ", ".join(sorted({printable(target.codename) for target in archives})),
+            f"choose with --suite, or install the {names.KEYRING_PACKAGE} package of {suite}",
+            USAGE,
         )
 
     def of(target: Target, file: IO[bytes]) -> list[Image]:
         return [
-            Image(record, target.uri)
+            Image(record, target.uri, target.filename)
             for record in index.read(file)
             if record.suite == suite and arch in ("", record.architecture)
         ]
@@ -84,24 +102,25 @@ def statuses(wanted: Callable[[ImageStatus], bool]) -> Said:
 
     Updates are kept of the wanted images alone. Error when there is no index that can be read.
     """
-    targets = [
-        target
-        for target in sources.targets(run.output(sources.INDEXTARGETS))
-        if (target.created_by, target.trusted) == ("Images-Status", "yes")
-    ]
+    known = sources.targets(run.output(sources.INDEXTARGETS))
+    targets = [target for target in known if (target.created_by, target.trusted) == ("Images-Status", "yes")]
     if not targets:
-        raise Error(
-            "this machine's apt knows no archive that says what became of its images",
-            "install the archive's debian-cloud-archive-keyring package, then run `apt-get update`",
-            USAGE,
-        )
+        what = "this machine's apt knows no archive that says what became of its images"
+        raise sources.unknown(known, what, installed=installed())
 
-    def of(_target: Target, file: IO[bytes]) -> list[ImageStatus]:
+    def of(target: Target, file: IO[bytes]) -> list[tuple[str, ImageStatus]]:
         read = staleness.read(file)
-        return [status if wanted(status) else replace(status, security=(), others=()) for status in read]
+        return [
+            (target.uri, status if wanted(status) else replace(status, security=(), others=())) for status in read
+        ]
 
     found, refused = _read(targets, of)
-    return Said((*found,), refused)
+    return Said(tuple(status for _, status in found), refused, tuple(uri for uri, _ in found))
+
+
+def installed() -> bool:
+    """Whether the keyring package of an archive of images is installed."""
+    return Path(names.ARCHIVE_KEYRING).exists()
 
 
 def _read(targets: Sequence[Target], of: Callable[[Target, IO[bytes]], list[_T]]) -> tuple[list[_T], tuple[str, ...]]:
@@ -118,7 +137,7 @@ def _read(targets: Sequence[Target], of: Callable[[Target, IO[bytes]], list[_T]]
             if len(targets) == 1:
                 raise Error(f"{_of(target)} cannot be read: {error.message}", _MEND) from None
             refused.append(f"{_of(target)} is left out, it cannot be read: {error.message}")
-    if len(refused) == len(targets):
+    if refused and len(refused) == len(targets):
         raise Error("; ".join(refused), _MEND)
     return found, (*refused,)
 
@@ -145,6 +164,81 @@ def _refuse_replayed(target: sources.Target) -> None:
         raise Error(
             f"{target.uri} shows, rightly signed, its snapshot {found} in the place of {target.codename}",
             "it keeps an old state before you: use another mirror, and run `apt-get update`",
+        )
+
+
+def suites(uri: str) -> tuple[str, ...]:
+    """The suites that an archive says to have, in words that nobody signed; none where it does not say so."""
+    if uri.startswith(("file:", "copy:")):
+        found = [path.parent.name for path in Path(uri[5:]).glob("dists/*/InRelease")]
+    else:
+        with tempfile.TemporaryDirectory(prefix="debian-cloud.") as folder:
+            # As root, apt fetches as its own user.
+            Path(folder).chmod(0o755)
+            out = Path(folder) / "trace"
+            most = ("prlimit", f"--fsize={_TRACE}", "--")
+            run.words((*most, _HELPER, "download-file", f"{uri.rstrip('/')}/project/trace/master", str(out)))
+            lines = files.read(out, _TRACE).decode("utf-8", "replace").split("\n") if out.is_file() else []
+        found = [word for line in lines if line.startswith("Suites: ") for word in line.split()[1:]]
+    return tuple(sorted({name for name in found if _is_word(name)}))
+
+
+def _is_word(name: str) -> bool:
+    try:
+        return bool(names.word(name, "suite"))
+    except Error:
+        return False
+
+
+def addresses(image: Image) -> tuple[str, ...]:
+    """Where the files of an image's archive are: where apt takes it from, and where the archive itself is.
+
+    The latter stands in the release file that apt verified.
+    """
+    place = image.index.rsplit("_", 3)[0]
+    found = [_copied(image.archive)]
+    for name in ("InRelease", "Release"):
+        if image.index and (release := Path(f"{place}_{name}")).is_file():
+            address = openpgp.field(sign.text(release).encode(), "Snapshots").removesuffix("/snap/@SNAPSHOTID@/")
+            if address.startswith(("http://", "https://", "file:")):
+                found.append(_copied(address))
+    return tuple(dict.fromkeys(found))
+
+
+def _copied(archive: str) -> str:
+    # apt's `file:` gives no file but a link to one.
+    return (f"copy:{archive[5:]}" if archive.startswith("file:") else archive).rstrip("/")
+
+
+def there(uri: str, out: Path, largest: int) -> bool:
+    """Fetch a file that need not be there, and whose content is verified by others; whether it was."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    run.words(("prlimit", f"--fsize={largest + _SLACK}", "--", _HELPER, "download-file", uri, str(out)))
+    found = out.is_file() and not out.is_symlink()
+    if not found:
+        out.unlink(missing_ok=True)
+        # A folder without a release file would be one of which it was lost.
+        with contextlib.suppress(OSError):
+            out.parent.rmdir()
+    return found
+
+
+def download(wanted: Sequence[tuple[str, Path, str]], largest: int) -> None:
+    """Fetch files, each with its address and its hash, ALGORITHM:HASH or nothing; Error when one is not to be had.
+
+    The last alone may be without a hash.
+    """
+    words: list[str] = []
+    for uri, out, digest in wanted:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        words += [uri, str(out), *((digest,) if digest else ())]
+    status = run.foreground(("prlimit", f"--fsize={largest + _SLACK}", "--", _HELPER, "download-file", *words))
+    # In one call, it is not known which of them failed.
+    what = wanted[0][0] if len(wanted) == 1 else f"a file of {wanted[0][0].rpartition('/')[0]}"
+    if status or not all(out.is_file() and not out.is_symlink() for _, out, _ in wanted):
+        raise Error(
+            f"{printable(what)} could not be fetched, or is not what was signed",
+            "apt's words are above; `apt-get update` first, if the archive has changed",
         )
 
 

@@ -26,6 +26,8 @@ KEYRING_PACKAGE: Final = "debian-cloud-archive-keyring"
 """Each archive builds its own, with its key and address."""
 ARCHIVE_KEYRING: Final = "/usr/share/keyrings/debian-cloud-archive-keyring.gpg"
 """Where the keyring package of an archive puts its keys."""
+ARCHIVE_SOURCES: Final = "/sources.list.d/debian-cloud.sources"
+"""Where it puts the archive's address: the end of the path, as apt's own folder may be elsewhere."""
 DEBIAN_KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
 """Where Debian's keyring package puts Debian's keys."""
 
@@ -117,6 +119,15 @@ def stem(suite: str, config_name: str, arch: str, serial_: str) -> str:
 def closure(suite: str, config_name: str, arch: str, serial_: str) -> str:
     """Where an archive keeps what one image was made of, relative to its root."""
     return "closures/" + directory(suite, config_name, arch, serial_).removeprefix("images/")
+
+
+CLOSURE: Final = "closure"
+"""The folder of an image's proof that has what it was made of."""
+
+
+def proof(stem_: str) -> str:
+    """The folder beside an image that has what proves it, when both were fetched."""
+    return f"{stem_}.proof"
 
 
 @_remembered

@@ -6,11 +6,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from . import cache, checksums, deb822, files, names, packages, run, sign, sources
+from . import cache, checksums, deb822, files, images, names, packages, run, sign, sources
 from .custom import OFFICIAL, Custom
 from .errors import FAILED, USAGE, Error, did_you_mean
 from .progress import Progress
@@ -197,7 +198,9 @@ def origin_of(args: argparse.Namespace, suite: str, arch: str) -> Iterator[Origi
     known = sources.targets(run.output(sources.INDEXTARGETS))
     debian = _debian(args, known, suite)
     keyring = str(_kept_keyring(args.keyring)) if args.keyring else ""
-    archive = sources.archive(known, suite, url=_url(args.archive, "--archive"), keyring=keyring)
+    archive = sources.archive(
+        known, suite, url=_url(args.archive, "--archive"), keyring=keyring, installed=images.installed()
+    )
     if snapshot:
         archive = _as_of(archive, snapshot, arch)
     # One for each mirror and suite, whatever the archive: Debian's large indexes are fetched once.
@@ -228,7 +231,8 @@ def closure(args: argparse.Namespace, kept: Lock) -> Iterator[Origin]:
     url = _url(str(args.closure), "--closure")
     if not url:
         known = sources.targets(run.output(sources.INDEXTARGETS))
-        archive = sources.archive(known, kept.suite, url=_url(args.archive, "--archive"), keyring=key)
+        address = _url(args.archive, "--archive")
+        archive = sources.archive(known, kept.suite, url=address, keyring=key, installed=images.installed())
         path = names.closure(kept.suite, kept.config, kept.architecture, kept.serial)
         url = f"{archive.uri.rstrip('/')}/{path}"
     source = sources.Source(url, (kept.suite,), key)
@@ -294,9 +298,27 @@ def _read(
     plan = sources.update(root, (*debian, archive, *more), arch)
     # libapt opens the lists again when it looks a record up: nobody may replace them before.
     with cache.used(root, "the cache of package indexes"):
-        run.carry_out(plan, root, Progress(len(plan), quiet=True))
+        try:
+            run.carry_out(plan, root, Progress(len(plan), quiet=True))
+        except Error as error:
+            raise _lacking(archive, error) from None
         apt = packages.Apt(root, debian, archive, more)
         yield Origin(debian, archive, apt, root / "apt.conf", more)
+
+
+def _lacking(archive: sources.Source, error: Error) -> Error:
+    """What is reported where an archive has no such suite, with those that it has; else the error as it is."""
+    for suite in archive.suites:
+        place = rf"{re.escape(archive.copied.uri.rstrip('/'))}/* {re.escape(suite)} Release'"
+        if re.search(rf"'{place} (?:does not have|no longer has) a Release file", error.message):
+            has = images.suites(archive.uri)
+            if has:
+                return Error(
+                    f"{archive.uri} has no suite {suite}; the archive has: {', '.join(has)}",
+                    "choose one of them with --suite",
+                    USAGE,
+                )
+    return error
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ _KEY: Final = ("-----BEGIN PGP PUBLIC KEY BLOCK-----", "-----END PGP PUBLIC KEY 
 
 INDEXTARGETS: Final = (
     "apt-get", "indextargets", "--format",
-    "$(CREATED_BY)|$(ORIGIN)|$(LABEL)|$(CODENAME)|$(REPO_URI)|$(FILENAME)|$(TRUSTED)",
+    "$(CREATED_BY)|$(ORIGIN)|$(LABEL)|$(CODENAME)|$(REPO_URI)|$(FILENAME)|$(TRUSTED)|$(SOURCESENTRY)",
 )  # fmt: skip
 """What to ask the machine's own apt; `Target` reads a line of the answer (apt-get(8), indextargets)."""
 
@@ -49,6 +49,8 @@ class Target:
     uri: str
     filename: str
     trusted: str
+    entry: str = ""
+    """The file and line of sources.list(5) by which apt knows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,33 @@ def verified_images(known: Iterable[Target]) -> tuple[Target, ...]:
     return tuple(target for target in known if target.created_by == "Images" and target.trusted == "yes")
 
 
+def archives(known: Iterable[Target]) -> tuple[Target, ...]:
+    """An index of each archive of images that apt has verified: those that list images, and the keyring package's.
+
+    So an archive is known before its first image is published, and after its last one was withdrawn.
+    """
+    found = {
+        (target.uri, target.codename): target
+        for target in known
+        if target.trusted == "yes"
+        and (target.created_by == "Images" or target.entry.rpartition(":")[0].endswith(names.ARCHIVE_SOURCES))
+    }
+    return (*found.values(),)
+
+
+def unknown(known: Iterable[Target], what: str, *, installed: bool, status: int = USAGE) -> Error:
+    """Why apt has no index of an archive of images; `installed`: the archive's keyring package is there."""
+    if there := sorted({target.uri for target in archives(known)}):
+        return Error(f"{what}: {', '.join(there)} publishes none", "`apt-get update` asks again", status)
+    return Error(what, _ask(installed=installed), status)
+
+
+def _ask(*, installed: bool, otherwise: str = ", then run `apt-get update`") -> str:
+    if installed:
+        return f"run `apt-get update`: {names.KEYRING_PACKAGE} is installed, and its archive was not read yet"
+    return f"install the archive's {names.KEYRING_PACKAGE} package{otherwise}"
+
+
 def debian(
     known: Iterable[Target], suite: str, *, mirror: str = "", security_mirror: str = "", expired: bool = False
 ) -> tuple[Source, ...]:
@@ -202,12 +231,18 @@ def debian(
     )
 
 
-def archive(known: Iterable[Target], suite: str, *, url: str = "", keyring: str = "") -> Source:
-    """The archive of configurations: the one given, else the one whose keyring package is installed."""
+def archive(
+    known: Iterable[Target], suite: str, *, url: str = "", keyring: str = "", installed: bool = False
+) -> Source:
+    """The archive of configurations: the one given, else the one whose keyring package is installed.
+
+    It is asked for a suite that the machine does not follow, too. `installed`: that package is there.
+    """
     if url and not keyring:
         raise Error("--archive needs --keyring", "--keyring FILE: the key that signs the archive's InRelease", USAGE)
     if not url:
-        uris = sorted({target.uri for target in verified_images(known) if target.codename == suite})
+        read = archives(known)
+        uris = sorted({target.uri for target in read if target.codename == suite} or {target.uri for target in read})
         if len(uris) > 1:
             raise Error(
                 f"this machine's apt knows several archives of image configurations: {', '.join(uris)}",
@@ -217,7 +252,7 @@ def archive(known: Iterable[Target], suite: str, *, url: str = "", keyring: str 
         if not uris:
             raise Error(
                 f"this machine's apt knows no archive of image configurations for {suite}",
-                "install the archive's debian-cloud-archive-keyring package, or give --archive URL --keyring FILE",
+                _ask(installed=installed, otherwise=", or give --archive URL --keyring FILE"),
                 USAGE,
             )
         url = uris[0]

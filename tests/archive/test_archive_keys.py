@@ -99,7 +99,7 @@ def test_old_client_never_sees_an_error_while_a_key_follows_another(
     assert client.version(PACKAGE) == client.candidate(PACKAGE) != before
     content(client, "update")
 
-    archive.run("retire-key", first)
+    archive.run("retire-key", first, "--now")
     assert signers(archive, both) == {second} == set(signed_by(archive))
     assert listed(keyring(archive, tmp_path / "after")) == {first, second}
     content(client, "update")
@@ -184,7 +184,7 @@ def test_release_binds_a_client_that_trusts_more_keys_to_those_of_the_archive(
     (client.root / "etc/apt/sources.list").write_text(f"deb file:{archive.public} trixie main\n")
 
     content(client, "update")
-    archive.run("retire-key", next(iter(states(archive))))
+    archive.run("retire-key", next(iter(states(archive))), "--now")
     assert signed_by(archive) == [primary]
     content(client, "update")
     # The next one is held against what this one names.
@@ -197,6 +197,54 @@ def test_release_binds_a_client_that_trusts_more_keys_to_those_of_the_archive(
     done = client.get("update")
     assert done.returncode != 0
     assert "InRelease" in done.stdout
+
+
+def test_a_key_retires_when_machines_had_time_to_get_another(archive: Archive, stranger: Key, tmp_path: Path) -> None:
+    """Whatever its own age, it is the time in the keyring package that counts; a key that signs no more is free."""
+    first = only(archive, "active")
+    secret = tmp_path / "secret"
+    stranger.gpg("--export-secret-keys", "--output", secret)
+    archive.run("add-key", "--key", secret)
+    conf = archive.path / "conf/keys"
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    assert re.search(rf"(?m)^{stranger.fingerprint} active since={today}T[0-9:]+Z stranger ", conf.read_text())
+    done = archive.run("retire-key", first, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    error, hint = done.stderr.splitlines()
+    assert error == f"error: machines have had no 30 days to get the other key, which signs since {today}"
+    assert re.fullmatch(rf"hint: retire {first} on \d{{4}}-\d\d-\d\d, or --now: .*refuses the archive", hint)
+    assert states(archive) == {first: "active", stranger.fingerprint: "active"}
+    assert signers(archive, keyring(archive, tmp_path / "both")) == {first, stranger.fingerprint}
+    # The setting has one place, and what is no number of days counts for none.
+    (archive.path / "conf/overlap").write_text("# days\na month\n")
+    done = archive.run("retire-key", first, check=False)
+    assert "conf/overlap is no number of days: a month" in done.stderr
+    assert states(archive)[first] == "active"
+    (archive.path / "conf/overlap").write_text("# days\n90\n")
+    conf.write_text(re.sub("since=[^ ]*", f"since={since(60)}", conf.read_text()))
+    assert archive.run("retire-key", first, check=False).returncode == 1
+    (archive.path / "conf/overlap").unlink()
+    archive.run("retire-key", first)
+    assert states(archive)[first] == "retired"
+
+
+def since(days: int) -> str:
+    """A day, so many days ago."""
+    return time.strftime("%Y-%m-%d", time.gmtime(time.time() - days * 86400))
+
+
+def test_of_several_other_keys_the_one_that_machines_know_best_counts(archive: Archive) -> None:
+    first = only(archive, "active")
+    archive.run("add-key")
+    archive.run("add-key")
+    assert archive.run("retire-key", first, check=False).returncode == 1
+    conf = archive.path / "conf/keys"
+    conf.write_text(re.sub("since=[^ ]*", f"since={since(31)}", conf.read_text(), count=1))
+    archive.run("retire-key", first)
+    # The last one that machines have had is not let go either.
+    second = next(key for key, state in states(archive).items() if state == "active")
+    assert archive.run("retire-key", second, check=False).returncode == 1
+    archive.run("retire-key", second, "--now")
 
 
 def test_verbs_for_keys_refuse_what_would_harm(
@@ -332,7 +380,7 @@ def test_offline_primary_and_subkeys_that_follow_each_other(
 ) -> None:
     maker, primary = offline.maker, offline.maker.fingerprint
     old = offline.next_subkey()
-    archive.run("retire-key", next(iter(states(archive))))
+    archive.run("retire-key", next(iter(states(archive))), "--now")
     assert "sec#" in archive.key.gpg("--list-secret-keys", primary)
     assert signed_by(archive) == [primary]
     apt = machine(tmp_path / "machine", env)

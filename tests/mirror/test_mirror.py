@@ -198,7 +198,9 @@ def test_trace(mirror: Mirror) -> None:
     assert "Suites: trixie\n" in trace
 
 
-GOOD_TRACE = "Fri Nov 20 12:00:00 UTC 2026\nArchive serial: 2026112001\nDate: Fri, 20 Nov 2026 12:00:00 +0000\n"
+GOOD_TRACE = (
+    "Fri Nov 20 12:00:00 UTC 2026\nArchive serial: 2026112001\nDate: Fri, 20 Nov 2026 12:00:00 +0000\nSuites: a b-c\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -211,9 +213,10 @@ GOOD_TRACE = "Fri Nov 20 12:00:00 UTC 2026\nArchive serial: 2026112001\nDate: Fr
         ("Archive serial: 2026112001<b>\nDate: Fri, 20 Nov 2026 12:00:00 +0000 <b>\n", None),
         ("Archive serial: 1\rArchive serial: 2\n", None),
         (f"Archive serial: {'1' * 30}\n", None),
+        ("Suites: ../x\nSuites: x<b>\n", None),
         ("Archive serial: 2026112001\nDate: <b>\n", "Archive serial: 2026112001\n"),
     ],
-    ids=["good", "surrounded", "thrice", "far-below", "tails", "control", "long", "no-date"],
+    ids=["good", "surrounded", "thrice", "far-below", "tails", "control", "long", "suites", "no-date"],
 )
 def test_unsigned_trace_goes_on_only_where_it_has_the_known_shape(
     archive: Archive, servers: dict[str, Server], key: Key, tmp_path: Path, trace: str, shown: str | None
@@ -1246,7 +1249,7 @@ def test_folder_that_is_no_mirror_is_not_touched(mirror: Mirror) -> None:
 
 def test_suite_that_is_not_there(mirror: Mirror) -> None:
     mirror.suite = "sid"
-    mirror.refused(says="has no dists/sid/InRelease")
+    mirror.refused(says="has no dists/sid/InRelease; the archive has: trixie")
 
 
 def test_missing_tool_names_its_package(mirror: Mirror, tmp_path: Path) -> None:

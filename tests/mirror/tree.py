@@ -209,7 +209,9 @@ class Archive:
         trace = self.root / "project/trace/master"
         trace.parent.mkdir(parents=True, exist_ok=True)
         stamp = f"{self.date:%a %b %e %H:%M:%S UTC %Y}"
-        trace.write_text(f"{stamp}\nArchive serial: {self.date:%Y%m%d%H}\nDate: {format_datetime(self.date)}\n")
+        trace.write_text(
+            f"{stamp}\nArchive serial: {self.date:%Y%m%d%H}\nDate: {format_datetime(self.date)}\nSuites: trixie\n"
+        )
 
     def sign_release(self) -> None:
         release = self.root / "dists" / self.suite / "Release"

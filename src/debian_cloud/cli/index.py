@@ -45,6 +45,8 @@ def main(args: argparse.Namespace) -> int:
     gone = (record for record in records if record.status in lifecycle.GONE)
     images = index.render(listed)
     became = staleness.render((*listed, *gone), state.pending(args.state, args.suite))
+    # apt fetches no empty file, and would not know the archive; an empty line is no record to any reader.
+    images, became = images or "\n", became or "\n"
     # Signed is what clients and mirrors take, and nothing else.
     index.parse(images)
     staleness.parse(became)

@@ -48,6 +48,8 @@ def _images(args: argparse.Namespace) -> int:
     for sentence in known.refused:
         warn(sentence)
     status = FAILED if known.refused else 0
+    if not known.images and not known.refused:
+        warn(f"no image of {args.suite}{f' for {args.arch}' if args.arch else ''} is published")
     if args.json:
         print(json.dumps([{**asdict(image.record), "url": image.url} for image in known.images], indent=2))
         return status

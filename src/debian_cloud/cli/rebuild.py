@@ -2,11 +2,12 @@
 """Make a published image again, years later, and compare.
 
 FILE is an image's .buildinfo, or its .image record with the .buildinfo beside
-it. The packages come from the image's closure, which its archive keeps, and
-from nowhere else: each must be the one that the .buildinfo names, by version
-and SHA-256, and no other is taken. Every file that the .buildinfo names is made
-and compared with the hash that it gives. The exit status is 0 when all are the
-same, and 1 when one is not.
+it. The packages come from the image's closure, which its archive keeps (and
+which is beside FILE, where `fetch --proof` brought both), and from nowhere else:
+each must be the one that the .buildinfo names, by version and SHA-256, and no
+other is taken. Every file that the .buildinfo names is made and compared with
+the hash that it gives. The exit status is 0 when all are the same, and 1 when
+one is not.
 
 The .buildinfo must be signed, as for `verify`, and the sources in the image be
 Debian's: else the same bytes would say nothing about who wants them.
@@ -25,7 +26,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, files, index, options, planning, projections, run, sign, workspace
+from debian_cloud import checksums, files, index, options, planning, projections, proof, run, sign, workspace
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.projections import provenance
 
@@ -53,6 +54,7 @@ def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     found = _described(args)
     kept = found.kept
+    args.closure = args.closure or proof.closure_of(args.file)
     if args.statement and args.statement.exists():
         raise Error(f"{args.statement} exists already", "choose another name with --statement", USAGE)
     # Before anything is fetched.

@@ -4,6 +4,8 @@
 IMAGE is a disk (raw or qcow2) or a root file system (tar), with its .buildinfo
 beside it, which its builder or the archive signed. CLOSURE is the folder in
 which its archive keeps what it was made of (closures/SUITE/CONFIG/ARCH/SERIAL).
+Both are found in the folder STEM.proof beside the image, as `fetch --proof` leaves
+it.
 No network is needed, no root and no loop device, and nothing that the image
 holds is executed.
 
@@ -71,6 +73,7 @@ from debian_cloud import (
     names,
     options,
     planning,
+    proof,
     run,
     sign,
     verification,
@@ -120,7 +123,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", type=Path, metavar="IMAGE", help="a disk or a root file system")
     parser.add_argument("--buildinfo", type=Path, metavar="FILE", help="its .buildinfo (default: beside it)")
     parser.add_argument(
-        "--closure", type=_folder, required=True, metavar="CLOSURE", help="what it was made of, a folder"
+        *("--closure",),
+        type=_folder,
+        metavar="CLOSURE",
+        help="what it was made of, a folder (default: as `fetch --proof` left it)",
     )
     parser.add_argument(
         "--keyring", default="", metavar="FILE", help="keys of the archive (default: its keyring package's)"
@@ -245,6 +251,7 @@ def _report(args: argparse.Namespace) -> Report:
     if not args.rebuilt:
         # Before anything is read: it will be made again.
         run.check_namespace()
+    args.closure = args.closure or _closure(args.image)
     keyring = options.keyring(args)
     found = planning.believed(args, _buildinfo(args))
     kept = found.kept
@@ -314,10 +321,23 @@ def _buildinfo(args: argparse.Namespace) -> Path:
     if args.buildinfo:
         given: Path = args.buildinfo
         return given
-    found = [path for path in image.parent.glob("*.buildinfo") if image.name.startswith(f"{path.stem}.")]
+    folders = [folder for folder in (proof.beside(image), image.parent) if folder]
+    found = [path for path in folders[0].glob("*.buildinfo") if image.name.startswith(f"{path.stem}.")]
     if len(found) != 1:
         raise Error(f"{image} has no .buildinfo beside it", "give it with --buildinfo", USAGE)
     return found[0]
+
+
+def _closure(image: Path) -> Path:
+    """What the image was made of, as it is beside it; Error when it is not there."""
+    folder = proof.beside(image)
+    if folder and (folder / names.CLOSURE).is_dir():
+        return folder / names.CLOSURE
+    raise Error(
+        f"what {printable(image.name)} was made of is not beside it",
+        "`debian-cloud fetch --proof` brings it; or give it with --closure",
+        USAGE,
+    )
 
 
 def _identified(args: argparse.Namespace, kept: Lock) -> File:
