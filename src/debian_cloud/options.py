@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from . import cache, checksums, deb822, files, names, packages, run, sign, sources
+from . import cache, checksums, deb822, files, names, own, packages, run, sign, sources
 from .custom import OFFICIAL, Custom
 from .errors import FAILED, USAGE, Error, did_you_mean
 from .progress import Progress
@@ -131,7 +131,9 @@ def origin_of(args: argparse.Namespace, suite: str, arch: str) -> Iterator[Origi
     known = sources.targets(run.output(sources.INDEXTARGETS))
     debian = _debian(args, known, suite)
     keyring = str(_kept_keyring(args.keyring)) if args.keyring else ""
-    archive = sources.archive(known, suite, url=_url(args.archive, "--archive"), keyring=keyring)
+    # What a user has made known comes before what the machine knows: it is the nearer one.
+    archive = None if args.archive or keyring else _own(suite)
+    archive = archive or sources.archive(known, suite, url=_url(args.archive, "--archive"), keyring=keyring)
     if snapshot:
         archive = _as_of(archive, snapshot, arch)
     # One for each mirror and suite, whatever the archive: Debian's large indexes are fetched once.
@@ -139,6 +141,14 @@ def origin_of(args: argparse.Namespace, suite: str, arch: str) -> Iterator[Origi
         for source, _, file in found.apt.release_files[-len(archive.suites) :]:
             _refuse_replayed(source, _fields(source, file), snapshot)
         yield found
+
+
+def _own(suite: str) -> sources.Source | None:
+    """The archive that the user has made known for a suite, if there is one."""
+    found = own.archive(suite)
+    if found is None:
+        return None
+    return replace(found.source, suites=(suite,), signed_by=str(_kept_keys(found.keys)))
 
 
 def keyring(args: argparse.Namespace) -> Path:
@@ -303,7 +313,10 @@ def _kept_keyring(value: str) -> Path:
     apt's own user must be able to read it, and may not look into the folder
     that it is given in; and a plan that names it means these very keys.
     """
-    content = files.read(Path(value), what="keyring")
+    return _kept_keys(files.read(Path(value), what="keyring"))
+
+
+def _kept_keys(content: bytes) -> Path:
     # apt tells armoured keys from binary ones by the name (sources.list(5), Signed-By).
     extension = "asc" if content.startswith(b"-----BEGIN PGP PUBLIC KEY BLOCK-----") else "gpg"
     kept = _cache() / cache.KEYRINGS / f"{hashlib.sha256(content).hexdigest()}.{extension}"

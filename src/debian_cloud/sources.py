@@ -123,7 +123,8 @@ def archive(known: Iterable[Target], suite: str, *, url: str = "", keyring: str 
         if not uris:
             raise Error(
                 f"this machine's apt knows no archive of image configurations for {suite}",
-                "install the archive's debian-cloud-archive-keyring package, or give --archive URL --keyring FILE",
+                "install the archive's debian-cloud-archive-keyring package, give --archive URL --keyring FILE,"
+                " or make one: debian-cloud-archive init DIR --own",
                 USAGE,
             )
         url = uris[0]
