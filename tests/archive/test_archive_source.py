@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def test_apt_source(archive: Archive, tmp_path: Path) -> None:
     """By the address and the key of the keyring package alone; the source is the suite's own."""
     made = tmp_path / "made"
-    command = [ROOT / "debian/for-suite", "trixie", made]
+    command = [str(ROOT / "debian/for-suite"), "trixie", str(made)]
     subprocess.run(command, env=archive.env, check=True, capture_output=True)
     done = archive.run("add", made)
     assert f"accepted: debian-cloud_{VERSION}~deb13u1_amd64.changes: into the pool" in done.stdout
