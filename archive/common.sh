@@ -64,7 +64,8 @@ open_archive() {
     dir=$(readlink -f "$1")
     steps=$(readlink -f "${0%/*}/../steps")
     exec 9>>"$dir/lock"
-    flock --nonblock 9 ||
+    # `add` waits for a unit that is at work; nobody else does.
+    flock --timeout "${DEBIAN_CLOUD_ARCHIVE_WAIT:-0}" 9 ||
         fail "another debian-cloud-archive is at work on $dir" "try again when it has ended"
     [ "${2-}" = --any-clock ] || "$steps/clock" "$dir" ||
         fail "nothing was done" "what is published under a wrong clock, clients refuse until that day comes"

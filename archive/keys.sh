@@ -124,8 +124,11 @@ renew_keyring() {
     commit
 }
 
-# show_keyring: the first package a machine gets is the one that is published.
+# show_keyring: the first package a machine gets is the one that is published; keyring.gpg is what it trusts.
 show_keyring() {
+    "$steps/keys" "$dir" keyring >"$dir/tmp/keyring" 9>&-
+    cmp -s "$dir/tmp/keyring" "$dir/keyring.gpg" || mv "$dir/tmp/keyring" "$dir/keyring.gpg"
+    rm -f "$dir/tmp/keyring"
     for package in "$dir/state/keyring"/*.deb; do
         shown=$dir/public/debian-cloud-archive-keyring_${package##*/}
         if [ ! -f "$package" ] || cmp -s "$package" "$shown"; then continue; fi

@@ -222,6 +222,28 @@ def test_a_clean_debian_fetched_and_installed_from_the_mirror(world: World) -> N
     assert f"debian-cloud-config-{CONFIGS[0]} 0.2.0~deb13u1 install ok installed" in said
 
 
+def test_what_the_summary_says_next_works_when_pasted(world: World) -> None:
+    """Of each kind but those that build an image or publish one, by a shell that knows nothing of the demo."""
+    summary = (world.folder / "summary").read_text("utf-8")
+    assert re.search(rf"^state +{world.archive} is an archive of your own", summary, re.M)
+    found = re.search(r"^next +((?:.*\n {10})+.*)\n", summary, re.M)
+    assert found
+    first, *commands = (line.strip() for line in found[1].split("\n"))
+    assert first == f". {world.folder}/env"
+    verbs = [" ".join(command.split()[:2]) for command in commands]
+    assert verbs == [f"debian-cloud {verb}" for verb in ("list", "show", "plan", "build")] + [
+        f"debian-cloud-archive {verb}" for verb in ("add", "status")
+    ]
+    for verb, command in zip(verbs, commands, strict=True):
+        if verb not in ("debian-cloud build", "debian-cloud-archive add"):
+            env = {"PATH": "/usr/bin:/bin", "HOME": str(Path.home())}
+            done = subprocess.run(
+                ["sh", "-euc", f"{first}\n{command}"], env=env, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, (command, done.stderr)
+            assert done.stdout
+
+
 @pytest.mark.beside
 def test_a_printed_plan_builds_the_same_image(world: World, images: Mapping[str, Image], tmp_path: Path) -> None:
     """`debian-cloud plan ec2 | sh`: the image again, every byte of it, and nothing but the folder is left."""

@@ -27,7 +27,7 @@ ORDER = (
     ("build",),
     ("run",),
     ("opened", "cache", "debfile", "scrub"),
-    ("sign", "uploaders"),
+    ("sign", "uploaders", "own"),
     ("options", "images", "evidence", "served", "state"),
     ("planning", "debs", "incoming", "proof"),
     ("workspace",),

@@ -37,6 +37,7 @@ STANZAS = {
     "manifest.py": "the control file of a package of a known hash",
     "metadata.py": "what a plan wrote for its own last step",
     "options.py": "release files, by sign.verified",
+    "own.py": "the user's own .sources files, in which nothing is signed",
     "served.py": "the archive's own texts of what it signed, and conf/distributions",
     "sources.py": "a .sources file that a person gives, in which nothing is signed",
     "staleness.py": "an index of images",

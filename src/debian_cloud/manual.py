@@ -39,6 +39,26 @@ archive has published.
 _TAIL: Final = f"""\
 .SH FILES
 .TP
+.I ~/.config/debian\\-cloud/*.sources
+Archives of image configurations that this user knows, in apt's own format
+(sources.list(5), DEB822\\-STYLE FORMAT), below
+.B XDG_CONFIG_HOME
+where that is set.
+.B debian\\-cloud\\-archive init \\-\\-own
+writes such a file. Each stanza has the fields Types, URIs (one), Suites, Components
+and Signed\\-By (the absolute path of a keyring, or the key itself in its armour), and
+may have Enabled; any other field, and any that is there twice, is refused. Where such
+a file names the suite,
+.BR build ", " plan ", " list ", " show
+and whatever else reads configurations take its archive without
+.B \\-\\-archive
+and
+.BR \\-\\-keyring ,
+and before the one whose keyring package is installed: that is the machine's, and this
+the user's. Both options go before either.
+.BR "list \\-\\-images" " and " fetch
+read what the machine's apt knows, as before.
+.TP
 .I ~/.cache/debian\\-cloud
 The indexes of the archives that were read last, and keyrings that were given.
 It is below

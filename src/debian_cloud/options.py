@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from . import cache, checksums, deb822, files, images, names, packages, run, sign, sources
+from . import cache, checksums, deb822, files, images, names, own, packages, run, sign, sources
 from .custom import OFFICIAL, Custom
 from .errors import FAILED, USAGE, Error, did_you_mean
 from .progress import Progress
@@ -198,7 +198,9 @@ def origin_of(args: argparse.Namespace, suite: str, arch: str) -> Iterator[Origi
     known = sources.targets(run.output(sources.INDEXTARGETS))
     debian = _debian(args, known, suite)
     keyring = str(_kept_keyring(args.keyring)) if args.keyring else ""
-    archive = sources.archive(
+    # What a user has made known comes before what the machine knows: it is the nearer one.
+    archive = None if args.archive or keyring else _own(suite)
+    archive = archive or sources.archive(
         known, suite, url=_url(args.archive, "--archive"), keyring=keyring, installed=images.installed()
     )
     if snapshot:
@@ -210,6 +212,14 @@ def origin_of(args: argparse.Namespace, suite: str, arch: str) -> Iterator[Origi
             if source is archive:
                 _refuse_replayed(source, _fields(source, file), snapshot)
         yield found
+
+
+def _own(suite: str) -> sources.Source | None:
+    """The archive that the user has made known for a suite, if there is one."""
+    found = own.archive(suite)
+    if found is None:
+        return None
+    return replace(found.source, suites=(suite,), signed_by=str(_kept_keys(found.keys)))
 
 
 def keyring(args: argparse.Namespace) -> Path:

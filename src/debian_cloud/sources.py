@@ -252,7 +252,10 @@ def archive(
         if not uris:
             raise Error(
                 f"this machine's apt knows no archive of image configurations for {suite}",
-                _ask(installed=installed, otherwise=", or give --archive URL --keyring FILE"),
+                _ask(
+                    installed=installed,
+                    otherwise=", give --archive URL --keyring FILE, or make one: debian-cloud-archive init DIR --own",
+                ),
                 USAGE,
             )
         url = uris[0]

@@ -15,6 +15,7 @@ from .printable import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from .checksums import Digest
     from .deb822 import Stanza
 
 LARGEST_TEXT: Final = 2**20
@@ -303,6 +304,90 @@ def pairs(text: str, what: str) -> dict[str, frozenset[str]]:
             raise Error(f"{what}, line {number}: {printable(line)!r} is not PACKAGE SOURCE", "names of two packages")
         lines.append(" ".join(words))
     return holders("\n".join(lines))
+
+
+def written(suite: str, debs: Mapping[str, Stanza], digests: Mapping[str, Digest], date: str) -> str:
+    """A .changes of .debs that have none, all of one source (deb-changes(5)): file name -> control file, hashes.
+
+    It lists them as dpkg-genchanges does, and says nothing of how they were built.
+    """
+    first = next(iter(debs.values()))
+    source, version = origin(first)
+    names = sorted(debs)
+
+    def lines(values: Iterable[str]) -> str:
+        return "".join(f"\n {value}" for value in values)
+
+    def sums(algorithm: str) -> str:
+        return lines(f"{digests[n].hashes[algorithm]} {digests[n].size} {n}" for n in names)
+
+    return deb822.render(
+        (
+            ("Format", "1.8"),
+            ("Date", date),
+            ("Source", source),
+            ("Binary", " ".join(sorted({fields["Package"] for fields in debs.values()}))),
+            ("Architecture", " ".join(sorted({fields["Architecture"] for fields in debs.values()}))),
+            ("Version", version),
+            ("Distribution", suite),
+            ("Urgency", "medium"),
+            ("Maintainer", first["Maintainer"]),
+            ("Changed-By", first["Maintainer"]),
+            (
+                "Description",
+                lines(f"{debs[n]['Package']} - {debs[n]['Description'].partition(chr(10))[0]}" for n in names),
+            ),
+            (
+                "Changes",
+                lines(
+                    (
+                        f"{source} ({version}) {suite}; urgency=medium",
+                        ".",
+                        "  * Added as they are.",
+                    )
+                ),
+            ),
+            ("Checksums-Sha1", sums("sha1")),
+            ("Checksums-Sha256", sums("sha256")),
+            (
+                "Files",
+                lines(
+                    f"{digests[n].hashes['md5']} {digests[n].size}"
+                    f" {_word(debs[n], 'Section', 'misc')} {_word(debs[n], 'Priority', 'optional')} {n}"
+                    for n in names
+                ),
+            ),
+        )
+    )
+
+
+def origin(fields: Stanza) -> tuple[str, str]:
+    """Name and version of the source package of a .deb, by its control file."""
+    what = printable(fields.get("Package", "the package"))
+    for field in ("Package", "Version", "Architecture", "Maintainer", "Description"):
+        if not fields.get(field):
+            raise Error(f"{what} has no field {field}", _HINT)
+    return _source(fields.get("Source", fields["Package"]), fields["Version"], what)
+
+
+def file_name(fields: Stanza) -> str:
+    """The name of a .deb by its control file, as dpkg-deb(1) gives it: without the epoch."""
+    name = f"{fields['Package']}_{fields['Version'].rpartition(':')[2]}_{fields['Architecture']}.deb"
+    return _valid(_FILE, name, "the package has the file name")
+
+
+def relisted(text: str, name: str, digest: Digest) -> str:
+    """A .changes or .buildinfo whose lists have another size and other hashes of a file, as debsign(1) does it."""
+    by_length = {len(value): value for value in digest.hashes.values()}
+    line = re.compile(rf"^ ([0-9a-f]+) [0-9]+((?: \S+ \S+)?) {re.escape(name)}$", re.MULTILINE)
+    return line.sub(lambda found: f" {by_length[len(found[1])]} {digest.size}{found[2]} {name}", text)
+
+
+def _word(fields: Stanza, field: str, default: str) -> str:
+    value = fields.get(field, default)
+    if not re.fullmatch(r"[a-z0-9/+.-]+", value):
+        raise Error(f"{printable(fields['Package'])} has the {field.lower()} {printable(value)!r}", _HINT)
+    return value
 
 
 def _source(value: str, version: str, what: str) -> tuple[str, str]:

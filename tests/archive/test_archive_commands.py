@@ -123,7 +123,7 @@ def test_keyring_package_is_clean(archive: Archive, tmp_path: Path, env: dict[st
     subprocess.run(["dpkg-deb", "-R", package, tmp_path / "x"], env=env, check=True)
     sources = (tmp_path / "x/etc/apt/sources.list.d/debian-cloud.sources").read_text()
     assert sources == (
-        f"Types: deb\nURIs: file://{archive.public}\nSuites: trixie\nComponents: main contrib\n"
+        f"Types: deb deb-src\nURIs: file://{archive.public}\nSuites: trixie\nComponents: main contrib\n"
         "Signed-By: /usr/share/keyrings/debian-cloud-archive-keyring.gpg\n"
         "Valid-Until-Max: 1209600\n"
     )

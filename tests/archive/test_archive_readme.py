@@ -1,37 +1,39 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""README's ten minutes, run as they are written; only the address is another, and root's commands are noted."""
+"""README's commands, run as they are written; only addresses are others, and root's commands are noted."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests import throwaway
 from tests.archive.clients import serving
 from tests.archive.conftest import Archive, run
+from tests.throwaway import FINE, configuration
 
 if TYPE_CHECKING:
     from tests.archive.clients import Apt
     from tests.archive.conftest import Maker
 
 ROOT = Path(__file__).resolve().parents[2]
-URL = "https://cloud.example.org"
+URL = "http://cloud.example.org"
+PLACE = "/srv/debian-cloud"
+TEN_MINUTES = "Run your own archive in ten minutes"
+NOBODY = 65534
 # Who is asked for a passphrase here gives none.
 NOBODY_ASKS = "batch\npinentry-mode loopback\npassphrase-file /dev/null\n"
 
 
-def readme() -> list[str]:
-    """The blocks of commands of the section."""
-    section = (
-        (ROOT / "README.md")
-        .read_text()
-        .partition("## Run your own archive in ten minutes\n")[2]
-        .partition("\n## ")[0]
-    )
+def readme(title: str) -> list[str]:
+    """The blocks of commands of a section."""
+    section = (ROOT / "README.md").read_text().partition(f"## {title}\n")[2].partition("\n## ")[0]
     return re.findall(r"^```\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
 
 
@@ -46,8 +48,7 @@ def test_the_man_page_says_the_same() -> None:
     section = page.partition(".SS Your own archive in ten minutes\n")[2].partition("\n.SS ")[0]
     blocks = re.findall(r"^\.nf\n(.*?)^\.fi", section, re.MULTILINE | re.DOTALL)
     there = [command for block in blocks for command in commands(block.replace("\\-", "-").replace("\\e", "\\"))]
-    _, *rest = readme()
-    assert there == [command for block in rest for command in commands(block)]
+    assert there == [command for block in readme(TEN_MINUTES) for command in commands(block)]
     assert len(there) > 10
 
 
@@ -58,12 +59,39 @@ def tool(folder: Path, name: str, script: str) -> None:
     (folder / name).chmod(0o755)
 
 
+def test_three_commands() -> None:
+    """By an ordinary user into whose home nobody else may look; of the build it is the plan, of a small one."""
+    install, three = readme("A first image in three commands")
+    # Packages are built and installed elsewhere (tests/demo).
+    assert commands(install)[0] == "make packages SUITE=trixie"
+    assert [command.split()[0] for command in commands(three)] == ["debian-cloud-archive"] * 2 + ["debian-cloud"]
+    with throwaway.folder() as top:
+        home, packages = top / "home", top / "here/build/packages/trixie"
+        packages.mkdir(parents=True)
+        home.mkdir(mode=0o700)
+        configuration(top / "debs", "mine", FINE).rename(packages / "debian-cloud-config-mine_1.0_amd64.deb")
+        tool(top / "bin", "debian-cloud", f'PYTHONPATH={ROOT}/src exec /usr/bin/python3 -B -m debian_cloud "$@"')
+        (top / "bin/debian-cloud-archive").symlink_to(ROOT / "archive/debian-cloud-archive")
+        command = ["bash", "-c", "set -eux\n" + three.replace("build ec2 --output images", "plan mine >plan")]
+        if os.geteuid() == 0:
+            for path in (home, top / "here"):
+                os.chown(path, NOBODY, NOBODY)
+            who = str(NOBODY)
+            command = ["setpriv", "--reuid", who, "--regid", who, "--clear-groups", *command]
+        env = {"PATH": f"{top}/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(home), "LC_ALL": "C.UTF-8"}
+        done = subprocess.run(
+            command, cwd=top / "here", env=env, text=True, capture_output=True, check=False, timeout=600
+        )
+        assert done.returncode == 0, done.stderr
+        assert f"known by:  {home}/.config/debian-cloud/archive.sources\n" in done.stdout
+        assert "accepted: debian-cloud-config-mine_1.0_added-" in done.stdout
+        assert f"copy:{home}/archive/public" in (top / "here/plan").read_text()
+
+
 def test_ten_minutes(
     short_path: Path, env: dict[str, str], make: Maker, clients: Callable[[str], Apt], tmp_path: Path
 ) -> None:
-    install, operator, server, machine = readme()
-    # Packages are built and installed elsewhere (tests/demo).
-    assert commands(install)[0] == "make packages SUITE=trixie"
+    operator, server, machine, others = readme(TEN_MINUTES)
     home = Path(tempfile.mkdtemp(dir=short_path))
     (home / ".gnupg").mkdir(mode=0o700)
     (home / ".gnupg/gpg.conf").write_text(NOBODY_ASKS)
@@ -71,18 +99,17 @@ def test_ten_minutes(
     built.mkdir(parents=True)
     for file in (*source.files, source.changes):
         shutil.copy(file, built)
-    (built / source.changes.name).write_text(
-        source.changes.read_text().replace("Maintainer: Test <test@example.org>", "Maintainer: You <you@example.org>")
-    )
     asked = tmp_path / "asked"
     tool(tmp_path / "bin", "sudo", f'echo "$@" >>{asked}')
-    own = {**env, "HOME": str(home), "PATH": f"{tmp_path}/bin:{env['PATH']}"}
+    # What root makes there.
+    (place := home / "srv").mkdir()
+    own = {**env, "HOME": str(home), "USER": "somebody", "PATH": f"{tmp_path}/bin:{env['PATH']}"}
 
     def runs(block: str) -> str:
-        script = f"cd {tmp_path}/here\nset -eux\n{block.replace(URL, url)}"
+        script = f"cd {tmp_path}/here\nset -eux\n{block.replace(URL, url).replace(PLACE, str(place))}"
         return run(["bash", "-c", script], own).stdout
 
-    archive = Archive(home / "archive", own)
+    archive = Archive(place / "archive", own)
     with serving(archive.public, []) as url:
         told = runs(operator)
         # What the images were made of, of which there are none, needs no network.
@@ -90,11 +117,20 @@ def test_ten_minutes(
         assert "published: serial " in told
         assert f"archive    {archive.path} as {url}\n" in told
         assert "suite      trixie: 2 packages; images: none" in told
+        assert asked.read_text() == f"install -d -o somebody {place}\n"
+        asked.unlink()
         runs(server)
-        copied, *enabled = asked.read_text().splitlines()
+        installed, copied, linked, reloaded, *enabled = asked.read_text().splitlines()
+        assert (installed, reloaded) == ("apt install nginx", "systemctl reload nginx")
         example, name = copied.split()[1:]
-        assert (ROOT / "archive/examples" / Path(example).name).is_file()
+        text = (ROOT / "archive/examples" / Path(example).name).read_text()
+        # As it is copied it needs no certificate, and shows what was made.
+        assert re.findall(r"^ *listen .*443|^ *ssl_", text, re.MULTILINE) == []
+        assert f"    root {PLACE}/archive/public;\n" in text
         assert name.startswith("/etc/nginx/sites-available/")
+        assert linked.split()[:2] == ["ln", "-sf"]
+        target, folder = linked.split()[2:]
+        assert os.path.normpath(f"{folder}{target}") == name
         units = [
             re.fullmatch(r"systemctl enable --now (debian-cloud-archive-[a-z]+@)(.*)(\..*)", line) for line in enabled
         ]
@@ -118,3 +154,11 @@ def test_ten_minutes(
         assert done.returncode == 0, done.stdout
     found = json.loads(archive.run("status", "--json").stdout)
     assert found["snapshot"] == last
+
+    # Somebody else's upload.
+    theirs = make.deb(None, "2.0")
+    theirs.changes.write_text(theirs.changes.read_text().replace("Test <test@example.org>", "You <you@example.org>"))
+    asked.unlink()
+    runs(others.replace("FILE.changes", str(theirs.changes)))
+    assert asked.read_text() == "apt install devscripts dput-ng\n"
+    assert f"accepted: {theirs.changes.name}: into the pool" in archive.run("accept").stdout

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.archive.conftest import Key
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "archive/examples"
-PLACE: Final = "/srv/debian-cloud/public"
+PLACE: Final = "/srv/debian-cloud/archive/public"
 CERTIFICATE: Final = "/etc/letsencrypt/live/cloud.example.org/"
 # What Debian's own configuration loads for a site, and a2enmod besides.
 APACHE: Final = ("mpm_event", "authz_core", "autoindex", "dir", "headers", "mime", "socache_shmcb", "ssl")
@@ -142,6 +142,7 @@ def site(request: pytest.FixtureRequest, place: Path, public: Path, certificate:
     text = text.replace(CERTIFICATE, f"{certificate}/")
     conf = own / "conf"
     if request.param == "nginx":
+        text = re.sub(r"(?m)^    #(listen|ssl_)", r"    \1", text)
         text = re.sub(r"(?m)^ *listen \[::\].*\n", "", text)
         text = text.replace("listen 80;", f"listen 127.0.0.1:{plain};")
         text = text.replace("listen 443 ssl;", f"listen 127.0.0.1:{secure} ssl;")

@@ -248,7 +248,7 @@ def test_example_servers_hide_the_state_folder(mirror: Mirror, tmp_path: Path, s
     mirror.ok()
     port = free_port()
     example = SCRIPT.parent / "examples" / {"rsync": "rsyncd.conf", "http": "nginx.conf"}[scheme]
-    text = example.read_text().replace("/srv/debian-cloud/public", str(mirror.dest))
+    text = example.read_text().replace("/srv/debian-cloud/archive/public", str(mirror.dest))
     assert str(mirror.dest) in text
     conf = tmp_path / "server.conf"
     if scheme == "rsync":
