@@ -41,6 +41,7 @@ _VERSION: Final = re.compile("[0-9A-Za-z][0-9A-Za-z.+:~-]*")
 _BUILDER: Final = re.compile("[a-z0-9][a-z0-9.+-]* [0-9A-Za-z.+:~-]+")
 _CHANGE: Final = re.compile(
     rf"(add|remove) [a-z0-9][a-z0-9+.-]+|seed [0-9a-f]{{64}}|hostname [A-Za-z0-9.-]+|keep {PATH}"
+    r"|size [1-9][0-9]{0,5}[MGT]"
 )
 _URI: Final = re.compile(r"(https?://|file:/|copy:/|mirror\+(https?://|file:/))[!-~]+")
 
@@ -104,7 +105,7 @@ class Lock:
             said = ", ".join(self.changes) or "no change"
             raise Error(
                 f"the lock is of an image with {said}",
-                "give --add, --remove, --seed, --hostname and --keep-secrets as they were given for it",
+                "give --add, --remove, --seed, --hostname, --keep-secrets and --size as they were given for it",
                 USAGE,
             )
         locked_packages, resolved = set(self.packages), set(resolution.packages)

@@ -91,8 +91,14 @@ def _refuse_sources(kept: Lock, args: argparse.Namespace) -> None:
 def add_packages(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Declare what a person may change about the packages; the group, for what else may be changed."""
     group = parser.add_argument_group("for a quick try; such an image is not official, and its record says so")
-    group.add_argument("--add", default="", metavar="LIST", help="more packages, comma between them: vim,htop")
+    group.add_argument(
+        *("--add",),
+        default="",
+        metavar="LIST",
+        help="more packages, comma between them: vim,htop; where the disk is too small for them, with --size",
+    )
     group.add_argument("--remove", default="", metavar="LIST", help="packages to do without, where an image can")
+    group.add_argument("--size", default="", metavar="SIZE", help="another size of the disk: 12G")
     return group
 
 
@@ -100,7 +106,7 @@ def changed(args: argparse.Namespace) -> Custom:
     """What the arguments change about an image."""
     seed = getattr(args, "seed", "")
     hostname, keep = (getattr(args, name, "") for name in ("hostname", "keep_secrets"))
-    return custom(args.add, args.remove, _text(seed) if seed else "", hostname, keep)
+    return custom(args.add, args.remove, _text(seed) if seed else "", hostname, keep, args.size)
 
 
 def planned(args: argparse.Namespace) -> Planned:
@@ -118,6 +124,9 @@ def planned(args: argparse.Namespace) -> Planned:
         _refuse_sources(kept, args)
     with options.origin(args) as origin:
         resolution = origin.resolve(args.config, args.suite, change, kept)
+        if not kept:
+            # An image that was made once has had room.
+            build.check_size(resolution)
         return _planned(origin, resolution, args.serial, wanted, kept)
 
 
@@ -127,10 +136,11 @@ def again(kept: Lock, args: argparse.Namespace, wanted: tuple[str, ...] = ()) ->
     `wanted` are the formats, if not all that the lock names.
     """
     lines = [line.partition(" ")[::2] for line in kept.changes]
-    add, remove, hostname, keep = (
-        ",".join(value for word, value in lines if word == wanted) for wanted in ("add", "remove", "hostname", "keep")
+    add, remove, hostname, keep, size = (
+        ",".join(value for word, value in lines if word == wanted)
+        for wanted in ("add", "remove", "hostname", "keep", "size")
     )
-    change = custom(add, remove, _text(args.seed) if args.seed else "", hostname, keep)
+    change = custom(add, remove, _text(args.seed) if args.seed else "", hostname, keep, size)
     if change.lines != kept.changes:
         raise Error(
             f"the image was made with another seed than {args.seed or 'none'}",
