@@ -92,6 +92,7 @@ BAD: Final[list[tuple[str, lint.Subject, str, str]]] = [
         "",
         "slapd makes /var/lib/ldap/**",
     ),
+    ("fits-on-its-disk", replace(GOOD, crowded="it needs 12G"), "", "it needs 12G"),
     ("no-kept-secret", fields(Image_Keep_Secrets="/etc/x.key"), "", "it keeps /etc/x.key"),
     ("only-main", fields(Section="contrib/admin"), "", "its section is contrib/admin"),
     ("only-main", fields(Section="non-free/admin"), "", "non-free/admin"),

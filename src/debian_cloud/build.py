@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from . import disk, formats, metadata, names, network, scripts, sources
+from .config import in_words
 from .errors import USAGE, Error, did_you_mean
 from .plan import HOSTNAME, TREE, Plan, Run, Write, in_tree, plan_id
 
@@ -37,18 +38,18 @@ _ESP_FILES: Final = (
 )
 
 # The host's own mke2fs.conf differs between releases; an image must not (mke2fs.conf(5)).
-_MKE2FS_CONF: Final = """\
+_MKE2FS_CONF: Final = f"""\
 [defaults]
     base_features = sparse_super,large_file,filetype,resize_inode,dir_index,ext_attr
     default_mntopts = acl,user_xattr
     enable_periodic_fsck = 0
-    blocksize = 4096
-    inode_size = 256
-    inode_ratio = 16384
+    blocksize = {disk.BLOCK}
+    inode_size = {disk.INODE_SIZE}
+    inode_ratio = {disk.INODE_RATIO}
 [fs_types]
-    ext4 = {
+    ext4 = {{
         features = has_journal,extent,huge_file,flex_bg,metadata_csum,64bit,dir_nlink,extra_isize
-    }
+    }}
 """
 
 _DEBS: Final = "debs"
@@ -144,6 +145,24 @@ def plan(
             metadata.facts(resolution, serial, wanted, of_image, plan_id(making)),
         ),
         Run("write hashes and records", ("debian-cloud", "seal", "."), root=False),
+    )
+
+
+def check_size(resolution: Resolution) -> None:
+    """Error that names the number to set when what apt resolved does not fit on the image's disk."""
+    config, custom = resolution.config, resolution.custom
+    if not config.firmware:
+        return
+    packages = len(resolution.packages)
+    needed = disk.needed(resolution.installed_size, packages)
+    if disk.room(config.size) >= needed:
+        return
+    have, need = map(in_words, (config.size, disk.least(needed)))
+    raise Error(
+        f"the disk of {names.config(config.name)} is too small: it has {have}, and {packages} packages with"
+        f" {resolution.installed_size >> 20} MiB, what they make when they are installed, boot areas and file system"
+        f" need {need}",
+        f"give --size {need}" if custom.lines else f"set Image-Size to {need}; for a try, give --size {need}",
     )
 
 

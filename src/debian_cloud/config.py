@@ -272,3 +272,9 @@ def size(text: str, what: str, field: str = "Image-Size") -> int:
     if not least <= found <= most:
         raise Error(f"{what} has the invalid size {text} in {field}", "from {} to {}".format(*FIELDS[field].sizes))
     return found
+
+
+def in_words(size: int) -> str:
+    """A size of whole MiB as Image-Size says it: in the largest unit in which it is a whole number."""
+    unit, letter = next((_UNIT[letter], letter) for letter in "TGM" if size % _UNIT[letter] == 0)
+    return f"{size // unit}{letter}"

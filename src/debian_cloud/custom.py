@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from .config import PATH
+from .config import FIELDS, PATH, in_words, size
 from .errors import USAGE, Error, did_you_mean
 
 # Debian Policy 5.6.1. mmdebstrap and apt read more into other characters: versions, patterns, removals.
@@ -28,7 +28,8 @@ class Custom:
     """Packages added and left out, answers to debconf, a host name; none of them in an official image.
 
     `seed` is text as debconf-set-selections(1) reads it, `keep` are paths as
-    in Image-Keep-Secrets, `sources` are others than Debian's (`sources.as_change`).
+    in Image-Keep-Secrets, `size` is the disk's in bytes, 0 for the configuration's,
+    `sources` are others than Debian's (`sources.as_change`).
     """
 
     add: tuple[str, ...] = ()
@@ -36,6 +37,7 @@ class Custom:
     seed: str = ""
     hostname: str = ""
     keep: tuple[str, ...] = ()
+    size: int = 0
     sources: tuple[str, ...] = ()
 
     @property
@@ -53,6 +55,7 @@ class Custom:
             *((f"hostname {self.hostname}",) if self.hostname else ()),
             *(f"keep {path}" for path in self.keep),
             *(f"source {line}" for line in self.sources),
+            *((f"size {in_words(self.size)}",) if self.size else ()),
         )
 
     @property
@@ -71,14 +74,16 @@ OFFICIAL: Final = Custom()
 """Nothing is changed."""
 
 
-def custom(add: str = "", remove: str = "", seed: str = "", hostname: str = "", keep: str = "") -> Custom:
+def custom(
+    add: str = "", remove: str = "", seed: str = "", hostname: str = "", keep: str = "", disk: str = ""
+) -> Custom:
     """What the texts of the options say; Error, always of wrong use, names the word that is wrong."""
     adds, removes = _packages(add, "--add"), _packages(remove, "--remove")
     for name in adds:
         if name in removes:
             raise Error(f"{name} is both added and removed", "name it in one of --add and --remove", USAGE)
     check_seed(seed)
-    return Custom(adds, removes, seed, _hostname(hostname) if hostname else "", _paths(keep))
+    return Custom(adds, removes, seed, _hostname(hostname) if hostname else "", _paths(keep), _disk(disk))
 
 
 def check_seed(text: str) -> None:
@@ -117,6 +122,18 @@ def _packages(text: str, option: str) -> tuple[str, ...]:
                 USAGE,
             )
     return found
+
+
+def _disk(text: str) -> int:
+    try:
+        return size(text, "--size") if text else 0
+    except Error:
+        least, most = FIELDS["Image-Size"].sizes
+        raise Error(
+            f"--size {text!r} is not the size of a disk",
+            f"a number and M, G or T (powers of 1024), from {least} to {most}: 12G",
+            USAGE,
+        ) from None
 
 
 def _paths(text: str) -> tuple[str, ...]:

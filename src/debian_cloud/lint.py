@@ -81,7 +81,7 @@ class Subject:
 
     `images` are names of packages that are images; `components` say from where
     each package of the image comes; `owners` who else ships a path; `unresolved`
-    why the image cannot be made.
+    why the image cannot be made; `crowded` why its packages do not fit on its disk.
     """
 
     binary: Binary
@@ -90,6 +90,7 @@ class Subject:
     components: Mapping[str, str] = field(default_factory=dict)
     owners: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unresolved: str = ""
+    crowded: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +188,13 @@ def installable(subject: Subject) -> Iterator[tuple[str, str]]:
     """The suite has all that the image depends on."""
     if subject.unresolved and not list(valid_fields(subject)):
         yield "", subject.unresolved
+
+
+@_rule(ERROR, "set Image-Size to it; a machine can make its disk larger, and never smaller", of_images=True)
+def fits_on_its_disk(subject: Subject) -> Iterator[tuple[str, str]]:
+    """What the image is made of has room on its disk."""
+    if subject.crowded:
+        yield "", subject.crowded
 
 
 @_rule(ERROR, "an image is one machine: depend on the layers that both share")

@@ -42,6 +42,7 @@ _BUILDER: Final = re.compile("[a-z0-9][a-z0-9.+-]* [0-9A-Za-z.+:~-]+")
 _CHANGE: Final = re.compile(
     rf"(add|remove) [a-z0-9][a-z0-9+.-]+|seed [0-9a-f]{{64}}|hostname [A-Za-z0-9.-]+|keep {PATH}"
     r"|source (https?://|file:/)[A-Za-z0-9._~:/%+,=-]+ [a-z0-9][a-z0-9+.-]* [a-z0-9][a-z0-9+.,-]*"
+    r"|size [1-9][0-9]{0,5}[MGT]"
 )
 _URI: Final = re.compile(r"(https?://|file:/|copy:/|mirror\+(https?://|file:/))[!-~]+")
 
@@ -111,7 +112,7 @@ class Lock:
             said = ", ".join(self.changes) or "no change"
             raise Error(
                 f"the lock is of an image with {said}",
-                "give --add, --remove, --seed, --hostname, --keep-secrets and --source as they were given for it",
+                "give --add, --remove, --seed, --hostname, --keep-secrets, --size and --source as they were given for it",
                 USAGE,
             )
         locked_packages, resolved = set(self.packages), set(resolution.packages)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from .config import ImageConfig
     from .lock import Lock
     from .resolution import Resolution
 
@@ -52,6 +53,8 @@ class Origin:
         With a lock: Error when they are not those that it has.
         """
         config = self.apt.configuration(name, suite)
+        if custom.size:
+            config = _resized(config, custom.size)
         resolution = self.apt.resolve(config, custom, lock)
         if resolution is None:
             if not lock and (lack := self.apt.lacking(config.name)):
@@ -78,6 +81,16 @@ class Origin:
         if lock:
             lock.check(resolution)
         return replace(resolution, releases=self.releases)
+
+
+def _resized(config: ImageConfig, size: int) -> ImageConfig:
+    if not config.firmware:
+        raise Error(
+            f"{names.config(config.name)} is a root file system without a disk, and --size is a disk's",
+            "leave --size out",
+            USAGE,
+        )
+    return replace(config, size=size)
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:

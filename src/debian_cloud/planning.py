@@ -109,8 +109,14 @@ def _refuse_sources(kept: Lock, args: argparse.Namespace) -> None:
 def add_packages(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Declare what a person may change about the packages; the group, for what else may be changed."""
     group = parser.add_argument_group("for a quick try; such an image is not official, and its record says so")
-    group.add_argument("--add", default="", metavar="LIST", help="more packages, comma between them: vim,htop")
+    group.add_argument(
+        *("--add",),
+        default="",
+        metavar="LIST",
+        help="more packages, comma between them: vim,htop; where the disk is too small for them, with --size",
+    )
     group.add_argument("--remove", default="", metavar="LIST", help="packages to do without, where an image can")
+    group.add_argument("--size", default="", metavar="SIZE", help="another size of the disk: 12G")
     options.add_source(group)
     return group
 
@@ -120,7 +126,8 @@ def changed(args: argparse.Namespace) -> Custom:
     seed = getattr(args, "seed", "")
     hostname, keep = (getattr(args, name, "") for name in ("hostname", "keep_secrets"))
     lines = tuple(line for source in options.others(args) for line in sources.as_change(source))
-    return replace(custom(args.add, args.remove, _text(seed) if seed else "", hostname, keep), sources=lines)
+    given = custom(args.add, args.remove, _text(seed) if seed else "", hostname, keep, args.size)
+    return replace(given, sources=lines)
 
 
 def planned(args: argparse.Namespace) -> Planned:
@@ -138,6 +145,9 @@ def planned(args: argparse.Namespace) -> Planned:
         _refuse_sources(kept, args)
     with options.origin(args) as origin:
         resolution = origin.resolve(args.config, args.suite, change, kept)
+        if not kept:
+            # An image that was made once has had room.
+            build.check_size(resolution)
         return _planned(origin, resolution, args.serial, wanted, kept)
 
 
@@ -147,11 +157,13 @@ def again(kept: Lock, args: argparse.Namespace, wanted: tuple[str, ...] = ()) ->
     `wanted` are the formats, if not all that the lock names.
     """
     lines = [line.partition(" ")[::2] for line in kept.changes]
-    add, remove, hostname, keep = (
-        ",".join(value for word, value in lines if word == wanted) for wanted in ("add", "remove", "hostname", "keep")
+    add, remove, hostname, keep, size = (
+        ",".join(value for word, value in lines if word == wanted)
+        for wanted in ("add", "remove", "hostname", "keep", "size")
     )
     others = tuple(value for word, value in lines if word == "source")
-    change = replace(custom(add, remove, _text(args.seed) if args.seed else "", hostname, keep), sources=others)
+    made = custom(add, remove, _text(args.seed) if args.seed else "", hostname, keep, size)
+    change = replace(made, sources=others)
     if change.lines != kept.changes:
         raise Error(
             f"the image was made with another seed than {args.seed or 'none'}",

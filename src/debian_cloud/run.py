@@ -46,6 +46,12 @@ _CAUSES: Final = (
         r"\g<why>",
         r"\g<hint>",
     ),
+    # mke2fs(8) fills a disk of its own, whatever the one is that it lies on.
+    (
+        re.compile("Could not allocate (?:block|inode) in ext2 filesystem"),
+        "the disk of the image is too small for what is in it",
+        "set Image-Size to more; for a try, give --size",
+    ),
     (
         re.compile("No space left on device|ENOSPC"),
         "the disk is full",

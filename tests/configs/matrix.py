@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 from debian.deb822 import Deb822, PkgRelation
 
-from debian_cloud import config, deb822, names, options, render, sources
+from debian_cloud import build, config, deb822, names, options, render, sources
 from debian_cloud.errors import Error
 from tests.configs import official
 
@@ -147,6 +147,7 @@ def resolve(suite: str, architecture: str, control: str) -> list[Resolved]:
                 wanted = explicit[names.config(image.name)]
                 try:
                     resolution = origin.resolve(names.config(image.name), suite)
+                    build.check_size(resolution)
                     # Of alternatives, the one that is there: chrony, where a cloud keeps time by it.
                     wanted = wanted & {package.name for package in resolution.packages}
                     result = (len(resolution.packages), resolution.installed_size, "")

@@ -25,7 +25,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import config, deb822, debs, lint, names, options, sign
+from debian_cloud import build, config, deb822, debs, lint, names, options, sign
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.printable import printable
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from debian_cloud.binary import Binary
     from debian_cloud.packages import Apt
+    from debian_cloud.resolution import Resolution
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -128,21 +129,30 @@ def _of_archive(args: argparse.Namespace) -> tuple[lint.Subject, ...]:
             origin.apt.configuration(args.what, args.suite)  # its error says what there is
         images = frozenset(name for name in known if config.is_image(origin.apt.fields(name)))
         components: dict[str, str] = {}
-        unresolved = ""
+        unresolved = crowded = ""
         if wanted in images:
             try:
-                resolved = [package.name for package in origin.resolve(args.what, args.suite).packages]
-                components = origin.apt.components(resolved)
+                resolution = origin.resolve(args.what, args.suite)
+                components = origin.apt.components(package.name for package in resolution.packages)
+                crowded = _crowded(resolution)
             except Error as error:
                 unresolved = error.message.partition("\n")[0]
         brought = [name for name in known if name in components and name != wanted]
         binaries = debs.fetched(origin, _versions(origin.apt, [wanted, *brought]))
     return tuple(
-        lint.Subject(binary, args.suite, images, components, unresolved=unresolved)
+        lint.Subject(binary, args.suite, images, components, unresolved=unresolved, crowded=crowded)
         if binary.name == wanted
         else lint.Subject(binary, args.suite, images)
         for binary in binaries
     )
+
+
+def _crowded(resolution: Resolution) -> str:
+    try:
+        build.check_size(resolution)
+    except Error as error:
+        return error.message
+    return ""
 
 
 def _versions(apt: Apt, packages: Iterable[str]) -> list[tuple[str, str]]:

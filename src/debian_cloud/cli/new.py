@@ -21,7 +21,7 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import custom, debs, names, options, run, skeleton
+from debian_cloud import build, cli, custom, debs, names, options, run, skeleton
 from debian_cloud.errors import USAGE, Error
 
 if TYPE_CHECKING:
@@ -64,12 +64,17 @@ def main(args: argparse.Namespace) -> int:
         raise Error(f"{folder} exists already", "remove it, or choose another --output", USAGE)
     with options.origin(args) as origin:
         _refuse_taken(origin.apt, name)
-        base = origin.resolve(args.base, args.suite, wanted).config
+        resolution = origin.resolve(args.base, args.suite, wanted)
+        base = resolution.config
         _refuse_essential(origin.apt, wanted.add)
         (binary,) = debs.fetched(origin, [(base.name, base.version)])
     files = skeleton.source(skeleton.Wish(name, binary, wanted.add, base.suite, uploader, date))
     write(folder, files)
     print(folder)
+    try:
+        build.check_size(resolution)
+    except Error as error:
+        cli.warn(f"{error.message}; set Image-Size in its debian/control")
     return 0
 
 

@@ -2,7 +2,8 @@
 """Show what the image of a configuration will be, and what it is made of.
 
 The machine facts are the `Image-*` fields of the configuration package; the
-packages are those that apt would install now.
+packages are those that apt would install now. The exit status is 1 when they do
+not fit on the disk.
 
     debian-cloud show generic
     debian-cloud show generic --add slurmd --json
@@ -14,7 +15,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from debian_cloud import names, options, planning
+from debian_cloud import build, names, options, planning
 from debian_cloud.printable import printable
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def main(args: argparse.Namespace) -> int:
     config = resolution.config
     if args.json:
         print(json.dumps(asdict(resolution), indent=2))
+        build.check_size(resolution)
         return 0
     disk = f"{config.size / 2**30:g} GiB and no less" if config.firmware else "none: a root file system"
     facts = (
@@ -65,4 +67,6 @@ def main(args: argparse.Namespace) -> int:
     for name, value in facts:
         if value:
             print(f"{name:<14} {printable(value)}")
+    # What it would be is said first: it may be what the number is chosen by.
+    build.check_size(resolution)
     return 0
