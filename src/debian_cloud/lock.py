@@ -112,7 +112,7 @@ class Lock:
             said = ", ".join(self.changes) or "no change"
             raise Error(
                 f"the lock is of an image with {said}",
-                "give --add, --remove, --seed, --hostname, --keep-secrets, --size and --source as they were given for it",
+                "give --add, --remove, --seed, --hostname, --keep-secrets, --size, --source as they were given",
                 USAGE,
             )
         locked_packages, resolved = set(self.packages), set(resolution.packages)
