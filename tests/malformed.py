@@ -185,6 +185,18 @@ BAD_IMAGES: dict[str, bytes] = {name: make(IMAGES) for name, make in _FORMS.item
         },
         "SHA512 by another name alone": re.sub("(?m)^SHA512: ", "Sha512: ", IMAGES, count=1),
         "Sha512 beside SHA512": _more(IMAGES, f"Sha512: {'9' * 128}"),
+        "other sources of an official image": IMAGES.replace(
+            "Official: no", "Other-Sources: https://d.example/x stable", 1
+        ),
+        **{
+            f"other sources {value}": IMAGES.replace("Official: no", f"Official: no\nOther-Sources: {value}", 1)
+            for value in (
+                "x",
+                "https://d.example/x",
+                "ftp://d.example/x y",
+                "https://d.example/x y,https://e.example/ z",
+            )
+        },
         "two lines of Suite": IMAGES.replace("Suite: trixie", "Suite: trixie\n Filename: /etc/passwd", 1),
         "two lines of Status-Reason": IMAGES.replace("als nötig", "als\n nötig", 1),
         "one file with two hashes": IMAGES + "\n" + re.sub("(?m)^SHA512: .*", f"SHA512: {'9' * 128}", _last(IMAGES)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import http.server
 import json
 import os
@@ -220,3 +221,15 @@ def test_without_a_serial_the_current_image_is_chosen(monkeypatch: pytest.Monkey
     assert chosen("--serial", "20261121.0") == "20261121.0"
     del known[1]
     assert chosen() == "20261121.0"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="apt has a sandbox for root alone")
+def test_apt_has_nothing_to_say_of_its_sandbox(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its own user may not write into a directory of ours."""
+    content = b"x" * 1000
+    record = dataclasses.replace(RECORD, size=len(content), sha512=hashlib.sha512(content).hexdigest())
+    (tmp_path / record.filename).parent.mkdir(parents=True)
+    (tmp_path / record.filename).write_bytes(content)
+    images.fetch(images.Image(record, f"file:{tmp_path}"), str(tmp_path / "fetched"))
+    assert "unsandboxed" not in capfd.readouterr().err
+    assert (tmp_path / "fetched").read_bytes() == content

@@ -97,6 +97,15 @@ BAD: Final[list[tuple[str, lint.Subject, str, str]]] = [
     ("only-main", fields(Section="contrib/admin"), "", "its section is contrib/admin"),
     ("only-main", fields(Section="non-free/admin"), "", "non-free/admin"),
     (
+        "not-official",
+        replace(
+            fields(Image_Components="main non-free", Section="contrib/admin"),
+            components={"nvidia-driver": "non-free", "nano": "main"},
+        ),
+        "",
+        "from non-free: nvidia-driver",
+    ),
+    (
         "non-free-firmware",
         replace(
             fields(Image_Components="main non-free-firmware", Section="contrib/admin"),

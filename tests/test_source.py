@@ -305,7 +305,8 @@ def kept(both: Both) -> Kept:
     known = metadata.parse_facts(facts[1])
     assert int(known.serial.partition(".")[2]) >= 1000
     digests = {f"{known.stem}.tar.xz": Digest(1, {"sha256": "a" * 64, "sha512": "b" * 128})}
-    assert [record.official for record in index.parse(metadata.record(known, digests), strict=True)] == [False]
+    (record,) = index.parse(metadata.record(known, digests), strict=True)
+    assert (record.official, record.others) == (False, (f"{both.other.uri} stable",))
     found = Kept(top / f"{known.stem}.buildinfo", top / "closure")
     found.buildinfo.write_text(metadata.buildinfo(known, digests, ()))
     home = both.archive.folder / "gnupg"
@@ -380,6 +381,7 @@ def test_an_archive_keeps_it_where_its_operator_says_so(both: Both, kept: Kept) 
     refused(debian_cloud("listed", kept.buildinfo, *both.archive.sources), 1, "hint:")
 
 
+@pytest.mark.beside
 def test_built_kept_rebuilt_and_verified(both: Both, tmp_path: Path) -> None:
     """The whole way, for real."""
     asked = ("--add", "docker-ce", "--source", both.other.by_key, "--output", tmp_path, "--quiet")

@@ -6,10 +6,13 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from .config import FIELDS, PATH, in_words, size
 from .errors import USAGE, Error, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # Debian Policy 5.6.1. mmdebstrap and apt read more into other characters: versions, patterns, removals.
 _PACKAGE: Final = re.compile(r"[a-z0-9][a-z0-9+.-]+")
@@ -68,6 +71,12 @@ class Custom:
             return 0
         digest = hashlib.sha256("\n".join(self.lines).encode()).digest()
         return _FIRST + int.from_bytes(digest[:8], "big") % (10_000 - _FIRST)
+
+
+def others(lines: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Address and suite of each source that a person added, of what is changed about an image (`Custom.lines`)."""
+    rows = (line.split(" ") for line in lines)
+    return tuple((row[1], row[2]) for row in rows if row[0] == "source")
 
 
 OFFICIAL: Final = Custom()

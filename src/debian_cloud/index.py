@@ -22,6 +22,10 @@ _FIELDS: Final = (
 )  # fmt: skip
 _OFFICIAL: Final = "Official"
 """`no` where a person changed something; an official image has no such field, nor have records older than it."""
+_OTHERS: Final = "Other-Sources"
+"""Of an image that is not official: address and suite of each source of packages that a person added."""
+_OTHER: Final = re.compile(r"(https?://|file:/)[A-Za-z0-9._~:/%+,=-]+ [a-z0-9][a-z0-9+.-]*")
+_OF_A_TRY: Final = (_OFFICIAL, _OTHERS)
 _ATTESTATIONS: Final = "Attestations"
 _REBUILDS: Final = "Rebuilds"
 _LISTS: Final = (_ATTESTATIONS, _REBUILDS)
@@ -61,7 +65,8 @@ class ImageRecord:
     """One published file of one image; sizes in bytes, hashes in lower-case hexadecimal.
 
     `rebuilds` are statements of others that they made the same bytes, each named by its signer's fingerprint.
-    `partial`: published though other images of its serial are missing. `status_date`: YYYY-MM-DD.
+    `partial`: published though other images of its serial are missing. `status_date`: YYYY-MM-DD. `others`: address
+    and suite of each source of packages that a person added.
     """
 
     config: str
@@ -84,6 +89,7 @@ class ImageRecord:
     status_date: str = ""
     status_reason: str = ""
     cves: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     @property
     def directory(self) -> str:
@@ -234,7 +240,7 @@ def _stanza(record: ImageRecord) -> list[tuple[str, str]]:
     values = (
         *(names.package(record.config), record.serial, record.suite, record.architecture, record.format),
         *(record.config_version, record.filename, str(record.size), str(record.virtual_size)),
-        *(record.sha256, record.sha512, record.buildinfo, "" if record.official else "no"),
+        *(record.sha256, record.sha512, record.buildinfo, "" if record.official else "no", ", ".join(record.others)),
         *(record.buildinfo_sha256, record.buildinfo_sha512),
         "".join(f"\n {a.sha256} {a.size} {_beside(record, a.suffix)}" for a in record.attestations),
         "".join(f"\n {a.sha256} {a.size} {record.rebuilds_directory}/{a.suffix}" for a in record.rebuilds),
@@ -242,7 +248,7 @@ def _stanza(record: ImageRecord) -> list[tuple[str, str]]:
         " ".join(record.cves),
     )
     return [
-        (field, value) for field, value in zip((*_FIELDS, _OFFICIAL, *_OF_THE_ARCHIVE), values, strict=True) if value
+        (field, value) for field, value in zip((*_FIELDS, *_OF_A_TRY, *_OF_THE_ARCHIVE), values, strict=True) if value
     ]
 
 
@@ -252,9 +258,9 @@ def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
             raise Error(f"an image record has no field {field}", "ask the one who made it; it may be cut off")
     if strict:
         for field in stanza:
-            if field not in (*_FIELDS, _OFFICIAL):
+            if field not in (*_FIELDS, *_OF_A_TRY):
                 raise Error(f"an image record has the unknown field {field}", did_you_mean(field, _FIELDS))
-    for field in (*_FIELDS, _OFFICIAL, *_OF_THE_ARCHIVE):
+    for field in (*_FIELDS, *_OF_A_TRY, *_OF_THE_ARCHIVE):
         if "\n" in stanza.get(field, "") and field not in _LISTS:
             raise Error(f"field {field} of an image record has more than one line")
     size = _size(stanza["Size"], "Size", 1, LARGEST_FILE)
@@ -266,6 +272,12 @@ def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
         raise Error(f"Config-Version of an image record is not a version: {stanza['Config-Version']!r}")
     if stanza.get(_OFFICIAL, "yes") not in ("yes", "no"):
         raise Error(f"{_OFFICIAL} of an image record is neither yes nor no: {stanza[_OFFICIAL]!r}")
+    others = tuple(stanza[_OTHERS].split(", ")) if _OTHERS in stanza else ()
+    if others and (stanza.get(_OFFICIAL) != "no" or not all(map(_OTHER.fullmatch, others))):
+        raise Error(
+            f"{_OTHERS} of an image record is {stanza[_OTHERS]!r}",
+            f"address and suite of each source, a comma between them, of an image with `{_OFFICIAL}: no`",
+        )
     if stanza.get("Partial", "yes") != "yes":
         raise Error(f"Partial of an image record is not yes: {stanza['Partial']!r}")
     if stanza.get("Status", STATUS[0]) not in STATUS:
@@ -291,6 +303,7 @@ def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
         status_date=stanza.get("Status-Date", ""),
         status_reason=stanza.get("Status-Reason", ""),
         cves=(*stanza.get("CVEs", "").split(),),
+        others=others,
     )
     for field, path in (("Filename", record.filename), ("Buildinfo", record.buildinfo)):
         if stanza[field] != path:

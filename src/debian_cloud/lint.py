@@ -183,6 +183,15 @@ def non_free_firmware(subject: Subject) -> Iterator[tuple[str, str]]:
         yield "", f"it takes packages from non-free-firmware{': ' if brought else ''}{', '.join(brought)}"
 
 
+@_rule(WARNING, "an image of one's own may have it: whoever gives it away must look at each licence")
+def not_official(subject: Subject) -> Iterator[tuple[str, str]]:
+    """Debian's official images have nothing of contrib and non-free."""
+    for component in ("contrib", "non-free"):
+        if component in _words(subject, "Image-Components"):
+            brought = sorted(package for package, area in subject.components.items() if area == component)
+            yield "", f"it takes packages from {component}{': ' if brought else ''}{', '.join(brought)}"
+
+
 @_rule(ERROR, "apt-get --simulate install tells more; `debian-cloud plan` says the same", of_images=True)
 def installable(subject: Subject) -> Iterator[tuple[str, str]]:
     """The suite has all that the image depends on."""

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from . import deb822, formats, metadata, names
 from .config import PATH
+from .custom import others
 from .errors import FAILED, USAGE, Error
 from .printable import printable
 from .resolution import Package, Release
@@ -84,8 +85,7 @@ class Lock:
     @property
     def others(self) -> tuple[tuple[str, str], ...]:
         """Address and suite of each source that a person added (`sources.as_change`)."""
-        rows = (line.split(" ") for line in self.changes)
-        return tuple((row[1], row[2]) for row in rows if row[0] == "source")
+        return others(self.changes)
 
     @property
     def preferences(self) -> str:

@@ -9,6 +9,7 @@ from email.utils import format_datetime
 from typing import TYPE_CHECKING, Final
 
 from . import VERSION, deb822, formats, index, names
+from .custom import others
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -185,6 +186,7 @@ def record(known: Facts, digests: Mapping[str, Digest]) -> str:
             sha256=digests[f"{known.stem}.{name}"].hashes["sha256"],
             sha512=digests[f"{known.stem}.{name}"].hashes["sha512"],
             official=not known.changes,
+            others=tuple(f"{uri} {suite}" for uri, suite in others(known.changes)),
         )
         for name in known.published
     )

@@ -181,9 +181,10 @@ def _attestations(kept: Lock, disks: set[str], digests: dict[str, Digest], build
 
 def _refuse_unofficial(kept: Lock, records: tuple[index.ImageRecord, ...], suite: str, *, too: bool) -> None:
     """Error when the suite does not take what a person changed, or when the record does not own up to it."""
-    if {record.official for record in records} != {not kept.changes}:
+    others = tuple(f"{uri} {of_source}" for uri, of_source in kept.others)
+    if {(record.official, record.others) for record in records} != {(not kept.changes, others)}:
         raise Error(
-            f"the record and {kept.stem}.buildinfo do not agree on whether the image is official",
+            f"the record and {kept.stem}.buildinfo do not agree on whether the image is official, or on its sources",
             "upload them as the builder wrote them",
         )
     if kept.changes and not too:

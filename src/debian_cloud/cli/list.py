@@ -59,6 +59,7 @@ def _images(args: argparse.Namespace) -> int:
             f"{record.config:<16} {record.suite:<10} {record.architecture:<8} {record.serial:<14} {record.format:<8} "
             f"{record.size / 2**20:>7.0f} MiB  {record.status}"
             f"{'' if record.official else ', not official'}"
+            f"{''.join(f', with packages of {printable(source)}' for source in record.others)}"
         )
     return status
 
