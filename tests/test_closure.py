@@ -88,6 +88,17 @@ def test_it_has_each_package_and_what_signed_indexes_say_of_it(made: Kept) -> No
         assert sha256((made.closure / stanza["Filename"]).read_bytes()) == package.sha256
     release = (made.closure / "dists" / "trixie" / "InRelease").read_text()
     assert f" {sha256(index.read_bytes())} {index.stat().st_size} main/binary-amd64/Packages" in release
+    # It lists all the others, for mirrors; without a hash what the archive may sign anew.
+    text = sign.verified(made.archive.keyring, made.closure / "dists" / "trixie" / "InRelease").content.decode()
+    (fields,) = deb822.parse(text)
+    assert fields["Closure"] == f"closures/trixie/fine/amd64/{kept.serial}"
+    rows = {row.split()[2]: row.split()[:2] for row in fields["Closure-Files"].strip().split("\n")}
+    files = {str(f.relative_to(made.closure)): f for f in made.closure.rglob("*") if f.is_file()}
+    assert rows.keys() == {name for name in files if not name.startswith("dists/")}
+    own = [name for name, row in rows.items() if row == ["-", "-"]]
+    assert own == ["evidence/3/InRelease"]
+    for name, (digest, size) in rows.items():
+        assert name in own or (digest, int(size)) == (sha256(files[name].read_bytes()), files[name].stat().st_size)
     subprocess.run(
         ["gpgv", "--quiet", "--keyring", made.archive.keyring, made.closure / "dists" / "trixie" / "InRelease"],
         check=True,

@@ -2,7 +2,7 @@
 """An image's closure: all that it was made of, as an apt suite of its own, with the proof of where that is from.
 
 ```
-dists/SUITE/InRelease                      signed by the archive
+dists/SUITE/InRelease                      signed by the archive; it lists all other files
 dists/SUITE/main/binary-ARCH/Packages      the stanzas that Debian's and the archive's indexes have
 pool/NAME_VERSION_ARCH.deb
 evidence/N/InRelease                       of each source, as it was signed (or Release and Release.gpg)
@@ -16,6 +16,7 @@ import hashlib
 import re
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -46,13 +47,29 @@ def packages_text(stanzas: Mapping[Package, str]) -> str:
     )
 
 
-def release_text(suite: str, architecture: str, epoch: int, packages: str) -> str:
-    """The release file, to be signed: of the image's day, and without an end to its validity."""
+def release_text(
+    suite: str,
+    architecture: str,
+    epoch: int,
+    packages: str,
+    place: str = "",
+    listed: Mapping[str, tuple[str, int] | None] = MappingProxyType({}),
+) -> str:
+    """The release file, to be signed: of the image's day, and without an end to its validity.
+
+    It lists each other file of the closure, too, whose place in the archive it names, so that mirrors can carry it:
+    SHA-256 and size; None of those that the archive itself signed, and may sign anew.
+    """
     content = packages.encode()
+    rows = "".join(
+        f" {found[0]} {found[1]} {path}\n" if found else f" - - {path}\n" for path, found in listed.items()
+    )
     return (
         f"Origin: debian-cloud\nLabel: closure\nSuite: {suite}\nCodename: {suite}\n"
         f"Date: {format_datetime(datetime.fromtimestamp(epoch, UTC)).replace('+0000', 'UTC')}\n"
         f"Architectures: {architecture}\nComponents: {COMPONENT}\n"
-        f"Description: what one image was made of\nSHA256:\n"
+        f"Description: what one image was made of\n"
+        + (f"Closure: {place}\nClosure-Files:\n{rows}" if place else "")
+        + "SHA256:\n"
         f" {hashlib.sha256(content).hexdigest()} {len(content)} {COMPONENT}/binary-{architecture}/Packages\n"
     )

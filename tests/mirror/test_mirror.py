@@ -1266,7 +1266,7 @@ def test_help_names_every_option() -> None:
     done = subprocess.run([SCRIPT, "--help"], capture_output=True, text=True, check=True)
     page = SCRIPT.with_suffix(".1").read_text().replace("\\-", "-")
     options = set(re.findall(r"--[a-z-]+", done.stdout))
-    assert options == {"--keyring", "--suite", "--signers", "--verify-all", "--timeout", "--quiet"}
+    assert options == {"--keyring", "--suite", "--signers", "--closures", "--verify-all", "--timeout", "--quiet"}
     assert all(o in page for o in options)
 
 

@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import admission, checksums, closure, lock, options, planning, run, sign
+from debian_cloud import admission, checksums, closure, lock, names, options, planning, run, sign
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.plan import Run
 from debian_cloud.progress import Progress
@@ -70,10 +70,11 @@ def _keep_all(args: argparse.Namespace) -> int:
         with options.origin_of(args, kept.suite, kept.architecture) as origin:
             stanzas = origin.apt.stanzas(wanted)
             _fetch(origin, pool, wanted, Path(name))
-            _keep_evidence(origin, pool, made / "evidence")
+            listed = {closure.filename(package): (package.sha256, package.size) for package in wanted}
+            evidence = _keep_evidence(origin, pool, made / "evidence")
         for package in wanted:
             pool.link(package.sha256, made / closure.filename(package))
-        _index(kept, stanzas, made, args.homedir, args.signer)
+        _index(kept, stanzas, made, {**listed, **evidence}, args.homedir, args.signer)
         made.rename(folder)
     total = sum(package.size for package in wanted)
     print(f"{len(wanted)} packages, {total} bytes; {pool.added} bytes more than before")
@@ -133,8 +134,9 @@ def _fetch(origin: options.Origin, pool: Pool, packages: tuple[Package, ...], fo
         pool.add(deb, package.sha256)
 
 
-def _keep_evidence(origin: options.Origin, pool: Pool, folder: Path) -> None:
-    """Keep each signed release file, and the indexes that it lists."""
+def _keep_evidence(origin: options.Origin, pool: Pool, folder: Path) -> dict[str, tuple[str, int] | None]:
+    """Keep each signed release file, and the indexes that it lists; what the closure's own is to list of them."""
+    of_debian = len(origin.apt.release_files) - len(origin.archive.suites)
     for number, (_, _, release) in enumerate(origin.apt.release_files):
         place = folder / str(number)
         name = release.name.rpartition("_")[2]
@@ -149,6 +151,14 @@ def _keep_evidence(origin: options.Origin, pool: Pool, folder: Path) -> None:
             if not pool.has(sha256):
                 _store(pool, lzma.compress(content, preset=1), sha256, folder)
             pool.link(sha256, place / f"{index.name.removeprefix(prefix)}.xz")
+    listed: dict[str, tuple[str, int] | None] = {}
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = f"{folder.name}/{file.relative_to(folder)}"
+        got = checksums.digest(file, ("sha256",))
+        # The archive signs its own anew when a key is no longer good (`steps/vouch`).
+        own = file.name == "InRelease" and int(file.parent.name) >= of_debian
+        listed[name] = None if own else (got.hashes["sha256"], got.size)
+    return listed
 
 
 def _keep(pool: Pool, content: bytes, target: Path) -> None:
@@ -165,12 +175,20 @@ def _store(pool: Pool, content: bytes, sha256: str, folder: Path) -> None:
     pool.add(file, sha256)
 
 
-def _index(kept: lock.Lock, stanzas: dict[Package, str], folder: Path, homedir: Path, signers: Sequence[str]) -> None:
+def _index(
+    kept: lock.Lock,
+    stanzas: dict[Package, str],
+    folder: Path,
+    listed: dict[str, tuple[str, int] | None],
+    homedir: Path,
+    signers: Sequence[str],
+) -> None:
     text = closure.packages_text(stanzas)
     index = folder / closure.packages_path(kept.suite, kept.architecture)
     index.parent.mkdir(parents=True)
     index.write_text(text, "utf-8")
     release = folder / "dists" / kept.suite / "Release"
-    release.write_text(closure.release_text(kept.suite, kept.architecture, kept.epoch, text), "utf-8")
+    place = names.closure(kept.suite, kept.config, kept.architecture, kept.serial)
+    release.write_text(closure.release_text(kept.suite, kept.architecture, kept.epoch, text, place, listed), "utf-8")
     sign.clearly(release, release.with_name("InRelease"), homedir, signers)
     release.unlink()

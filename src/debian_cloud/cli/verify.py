@@ -123,7 +123,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", type=Path, metavar="IMAGE", help="a disk or a root file system")
     parser.add_argument("--buildinfo", type=Path, metavar="FILE", help="its .buildinfo (default: beside it)")
     parser.add_argument(
-        *("--closure",),
+        "--closure",
         type=_folder,
         metavar="CLOSURE",
         help="what it was made of, a folder (default: as `fetch --proof` left it)",
