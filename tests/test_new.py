@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -308,6 +309,39 @@ def test_the_source_package_goes_all_the_way(configurations: Configurations, tmp
     assert "debian-cloud-config-generic" not in resolved
 
 
+def test_readme_s_steps(configurations: Configurations, tmp_path: Path) -> None:
+    """As they are pasted, with an archive of one's own; of the build it is the plan."""
+    text = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
+    (block,) = re.findall(r"^```\n([^`]*debian-cloud new .*?)^```", text, re.MULTILINE | re.DOTALL)
+    known = tmp_path / "config/debian-cloud/a.sources"
+    known.parent.mkdir(parents=True)
+    known.write_text(
+        f"Types: deb\nURIs: file:{configurations.folder}/public\nSuites: trixie\nComponents: main\n"
+        f"Signed-By: {configurations.folder}/keyring.gpg\n"
+    )
+    for old, other in (
+        ("sudo ", ": "),
+        # Of the small base here it finds much.
+        ("debian-cloud lint", ": lint"),
+        ("my-hpc", "my-own"),
+        ("~/archive", str(configurations.folder)),
+        ("build my-own --output images", "plan my-own >plan"),
+    ):
+        assert old in block
+        block = block.replace(old, other)
+    done = subprocess.run(
+        ["bash", "-euxc", block],
+        cwd=tmp_path,
+        env={**os.environ, "XDG_CONFIG_HOME": str(tmp_path / "config")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "accepted: debian-cloud-config-my-own_1.0~deb13u1_amd64.changes: " in done.stdout
+    assert "debian-cloud-config-my-own" in (tmp_path / "plan").read_text("utf-8")
+
+
 def written(base: Binary, suite: str = "trixie", added: tuple[str, ...] = ()) -> dict[str, File]:
     wish = skeleton.Wish("x", base, added, suite, ANN, "Sat, 21 Nov 2026 12:00:00 +0000")
     return {file.path: file for file in skeleton.source(wish)}
@@ -327,7 +361,7 @@ def test_the_readme_has_ten_lines() -> None:
     lines = written(Binary(PLAIN, {}, ()), added=("munge", "slurmd"))["README"].content.decode().splitlines()
     assert lines[0] == "The image configuration x of trixie: base, and munge, slurmd."
     assert lines[2] == "Later versions: dch(1); ~deb13u1 stays at the version's end."
-    steps = ["tools", "build", "check", "sign", "upload", "publish", "image"]
+    steps = ["tools", "build", "check", "publish", "sign", "upload", "image"]
     assert [line.split()[0] for line in lines[3:]] == steps
     assert len(lines) == 10
     assert max(map(len, lines)) <= 110

@@ -93,9 +93,9 @@ Later versions: dch(1){kept}.
 tools    apt install debhelper devscripts dput-ng lintian debian-cloud
 build    dpkg-buildpackage -us -uc
 check    debian-cloud lint ../{source}_*.changes && lintian ../{source}_*.changes
-sign     debsign ../{source}_*.changes
+publish  debian-cloud-archive add ARCHIVE ../{source}_*.changes (in an archive of your own)
+sign     debsign ../{source}_*.changes (for another's)
 upload   dput -c ARCHIVE/dput/dput.cf debian-cloud ../{source}_*.changes
-publish  debian-cloud-archive accept ARCHIVE && debian-cloud-archive publish ARCHIVE
 image    debian-cloud build {name} --suite {suite} --arch {architecture} [--archive URL --keyring FILE]
 """
 
