@@ -53,6 +53,8 @@ IN_SHELL = {
     r"grep -v -e '\\\.changes\$'": "names of files",
     r"grep -qsxF \"Buildinfo: images/": "a line of the state, with the name of a file in it",
     r"^ *awk 'length\(\$2\) > 13": "a mirror's message about what it has verified",
+    r"awk '\$3 ~ /\^images": "names of files that a verified index lists",
+    r"awk -v place=\"\$place/\" -v dists=\"\$\{path%InRelease\}\"": "what gpgv gave out as signed, and its name",
     r"say \"\$dest shows \$suite of \$\(field Date": "a mirror's message about what it has verified and shown",
 }
 """Lines of shell that name a signed file and a tool that reads text, and why they read none."""
