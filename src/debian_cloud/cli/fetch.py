@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, images, names, options, run
+from debian_cloud import checksums, images, names, options, run, workspace
 from debian_cloud.cli import warn
 from debian_cloud.errors import FAILED, USAGE, Error, did_you_mean
 from debian_cloud.printable import printable
@@ -41,7 +41,7 @@ def main(args: argparse.Namespace) -> int:
             print(path)
             return 0
         raise Error(f"{path} exists already and is another file", "remove it, or choose another --output", USAGE)
-    output.mkdir(parents=True, exist_ok=True)
+    workspace.make_output(output)
     # A folder of its own: apt-helper keeps a file that it refuses, under another name.
     with run.ending_politely(), tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=output) as partial:
         fetched = Path(partial) / path.name
