@@ -63,7 +63,10 @@ def _run(argv: list[str]) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             # A name that is too long, a disk that fails, a file that is another's.
             where = f"{error.filename}: " if error.filename else ""
-            raise Error(f"{where}{error.strerror or error}", "is that the right file, and the disk whole?") from error
+            hint = "is that the right file, and the disk whole?"
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                hint = "choose another place, or run it as a user who may read and write there"
+            raise Error(f"{where}{error.strerror or error}", hint) from error
         _forget_output()
         where = f": nothing more can be written to {error.filename}" if error.filename else ""
         raise Error(f"the disk is full{where}", "free some space, and run it again") from error

@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from . import cache, checksums, deb822, files, images, names, own, packages, run, sign, sources
 from .custom import OFFICIAL, Custom
 from .errors import FAILED, USAGE, Error, did_you_mean
+from .printable import printable
 from .progress import Progress
 from .resolution import Release
 
@@ -28,6 +31,11 @@ if TYPE_CHECKING:
 DEFAULT_SUITE: Final = "trixie"
 _LARGEST_SOURCES: Final = 2**20
 """Bytes of a .sources file; with a key in it, one has some thousand."""
+_PLAIN: Final = "/+,:=~"
+"""What stands for itself in the URL of a directory, beside letters, digits and `_.-`."""
+# In one-line style apt takes blanks, brackets, "#", "%" and quotes for more than themselves (sources.list(5)), in
+# Signed-By blanks and commas; what is not UTF-8 no file of settings can have.
+_NO_PATH_OF_APT: Final = re.compile(r"[\s\x00-\x1f\x7f\"#%,\[\]\\\ud800-\udfff]")
 _SCHEMES: Final = ("http://", "https://", "file:", "copy:", "mirror+")
 
 
@@ -389,10 +397,41 @@ def _debian(args: argparse.Namespace, known: tuple[sources.Target, ...], suite: 
 
 
 def _cache() -> Path:
+    """The directory of the cache, which is made if need be; Error where there can be none."""
     # As root, apt fetches as its own user, who cannot look into /root.
-    if os.geteuid() == 0:
-        return Path("/var/cache/debian-cloud")
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "debian-cloud"
+    folder = (Path("/var/cache") if os.geteuid() == 0 else _cache_home()) / "debian-cloud"
+    hint = "set XDG_CACHE_HOME to another directory" if os.geteuid() else "root's is there and nowhere else"
+    if bad := _NO_PATH_OF_APT.search(str(folder)):
+        raise Error(
+            f"the cache cannot be in {printable(str(folder))}: apt takes no {printable(bad[0])!r} in the name of a"
+            " directory or a keyring",
+            hint,
+            USAGE,
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise Error(f"the cache cannot be in {folder}: {error.strerror}", hint, USAGE) from None
+    return folder
+
+
+def _cache_home() -> Path:
+    # A relative path is to be passed over (XDG Base Directory Specification).
+    if (given := os.environ.get("XDG_CACHE_HOME", "")).startswith("/"):
+        return Path(given)
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = Path()
+    if not home.is_absolute():
+        raise Error(
+            "there is no home directory for the cache",
+            "set HOME, or XDG_CACHE_HOME, to the absolute path of a directory",
+            USAGE,
+        )
+    return home / ".cache"
 
 
 def _identity(all_sources: tuple[sources.Source, ...], arch: str) -> str:
@@ -400,11 +439,12 @@ def _identity(all_sources: tuple[sources.Source, ...], arch: str) -> str:
 
 
 def _url(value: str, option: str) -> str:
-    if value and Path(value).is_dir():
-        value = f"file:{Path(value).resolve()}"
+    if value and _is_directory(value):
+        # As apt's own methods decode it; so it is one word in every format of sources.
+        value = f"file:{quote(os.fsencode(Path(value).resolve()), safe=_PLAIN)}"
     if value and (not value.startswith(_SCHEMES) or any(character.isspace() for character in value)):
         raise Error(
-            f"{option} {value!r} is not a URL that apt reads", "http://…, https://…, file:/… or a folder", USAGE
+            f"{option} {value!r} is not a URL that apt reads", "http://…, https://…, file:/… or a directory", USAGE
         )
     if sources.names_a_user(value):
         # Not the value itself: what is printed may be kept.
@@ -414,6 +454,14 @@ def _url(value: str, option: str) -> str:
             USAGE,
         )
     return value
+
+
+def _is_directory(value: str) -> bool:
+    try:
+        return Path(value).is_dir()
+    except OSError:
+        # A name that is too long, say.
+        return False
 
 
 def _kept_keyring(value: str) -> Path:

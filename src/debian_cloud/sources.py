@@ -284,7 +284,9 @@ def as_lines(sources: Iterable[Source]) -> str:
 
     def line(source: Source, suite: str) -> str:
         expired = " check-valid-until=no" if source.expired else ""
-        return f"deb [signed-by={source.signed_by}{expired}] {source.uri} {suite} {' '.join(source.components)}\n"
+        # In this style apt decodes what is quoted by "%" once more.
+        uri = source.uri.replace("%", "%25")
+        return f"deb [signed-by={source.signed_by}{expired}] {uri} {suite} {' '.join(source.components)}\n"
 
     return "".join(line(source, suite) for source in sources for suite in source.suites)
 

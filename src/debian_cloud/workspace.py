@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from . import run
 from .errors import FAILED, USAGE, Error
+from .printable import printable
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -15,11 +19,14 @@ if TYPE_CHECKING:
 
     from .planning import Planned
 
+_NO_PATH_OF_APT: Final = re.compile(r"[\x00-\x1f\x7f\"]")
+
 
 def make(planned: Planned, output: Path, *, quiet: bool) -> None:
     """Make the planned files in a folder, all or none; Error when one of them is there already."""
+    _refuse_name(output)
     _refuse_existing(output, planned.outputs)
-    _make(output)
+    make_output(output)
     _refuse_full(output, planned)
     workspace = output / f".{planned.stem}.build"
     with run.ending_politely(), run.locked(workspace, f"the build of {planned.stem} in {output}") as lock:
@@ -36,13 +43,27 @@ def make(planned: Planned, output: Path, *, quiet: bool) -> None:
                 run.remove(workspace)
 
 
-def _make(output: Path) -> None:
+def make_output(output: Path) -> None:
+    """Make the directory that results go to, if need be; Error when it cannot be written to."""
     try:
         output.mkdir(parents=True, exist_ok=True)
+        if not os.access(output, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise Error(
-            f"nothing can be written to {output}: {error.strerror}", "choose another folder with --output", USAGE
+            f"nothing can be written to {output}: {error.strerror}", "choose another directory with --output", USAGE
         ) from None
+
+
+def _refuse_name(output: Path) -> None:
+    """Error when apt's settings, in which the bootstrap names its directory, cannot have such a name."""
+    if bad := _NO_PATH_OF_APT.search(str(output)):
+        raise Error(
+            f"no image can be built in {printable(str(output))}: apt takes no {printable(bad[0])!r} in the name of a"
+            " directory",
+            "choose another directory with --output",
+            USAGE,
+        )
 
 
 def _refuse_existing(output: Path, outputs: tuple[str, ...]) -> None:

@@ -22,7 +22,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, images, lifecycle, names, options, proof, run
+from debian_cloud import checksums, images, lifecycle, names, options, proof, run, workspace
 from debian_cloud.cli import warn
 from debian_cloud.errors import FAILED, USAGE, Error, did_you_mean
 from debian_cloud.printable import printable
@@ -64,7 +64,7 @@ def _fetch(image: images.Image, output: Path) -> Path:
         if checksums.digest(path).hashes["sha512"] == image.record.sha512:
             return path
         raise Error(f"{path} exists already and is another file", "remove it, or choose another --output", USAGE)
-    output.mkdir(parents=True, exist_ok=True)
+    workspace.make_output(output)
     # A folder of its own: apt-helper keeps a file that it refuses, under another name.
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=output) as partial:
         fetched = Path(partial) / path.name

@@ -59,6 +59,7 @@ def main(args: argparse.Namespace) -> int:
         raise Error(f"{args.statement} exists already", "choose another name with --statement", USAGE)
     # Before anything is fetched.
     run.check_namespace()
+    workspace.make_output((args.output or Path()).resolve())
     planned = planning.again(kept, args)
     if args.output:
         workspace.make(planned, args.output.resolve(), quiet=args.quiet)
