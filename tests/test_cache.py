@@ -131,6 +131,6 @@ for number in range(12):
 def test_its_place_and_its_bound_are_in_the_man_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     page = manual.manual().replace("\\-", "-")
-    assert re.search(r"\.SH FILES\n\.TP\n\.I ~/\.cache/debian-cloud\n", page)
+    assert re.search(r"\.SH FILES\n(?:(?!\.SH).*\n)*\.TP\n\.I ~/\.cache/debian-cloud\n", page)
     assert "/var/cache/debian-cloud" in page
     assert f"At most {cache.BOUND // 2**30} GiB stay there" in page

@@ -434,7 +434,8 @@ class Apt:
             version = depcache.get_candidate_ver(self._cache[waiting[0]])
             name = waiting.pop(0)
             for group in _depends(version) if version else ():
-                if not any(dependency.all_targets() for dependency in group):
+                # Where another version is there, apt's own words say more.
+                if not any(d.all_targets() or d.target_pkg.has_versions for d in group):
                     return name, " | ".join(dependency.target_pkg.name for dependency in group)
                 # What serves in its place is apt's choice: only what has to come is looked at.
                 target = group[0].target_pkg.name
