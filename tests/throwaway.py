@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.remove import remove
 
 SUITE = "trixie"
 FINE = {"Image-Size": "1G", "Image-Format": "qcow2", "Image-Firmware": "bios uefi"}
@@ -97,7 +98,7 @@ def folder() -> Iterator[Path]:
     finally:
         for home in top.rglob("private-keys-v1.d"):
             subprocess.run(["gpgconf", "--homedir", home.parent, "--kill", "all"], check=True)
-        shutil.rmtree(top)
+        remove(top)
 
 
 def archive(top: Path, *debs: Path, uploader: Path | str = "") -> Archive:

@@ -23,6 +23,7 @@ from debian_cloud.checksums import Digest
 from tests.archive.clients import client as client
 from tests.archive.clients import clients as clients
 from tests.archive.clients import trees as trees
+from tests.remove import remove
 from tests.test_plan import DEBIAN, RESOLUTION
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -313,7 +314,7 @@ def short_path() -> Iterator[Path]:
     yield path
     for home in {socket.parent for socket in path.rglob("S.gpg-agent")}:
         subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=False)
-    shutil.rmtree(path)
+    remove(path)
 
 
 @pytest.fixture(scope="session")

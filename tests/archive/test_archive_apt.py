@@ -20,6 +20,7 @@ import pytest
 from debian_cloud import names
 from tests.archive.clients import machine, serving
 from tests.archive.conftest import run
+from tests.remove import remove
 
 if TYPE_CHECKING:
     from tests.archive.clients import Apt
@@ -171,7 +172,7 @@ def web(short_path: Path, tmp_path: Path, env: dict[str, str], uploader: Key) ->
         (path / "conf/closures").unlink()
         client.installs(path / "public/debian-cloud-archive-keyring_trixie.deb")
         yield path, client
-    shutil.rmtree(path.parent)
+    remove(path.parent)
 
 
 def test_update_finds_packages_and_images(served: Archive, apt: Apt) -> None:

@@ -20,6 +20,7 @@ from debian_cloud import cli, index, lock, projections, sign
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.projections import provenance
 from tests.archive.conftest import VIRTUAL_SIZE, qcow2
+from tests.remove import remove
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -230,7 +231,7 @@ def test_init_writes_which_suites_take_unofficial_images(short_path: Path, env: 
     assert run("sid").returncode == 0
     lines = (folder / "conf/unofficial").read_text().splitlines()
     assert [line for line in lines if not line.startswith("#")] == ["sid"]
-    shutil.rmtree(folder)
+    remove(folder)
 
 
 def test_refuses_image_for_another_suite(archive: Archive, make: Maker, uploader: Key) -> None:

@@ -23,6 +23,7 @@ from debian_cloud.cli import status, verify
 from debian_cloud.projections import provenance
 from tests.archive.clients import machine
 from tests.archive.conftest import run
+from tests.remove import remove
 
 if TYPE_CHECKING:
     from tests.archive.conftest import Archive, Key, Maker
@@ -536,4 +537,4 @@ def test_expire_killed_anywhere_removes_nothing_that_is_listed(
         assert there(cut) == there(whole), at
         assert statuses(cut)[old].status == "expired"
         assert {*listed(cut)} == {NEW}
-        shutil.rmtree(cut.path)
+        remove(cut.path)

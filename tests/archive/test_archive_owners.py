@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.archive.conftest import Archive, run
+from tests.remove import remove
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +29,7 @@ def shared(short_path: Path, env: dict[str, str], uploader: Key) -> Iterator[Arc
     run(["debian-cloud-archive", "init", path, *suites, "--uploader", uploader.public], env)
     (path / "conf/closures").unlink()
     yield Archive(path, env)
-    shutil.rmtree(path)
+    remove(path)
 
 
 def pair(make: Maker, key: Key, second: str, version: str = "1.0", number: str = "9") -> Upload:

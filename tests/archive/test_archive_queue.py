@@ -20,6 +20,7 @@ from debian_cloud.incoming import LIMITS
 from tests import malformed
 from tests.archive.conftest import ROOT, Archive, Key, Upload, run
 from tests.archive.test_archive_uploads import NO_QUESTIONS, exported
+from tests.remove import remove
 from tests.test_debfile import BROKEN_MEMBERS, CONTROLS, DATA, DATAS, PLAIN, VERSION, deb, member
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def shared(short_path: Path, env: dict[str, str], uploader: Key) -> Iterator[Arc
     run(["debian-cloud-archive", "init", path, "--uploader", uploader.public], env)
     (path / "conf/closures").unlink()
     yield Archive(path, env)
-    shutil.rmtree(path)
+    remove(path)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from tests.archive.conftest import Archive, Maker, run
+from tests.remove import remove
 
 if TYPE_CHECKING:
     from tests.archive.conftest import Key
@@ -64,7 +65,7 @@ def place() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="serve-"))
     folder.chmod(0o755)
     yield folder
-    shutil.rmtree(folder)
+    remove(folder)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ import pytest
 from debian_cloud import lifecycle, sign
 from debian_cloud.errors import Error
 from tests.archive.conftest import Archive, Key, run
+from tests.remove import remove
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -523,7 +524,7 @@ def aged(short_path: Path, env: dict[str, str]) -> Iterator[Archive]:
     path = Path(tempfile.mkdtemp(dir=short_path)) / "a"
     run(["faketime", "-f", "-1d", "debian-cloud-archive", "init", path], env)
     yield Archive(path, env)
-    shutil.rmtree(path.parent)
+    remove(path.parent)
 
 
 def test_dates_and_signatures_go_back_by_five_minutes_and_no_further(aged: Archive) -> None:

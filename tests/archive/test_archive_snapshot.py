@@ -24,6 +24,7 @@ import pytest
 from tests.archive.clients import serving
 from tests.archive.conftest import Archive, run
 from tests.mirror.tree import Mirror, serve
+from tests.remove import remove
 
 if TYPE_CHECKING:
     from tests.archive.clients import Apt
@@ -194,7 +195,7 @@ def web(short_path: Path, env: dict[str, str], uploader: Key, make: Maker) -> It
             archive.take(make.deb(uploader, version, content=version))
             found.append(publish(archive))
         yield archive, found
-    shutil.rmtree(folder)
+    remove(folder)
 
 
 def demo(machine: Apt) -> str:
@@ -383,7 +384,7 @@ def test_a_machine_whose_clock_is_a_little_slow_goes_on(
     done = slow.get("update")
     assert done.returncode == 0, done.stdout
     assert not re.search("^[WE]: ", done.stdout, re.MULTILINE), done.stdout
-    shutil.rmtree(path.parent)
+    remove(path.parent)
 
 
 def test_apt_3_takes_a_snapshot_by_its_id(web: tuple[Archive, list[str]], clients: Callable[[str], Apt]) -> None:

@@ -21,6 +21,7 @@ import pytest
 
 from tests.archive.clients import machine
 from tests.archive.conftest import SERIAL, Archive, Key, Maker, Upload, run
+from tests.remove import remove
 
 NO_QUESTIONS = ("--passphrase", "", "--pinentry-mode", "loopback")
 PROPOSED = "trixie-proposed"
@@ -35,7 +36,7 @@ def shared(short_path: Path, env: dict[str, str], uploader: Key) -> Iterator[Arc
     run(["debian-cloud-archive", "init", path, *suites, "--uploader", uploader.public], env)
     (path / "conf/closures").unlink()
     yield Archive(path, env)
-    shutil.rmtree(path)
+    remove(path)
 
 
 @pytest.fixture
@@ -739,7 +740,7 @@ def test_packages_go_from_suite_to_suite_without_an_upload(
     image = fails("copy", "trixie", "testing", f"debian-13-ec2-amd64-{SERIAL}")
     assert "an image is of one suite" in image
     assert "hint: build it for testing" in image
-    shutil.rmtree(path)
+    remove(path)
 
 
 @pytest.mark.parametrize("suite", ["images", "all", "Trixie", "-x", "../x"])

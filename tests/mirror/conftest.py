@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.mirror.tree import Archive, Key, Mirror, Server, serve
+from tests.remove import remove
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +69,7 @@ def archive(template: Archive, base: Path, request: pytest.FixtureRequest) -> It
         date=template.date,
         sources=template.sources,
     )
-    shutil.rmtree(root)
+    remove(root)
 
 
 @pytest.fixture(params=["rsync", "http"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ import pytest
 from tests.archive.conftest import Archive, Maker, make_key
 from tests.mirror.test_mirror import apt
 from tests.mirror.tree import SCRIPT, Mirror, serve
+from tests.remove import remove
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def short() -> Iterator[Path]:
     yield path
     for home in (path / "uploader", path / "a/gnupg"):
         subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=False)
-    shutil.rmtree(path)
+    remove(path)
 
 
 @pytest.mark.parametrize("scheme", ["rsync", "http"])

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 
 from debian_cloud import closure
 from tests.mirror.tree import Archive, Key, Mirror, sha
+from tests.remove import remove
 
 PLACES = ("closures/trixie/ec2/amd64/20261119.0", "closures/trixie/ec2/amd64/20261120.0")
 OWN = "evidence/1/InRelease"
@@ -81,7 +81,7 @@ def test_a_closure_that_the_source_has_not_is_passed_over(mirror: Mirror, archiv
     folder = add_closure(archive, PLACES[1])
     mirror.ok("--closures")
     assert carried(mirror) == served(archive, PLACES[1])
-    shutil.rmtree(folder)
+    remove(folder)
     add_closure(archive, PLACES[0], named="")
     assert f"{PLACES[0]} does not list its files, and is left out" in mirror.ok("--closures")
     # What was carried stays as long as an index is good by which somebody may ask for it.
