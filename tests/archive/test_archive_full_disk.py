@@ -28,6 +28,12 @@ FREE = {
 """KiB that are left when a verb begins: it fails at another step each time, and not with the last."""
 
 
+def levels(verb: str) -> tuple[int, ...]:
+    """All of them in `make check-all`; else the first, one from the middle, and the last."""
+    every = FREE[verb]
+    return every if os.environ.get("DEBIAN_CLOUD_ALL") else (every[0], every[len(every) // 2], every[-1])
+
+
 @pytest.fixture
 def disk(archive: Archive, tmp_path: Path, env: dict[str, str]) -> Iterator[tuple[Archive, Path]]:
     """An archive on a small disk, in a namespace of its own, and where its files are seen from here."""
@@ -109,7 +115,7 @@ def test_a_full_disk_loses_nothing(
     keyring = tmp_path / "keyring.gpg"
     archive.key.gpg("--output", keyring, "--export")
     states = set()
-    for free in FREE[verb]:
+    for free in levels(verb):
         shutil.rmtree(seen / "a", ignore_errors=True)
         (seen / "filler").unlink(missing_ok=True)
         run(["cp", "-a", archive.path, seen / "a"], full.env)
