@@ -8,9 +8,15 @@ import re
 import subprocess
 from pathlib import Path
 
+_WAITS = re.compile(r"^debian-cloud: waiting for another debian-cloud that uses .*\n", re.M)
+
 
 def debian_cloud(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    """Run the command to its end.
+
+    Whether it had to wait for the cache depends on what else runs on this machine: that line is left out.
+    """
+    done = subprocess.run(
         ["debian-cloud", *arguments],
         env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
@@ -19,6 +25,8 @@ def debian_cloud(*arguments: str | Path, **environment: str) -> subprocess.Compl
         check=False,
         timeout=300,
     )
+    done.stderr = _WAITS.sub("", done.stderr)
+    return done
 
 
 def refused(done: subprocess.CompletedProcess[str], status: int, *said: str) -> None:

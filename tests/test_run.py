@@ -80,6 +80,24 @@ def test_one_holder_at_a_time_and_the_kernel_lets_go(tmp_path: Path) -> None:
         pass
 
 
+def test_one_who_waits_says_so_and_has_it_when_it_is_let_go(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    waiting = 'with run.locked(pathlib.Path(sys.argv[1]), "the cache", wait=True): print("mine")'
+    with run.locked(folder, "it"):
+        second = subprocess.Popen(
+            [sys.executable, "-c", f"import pathlib, sys\nfrom debian_cloud import run\n{waiting}", folder],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(run.__file__).parents[1])},
+        )
+        assert second.stderr is not None
+        assert second.stderr.readline() == "debian-cloud: waiting for another debian-cloud that uses the cache\n"
+        assert second.poll() is None
+    assert second.communicate(timeout=60) == ("mine\n", "")
+    assert second.returncode == 0
+
+
 def test_a_folder_removed_by_its_last_holder_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "work"
     lock, calls = fcntl.flock, []
