@@ -328,9 +328,11 @@ def test_a_machine_may_remove_what_is_recommended(archive: Archive) -> None:
     done = debian_cloud("plan", "wants", *archive.sources)
     assert done.returncode == 0, done.stderr
     assert "--include=debian-cloud-config-wants,debian-cloud-archive-keyring,tree,git" in done.stdout
-    assert 'chroot "$1" apt-mark auto tree git' in done.stdout
+    # No source is read: the archive's is there twice by then, with another name of its keyring.
+    mark = 'chroot "$1" apt-mark -o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts=/dev/null auto'
+    assert f"{mark} tree git" in done.stdout
     done = debian_cloud("plan", "wants", "--add", "git", *archive.sources)
-    assert 'chroot "$1" apt-mark auto tree\'' in done.stdout
+    assert f"{mark} tree'" in done.stdout
 
 
 def test_what_is_added_takes_the_place_of_what_is_removed(shown: dict[tuple[str, ...], Done]) -> None:

@@ -203,6 +203,16 @@ def test_list_show_and_plan_need_no_options(user: Own) -> None:
     assert f"copy:{user.archive}/public" in done.stdout
 
 
+def test_no_image_asks_an_archive_without_an_address(user: Own) -> None:
+    """On a machine of the image `apt update` would fail: nothing there is where it is here."""
+    assert list((user.archive / "public").glob("*.deb")) == []
+    assert "archive-keyring" not in debian_cloud("plan", "mine", **user.env).stdout.replace(
+        "debian-archive-keyring", ""
+    )
+    shown = command(user.archive, "status", **user.env).stdout
+    assert f"archive    {user.archive}\n" in shown
+
+
 def test_options_and_the_absence_of_a_file_decide_otherwise(user: Own, tmp_path: Path) -> None:
     refused(debian_cloud("list", "--archive", "file:/nowhere", **user.env), 2, "--archive needs --keyring")
     refused(

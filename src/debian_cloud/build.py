@@ -61,6 +61,9 @@ _NETWORK: Final = "network.conf"
 _PREFERENCES: Final = "etc/apt/preferences.d/99debian-cloud"
 """What the bootstrap's apt does without; it has no place in the image."""
 
+_NO_SOURCES: Final = "-o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts=/dev/null"
+"""Options for an apt that needs none of them."""
+
 _ANSWERS: Final = "locales locales/default_environment_locale select C.UTF-8\n"
 """What debconf knows before the configuration is installed: locales, where it comes along, sets no locale itself."""
 
@@ -260,8 +263,9 @@ def _tree(
                 f"--extract-hook={record}",
                 f"--customize-hook={record}",
                 # As on a machine where apt installs it with the configuration: it goes when the configuration goes.
+                # No source is read for that: apt refuses two lines of one archive that name different keyrings.
                 *(
-                    (f'--customize-hook=chroot "$1" apt-mark auto {" ".join(recommended)}',)
+                    (f'--customize-hook=chroot "$1" apt-mark {_NO_SOURCES} auto {" ".join(recommended)}',)
                     if (recommended := [name for name in resolution.recommended if name not in custom.add])
                     else ()
                 ),

@@ -85,11 +85,17 @@ class Container:
 
 
 @contextmanager
-def boot(tree: Path, name: str, *arguments: str, credentials: Mapping[str, str] = _NONE) -> Iterator[Container]:
+def boot(
+    tree: Path,
+    name: str,
+    *arguments: str,
+    credentials: Mapping[str, str] = _NONE,
+    environment: Mapping[str, str] = _NONE,
+) -> Iterator[Container]:
     """Boot a tree with a network of its own, ended when left. `name` is the container's and its log's.
 
     `arguments` are a kernel's, as far as systemd reads them (kernel-command-line(7)); `credentials` are
-    systemd's (systemd.system-credentials(7)).
+    systemd's (systemd.system-credentials(7)); `environment` is for systemd-nspawn itself.
     """
     log = logs() / f"{name}.log"
     # The host may be a container itself, where systemd does not run and nothing can be registered with it.
@@ -110,7 +116,7 @@ def boot(tree: Path, name: str, *arguments: str, credentials: Mapping[str, str] 
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+            env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1", **environment},
         )
         container = Container(process, tree, log)
         try:

@@ -168,7 +168,7 @@ def _keys(archive: Path) -> list[dict[str, Any]]:
 
 def _tell(found: dict[str, Any]) -> None:
     """The same for people, one line a fact."""
-    print(f"archive    {found['archive']} as {found['url']}")
+    print(f"archive    {found['archive']}{f' as {url}' if (url := found['url']) else ''}")
     print(f"published  serial {found['serial'] or 'none'}, snapshot {found['snapshot'] or 'none'}")
     for one in found["suites"]:
         images = ", ".join(f"{number} {status}" for status, number in one["images"].items()) or "none"

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A fresh Debian that boots systemd, with a network of its own and an ordinary user who may use sudo."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tests.image import nspawn
+from tests.image.tree import Tree, as_root, debian_sources
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+USER: Final = "newcomer"
+HOME: Final = f"/home/{USER}"
+# What a standard installation has and minbase does not, as far as README needs it.
+_STANDARD: Final = ("ca-certificates", "dbus", "git", "make", "openssh-client", "sudo", "systemd-sysv", "wget")
+_NETWORK: Final = "10.0.2.3"
+"""The name server that slirp4netns(1) is to a network namespace."""
+_SETUP: Final = f"""
+useradd --create-home --shell /bin/bash {USER}
+chmod 700 {HOME}
+echo '{USER} ALL=(ALL) NOPASSWD:ALL' >/etc/sudoers.d/{USER}
+echo 'nameserver {_NETWORK}' >/etc/resolv.conf
+echo '127.0.0.1 localhost fresh cloud.example.org' >/etc/hosts
+# A person answers yes, and waits until all is on the disk.
+printf '%s\\n' 'APT::Get::Assume-Yes "true";' 'DPkg::Options:: "--force-unsafe-io";' >/etc/apt/apt.conf.d/99fresh
+echo 'debconf debconf/frontend select Noninteractive' | debconf-set-selections
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """The running system; `tree` is its root directory here."""
+
+    container: nspawn.Container
+    tree: Path
+
+    def run(self, script: str, *, user: str = USER, where: str = HOME, seconds: float = 900) -> str:
+        """Run lines of bash as a user in a directory: what they printed; AssertionError where one fails."""
+        home = "/root" if user == "root" else f"/home/{user}"
+        done = self.container.run(
+            *("setpriv", "--reuid", user, "--regid", user, "--init-groups"),
+            *("env", "-i", f"HOME={home}", f"USER={user}", "LANG=C.UTF-8", "PATH=/usr/local/bin:/usr/bin:/bin"),
+            *("bash", "-c", f"cd {where}\nset -eux -o pipefail\n{script}"),
+            seconds=seconds,
+        )
+        assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
+        return done.stdout + done.stderr
+
+
+@contextmanager
+def booted(suite: str, source: Path, folder: Path) -> Iterator[Fresh]:
+    """A minimal Debian of a suite, up, until left; the files of `source` are in the user's ~/debian-cloud.
+
+    Needs root: systemd-nspawn(1) does.
+    """
+    sources = folder / "sources.list"
+    sources.write_text(debian_sources(suite), "utf-8")
+    tree = Tree(folder / "tree")
+    options = ("--mode=root", "--format=directory", "--variant=minbase", "--dpkgopt=force-unsafe-io")
+    made = subprocess.run(
+        as_root("mmdebstrap", *options, f"--include={','.join(_STANDARD)}", suite, tree.path, sources),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    try:
+        assert made.returncode == 0, made.stderr[-4000:]
+        # The name service is the container's own: no link to what runs on a host.
+        (tree.path / "etc/resolv.conf").unlink(missing_ok=True)
+        tree.run("sh", "-euxc", _SETUP)
+        there = tree.path / HOME.lstrip("/") / "debian-cloud"
+        subprocess.run(["cp", "-a", source, there], check=True)
+        tree.run("chown", "-R", f"{USER}:", f"{HOME}/debian-cloud")
+        # Without this /proc is covered in parts, and a namespace in the container may mount none.
+        with (
+            nspawn.boot(
+                tree.path, f"fresh-{suite}", environment={"SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1"}
+            ) as container,
+            _connected(container),
+        ):
+            container.wait("basic.target", 120)
+            yield Fresh(container, tree.path)
+    finally:
+        tree.remove()
+
+
+@contextmanager
+def _connected(container: nspawn.Container) -> Iterator[None]:
+    """Give a container the way out, and nobody a way in: its ports are its own, and so are port 80's servers."""
+    container.wait("basic.target", 120)
+    with tempfile.TemporaryFile() as said:
+        read, write = os.pipe()
+        process = subprocess.Popen(
+            [
+                *("slirp4netns", "--configure", "--disable-host-loopback", "--mtu=65520"),
+                *(f"--ready-fd={write}", str(container.first()), "host0"),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            pass_fds=(write,),
+        )
+        os.close(write)
+        try:
+            with os.fdopen(read, "rb") as ready:
+                if not ready.read(1):
+                    said.seek(0)
+                    raise AssertionError(said.read().decode("utf-8", "replace"))
+            yield
+        finally:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=10)
+            process.kill()
+            process.wait()
