@@ -106,15 +106,18 @@ as_signed() {
 }
 
 # ended STATUS: end a verb; where a tool failed of which no sentence tells, the status is not the tool's.
-# What a tool says on a full disk often names another reason.
 ended() {
     end_agent "$dir"
     if [ "$1" = 0 ] || [ "$1" -ge 128 ] || [ "$1${told-}" = 2yes ]; then return 0; fi
-    if [ "$(df --output=avail -k "$dir" | tail -n 1)" -lt 1024 ]; then
-        printf 'error: there is no space left on the disk of %s\n' "$dir" >&2
-        printf 'hint: nothing is lost or half shown: make space, and run it again\n' >&2
-    fi
+    say_if_full
     exit 1
+}
+
+# say_if_full: what a tool says on a full disk often names another reason.
+say_if_full() {
+    [ "$(df --output=avail -k "$dir" | tail -n 1)" -lt 1024 ] || return 0
+    printf 'error: there is no space left on the disk of %s\n' "$dir" >&2
+    printf 'hint: nothing is lost or half shown: make space, and run it again\n' >&2
 }
 
 # wrong_use STATUS: end after what debian-cloud has said; 2 is wrong use of the verb, too.

@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -206,6 +207,21 @@ def test_an_answer_that_cannot_be_written() -> None:
         )
     refused(done, 1, "the disk is full", "hint: free some space")
     assert "Exception" not in done.stderr
+
+
+COPY = """
+import errno, sys
+from debian_cloud import __main__, cli
+def copy(_):
+    raise OSError(errno.ENOSPC, "", "/read", None, "/written")
+cli.run = copy
+sys.exit(__main__.main([]))
+"""
+
+
+def test_of_a_copy_that_fills_the_disk_the_new_file_is_named() -> None:
+    done = subprocess.run([sys.executable, "-c", COPY], capture_output=True, text=True, check=False)
+    refused(done, 1, "the disk is full: nothing more can be written to /written\n")
 
 
 def test_a_reader_that_goes_away() -> None:

@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from debian_cloud import own
+from debian_cloud import files, own
 from debian_cloud.errors import Error
 from tests import throwaway
 from tests.command import debian_cloud, refused
@@ -115,6 +117,102 @@ def test_what_is_refused(config: Path, key: Path, old: str, new: str, said: str)
     assert caught.value.hint
     assert str(config / "a.sources") in caught.value.message
     assert caught.value.status == 2
+
+
+@pytest.mark.parametrize("which", ["directory", "above", "file", "keyring", "keyring's directory"])
+@pytest.mark.parametrize("mode", [0o002, 0o020])
+def test_what_others_can_write_is_refused(
+    config: Path, key: Path, monkeypatch: pytest.MonkeyPatch, which: str, mode: int
+) -> None:
+    monkeypatch.setattr(files, "_own_group", lambda _: False)
+    (config / "a.sources").write_text(GOOD.format(key=key))
+    places = {"directory": config, "above": config.parent, "file": config / "a.sources", "keyring": key}
+    place = places.get(which, key.parent)
+    assert own.archives()
+    place.chmod(place.stat().st_mode | mode)
+    with pytest.raises(Error, match="can be written by others") as caught:
+        own.archives()
+    assert str(place) in caught.value.message
+    assert (caught.value.status, caught.value.hint) == (2, f"chmod go-w {place}")
+    # Where others may make entries, and remove none that are not theirs, entries alone are in danger.
+    if place.is_dir():
+        place.chmod(place.stat().st_mode | 0o1000)
+        if which == "directory":
+            with pytest.raises(Error, match="can be written by others"):
+                own.archives()
+        else:
+            assert own.archives()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("which", ["directory", "above", "file", "keyring", "link"])
+def test_what_belongs_to_another_is_refused(config: Path, key: Path, which: str) -> None:
+    file = config / "a.sources"
+    (config.parent / "real").write_text(GOOD.format(key=key))
+    file.symlink_to(config.parent / "real")
+    assert own.archives()
+    places = {"directory": config, "above": config.parent, "file": file, "keyring": key, "link": file}
+    os.chown(places[which], 65534, 65534, follow_symlinks=which != "link")
+    with pytest.raises(Error, match="belongs to nobody") as caught:
+        own.archives()
+    assert str(config.parent / "real" if which == "file" else places[which]) in caught.value.message
+    assert (caught.value.status, bool(caught.value.hint)) == (2, True)
+
+
+def test_a_link_is_as_good_as_what_it_leads_through(
+    config: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_own_group", lambda _: False)
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    (place / "mine.sources").write_text(GOOD.format(key=place / "../elsewhere/key.gpg"))
+    (place / "key.gpg").symlink_to("../key.gpg")
+    (config / "a.sources").symlink_to("../../elsewhere/mine.sources")
+    (found,) = own.archives()
+    assert found.keys == key.read_bytes()
+    place.chmod(0o777)
+    with pytest.raises(Error, match="elsewhere can be written by others"):
+        own.archives()
+    place.chmod(0o755)
+    # The directory itself may be a link, and one that leads in a ring is one that is not there.
+    shutil.move(config, tmp_path / "moved")
+    config.symlink_to(tmp_path / "moved")
+    (tmp_path / "moved/a.sources").unlink()
+    (tmp_path / "moved/a.sources").symlink_to("a.sources")
+    with pytest.raises(Error, match="cannot be read"):
+        own.archives()
+    (tmp_path / "moved").chmod(0o1777)
+    with pytest.raises(Error, match="moved can be written by others"):
+        own.archives()
+
+
+@pytest.mark.parametrize(
+    ("group", "members", "others", "own_"),
+    [
+        ("me", [], [], True),
+        ("me", ["me"], [], True),
+        ("me", ["me", "you"], [], False),
+        ("me", [], [("you", 5000)], False),
+        ("users", [], [], False),
+    ],
+)
+def test_a_user_group_is_nobody_else(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    group: str,
+    members: list[str],
+    others: list[tuple[str, int]],
+    own_: bool,
+) -> None:
+    """A umask of 002, as Debian gives it to users with groups of their own, is no danger."""
+    gid = 5000 if group == "me" else 100
+    user = SimpleNamespace(pw_name="me", pw_uid=5000, pw_gid=5000)
+    everybody = [user, *(SimpleNamespace(pw_name=name, pw_uid=6000, pw_gid=gid) for name, gid in others)]
+    monkeypatch.setattr("pwd.getpwuid", lambda _: user)
+    monkeypatch.setattr("pwd.getpwall", lambda: everybody)
+    monkeypatch.setattr("grp.getgrgid", lambda _: SimpleNamespace(gr_gid=gid, gr_mem=members))
+    found = os.stat_result((0o100664, 0, 0, 1, 5000, gid, 0, 0, 0, 0))
+    assert files._own_group(found) is own_
 
 
 # With real apt: two commands, and no third tool.

@@ -68,7 +68,9 @@ def _run(argv: list[str]) -> int:
                 hint = "choose another place, or run it as a user who may read and write there"
             raise Error(f"{where}{error.strerror or error}", hint) from error
         _forget_output()
-        where = f": nothing more can be written to {error.filename}" if error.filename else ""
+        # Of a copy, the second is what was written.
+        name = error.filename2 or error.filename
+        where = f": nothing more can be written to {name}" if name else ""
         raise Error(f"the disk is full{where}", "free some space, and run it again") from error
     return status
 

@@ -6,12 +6,15 @@ from __future__ import annotations
 import bz2
 import contextlib
 import errno
+import grp
 import gzip
 import io
 import lzma
 import os
+import pwd
 import stat
 import zlib
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, cast
 
 from .errors import USAGE, Error
@@ -19,7 +22,6 @@ from .printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 LARGEST_TEXT: Final = 2**24
 """Bytes of a text that one file is: a .buildinfo has some 200 KiB, a Release of Debian some 200 KiB, too."""
@@ -28,6 +30,8 @@ LARGEST_PACKAGE: Final = 2**32
 _MEMORY: Final = 2**27
 """Bytes that xz's own decoder may take: `xz -9` needs half of that (xz(1))."""
 _PIECE: Final = 2**16
+_LINKS: Final = 40
+"""Links that one path may lead through: as many as the kernel follows (path_resolution(7))."""
 BROKEN: Final = (lzma.LZMAError, zlib.error, EOFError, OSError)
 """What a damaged compressed stream raises as it is read."""
 
@@ -77,6 +81,72 @@ def text(path: Path, limit: int = LARGEST_TEXT) -> str:
         raise Error(
             f"{printable(str(path))} is not UTF-8 text", "Debian's own files are (Debian Policy 5.1)", USAGE
         ) from None
+
+
+def refuse_changeable(path: Path) -> None:
+    """Error when somebody besides this user and root can change what a path leads to; nothing where it is not there.
+
+    Each directory and link on the way counts. A directory where others may write and that is sticky, as /tmp is,
+    counts for the entries that others own; a group with nobody in it but the owner, as user groups are, is nobody
+    else.
+    """
+    way = [*_way(path)]
+    for place in way:
+        try:
+            found = place.lstat()
+        except OSError:
+            return
+        if found.st_uid not in (0, os.geteuid()):
+            raise Error(
+                f"{printable(str(place))} belongs to {_user(found.st_uid)}, who could change what is read there",
+                "what decides whose signatures count belongs to you or to root",
+                USAGE,
+            )
+        if stat.S_ISLNK(found.st_mode) or (found.st_mode & stat.S_ISVTX and place != way[-1]):
+            continue
+        if found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and not _own_group(found)):
+            raise Error(
+                f"{printable(str(place))} can be written by others, who could change what is read there",
+                f"chmod go-w {printable(str(place))}",
+                USAGE,
+            )
+
+
+def _way(path: Path) -> Iterator[Path]:
+    """Each directory and link that a path leads through, from the root to what it names."""
+    left = [*reversed(path.absolute().parts)]
+    here, links = Path(left.pop()), 0
+    yield here
+    while left:
+        part = left.pop()
+        here = here.parent if part == ".." else here / part
+        yield here
+        with contextlib.suppress(OSError):
+            target = here.readlink()
+            links += 1
+            if links > _LINKS:
+                return
+            left += reversed(target.parts)
+            here = Path(left.pop()) if target.is_absolute() else here.parent
+
+
+def _own_group(found: os.stat_result) -> bool:
+    """Whether the group of a file is its owner's own, with nobody else in it (USERGROUPS_ENAB of login.defs(5))."""
+    if found.st_uid == found.st_gid == 0:
+        return True
+    try:
+        owner, group = pwd.getpwuid(found.st_uid), grp.getgrgid(found.st_gid)
+    except KeyError:
+        return False
+    others = any(user.pw_gid == group.gr_gid and user.pw_uid != owner.pw_uid for user in pwd.getpwall())
+    return group.gr_gid == owner.pw_gid and {*group.gr_mem} <= {owner.pw_name} and not others
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"the user {uid}"
 
 
 def unpacked(path: Path, limit: int) -> bytes:

@@ -47,8 +47,9 @@ where that is set.
 .B debian\\-cloud\\-archive init \\-\\-own
 writes such a file. Each stanza has the fields Types, URIs (one), Suites, Components
 and Signed\\-By (the absolute path of a keyring, or the key itself in its armour), and
-may have Enabled; any other field, and any that is there twice, is refused. Where such
-a file names the suite,
+may have Enabled; any other field, and any that is there twice, is refused. So is a
+file, or a keyring that it names, if anybody but this user and root owns it, can write
+to it, or can put another in its place. Where such a file names the suite,
 .BR build ", " plan ", " list ", " show
 and whatever else reads configurations take its archive without
 .B \\-\\-archive

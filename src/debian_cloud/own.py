@@ -48,6 +48,8 @@ def archives() -> tuple[Archive, ...]:
     except OSError:
         return ()
     for file in there:
+        files.refuse_changeable(directory())
+        files.refuse_changeable(file)
         text = files.text(file, _LARGEST)
         try:
             found += [Archive(file, *_archive(stanza)) for stanza in _stanzas(text) if _enabled(stanza)]
@@ -131,4 +133,5 @@ def _keys(value: str) -> bytes:
             f"Signed-By is {printable(lines[0], 60)!r}, neither one path nor a key",
             "the absolute path of a keyring, or the key itself in its armour",
         )
+    files.refuse_changeable(Path(lines[0]))
     return files.read(Path(lines[0]), what="keyring")

@@ -24,6 +24,7 @@ FREE = {
     "expire": (0, 16, 48, 96, 144, 1000),
     "add-key": (0, 8, 32, 64, 96, 144, 1000),
     "snapshot": (0, 4, 1000),
+    "add": (0, 16, 48, 96, 160, 240, 400, 1000),
 }
 """KiB that are left when a verb begins: it fails at another step each time, and not with the last."""
 
@@ -94,7 +95,16 @@ def assert_whole(archive: Path, keyring: Path) -> None:
         assert ((dist / name).parent / "by-hash/SHA256" / digest).stat().st_size == int(size)
 
 
-@pytest.mark.parametrize("verb", FREE)
+def copied(archive: Path, disk: Path, env: dict[str, str], free: int) -> None:
+    """Put a copy of an archive on the disk, and fill that up to so many KiB."""
+    shutil.rmtree(disk / "a", ignore_errors=True)
+    (disk / "filler").unlink(missing_ok=True)
+    run(["cp", "-a", archive, disk / "a"], env)
+    with (disk / "filler").open("wb") as filler:
+        filler.write(bytes(1024 * max(left(disk) - free, 0)))
+
+
+@pytest.mark.parametrize("verb", sorted({*FREE} - {"add"}))
 def test_a_full_disk_loses_nothing(
     archive: Archive, disk: tuple[Archive, Path], make: Maker, uploader: Key, tmp_path: Path, verb: str
 ) -> None:
@@ -116,11 +126,7 @@ def test_a_full_disk_loses_nothing(
     archive.key.gpg("--output", keyring, "--export")
     states = set()
     for free in levels(verb):
-        shutil.rmtree(seen / "a", ignore_errors=True)
-        (seen / "filler").unlink(missing_ok=True)
-        run(["cp", "-a", archive.path, seen / "a"], full.env)
-        with (seen / "filler").open("wb") as filler:
-            filler.write(bytes(1024 * max(left(seen) - free, 0)))
+        copied(archive.path, seen, full.env, free)
         done = full.run(verb, check=False)
         states.add(done.returncode)
         assert done.returncode in (0, 1), done.stderr
@@ -145,4 +151,57 @@ def test_a_full_disk_loses_nothing(
         for wanted in "Version: 20261120.0\n", "Package: debian-cloud-config-demo\n":
             assert wanted in text, free
         assert ("Version: 20261119.0\n" in text) is (verb != "expire"), free
+    assert states == {0, 1}
+
+
+def at_once(archive: Archive, debs: list[Path]) -> list[tuple[int, str]]:
+    """Status and words of `add`, begun for each of the files before the first has ended."""
+    words = [["debian-cloud-archive", "add", str(archive.path), str(deb)] for deb in debs]
+    running = [
+        subprocess.Popen(command, env=archive.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for command in words
+    ]
+    said = [process.communicate(timeout=120)[0] for process in running]
+    return [(process.returncode, text) for process, text in zip(running, said, strict=True)]
+
+
+def test_two_adds_at_once(archive: Archive, make: Maker) -> None:
+    """The first of them makes the key by which both are signed."""
+    names = [f"debian-cloud-config-{name}" for name in ("one", "two", "three")]
+    for status, said in at_once(archive, [make.deb(None, package=name, source=name).files[0] for name in names]):
+        assert status == 0, said
+    assert (archive.path / "conf/uploaders").read_text().count("# Maintainer of ") == 1
+    assert {f"Package: {name}" for name in names} <= {
+        *(archive.dist / "main/binary-amd64/Packages").read_text().split("\n")
+    }
+
+
+def test_two_adds_at_once_on_a_full_disk(
+    archive: Archive, disk: tuple[Archive, Path], make: Maker, tmp_path: Path
+) -> None:
+    full, seen = disk
+    names = [f"debian-cloud-config-{name}" for name in ("one", "two")]
+    debs = [make.deb(None, package=name, source=name, content=os.urandom(20000).hex()).files[0] for name in names]
+    keyring = tmp_path / "keyring.gpg"
+    archive.key.gpg("--output", keyring, "--export")
+    states = set()
+    for free in levels("add"):
+        copied(archive.path, seen, full.env, free)
+        for status, said in at_once(full, debs):
+            states.add(status)
+            assert status in (0, 1), f"{free} KiB: {said}"
+            assert status == 0 or "error: there is no space left " in said, f"{free} KiB: {said}"
+            assert "Traceback" not in said
+            assert "refused: " not in said, "a full disk is no fault of the upload"
+        assert_whole(seen / "a", keyring)
+        (seen / "filler").unlink()
+        for deb in debs:
+            done = full.run("add", deb, check=False)
+            assert done.returncode == 0, f"{free} KiB: {done.stdout}{done.stderr}"
+        done = full.run("check", check=False)
+        assert done.returncode == 0, f"{free} KiB: {done.stdout}{done.stderr}"
+        assert_whole(seen / "a", keyring)
+        assert not [*(seen / "a/incoming").iterdir()]
+        shown = (seen / "a/public/dists/trixie/main/binary-amd64/Packages").read_text()
+        assert [shown.count(f"Package: {name}\n") for name in names] == [1, 1]
     assert states == {0, 1}
