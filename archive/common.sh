@@ -108,6 +108,8 @@ as_signed() {
 # ended STATUS: end a verb; where a tool failed of which no sentence tells, the status is not the tool's.
 ended() {
     end_agent "$dir"
+    # What was begun and not committed is nobody's: `check` would say that a run was interrupted.
+    [ -z "${next-}" ] || [ "$(readlink "$dir/state")" = "states/${next##*/}" ] || [ "$1" -ge 128 ] || rm -rf "$next"
     if [ "$1" = 0 ] || [ "$1" -ge 128 ] || [ "$1${told-}" = 2yes ]; then return 0; fi
     say_if_full
     exit 1

@@ -149,6 +149,9 @@ def test_each_tool_comes_with_the_package() -> None:
     depends = dependencies(control()["debian-cloud"], "Depends", "Pre-Depends")
     essential = {"coreutils", "diffutils", "findutils", "util-linux", "debian-cloud"}
     assert set(tools.PACKAGES.values()) <= {*depends, *essential}
+    # What an ordinary installation brings besides: README's lines call nothing else.
+    there = {*depends, *dependencies(control()["debian-cloud"], "Recommends"), *essential, "apt", "dpkg"}
+    assert set(tools.OTHERS.values()) <= {*there, *dependencies(control()["debian-cloud-archive"], "Depends")}
 
 
 def test_each_dependency_says_why() -> None:

@@ -42,7 +42,7 @@ OTHERS: Final = {
     "qemu-img": "qemu-utils",
     "reprepro": "reprepro",
 }
-"""What else verbs call: of every Debian system, or suggested, or what an archive has (reprepro)."""
+"""What else verbs call: of every Debian system, recommended (qemu-utils), or what an archive has (reprepro)."""
 
 
 def package(tool: str) -> str:

@@ -45,6 +45,24 @@ def test_what_is_whole_is_called_so(full: Archive) -> None:
     assert full.snapshot() == before
 
 
+def test_what_was_refused_leaves_nothing_to_mend(archive: Archive, make: Maker, uploader: Key) -> None:
+    """A refusal is no interruption: whatever the verb had begun is gone."""
+    archive.put(make.image(uploader, record={"Official": "no"}))
+    assert "refused: " in archive.run("accept", check=False).stdout
+    assert len(list((archive.path / "states").iterdir())) == 1
+    for refused in (
+        ("promote", "trixie", "forky"),
+        ("copy", "trixie", "trixie", "nothing"),
+        ("withdraw", "trixie/ec2/amd64/20200101.0", "--reason", "none"),
+        ("deprecate", "trixie/ec2/amd64/20200101.0"),
+        ("publish", "--partial", "trixie/20200101.0"),
+    ):
+        done = archive.run(*refused, check=False)
+        assert done.returncode in (1, 2), done.stdout
+        assert len(list((archive.path / "states").iterdir())) == 1, refused
+    assert check(archive) == (0, ["checked: all is as it was signed"])
+
+
 def test_damage_is_named(full: Archive) -> None:
     deb = next(full.public.glob("pool/main/d/debian-cloud/*demo*.deb"))
     data = deb.read_bytes()

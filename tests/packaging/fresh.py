@@ -29,6 +29,7 @@ useradd --create-home --shell /bin/bash {USER}
 chmod 700 {HOME}
 echo '{USER} ALL=(ALL) NOPASSWD:ALL' >/etc/sudoers.d/{USER}
 echo 'nameserver {_NETWORK}' >/etc/resolv.conf
+echo fresh >/etc/hostname
 echo '127.0.0.1 localhost fresh cloud.example.org' >/etc/hosts
 # A person answers yes, and waits until all is on the disk.
 printf '%s\\n' 'APT::Get::Assume-Yes "true";' 'DPkg::Options:: "--force-unsafe-io";' >/etc/apt/apt.conf.d/99fresh
