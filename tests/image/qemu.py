@@ -151,20 +151,25 @@ def _free_port() -> int:
         return port
 
 
+def _section() -> str:
+    return _README.read_text("utf-8").split("\n## Boot it, and log in\n")[1].split("\n## ")[0]
+
+
+def block(wanted: str) -> str:
+    """The block of README's "Boot it, and log in" that holds `wanted`."""
+    found = re.findall(r"^```\n([^`]*)^```$", _section(), re.DOTALL | re.MULTILINE)
+    (text,) = (text for text in found if wanted in text)
+    return str(text)
+
+
 @contextmanager
 def documented(raw: Path, name: str, folder: Path, *, wanted: str) -> Iterator[tuple[Machine, str, Path]]:
     """Paste the block of README that holds `wanted` into a shell: the machine, and the user and key that it lets in.
 
     `folder` is the user's home, and where the commands run; IMAGE.raw is `raw`.
     """
-    section = _README.read_text("utf-8").split("\n## Boot it, and log in\n")[1].split("\n## ")[0]
-    ((block, user),) = (
-        (block, user)
-        for block, user in re.findall(
-            r"^```\n([^`]*)^```$[^`]*`ssh -p 2222 (\w+)@127", section, re.DOTALL | re.MULTILINE
-        )
-        if wanted in block
-    )
+    text = block(wanted)
+    (user,) = re.findall(rf"^{re.escape(text)}```$[^`]*`ssh -p 2222 (\w+)@127", _section(), re.MULTILINE)
     serial = logs() / f"{name}.log"
     serial.write_bytes(b"")
     port = _free_port()
@@ -189,7 +194,7 @@ def documented(raw: Path, name: str, folder: Path, *, wanted: str) -> Iterator[t
         ["sh", "-eu"], cwd=folder, env=environment, stdin=subprocess.PIPE, start_new_session=True
     )
     assert process.stdin is not None
-    process.stdin.write(block.encode())
+    process.stdin.write(text.encode())
     process.stdin.close()
     try:
         yield Machine(process, serial, port), user, key

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
@@ -14,6 +15,8 @@ from tests.image import nspawn, qemu
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from tests.conftest import World
 
 BOOT = 600
 """Seconds to a login prompt: a tenth of it without acceleration, on a machine that does nothing else."""
@@ -81,5 +84,23 @@ def test_nocloud_reaches_multi_user_in_a_container(images: Mapping[str, Image], 
     with nspawn.boot(tree, "nocloud-nspawn", credentials=answer) as container:
         container.wait("multi-user.target", 240)
         assert re.search(r"^root:\$", (tree / "etc/shadow").read_text("ascii"), re.MULTILINE)
+        assert container.run("systemctl", "is-system-running", "--wait").stdout == "running\n"
+        assert failures(container.run("journalctl", "--boot", "--output=cat").stdout) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="systemd-nspawn needs root")
+def test_the_container_is_unpacked_as_documented_and_boots(world: World, tmp_path: Path) -> None:
+    (image,) = (world.folder / "images").glob("*-container-*.tar.xz")
+    (tmp_path / "IMAGE.tar.xz").symlink_to(image)
+    (tmp_path / "bin").mkdir()
+    for name, script in (("sudo", 'exec "$@"'), ("systemd-nspawn", 'echo "$@" >>nspawn')):
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+    subprocess.run(["sh", "-eu"], input=qemu.block("nspawn"), text=True, cwd=tmp_path, env=environment, check=True)
+    # Here there is no systemd to register it with, and it has no network.
+    assert (tmp_path / "nspawn").read_text() == "--boot --directory=tree\n"
+    with nspawn.boot(tmp_path / "tree", "container-nspawn") as container:
+        container.wait("multi-user.target", 240)
         assert container.run("systemctl", "is-system-running", "--wait").stdout == "running\n"
         assert failures(container.run("journalctl", "--boot", "--output=cat").stdout) == []

@@ -60,7 +60,9 @@ class Block:
         return f"{self.section}, {self.number + 1}"
 
 
-PLANNED: Final = ((r"^debian-cloud build (generic\b.*?|my-hpc)(?: --output images)?$", r"debian-cloud plan \1 >plan"),)
+PLANNED: Final = (
+    (r"^debian-cloud build (generic\b.*?|my-hpc)(?: --output images)?$", r"debian-cloud plan \1 >plan"),
+)
 WALK: Final = (
     Block("A first image in three commands", 0),
     Block(
