@@ -131,7 +131,7 @@ WALK: Final = (
 
 def blocks() -> dict[tuple[str, int], str]:
     """Section and number -> the commands of each block of README."""
-    found = {}
+    found: dict[tuple[str, int], str] = {}
     for section in (ROOT / "README.md").read_text("utf-8").split("\n## ")[1:]:
         title, _, text = section.partition("\n")
         pasted = re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
