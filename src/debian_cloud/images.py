@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,8 @@ _TRACE: Final = 2**16
 """Bytes of the file by which an archive says which suites it has; it has some hundred."""
 _SLACK: Final = 2**20
 """Bytes by which a file may be too long, and apt still say in its own words that it is another."""
+_ROOM: Final = 2**16
+"""Bytes that a disk has left at least, if a file of an archive could be written to it."""
 _MEND: Final = "`apt-get update`, and try again; if that does not help, tell the archive's operator"
 
 
@@ -213,9 +216,10 @@ def _copied(archive: str) -> str:
 def there(uri: str, out: Path, largest: int) -> bool:
     """Fetch a file that need not be there, and whose content is verified by others; whether it was."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    run.words(("prlimit", f"--fsize={largest + _SLACK}", "--", _HELPER, "download-file", uri, str(out)))
+    run.words(("prlimit", *_download(largest, uri, out.name)), out.parent)
     found = out.is_file() and not out.is_symlink()
     if not found:
+        _refuse_full(out.parent)
         out.unlink(missing_ok=True)
         # A folder without a release file would be one of which it was lost.
         with contextlib.suppress(OSError):
@@ -223,36 +227,54 @@ def there(uri: str, out: Path, largest: int) -> bool:
     return found
 
 
-def download(wanted: Sequence[tuple[str, Path, str]], largest: int) -> None:
-    """Fetch files, each with its address and its hash, ALGORITHM:HASH or nothing; Error when one is not to be had.
+def download(folder: Path, wanted: Sequence[tuple[str, str, str]], largest: int) -> None:
+    """Fetch files into a folder; Error when one is not to be had.
 
-    The last alone may be without a hash.
+    Each has its address, its path in the folder, and its hash, ALGORITHM:HASH or nothing; the last alone may be
+    without one.
     """
     words: list[str] = []
-    for uri, out, digest in wanted:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        words += [uri, str(out), *((digest,) if digest else ())]
-    status = run.foreground(("prlimit", f"--fsize={largest + _SLACK}", "--", _HELPER, "download-file", *words))
+    for uri, name, digest in wanted:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        words += [uri, name, *((digest,) if digest else ())]
+    status = run.foreground(("prlimit", *_download(largest, *words)), folder)
     # In one call, it is not known which of them failed.
     what = wanted[0][0] if len(wanted) == 1 else f"a file of {wanted[0][0].rpartition('/')[0]}"
-    if status or not all(out.is_file() and not out.is_symlink() for _, out, _ in wanted):
+    found = [folder / name for _, name, _ in wanted]
+    if status or not all(out.is_file() and not out.is_symlink() for out in found):
+        _refuse_full(folder)
         raise Error(
             f"{printable(what)} could not be fetched, or is not what was signed",
             "apt's words are above; `apt-get update` first, if the archive has changed",
         )
 
 
-def fetch(image: Image, out: str) -> None:
+def fetch(image: Image, out: Path) -> None:
     """Fetch an image by apt's own helper, which proves its SHA-512; Error when it is not to be had."""
-    # The helper is not told the size, and would write what comes until the disk is full.
-    most = ("prlimit", f"--fsize={image.record.size + _SLACK}", "--")
-    # Its own user may not write into a directory of ours: apt would say so, and go on as we do here.
-    as_us = ("-o", "APT::Sandbox::User=root")
-    status = run.foreground(
-        (*most, _HELPER, *as_us, "download-file", image.url, out, f"SHA512:{image.record.sha512}")
-    )
-    if status:
+    _refuse_full(out.parent, image.record.size)
+    wanted = (image.url, out.name, f"SHA512:{image.record.sha512}")
+    if run.foreground(("prlimit", *_download(image.record.size, *wanted)), out.parent):
+        _refuse_full(out.parent)
         raise Error(
             f"{image.record.name} could not be fetched, or is not what the signed index says",
             "apt's words are above; `apt-get update` first, if the archive has changed",
+        )
+
+
+def _download(largest: int, *wanted: str) -> tuple[str, ...]:
+    """Arguments of prlimit(1), to be run in the folder where the files go: its name is in no message of apt's."""
+    # The helper is not told the size, and would write what comes until the disk is full.
+    most = (f"--fsize={largest + _SLACK}", "--")
+    # Its own user may not write into a directory of ours: apt would say so, and go on as we do here.
+    return (*most, _HELPER, "-o", "APT::Sandbox::User=root", "download-file", *wanted)
+
+
+def _refuse_full(folder: Path, needed: int = _ROOM) -> None:
+    """Error when the disk of a folder has no room for so many bytes: apt's own words need not say so."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise Error(
+            f"the disk is full: {folder.parent} has {free >> 10} KiB free"
+            + (f", and {needed >> 10} are needed" if needed > _ROOM else ""),
+            "free some space, or choose another place with --output",
         )

@@ -9,7 +9,9 @@ that was withdrawn, it is reported which archive withdrew it, when, and why.
 With --proof, what proves it comes, too, into the folder STEM.proof beside it: its
 record, its .buildinfo, the archive's signed sums, and in STEM.proof/closure what
 it was made of, of the mirror or else of the archive itself. So `debian-cloud verify
-IMAGE` needs nothing else. Where nobody has that, a warning names the places; a
+IMAGE` needs nothing else. Whatever has its own name there is whole, however a run
+ends: what it fetches is in a hidden folder beside it until then, which the next
+run of the same image removes. Where nobody has a closure, a warning names the places; a
 folder STEM.proof/closure that is copied there by other ways counts as well.
 
     debian-cloud fetch ec2 --output images
@@ -18,7 +20,7 @@ folder STEM.proof/closure that is copied there by other ways counts as well.
 
 from __future__ import annotations
 
-import tempfile
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,15 +62,15 @@ def main(args: argparse.Namespace) -> int:
 
 def _fetch(image: images.Image, output: Path) -> Path:
     path = output / image.record.name
-    if path.exists():
-        if checksums.digest(path).hashes["sha512"] == image.record.sha512:
+    if os.path.lexists(path):
+        if path.is_file() and checksums.digest(path).hashes["sha512"] == image.record.sha512:
             return path
         raise Error(f"{path} exists already and is another file", "remove it, or choose another --output", USAGE)
     workspace.make_output(output)
     # A folder of its own: apt-helper keeps a file that it refuses, under another name.
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=output) as partial:
-        fetched = Path(partial) / path.name
-        images.fetch(image, str(fetched))
+    with run.partial(path, f"the fetch of {path.name} to {output}") as folder:
+        fetched = folder / path.name
+        images.fetch(image, fetched)
         if fetched.is_symlink():
             raise Error(f"apt gave a link and no file for {path.name}", "report it: the archive's address is unusual")
         fetched.rename(path)
