@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, TypeVar
+from urllib.parse import unquote_to_bytes
 
 from . import files, index, names, openpgp, run, sign, sources, staleness
 from .errors import FAILED, USAGE, Error
@@ -172,8 +174,12 @@ def _refuse_replayed(target: sources.Target) -> None:
 
 def suites(uri: str) -> tuple[str, ...]:
     """The suites that an archive says to have, in words that nobody signed; none where it does not say so."""
+    found: list[str] = []
     if uri.startswith(("file:", "copy:")):
-        found = [path.parent.name for path in Path(uri[5:]).glob("dists/*/InRelease")]
+        # As apt decodes it; what can be no path has no suites.
+        with contextlib.suppress(OSError, ValueError):
+            place = Path(os.fsdecode(unquote_to_bytes(uri[5:])))
+            found = [path.parent.name for path in place.glob("dists/*/InRelease")]
     else:
         with tempfile.TemporaryDirectory(prefix="debian-cloud.") as folder:
             # As root, apt fetches as its own user.

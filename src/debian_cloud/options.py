@@ -36,6 +36,8 @@ _PLAIN: Final = "/+,:=~"
 # In one-line style apt takes blanks, brackets, "#", "%" and quotes for more than themselves (sources.list(5)), in
 # Signed-By blanks and commas; what is not UTF-8 no file of settings can have.
 _NO_PATH_OF_APT: Final = re.compile(r"[\s\x00-\x1f\x7f\"#%,\[\]\\\ud800-\udfff]")
+# A blank, or a "%" that is not two digits of a byte other than NUL (RFC 3986, 2.1): readers would differ.
+_NO_URL: Final = re.compile(r"\s|%(?![0-9A-Fa-f]{2})|%00")
 _SCHEMES: Final = ("http://", "https://", "file:", "copy:", "mirror+")
 
 
@@ -442,7 +444,7 @@ def _url(value: str, option: str) -> str:
     if value and _is_directory(value):
         # As apt's own methods decode it; so it is one word in every format of sources.
         value = f"file:{quote(os.fsencode(Path(value).resolve()), safe=_PLAIN)}"
-    if value and (not value.startswith(_SCHEMES) or any(character.isspace() for character in value)):
+    if value and (not value.startswith(_SCHEMES) or _NO_URL.search(value)):
         raise Error(
             f"{option} {value!r} is not a URL that apt reads", "http://…, https://…, file:/… or a directory", USAGE
         )

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 _FIELDS: Final = ("Types", "URIs", "Suites", "Components", "Signed-By", "Enabled", "Architectures")
 """What a .sources file of a person may say (sources.list(5)); other fields could take its verification away."""
 _REQUIRED: Final = _FIELDS[:5]
-_ADDRESS: Final = re.compile(r"(https?://|file:/)[A-Za-z0-9._~:/%+,=-]+")
+ADDRESS: Final = re.compile(r"(?:https?://|file:/)(?:[A-Za-z0-9._~:/+,=-]|%(?!00)[0-9A-Fa-f]{2})+")
+"""A plain address in a .sources file; "%" and two digits are a byte other than NUL (RFC 3986, 2.1), as apt has it."""
 _LINE: Final = re.compile(r"#.*|(?P<field>[A-Za-z][A-Za-z0-9-]*):.*|[ \t].*|")
 _KEY: Final = ("-----BEGIN PGP PUBLIC KEY BLOCK-----", "-----END PGP PUBLIC KEY BLOCK-----")
 
@@ -126,7 +127,7 @@ def _other(stanza: deb822.Stanza) -> tuple[Source, tuple[str, ...]] | None:
         raise Error(f"Enabled is {fields['Enabled']!r}", "yes or no")
     if not {"deb"} <= {*words["Types"]} <= {"deb", "deb-src"}:
         raise Error(f"Types is {fields['Types']!r}", "deb, or deb deb-src")
-    if len(words["URIs"]) != 1 or not _ADDRESS.fullmatch(words["URIs"][0]):
+    if len(words["URIs"]) != 1 or not ADDRESS.fullmatch(words["URIs"][0]):
         raise Error(
             "URIs is not one plain address",
             "https://…, http://… or file:/…; for others, a stanza each",
