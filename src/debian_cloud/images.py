@@ -90,6 +90,12 @@ def known(suite: str, arch: str = "") -> Known:
             USAGE,
         )
 
+    return listed(targets, suite, arch)
+
+
+def listed(targets: Sequence[Target], suite: str, arch: str, keyring: Path = Path(names.ARCHIVE_KEYRING)) -> Known:
+    """The images of a suite (and an architecture) in these indexes, whose keys are in the keyring, oldest first."""
+
     def of(target: Target, file: IO[bytes]) -> list[Image]:
         return [
             Image(record, target.uri, target.filename)
@@ -97,7 +103,7 @@ def known(suite: str, arch: str = "") -> Known:
             if record.suite == suite and arch in ("", record.architecture)
         ]
 
-    found, refused = _read(targets, of)
+    found, refused = _read(targets, of, keyring)
     found.sort(key=lambda i: (i.record.config, i.record.architecture, names.serial_key(i.record.serial)))
     return Known((*found,), refused)
 
@@ -113,13 +119,21 @@ def statuses(wanted: Callable[[ImageStatus], bool]) -> Said:
         what = "this machine's apt knows no archive that says what became of its images"
         raise sources.unknown(known, what, installed=installed())
 
+    return said(targets, wanted)
+
+
+def said(
+    targets: Sequence[Target], wanted: Callable[[ImageStatus], bool], keyring: Path = Path(names.ARCHIVE_KEYRING)
+) -> Said:
+    """What these indexes say became of images, with updates of the wanted ones."""
+
     def of(target: Target, file: IO[bytes]) -> list[tuple[str, ImageStatus]]:
         read = staleness.read(file)
         return [
             (target.uri, status if wanted(status) else replace(status, security=(), others=())) for status in read
         ]
 
-    found, refused = _read(targets, of)
+    found, refused = _read(targets, of, keyring)
     return Said(tuple(status for _, status in found), refused, tuple(uri for uri, _ in found))
 
 
@@ -128,13 +142,15 @@ def installed() -> bool:
     return Path(names.ARCHIVE_KEYRING).exists()
 
 
-def _read(targets: Sequence[Target], of: Callable[[Target, IO[bytes]], list[_T]]) -> tuple[list[_T], tuple[str, ...]]:
+def _read(
+    targets: Sequence[Target], of: Callable[[Target, IO[bytes]], list[_T]], keyring: Path
+) -> tuple[list[_T], tuple[str, ...]]:
     """What is in the indexes, and a sentence on each archive whose index is not as it must be: the others count."""
     found: list[_T] = []
     refused: list[str] = []
     for target in targets:
         try:
-            _refuse_replayed(target)
+            _refuse_replayed(target, keyring)
             # cat-file, since apt may keep indexes compressed (Acquire::GzipIndexes).
             with run.printing((_HELPER, "cat-file", target.filename)) as file:
                 found += of(target, file)
@@ -151,13 +167,13 @@ def _of(target: Target) -> str:
     return f"the index {target.created_by} of {printable(target.uri)}, {printable(target.codename)}"
 
 
-def _refuse_replayed(target: sources.Target) -> None:
+def _refuse_replayed(target: sources.Target, keyring: Path) -> None:
     """Error when apt took a snapshot in the place of the suite: it does not tell one from the other.
 
-    Of an archive with another keyring than that of its package nothing is asked.
+    Of an archive whose keys are not in the keyring nothing is asked.
     """
     # …_dists_SUITE_COMPONENT_images_Images
-    place, keyring = target.filename.rsplit("_", 3)[0], Path(names.ARCHIVE_KEYRING)
+    place = target.filename.rsplit("_", 3)[0]
     clear, plain, signature = (Path(f"{place}_{name}") for name in ("InRelease", "Release", "Release.gpg"))
     try:
         # Where there is no InRelease, apt takes the other two.

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote_to_bytes
 
-from . import checksums, closure, evidence, files, images, names, run, sign
+from . import checksums, closure, evidence, files, images, names, own, run, sign
 from .errors import USAGE, Error
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from .images import Image
     from .lock import Lock
 
@@ -139,6 +139,39 @@ def beside(image: Path) -> Path | None:
         if image.name.startswith(f"{path.name.removesuffix(suffix)}.")
     ]
     return found[0] if len(found) == 1 and found[0].is_dir() else None
+
+
+def published(file: Path) -> Path:
+    """The .buildinfo as an archive of the user's own has published it on this machine, with its signed sums.
+
+    It is the file itself where that has sums beside it, or was not published there with the same words.
+    """
+    if (file.parent / _SUMS[0]).exists():
+        return file
+    text = sign.text(file)
+    kept = evidence.read(text, str(file))
+    folder = _own(kept)
+    if folder is None:
+        return file
+    found = (
+        folder / names.directory(kept.suite, kept.config, kept.architecture, kept.serial) / f"{kept.stem}.buildinfo"
+    )
+    return found if found.is_file() and sign.text(found) == text else file
+
+
+def own_closure(file: Path) -> Path | None:
+    """What the image of a .buildinfo was made of, where an archive of the user's own on this machine has it."""
+    kept = evidence.read(sign.text(file), str(file))
+    folder = _own(kept)
+    if folder is None:
+        return None
+    found = folder / names.closure(kept.suite, kept.config, kept.architecture, kept.serial)
+    return found if found.is_dir() else None
+
+
+def _own(kept: Lock) -> Path | None:
+    one = own.archive(kept.suite)
+    return Path(os.fsdecode(unquote_to_bytes(one.source.folder))) if one and one.source.folder else None
 
 
 def closure_of(file: Path) -> str:

@@ -68,6 +68,11 @@ class Source:
     expired: bool = False
 
     @property
+    def folder(self) -> str:
+        """Where it is, when it is on this machine, quoted as its URI is; else nothing."""
+        return self.uri[5:] if self.uri.startswith("file:") else ""
+
+    @property
     def copied(self) -> Source:
         """The same, with nothing read in place, where it could change after it was verified (apt-transport-file)."""
         return replace(self, uri=f"copy:{self.uri[5:]}") if self.uri.startswith("file:") else self
@@ -196,7 +201,10 @@ def unknown(known: Iterable[Target], what: str, *, installed: bool, status: int 
     return Error(what, _ask(installed=installed), status)
 
 
-def _ask(*, installed: bool, otherwise: str = ", then run `apt-get update`") -> str:
+_READ: Final = ", then run `apt-get update`; or make an archive of your own: debian-cloud-archive init DIR --own"
+
+
+def _ask(*, installed: bool, otherwise: str = _READ) -> str:
     if installed:
         return f"run `apt-get update`: {names.KEYRING_PACKAGE} is installed, and its archive was not read yet"
     return f"install the archive's {names.KEYRING_PACKAGE} package{otherwise}"
@@ -356,6 +364,22 @@ Acquire::IndexTargets::deb::Contents {{
 }};
 """
 """Lines of apt.conf(5) by which an apt fetches the lists of all files, and no packages' indexes."""
+
+
+IMAGES: Final = NO_PACKAGES + "".join(
+    f"""\
+Acquire::IndexTargets::deb::{name} {{
+    MetaKey "$(COMPONENT)/images/{name}";
+    ShortDescription "{name}";
+    Description "$(RELEASE)/$(COMPONENT) {name}";
+    DefaultEnabled "true";
+    Optional "true";
+    KeepCompressed "false";
+}};
+"""
+    for name in ("Images", "Images-Status")
+)
+"""Lines of apt.conf(5) by which an apt fetches an archive's indexes of images, and no packages' indexes."""
 
 
 def update(root: Path, sources: Iterable[Source], architecture: str, more: str = "") -> Plan:

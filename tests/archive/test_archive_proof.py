@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -368,3 +369,79 @@ def test_an_output_that_cannot_be(proved: Proved, tmp_path: Path) -> None:
         done = subprocess.run(words, env=proved.apt.env, cwd=here, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr
     assert {path.name for path in here.iterdir()} == {f"{STEM}.qcow2", f"{STEM}.proof"}
+
+
+@pytest.fixture
+def own(proved: Proved, env: dict[str, str], tmp_path: Path) -> Proved:
+    """The same on a machine whose apt knows no archive of images, for a user who has made this one known."""
+    apt = machine(tmp_path / "clean", env)
+    file = tmp_path / "config/debian-cloud/mine.sources"
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        f"Types: deb\nURIs: file:{proved.archive.public}\nSuites: trixie\nComponents: main\n"
+        f"Signed-By: {proved.archive.path}/keyring.gpg\n"
+    )
+    apt.env["XDG_CONFIG_HOME"] = str(tmp_path / "config")
+    return dataclasses.replace(proved, apt=apt)
+
+
+def test_an_archive_of_one_s_own_needs_no_keyring_package(own: Proved) -> None:
+    done = own.apt.run("debian-cloud", "list", "--images")
+    assert done.returncode == 0, done.stdout
+    assert re.findall(r"^ec2 +trixie +amd64 +20261120\.0 +qcow2 .* current$", done.stdout, re.M)
+    done = own.fetch()
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+    assert assert_whole_or_not_there(own)
+    # The .buildinfo's signature is the archive's own; the closure is no real one.
+    debian = ("--mirror", "http://debian.example/debian", "--security-mirror", "http://debian.example/security")
+    image = own.out / f"{STEM}.qcow2"
+    done = own.apt.run("debian-cloud", "verify", image, "--rebuilt", image, *debian)
+    assert done.returncode == 1
+    assert f"{own.folder}/closure/evidence/0/InRelease has no good signature by a key of Debian" in done.stdout
+    done = own.apt.run("debian-cloud", "rebuild", own.folder / f"{STEM}.buildinfo", *debian)
+    assert done.returncode == 1
+    assert "key is not known" not in done.stdout
+    assert f"{own.folder}/closure" in done.stdout
+
+
+def test_what_became_of_an_image_of_one_s_own(own: Proved) -> None:
+    own.archive.run("withdraw", PLACE, "--reason", "login without a key")
+    done = own.fetch()
+    refused(
+        done, 1, f"ec2 20261120.0 of trixie for amd64 was withdrawn by file:{own.archive.public}", "login without"
+    )
+    done = own.apt.run("debian-cloud", "list", "--images")
+    assert (done.returncode, done.stdout) == (0, "debian-cloud: warning: no image of trixie is published\n")
+
+
+def test_two_archives_of_which_one_is_one_s_own(own: Proved, proved: Proved) -> None:
+    """The user's own is nearer; what it does not have is the machine's."""
+    both = dataclasses.replace(proved, apt=dataclasses.replace(proved.apt, env={**proved.apt.env}))
+    both.apt.env["XDG_CONFIG_HOME"] = own.apt.env["XDG_CONFIG_HOME"]
+    done = both.apt.run("debian-cloud", "list", "--images")
+    assert done.stdout.count("ec2 ") == 2, done.stdout
+    done = both.fetch()
+    assert done.returncode == 0, done.stderr
+    assert f"copy:{proved.archive.public}/images/" in done.stderr
+    shutil.rmtree(both.out)
+    command = [*both.command(), "--archive", url(proved)]
+    done = subprocess.run(command, env=both.apt.env, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"{url(proved)}/images/" in done.stderr
+    # Of an archive that cannot be read it is said so, and the other is listed.
+    proved.archive.public.rename(proved.archive.public.with_name("gone"))
+    done = both.apt.run("debian-cloud", "list", "--images")
+    assert done.returncode == 1
+    assert f"warning: file:{proved.archive.public} is left out: " in done.stdout
+    assert done.stdout.count("ec2 ") == 1
+    shutil.rmtree(both.out)
+    done = both.fetch()
+    assert done.returncode == 0, done.stderr
+    assert f"warning: file:{proved.archive.public} is left out: " in done.stderr
+
+
+def url(proved: Proved) -> str:
+    """By which address the machine takes from the mirror."""
+    text = (proved.apt.root / "etc/apt/sources.list.d/debian-cloud.sources").read_text()
+    return next(line.split()[1] for line in text.splitlines() if line.startswith("URIs: "))

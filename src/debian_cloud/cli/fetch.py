@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Fetch the newest image of a configuration from the archive or its mirror.
 
-The image stands in the signed index that `apt update` fetched; apt's own helper
+The image stands in the signed index of the archive that the user has made known
+(FILES), or in that which `apt update` fetched; apt's own helper
 downloads it by the way that the index came, and proves its SHA-512. An archive
 whose index is not as it must be is named in a warning, and left out. Of an image
 that was withdrawn, it is reported which archive withdrew it, when, and why.
@@ -89,13 +90,13 @@ def _prove(image: images.Image, output: Path) -> None:
 def _choose(args: argparse.Namespace) -> images.Image:
     config = names.config(names.word(args.config, "configuration"))
     arch = options.architecture(args)
-    known = images.known(args.suite, arch)
+    known, said = _offered(args, config, arch)
     for sentence in known.refused:
         warn(sentence)
     # It may be in the index that cannot be read.
     status = FAILED if known.refused else USAGE
     found = [image for image in known.images if image.record.config == config]
-    gone = _gone(config, args.suite, arch)
+    gone = _gone(said, config, args.suite, arch)
     if not found:
         raise _refusal(
             gone, args.serial, "no other image of it is published; `debian-cloud list --images` has all"
@@ -136,13 +137,30 @@ def _choose(args: argparse.Namespace) -> images.Image:
     return chosen
 
 
-def _gone(config: str, suite: str, arch: str) -> list[tuple[ImageStatus, str]]:
-    """The images of a configuration that are offered no more, oldest first, each with the archive that says so."""
+def _offered(args: argparse.Namespace, config: str, arch: str) -> tuple[images.Known, images.Said]:
+    """Images, and what became of others: of the user's own archive where it has such, else of this machine's."""
+    mine = options.offered(args.suite, arch)
+    if mine and args.archive.rstrip("/") not in ("", mine.uri.rstrip("/")):
+        mine = None
+    if mine and any(image.record.config == config for image in mine.known.images):
+        return mine.known, mine.said
+    try:
+        known = images.known(args.suite, arch)
+    except Error:
+        if mine:
+            return mine.known, mine.said
+        raise
+    refused = mine.known.refused if mine else ()
     try:
         said = images.statuses(lambda _: False)
     except Error:
         # An archive need not say what became of its images.
-        return []
+        said = images.Said(())
+    return images.Known(known.images, (*refused, *known.refused)), said
+
+
+def _gone(said: images.Said, config: str, suite: str, arch: str) -> list[tuple[ImageStatus, str]]:
+    """The images of a configuration that are offered no more, oldest first, each with the archive that says so."""
     found = [
         (status, archive)
         for status, archive in zip(said.statuses, said.archives, strict=True)
