@@ -230,6 +230,6 @@ def test_apt_has_nothing_to_say_of_its_sandbox(tmp_path: Path, capfd: pytest.Cap
     record = dataclasses.replace(RECORD, size=len(content), sha512=hashlib.sha512(content).hexdigest())
     (tmp_path / record.filename).parent.mkdir(parents=True)
     (tmp_path / record.filename).write_bytes(content)
-    images.fetch(images.Image(record, f"file:{tmp_path}"), str(tmp_path / "fetched"))
+    images.fetch(images.Image(record, f"file:{tmp_path}"), tmp_path / "fetched")
     assert "unsandboxed" not in capfd.readouterr().err
     assert (tmp_path / "fetched").read_bytes() == content

@@ -471,7 +471,7 @@ def test_an_image_is_fetched_by_it(top: Path, way: Way, tmp_path: Path) -> None:
     served = top / "public" / image.record.filename
     served.parent.mkdir(parents=True, exist_ok=True)
     served.write_bytes(content)
-    images.fetch(image, str(tmp_path / "fetched"))
+    images.fetch(image, tmp_path / "fetched")
     assert (tmp_path / "fetched").read_bytes() == content
     assert way.came()
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,10 +15,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from debian_cloud import files, own
+from debian_cloud import cli, files, own, sign, workspace
+from debian_cloud.cli import rebuild
 from debian_cloud.errors import Error
 from tests import throwaway
 from tests.command import debian_cloud, refused
+from tests.conftest import PUBLISHED, World
 from tests.throwaway import FINE, configuration
 
 GOOD = """\
@@ -340,3 +343,49 @@ def test_a_file_of_another_archive_is_left(user: Own, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert f"error: nothing can be written to {blocked}/debian-cloud\nhint: " in done.stderr
     assert not (user.archive.parent / "b").exists()
+
+
+# What was built and published there (tests/demo), on a machine without a keyring package.
+
+
+def known(world: World) -> dict[str, str]:
+    return {"XDG_CONFIG_HOME": str(world.folder / "config")}
+
+
+def test_the_images_of_an_archive_of_one_s_own_are_listed(world: World) -> None:
+    done = debian_cloud("list", "--images", "--json", **known(world))
+    assert done.returncode == 0, done.stderr
+    assert [image["config"] for image in json.loads(done.stdout)] == list(PUBLISHED)
+
+
+def test_what_was_built_is_verified_where_it_lies(world: World, container: Path, tmp_path: Path) -> None:
+    """The archive that published it has the signed sums and what it was made of."""
+    image = container
+    done = debian_cloud("verify", image, "--rebuilt", image, **known(world))
+    assert done.returncode == 0, done.stderr
+    assert "\n0 are unexplained\n" in done.stdout
+    (signer,) = throwaway.fingerprints_of(world.archive / "keyring.gpg")
+    assert signer in done.stdout
+    refused(debian_cloud("verify", image, XDG_CONFIG_HOME=str(tmp_path)), 2, "is not beside it")
+    # Only for the words that it published: others are nobody's.
+    (other := tmp_path / "other").mkdir()
+    (other / image.name).symlink_to(image)
+    buildinfo = image.with_name(f"{image.name.removesuffix('.tar.xz')}.buildinfo")
+    (other / buildinfo.name).write_text(re.sub(r"(?m)^(Image-Plan: ).{8}", r"\g<1>00000000", sign.text(buildinfo)))
+    done = debian_cloud("verify", other / image.name, "--rebuilt", image, **known(world))
+    refused(done, 1, f"{other / buildinfo.name} is signed by nobody")
+
+
+def test_it_is_made_again_without_an_option(
+    world: World, container: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As far as to the plan: that it gives the same bytes, other tests show."""
+    made: list[str] = []
+    monkeypatch.setenv("XDG_CONFIG_HOME", known(world)["XDG_CONFIG_HOME"])
+    monkeypatch.setattr(workspace, "make", lambda planned, *_, **__: made.append(planned.stem))
+    monkeypatch.setattr(rebuild, "_compared", lambda *_: {"it": True})
+    buildinfo = container.with_name(f"{container.name.removesuffix('.tar.xz')}.buildinfo")
+    assert rebuild.main(cli.parser("rebuild").parse_args([str(buildinfo)])) == 0
+    assert made == [buildinfo.stem]
+    (signer,) = throwaway.fingerprints_of(world.archive / "keyring.gpg")
+    assert f"{buildinfo.name} is signed by {signer}\n" in capsys.readouterr().out

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from debian_cloud import sources, workspace
+from debian_cloud import images, sources, workspace
 from debian_cloud.errors import USAGE, Error
 from tests import throwaway
 from tests.command import debian_cloud, refused
@@ -70,6 +70,50 @@ def test_an_archive_and_its_keyring_are_anywhere(archive: Archive, place: Path, 
     done = debian_cloud("show", "fine", "--archive", there / "public", "--keyring", there / "the key.gpg")
     assert done.returncode == 0, done.stderr
     assert "debian-cloud-config-fine 1.0" in done.stdout
+
+
+QUOTED = ("{}/a%20b/public", "{}/x/%2e%2e/a%20b/public", "{}/a%20b/%70ublic/", "/{}/a%20b/public")
+
+
+@pytest.mark.parametrize("form", QUOTED)
+def test_a_file_address_is_read_as_apt_reads_it(
+    archive: Archive, place: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """Given, or in a file of the user's own; also where it is asked which suites are there."""
+    (place / "x").mkdir()
+    shutil.copytree(archive.public, place / "a b/public", symlinks=True)
+    uri = f"file:{form.format(place)}"
+    given = ("--archive", uri, "--keyring", archive.keyring)
+    done = debian_cloud("show", "fine", *given)
+    assert done.returncode == 0, done.stderr
+    assert images.suites(uri) == ("trixie",)
+    refused(debian_cloud("show", "fine", "--suite", "forky", *given), USAGE, "the archive has: trixie")
+    # Where others can write, no file of a user's own counts.
+    place.chmod(0o755)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(place))
+    (place / "debian-cloud").mkdir()
+    (place / "debian-cloud/own.sources").write_text(
+        f"Types: deb\nURIs: {uri}\nSuites: trixie\nComponents: main\nSigned-By: {archive.keyring}\n"
+    )
+    done = debian_cloud("show", "fine")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("bad", ["%00", "%zz", "%", "%2", "a%0", "%2%65"])
+def test_an_address_that_readers_would_read_otherwise(
+    archive: Archive, place: Path, monkeypatch: pytest.MonkeyPatch, bad: str
+) -> None:
+    uri = f"file:{archive.public}/{bad}/.."
+    given = ("--archive", uri, "--keyring", archive.keyring)
+    refused(debian_cloud("show", "fine", *given), USAGE, f"--archive {uri!r} is not a URL that apt reads")
+    assert images.suites(uri) == ()
+    place.chmod(0o755)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(place))
+    (place / "debian-cloud").mkdir()
+    file = place / "debian-cloud/own.sources"
+    file.write_text(f"Types: deb\nURIs: {uri}\nSuites: trixie\nComponents: main\nSigned-By: {archive.keyring}\n")
+    refused(debian_cloud("show", "fine"), USAGE, f"{file}: URIs is", "not one plain address")
+    refused(debian_cloud("show", "fine", "--source", file, *archive.sources), USAGE, "URIs is not one plain address")
 
 
 def test_apt_reads_the_same_address_in_both_styles(tmp_path: Path) -> None:

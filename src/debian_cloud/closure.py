@@ -19,6 +19,10 @@ from email.utils import format_datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from . import deb822
+from .errors import Error
+from .printable import printable
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -26,12 +30,41 @@ if TYPE_CHECKING:
 
 COMPONENT: Final = "main"
 """A closure has one component, whatever its packages are of."""
+_MOST: Final = 200
+"""Files of evidence: four release files have some twenty."""
+_ROW: Final = re.compile(
+    r" *(?:(?P<sha256>[0-9a-f]{64}) [0-9]{1,13}|- -)"
+    r" (?:(?P<evidence>evidence/[0-9]{1,3}/[A-Za-z][A-Za-z0-9_.+-]*)|pool/[A-Za-z0-9][A-Za-z0-9_.+~-]*)"
+)
 _FILENAME: Final = re.compile("^Filename:.*$", re.MULTILINE)
 
 
 def filename(package: Package) -> str:
     """Where a closure has a package; as in every pool, without the version's epoch."""
     return f"pool/{package.name}_{package.version.partition(':')[2] or package.version}_{package.architecture}.deb"
+
+
+def release_path(suite: str) -> str:
+    """Where a closure has its release file."""
+    return f"dists/{suite}/InRelease"
+
+
+def evidence(release: str) -> dict[str, str]:
+    """Path -> SHA-256 of the evidence that a closure's release file lists, "" of what the archive may sign anew.
+
+    Nothing where it lists no files, as of an older archive. Error at a path that can be none.
+    """
+    rows = next((stanza["Closure-Files"] for stanza in deb822.parse(release) if "Closure-Files" in stanza), "")
+    found: dict[str, str] = {}
+    for row in rows.split("\n"):
+        match = _ROW.fullmatch(row)
+        if not match and row.strip():
+            raise Error(f"a closure lists {printable(row.strip(), 60)!r}", "it was changed: use another mirror")
+        if match and match["evidence"]:
+            found[match["evidence"]] = match["sha256"] or ""
+    if len(found) > _MOST:
+        raise Error(f"a closure lists more than {_MOST} files as evidence", "it was changed: use another mirror")
+    return found
 
 
 def packages_path(suite: str, architecture: str) -> str:

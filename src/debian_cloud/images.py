@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, TypeVar
+from urllib.parse import unquote_to_bytes
 
 from . import files, index, names, openpgp, run, sign, sources, staleness
 from .errors import FAILED, USAGE, Error
@@ -25,6 +28,8 @@ _TRACE: Final = 2**16
 """Bytes of the file by which an archive says which suites it has; it has some hundred."""
 _SLACK: Final = 2**20
 """Bytes by which a file may be too long, and apt still say in its own words that it is another."""
+_ROOM: Final = 2**16
+"""Bytes that a disk has left at least, if a file of an archive could be written to it."""
 _MEND: Final = "`apt-get update`, and try again; if that does not help, tell the archive's operator"
 
 
@@ -85,6 +90,12 @@ def known(suite: str, arch: str = "") -> Known:
             USAGE,
         )
 
+    return listed(targets, suite, arch)
+
+
+def listed(targets: Sequence[Target], suite: str, arch: str, keyring: Path = Path(names.ARCHIVE_KEYRING)) -> Known:
+    """The images of a suite (and an architecture) in these indexes, whose keys are in the keyring, oldest first."""
+
     def of(target: Target, file: IO[bytes]) -> list[Image]:
         return [
             Image(record, target.uri, target.filename)
@@ -92,7 +103,7 @@ def known(suite: str, arch: str = "") -> Known:
             if record.suite == suite and arch in ("", record.architecture)
         ]
 
-    found, refused = _read(targets, of)
+    found, refused = _read(targets, of, keyring)
     found.sort(key=lambda i: (i.record.config, i.record.architecture, names.serial_key(i.record.serial)))
     return Known((*found,), refused)
 
@@ -108,13 +119,21 @@ def statuses(wanted: Callable[[ImageStatus], bool]) -> Said:
         what = "this machine's apt knows no archive that says what became of its images"
         raise sources.unknown(known, what, installed=installed())
 
+    return said(targets, wanted)
+
+
+def said(
+    targets: Sequence[Target], wanted: Callable[[ImageStatus], bool], keyring: Path = Path(names.ARCHIVE_KEYRING)
+) -> Said:
+    """What these indexes say became of images, with updates of the wanted ones."""
+
     def of(target: Target, file: IO[bytes]) -> list[tuple[str, ImageStatus]]:
         read = staleness.read(file)
         return [
             (target.uri, status if wanted(status) else replace(status, security=(), others=())) for status in read
         ]
 
-    found, refused = _read(targets, of)
+    found, refused = _read(targets, of, keyring)
     return Said(tuple(status for _, status in found), refused, tuple(uri for uri, _ in found))
 
 
@@ -123,13 +142,15 @@ def installed() -> bool:
     return Path(names.ARCHIVE_KEYRING).exists()
 
 
-def _read(targets: Sequence[Target], of: Callable[[Target, IO[bytes]], list[_T]]) -> tuple[list[_T], tuple[str, ...]]:
+def _read(
+    targets: Sequence[Target], of: Callable[[Target, IO[bytes]], list[_T]], keyring: Path
+) -> tuple[list[_T], tuple[str, ...]]:
     """What is in the indexes, and a sentence on each archive whose index is not as it must be: the others count."""
     found: list[_T] = []
     refused: list[str] = []
     for target in targets:
         try:
-            _refuse_replayed(target)
+            _refuse_replayed(target, keyring)
             # cat-file, since apt may keep indexes compressed (Acquire::GzipIndexes).
             with run.printing((_HELPER, "cat-file", target.filename)) as file:
                 found += of(target, file)
@@ -146,13 +167,13 @@ def _of(target: Target) -> str:
     return f"the index {target.created_by} of {printable(target.uri)}, {printable(target.codename)}"
 
 
-def _refuse_replayed(target: sources.Target) -> None:
+def _refuse_replayed(target: sources.Target, keyring: Path) -> None:
     """Error when apt took a snapshot in the place of the suite: it does not tell one from the other.
 
-    Of an archive with another keyring than that of its package nothing is asked.
+    Of an archive whose keys are not in the keyring nothing is asked.
     """
     # …_dists_SUITE_COMPONENT_images_Images
-    place, keyring = target.filename.rsplit("_", 3)[0], Path(names.ARCHIVE_KEYRING)
+    place = target.filename.rsplit("_", 3)[0]
     clear, plain, signature = (Path(f"{place}_{name}") for name in ("InRelease", "Release", "Release.gpg"))
     try:
         # Where there is no InRelease, apt takes the other two.
@@ -169,8 +190,12 @@ def _refuse_replayed(target: sources.Target) -> None:
 
 def suites(uri: str) -> tuple[str, ...]:
     """The suites that an archive says to have, in words that nobody signed; none where it does not say so."""
+    found: list[str] = []
     if uri.startswith(("file:", "copy:")):
-        found = [path.parent.name for path in Path(uri[5:]).glob("dists/*/InRelease")]
+        # As apt decodes it; what can be no path has no suites.
+        with contextlib.suppress(OSError, ValueError):
+            place = Path(os.fsdecode(unquote_to_bytes(uri[5:])))
+            found = [path.parent.name for path in place.glob("dists/*/InRelease")]
     else:
         with tempfile.TemporaryDirectory(prefix="debian-cloud.") as folder:
             # As root, apt fetches as its own user.
@@ -213,9 +238,10 @@ def _copied(archive: str) -> str:
 def there(uri: str, out: Path, largest: int) -> bool:
     """Fetch a file that need not be there, and whose content is verified by others; whether it was."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    run.words(("prlimit", f"--fsize={largest + _SLACK}", "--", _HELPER, "download-file", uri, str(out)))
+    run.words(("prlimit", *_download(largest, uri, out.name)), out.parent)
     found = out.is_file() and not out.is_symlink()
     if not found:
+        _refuse_full(out.parent)
         out.unlink(missing_ok=True)
         # A folder without a release file would be one of which it was lost.
         with contextlib.suppress(OSError):
@@ -223,36 +249,54 @@ def there(uri: str, out: Path, largest: int) -> bool:
     return found
 
 
-def download(wanted: Sequence[tuple[str, Path, str]], largest: int) -> None:
-    """Fetch files, each with its address and its hash, ALGORITHM:HASH or nothing; Error when one is not to be had.
+def download(folder: Path, wanted: Sequence[tuple[str, str, str]], largest: int) -> None:
+    """Fetch files into a folder; Error when one is not to be had.
 
-    The last alone may be without a hash.
+    Each has its address, its path in the folder, and its hash, ALGORITHM:HASH or nothing; the last alone may be
+    without one.
     """
     words: list[str] = []
-    for uri, out, digest in wanted:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        words += [uri, str(out), *((digest,) if digest else ())]
-    status = run.foreground(("prlimit", f"--fsize={largest + _SLACK}", "--", _HELPER, "download-file", *words))
+    for uri, name, digest in wanted:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        words += [uri, name, *((digest,) if digest else ())]
+    status = run.foreground(("prlimit", *_download(largest, *words)), folder)
     # In one call, it is not known which of them failed.
     what = wanted[0][0] if len(wanted) == 1 else f"a file of {wanted[0][0].rpartition('/')[0]}"
-    if status or not all(out.is_file() and not out.is_symlink() for _, out, _ in wanted):
+    found = [folder / name for _, name, _ in wanted]
+    if status or not all(out.is_file() and not out.is_symlink() for out in found):
+        _refuse_full(folder)
         raise Error(
             f"{printable(what)} could not be fetched, or is not what was signed",
             "apt's words are above; `apt-get update` first, if the archive has changed",
         )
 
 
-def fetch(image: Image, out: str) -> None:
+def fetch(image: Image, out: Path) -> None:
     """Fetch an image by apt's own helper, which proves its SHA-512; Error when it is not to be had."""
-    # The helper is not told the size, and would write what comes until the disk is full.
-    most = ("prlimit", f"--fsize={image.record.size + _SLACK}", "--")
-    # Its own user may not write into a directory of ours: apt would say so, and go on as we do here.
-    as_us = ("-o", "APT::Sandbox::User=root")
-    status = run.foreground(
-        (*most, _HELPER, *as_us, "download-file", image.url, out, f"SHA512:{image.record.sha512}")
-    )
-    if status:
+    _refuse_full(out.parent, image.record.size)
+    wanted = (image.url, out.name, f"SHA512:{image.record.sha512}")
+    if run.foreground(("prlimit", *_download(image.record.size, *wanted)), out.parent):
+        _refuse_full(out.parent)
         raise Error(
             f"{image.record.name} could not be fetched, or is not what the signed index says",
             "apt's words are above; `apt-get update` first, if the archive has changed",
+        )
+
+
+def _download(largest: int, *wanted: str) -> tuple[str, ...]:
+    """Arguments of prlimit(1), to be run in the folder where the files go: its name is in no message of apt's."""
+    # The helper is not told the size, and would write what comes until the disk is full.
+    most = (f"--fsize={largest + _SLACK}", "--")
+    # Its own user may not write into a directory of ours: apt would say so, and go on as we do here.
+    return (*most, _HELPER, "-o", "APT::Sandbox::User=root", "download-file", *wanted)
+
+
+def _refuse_full(folder: Path, needed: int = _ROOM) -> None:
+    """Error when the disk of a folder has no room for so many bytes: apt's own words need not say so."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise Error(
+            f"the disk is full: {folder.parent} has {free >> 10} KiB free"
+            + (f", and {needed >> 10} are needed" if needed > _ROOM else ""),
+            "free some space, or choose another place with --output",
         )

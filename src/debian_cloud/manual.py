@@ -57,8 +57,16 @@ and
 .BR \\-\\-keyring ,
 and before the one whose keyring package is installed: that is the machine's, and this
 the user's. Both options go before either.
-.BR "list \\-\\-images" " and " fetch
-read what the machine's apt knows, as before.
+.B list \\-\\-images
+lists its images before those that the machine's apt knows, and
+.B fetch
+takes an image from there if it has one of that configuration; both read its signed
+indexes anew.
+.BR verify " and " rebuild
+take its keys before those of the keyring package, of both archives that by which the
+image is signed. Where such an archive is on this machine and published an image with
+the very words of the .buildinfo that is given, they take signed sums and closure from
+there.
 .TP
 .I ~/.cache/debian\\-cloud
 The indexes of the archives that were read last, and keyrings that were given.

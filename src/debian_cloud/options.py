@@ -36,6 +36,8 @@ _PLAIN: Final = "/+,:=~"
 # In one-line style apt takes blanks, brackets, "#", "%" and quotes for more than themselves (sources.list(5)), in
 # Signed-By blanks and commas; what is not UTF-8 no file of settings can have.
 _NO_PATH_OF_APT: Final = re.compile(r"[\s\x00-\x1f\x7f\"#%,\[\]\\\ud800-\udfff]")
+# A blank, or a "%" that is not two digits of a byte other than NUL (RFC 3986, 2.1): readers would differ.
+_NO_URL: Final = re.compile(r"\s|%(?![0-9A-Fa-f]{2})|%00")
 _SCHEMES: Final = ("http://", "https://", "file:", "copy:", "mirror+")
 
 
@@ -199,7 +201,12 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
 
 def architecture(args: argparse.Namespace) -> str:
     """The architecture asked for, else this machine's."""
-    arch: str = args.arch or run.output(("dpkg", "--print-architecture")).strip()
+    return architecture_of(args.arch)
+
+
+def architecture_of(asked: str) -> str:
+    """The same of a word."""
+    arch = asked or run.output(("dpkg", "--print-architecture")).strip()
     if arch not in names.ARCHITECTURES:
         raise Error(f"there are no images for architecture {arch!r}", did_you_mean(arch, names.ARCHITECTURES), USAGE)
     return arch
@@ -243,27 +250,76 @@ def _own(suite: str) -> sources.Source | None:
     return replace(found.source, suites=(suite,), signed_by=str(_kept_keys(found.keys)))
 
 
-def keyring(args: argparse.Namespace) -> Path:
-    """The keys that may sign for the archive: those given, else those of its keyring package."""
-    found = _kept_keyring(args.keyring) if args.keyring else Path(names.ARCHIVE_KEYRING)
-    if not found.exists():
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What the archive that the user has made known lists: its address, its images, and what became of them."""
+
+    uri: str
+    known: images.Known
+    said: images.Said
+
+
+def offered(suite: str, arch: str) -> Offered | None:
+    """The images that the archive which the user has made known for a suite offers; None when there is none.
+
+    Its indexes are fetched and verified. Where they cannot be, that is a sentence in `known.refused`.
+    """
+    source = _own(names.word(suite, "suite"))
+    if source is None:
+        return None
+    source = replace(source, components=("main",))
+    machine = architecture_of(arch)
+    root = _cache() / f"{_identity((source,), machine)}.images"
+    plan = sources.update(root, (source,), machine, sources.IMAGES)
+    uri, ring = source.uri, Path(source.signed_by)
+
+    def indexes(kind: str) -> tuple[sources.Target, ...]:
+        found = sorted((root / "lists").glob(f"*_main_images_{kind}"))
+        return tuple(sources.Target(kind, "", "", suite, uri, str(file), "yes") for file in found)
+
+    with cache.used(root, "the cache of the archive's indexes of images"):
+        try:
+            run.carry_out(plan, root, Progress(len(plan), quiet=True))
+            known = images.listed(indexes("Images"), suite, arch, ring)
+            said = images.said(indexes("Images-Status"), lambda _: False, ring)
+        except Error as error:
+            return Offered(
+                uri, images.Known((), (f"{printable(uri)} is left out: {error.message}",)), images.Said(())
+            )
+    return Offered(uri, known, said)
+
+
+def keyrings(args: argparse.Namespace, suite: str) -> tuple[Path, ...]:
+    """The keys that may sign for the archive: those given, else the user's own archive's, and its keyring package's.
+
+    They are of different archives: what is verified is verified by one of them.
+    """
+    if args.keyring:
+        found = [_kept_keyring(args.keyring)]
+    else:
+        mine = _own(suite)
+        found = [Path(mine.signed_by)] if mine else []
+        found += [package] if (package := Path(names.ARCHIVE_KEYRING)).exists() else []
+    if not found:
         raise Error(
             "the archive's key is not known",
             f"install its {names.KEYRING_PACKAGE} package, or give --keyring FILE",
             USAGE,
         )
-    return found
+    return (*found,)
 
 
 @contextlib.contextmanager
 def closure(args: argparse.Namespace, kept: Lock) -> Iterator[Origin]:
     """Fetch and verify the indexes of what an image was made of, and of nothing else; they stay while in use."""
-    key = str(keyring(args))
+    key = args.keyring = str(keyrings(args, kept.suite)[0])
     url = _url(str(args.closure), "--closure")
     if not url:
-        known = sources.targets(run.output(sources.INDEXTARGETS))
-        address = _url(args.archive, "--archive")
-        archive = sources.archive(known, kept.suite, url=address, keyring=key, installed=images.installed())
+        archive = None if args.archive else _own(kept.suite)
+        if archive is None or archive.signed_by != key:
+            known = sources.targets(run.output(sources.INDEXTARGETS))
+            address = _url(args.archive, "--archive")
+            archive = sources.archive(known, kept.suite, url=address, keyring=key, installed=images.installed())
         path = names.closure(kept.suite, kept.config, kept.architecture, kept.serial)
         url = f"{archive.uri.rstrip('/')}/{path}"
     source = sources.Source(url, (kept.suite,), key)
@@ -442,7 +498,7 @@ def _url(value: str, option: str) -> str:
     if value and _is_directory(value):
         # As apt's own methods decode it; so it is one word in every format of sources.
         value = f"file:{quote(os.fsencode(Path(value).resolve()), safe=_PLAIN)}"
-    if value and (not value.startswith(_SCHEMES) or any(character.isspace() for character in value)):
+    if value and (not value.startswith(_SCHEMES) or _NO_URL.search(value)):
         raise Error(
             f"{option} {value!r} is not a URL that apt reads", "http://…, https://…, file:/… or a directory", USAGE
         )

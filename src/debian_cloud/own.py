@@ -19,7 +19,6 @@ _FIELDS: Final = ("Types", "URIs", "Suites", "Components", "Signed-By", "Enabled
 """What it may say (sources.list(5)): any other field could take verification away, or is not obeyed here."""
 _REQUIRED: Final = _FIELDS[:5]
 _LINE: Final = re.compile(r"(?P<field>[A-Za-z][A-Za-z0-9-]*):.*|[ \t].*|")
-_ADDRESS: Final = re.compile(r"(?:https?://|file:/)[A-Za-z0-9._~:/%+,=-]+")
 _ARMOUR: Final = ("-----BEGIN PGP PUBLIC KEY BLOCK-----", "-----END PGP PUBLIC KEY BLOCK-----")
 _HINT: Final = "stanzas are as in sources.list(5), each with its own Signed-By: debian-cloud(1), FILES"
 
@@ -113,7 +112,7 @@ def _archive(stanza: deb822.Stanza) -> tuple[sources.Source, bytes]:
     words = {field: tuple(stanza[field].split()) for field in _REQUIRED[:-1]}
     if not {"deb"} <= {*words["Types"]} <= {"deb", "deb-src"}:
         raise Error(f"Types is {printable(stanza['Types'])!r}", "deb, or deb deb-src")
-    if len(words["URIs"]) != 1 or not _ADDRESS.fullmatch(words["URIs"][0]):
+    if len(words["URIs"]) != 1 or not sources.ADDRESS.fullmatch(words["URIs"][0]):
         raise Error(f"URIs is {printable(stanza['URIs'])!r}, not one plain address", "https://…, http://… or file:/…")
     for suite in words["Suites"]:
         names.word(suite, "suite")

@@ -96,10 +96,29 @@ def add_belief(parser: argparse.ArgumentParser) -> None:
 
 
 def believed(args: argparse.Namespace, file: Path) -> evidence.Described:
-    """A .buildinfo whose signature was verified, and whose image asks nobody but Debian (`add_belief`)."""
-    found = evidence.described(file, options.keyring(args), args.signed_by, unsigned=args.unsigned)
+    """A .buildinfo whose signature was verified, and whose image asks nobody but Debian (`add_belief`).
+
+    `args.keyring` is from then on the keyring by which it was: of several archives that are known, that of the image.
+    """
+    # Which suite it is of decides whose keys are asked, and nothing else.
+    rings = options.keyrings(args, locked(file).suite)
+    found = _described(args, file, rings)
     _refuse_sources(found.kept, args)
     return found
+
+
+def _described(args: argparse.Namespace, file: Path, rings: tuple[Path, ...]) -> evidence.Described:
+    failed: Error | None = None
+    for ring in rings:
+        try:
+            found = evidence.described(file, ring, args.signed_by, unsigned=args.unsigned)
+        except Error as error:
+            failed = failed or error
+        else:
+            args.keyring = str(ring)
+            return found
+    assert failed
+    raise failed
 
 
 def _refuse_sources(kept: Lock, args: argparse.Namespace) -> None:

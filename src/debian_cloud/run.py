@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, Final, cast
@@ -143,9 +144,9 @@ def answer(argv: Sequence[str]) -> str:
     return _done(argv)[1].decode(errors="replace")
 
 
-def words(argv: Sequence[str]) -> str:
-    """What a command says, on either stream, whether it fails or not."""
-    return _done(argv, together=True)[1].decode(errors="replace")
+def words(argv: Sequence[str], folder: Path | None = None) -> str:
+    """What a command says, on either stream, whether it fails or not; it runs in a folder, if one is given."""
+    return _done(argv, together=True, folder=folder)[1].decode(errors="replace")
 
 
 @contextlib.contextmanager
@@ -194,10 +195,10 @@ class _Whole(io.RawIOBase):
             return True
 
 
-def foreground(argv: Sequence[str]) -> int:
+def foreground(argv: Sequence[str], folder: Path | None = None) -> int:
     """Run a command that speaks to the user itself, on standard error; its exit status."""
     return subprocess.run(
-        [_find(argv[0]), *argv[1:]], env=_environment(()), stdout=sys.stderr.fileno(), check=False
+        [_find(argv[0]), *argv[1:]], env=_environment(()), cwd=folder, stdout=sys.stderr.fileno(), check=False
     ).returncode
 
 
@@ -266,6 +267,23 @@ def locked(folder: Path, what: str, *, wait: bool = False) -> Iterator[int]:
                 return
         finally:
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def partial(place: Path, what: str) -> Iterator[Path]:
+    """An empty folder beside a place, for what is given that place by a rename when it is whole; then it is removed.
+
+    What a run that was killed has left there is removed, too. Error when another run is at work there.
+    """
+    held = place.with_name(f".{place.name}.partial")
+    with locked(held, what):
+        try:
+            for left in held.iterdir():
+                shutil.rmtree(left)
+            # Of its own name: a process that a killed run left behind may still write to the other.
+            yield Path(tempfile.mkdtemp(dir=held))
+        finally:
+            shutil.rmtree(held, ignore_errors=True)
 
 
 def remove(folder: Path) -> None:
@@ -397,7 +415,9 @@ def _run(step: plans.Run, workspace: Path, progress: Progress, lock: int | None)
         raise _failed(step.argv, status, _ends(log), step.title)
 
 
-def _done(argv: Sequence[str], *, together: bool = False, seconds: float | None = None) -> tuple[int, bytes, bytes]:
+def _done(
+    argv: Sequence[str], *, together: bool = False, seconds: float | None = None, folder: Path | None = None
+) -> tuple[int, bytes, bytes]:
     """A command's exit status, and what it says on standard output and error, or `together` on the first.
 
     It is ended when it takes longer than `seconds`.
@@ -407,6 +427,7 @@ def _done(argv: Sequence[str], *, together: bool = False, seconds: float | None 
         process = subprocess.Popen(
             [_find(argv[0]), *argv[1:]],
             env=_environment(()),
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=subprocess.STDOUT if together else complaint,

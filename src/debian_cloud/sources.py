@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 _FIELDS: Final = ("Types", "URIs", "Suites", "Components", "Signed-By", "Enabled", "Architectures")
 """What a .sources file of a person may say (sources.list(5)); other fields could take its verification away."""
 _REQUIRED: Final = _FIELDS[:5]
-_ADDRESS: Final = re.compile(r"(https?://|file:/)[A-Za-z0-9._~:/%+,=-]+")
+ADDRESS: Final = re.compile(r"(?:https?://|file:/)(?:[A-Za-z0-9._~:/+,=-]|%(?!00)[0-9A-Fa-f]{2})+")
+"""A plain address in a .sources file; "%" and two digits are a byte other than NUL (RFC 3986, 2.1), as apt has it."""
 _LINE: Final = re.compile(r"#.*|(?P<field>[A-Za-z][A-Za-z0-9-]*):.*|[ \t].*|")
 _KEY: Final = ("-----BEGIN PGP PUBLIC KEY BLOCK-----", "-----END PGP PUBLIC KEY BLOCK-----")
 
@@ -65,6 +66,11 @@ class Source:
     signed_by: str
     components: tuple[str, ...] = ("main",)
     expired: bool = False
+
+    @property
+    def folder(self) -> str:
+        """Where it is, when it is on this machine, quoted as its URI is; else nothing."""
+        return self.uri[5:] if self.uri.startswith("file:") else ""
 
     @property
     def copied(self) -> Source:
@@ -126,7 +132,7 @@ def _other(stanza: deb822.Stanza) -> tuple[Source, tuple[str, ...]] | None:
         raise Error(f"Enabled is {fields['Enabled']!r}", "yes or no")
     if not {"deb"} <= {*words["Types"]} <= {"deb", "deb-src"}:
         raise Error(f"Types is {fields['Types']!r}", "deb, or deb deb-src")
-    if len(words["URIs"]) != 1 or not _ADDRESS.fullmatch(words["URIs"][0]):
+    if len(words["URIs"]) != 1 or not ADDRESS.fullmatch(words["URIs"][0]):
         raise Error(
             "URIs is not one plain address",
             "https://…, http://… or file:/…; for others, a stanza each",
@@ -195,7 +201,10 @@ def unknown(known: Iterable[Target], what: str, *, installed: bool, status: int 
     return Error(what, _ask(installed=installed), status)
 
 
-def _ask(*, installed: bool, otherwise: str = ", then run `apt-get update`") -> str:
+_READ: Final = ", then run `apt-get update`; or make an archive of your own: debian-cloud-archive init DIR --own"
+
+
+def _ask(*, installed: bool, otherwise: str = _READ) -> str:
     if installed:
         return f"run `apt-get update`: {names.KEYRING_PACKAGE} is installed, and its archive was not read yet"
     return f"install the archive's {names.KEYRING_PACKAGE} package{otherwise}"
@@ -355,6 +364,22 @@ Acquire::IndexTargets::deb::Contents {{
 }};
 """
 """Lines of apt.conf(5) by which an apt fetches the lists of all files, and no packages' indexes."""
+
+
+IMAGES: Final = NO_PACKAGES + "".join(
+    f"""\
+Acquire::IndexTargets::deb::{name} {{
+    MetaKey "$(COMPONENT)/images/{name}";
+    ShortDescription "{name}";
+    Description "$(RELEASE)/$(COMPONENT) {name}";
+    DefaultEnabled "true";
+    Optional "true";
+    KeepCompressed "false";
+}};
+"""
+    for name in ("Images", "Images-Status")
+)
+"""Lines of apt.conf(5) by which an apt fetches an archive's indexes of images, and no packages' indexes."""
 
 
 def update(root: Path, sources: Iterable[Source], architecture: str, more: str = "") -> Plan:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Fetch the newest image of a configuration from the archive or its mirror.
 
-The image stands in the signed index that `apt update` fetched; apt's own helper
+The image stands in the signed index of the archive that the user has made known
+(FILES), or in that which `apt update` fetched; apt's own helper
 downloads it by the way that the index came, and proves its SHA-512. An archive
 whose index is not as it must be is named in a warning, and left out. Of an image
 that was withdrawn, it is reported which archive withdrew it, when, and why.
@@ -9,7 +10,9 @@ that was withdrawn, it is reported which archive withdrew it, when, and why.
 With --proof, what proves it comes, too, into the folder STEM.proof beside it: its
 record, its .buildinfo, the archive's signed sums, and in STEM.proof/closure what
 it was made of, of the mirror or else of the archive itself. So `debian-cloud verify
-IMAGE` needs nothing else. Where nobody has that, a warning names the places; a
+IMAGE` needs nothing else. Whatever has its own name there is whole, however a run
+ends: what it fetches is in a hidden folder beside it until then, which the next
+run of the same image removes. Where nobody has a closure, a warning names the places; a
 folder STEM.proof/closure that is copied there by other ways counts as well.
 
     debian-cloud fetch ec2 --output images
@@ -18,7 +21,7 @@ folder STEM.proof/closure that is copied there by other ways counts as well.
 
 from __future__ import annotations
 
-import tempfile
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,15 +63,15 @@ def main(args: argparse.Namespace) -> int:
 
 def _fetch(image: images.Image, output: Path) -> Path:
     path = output / image.record.name
-    if path.exists():
-        if checksums.digest(path).hashes["sha512"] == image.record.sha512:
+    if os.path.lexists(path):
+        if path.is_file() and checksums.digest(path).hashes["sha512"] == image.record.sha512:
             return path
         raise Error(f"{path} exists already and is another file", "remove it, or choose another --output", USAGE)
     workspace.make_output(output)
     # A folder of its own: apt-helper keeps a file that it refuses, under another name.
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=output) as partial:
-        fetched = Path(partial) / path.name
-        images.fetch(image, str(fetched))
+    with run.partial(path, f"the fetch of {path.name} to {output}") as folder:
+        fetched = folder / path.name
+        images.fetch(image, fetched)
         if fetched.is_symlink():
             raise Error(f"apt gave a link and no file for {path.name}", "report it: the archive's address is unusual")
         fetched.rename(path)
@@ -87,13 +90,13 @@ def _prove(image: images.Image, output: Path) -> None:
 def _choose(args: argparse.Namespace) -> images.Image:
     config = names.config(names.word(args.config, "configuration"))
     arch = options.architecture(args)
-    known = images.known(args.suite, arch)
+    known, said = _offered(args, config, arch)
     for sentence in known.refused:
         warn(sentence)
     # It may be in the index that cannot be read.
     status = FAILED if known.refused else USAGE
     found = [image for image in known.images if image.record.config == config]
-    gone = _gone(config, args.suite, arch)
+    gone = _gone(said, config, args.suite, arch)
     if not found:
         raise _refusal(
             gone, args.serial, "no other image of it is published; `debian-cloud list --images` has all"
@@ -134,13 +137,30 @@ def _choose(args: argparse.Namespace) -> images.Image:
     return chosen
 
 
-def _gone(config: str, suite: str, arch: str) -> list[tuple[ImageStatus, str]]:
-    """The images of a configuration that are offered no more, oldest first, each with the archive that says so."""
+def _offered(args: argparse.Namespace, config: str, arch: str) -> tuple[images.Known, images.Said]:
+    """Images, and what became of others: of the user's own archive where it has such, else of this machine's."""
+    mine = options.offered(args.suite, arch)
+    if mine and args.archive.rstrip("/") not in ("", mine.uri.rstrip("/")):
+        mine = None
+    if mine and any(image.record.config == config for image in mine.known.images):
+        return mine.known, mine.said
+    try:
+        known = images.known(args.suite, arch)
+    except Error:
+        if mine:
+            return mine.known, mine.said
+        raise
+    refused = mine.known.refused if mine else ()
     try:
         said = images.statuses(lambda _: False)
     except Error:
         # An archive need not say what became of its images.
-        return []
+        said = images.Said(())
+    return images.Known(known.images, (*refused, *known.refused)), said
+
+
+def _gone(said: images.Said, config: str, suite: str, arch: str) -> list[tuple[ImageStatus, str]]:
+    """The images of a configuration that are offered no more, oldest first, each with the archive that says so."""
     found = [
         (status, archive)
         for status, archive in zip(said.statuses, said.archives, strict=True)

@@ -2,8 +2,9 @@
 """List the image configurations there are, or with --images the images.
 
 Without options, the configurations that this machine's apt can install. With
---images, the images of the signed index that `apt update` fetched: no network
-is used. An archive whose index is not as it must be is named in a warning, the
+--images, the images of the archive that the user has made known (FILES), whose
+signed index is read anew, and those of the index that `apt update` fetched, for
+which no network is used. An archive whose index is not as it must be is named in a warning, the
 images of the others are listed, and the exit status is 1.
 
     debian-cloud list --suite trixie
@@ -44,7 +45,15 @@ def _images(args: argparse.Namespace) -> int:
             "leave out mirrors, --archive, --keyring and --snapshot",
             USAGE,
         )
-    known = images.known(args.suite, args.arch)
+    mine = options.offered(args.suite, args.arch)
+    known = mine.known if mine else images.Known(())
+    try:
+        of_machine = images.known(args.suite, args.arch)
+        known = images.Known((*known.images, *of_machine.images), (*known.refused, *of_machine.refused))
+    except Error:
+        # An archive of one's own needs no other.
+        if not mine:
+            raise
     for sentence in known.refused:
         warn(sentence)
     status = FAILED if known.refused else 0

@@ -3,7 +3,8 @@
 
 FILE is an image's .buildinfo, or its .image record with the .buildinfo beside
 it. The packages come from the image's closure, which its archive keeps (and
-which is beside FILE, where `fetch --proof` brought both), and from nowhere else:
+which is beside FILE, where `fetch --proof` brought both, or in the archive that the
+user has made known), and from nowhere else:
 each must be the one that the .buildinfo names, by version and SHA-256, and no
 other is taken. Every file that the .buildinfo names is made and compared with
 the hash that it gives. The exit status is 0 when all are the same, and 1 when
@@ -101,10 +102,13 @@ def _state(found: Described, args: argparse.Namespace) -> None:
 
 def _described(args: argparse.Namespace) -> Described:
     file: Path = args.file
+    buildinfo = file.with_suffix(".buildinfo") if file.suffix == ".image" else file
+    if not (args.unsigned or args.signed_by):
+        buildinfo = proof.published(buildinfo)
     if file.suffix != ".image":
-        return planning.believed(args, file)
+        return planning.believed(args, buildinfo)
     records = index.parse(files.text(file), strict=True)
-    found = planning.believed(args, file.with_suffix(".buildinfo"))
+    found = planning.believed(args, buildinfo)
     for record in records:
         if found.kept.digests.get(record.name) != (record.sha256, record.size):
             raise Error(

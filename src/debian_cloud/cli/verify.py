@@ -5,7 +5,8 @@ IMAGE is a disk (raw or qcow2) or a root file system (tar), with its .buildinfo
 beside it, which its builder or the archive signed. CLOSURE is the folder in
 which its archive keeps what it was made of (closures/SUITE/CONFIG/ARCH/SERIAL).
 Both are found in the folder STEM.proof beside the image, as `fetch --proof` leaves
-it.
+it, or in the archive that the user has made known (FILES), if that is on this machine
+and has published the image with this .buildinfo.
 No network is needed, no root and no loop device, and nothing that the image
 holds is executed.
 
@@ -251,10 +252,10 @@ def _report(args: argparse.Namespace) -> Report:
     if not args.rebuilt:
         # Before anything is read: it will be made again.
         run.check_namespace()
-    args.closure = args.closure or _closure(args.image)
-    keyring = options.keyring(args)
-    found = planning.believed(args, _buildinfo(args))
-    kept = found.kept
+    buildinfo = _buildinfo(args)
+    args.closure = args.closure or _closure(args.image, buildinfo)
+    found = planning.believed(args, buildinfo)
+    kept, keyring = found.kept, Path(args.keyring)
     file = _identified(args, kept)
     rebuilders: tuple[str, ...] = ()
     if args.rebuilders > 0:
@@ -325,14 +326,16 @@ def _buildinfo(args: argparse.Namespace) -> Path:
     found = [path for path in folders[0].glob("*.buildinfo") if image.name.startswith(f"{path.stem}.")]
     if len(found) != 1:
         raise Error(f"{image} has no .buildinfo beside it", "give it with --buildinfo", USAGE)
-    return found[0]
+    return found[0] if args.unsigned or args.signed_by else proof.published(found[0])
 
 
-def _closure(image: Path) -> Path:
-    """What the image was made of, as it is beside it; Error when it is not there."""
+def _closure(image: Path, buildinfo: Path) -> Path:
+    """What the image was made of: beside it, or in the user's own archive here; Error when it is not there."""
     folder = proof.beside(image)
     if folder and (folder / names.CLOSURE).is_dir():
         return folder / names.CLOSURE
+    if found := proof.own_closure(buildinfo):
+        return found
     raise Error(
         f"what {printable(image.name)} was made of is not beside it",
         "`debian-cloud fetch --proof` brings it; or give it with --closure",
