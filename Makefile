@@ -40,7 +40,7 @@ bench: ## measure builder and archive beside the same done by their tools alone
 	.venv/bin/python3 tests/bench_archive.py
 
 control: ## write debian/control from debian/control.j2 and configs/
-	PYTHONPATH=src /usr/bin/python3 -m debian_cloud.render
+	PYTHONPATH=src /usr/bin/python3 -m tools.render
 
 clean: ## remove what the targets above made
 	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache

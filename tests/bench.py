@@ -23,7 +23,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "src")]
 
-from debian_cloud import sources  # noqa: E402 - the path is set above
+from debian_cloud.image import sources  # noqa: E402 - the path is set above
 from debian_cloud.plan import NAMESPACE, NAMESPACE_USER  # noqa: E402
 from tests import throwaway  # noqa: E402
 from tests.packaging.build import built_packages  # noqa: E402

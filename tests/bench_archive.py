@@ -23,8 +23,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "src")]
 
-from debian_cloud import index  # noqa: E402 - the path is set above
-from debian_cloud.index import Attestation, ImageRecord  # noqa: E402
+from debian_cloud.image import index  # noqa: E402 - the path is set above
+from debian_cloud.image.index import Attestation, ImageRecord  # noqa: E402
 from tests.bench import Cost, measure  # noqa: E402
 
 RECORDS, PACKAGES = 10_000, 500

@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from debian_cloud import gpt, manifest, opened, qcow2
+from debian_cloud.disk import gpt, opened
+from debian_cloud.disk.ext4 import Ext4
+from debian_cloud.disk.fat import Fat
+from debian_cloud.disk.tar import Tar
 from debian_cloud.errors import Error
-from debian_cloud.filesystems import View
-from debian_cloud.filesystems.ext4 import Ext4
-from debian_cloud.filesystems.fat import Fat
-from debian_cloud.filesystems.tar import Tar
+from debian_cloud.formats import qcow2
+from debian_cloud.packages import manifest
+from debian_cloud.view import View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,8 +8,9 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 
-from debian_cloud import index, openpgp, staleness
-from debian_cloud.index import Attestation, ImageRecord
+from debian_cloud.image import index, staleness
+from debian_cloud.image.index import Attestation, ImageRecord
+from debian_cloud.text import openpgp
 
 
 def packed_signatures(times: int) -> bytes:

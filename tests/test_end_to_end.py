@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from debian_cloud import deb822, index, sign
+from debian_cloud.host import sign
+from debian_cloud.image import index
 from debian_cloud.plan import NAMESPACE, NAMESPACE_USER
+from debian_cloud.text import deb822
 from tests.conftest import CONFIGS, SUITE, Image, World, traces
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from debian_cloud import cli, formats, tools
+from debian_cloud import cli, formats
+from debian_cloud.host import tools
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "debian_cloud"

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from debian_cloud import sources
 from debian_cloud.errors import Error
+from debian_cloud.image import sources
+from tests.cli.test_bad_input import archive, pristine
 from tests.command import debian_cloud, refused
 from tests.conftest import ROOT
-from tests.test_bad_input import archive, pristine
 from tests.throwaway import Archive, sha256
 
 __all__ = ["archive", "pristine"]
@@ -24,29 +24,29 @@ __all__ = ["archive", "pristine"]
 PACKAGE = ROOT / "src" / "debian_cloud"
 
 STANZAS = {
-    "deb822.py": "the parser itself",
-    "closure.py": "of a closure's list of files, by sign.text, which of them are fetched: `verify` believes none",
+    "text/deb822.py": "the parser itself",
+    "image/closure.py": "of a closure's list of files, by sign.text, which of them are fetched: `verify` believes none",
     "cli/admit.py": "reprepro's database, and the records that the archive keeps itself",
     "cli/served.py": "the archive's own texts of what it signed; indexes that those list",
     "cli/lint.py": "of a .changes that a person checks before he signs it, by sign.text",
-    "debs.py": "control files of a package or of a source tree, in which nothing is signed",
-    "difference.py": "dpkg's status in an image",
-    "evidence.py": "release files, by sign.verified; stanzas of indexes that those list",
-    "index.py": "indexes of images, and records",
-    "lifecycle.py": "the archive's own conf/releases",
-    "lock.py": "a .buildinfo, by sign.verified or sign.text",
-    "manifest.py": "the control file of a package of a known hash",
-    "metadata.py": "what a plan wrote for its own last step",
-    "options.py": "release files, by sign.verified",
-    "own.py": "the user's own .sources files, in which nothing is signed",
-    "served.py": "the archive's own texts of what it signed, and conf/distributions",
-    "sources.py": "a .sources file that a person gives, in which nothing is signed",
-    "staleness.py": "an index of images",
-    "upload.py": "fields of an upload, by sign.verified; of files that it vouches for, by openpgp.cleartext",
+    "packages/debs.py": "control files of a package or of a source tree, in which nothing is signed",
+    "proof/difference.py": "dpkg's status in an image",
+    "packages/evidence.py": "release files, by sign.verified; stanzas of indexes that those list",
+    "image/index.py": "indexes of images, and records",
+    "archive/lifecycle.py": "the archive's own conf/releases",
+    "image/lock.py": "a .buildinfo, by sign.verified or sign.text",
+    "packages/manifest.py": "the control file of a package of a known hash",
+    "image/metadata.py": "what a plan wrote for its own last step",
+    "packages/options.py": "release files, by sign.verified",
+    "packages/own.py": "the user's own .sources files, in which nothing is signed",
+    "archive/served.py": "the archive's own texts of what it signed, and conf/distributions",
+    "image/sources.py": "a .sources file that a person gives, in which nothing is signed",
+    "image/staleness.py": "an index of images",
+    "archive/upload.py": "fields of an upload, by sign.verified; of files that it vouches for, by openpgp.cleartext",
 }
 """Who parses stanzas, and of what."""
 BYTES = {
-    "incoming.py": "an upload's, before its signature is verified; openpgp.cleartext reads what they say",
+    "archive/incoming.py": "an upload's, before its signature is verified; openpgp.cleartext reads what they say",
     "cli/cosign.py": "the archive's own, compared and copied as they are; openpgp.cleartext reads what they say",
 }
 """Who reads a signed file by other ways than sign's, and why that is no reading of what it says."""
@@ -87,9 +87,9 @@ def test_what_is_signed_is_read_by_one_reader() -> None:
             marks.add(name)
     assert parse == {*STANZAS}
     assert other <= {*BYTES}
-    assert marks == {"openpgp.py", "sign.py", "cli/cosign.py", "incoming.py"}
+    assert marks == {"text/openpgp.py", "host/sign.py", "cli/cosign.py", "archive/incoming.py"}
     # gpg lists keys there, and verifies nothing.
-    assert tools == {"sign.py", "cli/overview.py"}
+    assert tools == {"host/sign.py", "cli/overview.py"}
 
 
 def test_no_shell_reads_what_is_signed() -> None:

@@ -9,9 +9,9 @@ import os
 import sys
 from typing import Final
 
-from . import cli
-from .errors import Error
-from .printable import paragraph, printed
+from debian_cloud import cli
+from debian_cloud.errors import Error
+from debian_cloud.text.printable import paragraph, printed
 
 _LAST: Final = 2
 """The number of standard error, the last of the three streams that every program has."""

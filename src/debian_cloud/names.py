@@ -8,7 +8,7 @@ import re
 from datetime import date
 from typing import Final
 
-from .errors import USAGE, Error
+from debian_cloud.errors import USAGE, Error
 
 PACKAGE_PREFIX: Final = "debian-cloud-config-"
 OURS: Final = "debian-cloud"

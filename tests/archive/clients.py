@@ -19,7 +19,8 @@ from typing import Any, Final
 
 import pytest
 
-from debian_cloud import run, sources
+from debian_cloud.host import run
+from debian_cloud.image import sources
 
 RELEASES: Final = {"apt-2.6": "bookworm", "apt-3": "trixie"}
 """Name of a client -> the release that has this apt."""

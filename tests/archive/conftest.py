@@ -18,13 +18,14 @@ from pathlib import Path
 
 import pytest
 
-from debian_cloud import deb822, metadata
-from debian_cloud.checksums import Digest
+from debian_cloud.host.checksums import Digest
+from debian_cloud.image import metadata
+from debian_cloud.text import deb822
 from tests.archive.clients import client as client
 from tests.archive.clients import clients as clients
 from tests.archive.clients import trees as trees
+from tests.build.test_plan import DEBIAN, RESOLUTION
 from tests.remove import remove
-from tests.test_plan import DEBIAN, RESOLUTION
 
 ROOT = Path(__file__).resolve().parents[2]
 SERIAL = "20261120.0"

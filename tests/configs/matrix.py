@@ -26,9 +26,14 @@ from typing import TYPE_CHECKING, Final
 
 from debian.deb822 import Deb822, PkgRelation
 
-from debian_cloud import build, config, deb822, names, options, render, sources
+from debian_cloud import names
+from debian_cloud.build import steps
 from debian_cloud.errors import Error
+from debian_cloud.image import config, sources
+from debian_cloud.packages import options
+from debian_cloud.text import deb822
 from tests.configs import official
+from tools import render
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,7 +152,7 @@ def resolve(suite: str, architecture: str, control: str) -> list[Resolved]:
                 wanted = explicit[names.config(image.name)]
                 try:
                     resolution = origin.resolve(names.config(image.name), suite)
-                    build.check_size(resolution)
+                    steps.check_size(resolution)
                     # Of alternatives, the one that is there: chrony, where a cloud keeps time by it.
                     wanted = wanted & {package.name for package in resolution.packages}
                     result = (len(resolution.packages), resolution.installed_size, "")

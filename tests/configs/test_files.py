@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from debian_cloud import config, deb822, names, render
+from debian_cloud import names
 from debian_cloud.errors import Error
+from debian_cloud.image import config
+from debian_cloud.text import deb822
 from tests.configs import kernel, matrix, official
+from tools import render
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

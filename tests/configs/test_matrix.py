@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from debian_cloud import names, render
+from debian_cloud import names
 from tests.configs import matrix
+from tools import render
 
 VENDORS = ["azure", "container", "ec2", "gce", "generic", "genericcloud", "nocloud", "openstack"]
 ON = {

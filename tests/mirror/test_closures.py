@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from debian_cloud import closure
+from debian_cloud.image import closure
 from tests.mirror.tree import Archive, Key, Mirror, sha
 from tests.remove import remove
 

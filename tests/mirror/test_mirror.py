@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from debian_cloud import openpgp
+from debian_cloud.text import openpgp
 from tests import bounds, malformed
 from tests.mirror.tree import (
     INDEXES,

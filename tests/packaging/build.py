@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-_NOT_SOURCE: Final = (".git", ".venv", ".*_cache", "__pycache__", "build", "*.egg-info")
+_NOT_SOURCE: Final = (".git", ".venv", ".*_cache", "__pycache__", "*.egg-info")
 
 
 def built_packages(tmp: Path, suite: str = "trixie") -> Path:
@@ -24,14 +24,20 @@ def built_packages(tmp: Path, suite: str = "trixie") -> Path:
 def copy(tree: Path, tmp: Path) -> Path:
     """A cleaned copy of a source tree under `tmp`."""
     there = tmp / "debian-cloud"
-    shutil.copytree(tree, there, symlinks=True, ignore=shutil.ignore_patterns(*_NOT_SOURCE))
+
+    def left_out(folder: str, names: list[str]) -> set[str]:
+        # `make` leaves its results in build/; further down that is a name like any other.
+        made = ("build",) if Path(folder) == tree else ()
+        return shutil.ignore_patterns(*_NOT_SOURCE, *made)(folder, names)
+
+    shutil.copytree(tree, there, symlinks=True, ignore=left_out)
     clean(there)
     return there
 
 
 def adopted(tree: Path, suite: str) -> Path:
     """A source tree made a suite's, as a maintainer makes it."""
-    command = ["/usr/bin/python3", "-m", "debian_cloud.render", "--suite", suite]
+    command = ["/usr/bin/python3", "-m", "tools.render", "--suite", suite]
     subprocess.run(command, cwd=tree, env={**os.environ, "PYTHONPATH": "src"}, check=True)
     return tree
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tests.image import nspawn
-from tests.image.tree import Tree, as_root, debian_sources
+from tests.built import nspawn
+from tests.built.tree import Tree, as_root, debian_sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,11 +12,13 @@ import pytest
 from debian.deb822 import Changes, Deb822, PkgRelation
 from debian.debfile import DebFile
 
-from debian_cloud import cli, formats, manual, names, tools
-from debian_cloud.config import FIELDS
+from debian_cloud import cli, formats, names
+from debian_cloud.host import tools
+from debian_cloud.image.config import FIELDS
 from tests.configs.test_files import LAYERS
 from tests.configs.test_matrix import ON
 from tests.packaging.build import ROOT, build, built_packages, clean, copy
+from tools import manual
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -284,11 +286,11 @@ def test_fields_reach_the_package(built: Path) -> None:
 
 
 def test_every_script_of_a_plan_is_installed(built: Path) -> None:
-    folder = "usr/lib/python3/dist-packages/debian_cloud/scripts"
+    folder = "usr/lib/python3/dist-packages/debian_cloud/build/scripts"
     installed = {
         path.rpartition("/")[2]: mode for path, mode in members(debs(built)["debian-cloud"]).items() if folder in path
     }
-    scripts = {path.name for path in (ROOT / "src/debian_cloud/scripts").iterdir() if path.is_file()}
+    scripts = {path.name for path in (ROOT / "src/debian_cloud/build/scripts").iterdir() if path.is_file()}
     assert {*installed} == scripts
     assert {mode for name, mode in installed.items() if not name.endswith(".py")} == {"755 root"}
 

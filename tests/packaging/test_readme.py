@@ -31,7 +31,7 @@ SERVED: Final = "/srv/debian-cloud/archive"
 ELSEWHERE: Final = {
     # `make check` and `make demo` themselves.
     ("Two commands", 0),
-    # Machines that boot: tests/image/test_boot.py pastes them.
+    # Machines that boot: tests/built/test_boot.py pastes them.
     ("Boot it, and log in", 0),
     ("Boot it, and log in", 1),
     ("Boot it, and log in", 2),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from debian_cloud import VERSION
 from debian_cloud.errors import USAGE, Error, did_you_mean
-from debian_cloud.printable import paragraph, printable
+from debian_cloud.text.printable import paragraph, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -24,18 +24,23 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import admission, checksums, config, deb822, formats, index, names, planning, projections, sign
+from debian_cloud import formats, names, projections
+from debian_cloud.archive import admission
+from debian_cloud.build import request
 from debian_cloud.errors import USAGE, Error
-from debian_cloud.filesystems import View
-from debian_cloud.printable import printable
+from debian_cloud.host import checksums, sign
+from debian_cloud.image import config, index
 from debian_cloud.projections import provenance
+from debian_cloud.text import deb822
+from debian_cloud.text.printable import printable
+from debian_cloud.view import View
 
 if TYPE_CHECKING:
     import argparse
 
-    from debian_cloud.checksums import Digest
-    from debian_cloud.lock import Lock
-    from debian_cloud.resolution import Package
+    from debian_cloud.host.checksums import Digest
+    from debian_cloud.image.lock import Lock
+    from debian_cloud.image.resolution import Package
 
 PLUMBING = True
 
@@ -98,7 +103,7 @@ def main(args: argparse.Namespace) -> int:
         raise Error(f"the upload has a file {name} that its record does not name")
     for name in sorted(expected):
         _refuse_special(folder, name, admission.BUILDINFO if name.endswith(".buildinfo") else None)
-    kept = planning.locked(folder / f"{first.stem}.buildinfo")
+    kept = request.locked(folder / f"{first.stem}.buildinfo")
     if {(r.stem, r.config_version) for r in records} != {(kept.stem, kept.config_version)}:
         raise Error(
             f"the record is of {first.stem}, its .buildinfo of {kept.stem}, or of another version of that",

@@ -14,15 +14,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, lifecycle, sign
-from debian_cloud import state as entered
+from debian_cloud.archive import lifecycle
+from debian_cloud.archive import state as entered
 from debian_cloud.errors import Error
+from debian_cloud.host import checksums, sign
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from debian_cloud.index import ImageRecord
+    from debian_cloud.image.index import ImageRecord
 
 PLUMBING = True
 

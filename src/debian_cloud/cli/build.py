@@ -32,7 +32,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import planning, run, workspace
+from debian_cloud.build import request, workspace
+from debian_cloud.host import run
 
 if TYPE_CHECKING:
     import argparse
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    planning.arguments(parser)
+    request.arguments(parser)
     parser.add_argument(
         "--output", type=Path, default=Path(), metavar="DIR", help="where the files go (default: here)"
     )
@@ -52,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     # Before anything is fetched.
     run.check_namespace()
-    planned = planning.planned(args)
+    planned = request.planned(args)
     output: Path = args.output.resolve()
     workspace.make(planned, output, quiet=args.quiet)
     if args.json:

@@ -20,16 +20,21 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import admission, checksums, closure, lock, names, options, planning, run, sign
+from debian_cloud import names
+from debian_cloud.archive import admission
+from debian_cloud.build import request
 from debian_cloud.errors import USAGE, Error
+from debian_cloud.host import checksums, run, sign
+from debian_cloud.host.progress import Progress
+from debian_cloud.image import closure, lock
+from debian_cloud.packages import options
 from debian_cloud.plan import Run
-from debian_cloud.progress import Progress
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from debian_cloud.resolution import Package
+    from debian_cloud.image.resolution import Package
 
 PLUMBING = True
 
@@ -55,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _keep_all(args: argparse.Namespace) -> int:
-    kept = planning.locked(args.buildinfo)
+    kept = request.locked(args.buildinfo)
     wanted = (*kept.packages, *kept.tools)
     folder: Path = args.folder
     if folder.exists():

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import files, openpgp, sign
 from debian_cloud.errors import USAGE, Error
+from debian_cloud.host import files, sign
+from debian_cloud.text import openpgp
 
 if TYPE_CHECKING:
     import argparse

@@ -28,17 +28,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from debian_cloud import difference, planning
-from debian_cloud.difference import GENERATED
+from debian_cloud.build import request
+from debian_cloud.disk.opened import opened
 from debian_cloud.errors import USAGE, Error
-from debian_cloud.opened import opened
-from debian_cloud.printable import printable
+from debian_cloud.proof import difference
+from debian_cloud.proof.difference import GENERATED
+from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Sized
 
-    from debian_cloud.difference import Changed, Changelog, Description, Difference, Files, Package
+    from debian_cloud.proof.difference import Changed, Changelog, Description, Difference, Files, Package
 
 
 _SHOWN: Final = 1000
@@ -73,7 +74,7 @@ def main(args: argparse.Namespace) -> int:
 def _described(path: Path, stack: ExitStack) -> tuple[Description, difference.Content | None]:
     """What a person named, and the way to the files in it: a .buildinfo has none."""
     if path.suffix == ".buildinfo":
-        return difference.of_lock(path.name, planning.locked(path)), None
+        return difference.of_lock(path.name, request.locked(path)), None
     if not path.is_file():
         raise Error(f"there is no file {path}", "give an image, or the .buildinfo beside it", USAGE)
     image = stack.enter_context(opened(path))

@@ -24,15 +24,17 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from debian_cloud import files, index, lifecycle, served, state
+from debian_cloud.archive import lifecycle, served, state
 from debian_cloud.errors import Error
+from debian_cloud.host import files
+from debian_cloud.image import index
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator, Mapping
 
-    from debian_cloud.index import ImageRecord
-    from debian_cloud.served import Release
+    from debian_cloud.archive.served import Release
+    from debian_cloud.image.index import ImageRecord
 
 PLUMBING = True
 

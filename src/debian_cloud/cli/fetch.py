@@ -25,15 +25,20 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, images, lifecycle, names, options, proof, run, workspace
+from debian_cloud import names
+from debian_cloud.archive import lifecycle
+from debian_cloud.build import workspace
 from debian_cloud.cli import warn
 from debian_cloud.errors import FAILED, USAGE, Error, did_you_mean
-from debian_cloud.printable import printable
+from debian_cloud.host import checksums, run
+from debian_cloud.packages import images, options
+from debian_cloud.proof import bundle
+from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     import argparse
 
-    from debian_cloud.staleness import ImageStatus
+    from debian_cloud.image.staleness import ImageStatus
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +84,7 @@ def _fetch(image: images.Image, output: Path) -> Path:
 
 
 def _prove(image: images.Image, output: Path) -> None:
-    found = proof.fetch(image, output)
+    found = bundle.fetch(image, output)
     if found.asked:
         warn(
             f"what {image.record.stem} was made of is not at {' nor at '.join(found.asked)}:"

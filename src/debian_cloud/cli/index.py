@@ -17,7 +17,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import index, lifecycle, staleness, state
+from debian_cloud.archive import lifecycle, state
+from debian_cloud.image import index, staleness
 
 if TYPE_CHECKING:
     import argparse

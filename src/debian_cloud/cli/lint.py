@@ -25,17 +25,23 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import build, config, deb822, debs, lint, names, options, sign
+from debian_cloud import names
+from debian_cloud.build import steps
+from debian_cloud.configuration import lint
 from debian_cloud.errors import USAGE, Error
-from debian_cloud.printable import printable
+from debian_cloud.host import sign
+from debian_cloud.image import config
+from debian_cloud.packages import debs, options
+from debian_cloud.text import deb822
+from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable
 
-    from debian_cloud.binary import Binary
-    from debian_cloud.packages import Apt
-    from debian_cloud.resolution import Resolution
+    from debian_cloud.image.binary import Binary
+    from debian_cloud.image.resolution import Resolution
+    from debian_cloud.packages.resolver import Apt
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -149,7 +155,7 @@ def _of_archive(args: argparse.Namespace) -> tuple[lint.Subject, ...]:
 
 def _crowded(resolution: Resolution) -> str:
     try:
-        build.check_size(resolution)
+        steps.check_size(resolution)
     except Error as error:
         return error.message
     return ""

@@ -17,10 +17,11 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from debian_cloud import images, names, options
+from debian_cloud import names
 from debian_cloud.cli import warn
 from debian_cloud.errors import FAILED, USAGE, Error
-from debian_cloud.printable import printable
+from debian_cloud.packages import images, options
+from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     import argparse

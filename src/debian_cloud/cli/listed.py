@@ -14,8 +14,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import admission, options, planning, run
+from debian_cloud.archive import admission
+from debian_cloud.build import request
 from debian_cloud.errors import Error
+from debian_cloud.host import run
+from debian_cloud.packages import options
 
 if TYPE_CHECKING:
     import argparse
@@ -31,7 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    kept = planning.locked(args.buildinfo)
+    kept = request.locked(args.buildinfo)
     args.snapshot = admission.snapshot_of(kept)
     read = False
     with run.ending_politely():

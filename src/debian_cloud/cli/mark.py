@@ -13,14 +13,14 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import lifecycle, state
+from debian_cloud.archive import lifecycle, state
 from debian_cloud.errors import USAGE, Error
-from debian_cloud.printable import printable
+from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     import argparse
 
-    from debian_cloud.index import ImageRecord
+    from debian_cloud.image.index import ImageRecord
 
 PLUMBING = True
 _PARTIAL = "partial"

@@ -13,8 +13,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import network, run
 from debian_cloud.errors import USAGE, Error
+from debian_cloud.host import run
+from debian_cloud.packages import network
 
 if TYPE_CHECKING:
     import argparse

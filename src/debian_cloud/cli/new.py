@@ -21,15 +21,20 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import build, cli, custom, debs, names, options, run, skeleton
+from debian_cloud import cli, names
+from debian_cloud.build import steps
+from debian_cloud.configuration import skeleton
 from debian_cloud.errors import USAGE, Error
+from debian_cloud.host import run
+from debian_cloud.image import custom
+from debian_cloud.packages import debs, options
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable
 
-    from debian_cloud.binary import File
-    from debian_cloud.packages import Apt
+    from debian_cloud.image.binary import File
+    from debian_cloud.packages.resolver import Apt
 
 # deb-src-control(5), Maintainer; a comma would begin another one.
 _MAINTAINER = re.compile(r"[^<>,\n]*[^<>,\s] <[^<>,\s@]+@[^<>,\s@]+>")
@@ -72,7 +77,7 @@ def main(args: argparse.Namespace) -> int:
     write(folder, files)
     print(folder)
     try:
-        build.check_size(resolution)
+        steps.check_size(resolution)
     except Error as error:
         cli.warn(f"{error.message}; set Image-Size in its debian/control")
     return 0

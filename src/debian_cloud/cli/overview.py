@@ -16,8 +16,10 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from debian_cloud import index, lifecycle, run, state
+from debian_cloud.archive import lifecycle, state
 from debian_cloud.errors import USAGE, Error
+from debian_cloud.host import run
+from debian_cloud.image import index
 
 if TYPE_CHECKING:
     import argparse

@@ -16,9 +16,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from debian_cloud import names, planning
+from debian_cloud import names
+from debian_cloud.build import request
 from debian_cloud.plan import as_shell
-from debian_cloud.printable import beneath
+from debian_cloud.text.printable import beneath
 
 if TYPE_CHECKING:
     import argparse
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    planning.arguments(parser)
+    request.arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    planned = planning.planned(args)
+    planned = request.planned(args)
     config = planned.resolution.config
     changes = planned.resolution.custom.lines
     about = (

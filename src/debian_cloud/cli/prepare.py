@@ -22,15 +22,17 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from debian_cloud import checksums, debfile, files, openpgp, sign, upload
+from debian_cloud.archive import debfile, upload
 from debian_cloud.errors import USAGE, Error
-from debian_cloud.printable import printable
+from debian_cloud.host import checksums, files, sign
+from debian_cloud.text import openpgp
+from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator
 
-    from debian_cloud.deb822 import Stanza
+    from debian_cloud.text.deb822 import Stanza
 
 PLUMBING = True
 

@@ -27,22 +27,27 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, files, index, options, planning, projections, proof, run, sign, workspace
+from debian_cloud import projections
+from debian_cloud.build import request, workspace
 from debian_cloud.errors import USAGE, Error
+from debian_cloud.host import checksums, files, run, sign
+from debian_cloud.image import index
+from debian_cloud.packages import options
 from debian_cloud.projections import provenance
+from debian_cloud.proof import bundle
 
 if TYPE_CHECKING:
     import argparse
 
-    from debian_cloud.evidence import Described
-    from debian_cloud.lock import Lock
+    from debian_cloud.image.lock import Lock
+    from debian_cloud.packages.evidence import Described
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("file", type=Path, metavar="FILE", help="the image's .buildinfo or .image")
     options.add_closure(parser)
-    planning.add_belief(parser)
+    request.add_belief(parser)
     parser.add_argument("--seed", default="", metavar="FILE", help="the seed of an image that was made with one")
     parser.add_argument("--output", type=Path, metavar="DIR", help="keep what was made in DIR (default: remove it)")
     parser.add_argument("--statement", type=Path, metavar="FILE", help="write a signed statement of the same bytes")
@@ -55,13 +60,13 @@ def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     found = _described(args)
     kept = found.kept
-    args.closure = args.closure or proof.closure_of(args.file)
+    args.closure = args.closure or bundle.closure_of(args.file)
     if args.statement and args.statement.exists():
         raise Error(f"{args.statement} exists already", "choose another name with --statement", USAGE)
     # Before anything is fetched.
     run.check_namespace()
     workspace.make_output((args.output or Path()).resolve())
-    planned = planning.again(kept, args)
+    planned = request.again(kept, args)
     if args.output:
         workspace.make(planned, args.output.resolve(), quiet=args.quiet)
         same = _compared(kept, args.output)
@@ -104,11 +109,11 @@ def _described(args: argparse.Namespace) -> Described:
     file: Path = args.file
     buildinfo = file.with_suffix(".buildinfo") if file.suffix == ".image" else file
     if not (args.unsigned or args.signed_by):
-        buildinfo = proof.published(buildinfo)
+        buildinfo = bundle.published(buildinfo)
     if file.suffix != ".image":
-        return planning.believed(args, buildinfo)
+        return request.believed(args, buildinfo)
     records = index.parse(files.text(file), strict=True)
-    found = planning.believed(args, buildinfo)
+    found = request.believed(args, buildinfo)
     for record in records:
         if found.kept.digests.get(record.name) != (record.sha256, record.size):
             raise Error(

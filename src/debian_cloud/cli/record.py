@@ -12,8 +12,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, files, index, state
+from debian_cloud.archive import state
 from debian_cloud.errors import Error
+from debian_cloud.host import checksums, files
+from debian_cloud.image import index
 
 if TYPE_CHECKING:
     import argparse

@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import scrub
+from debian_cloud.build import scrub
 from debian_cloud.errors import Error
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, metadata, run, tools
+from debian_cloud.host import checksums, run, tools
+from debian_cloud.image import metadata
 
 if TYPE_CHECKING:
     import argparse

@@ -24,9 +24,12 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, deb822, files, lifecycle, names, openpgp, served, sign, state
+from debian_cloud import names
+from debian_cloud.archive import lifecycle, served, state
+from debian_cloud.archive.served import Finding
 from debian_cloud.errors import FAILED, Error
-from debian_cloud.served import Finding
+from debian_cloud.host import checksums, files, sign
+from debian_cloud.text import deb822, openpgp
 
 if TYPE_CHECKING:
     import argparse

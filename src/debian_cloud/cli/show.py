@@ -15,8 +15,10 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from debian_cloud import build, names, options, planning
-from debian_cloud.printable import printable
+from debian_cloud import names
+from debian_cloud.build import request, steps
+from debian_cloud.packages import options
+from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -26,19 +28,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("config", metavar="CONFIG", help="an image configuration, such as ec2")
     options.add_sources(parser)
-    planning.add_packages(parser)
+    request.add_packages(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, with every package")
 
 
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    change = planning.changed(args)
+    change = request.changed(args)
     with options.origin(args) as origin:
         resolution = origin.resolve(args.config, args.suite, change)
     config = resolution.config
     if args.json:
         print(json.dumps(asdict(resolution), indent=2))
-        build.check_size(resolution)
+        steps.check_size(resolution)
         return 0
     disk = f"{config.size / 2**30:g} GiB and no less" if config.firmware else "none: a root file system"
     facts = (
@@ -68,5 +70,5 @@ def main(args: argparse.Namespace) -> int:
         if value:
             print(f"{name:<14} {printable(value)}")
     # What it would be is said first: it may be what the number is chosen by.
-    build.check_size(resolution)
+    steps.check_size(resolution)
     return 0

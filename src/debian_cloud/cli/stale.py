@@ -16,13 +16,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, index, names, options, planning, staleness, state
+from debian_cloud import names
+from debian_cloud.archive import state
+from debian_cloud.build import request
 from debian_cloud.errors import Error
+from debian_cloud.host import checksums
+from debian_cloud.image import index, staleness
+from debian_cloud.packages import options
 
 if TYPE_CHECKING:
     import argparse
 
-    from debian_cloud.index import ImageRecord
+    from debian_cloud.image.index import ImageRecord
 
 PLUMBING = True
 
@@ -85,7 +90,7 @@ def _read(public: Path, record: ImageRecord) -> tuple[staleness.Installed, ...]:
         raise Error(
             f"{record.buildinfo} is missing, or not as it was signed", "debian-cloud-archive check tells more"
         )
-    return tuple((p.name, p.version, p.architecture) for p in planning.locked(file).packages)
+    return tuple((p.name, p.version, p.architecture) for p in request.locked(file).packages)
 
 
 def _kept(file: Path | None) -> dict[str, tuple[staleness.Installed, ...]]:

@@ -13,14 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import checksums, index, lifecycle, sign, state
+from debian_cloud.archive import lifecycle, state
 from debian_cloud.errors import USAGE, Error
+from debian_cloud.host import checksums, sign
+from debian_cloud.image import index
 from debian_cloud.projections import provenance
 
 if TYPE_CHECKING:
     import argparse
 
-    from debian_cloud.index import ImageRecord
+    from debian_cloud.image.index import ImageRecord
 
 PLUMBING = True
 

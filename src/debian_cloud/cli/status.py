@@ -22,15 +22,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from debian_cloud import files, images, names, run, staleness
+from debian_cloud import names
 from debian_cloud.cli import warn
 from debian_cloud.errors import FAILED, Error
-from debian_cloud.printable import printable
+from debian_cloud.host import files, run
+from debian_cloud.image import staleness
+from debian_cloud.packages import images
+from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     import argparse
 
-    from debian_cloud.staleness import ImageStatus, Pending
+    from debian_cloud.image.staleness import ImageStatus, Pending
 
 _LONGEST: Final = 4000
 """Characters of a reason."""

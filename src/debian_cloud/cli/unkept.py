@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import lifecycle, names, state
+from debian_cloud import names
+from debian_cloud.archive import lifecycle, state
 from debian_cloud.errors import USAGE, Error
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from debian_cloud import upload, uploaders
-from debian_cloud.incoming import Queue, Rules
+from debian_cloud.archive import upload, uploaders
+from debian_cloud.archive.incoming import Queue, Rules
 
 if TYPE_CHECKING:
     import argparse

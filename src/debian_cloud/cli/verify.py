@@ -66,22 +66,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import (
-    checksums,
-    closure,
-    evidence,
-    manifest,
-    names,
-    options,
-    planning,
-    proof,
-    run,
-    sign,
-    verification,
-    workspace,
-)
-from debian_cloud.errors import USAGE, Error
-from debian_cloud.opened import (
+from debian_cloud import names
+from debian_cloud.build import request, workspace
+from debian_cloud.disk import layout
+from debian_cloud.disk.opened import (
     DISKS,
     QCOW2,
     RAW,
@@ -94,18 +82,23 @@ from debian_cloud.opened import (
     opened,
     unpacked,
 )
-from debian_cloud.printable import printable
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.host import checksums, run, sign
+from debian_cloud.image import closure
+from debian_cloud.packages import evidence, manifest, options
 from debian_cloud.projections import provenance
-from debian_cloud.verification import Explained, Unexplained
+from debian_cloud.proof import bundle, verification
+from debian_cloud.proof.verification import Explained, Unexplained
+from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Mapping
 
-    from debian_cloud.entries import Entry
-    from debian_cloud.evidence import Proof, Word
-    from debian_cloud.lock import Lock
-    from debian_cloud.resolution import Package
+    from debian_cloud.image.entries import Entry
+    from debian_cloud.image.lock import Lock
+    from debian_cloud.image.resolution import Package
+    from debian_cloud.packages.evidence import Proof, Word
 
 _SERIAL = re.compile(r"(?<![0-9])[0-9]{8}\.[0-9]+")
 """What in the name of a file says which image it is."""
@@ -159,7 +152,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print a verdict on each path as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     options.add_source(parser)
-    planning.add_belief(parser)
+    request.add_belief(parser)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +247,7 @@ def _report(args: argparse.Namespace) -> Report:
         run.check_namespace()
     buildinfo = _buildinfo(args)
     args.closure = args.closure or _closure(args.image, buildinfo)
-    found = planning.believed(args, buildinfo)
+    found = request.believed(args, buildinfo)
     kept, keyring = found.kept, Path(args.keyring)
     file = _identified(args, kept)
     rebuilders: tuple[str, ...] = ()
@@ -282,7 +275,7 @@ def _report(args: argparse.Namespace) -> Report:
     done("packages")
     if args.rebuilt:
         return _compared(args.image, shipped, _of_format(args.rebuilt, wanted, form), report)
-    planned = planning.again(kept, args, (wanted,))
+    planned = request.again(kept, args, (wanted,))
     with tempfile.TemporaryDirectory(prefix="debian-cloud.", dir=".") as name:
         folder = Path(name).resolve()
         workspace.make(planned, folder, quiet=args.quiet)
@@ -322,19 +315,19 @@ def _buildinfo(args: argparse.Namespace) -> Path:
     if args.buildinfo:
         given: Path = args.buildinfo
         return given
-    folders = [folder for folder in (proof.beside(image), image.parent) if folder]
+    folders = [folder for folder in (bundle.beside(image), image.parent) if folder]
     found = [path for path in folders[0].glob("*.buildinfo") if image.name.startswith(f"{path.stem}.")]
     if len(found) != 1:
         raise Error(f"{image} has no .buildinfo beside it", "give it with --buildinfo", USAGE)
-    return found[0] if args.unsigned or args.signed_by else proof.published(found[0])
+    return found[0] if args.unsigned or args.signed_by else bundle.published(found[0])
 
 
 def _closure(image: Path, buildinfo: Path) -> Path:
     """What the image was made of: beside it, or in the user's own archive here; Error when it is not there."""
-    folder = proof.beside(image)
+    folder = bundle.beside(image)
     if folder and (folder / names.CLOSURE).is_dir():
         return folder / names.CLOSURE
-    if found := proof.own_closure(buildinfo):
+    if found := bundle.own_closure(buildinfo):
         return found
     raise Error(
         f"what {printable(image.name)} was made of is not beside it",
@@ -483,7 +476,7 @@ def _verdicts(
         lambda: verification.verify(expected if image is again else image.entries(), shipped, expected),
     )
     if isinstance(image, DiskImage) and isinstance(again, DiskImage):
-        esp = verification.ESP.rstrip(": ")
+        esp = layout.ESP.rstrip(": ")
         yield from verification.readable(esp, partial(verification.verify_esp, image, shipped, again))
 
 
@@ -537,7 +530,7 @@ def _as_text(name: str, report: Report) -> str:
     ]
     lines += [f"    {sum(bool(it.shipped) for it in by_package)} of them are copies, under another name"]
     lines += [f"  {generators.total()} are generated, and came out the same again"]
-    if esp := [it for it in report.explained if it.path.startswith(verification.ESP)]:
+    if esp := [it for it in report.explained if it.path.startswith(layout.ESP)]:
         copied = sum(bool(it.package) for it in esp)
         lines += [f"  of all these, {copied} from packages and {len(esp) - copied} generated are on the ESP"]
     lines += [f"  made again, with the same bytes, by {key}" for key in report.rebuilders]

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast
 from debian_cloud.errors import USAGE, Error, did_you_mean
 
 if TYPE_CHECKING:
-    from debian_cloud.filesystems import View
     from debian_cloud.plan import Plan
+    from debian_cloud.view import View
 
 Source = Literal["disk", "tree"]
 

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
+import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from debian_cloud import qcow2
 from debian_cloud.errors import Error
 from debian_cloud.plan import Plan, in_tree
 
 if TYPE_CHECKING:
-    from debian_cloud.filesystems import View
+    from debian_cloud.view import View
 
 PUBLISHED: Final = True
 SOURCE: Final = "disk"
@@ -18,6 +19,25 @@ TOOLS: Final = ("qemu-utils",)
 
 # QEMU, docs/interop/qcow2.txt, Header.
 _MAGIC: Final = b"QFI\xfb"
+
+_HINT: Final = "an image that debian-cloud build made is one whole file: get it again"
+_HEADER: Final = struct.Struct(">4sIQIIQIIQQIIQQQQII")
+_COMPRESSION: Final = 0x8
+"""The incompatible feature: a type of compression other than zlib's."""
+_ZLIB, _ZSTD = 0, 1
+_OFFSET: Final = 0x00FFFFFFFFFFFE00
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What such an image says of itself; `size` is the disk's, in bytes, as is `cluster`."""
+
+    size: int
+    cluster: int
+    entries: int
+    table: int
+    counts: int
+    count_clusters: int
 
 
 def steps(source: str, out: str, epoch: int) -> Plan:
@@ -34,7 +54,7 @@ def check(name: str, view: View, virtual_size: int) -> None:
     """Of the header and the places of the tables; what a cluster has is not read."""
     if view.read(0, min(view.size, len(_MAGIC))) != _MAGIC:
         raise Error(f"{name} is no qcow2", "upload what `debian-cloud build` has made")
-    header = qcow2.read(name, view)
+    header = read(name, view)
     if header.size != virtual_size:
         raise Error(
             f"{name} is a disk of {header.size} bytes, and its record says {virtual_size}",
@@ -47,3 +67,44 @@ def check(name: str, view: View, virtual_size: int) -> None:
         # The last cluster of a file may be cut off behind what is used of it.
         if not length or place + length > -(-view.size // header.cluster) * header.cluster:
             raise Error(f"{name} is cut off: its tables are not in it", "upload all of it")
+
+
+def read(name: str, view: View) -> Header:
+    """The header; Error for an image that leads to other files, or keeps another content than its disk shows."""
+    raw = view.read(0, min(view.size, 512))
+    if len(raw) < 112:
+        raise Error(f"{name} is cut off", "get it again")
+    (
+        _, version, backing, named, bits, size, encryption, entries, table, counts, count_clusters, snapshots, saved,
+        incompatible, compatible, automatic, order, length,
+    ) = _HEADER.unpack_from(raw)  # fmt: skip
+    if version != 3:
+        raise Error(f"{name} is a qcow2 of version {version}, and version 3 is read", "convert it with qemu-img")
+    cluster = 1 << min(max(bits, 9), 62)
+    compression = raw[104] if incompatible & _COMPRESSION else _ZLIB
+    for wrong, what in (
+        (backing or named, "has a backing file"),
+        (encryption, "is encrypted"),
+        (snapshots or saved, "has snapshots, which a disk does not show"),
+        (incompatible & ~_COMPRESSION, "is damaged, or has its data in another file"),
+        (compatible or automatic, "has features that are not read here"),
+        (not 16 <= bits <= 21, "has clusters of a size that is not read here"),
+        (compression not in (_ZLIB, _ZSTD), "is compressed in a way that is not read here"),
+        (order != 4 or length not in (104, 112), "has a header that is not as QEMU makes it"),
+        (entries != -(-size // (cluster * (cluster // 8))), "has a table that does not fit its disk"),
+        (table % cluster or counts % cluster or not table or not counts, "has tables at a wrong place"),
+    ):
+        if wrong:
+            raise Error(f"{name} {what}", _HINT)
+    return Header(size, cluster, entries, table, counts, count_clusters)
+
+
+def allocated(view: View, header: Header) -> int:
+    """Bytes of the disk that the image has, at most: the rest are holes."""
+    tables = (word & _OFFSET for word in _words(view, header.table, header.entries))
+    each = header.cluster // 8
+    return sum(each - _words(view, table, each).count(0) for table in tables if table) * header.cluster
+
+
+def _words(view: View, place: int, count: int) -> tuple[int, ...]:
+    return struct.unpack(f">{count}Q", view.read(place, 8 * count))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 from debian_cloud.errors import Error
 
 if TYPE_CHECKING:
-    from debian_cloud.filesystems import View
     from debian_cloud.plan import Plan
+    from debian_cloud.view import View
 
 # Its holes do not survive most transports: a mirror would carry gigabytes of nothing.
 PUBLISHED: Final = False

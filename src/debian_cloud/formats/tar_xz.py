@@ -11,7 +11,7 @@ from debian_cloud.errors import Error
 from debian_cloud.plan import Plan, in_tree
 
 if TYPE_CHECKING:
-    from debian_cloud.filesystems import View
+    from debian_cloud.view import View
 
 PUBLISHED: Final = True
 SOURCE: Final = "tree"

@@ -21,8 +21,8 @@ from debian_cloud.errors import USAGE, Error, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from debian_cloud.lock import Lock
-    from debian_cloud.resolution import Package
+    from debian_cloud.image.lock import Lock
+    from debian_cloud.image.resolution import Package
 
 Document = dict[str, object]
 """What becomes JSON."""

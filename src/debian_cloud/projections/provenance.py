@@ -22,7 +22,7 @@ from debian_cloud.projections import purl
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from debian_cloud.lock import Lock
+    from debian_cloud.image.lock import Lock
     from debian_cloud.projections import Document
 
     Digests = Mapping[str, Mapping[str, str]]

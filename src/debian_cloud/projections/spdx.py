@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from debian_cloud.projections import identity, purl, time
 
 if TYPE_CHECKING:
-    from debian_cloud.lock import Lock
+    from debian_cloud.image.lock import Lock
     from debian_cloud.projections import Document
 
 SBOM: Final = True

@@ -1,0 +1,490 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What becomes of images in an archive: releases held back until whole, statuses given, old ones left to expire.
+
+An image is named SUITE/CONFIG/ARCH/SERIAL, as its folder below images/; what is built of one suite under one
+serial is a release, SUITE/SERIAL. Days are `date`s; whoever calls knows which day it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud import names
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.image import index
+from debian_cloud.text import deb822
+from debian_cloud.text.printable import LONGEST, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+    from debian_cloud.image.index import ImageRecord
+
+VALID_FOR: Final = 14 * 86400
+"""Seconds for which a signature on an index is good, where conf/distributions has no ValidFor."""
+
+_TERM: Final = re.compile("([0-9]{1,5}) *([dmy])")
+_UNITS: Final = {"d": 1, "m": 31, "y": 365}
+"""Days of the units of ValidFor (reprepro(1))."""
+
+GONE: Final = ("withdrawn", "expired")
+"""Statuses of what no index lists any more."""
+
+REASON: Final = 500
+"""Characters of a reason, at most: it is read on terminals, and stands in each index from then on."""
+_CVES: Final = 100
+_CVE: Final = 24
+"""Characters of a CVE identifier, at most: the number may have many digits."""
+
+FIRST_DELAY: Final = 3600
+"""Seconds until a closure that could not be made is tried again; twice as many after each other try."""
+LAST_DELAY: Final = 86400
+"""The longest of these delays."""
+
+_PARTS: Final = 4
+_SNAPSHOT: Final = re.compile("[0-9]{8}T[0-9]{6}Z")
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseSet:
+    """Images of a suite, each CONFIG/ARCH, that are published together or not at all."""
+
+    suite: str
+    images: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What of one release waits, as paths of folders, and for which images, each CONFIG/ARCH."""
+
+    suite: str
+    serial: str
+    directories: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def release(self) -> str:
+        """Its name."""
+        return f"{self.suite}/{self.serial}"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why what an image was made of could not be kept, and after how many tries; `next` in seconds since 1970."""
+
+    tries: int
+    next: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What an archive keeps; None is all.
+
+    `keep`: newest serials of each image, `keep_of` of those that are named SUITE/CONFIG/ARCH; `monthly`: months of
+    which the last serial stays besides; `snapshots`: newest ones; `pinned`: images, releases and snapshots.
+    """
+
+    keep: int | None = None
+    keep_of: Mapping[str, int] = field(default_factory=dict)
+    monthly: int = 0
+    snapshots: int | None = None
+    pinned: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One version of a source package, as reprepro keeps track of it in a suite, with its files' paths."""
+
+    suite: str
+    source: str
+    version: str
+    files: tuple[str, ...]
+    used: bool
+
+
+def valid_for(value: str) -> int:
+    """Seconds that a ValidFor comes to, as `14d` or `1m 3d`; Error when it is nothing of the kind."""
+    days = sum(int(number) * _UNITS[unit] for number, unit in _TERM.findall(value))
+    if value and (not days or _TERM.sub("", value).strip()):
+        raise Error(f"ValidFor: {value} is no span of time", "as 14d: a number, and d, m or y (reprepro(1))")
+    return days * 86400 or VALID_FOR
+
+
+def name(record: ImageRecord) -> str:
+    """SUITE/CONFIG/ARCH/SERIAL."""
+    return record.directory.removeprefix("images/")
+
+
+def release_sets(text: str, file: str) -> tuple[ReleaseSet, ...]:
+    """The sets in lines such as `trixie ec2/amd64 azure/amd64`; Error names a line of `file` that is none."""
+    found = []
+    for number, words in _lines(text):
+        try:
+            suite, *images = words
+            if not images or len(set(images)) != len(images):
+                raise ValueError(words)
+            for image in images:
+                config, arch = image.split("/")
+                names.directory(suite, config, arch, "20000101.0")
+        except (ValueError, Error):
+            raise Error(
+                f"{file}, line {number}, names no set of images: {' '.join(words)}",
+                "a line is a suite and its images: trixie ec2/amd64 azure/amd64",
+            ) from None
+        found.append(ReleaseSet(suite, (*images,)))
+    return (*found,)
+
+
+def policy(text: str, file: str) -> Policy:
+    """The policy in lines such as `keep 3`; Error names a line of `file` that says nothing, or what another said."""
+    numbers: dict[str, int] = {}
+    pinned = set()
+    for number, words in _lines(text):
+        key = ""
+        match words:
+            case ["keep" | "monthly" | "snapshots", count]:
+                key = words[0]
+            case ["keep", image, count] if _is_image(f"{image}/20000101.0"):
+                key = image
+            case ["pinned", what] if _is_image(what) or _is_release(what) or _SNAPSHOT.fullmatch(what):
+                pinned.add(what)
+                continue
+            case _:  # a case that did not match may have named them all the same
+                key = count = ""
+        if not re.fullmatch("[1-9][0-9]{0,4}", count) or key in numbers:
+            raise Error(
+                f"{file}, line {number}, is no policy{', or a second one' if key in numbers else ''}:"
+                f" {' '.join(words)}",
+                "keep N, keep SUITE/CONFIG/ARCH N, monthly N, snapshots N, pinned SUITE/CONFIG/ARCH/SERIAL",
+            )
+        numbers[key] = int(count)
+    keep, monthly, snapshots = (numbers.pop(key, None) for key in ("keep", "monthly", "snapshots"))
+    if monthly and keep is None:
+        raise Error(f"{file} has `monthly` without `keep`", "keep N: how many of the newest stay besides")
+    return Policy(keep, numbers, monthly or 0, snapshots, frozenset(pinned))
+
+
+def held(
+    records: Iterable[ImageRecord],
+    sets: Iterable[ReleaseSet],
+    shown: Collection[str] = (),
+    unkept: Collection[str] = (),
+) -> tuple[Held, ...]:
+    """The releases of which an image of their set is missing, in the order of their names.
+
+    What was withdrawn or has expired was there, and what is `unkept` (paths of folders) is not yet. What an index
+    shows already, what the operator named `--partial` and what is not official is not held back.
+    """
+    of_suite: dict[str, list[ReleaseSet]] = defaultdict(list)
+    for one in sets:
+        of_suite[one.suite].append(one)
+    there: dict[tuple[str, str], dict[str, ImageRecord]] = defaultdict(dict)
+    for record in records:
+        if record.official and record.suite in of_suite and record.directory not in unkept:
+            there[record.suite, record.serial][f"{record.config}/{record.architecture}"] = record
+    found = []
+    for (suite, serial), images in there.items():
+        waiting, missing = set(), set()
+        for one in of_suite[suite]:
+            absent = {*one.images} - {*images}
+            ours = {
+                images[image].directory
+                for image in {*one.images} & {*images}
+                if not images[image].partial
+                and images[image].status not in GONE
+                and images[image].directory not in shown
+            }
+            if absent and ours:
+                waiting |= ours
+                missing |= absent
+        if waiting:
+            found.append(Held(suite, serial, (*sorted(waiting),), (*sorted(missing),)))
+    return tuple(sorted(found, key=lambda one: (one.suite, names.serial_key(one.serial))))
+
+
+def published(
+    records: Iterable[ImageRecord], waiting: Iterable[Held], unkept: Collection[str] = ()
+) -> tuple[ImageRecord, ...]:
+    """The records that an index shows, each with its status: none that is held back or `unkept`."""
+    back = {directory for one in waiting for directory in one.directories}.union(unkept)
+    return index.with_status(record for record in index.listed(records) if record.directory not in back)
+
+
+def partial(records: Iterable[ImageRecord], waiting: Iterable[Held], release: str) -> tuple[ImageRecord, ...]:
+    """The same records; those of the release that are held back are so no longer, and say why. Error if none is."""
+    chosen = {directory for one in waiting if one.release == release for directory in one.directories}
+    if not chosen:
+        raise Error(
+            f"nothing of {release} is held back",
+            "--partial takes SUITE/SERIAL, as `publish` names what it holds back",
+            USAGE,
+        )
+    return tuple(replace(r, partial=True) if r.directory in chosen else r for r in records)
+
+
+def marked(
+    records: Iterable[ImageRecord], image: str, status: str, day: date, reason: str, cves: Iterable[str] = ()
+) -> tuple[ImageRecord, ...]:
+    """The same records; those of one image are `withdrawn` or `deprecated` since the day, for the reason.
+
+    Error when there is no such image, when it is so already (a withdrawn or expired one cannot be deprecated
+    either), and when the reason is not one printable line of at most REASON characters.
+    """
+    records = tuple(records)
+    wanted = f"images/{image}"
+    if not reason.strip() or not reason.isprintable():
+        raise Error(
+            "a reason is one line of text" if reason.strip() else "the reason is empty",
+            "--reason says to users in one sentence why, as in --reason 'its kernel does not boot on …'",
+            USAGE,
+        )
+    if len(reason) > REASON:
+        raise Error(
+            f"the reason has {len(reason)} characters, and at most {REASON} are told",
+            "say in one sentence why, and where to read more",
+            USAGE,
+        )
+    cves = tuple(dict.fromkeys(cves))
+    if len(cves) > _CVES:
+        raise Error(f"{len(cves)} CVEs are too many", f"name the {_CVES} that matter most", USAGE)
+    for cve in cves:
+        if len(cve) > _CVE or not index.CVE.fullmatch(cve):
+            raise Error(f"{printable(cve, 60)} is no CVE identifier", "it looks like CVE-2026-12345", USAGE)
+    before = {record.status for record in records if record.directory == wanted}
+    if not before:
+        raise Error(f"the archive never had {printable(image, 120)}", _hint(records, image), USAGE)
+    if status in before or (status == "deprecated" and before & {*GONE}):
+        since = next(record.status_date for record in records if record.directory == wanted)
+        raise Error(f"{image} is {min(before)} since {since} already", "what was said of an image stays")
+    return tuple(
+        replace(record, status=status, status_date=day.isoformat(), status_reason=" ".join(reason.split()), cves=cves)
+        if record.directory == wanted
+        else record
+        for record in records
+    )
+
+
+def outdated(
+    records: Iterable[ImageRecord],
+    rules: Policy,
+    sets: Iterable[ReleaseSet],
+    waiting: Iterable[Held],
+    today: date,
+    unkept: Collection[str] = (),
+) -> tuple[str, ...]:
+    """Folders of the images that nothing keeps, sorted.
+
+    Kept are those that the policy names, what is current, and with an image all of its release's set. What is held
+    back or `unkept` takes nobody's place, and stays as long as it is newer than the oldest of the newest that stay.
+    """
+    waiting, records = tuple(waiting), tuple(index.listed(records))
+    back = {directory for one in waiting for directory in one.directories}.union(unkept)
+    shown = published(records, waiting, unkept)
+    listed: dict[str, set[str]] = defaultdict(set)
+    for record in shown:
+        listed[name(record).rpartition("/")[0]].add(record.serial)
+    months = {*_months(today, rules.monthly)}
+    kept = {record.directory for record in shown if record.status == "current"}
+    oldest: dict[str, tuple[int, int]] = {}
+    for image, serials in listed.items():
+        ordered = sorted(serials, key=names.serial_key, reverse=True)
+        newest = ordered[: rules.keep_of.get(image, rules.keep)]
+        oldest[image] = names.serial_key(newest[-1])
+        last = {serial[:6]: serial for serial in reversed(ordered)}
+        kept |= {f"images/{image}/{serial}" for serial in (*newest, *(last[m] for m in months & {*last}))}
+    for record in records:
+        image = name(record).rpartition("/")[0]
+        if {name(record), f"{record.suite}/{record.serial}"} & rules.pinned or (
+            record.directory in back and (image not in oldest or names.serial_key(record.serial) >= oldest[image])
+        ):
+            kept.add(record.directory)
+    together = {(s.suite, image): s for s in sets for image in s.images}
+    for directory in tuple(kept):
+        _, suite, config, arch, serial = directory.split("/")
+        if one := together.get((suite, f"{config}/{arch}")):
+            kept |= {f"images/{suite}/{image}/{serial}" for image in one.images}
+    return tuple(sorted({record.directory for record in records} - kept))
+
+
+def expired(records: Iterable[ImageRecord], directories: Collection[str], day: date) -> tuple[ImageRecord, ...]:
+    """The same records; those of the folders are expired since the day. Why they were deprecated stays."""
+    return tuple(
+        replace(record, status="expired", status_date=day.isoformat()) if record.directory in directories else record
+        for record in records
+    )
+
+
+def unwound(records: Iterable[ImageRecord], today: date) -> tuple[ImageRecord, ...]:
+    """The same records; what was said of one on a day that has not come was said today."""
+    return tuple(
+        replace(record, status_date=min(record.status_date, today.isoformat())) if record.status_date else record
+        for record in records
+    )
+
+
+def due(
+    records: Iterable[ImageRecord], referenced: Collection[str], today: date, grace: timedelta
+) -> tuple[str, ...]:
+    """Folders of the images whose files may go, sorted: withdrawn or expired so long ago, and no signature is older.
+
+    What has expired stays while it is `referenced`: a snapshot that is kept lists it.
+    """
+    return tuple(
+        sorted(
+            {
+                record.directory
+                for record in records
+                if record.status in GONE
+                and date.fromisoformat(record.status_date) + grace <= today
+                and (record.status == "withdrawn" or record.directory not in referenced)
+            }
+        )
+    )
+
+
+def snapshots(ids: Iterable[str], rules: Policy) -> tuple[str, ...]:
+    """The snapshots that the policy does not keep, oldest first; the newest is what is shown, and always stays."""
+    ordered = sorted(found for found in ids if _SNAPSHOT.fullmatch(found))
+    number = len(ordered) if rules.snapshots is None else rules.snapshots
+    return tuple(found for found in ordered[: max(len(ordered) - number, 0)] if found not in rules.pinned)
+
+
+def leaving(
+    before: Mapping[str, date], unlisted: Iterable[str], today: date, grace: timedelta
+) -> tuple[dict[str, date], tuple[str, ...]]:
+    """What of the pool is about to leave (path -> the first day that nothing listed it), and what leaves today.
+
+    `unlisted` are the paths that nothing lists today; `grace` is for how long a signature is good that may list them.
+    It counts from the end of that day, in which the last index that lists one may have been signed. One that leaves
+    is in both answers: whoever is cut off before the file is gone finds it here again.
+    """
+    after = {path: before.get(path, today) for path in sorted(unlisted)}
+    return after, tuple(path for path, day in after.items() if day + grace < today)
+
+
+def unused(tracks: Iterable[Track], listed: Collection[str]) -> tuple[Track, ...]:
+    """The versions of source packages that reprepro remembers, but of which no suite has anything any more.
+
+    Unless an index lists a file that is theirs alone: of a snapshot, then, that is kept.
+    """
+    tracks = tuple(tracks)
+    used = {file for track in tracks if track.used for file in track.files}
+    return tuple(
+        track for track in tracks if not track.used and not any(f in listed and f not in used for f in track.files)
+    )
+
+
+def failed(before: Failure | None, reason: str, now: float) -> Failure:
+    """Another failure to keep what an image was made of, at `now`: it is tried again later and later."""
+    tries = before.tries + 1 if before else 1
+    delay = FIRST_DELAY << min(tries - 1, 10)
+    return Failure(tries, int(now) + min(delay, LAST_DELAY), printable(reason))
+
+
+def render_failure(failure: Failure) -> str:
+    """The text that `parse_failure` reads."""
+    return deb822.render((("Tries", str(failure.tries)), ("Next", str(failure.next)), ("Reason", failure.reason)))
+
+
+def parse_failure(text: str) -> Failure | None:
+    """What `render_failure` wrote; None when it is not that."""
+    try:
+        (stanza,) = deb822.canonical(text)
+        return Failure(int(stanza["Tries"]), int(stanza["Next"]), printable(stanza["Reason"], 10 * LONGEST))
+    except (Error, KeyError, ValueError):
+        return None
+
+
+def parse_tracks(text: str) -> tuple[Track, ...]:
+    """What reprepro's dumptracks prints."""
+    found = []
+    for stanza in deb822.canonical(text):
+        rows = [line.split() for line in stanza.get("Files", "").split("\n") if line]
+        found.append(
+            Track(
+                stanza["Distribution"],
+                stanza["Source"],
+                stanza["Version"],
+                tuple(row[0] for row in rows),
+                used=any(row[2] != "0" for row in rows),
+            )
+        )
+    return tuple(found)
+
+
+def parse_leaving(text: str) -> dict[str, date]:
+    """Path -> day, of lines `DAY PATH`; Error when one is not."""
+    found = {}
+    for line in text.splitlines():
+        day, _, path = line.partition(" ")
+        try:
+            found[path] = date.fromisoformat(day)
+        except ValueError:
+            raise Error(f"the list of what leaves the pool has the line {line!r}", "it was damaged") from None
+    return found
+
+
+def render_leaving(days: Mapping[str, date]) -> str:
+    """The lines that `parse_leaving` reads."""
+    return "".join(f"{day.isoformat()} {path}\n" for path, day in sorted(days.items()))
+
+
+def pool_files(text: str) -> Iterator[str]:
+    """The paths that an index of packages or of sources lists (repository format of Debian's archive)."""
+    directory, files, inside = "", [], False
+    for line in (*text.split("\n"), ""):
+        if line.startswith("Filename: "):
+            yield line[10:]
+        elif line.startswith("Directory: "):
+            directory = line[11:]
+        elif line.startswith(" "):
+            if inside:
+                files.append(line.split()[-1])
+        elif not line:
+            yield from (f"{directory}/{file}" for file in files)
+            directory, files = "", []
+        inside = inside if line.startswith(" ") else line == "Checksums-Sha256:"
+
+
+def directories(text: str) -> set[str]:
+    """The folders of the images that an index lists."""
+    return {line[11:].rpartition("/")[0] for line in text.split("\n") if line.startswith("Buildinfo: ")}
+
+
+def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if words := line.partition("#")[0].split():
+            yield number, words
+
+
+def _is_image(value: str) -> bool:
+    parts = value.split("/")
+    try:
+        return len(parts) == _PARTS and bool(names.directory(*parts))
+    except Error:
+        return False
+
+
+def _is_release(value: str) -> bool:
+    suite, _, serial = value.partition("/")
+    return _is_image(f"{suite}/any/any/{serial}")
+
+
+def _months(today: date, number: int) -> Iterator[str]:
+    """YYYYMM of the last months, this one among them."""
+    for back in range(number):
+        year, month = divmod(today.year * 12 + today.month - 1 - back, 12)
+        yield f"{year:04}{month + 1:02}"
+
+
+def _hint(records: Iterable[ImageRecord], image: str) -> str:
+    known = {name(record) for record in records}
+    if not _is_image(image):
+        return "an image is named SUITE/CONFIG/ARCH/SERIAL, as below images/"
+    same = sorted(found for found in known if found.rpartition("/")[0] == image.rpartition("/")[0])
+    return f"of that image it has {', '.join(s.rpartition('/')[2] for s in same[-5:])}" if same else "see `Images`"

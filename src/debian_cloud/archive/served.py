@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an archive serves, compared with what it has signed; and what it is about to sign, with what it should be.
+
+`DIR/signed` has the text of each Release that the archive signed last, under the path of its folder in public/. It
+is no part of public/: what lies there may have been changed, and is not signed again for lying there.
+"""
+
+from __future__ import annotations
+
+import calendar
+import hashlib
+import lzma
+from dataclasses import dataclass
+from email.utils import formatdate, parsedate
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud import names
+from debian_cloud.archive import lifecycle
+from debian_cloud.errors import Error
+from debian_cloud.host import sign
+from debian_cloud.text import deb822
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+    from pathlib import Path
+
+BACK: Final = 300
+"""Seconds by which an index is dated back, and signed back: apt 3 refuses one of 3 seconds from now."""
+LARGEST: Final = 2**28
+"""Bytes of an index; Debian's main has a fifth of that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release file: `text` as it was signed, dates in seconds since 1970, name of an index -> SHA-256 and size."""
+
+    text: bytes
+    fields: Mapping[str, str]
+    date: int
+    until: int
+    indexes: Mapping[str, tuple[str, int]]
+
+    @property
+    def term(self) -> int:
+        """For how many seconds its signature is good."""
+        return self.until - self.date
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is not as it should be: a path below the archive's public folder, and why.
+
+    `spare` is a file that is whole, and may take its place.
+    """
+
+    path: Path
+    sentence: str
+    spare: Path | None = None
+
+
+def release(text: bytes, what: object) -> Release:
+    """A release file read; Error when it is not whole: each of ours has a suite, two dates, and lists indexes."""
+    try:
+        (fields,) = deb822.canonical(text.decode("utf-8"))
+        rows = [line.split() for line in fields["SHA256"].split("\n") if line]
+        indexes = {name: (sha256, int(size)) for sha256, size, name in rows}
+        known = {fields["Suite"], fields["Codename"]} and indexes
+        date, until = (_seconds(fields[name]) for name in ("Date", "Valid-Until"))
+    except (Error, KeyError, ValueError):
+        raise Error(f"{what} is not a whole release file", "it was cut off or changed") from None
+    if not known or until < date or not text.endswith(b"\n"):
+        raise Error(f"{what} is not a whole release file", "it was cut off or changed")
+    return Release(text, fields, date, until, indexes)
+
+
+def dated(found: Release, date: int, term: int) -> bytes:
+    """The text of the same, of another date, with a signature that is good for so many seconds."""
+    new = {"Date": date, "Valid-Until": date + term}
+    lines = found.text.decode().split("\n")
+    heads = [line.partition(":")[0] for line in lines]
+    for name, seconds in new.items():
+        lines[heads.index(name)] = f"{name}: {_date(seconds)}"
+    return "\n".join(lines).encode()
+
+
+def with_term(text: bytes, term: int) -> bytes:
+    """A release file that says until when it is good; one that says so already stays as it is.
+
+    Of a snapshot, then, that an older version made: its day is what counts.
+    """
+    lines = text.decode().split("\n")
+    heads = [line.partition(":")[0] for line in lines]
+    if "Valid-Until" not in heads and "Date" in heads:
+        at = heads.index("Date")
+        lines.insert(at + 1, f"Valid-Until: {_date(_seconds(lines[at].partition(':')[2]) + term)}")
+    return "\n".join(lines).encode()
+
+
+def signed_text(folder: Path, keyring: Path) -> tuple[bytes, list[Finding]]:
+    """What a folder's InRelease says, if a key of the keyring signed it, and what of its three files differs."""
+    text, found = b"", []
+    try:
+        text = sign.verified(keyring, regular(folder / "InRelease")).content
+    except (Error, FileNotFoundError):
+        found.append(Finding(folder / "InRelease", "it is not signed by a key of the archive; publish"))
+    file = folder / "Release"
+    try:
+        plain = regular(file).read_bytes()
+        if text and _words(plain) != _words(text):
+            found.append(Finding(file, "it does not say what InRelease says; publish"))
+        else:
+            sign.verified(keyring, file, regular(folder / "Release.gpg"))
+    except (Error, FileNotFoundError):
+        found.append(Finding(folder / "Release.gpg", "it is no signature of the archive over Release; publish"))
+    return text, found
+
+
+def indexes(known: Release, folder: Path, *, byhash: bool) -> Iterator[Finding]:
+    """What of the listed indexes is missing in a folder, or another: by name, and by hash, if that is asked."""
+    for name, (sha256, size) in known.indexes.items():
+        hashed = folder / name.rpartition("/")[0] / "by-hash/SHA256" / sha256
+        places = [folder / name, *((hashed,) if byhash else ())]
+        good = [place for place in places if content(place, sha256, size) is not None]
+        for place in places:
+            if good and place not in good:
+                yield Finding(place, "it is again what Release lists", good[0])
+            elif not good and (place.exists() or place.is_symlink()):
+                yield Finding(place, "it is not the index that Release lists; publish")
+        # A form that is listed need not be there (Packages beside Packages.xz).
+        if not good and not (folder / name).exists() and not (folder / f"{name}.xz").exists():
+            yield Finding(folder / name, "it is missing; publish")
+
+
+def staged(known: Release, folder: Path, shown: Path) -> Iterator[Finding]:
+    """What of the listed indexes is neither whole in the folder that will be shown, nor by hash in what is shown."""
+    for name, (sha256, size) in known.indexes.items():
+        new, hashed = folder / name, shown / name.rpartition("/")[0] / "by-hash/SHA256" / sha256
+        if new.exists() or new.is_symlink():
+            if content(new, sha256, size) is None:
+                yield Finding(new, "it is not the index that Release lists")
+        elif ((shown / name).exists() or not any((place / f"{name}.xz").exists() for place in (folder, shown))) and (
+            # What is not new is shown already, under both names.
+            content(hashed, sha256, size) is None or content(shown / name, sha256, size) is None
+        ):
+            yield Finding(new, "it is missing")
+
+
+def content(file: Path, sha256: str, size: int) -> bytes | None:
+    """What is in an index, if that is a regular file with this hash and size."""
+    if file.is_symlink() or not file.is_file() or file.stat().st_size != size:
+        return None
+    data = file.read_bytes()
+    return data if hashlib.sha256(data).hexdigest() == sha256 else None
+
+
+def misnamed(folder: Path, listed: Collection[Path]) -> Iterator[Finding]:
+    """What a folder has by hash that has another hash; `listed` are seen to already."""
+    for file in sorted(folder.rglob("by-hash/SHA256/*")):
+        if file in listed or file.name.startswith("."):
+            continue
+        if file.is_symlink() or not file.is_file():
+            yield Finding(file, "it is not a regular file")
+        elif hashlib.sha256(file.read_bytes()).hexdigest() != file.name:
+            yield Finding(file, "it is not the index that its name says; remove it")
+
+
+def incomplete(known: Release, folder: Path, packages: Collection[tuple[str, str, str, str]]) -> Iterator[Finding]:
+    """What of the indexes that are about to be signed does not say what the archive knows.
+
+    `packages` are component, architecture, name and version of each package of the suite. What is there in
+    several forms says the same in each.
+    """
+    there: set[tuple[str, str, str, str]] = set()
+    kinds = [f"binary-{arch}/Packages" for arch in known.fields.get("Architectures", "").split()]
+    for name in [f"{component}/{kind}" for component in known.fields.get("Components", "").split() for kind in kinds]:
+        if not {name, f"{name}.xz"} & {*known.indexes}:
+            yield Finding(folder / name, "Release does not list it")
+    for name in known.indexes:
+        if not (folder / name).exists():
+            continue
+        stem = name.removesuffix(".xz")
+        if stem != name and (folder / stem).exists():
+            if _unpacked(folder / name) != (folder / stem).read_bytes():
+                yield Finding(folder / name, "it does not say what it says without compression")
+            continue
+        component, _, rest = stem.partition("/")
+        place, _, kind = rest.partition("/")
+        if kind in ("Packages", "Sources"):
+            data = _unpacked(folder / name) if stem != name else (folder / name).read_bytes()
+            there |= {(component, place.removeprefix("binary-"), *found) for found in _named(data.decode())}
+    for component, architecture, package, version in sorted(there ^ {*packages}):
+        kind = "source/Sources" if architecture == "source" else f"binary-{architecture}/Packages"
+        word = "does not list" if (component, architecture, package, version) in packages else "lists"
+        yield Finding(folder / component / kind, f"it {word} {package} {version}, other than the archive's state")
+
+
+def terms(conf: str) -> dict[str, int]:
+    """Suite -> for how many seconds a signature of it is to be good, by ValidFor in conf/distributions."""
+    return {
+        names.word(stanza["Codename"], "suite"): lifecycle.valid_for(stanza.get("ValidFor", ""))
+        for stanza in deb822.parse(conf)
+    }
+
+
+def remembered(text: str, now: int, *more: Release) -> dict[int, int]:
+    """Term -> until when a signature with this term is good, of those that are still: of lines `TERM UNTIL`."""
+    found: dict[int, int] = {}
+    rows = [(int(term), int(until)) for term, until in (line.split() for line in text.splitlines())]
+    for term, until in (*rows, *((one.term, one.until) for one in more)):
+        if until >= now:
+            found[term] = max(until, found.get(term, 0))
+    # What another outdoes in both need not be kept.
+    return {t: u for t, u in found.items() if not any(t2 > t and u2 >= u for t2, u2 in found.items())}
+
+
+def _named(text: str) -> Iterator[tuple[str, str]]:
+    """Name and version of each stanza of an index."""
+    name = version = ""
+    for line in (*text.split("\n"), ""):
+        if line.startswith("Package: "):
+            name = line[9:]
+        elif line.startswith("Version: "):
+            version = line[9:]
+        elif not line and name:
+            yield name, version
+            name = version = ""
+
+
+def _unpacked(file: Path) -> bytes:
+    try:
+        with lzma.open(file) as opened:
+            return opened.read(LARGEST)
+    except (lzma.LZMAError, EOFError):
+        return b"damaged"
+
+
+def regular(file: Path) -> Path:
+    """The file itself; OSError when it is none, such as a FIFO, of which to read would not end."""
+    if file.is_symlink() or not file.is_file():
+        raise FileNotFoundError(file)
+    return file
+
+
+def _words(text: bytes) -> list[bytes]:
+    """The lines of a text, without what a clear signature leaves out."""
+    return [line.rstrip() for line in text.splitlines() if line.strip()]
+
+
+def _seconds(date: str) -> int:
+    parsed = parsedate(date)
+    if parsed is None:
+        raise ValueError(date)
+    return calendar.timegm(parsed)
+
+
+def _date(seconds: int) -> str:
+    return formatdate(seconds, usegmt=True).replace("GMT", "UTC")

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The files of an archive in which its images are entered, and what it has shown of them; never changed in place.
+
+Below a state (DIR/state, or the copy that a verb changes): images/SUITE, records; staleness/SUITE/ARCH, what has
+newer versions; leaving, what goes from the pool. Beside it DIR/cache/closures has why a closure could not be made;
+without it, all are tried again.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from debian_cloud import names
+from debian_cloud.archive import lifecycle, served
+from debian_cloud.image import index, staleness
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import date
+    from pathlib import Path
+
+    from debian_cloud.archive.lifecycle import Failure, Held, Policy, ReleaseSet
+    from debian_cloud.image.index import ImageRecord
+    from debian_cloud.text.deb822 import Stanza
+
+
+def suites(state: Path) -> tuple[str, ...]:
+    """The suites that an image was ever entered for, sorted."""
+    return tuple(sorted(names.word(file.name, "suite") for file in (state / "images").glob("*")))
+
+
+def records(state: Path, suite: str) -> tuple[ImageRecord, ...]:
+    """The records of all images that the archive ever took for a suite."""
+    return index.parse(_text(state / "images" / names.word(suite, "suite")))
+
+
+def enter(state: Path, suite: str, entered: Iterable[ImageRecord]) -> None:
+    """Write the records of a suite; Error when one that is new or changed is none that a client would take."""
+    file = state / "images" / names.word(suite, "suite")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = index.render(entered)
+    before = {*_stanzas(_text(file))}
+    index.parse("\n\n".join(stanza for stanza in _stanzas(text) if stanza not in before))
+    file.write_text(text, "utf-8")
+
+
+def pending(state: Path, suite: str) -> dict[str, Stanza]:
+    """Folder of an image -> which of its packages have a newer version."""
+    found: dict[str, Stanza] = {}
+    for file in sorted((state / "staleness" / names.word(suite, "suite")).glob("*")):
+        found |= staleness.by_image(_text(file))
+    return found
+
+
+def release_sets(file: Path) -> tuple[ReleaseSet, ...]:
+    """What conf/releases says, if it is there."""
+    return lifecycle.release_sets(_text(file), str(file))
+
+
+def shown(public: Path, suite: str) -> set[str]:
+    """Folders of the images that the index lists which users see."""
+    return lifecycle.directories(_text(public / "dists" / names.word(suite, "suite") / "main/images/Images"))
+
+
+def held(archive: Path, suite: str, entered: Iterable[ImageRecord]) -> tuple[Held, ...]:
+    """The releases of a suite that wait for images that are missing."""
+    sets = release_sets(archive / "conf/releases")
+    if not sets:
+        return ()
+    entered = tuple(entered)
+    return lifecycle.held(entered, sets, shown(archive / "public", suite), unkept(archive, suite, entered))
+
+
+def without_closure(archive: Path, entered: Iterable[ImageRecord]) -> tuple[str, ...]:
+    """Folders of the images of which an index may list each, and the archive is to keep the closure and has not."""
+    if not (archive / "conf/closures").exists():
+        return ()
+    found = dict.fromkeys(record.directory for record in index.listed(entered))
+    return tuple(directory for directory in found if not (archive / "public" / _closure(directory)).exists())
+
+
+def unkept(archive: Path, suite: str, entered: Iterable[ImageRecord]) -> frozenset[str]:
+    """Of these, those that no index has shown yet: none does before what they were made of is kept."""
+    missing = without_closure(archive, entered)
+    return frozenset(missing) - shown(archive / "public", suite) if missing else frozenset()
+
+
+def failure(archive: Path, directory: str) -> Failure | None:
+    """Why what an image was made of could not be kept, if that was tried."""
+    try:
+        return lifecycle.parse_failure((archive / "cache" / _closure(directory)).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def note_failure(archive: Path, directory: str, found: Failure | None) -> None:
+    """Note it; None when it is kept by now, or no longer wanted."""
+    file = archive / "cache" / _closure(directory)
+    if found is None:
+        file.unlink(missing_ok=True)
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}")
+    partial.write_text(lifecycle.render_failure(found), "utf-8")
+    partial.replace(file)
+
+
+def failures(archive: Path) -> tuple[str, ...]:
+    """Folders of the images of which one is noted."""
+    place = archive / "cache"
+    return tuple(
+        f"images/{file.relative_to(place / 'closures')}" for file in sorted(place.glob("closures/*/*/*/[0-9]*"))
+    )
+
+
+def _closure(directory: str) -> str:
+    return "closures" + directory.removeprefix("images")
+
+
+def policy(archive: Path) -> Policy:
+    """What conf/expire says, if it is there."""
+    file = archive / "conf/expire"
+    return lifecycle.policy(_text(file), str(file))
+
+
+def grace(archive: Path, suite: str = "") -> timedelta:
+    """How long it takes until no signature is good any more that lists what the index lists today: whole days.
+
+    Of one suite, or of all. ValidFor may have been longer once: such a signature is remembered as long as it is good.
+    """
+    found = {0}
+    for one, term in served.terms(_text(archive / "conf/distributions")).items():
+        if suite in ("", one):
+            kept = served.remembered(_text(archive / "signed/dists" / one / "terms"), int(time.time()))
+            found |= {term, *kept}
+    return timedelta(days=-(-(max(found) or lifecycle.VALID_FOR) // 86400))
+
+
+def leaving(state: Path) -> dict[str, date]:
+    """What nothing lists any more, since when."""
+    return lifecycle.parse_leaving(_text(state / "leaving"))
+
+
+def _text(file: Path) -> str:
+    # What is not UTF-8 the readers refuse, by their lines.
+    return file.read_bytes().decode("utf-8", "surrogateescape") if file.exists() else ""
+
+
+def _stanzas(text: str) -> list[str]:
+    return text.rstrip("\n").split("\n\n")

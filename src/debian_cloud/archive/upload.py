@@ -1,0 +1,405 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an upload says of itself, read in one way only; which packages a source may bring, and what they may be."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud.archive import reserved
+from debian_cloud.errors import Error
+from debian_cloud.image.binary import relations
+from debian_cloud.text import deb822
+from debian_cloud.text.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from debian_cloud.host.checksums import Digest
+    from debian_cloud.text.deb822 import Stanza
+
+LARGEST_TEXT: Final = 2**20
+"""Bytes of a control file of any kind: .changes, .dsc, .buildinfo, control."""
+MOST_LINES: Final = 10_000
+"""Lines of one."""
+MOST_FILES: Final = 1000
+"""Files of one upload."""
+IMAGES: Final = "raw-images"
+"""The section of an image's files."""
+
+_HINT: Final = "build and sign it again, as dpkg-buildpackage does"
+# deb-changes(5). What begins with a dot is hidden, and "reason" is the archive's own.
+_FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]{0,199}")
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+_VERSION: Final = re.compile(r"(?:[0-9]{1,9}:)?[0-9][A-Za-z0-9.+~-]*")
+_SIZE: Final = re.compile(r"0|[1-9][0-9]{0,14}")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+_BLANK: Final = re.compile(r"^[ \t]+$", re.MULTILINE)
+_ONE_LINE: Final = ("Source", "Package", "Version", "Architecture", "Distribution", "Binary-Only")
+_ONE_WORD: Final = ("Distribution",)
+_LISTED: Final = re.compile(rb"^ [0-9a-f]* [0-9]* [^ \n]* [^ \n]* ([^ /.\n][^ /\n]*)$", re.MULTILINE)
+_TARBALL: Final = re.compile(r"\.(?:diff\.gz|(?:orig(?:-[a-zA-Z0-9-]+)?|debian)?\.?tar\.(?:gz|xz|bz2|zst)(?:\.asc)?)")
+# Without these a machine gets no updates any more.
+_LIFELINE: Final = re.compile(r"apt|dpkg|unattended-upgrades|.*-archive-keyring.*")
+_OURS: Final = "debian-cloud"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One file that a .changes lists; `size` in bytes."""
+
+    name: str
+    size: int
+    sha256: str
+    section: str
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """A .changes (deb-changes(5)), its names, versions and sizes looked at."""
+
+    source: str
+    version: str
+    suite: str
+    binaries: tuple[str, ...]
+    files: tuple[Listed, ...]
+
+
+def stanza(text: bytes, what: str) -> Stanza:
+    """The one paragraph of a control file, its fields with capitals (Multi-Arch) however they are written.
+
+    Error when two readers may read it in two ways (deb822(5)).
+
+    A line of nothing but blanks ends a paragraph for some readers and belongs to the field for others, and so with
+    a carriage return; of a field that stands there twice one reads the first, another the last.
+    """
+    if len(text) > LARGEST_TEXT or text.count(b"\n") > MOST_LINES:
+        raise Error(f"{what} has more than {LARGEST_TEXT} bytes, or {MOST_LINES} lines", _HINT)
+    try:
+        plain = text.decode()
+    except UnicodeDecodeError:
+        raise Error(f"{what} is not UTF-8 text", _HINT) from None
+    if _CONTROL.search(plain) or _BLANK.search(plain):
+        raise Error(f"{what} has a line of nothing but blanks, or a control character, in its fields", _HINT)
+    # debsign ends a text with an empty line.
+    lines = plain.rstrip("\n").split("\n")
+    if "" in lines:
+        raise Error(f"{what} has not one paragraph: there is an empty line in it", _HINT)
+    try:
+        (written,) = deb822.canonical("\n".join(line.rstrip(" \t") for line in lines))
+    except Error as error:
+        raise Error(f"{what}: {printable(error.message)}", _HINT) from None
+    found = {field.title(): value for field, value in written.items()}
+    for field in _ONE_LINE:
+        value = found.get(field, "")
+        if "\n" in value or (field in _ONE_WORD and " " in value):
+            raise Error(f"{what} has a field {field.lower()}: of more than one value", _HINT)
+    return found
+
+
+def listed(text: bytes) -> tuple[bytes, ...]:
+    """The names of files that a .changes seems to list, whatever else it is; none leads elsewhere.
+
+    Nobody has verified them. Another upload's .changes is not among them, nor what the archive itself writes.
+    """
+    _, _, after = (b"\n" + text).partition(b"\nFiles:")
+    names = dict.fromkeys(_LISTED.findall(after)[:MOST_FILES])
+    return tuple(name for name in names if not name.endswith(b".changes") and name != b"reason")
+
+
+def changes(text: bytes) -> Changes:
+    """A .changes of its signed text; Error when it is not as dpkg-genchanges writes it."""
+    fields = stanza(text, "the .changes")
+    for field in ("Source", "Version", "Distribution", "Architecture", "Files", "Checksums-Sha256"):
+        if not fields.get(field):
+            raise Error(f"the .changes has no field {field}", _HINT)
+    version = _valid(_VERSION, fields["Version"], "the .changes has the version")
+    # A rebuild says another version of its source.
+    source, source_version = _source(fields["Source"], version, "the .changes")
+    if source_version != version:
+        raise Error(
+            f"the .changes is of version {version}, and its source of {source_version}",
+            "a rebuild is uploaded as a new version of its source",
+        )
+    return Changes(
+        source,
+        version,
+        fields["Distribution"],
+        tuple(_valid(_NAME, name, "the .changes lists a package") for name in fields.get("Binary", "").split()),
+        _files(fields),
+    )
+
+
+def _files(fields: Stanza) -> tuple[Listed, ...]:
+    sums: dict[str, tuple[str, str]] = {}
+    for line in fields["Checksums-Sha256"].split("\n")[1:]:
+        words = line.split()
+        if len(words) != 3 or words[2] in sums or not re.fullmatch("[0-9a-f]{64}", words[0]):
+            raise Error(f"the .changes has a line that is no checksum: {printable(line.strip())}", _HINT)
+        sums[words[2]] = words[0], words[1]
+    found: dict[str, Listed] = {}
+    for line in fields["Files"].split("\n")[1:]:
+        words = line.split()
+        if len(words) != 5 or words[4] in found or not _SIZE.fullmatch(words[1]):
+            raise Error(f"the .changes has a line that lists no file: {printable(line.strip())}", _HINT)
+        _, size, section, _, name = words
+        if not _FILE.fullmatch(name) or name.endswith(".changes") or name == "reason":
+            raise Error(f"the .changes lists {printable(name)!r}, which is no name of a file of an upload", _HINT)
+        if name not in sums or sums[name][1] != size:
+            raise Error(f"the .changes has no SHA-256 of {name} with its {size} bytes", _HINT)
+        found[name] = Listed(name, int(size), sums[name][0], section)
+    if found.keys() != sums.keys():
+        raise Error("the .changes has checksums of other files than it lists", _HINT)
+    if not 0 < len(found) <= MOST_FILES:
+        raise Error(f"the .changes lists {len(found)} files, and an upload has 1 to {MOST_FILES}", _HINT)
+    return tuple(found.values())
+
+
+def binary(upload: Changes, file: str, text: bytes) -> Stanza:
+    """The control file of one .deb of an upload; Error when it does not agree with that, or demands too much."""
+    fields = stanza(text, file)
+    for field in ("Package", "Version", "Architecture", "Maintainer", "Description"):
+        if not fields.get(field):
+            raise Error(f"{file} has no field {field}", _HINT)
+    name = _valid(_NAME, fields["Package"], f"{file} has the package")
+    architecture = _valid(_NAME, fields["Architecture"], f"{file} has the architecture")
+    source, source_version = _source(fields.get("Source", name), fields["Version"], file)
+    if source != upload.source:
+        raise Error(f"{file} is of the source package {source}, and the .changes of {upload.source}", _HINT)
+    for what, version in (("it", fields["Version"]), ("its source", source_version)):
+        if version != upload.version:
+            raise Error(
+                f"{file}: {what} has the version {printable(version)}, and by the .changes {upload.version}",
+                "each package has the version of its source: build it again",
+            )
+    expected = f"{name}_{upload.version.rpartition(':')[2]}_{architecture}.deb"
+    if file != expected:
+        raise Error(f"{file} is {expected} by its control file", _HINT)
+    if name not in upload.binaries and name.removesuffix("-dbgsym") not in upload.binaries:
+        raise Error(f"{file} has a package that the field Binary of the .changes does not list", _HINT)
+    _modest(file, fields)
+    return fields
+
+
+def _modest(file: str, fields: Stanza) -> None:
+    """Error when a package would be more on a machine than one of this archive may be."""
+    for field in ("Essential", "Protected", "Important"):
+        if fields.get(field, "no") != "no":
+            raise Error(f"{file} says {field}: {printable(fields[field])}", "no package of this archive is that")
+    if fields.get("Priority", "optional") not in ("optional", "extra"):
+        raise Error(f"{file} has the priority {printable(fields['Priority'])}", "here each package is optional")
+    for field in ("Provides", "Replaces", "Conflicts", "Breaks"):
+        for name in _related(fields.get(field, "")):
+            # dpkg takes capital letters there, for the same as small ones.
+            _valid(_NAME, name, f"{file} has in {field} the package")
+            if field in ("Provides", "Replaces") and not name.startswith(_OURS):
+                raise Error(
+                    f"{file} says {field}: {name}",
+                    f"a package of this archive adds to Debian's, and takes the place of none but {_OURS}-…",
+                )
+            if _LIFELINE.fullmatch(name):
+                raise Error(f"{file} says {field}: {name}", "machines get their updates by that")
+
+
+def _related(value: str) -> tuple[str, ...]:
+    """The names of packages in a field such as Provides."""
+    items = (item.strip() for relation in relations(value) for item in relation.split("|"))
+    return tuple(re.split(r"[ (:\[<]", item, maxsplit=1)[0] for item in items)
+
+
+def provided(fields: Stanza) -> tuple[str, ...]:
+    """The names by which a package is found: its own, and those that it provides."""
+    return fields["Package"], *_related(fields.get("Provides", ""))
+
+
+def source(upload: Changes, file: str, text: bytes) -> Stanza:
+    """A .dsc of an upload, without its signature; Error when it does not agree with that (dsc(5))."""
+    fields = stanza(text, file)
+    if (fields.get("Source"), fields.get("Version")) != (upload.source, upload.version):
+        raise Error(
+            f"{file} is of {printable(fields.get('Source', ''))} {printable(fields.get('Version', ''))},"
+            f" and the .changes of {upload.source} {upload.version}",
+            _HINT,
+        )
+    there = {one.name for one in upload.files}
+    for field in ("Files", "Checksums-Sha1", "Checksums-Sha256"):
+        for line in fields.get(field, "").split("\n")[1:]:
+            words = line.split()
+            if len(words) != 3 or words[2] not in there:
+                raise Error(f"{file} names a file that the .changes does not list: {printable(line.strip())}", _HINT)
+    return fields
+
+
+def claimed(fields: Stanza) -> tuple[str, ...]:
+    """The packages that a .dsc says its source brings."""
+    return tuple(name for part in fields.get("Binary", "").split(",") if (name := part.strip()))
+
+
+def buildinfo(upload: Changes, file: str, text: bytes) -> None:
+    """Error when a .buildinfo of packages is of another source than the upload (deb-buildinfo(5))."""
+    fields = stanza(text, file)
+    if "Source" in fields:
+        of, version = _source(fields["Source"], fields.get("Version", upload.version), file)
+        if (of, version) != (upload.source, upload.version):
+            raise Error(f"{file} is of {of} {version}, and the .changes of {upload.source} {upload.version}", _HINT)
+
+
+def kind(upload: Changes, file: str) -> str:
+    """deb, dsc, buildinfo, or tar: what a file of an upload of packages is; Error when it is nothing of these."""
+    for suffix in ("deb", "dsc", "buildinfo"):
+        if file.endswith(f".{suffix}"):
+            return suffix
+    without_epoch = upload.version.rpartition(":")[2]
+    for start in (f"{upload.source}_{without_epoch}", f"{upload.source}_{without_epoch.rpartition('-')[0]}"):
+        if file.startswith(start) and _TARBALL.fullmatch(file.removeprefix(start)):
+            return "tar"
+    raise Error(f"{file} is neither a package nor a part of the source package {upload.source}", _HINT)
+
+
+@dataclass(frozen=True, slots=True)
+class Owners:
+    """Package -> the sources that bring it in any suite, and the sources to which an operator has given it."""
+
+    known: Mapping[str, frozenset[str]]
+    given: Mapping[str, frozenset[str]]
+
+    def notes(self, source_: str, names: Iterable[str]) -> tuple[str, ...]:
+        """What to log where a source takes names of others because it was given them; Error where it was not."""
+        found = []
+        for name in dict.fromkeys(names):
+            others = self.known.get(name, frozenset()) - {source_}
+            if name in reserved.NAMES and source_ != reserved.SOURCE:
+                others |= {reserved.SOURCE}
+            if name in self.given:
+                if source_ not in self.given[name]:
+                    others = self.given[name]
+                elif others:
+                    found.append(f"{name}: {source_} may bring it, and {' '.join(sorted(others))} did")
+                    continue
+            if others:
+                raise Error(
+                    f"{name} belongs to the source package {' '.join(sorted(others))}, and this is {source_}",
+                    f"choose another name; whoever keeps the archive can give it away: a line"
+                    f" '{name} {source_}' in conf/overrides",
+                )
+        return tuple(found)
+
+
+def holders(text: str) -> dict[str, frozenset[str]]:
+    """Package -> the sources that bring it, of lines "PACKAGE SOURCE" as reprepro lists what it holds."""
+    found: dict[str, frozenset[str]] = {}
+    for package, source_ in (line.split(" ") for line in text.splitlines()):
+        found[package] = found.get(package, frozenset()) | {source_}
+    return found
+
+
+def pairs(text: str, what: str) -> dict[str, frozenset[str]]:
+    """Package -> sources, of lines "PACKAGE SOURCE" with comments; Error at the first that is none."""
+    lines = []
+    for number, line in enumerate(text.split("\n"), 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        if len(words) != 2 or not all(_NAME.fullmatch(word) for word in words):
+            raise Error(f"{what}, line {number}: {printable(line)!r} is not PACKAGE SOURCE", "names of two packages")
+        lines.append(" ".join(words))
+    return holders("\n".join(lines))
+
+
+def written(suite: str, debs: Mapping[str, Stanza], digests: Mapping[str, Digest], date: str) -> str:
+    """A .changes of .debs that have none, all of one source (deb-changes(5)): file name -> control file, hashes.
+
+    It lists them as dpkg-genchanges does, and says nothing of how they were built.
+    """
+    first = next(iter(debs.values()))
+    source, version = origin(first)
+    names = sorted(debs)
+
+    def lines(values: Iterable[str]) -> str:
+        return "".join(f"\n {value}" for value in values)
+
+    def sums(algorithm: str) -> str:
+        return lines(f"{digests[n].hashes[algorithm]} {digests[n].size} {n}" for n in names)
+
+    return deb822.render(
+        (
+            ("Format", "1.8"),
+            ("Date", date),
+            ("Source", source),
+            ("Binary", " ".join(sorted({fields["Package"] for fields in debs.values()}))),
+            ("Architecture", " ".join(sorted({fields["Architecture"] for fields in debs.values()}))),
+            ("Version", version),
+            ("Distribution", suite),
+            ("Urgency", "medium"),
+            ("Maintainer", first["Maintainer"]),
+            ("Changed-By", first["Maintainer"]),
+            (
+                "Description",
+                lines(f"{debs[n]['Package']} - {debs[n]['Description'].partition(chr(10))[0]}" for n in names),
+            ),
+            (
+                "Changes",
+                lines(
+                    (
+                        f"{source} ({version}) {suite}; urgency=medium",
+                        ".",
+                        "  * Added as they are.",
+                    )
+                ),
+            ),
+            ("Checksums-Sha1", sums("sha1")),
+            ("Checksums-Sha256", sums("sha256")),
+            (
+                "Files",
+                lines(
+                    f"{digests[n].hashes['md5']} {digests[n].size}"
+                    f" {_word(debs[n], 'Section', 'misc')} {_word(debs[n], 'Priority', 'optional')} {n}"
+                    for n in names
+                ),
+            ),
+        )
+    )
+
+
+def origin(fields: Stanza) -> tuple[str, str]:
+    """Name and version of the source package of a .deb, by its control file."""
+    what = printable(fields.get("Package", "the package"))
+    for field in ("Package", "Version", "Architecture", "Maintainer", "Description"):
+        if not fields.get(field):
+            raise Error(f"{what} has no field {field}", _HINT)
+    return _source(fields.get("Source", fields["Package"]), fields["Version"], what)
+
+
+def file_name(fields: Stanza) -> str:
+    """The name of a .deb by its control file, as dpkg-deb(1) gives it: without the epoch."""
+    name = f"{fields['Package']}_{fields['Version'].rpartition(':')[2]}_{fields['Architecture']}.deb"
+    return _valid(_FILE, name, "the package has the file name")
+
+
+def relisted(text: str, name: str, digest: Digest) -> str:
+    """A .changes or .buildinfo whose lists have another size and other hashes of a file, as debsign(1) does it."""
+    by_length = {len(value): value for value in digest.hashes.values()}
+    line = re.compile(rf"^ ([0-9a-f]+) [0-9]+((?: \S+ \S+)?) {re.escape(name)}$", re.MULTILINE)
+    return line.sub(lambda found: f" {by_length[len(found[1])]} {digest.size}{found[2]} {name}", text)
+
+
+def _word(fields: Stanza, field: str, default: str) -> str:
+    value = fields.get(field, default)
+    if not re.fullmatch(r"[a-z0-9/+.-]+", value):
+        raise Error(f"{printable(fields['Package'])} has the {field.lower()} {printable(value)!r}", _HINT)
+    return value
+
+
+def _source(value: str, version: str, what: str) -> tuple[str, str]:
+    """Name and version of a source package, of a field Source and the version where that has none."""
+    match = re.fullmatch(r"(\S+)(?: \((\S+)\))?", value)
+    if match is None:
+        raise Error(f"{what} has the source {printable(value)!r}", _HINT)
+    return _valid(_NAME, match[1], f"{what} has the source"), match[2] or version
+
+
+def _valid(pattern: re.Pattern[str], value: str, what: str) -> str:
+    if not pattern.fullmatch(value):
+        raise Error(f"{what} {printable(value)!r}, which is none", _HINT)
+    return value

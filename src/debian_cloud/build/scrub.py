@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A root file system without the secrets and identities that its packages made: taken out, or found and told."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import os
+import re
+import stat
+from dataclasses import dataclass
+from functools import cached_property
+from typing import IO, TYPE_CHECKING, Final, cast
+
+from debian_cloud.disk import initrd
+from debian_cloud.errors import Error
+from debian_cloud.host import files, run
+from debian_cloud.image import identities
+from debian_cloud.image.generated import generator, matches
+from debian_cloud.text.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+_OF_PACKAGES: Final = ("usr/", "bin/", "sbin/", "lib")
+"""What packages have here is as they ship it: it is public, and is not read."""
+_OF_UCF: Final = "var/lib/ucf/cache/:"
+_OF_NOBODY: Final = (_OF_UCF, "usr/local/")
+"""Of the list of what is generated, but with any content: copies, and what should be empty folders."""
+_MANY: Final = 3
+"""Files of one closed folder that are told one by one."""
+_LONGEST: Final = 2**20
+"""Bytes of a file of the initrd that are looked at; programs and modules are longer."""
+_MOST: Final = 2**26
+"""The same of a file of the tree."""
+_SHORTEST: Final = 16
+"""Bytes of what cannot be guessed; what is shorter may be the same elsewhere by chance."""
+_COPY: Final = "the same as what was taken out elsewhere, as each machine makes it for itself"
+_INITRDS: Final = ("boot/init*", "boot/**/init*")
+_ID_IN: Final = ("etc/", "var/lib/")
+_LARGEST_ID: Final = 2**16
+"""Where an identifier is looked for; a database has many that are nobody's."""
+_ALONE: Final = ("/usr/bin/env", "-i", "PATH=/usr/bin:/bin")
+"""What is of the tree sees nothing of our environment, in which a proxy's password may be."""
+_UNPACKED_BY: Final = {
+    "zstd": ("zstd", "-dcq"),
+    "lz4": ("lz4", "-dcq"),
+    "lzop": ("lzop", "-dc"),
+}
+"""The tree's own tools, which packed it; Python has the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A path that everybody could read, what is in it, and whose it is, as far as that is known."""
+
+    path: str
+    what: str
+    package: str
+
+    def __str__(self) -> str:
+        whose = f" ({printable(self.package)})" if self.package else ""
+        return f"/{printable(self.path)}{whose}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scrubbed:
+    """The paths that were taken out, and what was found that may not stay."""
+
+    removed: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+
+def shown(path: str) -> str:
+    """A path of the tree, fit for a terminal."""
+    return f"/{printable(path)}"
+
+
+def scrub(tree: Path, keep: Iterable[str] = (), drop: Iterable[str] = ()) -> Scrubbed:
+    """Take out what each machine makes for itself, and find what else should be nobody's but a machine's.
+
+    `keep` and `drop` are paths as in `generated.GENERATED` on which the
+    configuration has decided. RENEWED is written where the layer has to make
+    something again.
+    """
+    keep, drop = tuple(keep), tuple(drop)
+    shipped = _Shipped(tree)
+    removed: dict[str, identities.Identity | None] = {}
+    found: dict[str, list[tuple[str, str]]] = {}
+    initrds: list[str] = []
+    for path, closed in _files(tree):
+        if path.startswith("boot/") and any(matches(pattern, path) for pattern in _INITRDS):
+            initrds.append(path)
+            continue
+        decided = _original(path)
+        if any(matches(pattern, decided) for pattern in keep):
+            continue
+        known = identities.identity(decided)
+        if known and _renewable(tree, known):
+            removed[path] = known
+        elif what := _found(tree, path, shipped, closed=bool(closed), known=known):
+            if any(matches(pattern, decided) for pattern in drop):
+                removed[path] = None
+            else:
+                found.setdefault(closed or path, []).append((path, what))
+    # Not of what a configuration drops, as databases: it has decided by paths.
+    gone = _Gone(tree, (path for path, known in removed.items() if known), shipped)
+    told = {path for some in found.values() for path, _ in some}
+    for path in gone.copies(tree, {*removed, *told, *initrds}):
+        decided = _original(path)
+        if any(matches(pattern, decided) for pattern in drop):
+            removed[path] = None
+        elif not any(matches(pattern, decided) for pattern in keep):
+            found[path] = [(path, _COPY)]
+    _remove(tree, removed)
+    findings = [finding for folder, some in found.items() for finding in _told(folder, some, shipped)]
+    for path in initrds:
+        findings += _in_initrd(tree, path, shipped, keep, gone)
+    return Scrubbed(tuple(removed), tuple(findings))
+
+
+class _Gone:
+    """The content of what each machine makes for itself: a copy or a hard link gives it away, by whatever name."""
+
+    def __init__(self, tree: Path, paths: Iterable[str], shipped: _Shipped) -> None:
+        self._known: set[bytes] = set()
+        for path in paths:
+            content = _beginning(tree / path)
+            if _SHORTEST <= len(content) <= _LONGEST and not shipped.has(content):
+                self._known.add(content)
+        self._sizes = {len(content) for content in self._known}
+
+    def has(self, content: bytes) -> bool:
+        """Whether something that is taken out had that content."""
+        return content in self._known
+
+    def copies(self, tree: Path, known: set[str]) -> Iterator[str]:
+        """The paths of other files with the same content, without those that are `known` already."""
+        for path, _ in _files(tree) if self._known else ():
+            file = tree / path
+            if path not in known and file.lstat().st_size in self._sizes and self.has(_beginning(file)):
+                yield path
+
+
+def _beginning(file: Path) -> bytes:
+    """All of a file, or of a long one a byte more than _LONGEST."""
+    with files.opened(file) as opened:
+        return opened.read(_LONGEST + 1)
+
+
+def _original(path: str) -> str:
+    """A path, or that of which ucf(1) keeps a copy there."""
+    return path.removeprefix(_OF_UCF).replace(":", "/") if path.startswith(_OF_UCF) else path
+
+
+def _told(folder: str, some: list[tuple[str, str]], shipped: _Shipped) -> Iterator[Finding]:
+    """What was found in a folder that is closed to others: each path, or many in one line."""
+    if len(some) <= _MANY:
+        for path, what in some:
+            known = identities.identity(path)
+            yield Finding(path, what, known.package if known else shipped.owner(path))
+    else:
+        yield Finding(
+            f"{folder}/**", f"{len(some)} files, as {shown(some[0][0])}: {some[0][1]}", shipped.owner(folder)
+        )
+
+
+def _renewable(tree: Path, known: identities.Identity) -> bool:
+    by_layer = known.package in identities.BY_LAYER and _is_there(tree, identities.RENEWAL)
+    return by_layer or (bool(known.renewed) and _is_there(tree, known.renewed))
+
+
+def _is_there(tree: Path, path: str) -> bool:
+    """Whether the tree has a path: a link that leads nowhere, too, since it may lead somewhere in the image."""
+    return os.path.lexists(tree / path)
+
+
+def _remove(tree: Path, removed: dict[str, identities.Identity | None]) -> None:
+    """Take files out, with the links beside them that lead there (certificates have names by their hash)."""
+    for path in removed:
+        (tree / path).unlink()
+    gone = {str(tree / path) for path in removed}
+    for folder in {(tree / path).parent for path in removed}:
+        for link in sorted(folder.iterdir()):
+            if link.is_symlink() and str(folder / link.readlink()) in gone:
+                link.unlink()
+    renewed = {
+        known.package
+        for known in removed.values()
+        if known and (known.renewed == identities.RENEWAL or not _is_there(tree, known.renewed))
+    }
+    if renewed:
+        _note(tree, "".join(f"{name}\n" for name in sorted(renewed)))
+
+
+def _note(tree: Path, text: str) -> None:
+    """Write RENEWED, by no link: a package's could lead out of the tree, and we may be root."""
+    *folders, name = identities.RENEWED.split("/")
+    with contextlib.ExitStack() as stack:
+
+        def opened(path: str | Path, flags: int, within: int | None = None) -> int:
+            descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644, dir_fd=within)
+            stack.callback(os.close, descriptor)
+            return descriptor
+
+        try:
+            place = opened(tree, os.O_DIRECTORY)
+            for folder in folders:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(folder, 0o755, dir_fd=place)
+                place = opened(folder, os.O_DIRECTORY | os.O_NOFOLLOW, place)
+            # What is there by that name, whatever it leads to, goes.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=place)
+            descriptor = opened(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, place)
+        except OSError as error:
+            raise Error(
+                f"/{identities.RENEWED} cannot be written: {error.strerror}",
+                "a package has something else there, or in the place of its folder: leave it out",
+            ) from None
+        os.fchmod(descriptor, 0o644)
+        os.write(descriptor, text.encode("ascii"))
+
+
+class _Shipped:
+    """What dpkg knows: the content that packages ship, and whose each path is."""
+
+    def __init__(self, tree: Path) -> None:
+        info = tree / "var/lib/dpkg/info"
+        self.info = info
+        self.owners: dict[str, list[str]] = {}
+        self.md5: set[bytes] = set()
+        merged = {
+            f"/{name}/": f"usr/{name}/" for name in ("bin", "sbin", "lib", "lib64") if (tree / name).is_symlink()
+        }
+        for listed in sorted(info.glob("*.list")):
+            package = listed.name.removesuffix(".list").partition(":")[0]
+            for line in _of_dpkg(listed).decode("utf-8", "surrogateescape").split("\n"):
+                first = line[: line.find("/", 1) + 1]
+                path = merged[first] + line[len(first) :] if first in merged else line[1:]
+                self.owners.setdefault(path, []).append(package)
+        for listed in info.glob("*.md5sums"):
+            self.md5.update(line[:32] for line in _of_dpkg(listed).split(b"\n"))
+        status = _of_dpkg(tree / "var/lib/dpkg/status")
+        self.md5.update(re.findall(rb"(?m)^ /\S.* ([0-9a-f]{32})(?: obsolete)?$", status))
+
+    def has(self, content: bytes) -> bool:
+        """Whether some package ships that very content."""
+        return hashlib.md5(content, usedforsecurity=False).hexdigest().encode() in self.md5
+
+    @cached_property
+    def _scripts(self) -> tuple[tuple[str, bytes], ...]:
+        return tuple(
+            (script.name.rpartition(".")[0].partition(":")[0], _of_dpkg(script))
+            for script in sorted(self.info.iterdir())
+            if script.suffix in (".postinst", ".preinst", ".config")
+        )
+
+    def owner(self, path: str) -> str:
+        """Whose a path is: its package, or whose maintainer script names it, or whose folder it is in."""
+        if path in self.owners:
+            return ", ".join(self.owners[path])
+        word = f"/{path}".encode(errors="surrogateescape")
+        if names := [package for package, script in self._scripts if word in script]:
+            return ", ".join(dict.fromkeys(names))
+        while path := path.rpartition("/")[0]:
+            if len(owners := self.owners.get(path, [])) in range(1, 4):
+                return ", ".join(owners)
+        return ""
+
+
+def _of_dpkg(file: Path) -> bytes:
+    """A file of dpkg's database, which a package may have put there itself."""
+    return files.read(file, _MOST)
+
+
+def _files(tree: Path) -> Iterator[tuple[str, str]]:
+    """Every regular file, and what closes it to others: itself, or the topmost such folder; "" where it is open."""
+    pending = [("", "")]
+    while pending:
+        folder, closed = pending.pop()
+        with os.scandir(tree / folder) as listed:
+            entries = sorted(listed, key=lambda entry: entry.name)
+        within = []
+        for entry in entries:
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                mode = entry.stat(follow_symlinks=False).st_mode
+                within.append((path, closed or ("" if mode & stat.S_IXOTH else path)))
+            elif entry.is_file(follow_symlinks=False):
+                mode = entry.stat(follow_symlinks=False).st_mode
+                yield path, closed or ("" if mode & stat.S_IROTH else path)
+        pending += reversed(within)
+
+
+def _found(tree: Path, path: str, shipped: _Shipped, *, closed: bool, known: identities.Identity | None) -> str:
+    """What secret or identity is in a file, in words; "" where none is."""
+    # What packages ship in /usr is public, and so is what is made of that.
+    in_usr = path.startswith(_OF_PACKAGES)
+    if in_usr and path in shipped.owners:
+        return ""
+    makes = "" if path.startswith(_OF_NOBODY) else generator(path)
+    if in_usr and makes:
+        return ""
+    with (tree / path).open("rb") as file:
+        content = file.read(_MOST)
+    if not content:
+        return ""
+    what = known.what if known else identities.secret(path, content)
+    if not what and not makes:
+        if closed:
+            what = "no package ships it, and it is closed to others"
+        elif path.startswith(_ID_IN) and len(content) <= _LARGEST_ID and identities.host_id(content):
+            what = "no package ships it, and it has an identifier that was drawn by lot"
+    return what if what and not shipped.has(content) else ""
+
+
+def _in_initrd(tree: Path, where: str, shipped: _Shipped, keep: tuple[str, ...], gone: _Gone) -> Iterator[Finding]:
+    """What may not be in an initrd: it cannot be taken out there, nor made again before the machine runs."""
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context((tree / where).open("rb"))
+
+        def unpack(name: str, packed: IO[bytes]) -> IO[bytes]:
+            if name == "gzip":
+                return cast("IO[bytes]", stack.enter_context(gzip.open(packed)))
+            if name in files.DECODERS:
+                return files.streams(packed, name)
+            return stack.enter_context(run.through(("chroot", str(tree), *_ALONE, *_UNPACKED_BY[name]), packed))
+
+        try:
+            for member in initrd.members(source, unpack, _LONGEST):
+                known = identities.identity(member.path)
+                what = known.what if known else identities.secret(member.path, member.content)
+                what = what or (_COPY if gone.has(member.content) else "")
+                place = f"{where}:{member.path}"
+                if not what or any(matches(pattern, place) for pattern in keep) or shipped.has(member.content):
+                    continue
+                yield Finding(place, what, known.package if known else shipped.owner(member.path))
+        except (initrd.UnreadableError, *files.BROKEN) as error:
+            yield Finding(where, f"it cannot be searched: {error}", "")

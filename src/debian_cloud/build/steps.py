@@ -1,0 +1,505 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From a resolved configuration to the plan that builds its image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud import formats, names
+from debian_cloud.build import scripts
+from debian_cloud.disk import layout as disk_layout
+from debian_cloud.errors import USAGE, Error, did_you_mean
+from debian_cloud.image import metadata, sources
+from debian_cloud.image.config import in_words
+from debian_cloud.packages import network
+from debian_cloud.plan import HOSTNAME, TREE, Plan, Run, Write, in_tree, plan_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from debian_cloud.disk.layout import Disk
+    from debian_cloud.image.config import ImageConfig
+    from debian_cloud.image.resolution import Resolution
+
+_SIGNED_SHIM: Final = "usr/lib/shim"
+_SIGNED_GRUB: Final = "usr/lib/grub/x86_64-efi-signed"
+
+_ARCHITECTURES: Final = ("amd64",)
+"""Those whose boot files are listed below."""
+
+# Target on the EFI system partition <- file of the tree. The removable path is the one that firmware
+# finds without any variable of its own (UEFI 2.10, 3.5.1.1); the other is grub-install's.
+_ESP_FILES: Final = (
+    ("EFI/BOOT/BOOTX64.EFI", f"{_SIGNED_SHIM}/shimx64.efi.signed"),
+    ("EFI/BOOT/grubx64.efi", f"{_SIGNED_GRUB}/grubx64.efi.signed"),
+    ("EFI/BOOT/mmx64.efi", f"{_SIGNED_SHIM}/mmx64.efi.signed"),
+    ("EFI/debian/BOOTX64.CSV", f"{_SIGNED_SHIM}/BOOTX64.CSV"),
+    ("EFI/debian/fbx64.efi", f"{_SIGNED_SHIM}/fbx64.efi.signed"),
+    ("EFI/debian/grubx64.efi", f"{_SIGNED_GRUB}/grubx64.efi.signed"),
+    ("EFI/debian/mmx64.efi", f"{_SIGNED_SHIM}/mmx64.efi.signed"),
+    ("EFI/debian/shimx64.efi", f"{_SIGNED_SHIM}/shimx64.efi.signed"),
+)
+
+# The host's own mke2fs.conf differs between releases; an image must not (mke2fs.conf(5)).
+_MKE2FS_CONF: Final = f"""\
+[defaults]
+    base_features = sparse_super,large_file,filetype,resize_inode,dir_index,ext_attr
+    default_mntopts = acl,user_xattr
+    enable_periodic_fsck = 0
+    blocksize = {disk_layout.BLOCK}
+    inode_size = {disk_layout.INODE_SIZE}
+    inode_ratio = {disk_layout.INODE_RATIO}
+[fs_types]
+    ext4 = {{
+        features = has_journal,extent,huge_file,flex_bg,metadata_csum,64bit,dir_nlink,extra_isize
+    }}
+"""
+
+_DEBS: Final = "debs"
+"""Folder of the workspace for the .debs of the tools that the image lacks."""
+
+_NETWORK: Final = "network.conf"
+"""The building machine's way to the network, as its apt has it; it may hold passwords."""
+
+_PREFERENCES: Final = "etc/apt/preferences.d/99debian-cloud"
+"""What the bootstrap's apt does without; it has no place in the image."""
+
+_NO_SOURCES: Final = "-o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts=/dev/null"
+"""Options for an apt that needs none of them."""
+
+_ANSWERS: Final = "locales locales/default_environment_locale select C.UTF-8\n"
+"""What debconf knows before the configuration is installed: locales, where it comes along, sets no locale itself."""
+
+# A later shim installs itself by grub-install, and on the removable path only if it reads this: else firmware
+# would go on starting the old one, which Secure Boot may have come to refuse.
+_ANSWERS_OF_GRUB: Final = "grub2 grub2/force_efi_extra_removable boolean true\n"
+
+_DEFAULT_LOCALE: Final = "grep -qs ^LANG= /etc/default/locale || echo LANG=C.UTF-8 >>/etc/default/locale"
+
+# mmdebstrap has copied the building machine's, and maintainer scripts keep what they find there: its name, and
+# the domain that it searches. They need no network: apt runs outside the tree.
+_NOBODYS_MACHINE: Final = (
+    'cd "$1/etc" && rm -f hostname resolv.conf && : > resolv.conf && '
+    f"echo {HOSTNAME} > hostname && chmod 644 hostname resolv.conf"
+)
+
+_UNINITIALIZED: Final = "uninitialized\n"
+
+# Files that mmdebstrap leaves in the tree for its own use.
+_OF_MMDEBSTRAP: Final = (
+    "etc/fstab",
+    "etc/hostname",
+    "etc/apt/sources.list",
+    "etc/apt/sources.list.d/0000sources.list",
+    "etc/apt/apt.conf.d/99mmdebstrap",
+    "etc/apt/preferences.d/99mmdebstrap",
+    _PREFERENCES,
+    "etc/dpkg/dpkg.cfg.d/99mmdebstrap",
+)
+
+
+def plan(
+    resolution: Resolution,
+    serial: str,
+    wanted: Iterable[str],
+    debian: Iterable[sources.Source],
+    archive: sources.Source,
+    of_image: Iterable[sources.Source] = (),
+    others: Iterable[sources.Source] = (),
+) -> Plan:
+    """The plan of one image in the given formats; paths are relative to the workspace.
+
+    `of_image` are Debian's sources that the image has, if they are not those that
+    it is made from; `others` are those that a person added, and the image does not
+    have. The way to the network is the machine's that carries the plan out, and no
+    part of it. The last step writes the image's .buildinfo, record and
+    .changes.
+    """
+    config, epoch = resolution.config, resolution.epoch
+    wanted = tuple(wanted)
+    _refuse(config, wanted)
+    others = tuple(others)
+    for source in (archive, *others):
+        _refuse_secret(source)
+    debian = tuple(_of_image(source, config) for source in debian)
+    of_image = tuple(_of_image(source, config) for source in of_image) or debian
+    stem = names.stem(config.suite, names.config(config.name), config.architecture, serial)
+    raw = f"{stem}.raw"
+    layout = (
+        disk_layout.layout(stem, config.size, config.architecture, bios="bios" in config.firmware)
+        if config.firmware
+        else None
+    )
+    making = (
+        *_tree(resolution, debian, archive, others),
+        *_tools(resolution),
+        *_settings(resolution, serial, of_image),
+        *(_boot(layout) if layout else ()),
+        *_clean(resolution),
+        *(_disk(raw, layout, epoch) if layout else ()),
+        *(
+            step
+            for name in wanted
+            for step in formats.find(name).steps(raw if layout else TREE, f"{stem}.{name}", epoch)
+        ),
+    )
+    return (
+        *making,
+        Write(
+            "write down the facts",
+            metadata.FACTS,
+            metadata.facts(resolution, serial, wanted, of_image, plan_id(making)),
+        ),
+        Run("write hashes and records", ("debian-cloud", "seal", "."), root=False),
+    )
+
+
+def check_size(resolution: Resolution) -> None:
+    """Error that names the number to set when what apt resolved does not fit on the image's disk."""
+    config, custom = resolution.config, resolution.custom
+    if not config.firmware:
+        return
+    packages = len(resolution.packages)
+    needed = disk_layout.needed(resolution.installed_size, packages)
+    if disk_layout.room(config.size) >= needed:
+        return
+    have, need = map(in_words, (config.size, disk_layout.least(needed)))
+    raise Error(
+        f"the disk of {names.config(config.name)} is too small: it has {have}, and {packages} packages with"
+        f" {resolution.installed_size >> 20} MiB, what they make when they are installed, boot areas and file system"
+        f" need {need}",
+        f"give --size {need}" if custom.lines else f"set Image-Size to {need}; for a try, give --size {need}",
+    )
+
+
+def identity(plan: Plan) -> str:
+    """The id of the steps that make the image's files; the last two only describe what they made."""
+    return plan_id(plan[:-2])
+
+
+def _refuse(config: ImageConfig, wanted: Iterable[str]) -> None:
+    """Error when the image cannot be built, or cannot be had in a format."""
+    name = names.config(config.name)
+    if "raspi" in config.firmware:
+        raise Error(
+            f"{name} cannot be built yet: it boots by the firmware of the Raspberry Pi",
+            "build a configuration whose Image-Firmware is bios or uefi; `debian-cloud show` tells",
+        )
+    if config.architecture not in _ARCHITECTURES:
+        raise Error(f"images for {config.architecture} cannot be built yet", did_you_mean("", _ARCHITECTURES))
+    source = "disk" if config.firmware else "tree"
+    made = [known for known in formats.names() if source == formats.find(known).SOURCE]
+    for known in wanted:
+        if known not in made:
+            what = "a disk" if config.firmware else "a root file system without a disk"
+            raise Error(f"{name} is {what}, and {known} is not made of that", f"--format {','.join(made)}", USAGE)
+
+
+def _of_image(source: sources.Source, config: ImageConfig) -> sources.Source:
+    """The source with the components that the image has; Error when its URI would give a password away."""
+    _refuse_secret(source)
+    return replace(source, components=config.components)
+
+
+def _refuse_secret(source: sources.Source) -> None:
+    """Error when the URI of a source would give a password away: image, plan and .buildinfo have it."""
+    if sources.names_a_user(source.uri):
+        raise Error(
+            f"the address of {' '.join(source.suites)} has a user or a password in its URI, and everybody who"
+            " gets the image would read it",
+            "put it into apt_auth.conf(5), and name the address without it",
+            USAGE,
+        )
+
+
+def _tree(
+    resolution: Resolution,
+    debian: Iterable[sources.Source],
+    archive: sources.Source,
+    others: Iterable[sources.Source] = (),
+) -> Plan:
+    config, custom = resolution.config, resolution.custom
+    keyring = (package.name for package in resolution.packages if package.name == names.KEYRING_PACKAGE)
+    asked = (config.name, *keyring, *resolution.recommended, *custom.add)
+    listed = sorted(f"{package.sha256}  {package.deb}" for package in resolution.packages)
+    answers = _ANSWERS + (_ANSWERS_OF_GRUB if "uefi" in config.firmware else "") + custom.seed
+    record = 'cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"'
+    fetch = f'mkdir "$1/../{_DEBS}" && cd "$1/../{_DEBS}" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -q download '
+    fetch += " ".join(f"{package.name}={package.version}" for package in resolution.tools)
+    # Only for the apts that run outside of the tree: nothing in there ever sees it.
+    way = f'printf \'#include "%s/../{_NETWORK}";\\n\' "$1" >> "$MMDEBSTRAP_APT_CONFIG"'
+    return (
+        Write(
+            "set sources",
+            "sources.list",
+            sources.as_lines(source.copied for source in (*debian, archive, *others)),
+        ),
+        Write("note the packages to come", "expected", "".join(f"{line}\n" for line in listed)),
+        *((Write("note what apt may install", "preferences", resolution.pins),) if resolution.pins else ()),
+        Write("note the answers to debconf", "seed", answers),
+        Run("note the way to the network", ("debian-cloud", "network", _NETWORK)),
+        Run(
+            f"install {len(listed)} packages",
+            (
+                "mmdebstrap",
+                "--mode=root",
+                "--format=directory",
+                "--variant=minbase",
+                f"--architectures={config.architecture}",
+                f"--include={','.join(asked)}",
+                f"--setup-hook={way}",
+                f"--setup-hook={_NOBODYS_MACHINE}",
+                # Before the configuration and what comes with it is there to ask.
+                *(
+                    (f'--setup-hook=install -D -m 0644 "$1/../preferences" "$1/{_PREFERENCES}"',)
+                    if resolution.pins
+                    else ()
+                ),
+                '--essential-hook=chroot "$1" debconf-set-selections < "$1/../seed"',
+                # 99mmdebstrap is removed again: these settings are the builder's, not the image's.
+                '--aptopt=Acquire::Languages "none"',
+                # apt's own user may not look into the folders around the workspace, or at an archive in
+                # somebody's home; and what it owns there would depend on that.
+                '--aptopt=APT::Sandbox::User "root"',
+                "--dpkgopt=force-unsafe-io",
+                # The first ones are removed when they are installed, the others at the end: noted in time.
+                f"--extract-hook={record}",
+                f"--customize-hook={record}",
+                # As on a machine where apt installs it with the configuration: it goes when the configuration goes.
+                # No source is read for that: apt refuses two lines of one archive that name different keyrings.
+                *(
+                    (f'--customize-hook=chroot "$1" apt-mark {_NO_SOURCES} auto {" ".join(recommended)}',)
+                    if (recommended := [name for name in resolution.recommended if name not in custom.add])
+                    else ()
+                ),
+                # While apt has the builder's sources alone: the keyring package brings the archive's own, too.
+                *((f"--extract-hook={fetch}",) if resolution.tools else ()),
+                config.suite,
+                TREE,
+                "sources.list",
+            ),
+            root=True,
+            # Byte code that a maintainer script leaves by the way would carry the time of day.
+            env=(
+                ("SOURCE_DATE_EPOCH", str(resolution.epoch)),
+                ("PYTHONDONTWRITEBYTECODE", "1"),
+                # A proxy's password is not for maintainer scripts.
+                *((name, "") for name in network.ENVIRONMENT),
+            ),
+        ),
+        Run("forget the way to the network", ("truncate", "-s", "0", _NETWORK)),
+        Run("sort the list of installed packages", ("sort", "-u", "-o", "installed", "installed")),
+        Run("compare installed packages with the resolved ones", ("diff", "-u", "expected", "installed")),
+    )
+
+
+def _tools(resolution: Resolution) -> Plan:
+    """The tools that the tree lacks, beside it: of its suite, and from the same signed archives."""
+    listed = "".join(f"{package.sha256}  {_DEBS}/{package.deb}\n" for package in resolution.tools)
+    return (
+        Write("prepare to run the image's own tools", "in-tree", scripts.text("in-tree"), 0o755),
+        *((Write("note the tools to come", "tools.sha256", listed),) if resolution.tools else ()),
+        *(
+            (Run("compare the tools with the resolved ones", ("sha256sum", "--check", "--strict", "tools.sha256")),)
+            if resolution.tools
+            else ()
+        ),
+        # No maintainer script runs: the tree's own dpkg only takes the archives apart.
+        *(
+            in_tree(
+                *(f"unpack the tool {package.name}", resolution.epoch, "dpkg-deb", "--extract"),
+                *(f"/mnt/{_DEBS}/{package.deb}", "/mnt/tools"),
+            )
+            for package in resolution.tools
+        ),
+    )
+
+
+def _settings(resolution: Resolution, serial: str, debian: Iterable[sources.Source]) -> Plan:
+    """What belongs to this image rather than to any package."""
+    config, hostname = resolution.config, resolution.custom.hostname
+    first, *others = debian
+    if config.suite in names.RELEASES:
+        first = replace(first, suites=(*first.suites, f"{config.suite}-backports"))
+    return (
+        Run(
+            "remove the bootstrap's settings",
+            ("rm", "-rf", *(f"{TREE}/{path}" for path in _OF_MMDEBSTRAP)),
+            root=True,
+        ),
+        _install(
+            "set the image's sources",
+            "etc/apt/sources.list.d/debian.sources",
+            sources.as_deb822((first, *others), types="deb deb-src"),
+        ),
+        _install(
+            "say what image it is", "etc/cloud-release", f'ID={names.config(config.name)}\nVERSION="{serial}"\n'
+        ),
+        # As an installer does: no package owns this file, and whoever chooses another locale changes it
+        # (update-locale(8)). From trixie on it is a link to /etc/locale.conf, which need not be there yet.
+        in_tree("set the default locale", resolution.epoch, "sh", "-c", _DEFAULT_LOCALE),
+        *((_install("set the host name", "etc/hostname", f"{hostname}\n"),) if hostname else ()),
+        # The first boot makes an id and keeps it. It is one that systemd-firstboot(1) sets up only if it finds
+        # this word; an empty file is a first boot to cloud-init, and none to systemd (machine-id(5)).
+        _install("leave the machine-id to the first boot", "etc/machine-id", _UNINITIALIZED, "0444")
+        if config.first_boot == "systemd-firstboot"
+        else Run("empty machine-id", ("install", "-m", "0444", "/dev/null", f"{TREE}/etc/machine-id"), root=True),
+        Run(
+            "point resolv.conf to systemd-resolved",
+            ("ln", "-sfn", "../run/systemd/resolve/stub-resolv.conf", f"{TREE}/etc/resolv.conf"),
+            root=True,
+        ),
+    )
+
+
+def _install(title: str, path: str, text: str, mode: str = "0644") -> Run:
+    return Run(title, ("install", "-m", mode, "/dev/stdin", f"{TREE}/{path}"), stdin=text, root=True)
+
+
+def _boot(layout: Disk) -> Plan:
+    """What the tree has because it is on this disk: its mounts, and GRUB that finds it."""
+    fstab = (
+        f"PARTUUID={layout.root.uuid} / ext4 rw,discard,errors=remount-ro,x-systemd.growfs 0 1\n"
+        f"PARTUUID={layout.esp.uuid} /boot/efi vfat umask=0077,defaults 0 2\n"
+    )
+    identities = f"root_partuuid={layout.root.uuid}\nroot_uuid={layout.root_uuid}\n"
+    return (
+        _install("write fstab", "etc/fstab", fstab),
+        Run("make the ESP's mount point", ("mkdir", "-p", f"{TREE}/boot/efi"), root=True),
+        Write("identify the disk to grub", "grub-probe.identities", identities),
+        Write("prepare grub-probe", "grub-probe", scripts.text("grub-probe"), 0o755),
+        Write("prepare grub-setup", "grub-setup", scripts.text("grub-setup"), 0o755),
+        Run(
+            "configure grub",
+            ("./grub-setup", TREE, layout.root.uuid, *(("bios",) if layout.bios else ())),
+            root=True,
+        ),
+    )
+
+
+def _clean(resolution: Resolution) -> Plan:
+    """Leave out what a machine makes for itself, and every time later than the archive's."""
+    config, epoch = resolution.config, resolution.epoch
+    kept = dict.fromkeys((*config.keep_secrets, *resolution.custom.keep))
+    decided = (*(f"--keep={path}" for path in kept), *(f"--drop={path}" for path in config.drop_secrets))
+
+    def delete(title: str, folders: Iterable[str], *condition: str) -> Run:
+        paths = (f"{TREE}/{folder}" for folder in folders)
+        return Run(title, ("find", *paths, *condition, "-delete"), root=True)
+
+    return (
+        delete("empty run-time folders", ("dev", "run", "tmp", "var/tmp"), "-mindepth", "1"),
+        delete(
+            "empty logs and caches",
+            ("var/log", "var/cache/apt", "var/cache/ldconfig", "var/lib/apt/lists"),
+            "-type",
+            "f",
+        ),
+        # systemd-resolved's postinst keeps the resolv.conf that it finds: the building machine's.
+        delete("leave out the builder's resolv.conf", ("etc",), "-path", f"{TREE}/etc/.resolv.conf.*.bak"),
+        delete(
+            "leave out backup and lock files",
+            ("etc", "var/lib", "var/cache/debconf"),
+            *("-type", "f", "("),
+            *("-name", "*-old", "-o", "-name", "*.old", "-o", "-path", f"{TREE}/etc/*-", "-o", "-name", ".pwd.lock"),
+            ")",
+        ),
+        # The table and the shapes are in `identities`: a path that packages make, or a key by its content.
+        Run("leave out secrets and identities", ("debian-cloud", "scrub", *decided, TREE), root=True),
+        Run(
+            "clamp time stamps",
+            ("find", TREE, "-newermt", f"@{epoch}", "-exec", "touch", "-h", "-d", f"@{epoch}", "{}", "+"),
+            root=True,
+        ),
+    )
+
+
+def _disk(raw: str, layout: Disk, epoch: int) -> Plan:
+    return (
+        Run("make an empty disk", ("truncate", "-s", str(layout.size), raw)),
+        in_tree(
+            *("partition it", epoch, "sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--wipe=never"),
+            f"/mnt/{raw}",
+            stdin=disk_layout.table(layout),
+        ),
+        *(_bios(raw, layout.bios) if layout.bios else ()),
+        *_uefi(raw, layout, epoch),
+        *_root(raw, layout, epoch),
+    )
+
+
+def _bios(raw: str, partition: disk_layout.Partition) -> Plan:
+    """GRUB as grub-bios-setup(8) leaves it, at computed offsets (GRUB's manual, "BIOS installation")."""
+    sector = partition.start // disk_layout.SECTOR
+
+    def copy(title: str, image: str, *operands: str) -> Run:
+        source = f"if={TREE}/boot/grub/i386-pc/{image}"
+        return Run(title, ("dd", source, f"of={raw}", *operands, "conv=notrunc", "status=none"), root=True)
+
+    def patch(title: str, offset: int, data: bytes) -> Run:
+        return Run(title, ("dd", f"of={raw}", "bs=1", f"seek={offset}", "conv=notrunc", "status=none"), stdin=data)
+
+    return (
+        copy("place GRUB's core image", "core.img", f"bs={disk_layout.SECTOR}", f"seek={sector}"),
+        copy("place GRUB's boot sector", "boot.img", "bs=440", "count=1"),
+        patch("point the boot sector to the core image", 0x5C, sector.to_bytes(8, "little")),
+        # Two NOPs where boot.img jumps: a wrong drive number from the firmware is then put right.
+        patch("let it mend the boot drive", 0x66, b"\x90\x90"),
+        # grub-mkimage wrote the length and the segment; where it starts is known only here.
+        patch("point the core image to its rest", partition.start + 0x1F4, (sector + 1).to_bytes(8, "little")),
+    )
+
+
+def _uefi(raw: str, layout: Disk, epoch: int) -> Plan:
+    """Firmware -> signed shim -> signed GRUB -> EFI/debian/grub.cfg -> /boot/grub/grub.cfg."""
+    esp = layout.esp
+    at = f"/mnt/{raw}@@{esp.start}"
+    grub_cfg = (
+        # Byte for byte what grub-install writes, with its blank at the end.
+        f"search.fs_uuid {layout.root_uuid} root \nset prefix=($root)'/boot/grub'\nconfigfile $prefix/grub.cfg\n"
+    )
+    return (
+        in_tree(
+            "make the EFI system partition", epoch,
+            "mformat", "-i", at, "-F", "-v", "ESP", "-N", layout.esp_serial,
+            "-T", str(esp.size // disk_layout.SECTOR),
+            "-h", "255", "-s", "63", "-H", str(esp.start // disk_layout.SECTOR), "::",
+        ),
+        # mformat writes a partition entry into its boot sector and that one's copy (sector 6): GRUB and the
+        # kernel would take the partition for a partitioned disk.
+        *(
+            Run(
+                "take a partition entry out of it",
+                (
+                    *("dd", "if=/dev/zero", f"of={raw}", "bs=1", "count=16"),
+                    *(f"seek={esp.start + sector * disk_layout.SECTOR + 0x1BE}", "conv=notrunc", "status=none"),
+                ),
+            )
+            for sector in (0, 6)
+        ),
+        in_tree("make its folders", epoch, "mmd", "-i", at, "::EFI", "::EFI/BOOT", "::EFI/debian"),
+        *(
+            in_tree(f"place {target}", epoch, "mcopy", "-i", at, f"/{source}", f"::{target}")
+            for target, source in _ESP_FILES
+        ),
+        in_tree("place EFI/debian/grub.cfg", epoch, "mcopy", "-i", at, "-", "::EFI/debian/grub.cfg", stdin=grub_cfg),
+    )  # fmt: skip
+
+
+def _root(raw: str, layout: Disk, epoch: int) -> Plan:
+    extended = (
+        f"offset={layout.root.start},hash_seed={layout.hash_seed},"
+        # A sparse file reads as zeros: neither mke2fs nor the first boot need write them.
+        "nodiscard,assume_storage_prezeroed=1"
+    )
+    return (
+        Write("set mke2fs's defaults", "mke2fs.conf", _MKE2FS_CONF),
+        in_tree(
+            *("make the root file system", epoch, "mke2fs", "-q", "-F", "-t", "ext4", "-L", "root"),
+            *("-U", layout.root_uuid, "-E", extended, "-d", f"/mnt/{TREE}"),
+            *(f"/mnt/{raw}", f"{layout.root.size // 1024}k"),
+        ),
+        Write("prepare to set its inodes' times", "inode-times", scripts.text("inode-times"), 0o755),
+        in_tree("set its inodes' times", epoch, "/mnt/inode-times", f"/mnt/{raw}", str(layout.root.start)),
+    )

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A planned image made in a folder of its own, and renamed into place when it is whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud.errors import FAILED, USAGE, Error
+from debian_cloud.host import run
+from debian_cloud.host.progress import Progress
+from debian_cloud.text.printable import printable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from debian_cloud.build.request import Planned
+
+_NO_PATH_OF_APT: Final = re.compile(r"[\x00-\x1f\x7f\"]")
+
+
+def make(planned: Planned, output: Path, *, quiet: bool) -> None:
+    """Make the planned files in a folder, all or none; Error when one of them is there already."""
+    _refuse_name(output)
+    _refuse_existing(output, planned.outputs)
+    make_output(output)
+    _refuse_full(output, planned)
+    workspace = output / f".{planned.stem}.build"
+    with run.ending_politely(), run.locked(workspace, f"the build of {planned.stem} in {output}") as lock:
+        try:
+            # What a killed build of the same image left is of no use: ours is the lock.
+            run.empty(workspace)
+            run.carry_out(planned.plan, workspace, Progress(len(planned.plan), quiet=quiet), lock)
+            with run.undisturbed():
+                _refuse_existing(output, planned.outputs)
+                for name in planned.outputs:
+                    (workspace / name).rename(output / name)
+        finally:
+            with run.undisturbed():
+                run.remove(workspace)
+
+
+def make_output(output: Path) -> None:
+    """Make the directory that results go to, if need be; Error when it cannot be written to."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        if not os.access(output, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise Error(
+            f"nothing can be written to {output}: {error.strerror}", "choose another directory with --output", USAGE
+        ) from None
+
+
+def _refuse_name(output: Path) -> None:
+    """Error when apt's settings, in which the bootstrap names its directory, cannot have such a name."""
+    if bad := _NO_PATH_OF_APT.search(str(output)):
+        raise Error(
+            f"no image can be built in {printable(str(output))}: apt takes no {printable(bad[0])!r} in the name of a"
+            " directory",
+            "choose another directory with --output",
+            USAGE,
+        )
+
+
+def _refuse_existing(output: Path, outputs: tuple[str, ...]) -> None:
+    for name in outputs:
+        if (output / name).exists() or (output / name).is_symlink():
+            raise Error(f"{output / name} exists already", "remove it, or choose another --output or --serial", USAGE)
+
+
+def _refuse_full(output: Path, planned: Planned) -> None:
+    # The tree, the disk made of it, and its compressed form with the .debs before it.
+    needed = planned.resolution.installed_size * 5 // 2
+    free = shutil.disk_usage(output).free
+    if free < needed:
+        raise Error(
+            f"the disk is full: {output} has {free >> 20} MiB free, the build needs about {needed >> 20}",
+            "free some space, or choose another place with --output",
+            FAILED,
+        )

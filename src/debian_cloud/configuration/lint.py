@@ -1,0 +1,459 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Debian's rules for configurations of official images: one function a rule.
+
+A rule's name is its function's, its demand the docstring. It yields, for
+whatever breaks it, where that is within the package and a sentence.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+import posixpath
+import re
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud import names
+from debian_cloud.configuration import shell
+from debian_cloud.errors import Error
+from debian_cloud.image import config, generated, identities
+from debian_cloud.image.binary import ENTRY, MAINTAINER_SCRIPTS, relations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from debian_cloud.image.binary import Binary
+
+    Check = Callable[["Subject"], Iterator[tuple[str, str]]]
+
+ERROR: Final = "error"
+WARNING: Final = "warning"
+
+DROP_INS: Final = {
+    "/etc/*.d/*": "settings beside those of the package that reads them",
+    "/usr/lib/*": "a vendor's settings, units and scripts",
+    "/usr/share/*": "what is the same on every architecture",
+}
+"""Where a configuration may put files, and what they are there."""
+NOT_DROP_INS: Final = {
+    "/etc/init.d/*": "services are systemd's units",
+    "/etc/rc?.d/*": "services are systemd's units",
+}
+SINGLE_FILES: Final = {
+    "/etc/wsl.conf": "WSL reads this one file, and no package of Debian has it",
+}
+"""Files in /etc that are read alone, which no package of Debian ships."""
+
+# Commands that change files: every word that is a path is one of them, or only the last is.
+_CHANGE_ALL: Final = {"chgrp", "chmod", "chown", "ed", "ex", "mkdir", "mv", "patch", "rm", "rmdir", "tee", "touch", "truncate", "unlink"}  # fmt: skip # noqa: E501
+_CHANGE_RIGHTS: Final = {"chgrp", "chmod", "chown"}
+_CHANGE_LAST: Final = {"cp", "install", "ln", "rsync"}
+_IN_PLACE: Final = {
+    "sed": re.compile(r"-[a-zA-Z]*i.*|--in-place.*"),
+    "perl": re.compile(r"-[a-zA-Z0-9]*i.*"),
+    "awk": re.compile("inplace"),
+    "gawk": re.compile("inplace"),
+}
+_PROGRAM_NEXT: Final = re.compile(r"-[a-zA-Z0-9]*[ef]|--expression|--file")
+_DIVERSIONS: Final = {"dpkg-divert", "dpkg-statoverride"}
+# fmt: off
+_NETWORK: Final = {
+    "apt", "apt-get", "aptitude", "aria2c", "cargo", "curl", "docker", "flatpak", "ftp", "gem", "git", "lftp", "nc",
+    "nc.openbsd", "nc.traditional", "ncat", "netcat", "npm", "pip", "pip3", "podman", "scp", "sftp", "snap", "socat",
+    "ssh", "telnet", "wget", "wget2",
+}
+# fmt: on
+_NETWORK_WORDS: Final = re.compile(r"/dev/(tcp|udp)/|urlopen|urllib\.request|IO::Socket|LWP::|--recv-keys?\b")
+_QUESTIONS: Final = {"db_input", "db_go", "debconf-set-selections"}
+
+# A path of the system in a word, behind DPKG_ROOT or the like perhaps.
+_PATH: Final = re.compile(
+    r"(?<![\w./-])(?:\$\{?\w+\}?)?(/(?:bin|boot|etc|lib|lib64|sbin|usr)(?:/[^\s\"');|&]*)?)(?!\w)"
+)
+# No more of a changelog is unpacked than its first line can be.
+_FIRST_LINE: Final = 1024
+_GZIP: Final = 16 + zlib.MAX_WBITS
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One configuration package, and what is known of the world around it; what is empty is not known.
+
+    `images` are names of packages that are images; `components` say from where
+    each package of the image comes; `owners` who else ships a path; `unresolved`
+    why the image cannot be made; `crowded` why its packages do not fit on its disk.
+    """
+
+    binary: Binary
+    suite: str = ""
+    images: frozenset[str] = frozenset()
+    components: Mapping[str, str] = field(default_factory=dict)
+    owners: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unresolved: str = ""
+    crowded: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What breaks a rule: `place` is package:path or package:script:line."""
+
+    rule: str
+    severity: str
+    place: str
+    sentence: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row of the table; `of_images` rules are not asked of layers."""
+
+    name: str
+    severity: str
+    demand: str
+    hint: str
+    check: Check
+    of_images: bool
+
+
+RULES: Final[list[Rule]] = []
+
+
+def findings(subject: Subject) -> tuple[Finding, ...]:
+    """All that breaks a rule, in the order of the rules."""
+    is_image = config.is_image(subject.binary.fields)
+    return tuple(
+        Finding(rule.name, rule.severity, ":".join(filter(None, (subject.binary.name, where))), sentence, rule.hint)
+        for rule in RULES
+        if is_image or not rule.of_images
+        for where, sentence in rule.check(subject)
+    )
+
+
+def suite(binary: Binary) -> str:
+    """The suite that a package's own changelog is for; "" where it has none."""
+    doc = f"/usr/share/doc/{binary.name}"
+    for file in binary.files:
+        if file.path in (f"{doc}/changelog.gz", f"{doc}/changelog.Debian.gz"):
+            try:
+                text = zlib.decompressobj(_GZIP).decompress(file.content, _FIRST_LINE)
+            except zlib.error:
+                return ""
+            match = ENTRY.match(text.decode("utf-8", "replace"))
+            return match["suite"] if match else ""
+    return ""
+
+
+def _rule(severity: str, hint: str, *, of_images: bool = False) -> Callable[[Check], Check]:
+    def enter(check: Check) -> Check:
+        name = getattr(check, "__name__", "")
+        RULES.append(Rule(name.replace("_", "-"), severity, check.__doc__ or "", hint, check, of_images))
+        return check
+
+    return enter
+
+
+# What the image is made of.
+
+
+@_rule(
+    ERROR,
+    "official images are made of main alone; what needs a board's firmware declares it in Image-Components,"
+    " and is in contrib (Debian Policy 2.2.2)",
+)
+def only_main(subject: Subject) -> Iterator[tuple[str, str]]:
+    """Nothing comes from a component other than main and those that Image-Components declares."""
+    declared = {"main", *_words(subject, "Image-Components")}
+    area, _, rest = subject.binary.fields.get("Section", "").rpartition("/")
+    # What depends on a declared component is itself in contrib (Debian Policy 2.2.2).
+    if area and area not in declared | ({"contrib"} if len(declared) > 1 else set()):
+        yield "", f"its section is {area}/{rest}"
+    elif rest and not area and len(declared) > 1:
+        yield "", f"its section is {rest}, and it takes packages from {', '.join(sorted(declared - {'main'}))}"
+    for package, component in subject.components.items():
+        if component not in declared:
+            yield "", f"{package} comes from {component}"
+
+
+@_rule(WARNING, "Debian's vote of 2022 lets installers have it; an image says to its users why it needs it")
+def non_free_firmware(subject: Subject) -> Iterator[tuple[str, str]]:
+    """An official image has firmware of non-free-firmware only where its hardware needs it."""
+    if "non-free-firmware" in _words(subject, "Image-Components"):
+        brought = sorted(p for p, component in subject.components.items() if component == "non-free-firmware")
+        yield "", f"it takes packages from non-free-firmware{': ' if brought else ''}{', '.join(brought)}"
+
+
+@_rule(WARNING, "an image of one's own may have it: whoever gives it away must look at each licence")
+def not_official(subject: Subject) -> Iterator[tuple[str, str]]:
+    """Debian's official images have nothing of contrib and non-free."""
+    for component in ("contrib", "non-free"):
+        if component in _words(subject, "Image-Components"):
+            brought = sorted(package for package, area in subject.components.items() if area == component)
+            yield "", f"it takes packages from {component}{': ' if brought else ''}{', '.join(brought)}"
+
+
+@_rule(ERROR, "apt-get --simulate install tells more; `debian-cloud plan` says the same", of_images=True)
+def installable(subject: Subject) -> Iterator[tuple[str, str]]:
+    """The suite has all that the image depends on."""
+    if subject.unresolved and not list(valid_fields(subject)):
+        yield "", subject.unresolved
+
+
+@_rule(ERROR, "set Image-Size to it; a machine can make its disk larger, and never smaller", of_images=True)
+def fits_on_its_disk(subject: Subject) -> Iterator[tuple[str, str]]:
+    """What the image is made of has room on its disk."""
+    if subject.crowded:
+        yield "", subject.crowded
+
+
+@_rule(ERROR, "an image is one machine: depend on the layers that both share")
+def no_other_image(subject: Subject) -> Iterator[tuple[str, str]]:
+    """No configuration depends on another image."""
+    for alternatives in _dependencies(subject):
+        for name in alternatives:
+            # A name tells nothing: one's own layers are called debian-cloud-config-*, too.
+            if name == names.VIRTUAL_PACKAGE or (name in subject.images and name != subject.binary.name):
+                yield "", f"it depends on {name}, which is an image of its own"
+
+
+@_rule(ERROR, f"Depends: {names.package('common')}", of_images=True)
+def depends_on_common(subject: Subject) -> Iterator[tuple[str, str]]:
+    """Every image is built on what all images share."""
+    if not any(names.package("common") in alternatives for alternatives in _dependencies(subject)):
+        yield "", f"it does not depend on {names.package('common')}"
+
+
+# What the stanza says.
+
+
+@_rule(ERROR, "debian-cloud-config-* are installed one at a time: the new one takes the place", of_images=True)
+def replaces_the_others(subject: Subject) -> Iterator[tuple[str, str]]:
+    """An image provides, conflicts with and replaces debian-cloud-config."""
+    for relation in ("Provides", "Conflicts", "Replaces"):
+        if names.VIRTUAL_PACKAGE not in {_name(item) for item in relations(subject.binary.fields.get(relation, ""))}:
+            yield "", f"{relation} has no {names.VIRTUAL_PACKAGE}"
+
+
+@_rule(ERROR, "see the fields of another image: debian-cloud show ec2", of_images=True)
+def valid_fields(subject: Subject) -> Iterator[tuple[str, str]]:
+    """The Image-* fields say what the builder knows."""
+    try:
+        _parsed(subject)
+    except Error as error:
+        yield "", f"{error.message}; {error.hint}" if error.hint else error.message
+
+
+@_rule(ERROR, "clouds and hypervisors are told so what machine it needs", of_images=True)
+def complete_fields(subject: Subject) -> Iterator[tuple[str, str]]:
+    """A disk says what memory and drivers it needs, where its console is and who sets it up."""
+    fields = subject.binary.fields
+    wanted: tuple[str, ...] = ()
+    if fields.get("Image-Firmware"):
+        wanted = ("Image-Drivers", "Image-Console", "Image-Memory", "Image-First-Boot")
+    if fields.get("Image-First-Boot") == "cloud-init":
+        wanted += ("Image-User", "Image-Datasource")
+    for name in wanted:
+        if not fields.get(name):
+            yield "", f"it has no field {name}: {config.FIELDS[name].meaning}"
+
+
+@_rule(ERROR, "one line that says which image it is, then what it is for (Debian Policy 3.4)")
+def has_a_description(subject: Subject) -> Iterator[tuple[str, str]]:
+    """`apt show` tells what the image will be."""
+    synopsis, _, extended = subject.binary.fields.get("Description", "").partition("\n")
+    if not synopsis.strip():
+        yield "", "it has no description"
+    elif not extended.strip():
+        yield "", "its description is one line alone"
+
+
+@_rule(ERROR, "1.0~deb13u1 in trixie, say, so that the next release's version is the newer one")
+def version_carries_the_suite(subject: Subject) -> Iterator[tuple[str, str]]:
+    """The version ends with the suite's mark, in all suites but the newest."""
+    mark, version = names.suite_mark(subject.suite), subject.binary.version
+    if mark and version and not re.search(rf"[~+]{re.escape(mark[1:-1])}\d+$", version):
+        yield "", f"version {version} of {subject.suite} does not end with {mark}"
+
+
+@_rule(WARNING, f"name one of {', '.join(names.RELEASES)} in debian/changelog: dch --release --distribution trixie")
+def for_a_known_suite(subject: Subject) -> Iterator[tuple[str, str]]:
+    """The changelog's suite is a release that versions have a mark of, or the newest."""
+    if subject.suite and subject.suite not in names.RELEASES:
+        yield "", f"it is for {subject.suite}, of which it is not known what its version shall end with"
+
+
+@_rule(
+    ERROR,
+    "Image-Drop-Secrets, if a service makes it on each machine; Image-Keep-Secrets, if everybody may have it",
+    of_images=True,
+)
+def decided_secrets(subject: Subject) -> Iterator[tuple[str, str]]:
+    """What packages make when they are installed, and no machine makes again, is decided on."""
+    decided = [*_words(subject, "Image-Drop-Secrets"), *_words(subject, "Image-Keep-Secrets")]
+    brought = {name for alternatives in _dependencies(subject) for name in alternatives[:1]} | {*subject.components}
+    for known in identities.IDENTITIES:
+        if known.package in brought and not known.renewed:
+            for path in known.paths:
+                if not any(generated.matches(words.lstrip("/"), path) for words in decided):
+                    yield "", f"{known.package} makes /{path}, {known.what}, which everybody could read"
+
+
+@_rule(ERROR, "what a service makes on each machine is in Image-Drop-Secrets", of_images=True)
+def no_kept_secret(subject: Subject) -> Iterator[tuple[str, str]]:
+    """An official image has no secret and no identity, which all its machines would share."""
+    for path in _words(subject, "Image-Keep-Secrets"):
+        yield "", f"it keeps {path}"
+
+
+# What it installs.
+
+
+@_rule(ERROR, "find the drop-in folder of what reads it, such as /etc/NAME.d or /usr/lib/systemd")
+def drop_ins_only(subject: Subject) -> Iterator[tuple[str, str]]:
+    """Every file is a drop-in, or below /usr/lib or /usr/share."""
+    for file in subject.binary.files:
+        if file.path in SINGLE_FILES:
+            continue
+        no = next((why for pattern, why in NOT_DROP_INS.items() if fnmatch.fnmatchcase(file.path, pattern)), "")
+        if no or not any(fnmatch.fnmatchcase(file.path, pattern) for pattern in DROP_INS):
+            yield file.path, f"it is no drop-in{': ' if no else ''}{no}"
+
+
+@_rule(ERROR, "choose a name of your own in the same folder")
+def no_foreign_file(subject: Subject) -> Iterator[tuple[str, str]]:
+    """No file is another package's, too."""
+    for file in subject.binary.files:
+        owners = [name for name in subject.owners.get(file.path, ()) if not name.startswith(names.PACKAGE_PREFIX)]
+        if owners:
+            yield file.path, f"it is a file of {', '.join(owners)}"
+
+
+@_rule(ERROR, "a service of systemd can do it, with the rights that it needs")
+def no_setuid(subject: Subject) -> Iterator[tuple[str, str]]:
+    """Nothing runs with the rights of another than its caller."""
+    for file in subject.binary.files:
+        if file.mode & 0o6000:
+            yield file.path, f"its mode is {file.mode:o}"
+
+
+# What its maintainer scripts do.
+
+
+@_rule(ERROR, "ship a drop-in: a file that is edited is neither upgraded nor removed with the package")
+def no_edited_file(subject: Subject) -> Iterator[tuple[str, str]]:
+    """No maintainer script writes to the system's files."""
+    owned = {file.path for file in subject.binary.files}
+    for where, command in _commands(subject):
+        for path in _changed(command):
+            whose = "the package's own" if path in owned else "another's or nobody's"
+            yield where, f"it changes {path}, {whose} file"
+
+
+@_rule(ERROR, "settings of a service have their drop-ins; a program is replaced by its own package")
+def no_diversion(subject: Subject) -> Iterator[tuple[str, str]]:
+    """No file of another package is moved away or given other rights."""
+    for where, command in _commands(subject):
+        if command.program in _DIVERSIONS:
+            yield where, f"it calls {command.program}"
+
+
+@_rule(ERROR, "what an image needs is a dependency, or is fetched at boot by a service")
+def no_network(subject: Subject) -> Iterator[tuple[str, str]]:
+    """No maintainer script needs the network."""
+    for where, command in _commands(subject):
+        reached = next((match[0] for word in command.all if (match := _NETWORK_WORDS.search(word))), "")
+        if command.program in _NETWORK or reached:
+            yield where, f"it calls {command.program}{' with ' if reached else ''}{reached}"
+
+
+@_rule(ERROR, "nobody is there when an image is made: choose what is right for all")
+def no_question(subject: Subject) -> Iterator[tuple[str, str]]:
+    """Nothing is asked at installation, and no question of another package is answered."""
+    for where, command in _commands(subject):
+        if command.program in _QUESTIONS:
+            yield where, f"it calls {command.program}"
+        elif any("/dev/tty" in word for word in command.all):
+            yield where, "it speaks to the terminal"
+
+
+# How rules look at a package.
+
+
+def _words(subject: Subject, name: str) -> list[str]:
+    return subject.binary.fields.get(name, "").split()
+
+
+def _dependencies(subject: Subject) -> list[list[str]]:
+    """What it depends on, each with its alternatives, by name."""
+    fields = subject.binary.fields
+    items = [item for name in ("Pre-Depends", "Depends") for item in relations(fields.get(name, ""))]
+    return [[_name(alternative) for alternative in item.split("|")] for item in items]
+
+
+def _name(relation: str) -> str:
+    return re.split(r"[\s(:\[<]", relation.strip(), maxsplit=1)[0]
+
+
+def _parsed(subject: Subject) -> config.ImageConfig:
+    fields = subject.binary.fields
+    return config.parse(
+        fields,
+        name=names.config(subject.binary.name),
+        version=subject.binary.version,
+        architecture=fields.get("Architecture", ""),
+        suite=subject.suite,
+        description=fields.get("Description", ""),
+    )
+
+
+def _commands(subject: Subject) -> Iterator[tuple[str, shell.Command]]:
+    """Every command of every maintainer script, with its place."""
+    for name in (*MAINTAINER_SCRIPTS, "config"):
+        for command in shell.commands(subject.binary.control.get(name, "")):
+            yield f"{name}:{command.line}", command
+
+
+def _changed(command: shell.Command) -> Iterable[str]:
+    """The system's paths that a command changes."""
+    program = command.program
+    words = [word for word in command.words[1:] if not word.startswith("-")]
+    targets = list(command.writes)
+    if program in _CHANGE_ALL:
+        # The first word of chmod and its like is no file.
+        targets += words[program in _CHANGE_RIGHTS :]
+    elif program in _CHANGE_LAST:
+        targets += words[-1:]
+        targets += [after for word, after in itertools.pairwise(command.words) if word == "-t"]
+        targets += [word.partition("=")[2] for word in command.words if word.startswith("--target-directory=")]
+    elif program == "dd":
+        targets += [word.partition("=")[2] for word in words if word.startswith("of=")]
+    elif program == "find" and "-delete" in command.words:
+        targets += words[:1]
+    elif program in _IN_PLACE and any(_IN_PLACE[program].fullmatch(word) for word in command.words):
+        edited = list(_edited(command.words))
+        targets += edited
+        # Whatever it is, it is edited; a name that only the running script knows is as bad.
+        if not any(_PATH.search(word) for word in edited) and any("$" in word for word in edited[-1:]):
+            return [edited[-1]]
+    paths = (_from(command.folder, target) for target in targets)
+    return dict.fromkeys(match[1] for path in paths for match in _PATH.finditer(path))
+
+
+def _edited(words: tuple[str, ...]) -> Iterator[str]:
+    """Of an editor's words its files: without options, and without its program, which may be an option's word."""
+    has_program = False
+    for before, word in itertools.pairwise(words):
+        is_program = bool(_PROGRAM_NEXT.fullmatch(before))
+        has_program = has_program or is_program or word.startswith(("--expression=", "--file="))
+        if word.startswith("-") or is_program or _IN_PLACE["awk"].fullmatch(word):
+            continue
+        if has_program:
+            yield word
+        has_program = True
+
+
+def _from(folder: str, path: str) -> str:
+    """A path as the script's folder makes it, where that is known."""
+    return posixpath.join(folder, path) if folder and not path.startswith("$") else path

@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A finished image, opened for reading: no root, no mount, and nothing of it is executed."""
+
+from __future__ import annotations
+
+import errno
+import lzma
+import os
+import shutil
+import stat
+import tempfile
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud.disk import gpt, layout
+from debian_cloud.disk.ext4 import Ext4
+from debian_cloud.disk.fat import Fat
+from debian_cloud.disk.layout import ESP
+from debian_cloud.disk.tar import Tar
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.formats import qcow2
+from debian_cloud.host import run
+from debian_cloud.view import PIECE, View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from debian_cloud.image.entries import Entry
+
+RAW: Final = "raw"
+QCOW2: Final = "qcow2"
+TAR: Final = "tar"
+TAR_XZ: Final = "tar.xz"
+
+DISKS: Final = (RAW, QCOW2)
+"""Formats of disks; the others are of trees."""
+
+LARGEST: Final = 2**36
+"""Bytes of a disk, or of a tree, that are read at most: 64 GiB."""
+
+# The first bytes of each format, and where they are (QEMU, docs/interop/qcow2.txt; the .xz file format, 2.1.1.1;
+# POSIX, pax; UEFI 5.3.2).
+_MAGIC: Final = ((QCOW2, 0, b"QFI\xfb"), (TAR_XZ, 0, b"\xfd7zXZ\0"), (TAR, 257, b"ustar"), (RAW, 512, b"EFI PART"))
+
+
+class DiskImage:
+    """A disk: its partitions, and what is in them. Each is read when it is asked for."""
+
+    def __init__(self, name: str, kind: str, view: View, table: gpt.Table | None = None) -> None:
+        """With a `table`, the disk's own is not read."""
+        self.name = name
+        self.format = kind
+        self.view = view
+        self._table = table
+
+    @property
+    def table(self) -> gpt.Table:
+        """The partition table."""
+        if self._table is None:
+            self._table = gpt.read(self.view)
+        return self._table
+
+    @property
+    def has_table(self) -> bool:
+        """Whether the partition table can be read."""
+        try:
+            return bool(self.table)
+        except Error:
+            return False
+
+    @property
+    def partitions(self) -> tuple[layout.Partition, ...]:
+        """By their place on the disk."""
+        return self.table.partitions
+
+    @cached_property
+    def root(self) -> Ext4:
+        """The root file system; Error when there is none, or more than one."""
+        found = self._of_type(*layout.ROOT_TYPES.values())
+        if found is None:
+            raise Error(f"{self.name} has no root partition", "give a disk image that debian-cloud build made")
+        return Ext4(self._view(found))
+
+    @cached_property
+    def esp(self) -> Fat | None:
+        """The EFI system partition, if there is one."""
+        found = self._of_type(layout.ESP_TYPE)
+        return Fat(self._view(found)) if found else None
+
+    @cached_property
+    def boot_code(self) -> bytes:
+        """The boot loader's part of the first sector."""
+        return self.view.read(0, gpt.BOOT_CODE)
+
+    @cached_property
+    def bios(self) -> bytes | None:
+        """What the BIOS boot partition holds, if there is one."""
+        found = self._of_type(layout.BIOS_TYPE)
+        if found is None:
+            return None
+        if found.size > 64 * layout.MIB:
+            raise Error(f"the BIOS boot partition of {self.name} is too large", "one has a few MiB")
+        return self._view(found).read(0, found.size)
+
+    def entries(self) -> Iterator[Entry]:
+        """The paths of the root file system, sorted."""
+        return self.root.entries()
+
+    def content(self, path: str) -> bytes:
+        """What a file of the root file system holds; Error when there is none of that path."""
+        return self.root.content(path)
+
+    def pieces(self, path: str) -> Iterator[bytes]:
+        """The same, a piece at a time."""
+        return self.root.pieces(path)
+
+    def place(self, offset: int) -> tuple[str, str]:
+        """What a byte is part of, in words, and the path that it belongs to; "" where it belongs to none."""
+        for partition in self.partitions:
+            if partition.start <= offset < partition.start + partition.size:
+                within = offset - partition.start
+                if partition.type == layout.BIOS_TYPE:
+                    return "BIOS boot partition", ""
+                if partition.type == layout.ESP_TYPE and self.esp:
+                    where, path = self.esp.place(within)
+                    return f"{ESP}{where}", path and f"{ESP}{path}"
+                if partition.type in layout.ROOT_TYPES.values():
+                    where, path = self.root.place(within)
+                    return f"root file system: {where}", path
+                return f"partition {partition.number}", ""
+        return gpt.place(self.view, self.table, offset), ""
+
+    def _of_type(self, *types: str) -> layout.Partition | None:
+        found = [partition for partition in self.partitions if partition.type in types]
+        if len(found) > 1:
+            raise Error(f"{self.name} has two partitions of the same type", "an image has one of each")
+        return found[0] if found else None
+
+    def _view(self, partition: layout.Partition) -> View:
+        return self.view.part(partition.start, partition.size)
+
+
+class TreeImage(Tar):
+    """A root file system without a disk, from a tar archive; `view` is the archive, not compressed."""
+
+    def __init__(self, name: str, kind: str, view: View) -> None:
+        self.name = name
+        self.format = kind
+        self.view = view
+        super().__init__(view)
+
+
+@contextmanager
+def opened(path: Path, largest: int = LARGEST) -> Iterator[DiskImage | TreeImage]:
+    """An image of any format, for as long as it is needed; Error when it is none.
+
+    No more than `largest` bytes are unpacked of it.
+    """
+    with unpacked(path, largest) as (kind, view):
+        yield (DiskImage if kind in DISKS else TreeImage)(path.name, kind, view)
+
+
+@contextmanager
+def unpacked(path: Path, largest: int = LARGEST) -> Iterator[tuple[str, View]]:
+    """The format of an image, and the bytes of the disk or of the tar in it, which are not looked at."""
+    with bytes_of(path) as view:
+        kind = _format(path, view)
+        if kind in (RAW, TAR):
+            yield kind, view
+            return
+        with tempfile.TemporaryDirectory(prefix="debian-cloud-") as folder:
+            inner = Path(folder) / "image"
+            if kind == TAR_XZ:
+                _decompress(path.name, view, inner, largest)
+            else:
+                header = qcow2.read(path.name, view)
+                if header.size > largest:
+                    raise _too_large(path.name, largest)
+                if qcow2.allocated(view, header) > shutil.disk_usage(folder).free:
+                    raise Error(
+                        f"{path.name} is a disk of {header.size} bytes, for which there is no room in {folder}",
+                        "free some space, or set TMPDIR",
+                    )
+                # A path that begins with a slash is never taken for a protocol or an option.
+                run.output(("qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(path.resolve()), str(inner)))
+            with bytes_of(inner) as inside:
+                yield kind, inside
+
+
+def format_of(path: Path) -> str:
+    """The format of an image, by its first bytes; Error when it is none, or its name says another."""
+    with bytes_of(path) as view:
+        return _format(path, view)
+
+
+@contextmanager
+def bytes_of(path: Path) -> Iterator[View]:
+    """A file as a view, without its holes; Error when it cannot be read."""
+    try:
+        # A FIFO would be waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise Error(f"{path} cannot be read: {os.strerror(error.errno or 0)}", "give an image", USAGE) from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise Error(f"{path} is no file", "give an image: a .raw, .qcow2 or .tar.xz", USAGE)
+        size = os.fstat(descriptor).st_size
+        if size > LARGEST:
+            raise Error(f"{path} is larger than an image can be", f"at most {LARGEST} bytes are read")
+
+        def fetch(offset: int, length: int) -> bytes:
+            try:
+                return os.pread(descriptor, length, offset)
+            except OSError as error:
+                raise Error(f"{path} cannot be read: {os.strerror(error.errno or 0)}", "is the disk whole?") from None
+
+        yield View(fetch, 0, size, tuple(_data(descriptor, size)))
+    finally:
+        os.close(descriptor)
+
+
+def _data(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """What of a file is no hole (lseek(2), SEEK_DATA); holes that are shorter than a piece do not count."""
+    begin = end = 0
+    while end < size:
+        try:
+            start = os.lseek(descriptor, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                break
+            raise
+        if start - end >= PIECE and end > begin:
+            yield begin, end
+            begin = start
+        begin = begin if end else start
+        end = os.lseek(descriptor, start, os.SEEK_HOLE)
+    if end > begin:
+        yield begin, end
+
+
+def kind(path: Path) -> str:
+    """The format of an image by its first bytes, or "" for none; nothing else of it is read."""
+    with bytes_of(path) as view:
+        return _by_magic(view)
+
+
+def _by_magic(view: View) -> str:
+    head = view.read(0, min(view.size, 1024))
+    return next((kind for kind, at, magic in _MAGIC if head[at : at + len(magic)] == magic), "")
+
+
+def _format(path: Path, view: View) -> str:
+    """The format of an image, by its content; Error when its name says another."""
+    found = _by_magic(view)
+    if not found:
+        raise Error(
+            f"{path} is no image: neither a disk with GPT (raw or qcow2) nor a tar", "was it fetched to its end?"
+        )
+    for kind in (RAW, QCOW2, TAR, TAR_XZ):
+        if path.name.endswith(f".{kind}") and kind != found:
+            raise Error(f"{path} is no {kind}, but {found}", f"rename it to end in .{found}, if you trust it")
+    return found
+
+
+def _decompress(name: str, view: View, out: Path, largest: int) -> None:
+    """Write what a .xz file holds. Zeros become holes."""
+    damaged = Error(f"{name} is damaged: it cannot be decompressed", "get it again")
+    decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=2**29)
+    position, size = 0, 0
+    with out.open("wb") as target:
+        try:
+            while not decompressor.eof:
+                piece = b""
+                if decompressor.needs_input:
+                    piece = view.read(position, min(PIECE, view.size - position))
+                    if not piece:
+                        raise damaged
+                    position += len(piece)
+                data = decompressor.decompress(piece, PIECE)
+                size += len(data)
+                if size > largest:
+                    raise _too_large(name, largest)
+                if data.count(0) == len(data):
+                    target.seek(len(data), os.SEEK_CUR)
+                else:
+                    target.write(data)
+        except lzma.LZMAError:
+            raise damaged from None
+        target.truncate(size)
+
+
+def _too_large(name: str, largest: int) -> Error:
+    return Error(f"what is in {name} is larger than it can be", f"at most {largest} bytes are read")

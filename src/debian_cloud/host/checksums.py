@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Hashes of files, and the lists of them that coreutils and systemd read."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud.errors import Error
+from debian_cloud.host import files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+PUBLISHED: Final = ("sha256", "sha512")
+"""What an index gives of each file."""
+UPLOADED: Final = ("md5", "sha1", "sha256", "sha512")
+"""What a .changes gives besides (deb-changes(5)); the old ones are read by no verifier here."""
+
+
+_PIECE: Final = 2**20
+"""Bytes that are read and hashed at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """Size in bytes and hexadecimal hashes of one file, by algorithm."""
+
+    size: int
+    hashes: Mapping[str, str]
+
+
+def digest(path: Path, algorithms: Iterable[str] = PUBLISHED) -> Digest:
+    """Size and hashes of a regular file, all hashes at the same time."""
+    algorithms = tuple(algorithms)
+
+    def of(algorithm: str) -> str:
+        hashed = hashlib.new(algorithm, usedforsecurity=algorithm in PUBLISHED)
+        for piece in _content(path):
+            hashed.update(piece)
+        return hashed.hexdigest()
+
+    # hashlib lets go of the interpreter's lock: two threads are two cores.
+    with ThreadPoolExecutor() as pool:
+        return Digest(path.stat().st_size, dict(zip(algorithms, pool.map(of, algorithms), strict=True)))
+
+
+def _content(path: Path) -> Iterator[memoryview]:
+    """The bytes of a file, without reading its holes (lseek(2), SEEK_DATA): most of a fresh disk is none."""
+    zeros, buffer = memoryview(bytes(_PIECE)), memoryview(bytearray(_PIECE))
+    with files.opened(path) as file:
+        descriptor = file.fileno()
+        size, position = os.fstat(descriptor).st_size, 0
+        while position < size:
+            try:
+                data = os.lseek(descriptor, position, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                data = size
+            for start in range(position, data, _PIECE):
+                yield zeros[: data - start]
+            position = data
+            end = os.lseek(descriptor, position, os.SEEK_HOLE) if position < size else size
+            os.lseek(descriptor, position, os.SEEK_SET)
+            while position < end and (count := os.readv(descriptor, [buffer[: end - position]])):
+                yield buffer[:count]
+                position += count
+
+
+def sums(digests: Mapping[str, Digest]) -> dict[str, str]:
+    """File name -> content of SHA256SUMS and SHA512SUMS over the named files (sha256sum(1), sha512sum(1))."""
+    return {
+        f"{algorithm.upper()}SUMS": "".join(
+            f"{digests[name].hashes[algorithm]}  {name}\n" for name in sorted(digests)
+        )
+        for algorithm in PUBLISHED
+    }
+
+
+def find(text: str, name: str) -> str:
+    """The hash that a list gives for a name; Error when it gives none."""
+    for line in text.split("\n"):
+        digest_, _, named = line.partition("  ")
+        if named == name:
+            return digest_
+    raise Error(f"a list of hashes has none of {name}", "the image's folder is not whole")

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""OpenPGP signatures, made and verified by gpg(1) and gpgv(1)."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.host import files, run
+from debian_cloud.text import openpgp
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_ARMOUR: Final = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
+_STRICT: Final = ("--status-fd", "1", "--weak-digest", "SHA1")
+_VERDICTS: Final = {"NEWSIG", "GOODSIG", "EXPSIG", "EXPKEYSIG", "REVKEYSIG", "ERRSIG", "BADSIG"}
+_FINGERPRINT: Final = re.compile("[0-9A-F]{40,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """What a file says under a good signature, and who signed it: sorted fingerprints of primary keys."""
+
+    content: bytes
+    signers: tuple[str, ...]
+
+
+def verified(keyring: Path, file: Path, signature: Path | None = None, *, signers: int = 1) -> Signed:
+    """A file that so many keys of the keyring signed, clearly or in `signature`; Error when fewer did, or one badly.
+
+    Each file is read once, and what was verified is what is given out. A clear
+    signature must be all that is in the file (`openpgp.cleartext`), and only
+    what it is about is the content (RFC 9580, 7); gpgv(1) must read the same.
+    Keys count by their primary: two subkeys of one are one. Those that the
+    keyring has not do not count; expired ones and their signatures neither
+    (gpgv(1)). What is not there at all is a wrong call.
+    """
+    keys, data = binary(files.read(keyring, what="keyring")), files.read(file, what="signed file")
+    beside = files.read(signature, what="signature") if signature else b""
+    none = f"{file} has no good signature by a key of {keyring}"
+    try:
+        if signature:
+            said, theirs = _gpgv(keys, b"".join(openpgp.signatures(beside)), data)
+        else:
+            own = openpgp.cleartext(data).content + b"\n"
+            said, theirs = _gpgv(keys, data)
+    except Error as error:
+        raise Error(none, f"{error.message}; {error.hint}") from None
+    found, bad = _signers(said)
+    if not found or bad:
+        raise Error(none, "it was changed, or another signed it")
+    if not signature and theirs != own:
+        raise Error(none, "two readers do not find the same text in it; get it again as it was signed")
+    if len(found) < signers:
+        raise Error(
+            f"{file} is signed by {len(found)} of the keys in {keyring}, and {signers} are demanded",
+            "more of its maintainers must sign it, or their keys be in the keyring",
+        )
+    return Signed(data if signature else own, tuple(sorted(found)))
+
+
+def text(file: Path) -> str:
+    """What a file says that may be clear-signed or not, whoever signed it: nothing is verified.
+
+    Error when something stands around what is signed, so that nobody takes it for that.
+    """
+    return decoded(files.read(file), str(file))
+
+
+def decoded(data: bytes, name: str) -> str:
+    """The same of what was read of a file by this name already."""
+    try:
+        data.decode("utf-8")
+        return openpgp.inner(data).decode("utf-8")
+    except UnicodeDecodeError:
+        raise Error(f"{name} is not UTF-8 text", "Debian's own files are (Debian Policy 5.1)", USAGE) from None
+    except Error as error:
+        raise Error(f"{name} is neither a plain text nor a signed one: {error.message}", error.hint, USAGE) from None
+
+
+def _gpgv(keys: bytes, signed: bytes, data: bytes | None = None) -> tuple[str, bytes]:
+    """What gpgv says of a clear-signed text, or of a signature of data, and the text that it finds."""
+    with tempfile.TemporaryDirectory(prefix="debian-cloud.") as name:
+        folder = Path(name)
+        (folder / "keys.gpg").write_bytes(keys)
+        (folder / "signed").write_bytes(signed)
+        files = [str(folder / "signed")]
+        if data is not None:
+            (folder / "data").write_bytes(data)
+            files.append(str(folder / "data"))
+        where = ("--homedir", name, *_STRICT, "--keyring", str(folder / "keys.gpg"))
+        said = run.answer(("gpgv", *where, "--output", str(folder / "found"), *files))
+        found = folder / "found"
+        return said, found.read_bytes() if found.exists() else b""
+
+
+def _signers(said: str) -> tuple[set[str], bool]:
+    """The primaries of all good signatures, and whether one is bad, by what gpgv says (gnupg, doc/DETAILS)."""
+    found, good, bad = set(), False, False
+    # Not splitlines: a key's owner may have a line separator in his name.
+    for line in said.split("\n"):
+        words = line.split(" ")[1:] if line.startswith("[GNUPG:] ") else [""]
+        if words[0] in _VERDICTS:
+            good = words[0] == "GOODSIG"
+            bad |= words[0] == "BADSIG"
+        elif words[0] == "VALIDSIG" and good and _FINGERPRINT.fullmatch(words[-1]):
+            # Said of expired keys, too; its last word is the primary key.
+            found.add(words[-1])
+    return found, bad
+
+
+def clearly(file: Path, signed: Path, homedir: Path | None = None, signers: Sequence[str] = ()) -> None:
+    """Sign a text with keys of a GnuPG home: by default the user's, and the first one that is secret (gpg(1))."""
+    home = ("--homedir", str(homedir)) if homedir else ()
+    users = tuple(f"--local-user={signer}" for signer in signers)
+    run.output(
+        ("gpg", *home, *users, "--batch", "--yes", "--quiet", "--output", str(signed), "--clearsign", str(file))
+    )
+
+
+def binary(keys: bytes) -> bytes:
+    """Public keys without armour, as gpgv reads them (RFC 9580, 6.2)."""
+    if not keys.startswith(_ARMOUR):
+        return keys
+    try:
+        return openpgp.unarmoured(keys)
+    except Error:
+        raise Error("the keyring is damaged", "give the archive's public key file") from None

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tool -> Debian package: the hint when one is missing, and the reason for debian-cloud's Depends.
+
+Every tool that is called stands in one of the two tables (`tests/host/test_tools.py`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PACKAGES: Final = {
+    "apt-config": "apt",
+    "apt-get": "apt",
+    "dd": "coreutils",
+    "debian-cloud": "debian-cloud",
+    "diff": "diffutils",
+    "find": "findutils",
+    "gpg": "gnupg",
+    "gpgv": "gpgv",
+    "install": "coreutils",
+    "ln": "coreutils",
+    "mkdir": "coreutils",
+    "mmdebstrap": "mmdebstrap",
+    "newgidmap": "uidmap",
+    "newuidmap": "uidmap",
+    "prlimit": "util-linux",
+    "rm": "coreutils",
+    "sha256sum": "coreutils",
+    "sort": "coreutils",
+    "truncate": "coreutils",
+    "unshare": "util-linux",
+}
+"""What a build calls, and what is called where it is always there: the package depends on these."""
+
+OTHERS: Final = {
+    "apt-helper": "apt",
+    "chroot": "coreutils",
+    "dpkg": "dpkg",
+    "dpkg-deb": "dpkg",
+    "dpkg-query": "dpkg",
+    "env": "coreutils",
+    "qemu-img": "qemu-utils",
+    "reprepro": "reprepro",
+}
+"""What else verbs call: of every Debian system, recommended (qemu-utils), or what an archive has (reprepro)."""
+
+
+def package(tool: str) -> str:
+    """The Debian package of a tool."""
+    return {**OTHERS, **PACKAGES}.get(tool, tool)

@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an image shall be: the `Image-*` fields of a configuration package."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud import formats
+from debian_cloud.errors import Error, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PREFIX: Final = "Image-"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One `Image-*` field: what it says, and what its words may be.
+
+    They are of `words`, or match `pattern` whole, or are sizes between the two of `sizes`; without any of
+    these they are anything.
+    """
+
+    meaning: str
+    words: tuple[str, ...] = ()
+    single: bool = False
+    pattern: str = ""
+    sizes: tuple[str, str] = ("", "")
+
+
+PATH: Final = "/[^/\\s,]+(/[^/\\s,]+)*"
+"""One path of an image, in which a pattern may stand (`generated.matches`)."""
+
+COMPONENTS: Final = ("main", "contrib", "non-free", "non-free-firmware")
+"""The parts of Debian (Debian Policy 2.2); an image takes from main alone, unless it says more."""
+
+FIRMWARE: Final = ("bios", "uefi", "raspi")
+
+BOOT_MODES: Final[Mapping[str, set[str]]] = {
+    "legacy-bios": {"bios"},
+    "uefi": {"uefi"},
+    "uefi-preferred": {"bios", "uefi"},
+}
+"""Word of Image-Boot-Mode -> the firmware that the disk must boot by, all of them."""
+
+FIELDS: Final[Mapping[str, Field]] = {
+    # The largest volumes of EC2 and Google have 64 TiB, EC2's largest machines 32 TiB of memory.
+    "Image-Size": Field(
+        "size of the disk: a number and M, G or T (powers of 1024)", single=True, sizes=("512M", "64T")
+    ),
+    "Image-Format": Field("formats that a build makes, the preferred ones last"),
+    "Image-Firmware": Field("what the disk boots by; an image without it is a root file system alone", FIRMWARE),
+    "Image-Boot-Mode": Field("what a cloud is told to boot it by", (*BOOT_MODES,), single=True),
+    "Image-Root-Device": Field(
+        "the name by which a cloud attaches the disk, as /dev/xvda", single=True, pattern="/dev/[a-z]+"
+    ),
+    "Image-Drivers": Field(
+        "what the kernel finds disk and network on: buses, and the network cards ena (Amazon) and gve (Google)",
+        ("virtio", "nvme", "xen", "hyperv", "sdhci", "ena", "gve"),
+    ),
+    "Image-Console": Field(
+        "the serial console, as the kernel names it: ttyS0", single=True, pattern="(tty[A-Z]+|hvc)[0-9]+"
+    ),
+    "Image-Cdrom": Field("buses on which the kernel reads a CD-ROM", ("ide", "sata", "usb", "virtio-scsi")),
+    "Image-Imds": Field("the metadata service that a cloud shall require", ("v2.0",), single=True),
+    "Image-Tpm": Field("the TPM that a cloud shall give", ("v2.0",), single=True),
+    "Image-Volume": Field(
+        "the type of volume that a cloud shall put the disk on, as it calls it: gp3",
+        single=True,
+        pattern="[A-Za-z][A-Za-z0-9_-]*",
+    ),
+    "Image-Memory": Field("the least memory it runs in, written like Image-Size", single=True, sizes=("64M", "32T")),
+    "Image-First-Boot": Field(
+        "who sets the machine up", ("cloud-init", "google-guest-agent", "systemd-firstboot"), single=True
+    ),
+    # As useradd(8) takes it.
+    "Image-User": Field("the user that is made at the first boot", single=True, pattern="[a-z_][a-z0-9_-]{0,31}"),
+    "Image-Datasource": Field("cloud-init's datasources, in their order", pattern="[A-Za-z0-9]+"),
+    "Image-Drop-Secrets": Field(
+        "files that packages make and the image goes without, as a service makes them on each machine: paths, in"
+        " which `*` stays in one folder and `**` does not",
+        pattern=PATH,
+    ),
+    "Image-Keep-Secrets": Field(
+        "files that packages make and everybody may have who gets the image, though they are secrets or a machine's"
+        " identity; two builds differ in them. Of an initrd: /boot/initrd.img-*:PATH",
+        pattern=PATH,
+    ),
+    "Image-Components": Field("what of Debian it takes packages from (default: main)", COMPONENTS),
+}
+"""Every field there is, written as dpkg writes it (deb822 itself does not look at the case)."""
+
+_REQUIRED = ("Image-Format",)
+_OF_A_DISK = (
+    *("Image-Size", "Image-Boot-Mode", "Image-Root-Device", "Image-Drivers", "Image-Console", "Image-Cdrom"),
+    *("Image-Imds", "Image-Tpm", "Image-Volume"),
+)
+"""Fields that mean nothing to a root file system: it runs on another's kernel and machine."""
+_SIZE = re.compile(r"([1-9][0-9]{0,5})([MGT])")
+_MARKED = re.compile(r"(?P<word>\S+)(?: \[(?P<only>[a-z0-9-]+)\])?")
+"""A word of a field of debian/control with, perhaps, the architecture that it is for."""
+_UNIT = {"M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """One image configuration as apt sees it; `size` and `memory` in bytes.
+
+    Without `firmware` the image is a root file system, with neither disk nor
+    kernel, and `size` is 0. The image fits on no smaller disk than `size`.
+    """
+
+    name: str
+    version: str
+    architecture: str
+    suite: str
+    maintainer: str
+    description: str
+    size: int
+    formats: tuple[str, ...]
+    firmware: tuple[str, ...]
+    boot_mode: str
+    root_device: str
+    drivers: tuple[str, ...]
+    console: str
+    cdrom: tuple[str, ...]
+    imds: str
+    tpm: str
+    volume: str
+    memory: int
+    first_boot: str
+    user: str
+    datasources: tuple[str, ...]
+    components: tuple[str, ...]
+    drop_secrets: tuple[str, ...] = ()
+    keep_secrets: tuple[str, ...] = ()
+
+
+def is_image(fields: Mapping[str, str]) -> bool:
+    """Whether a package's fields describe an image (a layer, such as -common, has none)."""
+    return any(field.startswith(PREFIX) for field in fields)
+
+
+def parse(
+    fields: Mapping[str, str], *, name: str, version: str, architecture: str, suite: str, description: str
+) -> ImageConfig:
+    """The configuration that a package's fields describe; Error names the field that is wrong."""
+    what = f"configuration {name} {version}"
+    found = {field: value.split() for field, value in fields.items() if field.startswith(PREFIX)}
+    for field, words in found.items():
+        _check(what, field, words)
+    for field in _REQUIRED:
+        if not found.get(field):
+            raise Error(f"{what} has no field {field}", f"{field}: {FIELDS[field].meaning}")
+    firmware = tuple(found.get("Image-Firmware", ()))
+    if firmware and "Image-Size" not in found:
+        raise Error(f"{what} has no field Image-Size", f"Image-Size: {FIELDS['Image-Size'].meaning}")
+    for field in _OF_A_DISK:
+        if not firmware and field in found:
+            raise Error(f"{what} has {field}, but no Image-Firmware", "an image that boots by nothing has no disk")
+    _check_boot(what, firmware, next(iter(found.get("Image-Boot-Mode", ())), ""))
+    source = "disk" if firmware else "tree"
+    made = [name for name in formats.names() if source == formats.find(name).SOURCE]
+    for word in found["Image-Format"]:
+        if word not in formats.names():
+            raise Error(f"{what} wants the unknown disk format {word}", did_you_mean(word, formats.names()))
+        if word not in made:
+            image = "a disk" if firmware else "a root file system without a disk"
+            raise Error(f"{what} is {image}, and {word} is not made of that", f"Image-Format: {' '.join(made)}")
+
+    def one(field: str) -> str:
+        return next(iter(found.get(field, ())), "")
+
+    def size_of(field: str) -> int:
+        return size(one(field), what, field) if found.get(field) else 0
+
+    return ImageConfig(
+        name=name,
+        version=version,
+        architecture=architecture,
+        suite=suite,
+        maintainer=fields.get("Maintainer", ""),
+        description=description,
+        size=size_of("Image-Size"),
+        formats=tuple(found["Image-Format"]),
+        firmware=firmware,
+        boot_mode=one("Image-Boot-Mode"),
+        root_device=one("Image-Root-Device"),
+        drivers=tuple(found.get("Image-Drivers", ())),
+        console=one("Image-Console"),
+        cdrom=tuple(found.get("Image-Cdrom", ())),
+        imds=one("Image-Imds"),
+        tpm=one("Image-Tpm"),
+        volume=one("Image-Volume"),
+        memory=size_of("Image-Memory"),
+        first_boot=one("Image-First-Boot"),
+        user=one("Image-User"),
+        datasources=tuple(found.get("Image-Datasource", ())),
+        components=tuple(found.get("Image-Components", ("main",))),
+        drop_secrets=tuple(found.get("Image-Drop-Secrets", ())),
+        keep_secrets=tuple(found.get("Image-Keep-Secrets", ())),
+    )
+
+
+def of_architecture(fields: Mapping[str, str], architecture: str) -> dict[str, str]:
+    """The fields of debian/control as a build leaves them: `bios [amd64] uefi` is on arm64 `uefi`.
+
+    Of the `Image-*` fields a mark keeps the word before it to one architecture; a field without a word
+    for this one is left out. The other fields are dpkg's own, and stay as they are.
+    """
+    found = {}
+    for field, value in fields.items():
+        if not field.startswith(PREFIX):
+            found[field] = value
+        elif kept := [match["word"] for match in _MARKED.finditer(value) if match["only"] in (None, architecture)]:
+            found[field] = " ".join(kept)
+    return found
+
+
+def _check(what: str, field: str, words: list[str]) -> None:
+    """Error when a field is unknown, or says what it may not."""
+    if field not in FIELDS:
+        raise Error(f"{what} has the unknown field {field}", did_you_mean(field, FIELDS))
+    known = FIELDS[field]
+    if not words:
+        raise Error(f"{what} has nothing in {field}", f"leave it out, or say: {known.meaning}")
+    if known.single and len(words) > 1:
+        raise Error(f"{what} has more than one word in {field}: {' '.join(words)}", f"{field}: {known.meaning}")
+    for word in words:
+        if known.words and word not in known.words:
+            raise Error(
+                f"{what} has the unknown {field.removeprefix(PREFIX).lower()} {word} in {field}",
+                did_you_mean(word, known.words),
+            )
+        if known.pattern and not re.fullmatch(known.pattern, word):
+            raise Error(
+                f"{what} has the invalid word {word!r} in {field}",
+                f"{field}: {known.meaning}; it must match {known.pattern}",
+            )
+        if words.count(word) > 1:
+            raise Error(f"{what} has {word} twice in {field}", "say each word once")
+    if known.sizes[0]:
+        size(words[0], what, field)
+
+
+def _check_boot(what: str, firmware: tuple[str, ...], mode: str) -> None:
+    """Error when nothing boots by such firmware, or not in the way that a cloud is told to."""
+    if firmware == ("bios",):
+        raise Error(f"{what} boots without uefi", "every image boots by uefi; bios comes besides")
+    if "raspi" in firmware and len(firmware) > 1:
+        raise Error(
+            f"{what} boots by raspi and by other firmware",
+            "the Raspberry Pi's disk has a layout of its own: raspi alone",
+        )
+    if mode and not set(firmware) >= BOOT_MODES[mode]:
+        raise Error(
+            f"{what} has Image-Boot-Mode {mode}, but Image-Firmware {' '.join(firmware)}",
+            f"{mode} needs {' and '.join(sorted(BOOT_MODES[mode]))}",
+        )
+
+
+def size(text: str, what: str, field: str = "Image-Size") -> int:
+    """Bytes that `8G` or `512M` stands for; Error when it is no size, or not one for the field."""
+    match = _SIZE.fullmatch(text)
+    if not match:
+        raise Error(f"{what} has the invalid size {text!r} in {field}", FIELDS["Image-Size"].meaning)
+    found = int(match[1]) * _UNIT[match[2]]
+    least, most = (int(limit[:-1]) * _UNIT[limit[-1]] for limit in FIELDS[field].sizes)
+    if not least <= found <= most:
+        raise Error(f"{what} has the invalid size {text} in {field}", "from {} to {}".format(*FIELDS[field].sizes))
+    return found
+
+
+def in_words(size: int) -> str:
+    """A size of whole MiB as Image-Size says it: in the largest unit in which it is a whole number."""
+    unit, letter = next((_UNIT[letter], letter) for letter in "TGM" if size % _UNIT[letter] == 0)
+    return f"{size // unit}{letter}"

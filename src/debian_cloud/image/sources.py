@@ -1,0 +1,406 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where packages come from: apt sources, and a private apt that trusts nothing else."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud import names
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.image import config
+from debian_cloud.plan import Plan, Run, Write
+from debian_cloud.text import deb822
+from debian_cloud.text.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+_FIELDS: Final = ("Types", "URIs", "Suites", "Components", "Signed-By", "Enabled", "Architectures")
+"""What a .sources file of a person may say (sources.list(5)); other fields could take its verification away."""
+_REQUIRED: Final = _FIELDS[:5]
+ADDRESS: Final = re.compile(r"(?:https?://|file:/)(?:[A-Za-z0-9._~:/+,=-]|%(?!00)[0-9A-Fa-f]{2})+")
+"""A plain address in a .sources file; "%" and two digits are a byte other than NUL (RFC 3986, 2.1), as apt has it."""
+_LINE: Final = re.compile(r"#.*|(?P<field>[A-Za-z][A-Za-z0-9-]*):.*|[ \t].*|")
+_KEY: Final = ("-----BEGIN PGP PUBLIC KEY BLOCK-----", "-----END PGP PUBLIC KEY BLOCK-----")
+
+INDEXTARGETS: Final = (
+    "apt-get", "indextargets", "--format",
+    "$(CREATED_BY)|$(ORIGIN)|$(LABEL)|$(CODENAME)|$(REPO_URI)|$(FILENAME)|$(TRUSTED)|$(SOURCESENTRY)",
+)  # fmt: skip
+"""What to ask the machine's own apt; `Target` reads a line of the answer (apt-get(8), indextargets)."""
+
+COMPONENTS: Final = config.COMPONENTS
+"""What of Debian is read: of a package that an image may not take, it is known where it is."""
+ARCHIVE_COMPONENTS: Final = ("main", "contrib")
+"""Contrib has the configurations that need more than main (Debian Policy 2.2.2)."""
+
+WITHOUT_SECURITY: Final = ("sid", "unstable", "experimental")
+"""Suites that have no security suite beside them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One index file that the machine's own apt knows."""
+
+    created_by: str
+    origin: str
+    label: str
+    codename: str
+    uri: str
+    filename: str
+    trusted: str
+    entry: str = ""
+    """The file and line of sources.list(5) by which apt knows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One entry of sources.list(5), with the only keyring that may sign it.
+
+    `expired`: its indexes are taken even when their Valid-Until has passed.
+    """
+
+    uri: str
+    suites: tuple[str, ...]
+    signed_by: str
+    components: tuple[str, ...] = ("main",)
+    expired: bool = False
+
+    @property
+    def folder(self) -> str:
+        """Where it is, when it is on this machine, quoted as its URI is; else nothing."""
+        return self.uri[5:] if self.uri.startswith("file:") else ""
+
+    @property
+    def copied(self) -> Source:
+        """The same, with nothing read in place, where it could change after it was verified (apt-transport-file)."""
+        return replace(self, uri=f"copy:{self.uri[5:]}") if self.uri.startswith("file:") else self
+
+
+def others(text: str, name: str) -> tuple[tuple[Source, tuple[str, ...]], ...]:
+    """The sources in a .sources file, each with the architectures that it is for, if not for all.
+
+    `signed_by` is as it stands there: a path, or the key itself in its armour. Error, always of wrong use, at
+    whatever would be taken without a signature by a key of its own, or that apt could read otherwise.
+    """
+    try:
+        found = [_other(stanza) for stanza in _stanzas(text)]
+    except Error as error:
+        raise Error(f"--source {printable(name)}: {printable(error.message)}", error.hint or _SHAPE, USAGE) from None
+    enabled = tuple(source for source in found if source)
+    if not enabled:
+        raise Error(f"--source {printable(name)} has no source that is enabled", _SHAPE, USAGE)
+    return enabled
+
+
+def as_change(source: Source) -> tuple[str, ...]:
+    """What an image's list of changes says of a source that a person added, one line for each suite."""
+    return tuple(f"{source.uri} {suite} {','.join(source.components)}" for suite in source.suites)
+
+
+_SHAPE: Final = "a file as sources.list(5) has it under DEB822-STYLE FORMAT, with a Signed-By in each stanza"
+
+
+def _stanzas(text: str) -> tuple[deb822.Stanza, ...]:
+    """The stanzas of a .sources file; Error where a field is given twice, or a line is of another format."""
+    seen: set[str] = set()
+    for number, line in enumerate(text.split("\n"), 1):
+        match = _LINE.fullmatch(line.removesuffix("\r"))
+        if not match:
+            raise Error(f"line {number} is not a field and its value: {line[:60]!r}")
+        if not line.strip():
+            seen.clear()
+        if field := (match["field"] or "").lower():
+            if field in seen:
+                raise Error(f"the field {match['field']} is there twice", "one of them is wrong")
+            seen.add(field)
+    return deb822.parse(text)
+
+
+def _other(stanza: deb822.Stanza) -> tuple[Source, tuple[str, ...]] | None:
+    known = {field.lower(): field for field in _FIELDS}
+    fields = {known.get(field.lower(), field): value for field, value in stanza.items()}
+    for field in fields:
+        if field not in _FIELDS:
+            raise Error(f"the field {field} is not accepted", f"a source has {', '.join(_FIELDS)}")
+    for field in _REQUIRED:
+        if not fields.get(field, "").strip():
+            raise Error(f"a stanza has no field {field}")
+    words = {field: tuple(value.split()) for field, value in fields.items()}
+    if words.get("Enabled", ("yes",)) not in (("yes",), ("no",)):
+        raise Error(f"Enabled is {fields['Enabled']!r}", "yes or no")
+    if not {"deb"} <= {*words["Types"]} <= {"deb", "deb-src"}:
+        raise Error(f"Types is {fields['Types']!r}", "deb, or deb deb-src")
+    if len(words["URIs"]) != 1 or not ADDRESS.fullmatch(words["URIs"][0]):
+        raise Error(
+            "URIs is not one plain address",
+            "https://…, http://… or file:/…; for others, a stanza each",
+        )
+    for suite in words["Suites"]:
+        if suite.endswith("/"):
+            raise Error(f"Suites is {suite}, a flat archive", "a source has dists/SUITE/InRelease and components")
+        names.word(suite, "suite")
+    for component in words["Components"]:
+        names.word(component, "component")
+    for arch in words.get("Architectures", ()):
+        names.word(arch, "architecture")
+    source = Source(words["URIs"][0], words["Suites"], _signed_by(fields["Signed-By"]), words["Components"])
+    return (source, words.get("Architectures", ())) if words.get("Enabled", ("yes",)) == ("yes",) else None
+
+
+def _signed_by(value: str) -> str:
+    """A path of a keyring, or keys in their armour."""
+    first, *lines = value.split("\n")
+    key = [line.strip() for line in (first, *lines) if line.strip()]
+    if key[0] == _KEY[0] and key[-1] == _KEY[1]:
+        return "".join(f"{'' if line == '.' else line}\n" for line in key)
+    if lines or not value.startswith("/") or len(value.split()) != 1:
+        raise Error(
+            f"Signed-By is {key[0][:60]!r}, neither one path nor a key",
+            "the absolute path of a keyring, or the key itself in its armour",
+        )
+    return value
+
+
+def names_a_user(uri: str) -> bool:
+    """Whether a URI has a user or a password in it (RFC 3986, 3.2.1)."""
+    return "@" in uri.partition("//")[2].partition("/")[0]
+
+
+def targets(answer: str) -> tuple[Target, ...]:
+    """The index files in the answer to INDEXTARGETS."""
+    # Not splitlines: an archive's name may have what ends a line to Python, and then a line of another archive's.
+    lines = (line.split("|") for line in answer.split("\n"))
+    return tuple(Target(*parts) for parts in lines if len(parts) == len(fields(Target)))
+
+
+def verified_images(known: Iterable[Target]) -> tuple[Target, ...]:
+    """The indexes of images whose InRelease apt has verified."""
+    return tuple(target for target in known if target.created_by == "Images" and target.trusted == "yes")
+
+
+def archives(known: Iterable[Target]) -> tuple[Target, ...]:
+    """An index of each archive of images that apt has verified: those that list images, and the keyring package's.
+
+    So an archive is known before its first image is published, and after its last one was withdrawn.
+    """
+    found = {
+        (target.uri, target.codename): target
+        for target in known
+        if target.trusted == "yes"
+        and (target.created_by == "Images" or target.entry.rpartition(":")[0].endswith(names.ARCHIVE_SOURCES))
+    }
+    return (*found.values(),)
+
+
+def unknown(known: Iterable[Target], what: str, *, installed: bool, status: int = USAGE) -> Error:
+    """Why apt has no index of an archive of images; `installed`: the archive's keyring package is there."""
+    if there := sorted({target.uri for target in archives(known)}):
+        return Error(f"{what}: {', '.join(there)} publishes none", "`apt-get update` asks again", status)
+    return Error(what, _ask(installed=installed), status)
+
+
+_READ: Final = ", then run `apt-get update`; or make an archive of your own: debian-cloud-archive init DIR --own"
+
+
+def _ask(*, installed: bool, otherwise: str = _READ) -> str:
+    if installed:
+        return f"run `apt-get update`: {names.KEYRING_PACKAGE} is installed, and its archive was not read yet"
+    return f"install the archive's {names.KEYRING_PACKAGE} package{otherwise}"
+
+
+def debian(
+    known: Iterable[Target], suite: str, *, mirror: str = "", security_mirror: str = "", expired: bool = False
+) -> tuple[Source, ...]:
+    """Debian's sources of a suite: by the mirrors given, else by those the machine's own apt uses."""
+    known = [target for target in known if target.created_by == "Packages" and target.origin == "Debian"]
+
+    def used(label: str) -> str:
+        return next((target.uri for target in known if target.label == label), "")
+
+    uri = mirror or used("Debian")
+    if not uri:
+        raise Error(
+            "this machine's apt knows no Debian mirror", "run `apt-get update` first, or give --mirror URL", USAGE
+        )
+    key = names.DEBIAN_KEYRING
+    if suite in WITHOUT_SECURITY:
+        return (Source(uri, (suite,), key, COMPONENTS, expired),)
+    security = security_mirror or used("Debian-Security")
+    if not security:
+        raise Error(
+            f"no mirror of {suite}'s security updates is known, and an image without them is not made",
+            "add Debian's security suite to this machine's apt, or give --security-mirror URL",
+            USAGE,
+        )
+    return (
+        Source(uri, (suite, f"{suite}-updates"), key, COMPONENTS, expired),
+        Source(security, (f"{suite}-security",), key, COMPONENTS, expired),
+    )
+
+
+def archive(
+    known: Iterable[Target], suite: str, *, url: str = "", keyring: str = "", installed: bool = False
+) -> Source:
+    """The archive of configurations: the one given, else the one whose keyring package is installed.
+
+    It is asked for a suite that the machine does not follow, too. `installed`: that package is there.
+    """
+    if url and not keyring:
+        raise Error("--archive needs --keyring", "--keyring FILE: the key that signs the archive's InRelease", USAGE)
+    if not url:
+        read = archives(known)
+        uris = sorted({target.uri for target in read if target.codename == suite} or {target.uri for target in read})
+        if len(uris) > 1:
+            raise Error(
+                f"this machine's apt knows several archives of image configurations: {', '.join(uris)}",
+                "choose one with --archive URL --keyring FILE",
+                USAGE,
+            )
+        if not uris:
+            raise Error(
+                f"this machine's apt knows no archive of image configurations for {suite}",
+                _ask(
+                    installed=installed,
+                    otherwise=", give --archive URL --keyring FILE, or make one: debian-cloud-archive init DIR --own",
+                ),
+                USAGE,
+            )
+        url = uris[0]
+    return Source(url, (suite,), keyring or names.ARCHIVE_KEYRING, ARCHIVE_COMPONENTS)
+
+
+def as_deb822(sources: Iterable[Source], types: str = "deb") -> str:
+    """The text of a .sources file (sources.list(5), DEB822-STYLE FORMAT)."""
+    return "\n".join(
+        deb822.render(
+            (
+                ("Types", types),
+                ("URIs", source.uri),
+                ("Suites", " ".join(source.suites)),
+                ("Components", " ".join(source.components)),
+                ("Signed-By", source.signed_by),
+                *((("Check-Valid-Until", "no"),) if source.expired else ()),
+            )
+        )
+        for source in sources
+    )
+
+
+def as_lines(sources: Iterable[Source]) -> str:
+    """The same in one-line style, as mmdebstrap(1) takes it."""
+
+    def line(source: Source, suite: str) -> str:
+        expired = " check-valid-until=no" if source.expired else ""
+        # In this style apt decodes what is quoted by "%" once more.
+        uri = source.uri.replace("%", "%25")
+        return f"deb [signed-by={source.signed_by}{expired}] {uri} {suite} {' '.join(source.components)}\n"
+
+    return "".join(line(source, suite) for source in sources for suite in source.suites)
+
+
+def apt_conf(root: Path, architecture: str) -> str:
+    """Configuration of a private apt below `root`.
+
+    It is read after the machine's own (`apt-get -c`), so that its way to the
+    network holds, and takes back whatever loosens verification there.
+    """
+    return f"""\
+Dir::State "{root}/state";
+Dir::State::lists "{root}/lists";
+Dir::State::status "/dev/null";
+Dir::Cache "{root}/cache";
+Dir::Etc::SourceList "/dev/null";
+Dir::Etc::SourceParts "{root}/sources.list.d";
+Dir::Etc::Preferences "/dev/null";
+Dir::Etc::PreferencesParts "/dev/null";
+Dir::Etc::Trusted "/dev/null";
+Dir::Etc::TrustedParts "/dev/null";
+APT::Architecture "{architecture}";
+#clear APT::Architectures;
+APT::Architectures {{ "{architecture}"; }};
+APT::Install-Recommends "false";
+APT::Install-Suggests "false";
+APT::Get::List-Cleanup "true";
+#clear APT::Hashes;
+#clear Acquire::Min-ValidTime;
+#clear Acquire::Max-ValidTime;
+#clear Acquire::Max-FutureTime;
+Acquire::AllowInsecureRepositories "false";
+Acquire::AllowWeakRepositories "false";
+Acquire::AllowDowngradeToInsecureRepositories "false";
+#clear Acquire::AllowReleaseInfoChange;
+Acquire::AllowReleaseInfoChange "false";
+Acquire::Check-Valid-Until "true";
+Acquire::Check-Date "true";
+Acquire::Languages "none";
+Acquire::GzipIndexes "false";
+Acquire::IndexTargets::deb::Images::DefaultEnabled "false";
+Acquire::IndexTargets::deb::Images-Status::DefaultEnabled "false";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
+Acquire::AllowUnsizedPackages "false";
+#clear Acquire::gpgv::Options;
+#clear APT::Key::gpgvcommand;
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+"""
+
+
+NO_PACKAGES: Final = 'Acquire::IndexTargets::deb::Packages::DefaultEnabled "false";\n'
+"""A line of apt.conf(5) by which an apt fetches release files, and no packages' indexes."""
+
+CONTENTS: Final = f"""\
+{NO_PACKAGES}\
+Acquire::IndexTargets::deb::Contents {{
+    MetaKey "$(COMPONENT)/Contents-$(ARCHITECTURE)";
+    ShortDescription "Contents-$(ARCHITECTURE)";
+    Description "$(RELEASE)/$(COMPONENT) $(ARCHITECTURE) Contents";
+    KeepCompressed "true";
+    KeepCompressedAs "gz";
+    Optional "true";
+}};
+"""
+"""Lines of apt.conf(5) by which an apt fetches the lists of all files, and no packages' indexes."""
+
+
+IMAGES: Final = NO_PACKAGES + "".join(
+    f"""\
+Acquire::IndexTargets::deb::{name} {{
+    MetaKey "$(COMPONENT)/images/{name}";
+    ShortDescription "{name}";
+    Description "$(RELEASE)/$(COMPONENT) {name}";
+    DefaultEnabled "true";
+    Optional "true";
+    KeepCompressed "false";
+}};
+"""
+    for name in ("Images", "Images-Status")
+)
+"""Lines of apt.conf(5) by which an apt fetches an archive's indexes of images, and no packages' indexes."""
+
+
+def update(root: Path, sources: Iterable[Source], architecture: str, more: str = "") -> Plan:
+    """Make or refresh the private apt below `root`; any failure of any source fails it.
+
+    `more` are lines of apt.conf(5) besides.
+    """
+    return (
+        Write("configure apt", f"{root}/apt.conf", apt_conf(root, architecture) + more),
+        Write(
+            "set sources",
+            f"{root}/sources.list.d/debian-cloud.sources",
+            as_deb822(source.copied for source in sources),
+            # The machine's own sources may have a password.
+            0o600,
+        ),
+        Run("make folders", ("mkdir", "-p", f"{root}/state", f"{root}/lists/partial", f"{root}/cache")),
+        Run(
+            "verify package indexes",
+            ("apt-get", "-c", f"{root}/apt.conf", "-q", "--error-on=any", "update"),
+        ),
+    )

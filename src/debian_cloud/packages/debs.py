@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Fetch .debs through the private apt, and take them and source trees apart."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import stat
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud import names
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.host import files, run
+from debian_cloud.host.progress import Progress
+from debian_cloud.image import config
+from debian_cloud.image.binary import ENTRY, MAINTAINER_SCRIPTS, Binary, File
+from debian_cloud.packages import manifest
+from debian_cloud.plan import Run
+from debian_cloud.text import deb822
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from debian_cloud.packages.options import Origin
+
+_LARGEST: Final = 2**26
+"""Bytes of a configuration's files."""
+_MOST: Final = 10_000
+"""How many there are."""
+_LONGEST: Final = 2**20
+"""Bytes of a line in Contents: a folder that many packages ship has them all on one."""
+_CONTROL_FILES: Final = (*MAINTAINER_SCRIPTS, "config", "triggers")
+# XB-Image-Size in a source package is Image-Size in the binary one (deb-src-control(5)).
+_USER_FIELD: Final = re.compile("^X[BCS]*B[BCS]*-")
+
+
+def fetched(origin: Origin, packages: Iterable[tuple[str, str]]) -> tuple[Binary, ...]:
+    """Packages (name, version) of the origin, as its signed indexes have them, taken apart."""
+    wanted = tuple(f"{name}={version}" for name, version in packages)
+    with tempfile.TemporaryDirectory(prefix="debian-cloud.") as folder:
+        step = Run("fetch the configuration", ("apt-get", "-c", str(origin.conf), "-q", "download", *wanted))
+        run.carry_out((step,), Path(folder), Progress(1, quiet=True))
+        return tuple(read(path) for path in sorted(Path(folder).glob("*.deb")))
+
+
+def read(deb: Path) -> Binary:
+    """A .deb taken apart; Error when it is none."""
+    path = deb.resolve()
+    if not path.is_file():
+        raise Error(f"there is no file {deb}", "give a .deb, a .changes, a source tree or a configuration", USAGE)
+    # Before it is unpacked: a few kilobytes can hold what fills a disk.
+    size, count = manifest.holds(path)
+    if size > _LARGEST or count > _MOST:
+        raise Error(
+            f"{deb} holds more than {_LARGEST >> 20} MiB, or {_MOST} files", "a configuration is a few small files"
+        )
+    with tempfile.TemporaryDirectory(prefix="debian-cloud.") as name:
+        folder = Path(name)
+        steps = (
+            Run(f"open {deb.name}", ("dpkg-deb", "--control", str(path), "control")),
+            Run(f"unpack {deb.name}", ("dpkg-deb", "--extract", str(path), "files")),
+        )
+        run.carry_out(steps, folder, Progress(len(steps), quiet=True))
+        control = {name: text for name in _CONTROL_FILES if (text := _text(folder / "control" / name)) is not None}
+        stanzas = deb822.parse(_text(folder / "control" / "control") or "")
+        if len(stanzas) != 1 or not stanzas[0].get("Package"):
+            raise Error(
+                f"{deb} does not say which package it is", "its control file has one stanza: deb-control(5)", USAGE
+            )
+        try:
+            return Binary(stanzas[0], control, tree(folder / "files"))
+        except OSError as error:
+            raise Error(
+                f"{deb} has a file that cannot be read: {error.strerror}",
+                "give its files and folders read permission",
+            ) from None
+
+
+def _text(path: Path) -> str | None:
+    """The text of a regular file; of a link, a pipe or a folder, which lead elsewhere or nowhere, None."""
+    if path.is_symlink() or not path.is_file():
+        return None
+    return files.read(path).decode("utf-8", "replace")
+
+
+def tree(folder: Path) -> tuple[File, ...]:
+    """The files and links below a folder, as if it were the root."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        name = f"/{path.relative_to(folder)}"
+        if path.is_symlink():
+            found.append(File(name, link=str(path.readlink())))
+        elif path.is_file():
+            found.append(File(name, path.read_bytes(), stat.S_IMODE(path.stat().st_mode)))
+    return tuple(found)
+
+
+def source(root: Path) -> tuple[str, tuple[Binary, ...]]:
+    """The suite of a source tree, and its configurations, one Binary for each architecture.
+
+    Their files are in configs/NAME/files and files-ARCH; in a source package of
+    one configuration alone, in files and files-ARCH.
+    """
+    path = root / "debian" / "control"
+    control = deb822.parse(files.text(path))
+    changelog = root / "debian" / "changelog"
+    match = ENTRY.match(files.text(changelog)) if changelog.is_file() else None
+    version, suite = (match["version"], match["suite"]) if match else ("", "")
+    inherited = {"Section": control[0].get("Section", "") if control else "", "Version": version}
+    packages = [{_USER_FIELD.sub("", name): value for name, value in stanza.items()} for stanza in control[1:]]
+    if not packages or not all(fields.get("Package") for fields in packages):
+        raise Error(
+            f"{path} has {'a stanza without Package' if packages else 'no package'}",
+            "the source's stanza comes first, then one for each package: deb-src-control(5)",
+            USAGE,
+        )
+    found = []
+    for fields in packages:
+        name = fields["Package"]
+        if not is_configuration(name, fields):
+            continue
+        alone = len(packages) == 1
+        folder = root if alone else root / "configs" / names.config(name)
+        for architecture in fields.get("Architecture", "").split() or [""]:
+            shipped = [file for tree_ in ("files", f"files-{architecture}") for file in tree(folder / tree_)]
+            found.append(
+                Binary(
+                    {**inherited, **config.of_architecture(fields, architecture), "Architecture": architecture},
+                    dict(_control_files(root / "debian", name, alone=alone)),
+                    tuple(shipped),
+                )
+            )
+    return suite, tuple(found)
+
+
+def is_configuration(name: str, fields: Mapping[str, str]) -> bool:
+    """Whether a package is an image's configuration, or a layer of some."""
+    return name.startswith(names.PACKAGE_PREFIX) or config.is_image(fields)
+
+
+def owners(contents: Iterable[Path], wanted: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
+    """Path -> the packages that ship it, of those wanted; from Contents files, gzip-compressed."""
+    # Before the merge of /usr, the same file was listed without it.
+    known = {_without_usr(path).encode(): path for path in wanted}
+    found: dict[str, list[str]] = {}
+    for path in contents:
+        with gzip.open(path) as lines:
+            # Without a bound a line of gibibytes would be one piece of memory.
+            while line := lines.readline(_LONGEST + 1):
+                if len(line) > _LONGEST:
+                    raise Error(f"{path.name} has a line of more than {_LONGEST} bytes", "its archive must be mended")
+                # Names of files may have blanks in them; those of packages have none.
+                name, _, packages = line.rstrip().rpartition(b" ")
+                wanted_path = known.get(name.rstrip().removeprefix(b"usr/"))
+                if wanted_path:
+                    # section/name, with a component before the section perhaps.
+                    found.setdefault(wanted_path, []).extend(
+                        item.rpartition("/")[2] for item in packages.decode("utf-8", "replace").split(",")
+                    )
+    return {path: tuple(dict.fromkeys(packages)) for path, packages in found.items()}
+
+
+def _without_usr(path: str) -> str:
+    return path.removeprefix("/").removeprefix("usr/")
+
+
+def _control_files(debian: Path, package: str, *, alone: bool) -> Iterator[tuple[str, str]]:
+    for name in _CONTROL_FILES:
+        texts = (_text(path) for path in (debian / f"{package}.{name}", *([debian / name] if alone else [])))
+        text = next((text for text in texts if text is not None), None)
+        if text is not None:
+            yield name, text

@@ -1,0 +1,478 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What signatures vouch for: an image's .buildinfo, each package of a closure, what an archive says; no network."""
+
+from __future__ import annotations
+
+import calendar
+import contextlib
+import hashlib
+import itertools
+import re
+import time
+from dataclasses import dataclass
+from email.utils import parsedate
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from debian_cloud import names
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.host import checksums, files, run, sign
+from debian_cloud.image import index, lock, sources, staleness
+from debian_cloud.packages import images
+from debian_cloud.text import deb822, openpgp
+from debian_cloud.text.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from debian_cloud.image.lock import Lock
+    from debian_cloud.image.resolution import Package
+    from debian_cloud.image.staleness import ImageStatus
+
+_SHA256: Final = re.compile(rb"^SHA256: ([0-9a-f]{64})$", re.MULTILINE)
+_ROW: Final = re.compile(" +([0-9a-f]{64}) +([0-9]{1,15}) +(\\S+)")
+_NAME: Final = re.compile(rb"^Package: (\S+)$", re.MULTILINE)
+_LARGEST: Final = 2**28
+"""Bytes of an index, uncompressed; Debian's main has a fifth of that."""
+_MEMORY: Final = 2**28
+"""Bytes that decompression may take; xz(1) takes a quarter of that for what it compressed at its best."""
+_DAY: Final = 86400
+_LONGEST_DATE: Final = 64
+"""Characters of a date."""
+_MOST: Final = 64
+"""Release files that an image is made of, and indexes of one; there are four, and a few each."""
+_DOMAIN: Final = ".debian.org"
+"""What a host of Debian's is called."""
+_PATHS: Final = ("/debian", "/debian-security")
+"""Where a mirror has Debian, and where its security updates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Why a .deb may be trusted: it is listed in Packages of a release file that keys signed.
+
+    `release` is the SHA-256 of what was signed; `signers` are fingerprints.
+    """
+
+    suite: str
+    origin: str
+    release: str
+    signers: tuple[str, ...]
+
+
+_DEBIAN, _ARCHIVE, _OTHER = range(3)
+"""Whose a release file is; what one has, none after it vouches for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Release:
+    proof: Proof
+    rank: int
+    suites: tuple[str, str]
+    """Its codename, and the name that moves on."""
+    date: int
+    indexes: Mapping[str, tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A .buildinfo: its name and bytes, what it says, and the fingerprints of those who signed it."""
+
+    name: str
+    data: bytes
+    kept: Lock
+    signers: tuple[str, ...]
+
+
+def described(file: Path, keyring: Path, signed_by: Path | None = None, *, unsigned: bool = False) -> Described:
+    """A .buildinfo that a key of `signed_by` signed, or of `keyring`: that, or the sums beside it.
+
+    Error when nobody did, unless it is said in so many words (`unsigned`) that nobody need have. What the signature
+    is about is read, and nothing else of the file.
+    """
+    data = files.read(file)
+    signers: tuple[str, ...] = ()
+    sums = file.parent / "SHA512SUMS"
+    if unsigned:
+        if signed_by:
+            raise Error("--unsigned and --signed-by contradict each other", "give one of them", USAGE)
+        text = sign.decoded(data, str(file))
+    elif signed_by or (openpgp.is_cleartext(data) and not sums.exists()):
+        try:
+            signed = sign.verified(signed_by or keyring, file)
+        except Error as error:
+            if signed_by or error.status == USAGE:
+                raise
+            raise Error(
+                f"{file} is signed, but not by a key that is known",
+                "--signed-by FILE: its builder's keys; or put the archive's SHA512SUMS and SHA512SUMS.gpg beside it",
+            ) from None
+        if openpgp.inner(data) != signed.content:
+            raise Error(f"{file} was changed while it was read", "verify a copy that nobody writes to")
+        text, signers = signed.content.decode("utf-8", "replace"), signed.signers
+    elif sums.exists():
+        # The archive's own word on what it published.
+        listed = sign.verified(keyring, sums, sums.with_name("SHA512SUMS.gpg"))
+        if hashlib.sha512(data).hexdigest() != checksums.find(listed.content.decode("ascii", "replace"), file.name):
+            raise Error(f"{file} is not the one that the archive signed", "it was edited: get it again")
+        text, signers = sign.decoded(data, str(file)), listed.signers
+    else:
+        raise Error(
+            f"{file} is signed by nobody, and proves nothing: whoever made the image may have written it",
+            "put the archive's SHA512SUMS and SHA512SUMS.gpg beside it; or --unsigned, if it is your own",
+        )
+    return Described(file.name, data, read(text, str(file)), signers)
+
+
+def read(text: str, name: str) -> Lock:
+    """The lock in a .buildinfo's text; Error when it is of a day that has not come. `name` is the file's."""
+    kept = lock.parse(text, name)
+    if kept.epoch > time.time() + _DAY:
+        raise Error(f"{name} is of a day that has not come", "is this machine's clock right?")
+    return kept
+
+
+def refuse_sources(kept: Lock, given: Iterable[str], *, expired: bool = False) -> None:
+    """Error when an image's apt would ask others than Debian for its suite's packages, or with less care.
+
+    Debian is at hosts of its own name, at those that this machine's apt takes for Debian, and at the URIs `given`.
+    `expired`: the image may take indexes past their Valid-Until.
+    """
+    suite, wanted = kept.suite, _of_debian(kept.suite)
+    found = [source.suites for source in kept.sources]
+    if found != wanted:
+        raise Error(
+            f"the image's apt follows {_listed(found)}, and an image of {suite} follows {_listed(wanted)}",
+            "its .buildinfo is not of an image that debian-cloud built",
+        )
+    known = {uri.rstrip("/") for uri in given if uri}
+    for source in kept.sources:
+        uri = source.uri.rstrip("/")
+        if uri not in known and not _is_debian(uri) and uri not in _of_machine():
+            raise Error(
+                f"the image's apt asks {source.uri}, which is no mirror of Debian that is known here",
+                "--mirror URL or --security-mirror URL, if you know it for one",
+            )
+        if source.expired and not expired:
+            raise Error(
+                f"the image's apt takes the indexes of {source.uri} past their Valid-Until",
+                "so does one that was built of a snapshot: --allow-expired, if that is meant",
+            )
+
+
+def _of_debian(suite: str) -> list[tuple[str, ...]]:
+    """The suites that each of Debian's sources of an image has."""
+    if suite in sources.WITHOUT_SECURITY:
+        return [(suite,)]
+    return [(suite, f"{suite}-updates"), (f"{suite}-security",)]
+
+
+def _listed(suites: Iterable[tuple[str, ...]]) -> str:
+    return ", ".join(" ".join(some) for some in suites)
+
+
+def _is_debian(uri: str) -> bool:
+    parts = urlsplit(uri)
+    return (
+        parts.scheme in ("http", "https")
+        and parts.netloc.endswith(_DOMAIN)
+        and not set("@:\\%") & {*parts.netloc}
+        and parts.path.rstrip("/") in _PATHS
+        and not {"?", "#"} & {*uri}
+    )
+
+
+def _of_machine() -> set[str]:
+    """Where this machine's own apt takes Debian from."""
+    known = sources.targets(run.output(sources.INDEXTARGETS))
+    wanted = ("Packages", "Debian", "yes")
+    return {
+        target.uri.rstrip("/") for target in known if (target.created_by, target.origin, target.trusted) == wanted
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What an archive says of an image, and where; no `said` when it does not know it.
+
+    `problem`: of those who may know it, somebody's index could not be read.
+    """
+
+    where: str
+    said: ImageStatus | None = None
+    problem: str = ""
+
+
+def of_machine(kept: Lock) -> Word | None:
+    """What the archives say that this machine's apt knows; None when it knows none. Of two, the worse counts."""
+    where = "this machine's apt"
+    try:
+        found = images.statuses(lambda _: False)
+    except Error as error:
+        return None if error.status == USAGE else Word(where, problem=error.message)
+    return Word(where, _worst(found.statuses, kept), "; ".join(found.refused))
+
+
+def of_archive(folder: Path, kept: Lock, keyring: Path, *, signers: int = 1) -> Word:
+    """What an archive says, of which a folder is a copy, in the index that it signed and that is valid today.
+
+    Error when it says nothing of the image, or lists other files under its name.
+    """
+    place = folder / "dists" / kept.suite
+    release = place / "InRelease"
+    fields = _fields(sign.verified(keyring, release, signers=signers))
+    if kept.suite not in (fields.get("Codename"), fields.get("Suite")):
+        raise Error(f"{release} is of the suite {fields.get('Codename', '')!r}, not of {kept.suite}", "get it again")
+    if "Snapshot" in fields:
+        raise Error(f"{release} is of the snapshot {fields['Snapshot']!r}, and says what was then", "get it again")
+    if "Valid-Until" not in fields or _seconds(fields["Valid-Until"], release) < time.time():
+        raise Error(
+            f"{release} has expired: {fields.get('Valid-Until', 'it has no Valid-Until')!r}", "get a newer copy of it"
+        )
+    if _seconds(fields.get("Date", ""), release) > time.time() + _DAY:
+        raise Error(f"{release} is of a day that has not come", "is this machine's clock right?")
+    listed = _rows(fields)
+    texts = []
+    for name in ("main/images/Images", "main/images/Images-Status"):
+        if name not in listed or listed[name][1] > _LARGEST:
+            raise Error(f"{release} lists no {name}", "is it a copy of an archive of images?")
+        texts.append(_text_of(place / name, listed[name]))
+    for record in index.parse(texts[0]):
+        if record.stem == kept.stem and kept.digests.get(record.name) != (record.sha256, record.size):
+            raise Error(
+                f"the archive lists another {record.name} than the .buildinfo describes",
+                "it is another image of the same name: get both from the archive",
+            )
+    word = Word(str(folder), _worst(staleness.parse(texts[1]), kept))
+    if not word.said:
+        raise Error(f"the archive in {folder} never published {kept.stem}", "is it of another archive, or newer?")
+    return word
+
+
+def _text_of(file: Path, listed: tuple[str, int]) -> str:
+    """An index, plain or compressed, that a release file lists."""
+    if not file.exists():
+        file = file.with_name(f"{file.name}.xz")
+        found = files.unpacked(file, listed[1])
+    else:
+        found = files.read(file, listed[1])
+    if (hashlib.sha256(found).hexdigest(), len(found)) != listed:
+        raise Error(f"{file} is not the index that its signed release file lists", "it was swapped or changed")
+    return found.decode("utf-8", "replace")
+
+
+def _worst(known: Iterable[ImageStatus], kept: Lock) -> ImageStatus | None:
+    """What is said of an image, by those who say the worst."""
+    of_image = (kept.config, kept.suite, kept.architecture, kept.serial)
+    same = [said for said in known if (said.config, said.suite, said.architecture, said.serial) == of_image]
+    order = ("withdrawn", "expired", "deprecated")
+    same.sort(key=lambda said: order.index(said.status) if said.status in order else len(order))
+    return same[0] if same else None
+
+
+def _fields(signed: sign.Signed) -> dict[str, str]:
+    """The fields of a release file, as they are signed."""
+    return dict((deb822.parse(signed.content.decode("utf-8", "replace"))[:1] or ({},))[0])
+
+
+def _rows(fields: Mapping[str, str]) -> dict[str, tuple[str, int]]:
+    """Name -> SHA-256 and size of each file that a release file lists; what is no such line counts for nothing."""
+    rows = (_ROW.fullmatch(line) for line in fields.get("SHA256", "").split("\n"))
+    return {row[3]: (row[1], int(row[2])) for row in rows if row}
+
+
+def proofs(
+    folder: Path,
+    kept: Lock,
+    debian: Path,
+    archive: Path,
+    *,
+    signers: int = 1,
+    others: Sequence[sources.Source] = (),
+) -> dict[Package, Proof]:
+    """The proof of each package of a lock, and of each that it was made with; Error names the first that has none.
+
+    `folder` is a closure's evidence, `debian` and `archive` are the keyrings by
+    which Debian and the archive of configurations are trusted. A release file
+    must be of the image's suite or of its updates, and must not have expired
+    before the image's day; each of Debian's is there. The archive vouches for no package that Debian has,
+    and for others only when `signers` keys of its keyring have signed. `others` are the sources that a person
+    added, as whoever verifies trusts them: each vouches for what neither Debian nor the archive has, by the very
+    release file that the lock names.
+    """
+    trusted = {(source.uri, suite) for source in others for suite in source.suites}
+    for uri, suite in kept.others:
+        if (uri, suite) not in trusted:
+            raise Error(
+                f"the image has packages of {uri} {suite}, whose keys are not known",
+                "--source FILE.sources: the one that it was built with, if you trust it",
+                USAGE,
+            )
+    everything = (*kept.packages, *kept.tools)
+    wanted = {package.sha256.encode(): package for package in everything}
+    listed: dict[Package, tuple[Proof, int]] = {}
+    had: tuple[set[bytes], ...] = (set(), set(), set())
+    dates = []
+    missing = set(itertools.chain.from_iterable(_of_debian(kept.suite)))
+    for place in _few(folder, "*"):
+        release = _release(place, kept, debian, archive, signers, others)
+        dates.append(release.date)
+        if release.rank == _DEBIAN:
+            missing.difference_update(release.suites)
+        for file in _few(place, "*_Packages.xz"):
+            content = _index(file, release)
+            had[release.rank].update(_NAME.findall(content))
+            for package in _found(content, wanted):
+                if package not in listed or release.rank < listed[package][1]:
+                    listed[package] = (release.proof, release.rank)
+    if not dates or kept.epoch > max(dates):
+        raise Error(
+            "the evidence is older than the image: no release file is of its day",
+            "it must be the closure of the same image",
+        )
+    if missing:
+        # Without them it would not be known what has an update, nor which packages are Debian's.
+        raise Error(
+            f"the evidence has no release file of Debian's {min(missing)}", "the closure is not whole: get it again"
+        )
+    for package in everything:
+        if package not in listed:
+            raise Error(
+                f"no signed index lists {package.name} {package.version} with the SHA-256 {package.sha256}",
+                "the .buildinfo or the closure was tampered with, or is another image's",
+            )
+        name, rank = package.name.encode(), listed[package][1]
+        if rank == _OTHER and (package.name.startswith(names.OURS) or name in had[_DEBIAN] | had[_ARCHIVE]):
+            raise Error(
+                f"{listed[package][0].origin or 'another source'} gives {package.name} {package.version}, which is"
+                " not its own package",
+                "a source adds packages to Debian's and replaces none",
+            )
+        if rank == _ARCHIVE and name in had[_DEBIAN]:
+            raise Error(
+                f"the archive of configurations gives {package.name} {package.version}, which is Debian's package",
+                "it adds packages and replaces none",
+            )
+    return {package: listed[package][0] for package in everything}
+
+
+def _few(folder: Path, pattern: str) -> list[Path]:
+    """What a folder has of a kind, sorted; Error when it is more than there can be."""
+    found = sorted(itertools.islice(folder.glob(pattern), _MOST + 1))
+    if len(found) > _MOST:
+        raise Error(f"{folder} has more than {_MOST} files or folders", "the closure was tampered with: get it again")
+    return found
+
+
+def _of_the_archive(keyring: Path, file: Path, signature: Path | None, signers: int) -> sign.Signed:
+    try:
+        return sign.verified(keyring, file, signature, signers=signers)
+    except Error as error:
+        # Of several demanded, it matters who is missing.
+        if error.status == USAGE or signers > 1:
+            raise
+        raise Error(
+            f"{file} has no good signature by a key of Debian or of the archive",
+            "it was changed, or another signed it",
+        ) from None
+
+
+def _of_another(
+    file: Path, signature: Path | None, kept: Lock, digest: str, others: Sequence[sources.Source]
+) -> tuple[sign.Signed, str] | None:
+    """A release file of a source that a person added, by that one's keys, and its suite; None when it is of none."""
+    for release in kept.releases:
+        named = (release.uri, release.suite)
+        for source in others:
+            if (
+                release.sha256 == digest
+                and named in kept.others
+                and named in {(source.uri, s) for s in source.suites}
+            ):
+                return sign.verified(Path(source.signed_by), file, signature), release.suite
+    return None
+
+
+def _release(
+    place: Path, kept: Lock, debian: Path, archive: Path, signers: int, others: Sequence[sources.Source]
+) -> _Release:
+    file, signature = place / "InRelease", None
+    if not file.exists():
+        file, signature = place / "Release", place / "Release.gpg"
+    if not file.exists() or (signature and not signature.exists()):
+        raise Error(f"{place} has no signed release file", "the closure is not whole")
+    digest = hashlib.sha256(files.read(file)).hexdigest()
+    rank = _DEBIAN
+    suites = {kept.suite, f"{kept.suite}-updates", f"{kept.suite}-security"}
+    if other := _of_another(file, signature, kept, digest, others):
+        rank = _OTHER
+        signed, suites = other[0], {other[1]}
+    else:
+        try:
+            signed = sign.verified(debian, file, signature)
+        except Error as error:
+            if error.status == USAGE:
+                raise
+            rank = _ARCHIVE
+            signed = _of_the_archive(archive, file, signature, signers)
+    fields = _fields(signed)
+    named = fields.get("Codename", "")
+    own = (named, fields.get("Suite", ""))
+    if not suites & {*own}:
+        raise Error(
+            f"{file} is of the suite {printable(named)}, and the image of {kept.suite}", "it is another's evidence"
+        )
+    asked = {names.snapshot_at(release.uri) for release in kept.releases}
+    if rank == _ARCHIVE and fields.get("Snapshot", "") not in asked:
+        raise Error(
+            f"{file} is of the archive's snapshot {printable(fields.get('Snapshot', ''))}, of which the image was not"
+            " made",
+            "an older index hides the updates since",
+        )
+    if not (rank != _ARCHIVE or "Snapshot" in fields or "Valid-Until" in fields):
+        # As a closure's own, which lists Debian's packages, too.
+        raise Error(f"{file} is not of the archive itself: it has no Valid-Until", "it is no evidence: get it again")
+    date = _seconds(fields.get("Date", ""), file)
+    if date > time.time() + _DAY:
+        raise Error(f"{file} is of a day that has not come", "is this machine's clock right?")
+    if "Valid-Until" in fields and _seconds(fields["Valid-Until"], file) < kept.epoch:
+        raise Error(
+            f"{file} had expired when the image was made: {fields['Valid-Until']}",
+            "an older index hides the updates since",
+        )
+    proof = Proof(named, fields.get("Origin", ""), digest, signed.signers)
+    return _Release(proof, rank, own, date, _rows(fields))
+
+
+def _seconds(date: str, file: Path) -> int:
+    parsed = parsedate(date[:_LONGEST_DATE])
+    with contextlib.suppress(ValueError, OverflowError):
+        if parsed:
+            return calendar.timegm(parsed)
+    raise Error(f"{file} has no date that can be read: {date[:_LONGEST_DATE]!r}", "its archive must be mended")
+
+
+def _index(file: Path, release: _Release) -> bytes:
+    """The content of an index that the release file lists; Error when it is another."""
+    name = file.name.removesuffix(".xz").replace("_", "/")
+    sha256, size = release.indexes.get(name, ("", -1))
+    content = files.unpacked(file, size) if 0 <= size <= _LARGEST else b""
+    if (hashlib.sha256(content).hexdigest(), len(content)) != (sha256, size):
+        raise Error(f"{file} is not the index that its signed release file lists", "it was swapped or changed")
+    return content
+
+
+def _found(content: bytes, wanted: Mapping[bytes, Package]) -> Iterator[Package]:
+    """The wanted packages that an index lists under their own names, versions and architectures."""
+    for match in _SHA256.finditer(content):
+        package = wanted.get(match[1])
+        if package is None:
+            continue
+        begin, end = content.rfind(b"\n\n", 0, match.start()) + 2, content.find(b"\n\n", match.end())
+        if begin == 1:
+            begin = 0
+        for stanza in deb822.parse(content[begin : end if end >= 0 else None].decode("utf-8", "replace")):
+            named = tuple(stanza.get(field) for field in ("Package", "Version", "Architecture", "Size"))
+            if named == (package.name, package.version, package.architecture, str(package.size)):
+                yield package

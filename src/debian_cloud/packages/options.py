@@ -1,0 +1,548 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Arguments that several verbs share, and the private apt that they ask for."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from debian_cloud import names
+from debian_cloud.errors import FAILED, USAGE, Error, did_you_mean
+from debian_cloud.host import checksums, files, run, sign
+from debian_cloud.host.progress import Progress
+from debian_cloud.image import sources
+from debian_cloud.image.custom import OFFICIAL, Custom
+from debian_cloud.image.resolution import Release
+from debian_cloud.packages import cache, images, own, resolver
+from debian_cloud.text import deb822
+from debian_cloud.text.printable import printable
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from debian_cloud.image.config import ImageConfig
+    from debian_cloud.image.lock import Lock
+    from debian_cloud.image.resolution import Resolution
+
+DEFAULT_SUITE: Final = "trixie"
+_LARGEST_SOURCES: Final = 2**20
+"""Bytes of a .sources file; with a key in it, one has some thousand."""
+_PLAIN: Final = "/+,:=~"
+"""What stands for itself in the URL of a directory, beside letters, digits and `_.-`."""
+# In one-line style apt takes blanks, brackets, "#", "%" and quotes for more than themselves (sources.list(5)), in
+# Signed-By blanks and commas; what is not UTF-8 no file of settings can have.
+_NO_PATH_OF_APT: Final = re.compile(r"[\s\x00-\x1f\x7f\"#%,\[\]\\\ud800-\udfff]")
+# A blank, or a "%" that is not two digits of a byte other than NUL (RFC 3986, 2.1): readers would differ.
+_NO_URL: Final = re.compile(r"\s|%(?![0-9A-Fa-f]{2})|%00")
+_SCHEMES: Final = ("http://", "https://", "file:", "copy:", "mirror+")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a configuration and its packages come from, and the apt that has read it all."""
+
+    debian: tuple[sources.Source, ...]
+    archive: sources.Source
+    apt: resolver.Apt
+    conf: Path
+    others: tuple[sources.Source, ...] = ()
+    """What a person added, each with keys of its own."""
+
+    @property
+    def releases(self) -> tuple[Release, ...]:
+        """The release files that were read, with the keys that signed them."""
+        return tuple(_signed(*found) for found in self.apt.release_files)
+
+    def resolve(self, name: str, suite: str, custom: Custom = OFFICIAL, lock: Lock | None = None) -> Resolution:
+        """The exact packages of a configuration; Error with apt's own reason when it cannot be installed.
+
+        With a lock: Error when they are not those that it has.
+        """
+        config = self.apt.configuration(name, suite)
+        if custom.size:
+            config = _resized(config, custom.size)
+        resolution = self.apt.resolve(config, custom, lock)
+        if resolution is None:
+            if not lock and (lack := self.apt.lacking(config.name)):
+                raise Error(
+                    f"configuration {names.config(config.name)} cannot be installed: {lack[0]} depends on"
+                    f" {lack[1]}, which no signed source of {suite} has",
+                    resolver.NOT_DEBIAN_S,
+                )
+            pinned = custom.remove or custom.sources or lock
+            pins = self.conf.with_name(resolver.PREFERENCES) if pinned else "/dev/null"
+            said = run.words(
+                (
+                    *("apt-get", "-c", str(self.conf), "-o", f"Dir::Etc::Preferences={pins}", "-q", "--simulate"),
+                    *("install", "apt", config.name, *custom.add),
+                )
+            )
+            what = f"configuration {names.config(config.name)} {config.version}"
+            what += f" with {', '.join(custom.add)}" if custom.add else ""
+            what += f" without {', '.join(custom.remove)}" if custom.remove else ""
+            raise Error(
+                f"{what} cannot be installed\n{said.strip()}",
+                "apt's reason is above; does the suite have every package that it depends on?",
+            )
+        if lock:
+            lock.check(resolution)
+        return replace(resolution, releases=self.releases)
+
+
+def _resized(config: ImageConfig, size: int) -> ImageConfig:
+    if not config.firmware:
+        raise Error(
+            f"{names.config(config.name)} is a root file system without a disk, and --size is a disk's",
+            "leave --size out",
+            USAGE,
+        )
+    return replace(config, size=size)
+
+
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """Declare where packages come from, and of which suite."""
+    add_suite(parser)
+    group = add_places(parser)
+    group.add_argument(
+        "--snapshot",
+        default="",
+        metavar="ID",
+        help="the archive as it was published under this id; Debian's packages are those of --mirror all the same",
+    )
+
+
+def add_places(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Declare where packages come from; the group, for what else decides that."""
+    group = parser.add_argument_group("where packages come from")
+    group.add_argument("--mirror", default="", metavar="URL", help="Debian mirror (default: this machine's apt's)")
+    group.add_argument("--security-mirror", default="", metavar="URL", help="mirror of Debian's security updates")
+    group.add_argument(
+        "--allow-expired", action="store_true", help="take Debian's indexes past their Valid-Until, as of a snapshot"
+    )
+    group.add_argument("--archive", default="", metavar="URL", help="archive of image configurations")
+    group.add_argument("--keyring", default="", metavar="FILE", help="keys that may sign the archive's InRelease")
+    return group
+
+
+def add_source(group: argparse._ActionsContainer) -> None:
+    """Declare other sources of packages, each signed by keys of its own."""
+    group.add_argument(
+        "--source",
+        type=_other_sources,
+        action="append",
+        default=[],
+        metavar="FILE.sources",
+        help="packages that Debian does not have from here, too (sources.list(5), with a Signed-By); repeatable",
+    )
+
+
+def _other_sources(value: str) -> tuple[tuple[sources.Source, tuple[str, ...]], ...]:
+    found = sources.others(files.text(Path(value), _LARGEST_SOURCES), value)
+    return tuple(
+        (
+            replace(
+                source,
+                signed_by=str(
+                    _kept_keyring(source.signed_by)
+                    if source.signed_by.startswith("/")
+                    else _kept_keys(source.signed_by.encode())
+                ),
+            ),
+            architectures,
+        )
+        for source, architectures in found
+    )
+
+
+def others(args: argparse.Namespace) -> tuple[sources.Source, ...]:
+    """The other sources that the arguments name (`add_source`)."""
+    return tuple(source for file in getattr(args, "source", ()) for source, _ in file)
+
+
+def _others_for(args: argparse.Namespace, arch: str, read: tuple[sources.Source, ...]) -> tuple[sources.Source, ...]:
+    """The same for an architecture; Error when one is not for it, or is read anyway."""
+    seen = {(source.uri.rstrip("/"), suite) for source in read for suite in source.suites}
+    for file in getattr(args, "source", ()):
+        for source, architectures in file:
+            if architectures and arch not in architectures:
+                raise Error(
+                    f"the source {source.uri} is for {', '.join(architectures)}, not for {arch}",
+                    "its Architectures say so: choose another --arch, or another source",
+                    USAGE,
+                )
+            for suite in source.suites:
+                if (source.uri.rstrip("/"), suite) in seen:
+                    raise Error(
+                        f"the source {source.uri} {suite} is there twice", "leave out what is read anyway", USAGE
+                    )
+                seen.add((source.uri.rstrip("/"), suite))
+    return others(args)
+
+
+def add_closure(parser: argparse.ArgumentParser) -> None:
+    """Declare where an image's closure is."""
+    group = parser.add_argument_group("where its packages come from")
+    group.add_argument(
+        "--closure", default="", metavar="URL", help="the image's closure (default: where the archive keeps it)"
+    )
+    group.add_argument("--archive", default="", metavar="URL", help="archive of image configurations")
+    group.add_argument("--keyring", default="", metavar="FILE", help="keys that may sign the archive's InRelease")
+
+
+def add_suite(parser: argparse.ArgumentParser) -> None:
+    """Declare suite and architecture."""
+    parser.add_argument("--suite", default=DEFAULT_SUITE, help="Debian suite (default: %(default)s)")
+    parser.add_argument("--arch", default="", help="Debian architecture (default: this machine's)")
+
+
+def architecture(args: argparse.Namespace) -> str:
+    """The architecture asked for, else this machine's."""
+    return architecture_of(args.arch)
+
+
+def architecture_of(asked: str) -> str:
+    """The same of a word."""
+    arch = asked or run.output(("dpkg", "--print-architecture")).strip()
+    if arch not in names.ARCHITECTURES:
+        raise Error(f"there are no images for architecture {arch!r}", did_you_mean(arch, names.ARCHITECTURES), USAGE)
+    return arch
+
+
+@contextlib.contextmanager
+def origin(args: argparse.Namespace) -> Iterator[Origin]:
+    """Fetch and verify the indexes of every source that the arguments name; they stay while in use."""
+    with origin_of(args, names.word(args.suite, "suite"), architecture(args)) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def origin_of(args: argparse.Namespace, suite: str, arch: str) -> Iterator[Origin]:
+    """The same for a suite and an architecture that are known already (`add_places`)."""
+    snapshot = names.snapshot(args.snapshot) if getattr(args, "snapshot", "") else ""
+    known = sources.targets(run.output(sources.INDEXTARGETS))
+    debian = _debian(args, known, suite)
+    keyring = str(_kept_keyring(args.keyring)) if args.keyring else ""
+    # What a user has made known comes before what the machine knows: it is the nearer one.
+    archive = None if args.archive or keyring else _own(suite)
+    archive = archive or sources.archive(
+        known, suite, url=_url(args.archive, "--archive"), keyring=keyring, installed=images.installed()
+    )
+    if snapshot:
+        archive = _as_of(archive, snapshot, arch)
+    # One for each mirror and suite, whatever the archive: Debian's large indexes are fetched once.
+    more = _others_for(args, arch, (*debian, archive))
+    with _read(_cache() / _identity(debian, arch), debian, archive, arch, more) as found:
+        for source, _, file in found.apt.release_files:
+            if source is archive:
+                _refuse_replayed(source, _fields(source, file), snapshot)
+        yield found
+
+
+def _own(suite: str) -> sources.Source | None:
+    """The archive that the user has made known for a suite, if there is one."""
+    found = own.archive(suite)
+    if found is None:
+        return None
+    return replace(found.source, suites=(suite,), signed_by=str(_kept_keys(found.keys)))
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What the archive that the user has made known lists: its address, its images, and what became of them."""
+
+    uri: str
+    known: images.Known
+    said: images.Said
+
+
+def offered(suite: str, arch: str) -> Offered | None:
+    """The images that the archive which the user has made known for a suite offers; None when there is none.
+
+    Its indexes are fetched and verified. Where they cannot be, that is a sentence in `known.refused`.
+    """
+    source = _own(names.word(suite, "suite"))
+    if source is None:
+        return None
+    source = replace(source, components=("main",))
+    machine = architecture_of(arch)
+    root = _cache() / f"{_identity((source,), machine)}.images"
+    plan = sources.update(root, (source,), machine, sources.IMAGES)
+    uri, ring = source.uri, Path(source.signed_by)
+
+    def indexes(kind: str) -> tuple[sources.Target, ...]:
+        found = sorted((root / "lists").glob(f"*_main_images_{kind}"))
+        return tuple(sources.Target(kind, "", "", suite, uri, str(file), "yes") for file in found)
+
+    with cache.used(root, "the cache of the archive's indexes of images"):
+        try:
+            run.carry_out(plan, root, Progress(len(plan), quiet=True))
+            known = images.listed(indexes("Images"), suite, arch, ring)
+            said = images.said(indexes("Images-Status"), lambda _: False, ring)
+        except Error as error:
+            return Offered(
+                uri, images.Known((), (f"{printable(uri)} is left out: {error.message}",)), images.Said(())
+            )
+    return Offered(uri, known, said)
+
+
+def keyrings(args: argparse.Namespace, suite: str) -> tuple[Path, ...]:
+    """The keys that may sign for the archive: those given, else the user's own archive's, and its keyring package's.
+
+    They are of different archives: what is verified is verified by one of them.
+    """
+    if args.keyring:
+        found = [_kept_keyring(args.keyring)]
+    else:
+        mine = _own(suite)
+        found = [Path(mine.signed_by)] if mine else []
+        found += [package] if (package := Path(names.ARCHIVE_KEYRING)).exists() else []
+    if not found:
+        raise Error(
+            "the archive's key is not known",
+            f"install its {names.KEYRING_PACKAGE} package, or give --keyring FILE",
+            USAGE,
+        )
+    return (*found,)
+
+
+@contextlib.contextmanager
+def closure(args: argparse.Namespace, kept: Lock) -> Iterator[Origin]:
+    """Fetch and verify the indexes of what an image was made of, and of nothing else; they stay while in use."""
+    key = args.keyring = str(keyrings(args, kept.suite)[0])
+    url = _url(str(args.closure), "--closure")
+    if not url:
+        archive = None if args.archive else _own(kept.suite)
+        if archive is None or archive.signed_by != key:
+            known = sources.targets(run.output(sources.INDEXTARGETS))
+            address = _url(args.archive, "--archive")
+            archive = sources.archive(known, kept.suite, url=address, keyring=key, installed=images.installed())
+        path = names.closure(kept.suite, kept.config, kept.architecture, kept.serial)
+        url = f"{archive.uri.rstrip('/')}/{path}"
+    source = sources.Source(url, (kept.suite,), key)
+    with _read(_cache() / _identity((source,), kept.architecture), (), source, kept.architecture) as found:
+        yield found
+
+
+def _as_of(archive: sources.Source, snapshot: str, arch: str) -> sources.Source:
+    """The archive as it was published under an id; Error when it has none that says to be of that id."""
+    # It was asked for by its name, which it must say itself: so it may be as old as it is.
+    old = replace(archive, uri=f"{archive.uri.rstrip('/')}/snap/{snapshot}", expired=True)
+    if not archive.uri.startswith("file:"):
+        # A mirror has no snapshots: its Release says where they are. Nothing else is taken of it: it may be old.
+        address = _release_fields(archive, replace(archive, expired=True), arch).get("Snapshots", "")
+        old = replace(old, uri=address.replace("@SNAPSHOTID@", snapshot) if address else old.uri)
+    hint = f"its operator may have removed it: is {old.uri} there?"
+    try:
+        fields = _release_fields(archive, old, arch)
+    except Error as error:
+        raise Error(f"snapshot {snapshot} of the archive cannot be read\n{error.message}", hint, FAILED) from None
+    _refuse_replayed(old, fields, snapshot)
+    return old
+
+
+def _refuse_replayed(source: sources.Source, fields: dict[str, str], snapshot: str) -> None:
+    """Error when what the archive signed is not the suite itself, or the snapshot that was asked for."""
+    found = fields.get("Snapshot", "")
+    if snapshot and found != snapshot:
+        raise Error(
+            f"{source.uri} is, rightly signed, not the snapshot {snapshot} of the archive",
+            f"its operator may have removed it: is {source.uri} there?",
+            FAILED,
+        )
+    # By its address, a snapshot was asked for as well.
+    if not snapshot and (found != names.snapshot_at(source.uri) if found else "Valid-Until" not in fields):
+        what = f"its snapshot {found}" if found else "an index whose signature has no end"
+        raise Error(
+            f"{source.uri} shows, rightly signed, {what} in the place of {fields.get('Codename')}",
+            "it keeps an old state before you: use another mirror; a snapshot is asked for with --snapshot ID",
+            FAILED,
+        )
+
+
+def _release_fields(archive: sources.Source, source: sources.Source, arch: str) -> dict[str, str]:
+    """What the signed release file of a source says, that is the archive or one of its snapshots."""
+    root = _cache() / f"{_identity((archive,), arch)}.release"
+    plan = sources.update(root, (source,), arch, sources.NO_PACKAGES)
+    with cache.used(root, "the cache of the archive's release files"):
+        run.carry_out(plan, root, Progress(len(plan), quiet=True))
+        # apt has removed what is of other sources.
+        (file,) = [*(root / "lists").glob("*_InRelease")] or (root / "lists").glob("*_Release")
+        return _fields(source, file)
+
+
+@contextlib.contextmanager
+def _read(
+    root: Path,
+    debian: tuple[sources.Source, ...],
+    archive: sources.Source,
+    arch: str,
+    more: tuple[sources.Source, ...] = (),
+) -> Iterator[Origin]:
+    plan = sources.update(root, (*debian, archive, *more), arch)
+    # libapt opens the lists again when it looks a record up: nobody may replace them before.
+    with cache.used(root, "the cache of package indexes"):
+        try:
+            run.carry_out(plan, root, Progress(len(plan), quiet=True))
+        except Error as error:
+            raise _lacking(archive, error) from None
+        apt = resolver.Apt(root, debian, archive, more)
+        yield Origin(debian, archive, apt, root / "apt.conf", more)
+
+
+def _lacking(archive: sources.Source, error: Error) -> Error:
+    """What is reported where an archive has no such suite, with those that it has; else the error as it is."""
+    for suite in archive.suites:
+        place = rf"{re.escape(archive.copied.uri.rstrip('/'))}/* {re.escape(suite)} Release'"
+        if re.search(rf"'{place} (?:does not have|no longer has) a Release file", error.message):
+            has = images.suites(archive.uri)
+            if has:
+                return Error(
+                    f"{archive.uri} has no suite {suite}; the archive has: {', '.join(has)}",
+                    "choose one of them with --suite",
+                    USAGE,
+                )
+    return error
+
+
+@contextlib.contextmanager
+def contents(args: argparse.Namespace) -> Iterator[tuple[Path, ...]]:
+    """Fetch and verify the lists of all files of a suite's packages, gzip-compressed; they stay while in use.
+
+    Of the release itself: its updates bring new versions of its packages, and few new files.
+    """
+    suite = names.word(args.suite, "suite")
+    arch = architecture(args)
+    release = replace(_debian(args, sources.targets(run.output(sources.INDEXTARGETS)), suite)[0], suites=(suite,))
+    root = _cache() / f"{_identity((release,), arch)}.contents"
+    plan = sources.update(root, (release,), arch, sources.CONTENTS)
+    with cache.used(root, "the cache of Debian's lists of files"):
+        run.carry_out(plan, root, Progress(len(plan), quiet=True))
+        found = tuple(sorted((root / "lists").glob("*_Contents-*.gz")))
+        if not found:
+            raise Error(f"the mirror has no Contents of {suite}", "choose another with --mirror URL")
+        yield found
+
+
+def _signed(source: sources.Source, suite: str, file: Path) -> Release:
+    got = checksums.digest(file, ("sha256",))
+    return Release(source.uri, suite, got.size, got.hashes["sha256"], _verified(source, file).signers)
+
+
+def _fields(source: sources.Source, file: Path) -> dict[str, str]:
+    return dict(deb822.parse(_verified(source, file).content.decode())[0])
+
+
+def _verified(source: sources.Source, file: Path) -> sign.Signed:
+    # A Release without a signature of its own has one beside it.
+    signature = None if file.name.endswith("_InRelease") else file.with_name(f"{file.name}.gpg")
+    return sign.verified(Path(source.signed_by), file, signature)
+
+
+def _debian(args: argparse.Namespace, known: tuple[sources.Target, ...], suite: str) -> tuple[sources.Source, ...]:
+    return sources.debian(
+        known,
+        suite,
+        mirror=_url(args.mirror, "--mirror"),
+        security_mirror=_url(args.security_mirror, "--security-mirror"),
+        expired=args.allow_expired,
+    )
+
+
+def _cache() -> Path:
+    """The directory of the cache, which is made if need be; Error where there can be none."""
+    # As root, apt fetches as its own user, who cannot look into /root.
+    folder = (Path("/var/cache") if os.geteuid() == 0 else _cache_home()) / "debian-cloud"
+    hint = "set XDG_CACHE_HOME to another directory" if os.geteuid() else "root's is there and nowhere else"
+    if bad := _NO_PATH_OF_APT.search(str(folder)):
+        raise Error(
+            f"the cache cannot be in {printable(str(folder))}: apt takes no {printable(bad[0])!r} in the name of a"
+            " directory or a keyring",
+            hint,
+            USAGE,
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise Error(f"the cache cannot be in {folder}: {error.strerror}", hint, USAGE) from None
+    return folder
+
+
+def _cache_home() -> Path:
+    # A relative path is to be passed over (XDG Base Directory Specification).
+    if (given := os.environ.get("XDG_CACHE_HOME", "")).startswith("/"):
+        return Path(given)
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = Path()
+    if not home.is_absolute():
+        raise Error(
+            "there is no home directory for the cache",
+            "set HOME, or XDG_CACHE_HOME, to the absolute path of a directory",
+            USAGE,
+        )
+    return home / ".cache"
+
+
+def _identity(all_sources: tuple[sources.Source, ...], arch: str) -> str:
+    return hashlib.sha256(f"{arch}\n{sources.as_deb822(all_sources)}".encode()).hexdigest()[:16]
+
+
+def _url(value: str, option: str) -> str:
+    if value and _is_directory(value):
+        # As apt's own methods decode it; so it is one word in every format of sources.
+        value = f"file:{quote(os.fsencode(Path(value).resolve()), safe=_PLAIN)}"
+    if value and (not value.startswith(_SCHEMES) or _NO_URL.search(value)):
+        raise Error(
+            f"{option} {value!r} is not a URL that apt reads", "http://…, https://…, file:/… or a directory", USAGE
+        )
+    if sources.names_a_user(value):
+        # Not the value itself: what is printed may be kept.
+        raise Error(
+            f"{option} has a user or a password in its URL, and arguments are read by everybody on the machine",
+            "put it into apt_auth.conf(5), and give the URL without it",
+            USAGE,
+        )
+    return value
+
+
+def _is_directory(value: str) -> bool:
+    try:
+        return Path(value).is_dir()
+    except OSError:
+        # A name that is too long, say.
+        return False
+
+
+def _kept_keyring(value: str) -> Path:
+    """A copy of a keyring under the name of its content.
+
+    apt's own user must be able to read it, and may not look into the folder
+    that it is given in; and a plan that names it means these very keys.
+    """
+    return _kept_keys(files.read(Path(value), what="keyring"))
+
+
+def _kept_keys(content: bytes) -> Path:
+    # apt tells armoured keys from binary ones by the name (sources.list(5), Signed-By).
+    extension = "asc" if content.startswith(b"-----BEGIN PGP PUBLIC KEY BLOCK-----") else "gpg"
+    kept = _cache() / cache.KEYRINGS / f"{hashlib.sha256(content).hexdigest()}.{extension}"
+    try:
+        os.utime(kept)
+    except FileNotFoundError:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        partial = kept.with_suffix(f".{os.getpid()}")
+        partial.write_bytes(content)
+        partial.chmod(0o644)
+        partial.rename(kept)
+    return kept

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Archives that a user has made known: apt's own .sources files in the user's configuration directory."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from debian_cloud import names
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.host import files
+from debian_cloud.image import sources
+from debian_cloud.text import deb822
+from debian_cloud.text.printable import printable
+
+_LARGEST: Final = 2**20
+"""Bytes of a .sources file; with a key in it, one has some thousand."""
+_FIELDS: Final = ("Types", "URIs", "Suites", "Components", "Signed-By", "Enabled")
+"""What it may say (sources.list(5)): any other field could take verification away, or is not obeyed here."""
+_REQUIRED: Final = _FIELDS[:5]
+_LINE: Final = re.compile(r"(?P<field>[A-Za-z][A-Za-z0-9-]*):.*|[ \t].*|")
+_ARMOUR: Final = ("-----BEGIN PGP PUBLIC KEY BLOCK-----", "-----END PGP PUBLIC KEY BLOCK-----")
+_HINT: Final = "stanzas are as in sources.list(5), each with its own Signed-By: debian-cloud(1), FILES"
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """An archive by one stanza of a file, and the keys that may sign it, armoured or binary."""
+
+    file: Path
+    source: sources.Source
+    keys: bytes
+
+
+def directory() -> Path:
+    """Where the files are (XDG Base Directory Specification: what is no absolute path does not count)."""
+    value = os.environ.get("XDG_CONFIG_HOME", "")
+    base = Path(value) if value.startswith("/") else Path(os.path.expanduser("~")) / ".config"  # noqa: PTH111 - no home is no error
+    return base / "debian-cloud"
+
+
+def archives() -> tuple[Archive, ...]:
+    """All that are enabled; Error at the first file that says anything else, or in two ways."""
+    found: list[Archive] = []
+    try:
+        there = sorted(path for path in directory().iterdir() if path.name.endswith(".sources"))
+    except OSError:
+        return ()
+    for file in there:
+        files.refuse_changeable(directory())
+        files.refuse_changeable(file)
+        text = files.text(file, _LARGEST)
+        try:
+            found += [Archive(file, *_archive(stanza)) for stanza in _stanzas(text) if _enabled(stanza)]
+        except Error as error:
+            raise Error(f"{printable(str(file))}: {error.message}", error.hint or _HINT, USAGE) from None
+    return tuple(found)
+
+
+def archive(suite: str) -> Archive | None:
+    """The one that has a suite, if any has; Error when several have."""
+    found = {one.source.uri.rstrip("/"): one for one in archives() if suite in one.source.suites}
+    if len(found) > 1:
+        where = " and ".join(f"{uri} ({printable(str(one.file))})" for uri, one in sorted(found.items()))
+        raise Error(
+            f"several archives of image configurations are known for {suite}: {where}",
+            "choose one with --archive URL --keyring FILE, or write `Enabled: no` into a file",
+            USAGE,
+        )
+    return next(iter(found.values()), None)
+
+
+def _stanzas(text: str) -> tuple[deb822.Stanza, ...]:
+    """The stanzas, without comments; Error where a field is given twice, or a line is of another format."""
+    lines: list[str] = []
+    seen: set[str] = set()
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.startswith("#"):
+            continue
+        match = _LINE.fullmatch(line)
+        if not match:
+            raise Error(f"line {number} is not a field and its value: {printable(line, 60)!r}")
+        if not line:
+            seen.clear()
+        if field := (match["field"] or "").lower():
+            if field in seen:
+                raise Error(f"the field {match['field']} is there twice", "one of them is wrong")
+            seen.add(field)
+        lines.append(line)
+    known = {field.lower(): field for field in _FIELDS}
+    stanzas = tuple(
+        {known.get(field.lower(), field): value for field, value in stanza.items()}
+        for stanza in deb822.parse("\n".join(lines))
+    )
+    for field in (field for stanza in stanzas for field in stanza):
+        if field not in _FIELDS:
+            raise Error(f"the field {printable(field)} is not accepted", f"fields are {', '.join(_FIELDS)}")
+    return stanzas
+
+
+def _enabled(stanza: deb822.Stanza) -> bool:
+    value = stanza.get("Enabled", "yes").strip().lower()
+    if value not in ("yes", "no"):
+        raise Error(f"Enabled is {printable(value)!r}", "yes or no")
+    return value == "yes"
+
+
+def _archive(stanza: deb822.Stanza) -> tuple[sources.Source, bytes]:
+    for field in _REQUIRED:
+        if not stanza.get(field, "").strip():
+            raise Error(f"a stanza has no field {field}")
+    words = {field: tuple(stanza[field].split()) for field in _REQUIRED[:-1]}
+    if not {"deb"} <= {*words["Types"]} <= {"deb", "deb-src"}:
+        raise Error(f"Types is {printable(stanza['Types'])!r}", "deb, or deb deb-src")
+    if len(words["URIs"]) != 1 or not sources.ADDRESS.fullmatch(words["URIs"][0]):
+        raise Error(f"URIs is {printable(stanza['URIs'])!r}, not one plain address", "https://…, http://… or file:/…")
+    for suite in words["Suites"]:
+        names.word(suite, "suite")
+    if "main" not in words["Components"] or not {*words["Components"]} <= {*sources.ARCHIVE_COMPONENTS}:
+        raise Error(f"Components is {printable(stanza['Components'])!r}", "main, or main contrib")
+    (uri,) = words["URIs"]
+    return sources.Source(uri, words["Suites"], "", words["Components"]), _keys(stanza["Signed-By"])
+
+
+def _keys(value: str) -> bytes:
+    """The keys of a Signed-By: it is the path of a keyring, or has them in their armour."""
+    lines = [line.strip() for line in value.split("\n") if line.strip()]
+    if (lines[0], lines[-1]) == _ARMOUR:
+        return "".join(f"{'' if line == '.' else line}\n" for line in lines).encode()
+    if len(lines) != 1 or not lines[0].startswith("/"):
+        raise Error(
+            f"Signed-By is {printable(lines[0], 60)!r}, neither one path nor a key",
+            "the absolute path of a keyring, or the key itself in its armour",
+        )
+    files.refuse_changeable(Path(lines[0]))
+    return files.read(Path(lines[0]), what="keyring")

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What proves a published image, fetched beside it, so that `verify` needs nothing else.
+
+```
+STEM.proof/STEM.buildinfo STEM.image SHA512SUMS SHA512SUMS.gpg
+STEM.proof/closure/                                   what the image was made of (`closure`)
+```
+
+Nothing is believed here but the signed index of images, which has the .buildinfo's SHA-512, and the .buildinfo, which
+has each package's SHA-256. Of the other files `verify` verifies the signatures.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote_to_bytes
+
+from debian_cloud import names
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.host import checksums, files, run, sign
+from debian_cloud.image import closure
+from debian_cloud.packages import evidence, images, own
+
+if TYPE_CHECKING:
+    from debian_cloud.image.lock import Lock
+    from debian_cloud.packages.images import Image
+
+_SUMS: Final = ("SHA512SUMS", "SHA512SUMS.gpg")
+_INDEX: Final = 2**28
+"""Bytes of an index of a closure's evidence, compressed, at the most."""
+_SOURCES: Final = 16
+"""Release files that a closure has as evidence; there are four."""
+_COMPONENTS: Final = ("main", "contrib", "non-free", "non-free-firmware")
+_AT_ONCE: Final = 50
+"""Files that one process fetches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The folder with the proof; `asked` are the places that had no closure, where none was found."""
+
+    folder: Path
+    asked: tuple[str, ...] = ()
+
+
+def fetch(image: Image, output: Path) -> Fetched:
+    """Fetch the proof of an image into a folder beside it; what is there already stays.
+
+    Error when a file is missing, or is not what the signed index or the .buildinfo says.
+    """
+    record = image.record
+    folder = output / names.proof(record.stem)
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise Error(f"{folder} exists already and is another file", "remove it, or choose another --output", USAGE)
+    if not folder.exists():
+        with run.partial(folder, f"the fetch of {folder.name} to {output}") as partial:
+            made = partial / folder.name
+            made.mkdir(mode=0o755)
+            _fetch_words(image, made)
+            made.rename(folder)
+    kept = folder / names.CLOSURE
+    if kept.exists():
+        return Fetched(folder)
+    found = evidence.read(sign.text(folder / f"{record.stem}.buildinfo"), f"{record.stem}.buildinfo")
+    path = names.closure(record.suite, record.config, record.architecture, record.serial)
+    asked = tuple(f"{base}/{path}" for base in images.addresses(image))
+    for place in asked:
+        with run.partial(kept, f"the fetch of {kept.name} to {folder}") as partial:
+            made = partial / kept.name
+            made.mkdir(mode=0o755)
+            if _fetch_closure(place, found, made):
+                made.rename(kept)
+                return Fetched(folder)
+    return Fetched(folder, asked)
+
+
+def _fetch_words(image: Image, folder: Path) -> None:
+    record = image.record
+    if not record.buildinfo_sha512:
+        raise Error(f"the index has no hash of the .buildinfo of {record.stem}", "its archive is of an older version")
+    place = image.place(record.directory)
+    buildinfo, name = f"{record.stem}.buildinfo", f"{record.stem}.image"
+    wanted = [(f"{place}/{buildinfo}", buildinfo, f"SHA512:{record.buildinfo_sha512}")]
+    _get(folder, wanted, files.LARGEST_TEXT)
+    for sums in _SUMS:
+        _get(folder, [(f"{place}/{sums}", sums, "")], files.LARGEST_TEXT)
+    text = files.read(folder / _SUMS[0], files.LARGEST_TEXT).decode("ascii", "replace")
+    for listed, sha512 in ((record.name, record.sha512), (buildinfo, record.buildinfo_sha512)):
+        if checksums.find(text, listed) != sha512:
+            raise Error(
+                f"SHA512SUMS of {record.stem} and the signed index disagree on {listed}",
+                "`apt-get update`, and try again; if that does not help, tell the archive's operator",
+            )
+    _get(folder, [(f"{place}/{name}", name, f"SHA512:{checksums.find(text, name)}")], files.LARGEST_TEXT)
+
+
+def _fetch_closure(place: str, kept: Lock, folder: Path) -> bool:
+    """Fetch a closure, whose names all follow from the .buildinfo and its own list; whether it is there."""
+    release, index = closure.release_path(kept.suite), closure.packages_path(kept.suite, kept.architecture)
+    if not images.there(f"{place}/{release}", folder / release, files.LARGEST_TEXT):
+        return False
+    _get(folder, [(f"{place}/{index}", index, "")], _INDEX)
+    listed = closure.evidence(sign.text(folder / release))
+    for name, sha256 in listed.items():
+        _get(folder, [(f"{place}/{name}", name, f"SHA256:{sha256}" if sha256 else "")], _INDEX)
+    if not listed:
+        _probe_evidence(place, kept, folder)
+    packages = tuple(dict.fromkeys((*kept.packages, *kept.tools)))
+    names_ = {package: closure.filename(package) for package in packages}
+    wanted = [(f"{place}/{names_[p]}", names_[p], f"SHA256:{p.sha256}") for p in packages]
+    _get(folder, wanted, max(package.size for package in packages))
+    return True
+
+
+def _probe_evidence(place: str, kept: Lock, folder: Path) -> None:
+    """Fetch what there is of the evidence of a closure that does not list it, as older archives made them."""
+    for number in range(_SOURCES):
+        near = f"evidence/{number}"
+        if not images.there(f"{place}/{near}/InRelease", folder / near / "InRelease", files.LARGEST_TEXT):
+            if not images.there(f"{place}/{near}/Release", folder / near / "Release", files.LARGEST_TEXT):
+                break
+            _get(folder, [(f"{place}/{near}/Release.gpg", f"{near}/Release.gpg", "")], files.LARGEST_TEXT)
+        for component in _COMPONENTS:
+            name = f"{near}/{component}_binary-{kept.architecture}_Packages.xz"
+            images.there(f"{place}/{name}", folder / name, _INDEX)
+
+
+def _get(folder: Path, wanted: list[tuple[str, str, str]], largest: int) -> None:
+    for first in range(0, len(wanted), _AT_ONCE):
+        images.download(folder, wanted[first : first + _AT_ONCE], largest)
+
+
+def beside(image: Path) -> Path | None:
+    """The folder with the proof of an image, if it is beside it, as `fetch` puts it."""
+    suffix = names.proof("")
+    found = [
+        path
+        for path in sorted(image.parent.glob(names.proof("*")))
+        if image.name.startswith(f"{path.name.removesuffix(suffix)}.")
+    ]
+    return found[0] if len(found) == 1 and found[0].is_dir() else None
+
+
+def published(file: Path) -> Path:
+    """The .buildinfo as an archive of the user's own has published it on this machine, with its signed sums.
+
+    It is the file itself where that has sums beside it, or was not published there with the same words.
+    """
+    if (file.parent / _SUMS[0]).exists():
+        return file
+    text = sign.text(file)
+    kept = evidence.read(text, str(file))
+    folder = _own(kept)
+    if folder is None:
+        return file
+    found = (
+        folder / names.directory(kept.suite, kept.config, kept.architecture, kept.serial) / f"{kept.stem}.buildinfo"
+    )
+    return found if found.is_file() and sign.text(found) == text else file
+
+
+def own_closure(file: Path) -> Path | None:
+    """What the image of a .buildinfo was made of, where an archive of the user's own on this machine has it."""
+    kept = evidence.read(sign.text(file), str(file))
+    folder = _own(kept)
+    if folder is None:
+        return None
+    found = folder / names.closure(kept.suite, kept.config, kept.architecture, kept.serial)
+    return found if found.is_dir() else None
+
+
+def _own(kept: Lock) -> Path | None:
+    one = own.archive(kept.suite)
+    return Path(os.fsdecode(unquote_to_bytes(one.source.folder))) if one and one.source.folder else None
+
+
+def closure_of(file: Path) -> str:
+    """What the image was made of that a .buildinfo or a record describes, if both were fetched; else nothing."""
+    folder = file.resolve().parent
+    kept = folder / names.CLOSURE
+    return str(kept) if folder.name == names.proof(file.stem) and kept.is_dir() else ""

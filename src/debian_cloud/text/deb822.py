@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Stanzas in Debian's format (deb822(5)), and the order of versions; the only importer of python-debian."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import IO, TYPE_CHECKING, Final
+
+from debian.debian_support import NativeVersion
+
+from debian import deb822
+from debian_cloud.errors import Error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+Stanza = dict[str, str]
+"""Field -> value, in the order of the text."""
+
+LARGEST: Final = 2**26
+"""Bytes of an index of images; it has room for some 40,000 files."""
+MOST_LINES_OF_ALL: Final = 2**21
+"""Lines of one."""
+LARGEST_STANZA: Final = 2**20
+"""Bytes of one stanza in it."""
+MOST_LINES: Final = 2**12
+"""Lines of one stanza, which are many where many packages have updates."""
+LONGEST_LINE: Final = 2**13
+"""Bytes of one line."""
+_DAMAGED: Final = "it was edited or damaged"
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_FIELD: Final = re.compile("[A-Za-z][A-Za-z0-9-]*")
+_LONGEST: Final = 255
+"""Characters of a version."""
+
+
+def parse(text: str) -> tuple[Stanza, ...]:
+    """The stanzas of a text; Error when a line is of OpenPGP's, whose text is read elsewhere (`openpgp.inner`)."""
+    # Lines end as in every other reader: Python's own splitlines() finds ends of them within values.
+    lines = text.split("\n")
+    # The library would pass over such lines, and over what is around them.
+    if any(line.startswith("-----") for line in lines):
+        raise Error("a stanza begins with dashes, as signed texts do", "give the text without its signature")
+    # apt_pkg's parser is for files; python-debian's own needs no temporary one.
+    return tuple(dict(stanza) for stanza in deb822.Deb822.iter_paragraphs(lines, use_apt_pkg=False))
+
+
+def canonical(text: str) -> tuple[Stanza, ...]:
+    """The stanzas of a text as `render` writes it, many times faster; values are as `parse` gives them.
+
+    Error at the first line that is written otherwise: a comment, a field without a value or given twice (in
+    whatever case), a value that begins or ends with a blank, a control character.
+    """
+    return tuple(stanzas(io.BytesIO(text.encode("utf-8", "surrogatepass"))))
+
+
+def stanzas(file: IO[bytes]) -> Iterator[Stanza]:
+    """The same of a file, one after another as it is read; Error at the first line, too, that passes a bound."""
+    stanza: dict[str, list[str]] = {}
+    seen: set[str] = set()
+    field: list[str] = []
+    number, left, of_stanza = 0, LARGEST, 0
+    while octets := file.readline(min(left, LONGEST_LINE) + 2):
+        number += 1
+        left -= len(octets)
+        octets = octets.removesuffix(b"\n")
+        if not octets:
+            if stanza:
+                yield _joined(stanza)
+                stanza, seen, of_stanza = {}, set(), 0
+            _refuse_more(number, left)
+            continue
+        of_stanza += max(len(octets), LARGEST_STANZA // MOST_LINES)
+        if len(octets) > LONGEST_LINE or of_stanza > LARGEST_STANZA:
+            raise Error(f"line {number} is too long, or its stanza", _DAMAGED)
+        _refuse_more(number, left)
+        try:
+            line = octets.decode("utf-8")
+        except UnicodeDecodeError:
+            raise Error(f"line {number} is not UTF-8 text", _DAMAGED) from None
+        if line[-1] == " " or (not line.isprintable() and _CONTROL.search(line)):
+            raise _odd(number, line)
+        if line[0] == " " and stanza:
+            field.append(line)
+            continue
+        name, colon, value = line.partition(":")
+        # An empty value is one of several lines, the first of which is empty.
+        value, plain = value[1:], value[:1] in ("", " ")
+        if not colon or not plain or name.lower() in seen or not _FIELD.fullmatch(name) or value[:1] == " ":
+            raise _odd(number, line)
+        seen.add(name.lower())
+        stanza[name] = field = [value]
+    if stanza:
+        yield _joined(stanza)
+
+
+def _refuse_more(number: int, left: int) -> None:
+    if left < 0 or number > MOST_LINES_OF_ALL:
+        raise Error(f"it has more than {LARGEST} bytes, or {MOST_LINES_OF_ALL} lines", _DAMAGED)
+
+
+def _joined(stanza: dict[str, list[str]]) -> Stanza:
+    return {name: "\n".join(lines) for name, lines in stanza.items()}
+
+
+def _odd(number: int, line: str) -> Error:
+    return Error(f"line {number} is not as this program writes it: {line[:60]!r}", _DAMAGED)
+
+
+def render(fields: Iterable[tuple[str, str]]) -> str:
+    """One stanza as text, without the empty line after it; continuation lines are given in the value."""
+    return "".join(f"{name}:{value if value.startswith(chr(10)) else ' ' + value}\n" for name, value in fields)
+
+
+def version(text: str) -> NativeVersion:
+    """A version, to be compared as dpkg does (deb-version(7)); ValueError when it is none."""
+    # Longer ones are nobody's, and their numbers more than Python takes.
+    if len(text) > _LONGEST:
+        raise ValueError(text)
+    return NativeVersion(text)

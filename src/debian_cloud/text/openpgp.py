@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Signatures as OpenPGP writes them down: packets, armour and the cleartext framework (RFC 9580; no cryptography)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud.errors import Error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_MESSAGE: Final = b"-----BEGIN PGP SIGNED MESSAGE-----"
+_BEGIN: Final = b"-----BEGIN PGP SIGNATURE-----"
+_END: Final = b"-----END PGP SIGNATURE-----"
+_MARKS: Final = (b"-----BEGIN PGP", b"-----END PGP")
+"""What other readers may take for a line of OpenPGP's, wherever it stands."""
+_HASH: Final = re.compile(rb"Hash: [A-Za-z0-9-]+(, ?[A-Za-z0-9-]+)*")
+_HEADER: Final = re.compile(rb"(Version|Comment): [ -~]*")
+_BASE64: Final = re.compile(rb"[A-Za-z0-9+/]{1,76}={0,2}")
+_CHECKSUM: Final = re.compile(rb"=[A-Za-z0-9+/]{4}")
+_ODD: Final = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
+"""Control characters but tabs and line feeds, and what else ends a line for some reader (UTF-8)."""
+_HEADERS: Final = 16
+"""Lines at the head of an armour."""
+_LARGEST: Final = 2**16
+"""Octets of all signatures of a text; some hundred take one each."""
+
+_HASHES: Final = {8: "SHA256", 9: "SHA384", 10: "SHA512"}
+"""Algorithms by their number (RFC 9580, 9.5), without those that apt takes for weak."""
+_SIGNATURE: Final = 2
+"""The packet's type (RFC 9580, 5)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cleartext:
+    """A text that can be read with its signatures below it: `text` has no last line end, which is not signed."""
+
+    text: bytes
+    signatures: tuple[bytes, ...]
+
+    @property
+    def content(self) -> bytes:
+        """What is signed: blanks at the ends of lines are not, and dashes at their beginnings are escaped."""
+        lines = (line.removeprefix(b"- ").rstrip(b" \t") for line in self.text.split(b"\n"))
+        return b"\n".join(lines)
+
+    def document(self) -> bytes:
+        """What is signed, with one armour for all signatures, and nothing else; Error when one of them is weak."""
+        hashes = ",".join(dict.fromkeys(_hash(packet) for packet in self.signatures))
+        text = b"\n".join(b"- " + line if line.startswith(b"-") else line for line in self.content.split(b"\n"))
+        return b"%s\nHash: %s\n\n%s\n%s" % (_MESSAGE, hashes.encode(), text, armoured(self.signatures))
+
+
+def is_cleartext(data: bytes) -> bool:
+    """Whether it is such a document, rather than signatures alone."""
+    return data.startswith(_MESSAGE)
+
+
+def cleartext(data: bytes) -> Cleartext:
+    """Read one (RFC 9580, 7), and nothing else beside it: Error at all that two readers may read in two ways.
+
+    Nothing stands before or after the document, nothing but `Hash:` before its text; each dash that begins a line
+    of the text is escaped; there is one armour below it, with signatures alone in it. A control character is
+    refused anywhere, a carriage return, too. gpgv(1) and gpg(1) are content with less.
+    """
+    _refuse_odd(data)
+    lines = data.removesuffix(b"\n").split(b"\n")
+    if lines[0] != _MESSAGE:
+        raise _bad("it does not begin with a signed text")
+    start = next((number for number, line in enumerate(lines[1:], 1) if not _HASH.fullmatch(line)), len(lines))
+    if lines[start : start + 1] != [b""] or start > _HEADERS:
+        raise _bad("it has more than the names of hashes before its text")
+    start += 1
+    dashes = (n for n, line in enumerate(lines[start:], start) if line[:1] == b"-" and line[:2] != b"- ")
+    end = next(dashes, len(lines))
+    if lines[end : end + 1] != [_BEGIN] or end == start:
+        raise _bad("its text does not end at a signature")
+    return Cleartext(b"\n".join(lines[start:end]), _armour(lines[end:]))
+
+
+def inner(data: bytes) -> bytes:
+    """The text of a file that may be clear-signed or not: what the signatures are about, else all of it.
+
+    Error when it is neither; whether a signature is good is not looked at.
+    """
+    if is_cleartext(data):
+        return cleartext(data).content + b"\n"
+    _refuse_odd(data)
+    if any(mark in data for mark in _MARKS):
+        raise _bad("it has something before its signed text")
+    return data
+
+
+def signatures(data: bytes) -> tuple[bytes, ...]:
+    """The signature packets of a detached signature, armoured or binary; Error when it has anything else."""
+    if not data.startswith(_BEGIN):
+        return _signatures(data)
+    _refuse_odd(data)
+    return _armour(data.removesuffix(b"\n").split(b"\n"))
+
+
+def _refuse_odd(data: bytes) -> None:
+    if odd := _ODD.search(data):
+        line = data.count(b"\n", 0, odd.start()) + 1
+        raise _bad(f"line {line} has a control character, {odd[0]!r}")
+
+
+def _bad(why: str) -> Error:
+    return Error(why, "get the file again as it was signed: one text, its signatures, and nothing around them")
+
+
+def _armour(lines: list[bytes]) -> tuple[bytes, ...]:
+    """The packets in an armour of signatures, which is all there is (RFC 9580, 6.2)."""
+    if lines[-1] != _END:
+        raise _bad("it does not end with its signature")
+    start = next((number for number, line in enumerate(lines[1:], 1) if not _HEADER.fullmatch(line)), len(lines))
+    body = lines[start + 1 : -1]
+    if lines[start] or start > _HEADERS or sum(map(len, body)) > 2 * _LARGEST:
+        raise _bad("the armour of its signature is damaged")
+    checksum = body.pop() if body and _CHECKSUM.fullmatch(body[-1]) else b""
+    if not all(map(_BASE64.fullmatch, body)) or any(line.endswith(b"=") for line in body[:-1]):
+        raise _bad("the armour of its signature is damaged")
+    try:
+        data = base64.b64decode(b"".join(body), validate=True)
+    except binascii.Error:
+        raise _bad("the armour of its signature is damaged") from None
+    if checksum and checksum[1:] != base64.b64encode(_crc24(data).to_bytes(3, "big")):
+        raise _bad("the armour of its signature is damaged")
+    return _signatures(data)
+
+
+def _signatures(data: bytes) -> tuple[bytes, ...]:
+    found = tuple(_packets(data)) if len(data) <= _LARGEST else ()
+    if not found:
+        raise Error("there is no signature in it", "gpg --clearsign or --detach-sign writes one")
+    return found
+
+
+def refuse_weak(packets: Sequence[bytes]) -> None:
+    """Error when a signature is not of the kind that apt takes, and that `document` can name."""
+    for packet in packets:
+        _hash(packet)
+
+
+def armoured(packets: Sequence[bytes]) -> bytes:
+    """Signatures in one armour (RFC 9580, 6.2).
+
+    With its checksum: where base64 needs no padding, gpg 2.2 reads on without one.
+    """
+    data = b"".join(packets)
+    body, checksum = base64.b64encode(data), base64.b64encode(_crc24(data).to_bytes(3, "big"))
+    lines = (body[i : i + 64] for i in range(0, len(body), 64))
+    return b"%s\n\n%s\n=%s\n%s\n" % (_BEGIN, b"\n".join(lines), checksum, _END)
+
+
+def _crc24(data: bytes) -> int:
+    """The checksum of an armour (RFC 9580, 6.1.1)."""
+    crc = 0xB704CE
+    for octet in data:
+        crc ^= octet << 16
+        for _ in range(8):
+            crc <<= 1
+            if crc & 0x1000000:
+                crc ^= 0x1864CFB
+    return crc
+
+
+def unarmoured(data: bytes) -> bytes:
+    """What is in the first armour (RFC 9580, 6.2); Error when it is damaged."""
+    lines = data.partition(b"-----END")[0].replace(b"\r\n", b"\n").splitlines()
+    body = lines[lines.index(b"") + 1 :] if b"" in lines else ()
+    try:
+        return base64.b64decode(b"".join(line for line in body if not line.startswith(b"=")), validate=True)
+    except binascii.Error:
+        raise Error("the armour is damaged", "get it again") from None
+
+
+def _packets(data: bytes) -> Iterator[bytes]:
+    """Packets as they are, each of one piece (RFC 9580, 4.2)."""
+    at = 0
+    while at < len(data):
+        header = data[at]
+        if header & 0xC0 == 0xC0:
+            kind, first = header & 0x3F, int.from_bytes(data[at + 1 : at + 2], "big")
+            if first < 192:
+                length, octets = first, 1
+            elif first < 224:
+                length, octets = (first - 192 << 8) + int.from_bytes(data[at + 2 : at + 3], "big") + 192, 2
+            else:
+                length, octets = int.from_bytes(data[at + 2 : at + 6], "big"), 5
+            partial = 224 <= first < 255
+        else:
+            kind, octets = header >> 2 & 0x0F, 1 << (header & 3)
+            length, partial = int.from_bytes(data[at + 1 : at + 1 + octets], "big"), header & 3 == 3
+        end = at + 1 + octets + length
+        if header < 0x80 or kind != _SIGNATURE or partial or length < 10 or end > len(data):
+            raise Error("it is not signatures alone", "gpg --clearsign or --detach-sign writes such a file")
+        yield data[at:end]
+        at = end
+
+
+def _hash(packet: bytes) -> str:
+    """The name of the algorithm by which a signature was made (RFC 9580, 5.2.3); Error when it is weak."""
+    octets = (1 << (packet[0] & 3)) if packet[0] < 0xC0 else 1 if packet[1] < 192 else 2 if packet[1] < 224 else 5
+    version, algorithm = packet[1 + octets], packet[1 + octets + 3]
+    if version != 4 or algorithm not in _HASHES:
+        raise Error("a signature in it is too old, too new or too weak", "sign with gpg, and SHA-256 or SHA-512")
+    return _HASHES[algorithm]
+
+
+def field(content: bytes, name: str) -> str:
+    """The one-line field of a release file, or nothing."""
+    found = re.search(rb"^%s: *(.*)$" % name.encode(), content, re.MULTILINE)
+    return found[1].decode("utf-8", "replace").strip() if found else ""

@@ -1,0 +1,558 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keys: how one follows another, what a lost one leaves, and several that sign together."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from debian_cloud.errors import Error
+from debian_cloud.host import sign
+from debian_cloud.text import openpgp
+from tests.archive.clients import machine
+from tests.archive.conftest import Key, run
+from tests.mirror.tree import Mirror, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.archive.clients import Apt
+    from tests.archive.conftest import Archive, Maker
+
+PRESET = Path("/usr/lib/gnupg/gpg-preset-passphrase")
+LOOPBACK = ("--passphrase", "", "--pinentry-mode", "loopback")
+PACKAGE = "debian-cloud-archive-keyring"
+
+
+def states(archive: Archive) -> dict[str, str]:
+    """Fingerprint -> state, as conf/keys has them."""
+    lines = (line.split() for line in (archive.path / "conf/keys").read_text().splitlines() if line[0] != "#")
+    return {words[0]: words[1] for words in lines}
+
+
+def only(archive: Archive, state: str) -> str:
+    [key] = [key for key, known in states(archive).items() if known == state]
+    return key
+
+
+def keyring(archive: Archive, folder: Path, name: str = PACKAGE) -> Path:
+    """A keyring of the archive's keyring package."""
+    folder.mkdir(exist_ok=True)
+    package = archive.public / f"{PACKAGE}_trixie.deb"
+    subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
+    return folder / f"usr/share/keyrings/{name}.gpg"
+
+
+def listed(keys: Path) -> set[str]:
+    """The primaries of a keyring."""
+    command = ["gpg", "--show-keys", "--with-colons", str(keys)]
+    found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return set(re.findall(r"^pub:.*\nfpr:+(\w+):", found, re.MULTILINE))
+
+
+def signers(archive: Archive, keys: Path, folder: Path | None = None) -> set[str]:
+    """Who signed InRelease, and Release.gpg."""
+    where = folder or archive.dist
+    found = set(sign.verified(keys, where / "InRelease").signers)
+    assert found == set(sign.verified(keys, where / "Release", where / "Release.gpg").signers)
+    return found
+
+
+def signed_by(archive: Archive) -> list[str]:
+    """What Release tells apt of it."""
+    [line] = re.findall("^Signed-By: (.*)$", (archive.dist / "InRelease").read_text(), re.MULTILINE)
+    return str(line).split(",")
+
+
+def content(client: Apt, *arguments: str) -> None:
+    """Let apt do it; it must have nothing to say against it."""
+    done = client.get(*arguments)
+    assert done.returncode == 0, done.stdout
+    assert not re.search("^[WE]: ", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_old_client_never_sees_an_error_while_a_key_follows_another(
+    archive: Archive, client: Apt, clients: Callable[[str], Apt], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    first = only(archive, "active")
+    package = archive.public / f"{PACKAGE}_trixie.deb"
+    sleeper = clients(request.node.callspec.params["client"])
+    for each in (client, sleeper):
+        each.installs(package)
+        content(each, "update")
+    assert signed_by(archive) == [first]
+    before = client.version(PACKAGE)
+
+    archive.run("add-key", "--name", "Second <second@example.org>")
+    second = next(key for key in states(archive) if key != first)
+    both = keyring(archive, tmp_path / "both")
+    assert signers(archive, both) == {first, second} == set(signed_by(archive)) == listed(both)
+    content(client, "update")
+    content(client, "upgrade", "--yes")
+    assert client.version(PACKAGE) == client.candidate(PACKAGE) != before
+    content(client, "update")
+
+    archive.run("retire-key", first, "--now")
+    assert signers(archive, both) == {second} == set(signed_by(archive))
+    assert listed(keyring(archive, tmp_path / "after")) == {first, second}
+    content(client, "update")
+    content(client, "upgrade", "--yes")
+
+    # Who slept through all of it is told which key is missing, and keeps what it knew.
+    told = sleeper.get("update")
+    assert told.returncode != 0
+    assert second[-16:] in told.stdout
+    assert sleeper.candidate(PACKAGE) == before
+    (sleeper.root / "usr/share/keyrings" / f"{PACKAGE}.gpg").unlink()
+    sleeper.installs(package)
+    content(sleeper, "update")
+
+    # A key that another has got: with the keyring package it is gone.
+    secret = tmp_path / "stolen"
+    shutil.copytree(archive.path / "gnupg", secret, ignore=shutil.ignore_patterns("S.*"))
+    archive.run("revoke-key", first)
+    content(client, "update")
+    content(client, "upgrade", "--yes")
+    content(client, "update")
+    assert listed(client.root / f"usr/share/keyrings/{PACKAGE}.gpg") == {second}
+    time.sleep(1.1)
+    archive.run("resign")
+    forged = archive.dist / "InRelease"
+    text = re.sub("^Signed-By: .*\n", "", (archive.dist / "Release").read_text(), flags=re.MULTILINE)
+    (tmp_path / "Release").write_text(text)
+    secret.chmod(0o700)
+    thief = Key(secret, tmp_path / "no", first)
+    thief.gpg("--local-user", f"{first}!", "--output", forged, "--clearsign", tmp_path / "Release")
+    subprocess.run(["gpgconf", "--homedir", secret, "--kill", "all"], check=True)
+    done = client.get("update")
+    assert done.returncode != 0
+    assert first[-16:] in done.stdout
+
+
+@dataclass(frozen=True, slots=True)
+class Offline:
+    """A primary that only certifies, away from the archive, which gets its subkeys through `file`."""
+
+    maker: Key
+    archive: Archive
+    file: Path
+
+    def next_subkey(self) -> str:
+        """One more of them signs, without an end; its fingerprint."""
+        self.maker.gpg(*LOOPBACK, "--quick-add-key", self.maker.fingerprint, "ed25519", "sign", "never")
+        self.bring()
+        return fingerprints(self.maker)[-1]
+
+    def bring(self) -> None:
+        """Let the archive have the subkeys as they are now."""
+        self.maker.gpg(*LOOPBACK, "--output", self.file, "--export-secret-subkeys", self.maker.fingerprint)
+        self.archive.run("add-key", "--key", self.file)
+
+
+def fingerprints(key: Key) -> list[str]:
+    return re.findall(r"^fpr:+(\w+):", key.gpg("--list-keys", "--with-colons"), re.MULTILINE)
+
+
+@pytest.fixture
+def offline(archive: Archive) -> Iterator[Offline]:
+    """An archive's key, beside the one that it has."""
+    home = archive.path.parent / "primary"
+    home.mkdir(mode=0o700)
+    maker = Key(home, home / "no", "")
+    maker.gpg(*LOOPBACK, "--quick-generate-key", "Offline <offline@example.org>", "ed25519", "cert", "never")
+    [primary] = fingerprints(maker)
+    yield Offline(replace(maker, fingerprint=primary), archive, home / "subkeys")
+    run(["gpgconf", "--homedir", home, "--kill", "all"], dict(os.environ))
+
+
+def test_release_binds_a_client_that_trusts_more_keys_to_those_of_the_archive(
+    archive: Archive, offline: Offline, client: Apt, stranger: Key, tmp_path: Path
+) -> None:
+    """As Signed-By in Release names them, where a source has none of its own: by primaries, whatever subkeys sign."""
+    offline.next_subkey()
+    primary = offline.maker.fingerprint
+    trusted = client.root / "etc/apt/trusted.gpg.d"
+    shutil.copy(keyring(archive, tmp_path / "both"), trusted / "archive.gpg")
+    stranger.gpg("--export", "--output", trusted / "stranger.gpg")
+    (client.root / "etc/apt/sources.list").write_text(f"deb file:{archive.public} trixie main\n")
+
+    content(client, "update")
+    archive.run("retire-key", next(iter(states(archive))), "--now")
+    assert signed_by(archive) == [primary]
+    content(client, "update")
+    # The next one is held against what this one names.
+    time.sleep(1.1)
+    archive.run("resign")
+    content(client, "update")
+    time.sleep(1.1)
+    archive.run("resign")
+    stranger.gpg("--output", archive.dist / "InRelease", "--clearsign", archive.dist / "Release")
+    done = client.get("update")
+    assert done.returncode != 0
+    assert "InRelease" in done.stdout
+
+
+def test_a_key_retires_when_machines_had_time_to_get_another(archive: Archive, stranger: Key, tmp_path: Path) -> None:
+    """Whatever its own age, it is the time in the keyring package that counts; a key that signs no more is free."""
+    first = only(archive, "active")
+    secret = tmp_path / "secret"
+    stranger.gpg("--export-secret-keys", "--output", secret)
+    archive.run("add-key", "--key", secret)
+    conf = archive.path / "conf/keys"
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    assert re.search(rf"(?m)^{stranger.fingerprint} active since={today}T[0-9:]+Z stranger ", conf.read_text())
+    done = archive.run("retire-key", first, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    error, hint = done.stderr.splitlines()
+    assert error == f"error: machines have had no 30 days to get the other key, which signs since {today}"
+    assert re.fullmatch(rf"hint: retire {first} on \d{{4}}-\d\d-\d\d, or --now: .*refuses the archive", hint)
+    assert states(archive) == {first: "active", stranger.fingerprint: "active"}
+    assert signers(archive, keyring(archive, tmp_path / "both")) == {first, stranger.fingerprint}
+    # The setting has one place, and what is no number of days counts for none.
+    (archive.path / "conf/overlap").write_text("# days\na month\n")
+    done = archive.run("retire-key", first, check=False)
+    assert "conf/overlap is no number of days: a month" in done.stderr
+    assert states(archive)[first] == "active"
+    (archive.path / "conf/overlap").write_text("# days\n90\n")
+    conf.write_text(re.sub("since=[^ ]*", f"since={since(60)}", conf.read_text()))
+    assert archive.run("retire-key", first, check=False).returncode == 1
+    (archive.path / "conf/overlap").unlink()
+    archive.run("retire-key", first)
+    assert states(archive)[first] == "retired"
+
+
+def since(days: int) -> str:
+    """A day, so many days ago."""
+    return time.strftime("%Y-%m-%d", time.gmtime(time.time() - days * 86400))
+
+
+def test_of_several_other_keys_the_one_that_machines_know_best_counts(archive: Archive) -> None:
+    first = only(archive, "active")
+    archive.run("add-key")
+    archive.run("add-key")
+    assert archive.run("retire-key", first, check=False).returncode == 1
+    conf = archive.path / "conf/keys"
+    conf.write_text(re.sub("since=[^ ]*", f"since={since(31)}", conf.read_text(), count=1))
+    archive.run("retire-key", first)
+    # The last one that machines have had is not let go either.
+    second = next(key for key, state in states(archive).items() if state == "active")
+    assert archive.run("retire-key", second, check=False).returncode == 1
+    archive.run("retire-key", second, "--now")
+
+
+def test_verbs_for_keys_refuse_what_would_harm(
+    archive: Archive, uploader: Key, stranger: Key, tmp_path: Path, env: dict[str, str]
+) -> None:
+    def refuses(says: str, verb: str, *arguments: str | Path, status: int = 1) -> None:
+        before, keys = archive.snapshot(), (archive.path / "conf/keys").read_text()
+        done = archive.run(verb, *arguments, check=False)
+        assert done.returncode == status, done.stderr
+        assert says in done.stderr
+        assert "\nhint: " in done.stderr
+        assert (archive.snapshot(), (archive.path / "conf/keys").read_text()) == (before, keys)
+
+    first = only(archive, "active")
+    refuses("no other key could sign", "retire-key", first)
+    refuses("no other key could sign", "revoke-key", first)
+    refuses("is no fingerprint", "retire-key", "me@example.org", status=2)
+    refuses("has no key", "revoke-key", "0" * 40, status=2)
+    refuses("holds no OpenPGP key", "add-key", "--key", tmp_path / "nothing", status=2)
+    refuses("is an uploader's", "add-key", "--key", uploader.public, status=2)
+    refuses("cannot sign here", "add-key", "--key", stranger.public)
+    refuses("names no cosigner", "cosign", stranger.public)
+    secret = tmp_path / "secret"
+    stranger.gpg("--export-secret-keys", "--output", secret)
+    refuses("holds a secret key", "add-key", "--cosigner", secret, status=2)
+    refuses("adds one key", "add-key", "--cosigner", secret, "--name", "x", status=2)
+
+    archive.run("add-key", "--key", secret)
+    assert states(archive)[stranger.fingerprint] == "active"
+    refuses("the archive's", "add-key", "--cosigner", stranger.public)
+    # A key that should sign and is not there stops all: some machines may know no other.
+    for line in (f"{first} actve", first, f"{first[:39]} active", "AAAA BBBB active"):
+        kept = (archive.path / "conf/keys").read_text()
+        (archive.path / "conf/keys").write_text(f"{kept}{line}\n")
+        refuses(f"names no key and state: {line}", "publish")
+        (archive.path / "conf/keys").write_text(kept)
+    archive.run("check")
+    away = archive.path / "gnupg/private-keys-v1.d"
+    keygrip = re.findall(
+        r"^fpr:+\w+:\ngrp:+(\w+):",
+        run(["gpg", "--homedir", archive.path / "gnupg", "--with-colons", "--with-keygrip", "-k", first], env).stdout,
+        re.MULTILINE,
+    )[0]
+    (away / f"{keygrip}.key").rename(tmp_path / "away")
+    for verb in ("publish", "resign"):
+        refuses(f"no secret key of {first}", verb)
+    checked = archive.run("check", check=False)
+    assert checked.returncode == 1
+    assert f"no secret key of {first}" in checked.stderr
+    archive.run("retire-key", first)
+    assert signed_by(archive) == [stranger.fingerprint]
+    refuses("does not sign", "retire-key", first)
+    archive.run("revoke-key", first)
+    refuses("is revoked", "add-key", "--key", keyring_of(archive, first, tmp_path))
+    subprocess.run(["gpgconf", "--homedir", archive.path / "gnupg", "--kill", "all"], check=True)
+
+
+def keyring_of(archive: Archive, key: str, folder: Path) -> Path:
+    path = folder / key
+    archive.key.gpg("--export", "--output", path, key)
+    return path
+
+
+def test_what_a_revoked_key_alone_has_signed_is_signed_anew_or_named(
+    archive: Archive, make: Maker, uploader: Key, tmp_path: Path
+) -> None:
+    first = only(archive, "active")
+    for serial in ("20261119.0", *(f"20261120.{number}" for number in range(4))):
+        archive.take(make.image(uploader, serial))
+    archive.run("publish")
+    archive.run("add-key")
+    archive.take(make.image(uploader, "20261121.0"))
+    second = next(key for key in states(archive) if key != first)
+    folders = {path.name: path for path in archive.public.glob("images/trixie/ec2/amd64/2*")}
+    by_thief = [folders["20261119.0"] / "SHA512SUMS"]
+    text = by_thief[0].read_text()
+    by_thief[0].write_text(text.replace(text[:64], "0" * 64))
+    zeros = "0" * 64
+    for pattern, new in (
+        (r"\Z", f"{zeros}  other.qcow2\n"),
+        (r"\A(\w+)(  .*\n)", rf"{zeros}\2\1\2"),
+        (r"(?m)^\w+(  .*spdx\.json)$", rf"{zeros}\1"),
+    ):
+        by_thief.append(folders[f"20261120.{len(by_thief)}"] / "SHA256SUMS")
+        text, count = re.subn(pattern, new, by_thief[-1].read_text())
+        assert count == 1
+        by_thief[-1].write_text(text)
+    for changed in by_thief:
+        for form, suffix in ((("--armor",), "sign"), ((), "gpg")):
+            archive.key.gpg(
+                *form, "--local-user", first, "--yes", "--output", f"{changed}.{suffix}", "--detach-sign", changed
+            )
+    evidence = archive.public / "closures/trixie/ec2/amd64/20261120.0/evidence/0/InRelease"
+    evidence.parent.mkdir(parents=True)
+    snapshots = sorted(archive.public.glob("snap/*/dists/trixie"))
+    shutil.copy(snapshots[0] / "InRelease", evidence)
+    # As when a closure is made: it is written down. One that is not, may be a thief's.
+    forged = evidence.parents[1] / "1/InRelease"
+    own = ("--keyring", keyring(archive, tmp_path / "before"))
+    run(["debian-cloud", "served", "adopt", archive.path, "closures/trixie/ec2/amd64/20261120.0", *own], archive.env)
+    forged.parent.mkdir()
+    shutil.copy(snapshots[1] / "InRelease", forged)
+    kept = evidence.read_bytes()
+
+    done = archive.run("revoke-key", first, check=False)
+    assert done.returncode == 1
+    for changed in by_thief:
+        assert f"{changed.parent.name}/{changed.name} does not say what the archive knows" in done.stderr
+    assert "evidence/1/InRelease does not say what the archive knows that it signed" in done.stderr
+    forged.unlink()
+    assert states(archive) == {first: "revoked", second: "active"}
+    keys = keyring(archive, tmp_path / "after")
+    assert listed(keys) == {second} == signers(archive, keys)
+    for folder in folders.values():
+        for sums in (folder / "SHA256SUMS", folder / "SHA512SUMS"):
+            for signature in (Path(f"{sums}.gpg"), Path(f"{sums}.sign")):
+                if sums in by_thief:
+                    with pytest.raises(Error):
+                        sign.verified(keys, sums, signature)
+                else:
+                    assert sign.verified(keys, sums, signature).signers == (second,)
+    assert len(snapshots) > 2
+    for folder in snapshots:
+        assert signers(archive, keys, folder) == {second}
+    assert sign.verified(keys, evidence).content == openpgp.cleartext(kept).text + b"\n"
+    assert "pub:r:" in archive.key.gpg("--list-keys", "--with-colons", first)
+    # Once more is no harm, and nothing is left to be signed.
+    assert "signed anew" not in archive.run("revoke-key", first).stdout
+
+
+def test_offline_primary_and_subkeys_that_follow_each_other(
+    archive: Archive, offline: Offline, make: Maker, uploader: Key, tmp_path: Path, env: dict[str, str]
+) -> None:
+    maker, primary = offline.maker, offline.maker.fingerprint
+    old = offline.next_subkey()
+    archive.run("retire-key", next(iter(states(archive))), "--now")
+    assert "sec#" in archive.key.gpg("--list-secret-keys", primary)
+    assert signed_by(archive) == [primary]
+    apt = machine(tmp_path / "machine", env)
+    apt.installs(archive.public / f"{PACKAGE}_trixie.deb")
+    content(apt, "update")
+    archive.take(make.image(uploader))
+    archive.take(make.deb(uploader))
+    archive.run("publish")
+    archive.run("resign")
+    content(apt, "update")
+    (sums,) = archive.public.glob("images/*/*/*/2*/SHA512SUMS")
+    keys = keyring(archive, tmp_path / "old")
+    assert sign.verified(keys, sums, Path(f"{sums}.gpg")).signers == (primary,)
+
+    # A machine that knows the old subkey alone goes on; the mirror takes two subkeys for one signer.
+    new = offline.next_subkey()
+    content(apt, "update")
+    assert apt.candidate(PACKAGE) != "(none)"
+    assert len(openpgp.cleartext((archive.dist / "InRelease").read_bytes()).signatures) == 2
+    keys = keyring(archive, tmp_path / "new")
+    server = serve("http", archive.public, tmp_path / "etc")
+    try:
+        mirror = Mirror(server.url, tmp_path / "mirror", keys)
+        mirror.refused("--signers", "2", says="is signed by 1 of the keys")
+        mirror.ok()
+
+        # The old one expires: what only it has signed is signed by the new one, and mirrors get that.
+        maker.gpg(*LOOPBACK, "--quick-set-expire", primary, "seconds=1", old)
+        time.sleep(2)
+        before = Path(f"{sums}.gpg").read_bytes()
+        offline.bring()
+        assert Path(f"{sums}.gpg").read_bytes() != before
+        mirror.keyring = keys = keyring(archive, tmp_path / "expired")
+        mirror.ok()
+    finally:
+        server.kill()
+    assert sign.verified(keys, sums, Path(f"{sums}.gpg")).signers == (primary,)
+    assert (mirror.dest / sums.relative_to(archive.public)).with_name("SHA512SUMS.gpg").read_bytes() == Path(
+        f"{sums}.gpg"
+    ).read_bytes()
+    assert signers(archive, keys) == {primary}
+    said = subprocess.run(
+        ["gpgv", "--status-fd", "1", "--keyring", keys, archive.dist / "InRelease"], capture_output=True, text=True
+    ).stdout
+    assert re.findall(r"VALIDSIG (\w+) ", said) == [new]
+    apt.installs(archive.public / f"{PACKAGE}_trixie.deb")
+    content(apt, "update")
+
+
+def test_agent_of_the_operator_signs_and_stays(archive: Archive, short_path: Path, tmp_path: Path) -> None:
+    """A passphrase that only a running agent knows stands for a card's PIN: no verb asks for it or ends the agent."""
+    home = archive.path / "gnupg"
+    (home / "gpg-agent.conf").write_text("allow-preset-passphrase\npinentry-program /bin/false\n")
+    protected = short_path / "protected"
+    protected.mkdir(mode=0o700)
+    maker = Key(protected, protected / "no", "")
+    secret = ("--pinentry-mode", "loopback", "--passphrase", "secret")
+    maker.gpg(*secret, "--quick-generate-key", "Card <card@example.org>", "ed25519", "sign", "never")
+    maker.gpg(*secret, "--output", tmp_path / "key", "--export-secret-keys")
+    listing = maker.gpg("--list-secret-keys", "--with-colons", "--with-keygrip")
+    [fingerprint] = re.findall(r"^fpr:+(\w+):", listing, re.MULTILINE)
+    [keygrip] = re.findall(r"^grp:+(\w+):", listing, re.MULTILINE)
+    environment = {**os.environ, "GNUPGHOME": str(home)}
+
+    def pid() -> str:
+        talk = ["gpg-connect-agent", "--no-autostart", "GETINFO pid", "/bye"]
+        return run(talk, environment).stdout
+
+    run(["gpg-connect-agent", "/bye"], environment)
+    try:
+        before = pid()
+        assert before.startswith("D ")
+        done = archive.run("add-key", "--key", tmp_path / "key", check=False)
+        assert "cannot sign here" in done.stderr
+        subprocess.run([PRESET, "--preset", keygrip], input="secret", text=True, check=True, env=environment)
+        archive.run("add-key", "--key", tmp_path / "key")
+        archive.run("publish")
+        archive.run("resign")
+        assert pid() == before
+        assert set(signed_by(archive)) == set(states(archive)) > {fingerprint}
+        subprocess.run([PRESET, "--forget", keygrip], check=True, env=environment)
+        assert archive.run("resign", check=False).returncode == 1
+    finally:
+        for folder in (home, protected):
+            run(["gpgconf", "--homedir", folder, "--kill", "all"], dict(os.environ))
+
+
+def test_maintainers_sign_besides(
+    archive: Archive, make: Maker, uploader: Key, stranger: Key, tmp_path: Path, env: dict[str, str]
+) -> None:
+    apt = machine(tmp_path / "machine", env)
+    archive.run("add-key", "--cosigner", stranger.public)
+    archive.run("add-uploader", stranger.public)
+    archive.run("add-key", "--cosigner", uploader.public)
+    archive.run("retire-key", uploader.fingerprint)
+    apt.installs(archive.public / f"{PACKAGE}_trixie.deb")
+    archive.take(make.image(uploader))
+    archive.run("publish")
+    content(apt, "update")
+    own = only(archive, "active")
+    keys = keyring(archive, tmp_path / "keys", "debian-cloud-archive-cosigners")
+    assert listed(keys) == {own, stranger.fingerprint, uploader.fingerprint}
+    assert listed(keyring(archive, tmp_path / "keys")) == {own}
+    release = archive.dist / "Release"
+    kept = archive.public / "closures/trixie/ec2/amd64/20261120.0/evidence/0/InRelease"
+    kept.parent.mkdir(parents=True)
+    shutil.copy(archive.dist / "InRelease", kept)
+
+    def signed(key: Key, name: str, *how: str, text: Path = release) -> Path:
+        key.gpg("--output", tmp_path / name, *how, text)
+        return tmp_path / name
+
+    def refuses(says: str, *files: Path) -> None:
+        before = archive.snapshot()
+        done = archive.run("cosign", *files, check=False)
+        assert done.returncode == 1
+        assert says in done.stderr, done.stderr
+        assert archive.snapshot() == before
+
+    clear, detached = signed(stranger, "clear", "--clearsign"), signed(stranger, "detached", "--detach-sign")
+    edited = tmp_path / "edited"
+    edited.write_bytes(clear.read_bytes().replace(b"Origin: ", b"Origin: x"))
+    weak = signed(stranger, "weak", "--digest-algo", "SHA1", "--detach-sign")
+    refuses("not about a Release that is shown", clear, edited)
+    refuses("too weak", weak)
+    refuses("is not a cosigner's", clear, signed(uploader, "other", "--clearsign"))
+    refuses("is not a cosigner's", signed(uploader, "other", "--armor", "--detach-sign"))
+    refuses("adds no signature", release)
+    bad = tmp_path / "bad"
+    packet = bytearray(detached.read_bytes())
+    packet[-1] ^= 1
+    bad.write_bytes(packet)
+    refuses("is not a cosigner's", bad)
+
+    server = serve("http", archive.public, tmp_path / "etc")
+    try:
+        mirror = Mirror(server.url, tmp_path / "mirror", keys)
+        mirror.refused("--signers", "2", says="is signed by 1 of the keys")
+        with pytest.raises(Error, match="signed by 1 of the keys"):
+            sign.verified(keys, kept, signers=2)
+        serial = (archive.public / "project/trace/master").read_text()
+        archive.run("cosign", clear, detached)
+        archive.run("check")
+        assert signers(archive, keys) == {own, stranger.fingerprint}
+        assert sign.verified(keys, kept, signers=2).content.startswith(b"Origin: ")
+        assert (archive.public / "project/trace/master").read_text() != serial
+        # The same key again is no other signer.
+        archive.run("cosign", signed(stranger, "again", "--clearsign"))
+        assert len(openpgp.cleartext((archive.dist / "InRelease").read_bytes()).signatures) == 2
+        with pytest.raises(Error, match="signed by 2 of the keys"):
+            sign.verified(keys, archive.dist / "InRelease", signers=3)
+        mirror.ok("--signers", "2")
+        content(apt, "update")
+
+        # A later publication waits for its maintainers: mirrors that demand them stay, apt goes on.
+        time.sleep(1.1)
+        archive.take(make.deb(uploader))
+        archive.run("publish")
+        mirror.refused("--signers", "2", says="is signed by 1 of the keys")
+        content(apt, "update")
+        assert apt.candidate("debian-cloud-config-demo") == "1.0"
+        refuses("not about a Release that is shown", clear)
+        archive.run("cosign", signed(stranger, "clear", "--clearsign"))
+        mirror.ok("--signers", "2")
+    finally:
+        server.kill()
+
+    # Alone it vouches for nothing.
+    stranger.gpg("--output", archive.dist / "InRelease", "--clearsign", release)
+    assert apt.get("update").returncode != 0
+    archive.run("retire-key", stranger.fingerprint)
+    assert states(archive)[stranger.fingerprint] == "former-cosigner"
+    assert listed(keyring(archive, tmp_path / "later", "debian-cloud-archive-cosigners")) == listed(keys)
+    refuses("names no cosigner", clear)

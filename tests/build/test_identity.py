@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An image built twice is the same file, whatever differs around the build."""
+
+from __future__ import annotations
+
+import io
+import lzma
+import os
+import platform
+import pwd
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from debian_cloud.disk.opened import DiskImage, opened
+from debian_cloud.host import run, tools
+from debian_cloud.image import sources
+from debian_cloud.image.entries import FILE
+from debian_cloud.names import RELEASES
+from tests.conftest import ALL, ROOT, SUITE, World, traces
+
+if TYPE_CHECKING:
+    from debian_cloud.image.entries import Entry
+
+IMAGES = ("ec2", "generic", "nocloud", "container") if ALL else ("ec2",)
+OWN = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
+OTHER = "bookworm" if OWN == "trixie" else "trixie"
+"""Another release than this machine's, for a machine that has other versions of every tool."""
+
+NEEDS = {*tools.PACKAGES.values()} - {"debian-cloud"} | {"debian-archive-keyring", "python3-apt", "python3-debian"}
+"""Packages that a machine needs to build."""
+
+# What this machine's own user has otherwise, and what tools of a build would listen to.
+ENVIRONMENT: Final = {
+    "LANG": "de_DE.UTF-8",
+    "LC_ALL": "tr_TR.UTF-8",
+    "TZ": "Pacific/Kiritimati",
+    "XZ_DEFAULTS": "-9",
+    "TAR_OPTIONS": "--mtime=@0 --sort=none",
+    "ZSTD_CLEVEL": "1",
+    "MTOOLSRC": "/nowhere",
+    "POSIXLY_CORRECT": "1",
+    "SOURCE_DATE_EPOCH": "0",
+}
+
+# PLACE is seen there under the same name. TREE is the root of its namespace, as no user namespace begins in a chroot.
+_ON_ANOTHER_MACHINE: Final = """
+tree=$1 place=$2
+shift 2
+mount --bind "$tree" "$tree"
+mount -t proc proc "$tree/proc"
+mount --rbind /dev "$tree/dev"
+for file in resolv.conf hosts; do cp -L "/etc/$file" "$tree/etc/"; done
+mkdir -p "$tree$place" "$tree/old"
+mount --rbind "$place" "$tree$place"
+cd "$tree"
+pivot_root . old
+cd /
+umount -l /old
+exec "$@"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """How a build is started there: a prefix of its command, and what it sees; `uid` owns what it makes."""
+
+    name: str
+    prefix: tuple[str | Path, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+    uid: int = 0
+    umask: int = 0o077
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder that everybody may look into, on a file system that lists names in another order."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can build both as root and as another; without root, all tests build as the same user")
+    folder = Path(tempfile.mkdtemp(prefix="identity."))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+    folder.rmdir()
+
+
+@pytest.fixture
+def another_user(place: Path) -> Iterator[Host]:
+    """An ordinary user of this machine: a private home, subordinate ids (subuid(5)), one processor, no sbin."""
+    name, home = f"debian-cloud-{os.getpid()}", place / "home"
+    subprocess.run(
+        ["useradd", "--system", "--user-group", "--add-subids-for-system", "--home-dir", home, name], check=True
+    )
+    user = pwd.getpwnam(name)
+    for folder in (home, place / "tmp"):
+        folder.mkdir(mode=0o700)
+        os.chown(folder, user.pw_uid, user.pw_gid)
+    as_user = ("setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
+    yield Host(
+        "an ordinary user",
+        # Of a machine with another name, too.
+        (
+            *("unshare", "--uts", "sh", "-c", 'hostname elsewhere; exec "$@"', "sh", *as_user),
+            *("taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))),
+        ),
+        {
+            **ENVIRONMENT,
+            "HOME": str(home),
+            "USER": name,
+            "TMPDIR": str(place / "tmp"),
+            "PATH": f"/bin:/usr/bin:{place}/bin",
+        },
+        user.pw_uid,
+    )
+    subprocess.run(["userdel", name], check=True)
+
+
+@pytest.fixture(scope="session")
+def another_tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The root file system of a machine of another release, with what building needs and no more."""
+    folder = tmp_path_factory.mktemp("another")
+    (folder / "sources.list").write_text(sources.as_lines(debian(OTHER)))
+    bootstrap = ("mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory", "--quiet")
+    options = (f"--include={','.join(sorted(NEEDS))}", '--aptopt=APT::Sandbox::User "root"')
+    namespaces = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+    subprocess.run([*namespaces, *bootstrap, *options, OTHER, folder / "tree", folder / "sources.list"], check=True)
+    yield folder / "tree"
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def another_release(another_tree: Path, place: Path) -> Host:
+    """A machine of another Debian release, where root builds."""
+    (place / "tmp").mkdir(mode=0o700)
+    namespaces = ("unshare", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc")
+    return Host(
+        f"root of {OTHER}",
+        (*namespaces, "sh", "-euc", _ON_ANOTHER_MACHINE, "sh", another_tree, place),
+        {
+            **ENVIRONMENT,
+            "LC_ALL": "fr_FR.UTF-8",
+            "TZ": "America/St_Johns",
+            "HOME": "/root",
+            "TMPDIR": str(place / "tmp"),
+            "PATH": f"{place}/bin:/bin:/sbin:/usr/bin:/usr/sbin",
+        },
+        umask=0o027,
+    )
+
+
+def debian(suite: str) -> tuple[sources.Source, ...]:
+    """Debian's sources, by the mirrors that this machine's apt uses."""
+    return sources.debian(sources.targets(run.output(sources.INDEXTARGETS)), suite, expired=True)
+
+
+def built(world: World, config: str, host: Host, place: Path) -> dict[str, Path]:
+    """The files of an image, built in `place`, of the packages of the world's: extension -> file."""
+    # The checkout and the archive may stand where only root may look.
+    for source in (ROOT / "src", world.public / "dists", world.public / "pool"):
+        shutil.copytree(source, place / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(world.keyring, place / "archive.gpg")
+    (buildinfo,) = (world.folder / "images").glob(f"debian-{RELEASES[SUITE]}-{config}-amd64-*.buildinfo")
+    shutil.copy(buildinfo, place / "lock")
+    (place / "bin").mkdir()
+    command = place / "bin" / "debian-cloud"
+    command.write_text(f'#!/bin/sh\nPYTHONPATH={place}/src exec /usr/bin/python3 -B -m debian_cloud "$@"\n')
+    command.chmod(0o755)
+    output = place / "images"
+    output.mkdir(mode=0o755)
+    os.chown(output, host.uid, -1)
+    release, security = debian(SUITE)
+    done = subprocess.run(
+        [
+            *(*host.prefix, command, "build", config, "--lock", place / "lock", "--output", output),
+            *("--format", "tar.xz" if config == "container" else "raw,qcow2", "--allow-expired"),
+            *("--archive", f"file:{place}", "--keyring", place / "archive.gpg"),
+            *("--mirror", release.uri, "--security-mirror", security.uri),
+        ],
+        umask=host.umask,
+        cwd="/",
+        env=host.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    files = [Path(line) for line in done.stdout.splitlines()]
+    assert sorted(output.iterdir()) == sorted(files)
+    assert {path.stat().st_uid for path in files} == {host.uid}
+    # But for the file system that the fixture mounted, perhaps seen from another test's root.
+    assert [line for line in traces(place) if f"{place} " not in line] == []
+    return {path.name.removeprefix(f"{buildinfo.stem}."): path for path in files}
+
+
+def same(world: World, files: dict[str, Path], host: Host) -> None:
+    """Every byte of every file of the image is the world's; else diffoscope's account of it."""
+    disks = {extension: path for extension, path in files.items() if extension in ("raw", "qcow2", "tar.xz")}
+    assert disks
+    # The disk before what is made of it.
+    for extension, second in sorted(disks.items(), reverse=True):
+        first = world.folder / "images" / second.name
+        # All of a disk's zeros are compared sooner than hashed.
+        if subprocess.run(["cmp", "--silent", first, second], check=False).returncode:
+            pytest.fail(f"{extension} of {host.name} is another:\n{account(first, second)}", pytrace=False)
+
+
+def account(first: Path, second: Path) -> str:
+    """Where two images differ: diffoscope's words, and the first bytes."""
+    with tempfile.TemporaryDirectory() as name:
+        # diffoscope reads a tar; of a disk it would print a dump.
+        told = compared(first, second) if first.suffix == ".xz" else of_disks(first, second, Path(name))
+    script = 'cmp -l "$1" "$2" 2>&1 | head -n 20'
+    offsets = subprocess.run(["sh", "-c", script, "sh", first, second], capture_output=True, text=True, check=True)
+    return f"{told}\nfirst bytes (offset, octal, octal):\n{offsets.stdout}"
+
+
+def compared(first: Path, second: Path) -> str:
+    """What diffoscope says of two files or folders, not more than anybody reads."""
+    limits = ("--max-text-report-size", "20000", "--timeout", "300")
+    done = subprocess.run(
+        ["diffoscope", "--text", "-", *limits, "--exclude-directory-metadata", "yes", first, second],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+def of_disks(first: Path, second: Path, folder: Path) -> str:
+    """The same of what two disks hold."""
+    own, other = content(first), content(second)
+    lay_out(first, folder / "first", own, other)
+    lay_out(second, folder / "second", other, own)
+    return compared(folder / "first", folder / "second")
+
+
+def content(image: Path) -> dict[str, Entry]:
+    """Every path of an image, the EFI system partition's below `esp`."""
+    with opened(image) as read:
+        found = {f"root/{entry.path}": entry for entry in read.entries()}
+        if isinstance(read, DiskImage) and read.esp:
+            found |= {f"esp/{entry.path}": entry for entry in read.esp.entries()}
+    return found
+
+
+def line(entry: Entry) -> str:
+    """All that is known of a path, in one line; what every path has alike is not there."""
+    shown = [f"{entry.kind} {entry.mode:04o} {entry.uid}:{entry.gid} {entry.mtime} inode={entry.inode}"]
+    shown += [f"{name}={value}" for name in ("size", "sha256", "target", "xattrs") if (value := getattr(entry, name))]
+    return " ".join((*shown, *([str(entry.device)] if any(entry.device) else [])))
+
+
+def lay_out(image: Path, folder: Path, own: dict[str, Entry], other: dict[str, Entry]) -> None:
+    """What diffoscope is to compare: the list of all paths, the boot areas, and each file that differs."""
+    folder.mkdir()
+    lines = (f"{path} {line(own[path])}\n" for path in sorted(own))
+    (folder / "list").write_text("".join(lines), "ascii", "backslashreplace")
+    with opened(image) as read:
+        if isinstance(read, DiskImage):
+            (folder / "boot-sector").write_bytes(read.boot_code)
+            (folder / "grub-core").write_bytes(read.bios or b"")
+            (folder / "partitions").write_text("\n".join(map(str, read.partitions)))
+        for path, entry in own.items():
+            if entry.kind == FILE and (path not in other or other[path].sha256 != entry.sha256):
+                where, _, inside = path.partition("/")
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                source = read.esp if where == "esp" and isinstance(read, DiskImage) else read
+                assert source is not None
+                (folder / path).write_bytes(source.content(inside))
+
+
+@pytest.mark.beside
+@pytest.mark.parametrize("config", IMAGES)
+def test_another_user_builds_the_same_image(world: World, config: str, place: Path, another_user: Host) -> None:
+    """Without root, in another language, place, file system, time zone, umask, environment, and later."""
+    files = built(world, config, another_user, place)
+    same(world, files, another_user)
+
+
+@pytest.mark.beside
+@pytest.mark.skipif(not ALL, reason="in make check-all: another release is bootstrapped first")
+@pytest.mark.parametrize("config", ["ec2", "generic", "nocloud", "container"])
+def test_another_release_builds_the_same_image(world: World, config: str, place: Path, another_release: Host) -> None:
+    """Where mmdebstrap, apt, dpkg, Python and every other tool of the machine have other versions."""
+    files = built(world, config, another_release, place)
+    same(world, files, another_release)
+
+
+def test_a_difference_is_told_by_diffoscope(tmp_path: Path) -> None:
+    for name, text, mode in (("first", b"one\n", 0o644), ("second", b"other\n", 0o600)):
+        with lzma.open(tmp_path / f"{name}.tar.xz", "wb") as out, tarfile.open(fileobj=out, mode="w") as tar:
+            for path, data in (("etc/same", b"same\n"), ("etc/motd", text)):
+                member = tarfile.TarInfo(path)
+                member.size, member.mode = len(data), mode
+                tar.addfile(member, io.BytesIO(data))
+    told = account(tmp_path / "first.tar.xz", tmp_path / "second.tar.xz")
+    assert "etc/motd" in told
+    assert "-one" in told
+    assert "+other" in told
+    assert "+-rw-------" in told
+    assert "── etc/same" not in told
+    assert len(told) < 30000

@@ -1,0 +1,753 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`debian-cloud lint`: a bad package for every rule, then the places that packages come from."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gzip
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from debian_cloud import cli
+from debian_cloud.configuration import lint, shell
+from debian_cloud.image.binary import Binary, File
+from debian_cloud.packages import debs
+from tests.cli.test_new import ONE_IMAGE, Configurations, configurations, deb
+from tests.command import debian_cloud, refused
+
+__all__ = ["configurations"]
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME: Final = "debian-cloud-config-x"
+FIELDS: Final = {
+    "Package": NAME,
+    "Version": "1.0~deb13u1",
+    "Architecture": "amd64",
+    "Section": "admin",
+    "Depends": "debian-cloud-config-common, linux-image-amd64 (>= 6) | linux-image",
+    **ONE_IMAGE,
+    "Image-Size": "1G",
+    "Image-Format": "raw qcow2",
+    "Image-Firmware": "bios uefi",
+    "Image-Drivers": "virtio",
+    "Image-Console": "ttyS0",
+    "Image-Memory": "512M",
+    "Image-First-Boot": "cloud-init",
+    "Image-User": "debian",
+    "Image-Datasource": "None",
+    "Description": "Debian image configuration: x\n Some words about it.",
+}
+FILES: Final = (
+    File("/etc/default/grub.d/60_x.cfg"),
+    File("/etc/wsl.conf"),
+    File("/usr/lib/systemd/system/x.service"),
+    File("/usr/share/doc/x/copyright"),
+)
+IMAGES: Final = frozenset({NAME, "debian-cloud-config-ec2"})
+GOOD: Final = lint.Subject(Binary(FIELDS, {}, FILES), "trixie")
+
+
+def fields(**changed: str) -> lint.Subject:
+    """The good package with other fields; an empty one is not there."""
+    names = {name.replace("_", "-"): value for name, value in changed.items()}
+    merged = {name: value for name, value in {**FIELDS, **names}.items() if value}
+    return replace(GOOD, binary=Binary(merged, {}, FILES))
+
+
+def installs(*files: File) -> lint.Subject:
+    return replace(GOOD, binary=Binary(FIELDS, {}, files))
+
+
+def runs(script: str, name: str = "postinst") -> lint.Subject:
+    return replace(GOOD, binary=Binary(FIELDS, {name: f"#!/bin/sh\nset -e\n{script}\n"}, FILES))
+
+
+def rules(subject: lint.Subject) -> list[str]:
+    return [finding.rule for finding in lint.findings(subject)]
+
+
+BAD: Final[list[tuple[str, lint.Subject, str, str]]] = [
+    (
+        "decided-secrets",
+        fields(Depends="debian-cloud-config-common, tripwire"),
+        "",
+        "tripwire makes /etc/tripwire/*.key, keys, which everybody could read",
+    ),
+    (
+        "decided-secrets",
+        replace(GOOD, components={"slapd": "main"}),
+        "",
+        "slapd makes /etc/ldap/slapd.d/**, a directory",
+    ),
+    (
+        "decided-secrets",
+        fields(Depends="debian-cloud-config-common, slapd", Image_Drop_Secrets="/etc/ldap/**"),
+        "",
+        "slapd makes /var/lib/ldap/**",
+    ),
+    ("fits-on-its-disk", replace(GOOD, crowded="it needs 12G"), "", "it needs 12G"),
+    ("no-kept-secret", fields(Image_Keep_Secrets="/etc/x.key"), "", "it keeps /etc/x.key"),
+    ("only-main", fields(Section="contrib/admin"), "", "its section is contrib/admin"),
+    ("only-main", fields(Section="non-free/admin"), "", "non-free/admin"),
+    (
+        "not-official",
+        replace(
+            fields(Image_Components="main non-free", Section="contrib/admin"),
+            components={"nvidia-driver": "non-free", "nano": "main"},
+        ),
+        "",
+        "from non-free: nvidia-driver",
+    ),
+    (
+        "non-free-firmware",
+        replace(
+            fields(Image_Components="main non-free-firmware", Section="contrib/admin"),
+            components={"brcm": "non-free-firmware"},
+        ),
+        "",
+        "from non-free-firmware: brcm",
+    ),
+    ("installable", replace(GOOD, unresolved="it cannot be installed"), "", "it cannot be installed"),
+    (
+        "no-other-image",
+        replace(fields(Depends="debian-cloud-config-common, debian-cloud-config-ec2"), images=IMAGES),
+        "",
+        "ec2",
+    ),
+    ("no-other-image", fields(Depends="debian-cloud-config-common, debian-cloud-config"), "", "an image of its own"),
+    (
+        "no-other-image",
+        replace(fields(Depends="debian-cloud-config-common", Pre_Depends="debian-cloud-config-ec2"), images=IMAGES),
+        "",
+        "ec2",
+    ),
+    (
+        "no-other-image",
+        replace(
+            fields(Depends="debian-cloud-config-common, debian-cloud-config-cloud"),
+            images=frozenset({"debian-cloud-config-cloud"}),
+        ),
+        "",
+        "depends on debian-cloud-config-cloud",
+    ),
+    ("depends-on-common", fields(Depends="debian-cloud-config-cloud"), "", "does not depend on"),
+    ("depends-on-common", fields(Depends=""), "", "does not depend on"),
+    *(("replaces-the-others", fields(**{name: ""}), "", name) for name in ONE_IMAGE),
+    ("replaces-the-others", fields(Provides="debian-cloud-configuration"), "", "Provides"),
+    ("valid-fields", fields(Image_Sise="1G"), "", "unknown field Image-Sise; did you mean Image-Size?"),
+    ("valid-fields", fields(Image_Size="8 gigs"), "", "Image-Size"),
+    ("valid-fields", fields(Image_Format="floppy"), "", "floppy"),
+    ("valid-fields", fields(Image_Memory="much"), "", "Image-Memory"),
+    ("complete-fields", fields(Image_Memory=""), "", "Image-Memory"),
+    ("complete-fields", fields(Image_First_Boot=""), "", "Image-First-Boot"),
+    ("complete-fields", fields(Image_Datasource=""), "", "Image-Datasource"),
+    ("has-a-description", fields(Description=""), "", "no description"),
+    ("has-a-description", fields(Description="one line"), "", "one line alone"),
+    ("version-carries-the-suite", fields(Version="1.0"), "", "version 1.0 of trixie does not end with ~deb13u1"),
+    ("version-carries-the-suite", fields(Version="1.0~deb12u1"), "", "~deb13u1"),
+    ("for-a-known-suite", replace(GOOD, suite="UNRELEASED"), "", "it is for UNRELEASED"),
+    *(
+        ("drop-ins-only", installs(File(path)), f":{path}", "no drop-in")
+        for path in (
+            *("/etc/fstab", "/etc/default/grub", "/etc/ssh/sshd_config", "/etc/init.d/x", "/etc/rc2.d/S01x"),
+            *("/boot/x", "/usr/bin/x", "/opt/x", "/var/lib/x", "/root/.ssh/authorized_keys", "/lib/systemd/x"),
+        )
+    ),
+    (
+        "no-foreign-file",
+        replace(GOOD, owners={"/usr/lib/systemd/system/x.service": ("x-server", "debian-cloud-config-ec2")}),
+        ":/usr/lib/systemd/system/x.service",
+        "it is a file of x-server",
+    ),
+    *(
+        ("no-setuid", installs(File("/usr/lib/x", b"", mode)), ":/usr/lib/x", f"{mode:o}")
+        for mode in (0o4755, 0o2755)
+    ),
+    *(
+        ("no-edited-file", runs(script), ":postinst:3", said)
+        for script, said in (
+            ("sed -i s/a/b/ /etc/ssh/sshd_config", "it changes /etc/ssh/sshd_config, another's or nobody's file"),
+            ("sed -Ei.bak s/a/b/ /etc/x", "/etc/x"),
+            ("sed --in-place=.bak s/a/b/ /etc/x", "/etc/x"),
+            ('sed -i s/a/b/ "$unknown"', "$unknown"),
+            ("perl -pi -e s/a/b/ /etc/x", "/etc/x"),
+            ("sed -i s/a/b/ /etc/default/grub.d/60_x.cfg", "the package's own file"),
+            ("echo a >/etc/x", "/etc/x"),
+            ("echo a>>/etc/x", "/etc/x"),
+            (": >| /etc/x", "/etc/x"),
+            ("> /etc/x", "/etc/x"),
+            ("echo a | tee -a /etc/x >/dev/null", "/etc/x"),
+            ("cp /usr/share/x /etc/x", "it changes /etc/x,"),
+            ("cp -t /etc /usr/share/x", "/etc"),
+            ("mv /etc/x /var/backups/x", "/etc/x"),
+            ("if true; then rm -f /boot/x; fi", "/boot/x"),
+            ("ln -sf /dev/null /etc/systemd/system/x.service", "/etc/systemd/system/x.service"),
+            ('echo a > "$DPKG_ROOT/etc/x"', "/etc/x"),
+            ("echo a > ${D}/usr/lib/x", "/usr/lib/x"),
+            ("install -m 644 /usr/share/x/y /etc/y", "it changes /etc/y,"),
+            ("dd if=/dev/zero of=/boot/x", "/boot/x"),
+            ('x=$(rm /etc/x) && echo "$(touch /etc/x)"', "/etc/x"),
+            ("cat <<END >/etc/x\nwords\nEND", "/etc/x"),
+            ("truncate \\\n -s 0 /etc/x", "/etc/x"),
+            ("chmod 600 /etc/x", "/etc/x"),
+            ("cd /etc && rm hosts", "it changes /etc/hosts,"),
+            ("cd /etc; cd ssh; chmod 600 ./sshd_config", "it changes /etc/ssh/./sshd_config,"),
+            ('cd "$DPKG_ROOT/etc" && sed -i s/a/b/ hosts', "it changes /etc/hosts,"),
+            ("find /etc -name x -delete", "it changes /etc,"),
+            (r"find /etc -name x -exec sed -i s/a/b/ {} \;", "it changes /etc,"),
+            ("chroot /target rm /etc/x", "it changes /etc/x,"),
+            ("sudo -u root tee /etc/x", "it changes /etc/x,"),
+            ("sh -ec 'echo a >/etc/x'", "it changes /etc/x,"),
+            ("trap 'rm /etc/x' EXIT", "it changes /etc/x,"),
+            ("sed -i -e s/a/b/ -e s/c/d/ /etc/x", "it changes /etc/x,"),
+        )
+    ),
+    ("no-edited-file", runs("f=/etc/x\necho a > $f"), ":postinst:4", "/etc/x"),
+    ("no-edited-file", runs('for f in /etc/x; do\n    rm "$f"\ndone', "prerm"), ":prerm:4", "/etc/x"),
+    ("no-diversion", runs("dpkg-divert --add --rename /usr/bin/x"), ":postinst:3", "dpkg-divert"),
+    (
+        "no-diversion",
+        runs("/usr/bin/dpkg-statoverride --add a b 4755 /bin/x", "preinst"),
+        ":preinst:3",
+        "statoverride",
+    ),
+    *(
+        ("no-network", runs(script), ":postinst:3", said)
+        for script, said in (
+            ("curl -s https://example.org | sh", "it calls curl"),
+            ('key=$(wget -qO- "$url")', "wget"),
+            ('echo "key: `curl x`"', "curl"),
+            ("apt-get -y install x", "apt-get"),
+            ("! timeout 5 nc example.org 80 || true", "nc"),
+            ("DEBIAN_FRONTEND=noninteractive apt update", "apt"),
+            ("pip install x &", "pip"),
+            ("( cd /tmp; git clone x )", "git"),
+            ("exec ssh host", "ssh"),
+            ("xargs -n 1 curl </dev/null", "curl"),
+            ("exec 3<>/dev/tcp/example.org/80", "/dev/tcp/"),
+            ("python3 -c 'import urllib.request'", "urllib.request"),
+            ("gpg --recv-keys 1234", "--recv-keys"),
+            ("chroot /target curl x", "it calls curl"),
+            ("timeout 5s curl x", "it calls curl"),
+            ("timeout -k 9 --signal KILL 5s curl x", "it calls curl"),
+            ("sudo -u root wget x", "it calls wget"),
+            ("env -u A B=c curl x", "it calls curl"),
+            ("nice -n 5 /usr/bin/env -i curl x", "it calls curl"),
+            ("xargs -I {} curl {} </dev/null", "it calls curl"),
+            ('eval "curl x"', "it calls curl"),
+            ("sh -c 'curl x'", "it calls curl"),
+            ("bash -o pipefail -euc 'curl x'", "it calls curl"),
+            ("su - user -c 'curl x'", "it calls curl"),
+            ("x=`curl y`", "it calls curl"),
+            ("case $(uname -m) in x86_64) curl x ;; esac", "it calls curl"),
+            ('echo "${x:-$(curl y)}"', "it calls curl"),
+            ('echo "$(echo "$(curl y)")"', "it calls curl"),
+        )
+    ),
+    *(
+        ("no-network", runs(script), ":postinst:4", said)
+        for script, said in (
+            ("sh <<E\ncurl x\nE", "it calls curl"),
+            ("cat <<E | bash -s\ncurl x\nE", "it calls curl"),
+            ("cat <<E\n$(curl x)\nE", "it calls curl"),
+            ("echo 'a << EOF'\ncurl x", "it calls curl"),
+            ("echo $((1 << 3))\ncurl x", "it calls curl"),
+            ("((x = 1 << 3))\ncurl x", "it calls curl"),
+            ("echo a # it's <<E\ncurl x", "it calls curl"),
+            ("f() {\n    curl x\n}", "it calls curl"),
+        )
+    ),
+    ("no-network", runs("cat <<A <<-'B'\n$(true)\nA\n\twords\n\tB\ncurl x"), ":postinst:8", "it calls curl"),
+    ("no-network", runs("python3 - <<E\nimport urllib.request\nE"), ":postinst:3", "urllib.request"),
+    (
+        "no-network",
+        replace(GOOD, binary=Binary(FIELDS, {"postinst": "#!/usr/bin/perl\nuse LWP::Simple;\n"}, FILES)),
+        ":postinst:1",
+        "it calls perl with LWP::",
+    ),
+    *(("no-network", runs(script), ":postinst:3", said) for script, said in (("wget2 x", "it calls wget2"),)),
+    (
+        "no-question",
+        runs(". /usr/share/debconf/confmodule\ndb_input high x/y || true", "config"),
+        ":config:4",
+        "db_input",
+    ),
+    (
+        "no-question",
+        runs("echo locales x/y string z | debconf-set-selections"),
+        ":postinst:3",
+        "debconf-set-selections",
+    ),
+    ("no-question", runs("read -r answer </dev/tty"), ":postinst:3", "terminal"),
+]
+
+
+@pytest.mark.parametrize(("rule", "subject", "place", "said"), BAD)
+def test_what_breaks_a_rule(rule: str, subject: lint.Subject, place: str, said: str) -> None:
+    found = [finding for finding in lint.findings(subject) if finding.rule == rule]
+    assert found, f"{rule} has nothing to say"
+    assert f"{NAME}{place}" in {finding.place for finding in found}
+    assert any(said in finding.sentence for finding in found)
+    assert all(finding.hint and "\n" not in finding.sentence for finding in found)
+    # A rule speaks of its own matter alone.
+    assert {finding.rule for finding in lint.findings(subject)} == {rule}
+
+
+@pytest.mark.parametrize(("section", "said"), [("admin", True), ("contrib/admin", False), ("", False)])
+def test_what_takes_from_another_component_is_in_contrib(section: str, said: bool) -> None:
+    subject = fields(Image_Components="main non-free-firmware", Section=section)
+    found = [finding.sentence for finding in lint.findings(subject) if finding.rule == "only-main"]
+    assert found == ["its section is admin, and it takes packages from non-free-firmware"] * said
+
+
+def test_the_good_package_breaks_none() -> None:
+    assert lint.findings(GOOD) == ()
+
+
+def test_every_rule_has_a_bad_package() -> None:
+    assert {rule for rule, *_ in BAD} == {rule.name for rule in lint.RULES}
+
+
+def test_the_table_says_what_it_demands() -> None:
+    for rule in lint.RULES:
+        assert rule.severity in (lint.ERROR, lint.WARNING)
+        assert rule.demand.endswith(".")
+        assert "\n" not in rule.demand + rule.hint
+    assert len({rule.name for rule in lint.RULES}) == len(lint.RULES)
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        # Of a layer it is not asked what image it is.
+        replace(
+            GOOD,
+            binary=Binary(
+                {name: value for name, value in FIELDS.items() if name not in ONE_IMAGE and name[:6] != "Image-"}
+                | {"Depends": "apt", "Package": "debian-cloud-config-common"},
+                {},
+                FILES,
+            ),
+        ),
+        # Munge's key is made again on each machine; of the others there is a decision.
+        fields(
+            Depends="debian-cloud-config-common, munge, slapd, tripwire",
+            Image_Drop_Secrets="/etc/tripwire/* /etc/ldap/** /var/lib/ldap/**",
+        ),
+        # A container has neither disk nor console.
+        fields(
+            Image_Format="tar.xz",
+            **dict.fromkeys(("Image_Firmware", "Image_Size", "Image_Console", "Image_Drivers"), ""),
+            **dict.fromkeys(("Image_Memory", "Image_First_Boot"), ""),
+        ),
+        # A layer of one's own is no image, whatever its name.
+        fields(Depends="debian-cloud-config-common, debian-cloud-config-hpc-base"),
+        replace(fields(Depends="debian-cloud-config-common, debian-cloud-config-hpc-base"), images=IMAGES),
+        replace(fields(Version="1.0"), suite="forky"),
+        replace(fields(Version="1.0"), suite=""),
+        fields(Version="1.0+deb13u2"),
+        replace(GOOD, owners={"/etc/wsl.conf": ("debian-cloud-config-container",)}),
+        installs(File("/usr/lib/x", b"", 0o755)),
+    ],
+)
+def test_what_breaks_no_rule(subject: lint.Subject) -> None:
+    assert lint.findings(subject) == ()
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "update-grub",
+        "deb-systemd-helper enable x.service >/dev/null || true",
+        "if command -v curl >/dev/null; then echo; fi",
+        "# curl https://example.org > /etc/x; don't",
+        "echo fine # wget, it's only words",
+        "echo 'sed -i s/a/b/ /etc/x'",
+        "cat <<'END'\ncurl x >/etc/x\nEND",
+        "cat /etc/x >/run/x 2>&1",
+        "cp /etc/x /var/lib/x",
+        "sed s/a/b/ /etc/x",
+        "sed -i s/a/b/ /var/lib/x",
+        "rm -rf /var/cache/x /run/etc/x",
+        "[ -e /etc/x ] && [ 2 -gt 1 ]",
+        'dpkg-maintscript-helper rm_conffile /etc/x 1.0 -- "$@"',
+        "case $1 in\nconfigure | triggered)\n    : ${#}\n    ;;\nesac",
+        "systemctl --quiet is-active ssh.service",
+        "echo 'x `curl y` $(curl y)' \\`curl y\\`",
+        "cat <<'END'\n$(curl x)\nEND",
+        "cat <<END\nuse urllib.request or curl x\nEND",
+        "case $1 in curl | wget) : ;; esac",
+        "curl() { :; }",
+        "cd /var/lib/x && rm hosts",
+        "(cd /etc && ls) && rm hosts",
+        "cd /etc && cd - && rm hosts",
+        "sed -i s,/etc/a,/etc/b, /var/lib/x",
+        "sh /usr/lib/x/y -c curl <<E\ncurl x\nE",
+        "find /var/lib/x -delete",
+    ],
+)
+def test_what_a_script_may_do(script: str) -> None:
+    assert lint.findings(runs(script)) == ()
+
+
+@pytest.mark.parametrize(
+    "repeated",
+    ["a", "a$x", 'a="$a$a"\n', "$(", '"$(', "$((", "${", '"${', "`", "((", "<<E ", "#\n", "eval $x\n"],
+)
+def test_a_script_that_is_meant_to_take_long(repeated: str) -> None:
+    """Neither the depth nor the length of what nobody writes stops the linter."""
+    begun = time.monotonic()
+    list(shell.commands("a=a\nx='eval $x; eval $x'\n" + repeated * (10 if "eval" in repeated else 50_000)))
+    assert time.monotonic() - begun < 20
+
+
+def test_commands_of_a_script() -> None:
+    script = """\
+#!/bin/sh
+a='one
+two' # it's a comment
+for f in x y; do echo "$f" >>"/tmp/$a"; done
+if ! env -i A=b timeout 3 run; then :; fi
+"""
+    assert list(shell.commands(script)) == [
+        shell.Command(4, ("echo", "x y"), ("/tmp/one\ntwo",)),
+        shell.Command(5, ("run",)),
+        shell.Command(5, (":",)),
+    ]
+
+
+def test_an_unfinished_quotation_is_read_to_the_end() -> None:
+    assert [command.words[0] for command in shell.commands("curl 'x\nwget y")] == ["curl"]
+
+
+def changelog(line: str) -> File:
+    return File(f"/usr/share/doc/{NAME}/changelog.gz", gzip.compress(line.encode()))
+
+
+@pytest.mark.parametrize(
+    ("files", "suite"),
+    [
+        ((), ""),
+        ((changelog("x (1.0) bookworm; urgency=low\n"),), "bookworm"),
+        ((changelog("nothing\n"),), ""),
+        ((File(f"/usr/share/doc/{NAME}/changelog.gz", b"no gzip"),), ""),
+        ((File("/usr/share/doc/other/changelog.gz", gzip.compress(b"x (1.0) sid; urgency=low\n")),), ""),
+    ],
+)
+def test_a_package_tells_its_suite(files: tuple[File, ...], suite: str) -> None:
+    assert lint.suite(Binary(FIELDS, {}, files)) == suite
+
+
+def test_who_else_has_a_file(tmp_path: Path) -> None:
+    text = (
+        "usr/lib/x/a b                              utils/other,non-free/net/more\n"
+        "lib/systemd/system/x.service       admin/systemd\n"
+        "etc/x.d/y   admin/y\n"
+        "usr/lib/x   admin/folder\n"
+    )
+    for name in ("one.gz", "two.gz"):
+        (tmp_path / name).write_bytes(gzip.compress(text.encode()))
+    wanted = ("/usr/lib/x/a b", "/usr/lib/systemd/system/x.service", "/etc/x.d/z", "/etc/x.d/y")
+    assert debs.owners([tmp_path / "one.gz", tmp_path / "two.gz"], wanted) == {
+        "/usr/lib/x/a b": ("other", "more"),
+        "/usr/lib/systemd/system/x.service": ("systemd",),
+        "/etc/x.d/y": ("y",),
+    }
+
+
+# The command.
+
+
+def a_deb(folder: Path, changed: Mapping[str, str] = {}, *files: File, name: str = "x", **control: str) -> Path:
+    said = {field: value for field, value in {**FIELDS, **changed}.items() if field not in ("Package", "Source")}
+    return deb(folder, name, said, files, **control)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "nothing to check"),
+        (["./nowhere"], "nothing that can be checked"),
+        (["nowhere.deb"], "there is no file nowhere.deb"),
+        (["nowhere.changes"], "nothing that can be checked"),
+        (["/tmp"], "nothing that can be checked"),
+        (["."], "nothing that can be checked"),
+        (["ec2"], "nothing that can be checked"),
+        (["X" * 5000], "is not a valid name"),
+        (["latin.changes"], "latin.changes is not UTF-8 text"),
+        (["a-folder.changes"], "nothing that can be checked"),
+        (["empty"], "empty/debian/control has no package"),
+        (["blank"], "blank/debian/control has no package"),
+        (["nameless"], "nameless/debian/control has a stanza without Package"),
+        (["latin"], "latin/debian/control is not UTF-8 text"),
+        (["no-image"], "has no image configuration"),
+    ],
+)
+def test_what_cannot_be_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ec2").mkdir()
+    (tmp_path / "a-folder.changes").mkdir()
+    (tmp_path / "latin.changes").write_bytes(b"Changed-By: Andr\xe9\n")
+    for name, content in {
+        "empty": b"",
+        "blank": b"Source: x\n",
+        "nameless": b"Source: x\n\nImage-Format: raw\n",
+        "latin": b"Source: x\nMaintainer: Andr\xe9\n",
+        "no-image": b"Source: x\n\nPackage: y\n",
+    }.items():
+        (tmp_path / name / "debian").mkdir(parents=True)
+        (tmp_path / name / "debian" / "control").write_bytes(content)
+    refused(debian_cloud("lint", *words), 2, said, "hint:")
+
+
+def test_a_file_that_is_no_package(tmp_path: Path) -> None:
+    (tmp_path / "x.deb").write_text("no package")
+    refused(debian_cloud("lint", tmp_path / "x.deb"), 1, "x.deb is no .deb whose files can be read", "hint:")
+
+
+def repacked(package: Path, change: Callable[[Path], object]) -> Path:
+    """A .deb with something in its control archive changed, which dpkg-deb(1) itself would not build."""
+    parts = package.parent / "parts"
+    (parts / "control").mkdir(parents=True)
+    subprocess.run(["dpkg-deb", "--control", package, parts / "control"], check=True)
+    change(parts / "control")
+    subprocess.run(["ar", "x", package], cwd=parts, check=True)
+    (old,) = parts.glob("control.tar.*")
+    old.unlink()
+    subprocess.run(["tar", "-C", parts / "control", "-czf", parts / "control.tar.gz", "."], check=True)
+    (data,) = parts.glob("data.tar.*")
+    package.unlink()
+    members = [parts / "debian-binary", parts / "control.tar.gz", data]
+    subprocess.run(["ar", "rc", package, *members], check=True)
+    return package
+
+
+def test_of_a_package_only_plain_files_are_read(tmp_path: Path) -> None:
+    """A pipe would never end, and a link lead out of the package: to a file that root alone may read."""
+    secret = tmp_path / "secret"
+    secret.write_text("curl x\n")
+
+    def change(control: Path) -> None:
+        os.mkfifo(control / "triggers")
+        (control / "postinst").symlink_to(secret)
+        (control / "preinst").mkdir()
+        (control / "prerm").write_bytes(b"#!/bin/sh\n# \xff\n")
+        os.mkfifo(control / "other")
+
+    package = repacked(a_deb(tmp_path, {}, *FILES), change)
+    done = debian_cloud("lint", package)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1 package: 0 errors, 0 warnings\n", "")
+    assert set(debs.read(package).control) == {"prerm"}
+
+
+@pytest.mark.parametrize("text", [None, "", "Version: 1.0\n", "Package: x\n\nPackage: y\n"])
+def test_a_package_that_does_not_say_what_it_is(tmp_path: Path, text: str | None) -> None:
+    def change(control: Path) -> None:
+        (control / "control").unlink()
+        if text is None:
+            (control / "control").symlink_to("/etc/hostname")
+        else:
+            (control / "control").write_text(text)
+
+    refused(debian_cloud("lint", repacked(a_deb(tmp_path), change)), 2, "does not say which package it is", "hint:")
+
+
+def test_a_package_that_is_no_configuration(tmp_path: Path) -> None:
+    other = a_deb(tmp_path, {name: "" for name in FIELDS if name.startswith("Image-")})
+    subprocess.run(["dpkg-deb", "-R", other, tmp_path / "tree"], check=True)
+    control = tmp_path / "tree" / "DEBIAN" / "control"
+    control.write_text(control.read_text().replace(f"Package: {NAME}", "Package: other"))
+    subprocess.run(["dpkg-deb", "-b", tmp_path / "tree", other], stdout=subprocess.DEVNULL, check=True)
+    refused(debian_cloud("lint", other), 2, "has no image configuration", "Image-*")
+
+
+def test_a_good_package(tmp_path: Path) -> None:
+    done = debian_cloud("lint", a_deb(tmp_path, {}, *FILES))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1 package: 0 errors, 0 warnings\n", "")
+
+
+def test_a_bad_package(tmp_path: Path) -> None:
+    bad = a_deb(
+        tmp_path,
+        {"Image-Memory": ""},
+        *(File("/etc/x"), File("/usr/lib/x", b"", 0o4755), changelog("x (1.0) bookworm; urgency=low\n")),
+        postinst="#!/bin/sh\ncurl x\n",
+    )
+    done = debian_cloud("lint", bad)
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert [line.split(": ")[:3] for line in lines[:-1:2]] == [
+        ["error", "complete-fields", NAME],
+        ["error", "version-carries-the-suite", NAME],
+        ["error", "drop-ins-only", f"{NAME}:/etc/x"],
+        ["error", "no-setuid", f"{NAME}:/usr/lib/x"],
+        ["error", "no-network", f"{NAME}:postinst:2"],
+    ]
+    assert all(line.startswith("  hint: ") for line in lines[1:-1:2])
+    assert lines[-1] == "1 package: 5 errors, 0 warnings"
+    machine = debian_cloud("lint", bad, "--json")
+    assert machine.returncode == 1
+    told = json.loads(machine.stdout)
+    assert told["checked"] == [NAME]
+    assert [finding["place"] for finding in told["findings"]] == [line.split(": ")[2] for line in lines[:-1:2]]
+    assert set(told["findings"][0]) == {"rule", "severity", "place", "sentence", "hint"}
+
+
+def test_a_warning_is_no_failure(tmp_path: Path) -> None:
+    done = debian_cloud(
+        "lint", a_deb(tmp_path, {"Image-Components": "main non-free-firmware", "Section": "contrib/admin"})
+    )
+    assert done.returncode == 0
+    assert "warning: non-free-firmware" in done.stdout
+    assert done.stdout.endswith("1 package: 0 errors, 1 warning\n")
+
+
+def test_an_upload(tmp_path: Path) -> None:
+    one, other = a_deb(tmp_path), a_deb(tmp_path, {"Image-Memory": ""}, name="y")
+    files = "".join(f"\n 0 0 admin optional {path.name}" for path in (one, other))
+    (tmp_path / "x.changes").write_text(f"Format: 1.8\nDistribution: bookworm\nFiles:{files}\n")
+    done = debian_cloud("lint", tmp_path / "x.changes")
+    assert done.returncode == 1
+    assert done.stdout.count("version-carries-the-suite") == 2
+    assert done.stdout.count("complete-fields: debian-cloud-config-y:") == 1
+    assert done.stdout.endswith("2 packages: 3 errors, 0 warnings\n")
+
+
+def test_a_source_tree(tmp_path: Path) -> None:
+    (tmp_path / "debian").mkdir()
+    (tmp_path / "debian" / "changelog").write_text("x (1.0) trixie; urgency=medium\n")
+    stanza = "".join(
+        f"{'XB-' if name.startswith('Image-') else ''}{name}: {value}\n"
+        for name, value in FIELDS.items()
+        if name not in ("Version", "Section")
+    ).replace("Architecture: amd64", "Architecture: amd64 arm64")
+    stanza = stanza.replace("Image-Console: ttyS0", "Image-Console: ttyS0 [amd64] ttyAMA0 [arm64]")
+    control = f"Source: x\nSection: contrib/admin\n\n{stanza}"
+    (tmp_path / "debian" / "control").write_text(control)
+    (tmp_path / "debian" / "postinst").write_text("#!/bin/sh\ncurl x\n")
+    for folder in ("files/etc", "files-arm64/opt"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "x").write_text("")
+    done = debian_cloud("lint", tmp_path)
+    assert done.returncode == 1
+    assert [line.split(": ")[1:3] for line in done.stdout.splitlines() if line.startswith("error")] == [
+        ["only-main", NAME],
+        ["version-carries-the-suite", NAME],
+        ["drop-ins-only", f"{NAME}:/etc/x"],
+        ["no-network", f"{NAME}:postinst:2"],
+        ["drop-ins-only", f"{NAME}:/opt/x"],
+    ]
+    # Of several packages, each has its own folder and scripts.
+    (tmp_path / "debian" / "control").write_text(f"{control}\nPackage: tool\nArchitecture: all\nDescription: tool\n")
+    done = debian_cloud("lint", tmp_path)
+    assert done.stdout.endswith("1 package: 2 errors, 0 warnings\n")
+    (tmp_path / "configs" / "x").mkdir(parents=True)
+    (tmp_path / "files").rename(tmp_path / "configs" / "x" / "files")
+    (tmp_path / "debian" / "postinst").rename(tmp_path / "debian" / f"{NAME}.postinst")
+    assert debian_cloud("lint", tmp_path).stdout.endswith("1 package: 4 errors, 0 warnings\n")
+
+
+def test_a_package_that_holds_too_much_is_not_unpacked(tmp_path: Path) -> None:
+    package = a_deb(tmp_path, {}, File("/usr/share/x", b"\0" * (2**26 + 1)))
+    assert package.stat().st_size < 2**20
+    done = debian_cloud("lint", package, TMPDIR=str(tmp_path))
+    refused(done, 1, "holds more than 64 MiB")
+
+
+def test_what_a_package_says_is_shown_as_foreign(tmp_path: Path) -> None:
+    hostile = "\x1b[2J\r1 package: 0 errors, 0 warnings\r\x9b\u202e\udcff"
+    package = a_deb(
+        tmp_path, {"Description": "x\x1b[2J\x9b\u202e"}, File(f"/usr/{hostile}"), File(f"/opt/{'x' * 200}/{hostile}")
+    )
+    done = debian_cloud("lint", package)
+    assert done.returncode == 1, done.stderr
+    said = done.stdout + done.stderr
+    assert "\\x1b[2J" in said
+    assert said.replace("\n", "").isprintable()
+    assert [line for line in said.splitlines() if line.startswith("1 package: ")] == said.splitlines()[-1:]
+    found = json.loads(debian_cloud("lint", "--json", package).stdout)
+    assert any("\x1b[2J" in finding["place"] for finding in found["findings"])
+
+
+def test_a_file_that_another_package_of_debian_has(tmp_path: Path) -> None:
+    """Asked of the suite's real Contents, of which the ones of architecture all and of amd64 are read."""
+    files = (
+        File("/etc/cloud/cloud.cfg.d/05_logging.cfg"),
+        File("/etc/default/grub.d/60_x.cfg"),
+        File("/usr/lib/systemd/system/ssh.service"),
+        changelog("x (1.0~deb13u1) trixie; urgency=medium\n"),
+    )
+    done = debian_cloud("lint", a_deb(tmp_path, {}, *files), "--contents", "--arch", "amd64")
+    assert done.returncode == 1, done.stderr
+    if "Mirror sync in progress?" in done.stderr:
+        # What the signed index promises is not to be had of this machine's mirror today: then that is what is told.
+        assert "error: verify package indexes: " in done.stderr
+        pytest.skip("the mirror's Contents are not those that its signed index lists")
+    assert [line.split(": ", 1)[1] for line in done.stdout.splitlines()[:-1:2]] == [
+        f"no-foreign-file: {NAME}:/etc/cloud/cloud.cfg.d/05_logging.cfg: it is a file of cloud-init",
+        f"no-foreign-file: {NAME}:/usr/lib/systemd/system/ssh.service: it is a file of openssh-server",
+    ], done.stderr
+
+
+@pytest.mark.parametrize(("said", "asked"), [("UNRELEASED", "bookworm"), ("forky", "forky"), ("", "bookworm")])
+def test_the_suite_whose_files_are_looked_through(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str, asked: str
+) -> None:
+    """A release that the package is for, else the one asked for: no mirror has UNRELEASED."""
+    suites = []
+
+    @contextlib.contextmanager
+    def contents(args: argparse.Namespace) -> Iterator[tuple[Path, ...]]:
+        suites.append(args.suite)
+        yield ()
+
+    monkeypatch.setattr("debian_cloud.packages.options.contents", contents)
+    (tmp_path / "debian").mkdir()
+    if said:
+        (tmp_path / "debian" / "changelog").write_text(f"x (1.0) {said}; urgency=medium\n")
+    (tmp_path / "debian" / "control").write_text(f"Source: x\n\nPackage: {NAME}\nImage-Format: raw\n")
+    cli.run(["lint", "--contents", "--suite", "bookworm", str(tmp_path)])
+    assert suites == [asked]
+
+
+def test_our_own_configurations_are_clean() -> None:
+    done = debian_cloud("lint", ROOT)
+    assert done.returncode == 0, done.stdout
+    # The board's firmware is the one thing to warn of.
+    assert [line.split(": ")[:3] for line in done.stdout.splitlines() if line.startswith("warning")] == [
+        ["warning", "non-free-firmware", "debian-cloud-config-raspi"]
+    ]
+
+
+def test_the_rules_are_told() -> None:
+    done = debian_cloud("lint", "--rules")
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == len(lint.RULES)
+    assert "error    no-diversion: No file" in done.stdout
+
+
+def test_a_configuration_of_the_archive(configurations: Configurations) -> None:
+    done = debian_cloud("lint", "generic", *configurations.sources, "--json")
+    told = json.loads(done.stdout)
+    assert told["checked"] == ["debian-cloud-config-common", "debian-cloud-config-generic"]
+    assert {finding["rule"] for finding in told["findings"]} == {"complete-fields"}
+    assert done.returncode == 1
+
+
+def test_a_configuration_that_is_not_there(configurations: Configurations) -> None:
+    done = debian_cloud("lint", "generik", *configurations.sources)
+    refused(done, 2, "no image configuration generik in trixie", "did you mean generic?")
+
+
+@pytest.mark.parametrize("name", ["../x.y z", "UPPER"])
+def test_a_name_that_is_no_package_name(name: str) -> None:
+    refused(debian_cloud("lint", name), 2, "hint:")

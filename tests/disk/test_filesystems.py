@@ -1,0 +1,632 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""File systems are read as Debian's own tools made them, and nothing hides in them."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import random
+import re
+import socket
+import stat
+import struct
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from debian_cloud.build import scripts, steps
+from debian_cloud.disk.ext4 import Ext4
+from debian_cloud.disk.fat import Fat
+from debian_cloud.disk.opened import _data
+from debian_cloud.disk.tar import Tar
+from debian_cloud.errors import Error
+from debian_cloud.image.entries import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, SOCKET, SYMLINK, Entry
+from debian_cloud.proof import verification
+from debian_cloud.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+EPOCH = 1_700_000_000
+BLOCK_SIZE = 4096
+KINDS = {
+    stat.S_IFREG: FILE,
+    stat.S_IFDIR: DIRECTORY,
+    stat.S_IFLNK: SYMLINK,
+    stat.S_IFIFO: FIFO,
+    stat.S_IFSOCK: SOCKET,
+    stat.S_IFCHR: CHARACTER,
+    stat.S_IFBLK: BLOCK,
+}
+NET_RAW = struct.pack("<IIIII", 0x02000001, 1 << 13, 0, 0, 0)
+"""cap_net_raw+ep, as setcap(8) writes it (linux/capability.h, VFS_CAP_REVISION_2)."""
+
+
+def run(*argv: str | Path, stdin: str = "", **environment: str) -> str:
+    done = subprocess.run(
+        argv, env={**os.environ, **environment}, input=stdin, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def debugfs(image: Path, *commands: str) -> str:
+    """Change a file system as its owner could, with all checksums right; what the last command says."""
+    said = subprocess.run(
+        ["debugfs", "-w", "-f", "-", image],
+        env={**os.environ, "E2FSPROGS_FAKE_TIME": str(EPOCH)},
+        input="".join(f"{command}\n" for command in commands),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not said.stderr.splitlines()[1:], said.stderr
+    return said.stdout.rpartition("debugfs: ")[2].partition("\n")[2]
+
+
+def make_tree(tree: Path) -> None:
+    """All kinds of paths that an ordinary user can make."""
+    (tree / "d" / "e").mkdir(parents=True)
+    (tree / "a").write_text("hi\n")
+    (tree / "a").chmod(0o4755)
+    os.link(tree / "a", tree / "b")
+    (tree / "empty").touch()
+    (tree / "d" / "random").write_bytes(random.Random(1).randbytes(300_005))
+    (tree / "short").symlink_to("a")
+    (tree / "59").symlink_to("x" * 59)
+    (tree / "60").symlink_to("x" * 60)
+    (tree / "long").symlink_to("d/" * 1000 + "e")
+    os.mkfifo(tree / "fifo")
+    with socket.socket(socket.AF_UNIX) as end:
+        here = Path.cwd()
+        os.chdir(tree)
+        end.bind("socket")
+        os.chdir(here)
+    with (tree / "sparse").open("wb") as file:
+        # More pieces than an inode has room for: a tree of extents.
+        for place in range(0, 40 * 2**16, 2**16):
+            file.seek(place)
+            file.write(b"piece")
+        file.truncate(5 * 2**20)
+    big = tree / "big"
+    big.mkdir(mode=0o1777)
+    for number in range(700):
+        (big / f"a file whose name is rather long {number}").touch()
+    (tree / os.fsdecode(b"latin1-\xe9")).write_text("é")
+    (tree / "ünïcode").mkdir()
+    deep = tree / ("deep " * 20) / ("deeper " * 20) / ("deepest " * 20)
+    deep.mkdir(parents=True)
+    (deep / ("file " * 20)).write_text("long")
+    os.setxattr(deep, "user.short", b"1")
+    os.setxattr(tree / "a", "user.short", b"value")
+    os.setxattr(tree / "d", "user.short", b"1")
+    os.setxattr(tree / "d", "user.long", b"long" * 200)
+    for path in (tree, *tree.rglob("*")):
+        os.utime(path, (EPOCH - 5, EPOCH - 7), follow_symlinks=False)
+
+
+def make_ext4(folder: Path, tree: Path, size: str = "300M", *, changed: bool = True) -> Path:
+    """What build/steps.py makes of a tree, with its tools, settings and times; `changed`: file a is another's."""
+    image, conf, times = folder / "ext4", folder / "mke2fs.conf", folder / "inode-times"
+    conf.write_text(steps._MKE2FS_CONF)
+    times.write_text(scripts.text("inode-times"))
+    environment = {
+        "SOURCE_DATE_EPOCH": str(EPOCH),
+        "E2FSPROGS_FAKE_TIME": str(EPOCH),
+        "MKE2FS_CONFIG": str(conf),
+    }
+    extended = "hash_seed=6b0d8740-ae5f-5f4c-85b0-6ee34ff507df,nodiscard,assume_storage_prezeroed=1"
+    run(
+        *("mke2fs", "-q", "-F", "-t", "ext4", "-L", "root", "-U", "b6b2bf48-9433-56a8-afc2-2491328ed029"),
+        *("-E", extended, "-d", tree, image, size),
+        **environment,
+    )
+    # As a package's or an owner's doing, whoever runs the test.
+    capability = folder / "capability"
+    capability.write_bytes(NET_RAW)
+    if changed:
+        debugfs(
+            image,
+            f"ea_set -f {capability} a security.capability",
+            "sif a uid 70000",
+            "sif a gid 4",
+        )
+    run("sh", times, image, "0", **environment)
+    return image
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tree = tmp_path_factory.mktemp("tree") / "tree"
+    make_tree(tree)
+    return tree
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, tree: Path) -> Path:
+    return make_ext4(tmp_path_factory.mktemp("ext4"), tree)
+
+
+@pytest.fixture
+def image(tmp_path: Path, made: Path) -> Path:
+    """A file system of one's own, to be changed."""
+    run("cp", "--sparse=always", made, tmp_path / "ext4")
+    return tmp_path / "ext4"
+
+
+def view(image: Path) -> View:
+    """A file's bytes, without its holes."""
+    with image.open("rb") as file:
+        size = image.stat().st_size
+        data = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+        return View(lambda offset, length: data[offset : offset + length], 0, size, tuple(_data(file.fileno(), size)))
+
+
+def read(image: Path) -> Ext4:
+    return Ext4(view(image))
+
+
+def places(image: Path, original: Path, reader: type[Ext4] | type[Fat] = Ext4) -> set[str]:
+    """The names of the places at which a file system was changed."""
+    file_system = reader(view(original))
+    return {file_system.place(at)[0] for at, _ in verification.differing(view(image), view(original))}
+
+
+def of(tree: Path) -> dict[str, Entry]:
+    """What stat(2) says of a tree."""
+    entries = {}
+    for path in (tree, *tree.rglob("*")):
+        status = path.lstat()
+        kind = KINDS[stat.S_IFMT(status.st_mode)]
+        content = path.read_bytes() if kind == FILE else b""
+        name = str(path.relative_to(tree)).removeprefix(".")
+        entries[name] = Entry(
+            name,
+            kind,
+            stat.S_IMODE(status.st_mode),
+            status.st_uid,
+            status.st_gid,
+            int(status.st_mtime),
+            len(content),
+            hashlib.sha256(content).hexdigest() if kind == FILE else "",
+            str(path.readlink()) if kind == SYMLINK else "",
+            (os.major(status.st_rdev), os.minor(status.st_rdev)),
+            tuple(
+                sorted(
+                    (x, os.getxattr(path, x, follow_symlinks=False))
+                    for x in os.listxattr(path, follow_symlinks=False)
+                )
+            ),
+            status.st_ino,
+        )
+    return entries
+
+
+def plain(entry: Entry) -> tuple[object, ...]:
+    """An entry without its inode's number, which another file system gives anew."""
+    return tuple(value for name, value in asdict(entry).items() if name != "inode")
+
+
+def test_ext4_entries_are_those_of_the_tree(image: Path, tree: Path) -> None:
+    # An ordinary user can make no devices.
+    debugfs(image, "mknod null c 1 3", "mknod disk b 259 7000")
+    entries = {entry.path: entry for entry in read(image).entries()}
+    expected = of(tree)
+    assert list(entries) == sorted(entries)
+    assert entries.keys() - expected.keys() == {"lost+found", "null", "disk"}
+    for path in expected.keys() - {"", "a", "b"}:
+        assert plain(entries[path]) == plain(expected[path]), path
+    assert entries["a"].inode == entries["b"].inode != entries["empty"].inode
+    first, second = entries["a"], entries["b"]
+    assert plain(first)[1:] == plain(second)[1:]
+    assert (first.mode, first.uid, first.gid, first.mtime) == (0o4755, 70000, 4, EPOCH - 7)
+    assert first.xattrs == (("security.capability", NET_RAW), ("user.short", b"value"))
+    assert (entries["null"].kind, entries["null"].device) == (CHARACTER, (1, 3))
+    assert (entries["disk"].kind, entries["disk"].device) == (BLOCK, (259, 7000))
+    assert (entries["lost+found"].kind, entries["lost+found"].mode) == (DIRECTORY, 0o700)
+    assert (entries[""].kind, entries[""].inode) == (DIRECTORY, 2)
+
+
+def test_ext4_contents_are_those_of_the_tree(made: Path, tree: Path) -> None:
+    file_system = read(made)
+    for path in ("a", "empty", "sparse", "d/random"):
+        assert file_system.content(path) == (tree / path).read_bytes()
+    for path in ("", "d", "short", "none", "/a"):
+        with pytest.raises(Error, match="no file"):
+            file_system.content(path)
+
+
+def test_hashed_directories_are_read(image: Path, tree: Path) -> None:
+    """What e2fsck(8) makes of large directories, and the kernel."""
+    said = subprocess.run(["e2fsck", "-fyD", image], capture_output=True, text=True, check=False)
+    assert said.returncode in (0, 1), said.stdout
+    assert "0x81000" in debugfs(image, "stat big") or "Flags: 0x81000" in debugfs(image, "stat big")
+    names = [entry.path for entry in read(image).entries() if entry.path.startswith("big/")]
+    assert names == sorted(f"big/{path.name}" for path in (tree / "big").iterdir())
+
+
+# Attacks: each hides something, or would have the reader go wrong.
+
+
+def place(image: Path, path: str) -> int:
+    """Where a file's first block is."""
+    return int(debugfs(image, f"blocks {path}").split()[0]) * BLOCK_SIZE
+
+
+def slot(image: Path, inode: str) -> int:
+    """Where an inode is."""
+    said = re.search(r"located at block (\d+), offset (0x[0-9a-f]+)", debugfs(image, f"imap {inode}"))
+    assert said
+    return int(said[1]) * BLOCK_SIZE + int(said[2], 16)
+
+
+def put(image: Path, offset: int, data: bytes = b"hidden") -> None:
+    with image.open("r+b") as file:
+        file.seek(offset)
+        assert file.write(data) == len(data)
+
+
+def free_block(image: Path) -> int:
+    said = re.search(r"(\d+)\s*$", debugfs(image, "ffb 1 20000"))
+    assert said
+    return int(said[1])
+
+
+def deleted(image: Path) -> None:
+    secret = image.with_name("secret")
+    secret.write_bytes(b"hidden" * 1000)
+    debugfs(image, f"write {secret} secret", "rm secret")
+
+
+def orphan(image: Path) -> None:
+    secret = image.with_name("secret")
+    secret.write_bytes(b"hidden" * 1000)
+    debugfs(image, f"write {secret} secret", "unlink secret")
+
+
+def unwritten(image: Path) -> None:
+    debugfs(image, "fallocate empty 0 2")
+    put(image, place(image, "empty"))
+
+
+PLACES: Mapping[str, tuple[Callable[[Path], object], set[str]]] = {
+    "a deleted file": (deleted, {"free blocks", "inode N, which no path has", "directory /"}),
+    "an orphan": (orphan, {"free blocks", "inode N, which no path has", "block bitmaps", "group descriptors"}),
+    "a free block": (lambda i: put(i, free_block(i) * BLOCK_SIZE + 77), {"free blocks"}),
+    "the last block": (lambda i: put(i, 300 * 2**20 - 6), {"free blocks"}),
+    "a file": (lambda i: put(i, place(i, "d/random") + 4000), {"content of /d/random"}),
+    "slack of a file": (lambda i: put(i, place(i, "a") + 4000), {"slack of /a"}),
+    "slack after one byte": (lambda i: put(i, place(i, "d/random") + 300_005), {"slack of /d/random"}),
+    "slack of a link": (lambda i: put(i, place(i, "long") + 2500), {"slack of /long"}),
+    "extents": (lambda i: put(i, extents(i) + 4000), {"extents of /sparse"}),
+    "attributes": (lambda i: put(i, attributes(i) + 2000), {"extended attributes of /d"}),
+    "an unused inode": (lambda i: put(i, slot(i, "<2000>") + 40), {"inode N, which no path has"}),
+    "the journal": (lambda i: put(i, place(i, "<8>") + 5 * BLOCK_SIZE), {"journal"}),
+    "the journal's superblock": (lambda i: put(i, place(i, "<8>") + 300), {"journal"}),
+    "the boot block": (lambda i: put(i, 3), {"superblock"}),
+    "after the descriptors": (lambda i: put(i, BLOCK_SIZE + 3000), {"group descriptors"}),
+    "kept descriptors": (lambda i: put(i, 2 * BLOCK_SIZE + 3000), {"blocks kept for growing"}),
+    "their copies": (lambda i: put(i, (32768 + 9) * BLOCK_SIZE), {"blocks kept for growing"}),
+    "the second superblock": (lambda i: put(i, 32768 * BLOCK_SIZE + 0x88), {"copies of the superblock"}),
+    "a copy of the descriptors": (lambda i: put(i, 32769 * BLOCK_SIZE + 20), {"group descriptors"}),
+    "a time": (lambda i: debugfs(i, "sif a atime 12345"), {"inode of /a"}),
+    "a link's map": (lambda i: debugfs(i, "sif short block[7] 77"), {"inode of /short"}),
+    "a directory": (lambda i: put(i, place(i, "d") + 2000), {"directory /d"}),
+    "a block that nobody has": (lambda i: debugfs(i, "setb 20000"), {"block bitmaps"}),
+    "a field of the superblock": (lambda i: debugfs(i, "ssv last_mounted /hidden"), {"superblock"}),
+}
+
+
+def extents(image: Path) -> int:
+    """Where the node of a file's extent tree is."""
+    said = re.search(r"\(ETB0\):(\d+)", debugfs(image, "stat sparse"))
+    assert said
+    return int(said[1]) * BLOCK_SIZE
+
+
+def attributes(image: Path) -> int:
+    """Where a block of extended attributes is."""
+    said = re.search(r"File ACL: (\d+)", debugfs(image, "stat d"))
+    assert said
+    return int(said[1]) * BLOCK_SIZE
+
+
+@pytest.mark.parametrize("attack", PLACES)
+def test_every_place_of_ext4_has_a_name(image: Path, made: Path, attack: str) -> None:
+    change, expected = PLACES[attack]
+    change(image)
+    assert expected <= {re.sub(r"inode \d+,", "inode N,", where) for where in places(image, made)}
+
+
+def loop(image: Path) -> None:
+    debugfs(image, "link d d/e/loop")
+
+
+def twice(image: Path) -> None:
+    """Let a directory have one name for two files."""
+    with image.open("rb") as file:
+        file.seek(place(image, "/"))
+        put(image, place(image, "/") + file.read(BLOCK_SIZE).index(b"\4\7long") + 2, b"fifo")
+
+
+WRONG: Mapping[str, tuple[Callable[[Path], object], str]] = {
+    "a directory loop": (loop, "/d/e/loop leads to an inode that is not its own"),
+    "a link to the root": (lambda i: debugfs(i, "link / d/e/loop"), "leads to an inode that is not its own"),
+    "a link to the journal": (lambda i: debugfs(i, "link <8> secret"), "leads to an inode that is not its own"),
+    "a link to an unused inode": (
+        lambda i: debugfs(i, "link <2000> secret"),
+        "/secret has inode 2000, which is not in",
+    ),
+    "a damaged directory": (lambda i: put(i, place(i, "d") + 4, b"\1"), "the directory /d is damaged"),
+    "a name twice": (lambda i: twice(i), "has fifo twice"),
+    "groups outside": (lambda i: put(i, BLOCK_SIZE, b"\xff" * 4), "group 0 of the file system lies outside"),
+    "extents that are none": (lambda i: debugfs(i, "sif a block[0] 77"), "extents of /a are damaged"),
+    "extents without end": (lambda i: debugfs(i, "sif sparse block[1] 0x70004"), "extents of /sparse are damaged"),
+    "a block outside": (lambda i: debugfs(i, "sif a block[5] 4000000000"), "lie outside the file system"),
+    "a file without end": (lambda i: debugfs(i, f"sif sparse size {2**60}"), "larger than itself"),
+    "a kind that is none": (lambda i: debugfs(i, "sif a mode 0xf000"), "not in use"),
+    "a link that is too long": (lambda i: debugfs(i, "sif short size 2000"), "/short is damaged"),
+    "encryption": (lambda i: debugfs(i, "sif a flags 0x80800"), "not read here"),
+    "a feature": (lambda i: debugfs(i, "feature inline_data"), "features that are not read here"),
+    "a journal to replay": (lambda i: debugfs(i, "feature needs_recovery"), "features that are not read here"),
+    "no superblock": (lambda i: put(i, 1024, bytes(1024)), "no ext4 file system"),
+    "one cut off": (lambda i: os.truncate(i, 100 * 2**20), "larger than its partition"),
+    "one cut to nothing": (lambda i: os.truncate(i, 1500), "damaged or cut off|points to"),
+}
+
+
+@pytest.mark.parametrize("attack", WRONG)
+def test_a_wrong_ext4_is_refused_in_one_sentence(image: Path, attack: str) -> None:
+    change, words = WRONG[attack]
+    change(image)
+
+    def look() -> None:
+        list(read(image).entries())
+
+    with pytest.raises(Error, match=words) as raised:
+        look()
+    assert "\n" not in raised.value.message
+
+
+def test_garbage_is_no_file_system() -> None:
+    for seed in range(20):
+        data = bytearray(random.Random(seed).randbytes(2**20))
+        for reader in (Ext4, Fat, Tar):
+            with pytest.raises(Error):
+                reader(View.of(bytes(data)))
+        data[0x438:0x43A] = b"\x53\xef"
+        data[510:512] = b"\x55\xaa"
+        for reader in (Ext4, Fat):
+            with pytest.raises(Error):
+                reader(View.of(bytes(data)))
+
+
+# FAT32.
+
+
+def make_fat(folder: Path, hidden: int = 0) -> Path:
+    """What build/steps.py makes of an EFI system partition, smaller."""
+    image = folder / "fat"
+    with image.open("wb") as file:
+        file.truncate(40 * 2**20)
+    environment = {"MTOOLS_SKIP_CHECK": "1", "SOURCE_DATE_EPOCH": str(EPOCH), "TZ": "UTC"}
+    mformat = ("mformat", "-i", image, "-F", "-v", "ESP", "-N", "a1ada376", "-T", str(40 * 2048))
+    run(*mformat, "-h", "255", "-s", "63", "-H", str(hidden), "::", **environment)
+    for sector in (0, 6):
+        put(image, sector * 512 + 0x1BE, bytes(16))
+    run("mmd", "-i", image, "::EFI", "::EFI/BOOT", "::EFI/a rather long name", **environment)
+    for name, content in FILES.items():
+        source = folder / "content"
+        source.write_bytes(content)
+        run("mcopy", "-i", image, source, f"::{name}", **environment)
+    return image
+
+
+FILES = {
+    "EFI/BOOT/BOOTX64.EFI": random.Random(1).randbytes(100_001),
+    "EFI/BOOT/grubx64.efi": b"g" * 4096,
+    "EFI/a rather long name/even longer, and with ümläute.cfg": b"configfile\n",
+    "EFI/empty": b"",
+    "EFI/BOOT/BOOTX64.CSV": b"x",
+}
+
+
+@pytest.fixture(scope="module")
+def made_fat(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_fat(tmp_path_factory.mktemp("fat"))
+
+
+@pytest.fixture
+def fat(tmp_path: Path, made_fat: Path) -> Path:
+    run("cp", "--sparse=always", made_fat, tmp_path / "fat")
+    return tmp_path / "fat"
+
+
+def test_fat_entries_are_what_was_copied(made_fat: Path) -> None:
+    file_system = Fat(view(made_fat))
+    entries = {entry.path: entry for entry in file_system.entries()}
+    folders = {"", "EFI", "EFI/BOOT", "EFI/a rather long name"}
+    assert {path for path, entry in entries.items() if entry.kind == DIRECTORY} == folders
+    assert entries.keys() - folders == FILES.keys()
+    for path, content in FILES.items():
+        assert entries[path].size == len(content)
+        assert entries[path].sha256 == hashlib.sha256(content).hexdigest()
+        assert entries[path].mtime == EPOCH
+        assert file_system.content(path) == content
+    with pytest.raises(Error, match="no file none"):
+        file_system.content("none")
+
+
+def mtools(image: Path, *argv: str) -> str:
+    return run(argv[0], "-i", image, *argv[1:], MTOOLS_SKIP_CHECK="1", SOURCE_DATE_EPOCH=str(EPOCH), TZ="UTC")
+
+
+def of_fat(image: Path, path: str) -> int:
+    """Where a file's first cluster is."""
+    file_system = Fat(view(image))
+    return int(file_system._data + (first(file_system, path) - 2) * file_system._cluster)
+
+
+def first(file_system: Fat, path: str) -> int:
+    """The number of a file's first cluster."""
+    (cluster,) = (entry.inode for entry in file_system.entries() if entry.path == path)
+    return cluster
+
+
+PLACES_IN_FAT: Mapping[str, tuple[Callable[[Path], object], set[str]]] = {
+    "a deleted file": (
+        lambda i: mtools(i, "mdel", "::EFI/BOOT/grubx64.efi"),
+        {"directory /EFI/BOOT", "file allocation table", "boot sector and other reserved ones"},
+    ),
+    "a free cluster": (lambda i: put(i, 30 * 2**20), {"free clusters"}),
+    "the last sector": (lambda i: put(i, 40 * 2**20 - 6), {"free clusters"}),
+    "a file": (lambda i: put(i, of_fat(i, "EFI/BOOT/BOOTX64.EFI") + 300), {"content of /EFI/BOOT/BOOTX64.EFI"}),
+    "slack of a file": (
+        lambda i: put(i, of_fat(i, "EFI/BOOT/BOOTX64.CSV") + 300),
+        {"slack of /EFI/BOOT/BOOTX64.CSV"},
+    ),
+    "slack of a directory": (lambda i: put(i, of_fat(i, "EFI") + 400), {"directory /EFI"}),
+    "a reserved sector": (lambda i: put(i, 10 * 512), {"boot sector and other reserved ones"}),
+    "the second table": (lambda i: put(i, Fat(view(i))._data - 600), {"file allocation table"}),
+    "a hidden file": (lambda i: mtools(i, "mattrib", "+h", "::EFI/BOOT/grubx64.efi"), {"directory /EFI/BOOT"}),
+}
+
+
+@pytest.mark.parametrize("attack", PLACES_IN_FAT)
+def test_every_place_of_fat_has_a_name(fat: Path, made_fat: Path, attack: str) -> None:
+    change, expected = PLACES_IN_FAT[attack]
+    change(fat)
+    assert places(fat, made_fat, Fat) == expected
+
+
+def chain(image: Path, path: str, following: int) -> None:
+    """Let a file's second cluster be this one."""
+    file_system = Fat(view(image))
+    put(image, file_system._table_at + 4 * first(file_system, path), struct.pack("<I", following))
+
+
+WRONG_FAT: Mapping[str, tuple[Callable[[Path], object], str]] = {
+    "a chain without end": (lambda i: chain(i, "EFI/BOOT/BOOTX64.EFI", 6), "the clusters of /EFI/.* are damaged"),
+    "a directory loop": (lambda i: chain(i, "EFI", 3), "the clusters of /EFI on .* are damaged"),
+    "a cluster outside": (lambda i: chain(i, "EFI/BOOT/BOOTX64.EFI", 2**27), "are damaged"),
+    "a chain cut short": (lambda i: chain(i, "EFI/BOOT/BOOTX64.EFI", 0x0FFFFFFF), "more or fewer clusters"),
+    "another sector size": (lambda i: put(i, 11, b"\x00\x10"), "is damaged"),
+    "no boot sector": (lambda i: put(i, 510, b"\0\0"), "no FAT32"),
+    "one cut off": (lambda i: os.truncate(i, 2**20), "is damaged"),
+    "a month that is none": (lambda i: put(i, of_fat(i, "EFI") + 64 + 24, b"\xff\xff"), "a time that is none"),
+}
+
+
+@pytest.mark.parametrize("attack", WRONG_FAT)
+def test_a_wrong_fat_is_refused_in_one_sentence(fat: Path, attack: str) -> None:
+    change, words = WRONG_FAT[attack]
+    change(fat)
+    with pytest.raises(Error, match=words) as raised:
+        Fat(view(fat))
+    assert "\n" not in raised.value.message
+
+
+# tar.
+
+
+def make_tar(folder: Path, tree: Path) -> Path:
+    """What formats/tar_xz.py makes of a tree, before it is compressed."""
+    archive = folder / "tar"
+    run(
+        *("tar", "--create", "--file", archive, "--format=pax"),
+        *("--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime", "--sort=name", "--numeric-owner"),
+        *("--acls", "--xattrs", "--xattrs-include=*", f"--mtime=@{EPOCH}", "--clamp-mtime", f"--directory={tree}"),
+        *("--exclude=./socket", "."),
+        LC_ALL="C.UTF-8",
+    )
+    return archive
+
+
+@pytest.fixture(scope="module")
+def made_tar(tmp_path_factory: pytest.TempPathFactory, tree: Path) -> Path:
+    return make_tar(tmp_path_factory.mktemp("tar"), tree)
+
+
+def test_tar_entries_are_those_of_the_tree(made_tar: Path, tree: Path) -> None:
+    tar = Tar(view(made_tar))
+    entries = {entry.path: entry for entry in tar.entries()}
+    expected = of(tree)
+    assert entries.keys() == expected.keys() - {"socket"}
+    for path, entry in entries.items():
+        assert plain(entry) == plain(expected[path]), path
+    assert entries["a"].inode == entries["b"].inode != entries["empty"].inode
+    assert tar.content("sparse") == (tree / "sparse").read_bytes()
+
+
+def test_ext4_and_tar_say_the_same(made: Path, made_tar: Path) -> None:
+    of_disk = {entry.path: plain(entry) for entry in read(made).entries()}
+    of_tar = {entry.path: plain(entry) for entry in Tar(view(made_tar)).entries()}
+    # The builder's capability and owner are in the disk alone here; the root is mke2fs's own.
+    differing = {path for path in of_disk.keys() & of_tar.keys() - {""} if of_disk[path] != of_tar[path]}
+    assert differing == {"a", "b"}
+    assert of_disk.keys() ^ of_tar.keys() == {"lost+found", "socket"}
+
+
+def member(name: bytes, kind: bytes = b"0", content: bytes = b"", link: bytes = b"") -> bytes:
+    raw = struct.pack(
+        "100s8s8s8s12s12s8sc100s8s", name, b"0000644", b"0000000", b"0000000", b"%011o" % len(content),
+        b"00000000000", b" " * 8, kind, link, b"ustar\x0000",
+    ).ljust(512, b"\0")  # fmt: skip
+    raw = raw[:148] + b"%06o\0 " % sum(raw) + raw[156:]
+    return raw + content + bytes(-len(content) % 512)
+
+
+ROOT = member(b"./", b"5")
+END = bytes(1024)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (ROOT + member(b"./a") + member(b"./a") + END, "has /a twice"),
+        (ROOT + member(b"./a") + member(b"a") + END, "has /a twice"),
+        (ROOT + member(b"./../a") + END, "leads out of the tree"),
+        (ROOT + member(b"/etc/a") + END, "leads out of the tree"),
+        (ROOT + member(b"./a//b") + END, "leads out of the tree"),
+        (ROOT + member(b"./a", b"2", link=b"/etc") + member(b"./a/b") + END, "before it no such folder"),
+        (ROOT + member(b"./a/b") + END, "before it no such folder"),
+        (ROOT + member(b"./a", b"1", link=b"./b") + member(b"./b") + END, "as a link to nothing before it"),
+        (ROOT + member(b"./a", b"1", link=b"../b") + END, "leads out of the tree"),
+        (ROOT + member(b"./a", b"2") + END, "as a link to nowhere"),
+        (ROOT + member(b"./a", b"S") + END, "of a type that is not read here"),
+        (ROOT + member(b"./a", b"g", b"15 path=secret\n") + END, "of a type that is not read here"),
+        (ROOT + member(b"./a", b"5", b"hidden") + END, "content where there is none"),
+        (ROOT + member(b"./x", b"x", b"99 path=a\n") + member(b"./a") + END, "extended header that is damaged"),
+        (ROOT + member(b"./x", b"x", b"12 mtime=-9\n") + member(b"./a") + END, "a mtime that is none"),
+        (ROOT + member(b"./x", b"x", b"10 path=a\n") + END, "ends within a member"),
+        (ROOT + member(b"./a", content=b"x" * 2000)[:1024], "points to bytes"),
+        (ROOT, "points to bytes"),
+        (ROOT[:300], "points to bytes"),
+        (ROOT.replace(b"0000644", b"0000645"), "is damaged at byte 0"),
+    ],
+)
+def test_a_wrong_tar_is_refused_in_one_sentence(data: bytes, words: str) -> None:
+    with pytest.raises(Error, match=words) as raised:
+        Tar(View.of(data))
+    assert "\n" not in raised.value.message
+
+
+def test_every_place_of_a_tar_has_a_name() -> None:
+    data = ROOT + member(b"./x", b"x", b"11 mtime=9\n") + member(b"./a", content=b"x" * 600)
+    data += member(b"./b", b"1", link=b"./a") + END
+    tar = Tar(View.of(data))
+    names = [tar.place(at) for at in (0, 600, 1030, 1540, 2200, 3000, 3080, len(data) - 1)]
+    assert names == [
+        ("headers of /", ""),
+        ("headers of /a", "a"),
+        ("headers of /a", "a"),
+        ("headers of /a", "a"),
+        ("content of /a", "a"),
+        ("padding of /a", "a"),
+        ("headers of /b", "b"),
+        ("after the end of the tar archive", ""),
+    ]

@@ -1,0 +1,597 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The machine's way to the network is the build's: both apts go where the machine's goes, and nobody reads how."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import gzip
+import hashlib
+import http.client
+import http.server
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import threading
+import urllib.parse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from debian_cloud import plan
+from debian_cloud.build import steps as build_steps
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.host import run
+from debian_cloud.host.progress import Progress
+from debian_cloud.image import sources
+from debian_cloud.packages import images, network
+from tests import throwaway
+from tests.build.test_plan import CONFIG, RESOLUTION, SERIAL, planned
+from tests.cli.test_bad_input import archive, pristine
+from tests.command import debian_cloud, refused
+from tests.image.test_names_and_index import RECORD
+
+__all__ = ["archive", "pristine"]
+
+USER, PASSWORD = "builder", "Geheim4711"
+CREDENTIALS = f"{USER}:{PASSWORD}"
+HOST = "127.0.0.1"
+
+
+def answers(settings: str, variables: dict[str, str] | None = None, credentials: str = "") -> dict[str, str]:
+    """What is handed over of a machine's settings: name -> value."""
+    text = network.conf(settings, credentials, variables or {})
+    return {m[1]: m[2] for m in re.finditer(r'^(\S+) "(.*)";$', text, re.MULTILINE)}
+
+
+HANDED_OVER = (
+    "Acquire::http::Proxy http://u:p@h:1/",
+    "Acquire::http::Proxy::mirror.example DIRECT",
+    "Acquire::http::Proxy-Auto-Detect /usr/bin/find-it",
+    "Acquire::https::Proxy socks5h://h:2",
+    "Acquire::https::CaInfo /etc/ssl/own.pem",
+    "Acquire::https::mirror.example::SslCert /etc/ssl/own.crt",
+    "Acquire::https::SslKey::mirror.example /etc/ssl/own.key",
+    "Acquire::https::Verify-Peer false",
+    "Acquire::http::User-Agent x (y; z)",
+    "Acquire::http::Timeout 3",
+    "Acquire::http::Dl-Limit 100",
+    "Acquire::http::AllowRedirect false",
+    "Acquire::ftp::Proxy ftp://h",
+    "Acquire::tor+https::Proxy socks5h://h",
+    "Acquire::s3::region eu-1",
+    "Acquire::Retries 3",
+    "Acquire::Retries::Delay::Maximum 9",
+    "Acquire::ForceIPv4 true",
+    "Acquire::Queue-Mode access",
+    "Acquire::Connect::AddrConfig false",
+    "acquire::HTTP::proxy::other.example http://h",
+)
+KEPT_BACK = (
+    "Acquire::AllowInsecureRepositories true",
+    "Acquire::AllowWeakRepositories true",
+    "Acquire::AllowDowngradeToInsecureRepositories true",
+    "Acquire::AllowReleaseInfoChange true",
+    "Acquire::AllowUnsizedPackages true",
+    "Acquire::Check-Valid-Until false",
+    "Acquire::Check-Date false",
+    "Acquire::Max-FutureTime 999999999",
+    "Acquire::Min-ValidTime 999999999",
+    "Acquire::Max-ValidTime::Debian 0",
+    "Acquire::gpgv::Options:: --ignore-time-conflict",
+    "Acquire::IndexTargets::deb::Packages::MetaKey x",
+    "Acquire::ForceHash md5",
+    "Acquire::https",
+    "Acquire::http+gpgv::Options x",
+    "APT::Key::gpgvcommand /bin/true",
+    "APT::Get::AllowUnauthenticated true",
+    "APT::Update::Pre-Invoke:: touch /x",
+    "APT::Hashes::SHA1::Weak false",
+    "DPkg::Pre-Invoke:: touch /x",
+    "DPkg::Post-Invoke:: touch /x",
+    "Dir::Bin::Methods::http /bin/true",
+    "Dir::Etc::Trusted /x",
+    "Dir /",
+    "Foo::Acquire::http::Proxy x",
+)
+
+
+@pytest.mark.parametrize("line", HANDED_OVER)
+def test_what_says_how_archives_are_reached_goes_over(line: str) -> None:
+    name, _, value = line.partition(" ")
+    assert answers(f"{line}\n") == {name: value}
+    assert answers(f"{name} x\nBinary::apt-get::{line}\n") == {name: value}
+
+
+@pytest.mark.parametrize("line", KEPT_BACK)
+def test_what_says_what_is_believed_stays(line: str) -> None:
+    assert network.conf(f"{line}\nBinary::apt-get::{line}\n", "", {}) == ""
+
+
+def test_apt_itself_gives_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = tmp_path / "machine.conf"
+    quoted = (re.sub("^([^ ]+) (.*)$", r'\1 "\2";\n', line) for line in (*HANDED_OVER, *KEPT_BACK) if " " in line)
+    machine.write_text(
+        f'{"".join(quoted)}Dir::Etc::netrc "/x y/auth.conf";\n#clear Dir::Bin::Methods::http;\nDir "/";\n'
+    )
+    monkeypatch.setenv("APT_CONFIG", str(machine))
+    found = answers(run.output(network.DUMP), {}, run.output(network.CREDENTIALS))
+    # Of two spellings of one name apt keeps the first.
+    wanted = {name: value for name, _, value in (line.partition(" ") for line in HANDED_OVER)}
+    wanted["Acquire::http::Proxy::other.example"] = wanted.pop("acquire::HTTP::proxy::other.example")
+    assert {name: found.pop(name) for name in ("Dir::Etc::netrc", "Dir::Etc::netrcparts")} == {
+        "Dir::Etc::netrc": "/x y/auth.conf",
+        "Dir::Etc::netrcparts": "/etc/apt/auth.conf.d/",
+    }
+    assert {name: value for name, value in found.items() if value} == wanted
+    # And apt reads what is written as it was.
+    (tmp_path / "again.conf").write_text(network.conf(run.output(network.DUMP), "", {}))
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "again.conf"))
+    again = answers(run.output(network.DUMP))
+    assert {name: value for name, value in again.items() if value} == wanted
+
+
+@pytest.mark.parametrize(
+    ("settings", "variables", "wanted"),
+    [
+        ("", {"http_proxy": "http://a"}, {"Acquire::http::Proxy": "http://a"}),
+        ("", {"https_proxy": "http://a"}, {"Acquire::https::Proxy": "http://a"}),
+        (
+            "Acquire::http::Proxy http://b\n",
+            {"http_proxy": "http://a", "https_proxy": "http://a"},
+            {"Acquire::http::Proxy": "http://b"},
+        ),
+        (
+            "Acquire::https::Proxy http://b\n",
+            {"http_proxy": "http://a"},
+            {"Acquire::https::Proxy": "http://b", "Acquire::http::Proxy": "http://a"},
+        ),
+        ("", {"http_proxy": "", "HTTP_PROXY": "http://a", "ALL_PROXY": "http://a"}, {}),
+    ],
+)
+def test_a_variable_counts_where_no_setting_does(
+    settings: str, variables: dict[str, str], wanted: dict[str, str]
+) -> None:
+    assert answers(settings, variables) == wanted
+
+
+@pytest.mark.parametrize("value", ['x"; DPkg::Pre-Invoke { "touch /x"; }; y "', "a\x1b[2J", "a\u2028b", "a\x0cb"])
+def test_what_apt_conf_cannot_write_is_refused_and_not_shown(value: str) -> None:
+    with pytest.raises(Error, match="the setting Acquire::http::Proxy of this machine's apt") as told:
+        network.conf("", "", {"http_proxy": value})
+    assert value not in told.value.message + told.value.hint
+    with pytest.raises(Error, match="Acquire::http::Proxy::h"):
+        network.conf(f"Acquire::http::Proxy::h {value}", "", {})
+
+
+def test_the_file_is_its_owner_s_alone_and_never_another_s(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        done = debian_cloud("network", tmp_path / "network.conf", http_proxy=f"http://{CREDENTIALS}@h:1")
+    finally:
+        os.umask(before)
+    assert done.returncode == 0, done.stderr
+    assert CREDENTIALS not in done.stdout + done.stderr
+    assert (tmp_path / "network.conf").stat().st_mode & 0o777 == 0o600
+    assert CREDENTIALS in (tmp_path / "network.conf").read_text()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    refused(debian_cloud("network", tmp_path / "link"), 2, "link cannot be made: File exists")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("uri", ["http://user:pw@archive.example/x", "tor+https://user@archive.example/"])
+def test_an_archive_s_password_does_not_get_into_a_plan(uri: str) -> None:
+    with pytest.raises(Error, match="a user or a password in its URI") as told:
+        planned(CONFIG, archive=sources.Source(uri, ("trixie",), "/archive.gpg"))
+    assert "user@" not in told.value.message + told.value.hint
+    assert "pw" not in told.value.message + told.value.hint
+
+
+@pytest.mark.parametrize(
+    "url", ["http://user:pw@a.example/", "https://user@a.example/", "mirror+http://u:pw@a/x", "http://u:pw@["]
+)
+def test_a_password_in_an_argument_is_refused(url: str) -> None:
+    """Everybody on the machine reads arguments (ps(1))."""
+    done = debian_cloud("show", "ec2", "--archive", url, "--keyring", __file__)
+    refused(done, USAGE, "--archive has a user or a password in its URL", "apt_auth.conf(5)")
+    assert url not in done.stderr
+
+
+# With a real server, a real proxy, and the real apt.
+
+
+@dataclass(slots=True)
+class Server:
+    """An archive that demands credentials, or a proxy that does; both note who asked for what."""
+
+    folder: Path
+    demands: str = ""
+    """user:password that it demands, as a server and as a proxy."""
+    requests: list[tuple[str, bool]] = field(default_factory=list)
+    """Path, and whether it was asked as a proxy is; of those that had what is demanded."""
+    refused: list[str] = field(default_factory=list)
+    port: int = 0
+
+    def asked(self, *, proxied: bool) -> list[str]:
+        return [path for path, by_proxy in self.requests if by_proxy == proxied]
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves files; and, as a proxy (RFC 9110, 7.6), fetches what has a whole URI."""
+
+    protocol_version = "HTTP/1.1"
+
+    def __init__(self, server: Server, *arguments: object) -> None:
+        self.about = server
+        super().__init__(*arguments, directory=str(server.folder))  # type: ignore[arg-type]
+
+    def do_GET(self) -> None:
+        proxied = self.path.startswith("http://")
+        header = self.headers.get("Proxy-Authorization" if proxied else "Authorization", "")
+        wanted = f"Basic {base64.b64encode(self.about.demands.encode()).decode()}"
+        if self.about.demands and header != wanted:
+            self.about.refused.append(self.path)
+            self.send_error(407 if proxied else 401)
+            return
+        self.about.requests.append((self.path, proxied))
+        if not proxied:
+            super().do_GET()
+            return
+        uri = urllib.parse.urlsplit(self.path)
+        upstream = http.client.HTTPConnection(uri.netloc, timeout=60)
+        with contextlib.closing(upstream):
+            upstream.request("GET", uri.path, headers={k: v for k, v in self.headers.items() if k != "Host"})
+            answer = upstream.getresponse()
+            body = answer.read()
+        self.send_response(answer.status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, _format: str, *_arguments: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def serving(folder: Path, demands: str = "", context: ssl.SSLContext | None = None) -> Iterator[Server]:
+    made = Server(folder, demands)
+    server = http.server.ThreadingHTTPServer((HOST, 0), functools.partial(Handler, made))
+    if context:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    made.port = server.server_port
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield made
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def package(folder: Path, name: str, *fields: str) -> tuple[Path, str]:
+    """A .deb with nothing in it, and what an index says of it."""
+    (folder / name / "DEBIAN").mkdir(parents=True)
+    control = "\n".join(
+        (
+            *(f"Package: {name}", "Version: 1", "Architecture: amd64", "Maintainer: x <x@localhost>"),
+            *("Section: admin", *fields, "Description: x", ""),
+        )
+    )
+    (folder / name / "DEBIAN" / "control").write_text(control)
+    deb = folder / f"{name}_1_amd64.deb"
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", "-b", folder / name, deb], stdout=subprocess.DEVNULL, check=True
+    )
+    shutil.rmtree(folder / name)
+    content = deb.read_bytes()
+    stanza = f"{control}Filename: pool/{deb.name}\nSize: {len(content)}\nSHA256: {throwaway.sha256(content)}\n\n"
+    return deb, stanza
+
+
+@pytest.fixture(scope="module")
+def top() -> Iterator[Path]:
+    """A signed suite of packages with nothing in them, enough for a bootstrap to begin: `public`, and its key."""
+    with throwaway.folder() as folder:
+        pool, dist = folder / "public" / "pool", folder / "public" / "dists" / "trixie"
+        index = dist / "main" / "binary-amd64"
+        pool.mkdir(parents=True)
+        index.mkdir(parents=True)
+        made = [
+            package(pool, "base-files", "Essential: yes", "Priority: required"),
+            package(pool, "apt", "Priority: important"),
+            package(pool, CONFIG.name, "Priority: optional"),
+            package(pool, "mtools", "Priority: optional"),
+        ]
+        content = "".join(stanza for _, stanza in made).encode()
+        (index / "Packages").write_bytes(content)
+        (index / "Packages.gz").write_bytes(gzip.compress(content, mtime=0))
+        hashes = "".join(
+            f" {hashlib.sha256(file.read_bytes()).hexdigest()} {file.stat().st_size} {file.relative_to(dist)}\n"
+            for file in sorted(index.iterdir())
+        )
+        home = folder / "gnupg"
+        home.mkdir(mode=0o700)
+        gpg = ("gpg", "--homedir", home, "--batch", "--quiet", "--passphrase", "")
+        subprocess.run([*gpg, "--quick-generate-key", "test", "ed25519", "sign", "never"], check=True)
+        with (folder / "key.gpg").open("wb") as out:
+            subprocess.run([*gpg, "--export"], stdout=out, check=True)
+        text = (
+            "Origin: test\nLabel: test\nSuite: trixie\nCodename: trixie\nArchitectures: amd64\nComponents: main\n"
+            f"Date: {http.server.BaseHTTPRequestHandler.date_time_string(None).replace('GMT', 'UTC')}\n"  # type: ignore[arg-type]
+            f"SHA256:\n{hashes}"
+        )
+        throwaway.sign(home, text, dist / "InRelease")
+        yield folder
+
+
+@dataclass(slots=True)
+class Way:
+    """A way to the archive: its address, the machine's settings, and what must have come by it."""
+
+    uri: str
+    settings: str
+    came: Callable[[], bool]
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def by_credentials(top: Path) -> Iterator[Way]:
+    """apt_auth.conf(5), in a file and in a folder of files that only root reads."""
+    with serving(top / "public", CREDENTIALS) as server:
+        for path in (top / "auth.conf", top / "auth.conf.d"):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        (top / "auth.conf.d").mkdir()
+        (top / "auth.conf").write_text("machine http://nowhere.example login x password y\n")
+        (top / "auth.conf.d" / "own.conf").write_text(
+            f"machine http://{HOST}:{server.port} login {USER} password {PASSWORD}\n"
+        )
+        (top / "auth.conf.d" / "own.conf").chmod(0o600)
+        settings = f'Dir::Etc::netrc "{top}/auth.conf";\nDir::Etc::netrcparts "{top}/auth.conf.d";\n'
+        yield Way(f"http://{HOST}:{server.port}", settings, lambda: not server.asked(proxied=True))
+
+
+@contextlib.contextmanager
+def by_proxy(top: Path) -> Iterator[Way]:
+    """A proxy that demands a password, for all hosts."""
+    with serving(top / "public") as server, serving(top, CREDENTIALS) as proxy:
+        yield Way(
+            f"http://{HOST}:{server.port}",
+            f'Acquire::http::Proxy "http://{CREDENTIALS}@{HOST}:{proxy.port}/";\n',
+            lambda: len(proxy.asked(proxied=True)) == len(server.requests) > 0,
+        )
+
+
+@contextlib.contextmanager
+def by_variable(top: Path) -> Iterator[Way]:
+    """The same by http_proxy."""
+    with by_proxy(top) as way:
+        proxy = way.settings.split('"')[1]
+        yield Way(way.uri, "", way.came, {"http_proxy": proxy})
+
+
+@contextlib.contextmanager
+def directly(top: Path) -> Iterator[Way]:
+    """No proxy for this host; the one for all others is not there."""
+    with serving(top / "public") as server:
+        settings = f'Acquire::http::Proxy "http://{HOST}:1/";\nAcquire::http::Proxy::{HOST} "DIRECT";\n'
+        yield Way(f"http://{HOST}:{server.port}", settings, lambda: bool(server.asked(proxied=False)))
+
+
+@contextlib.contextmanager
+def by_no_proxy(top: Path) -> Iterator[Way]:
+    """The same by variables."""
+    with directly(top) as way:
+        yield Way(way.uri, "", way.came, {"http_proxy": f"http://{HOST}:1/", "no_proxy": HOST})
+
+
+@contextlib.contextmanager
+def by_detection(top: Path) -> Iterator[Way]:
+    """A program of the machine names the proxy."""
+    with by_proxy(top) as way:
+        program = top / "detect"
+        program.write_text(f"#!/bin/sh\necho '{way.settings.split(chr(34))[1]}'\n")
+        program.chmod(0o755)
+        yield Way(way.uri, f'Acquire::http::Proxy-Auto-Detect "{program}";\n', way.came)
+
+
+@contextlib.contextmanager
+def by_certificate(top: Path) -> Iterator[Way]:
+    """A server that only own certificates prove, and that demands one."""
+    folder = top / "tls"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    new = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test")
+    for name in ("server", "client"):
+        more = (
+            "-addext",
+            f"subjectAltName=IP:{HOST}",
+            "-keyout",
+            folder / f"{name}.key",
+            "-out",
+            folder / f"{name}.crt",
+        )
+        subprocess.run([*new, *more], stderr=subprocess.DEVNULL, check=True)
+        # apt's own user reads it.
+        (folder / f"{name}.key").chmod(0o644)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.crt", folder / "server.key")
+    context.load_verify_locations(folder / "client.crt")
+    context.verify_mode = ssl.CERT_REQUIRED
+    with serving(top / "public", context=context) as server:
+        settings = "".join(
+            f'Acquire::https::{name} "{folder}/{file}";\n'
+            for name, file in (("CaInfo", "server.crt"), ("SslCert", "client.crt"), ("SslKey", "client.key"))
+        )
+        yield Way(f"https://{HOST}:{server.port}", settings, lambda: bool(server.asked(proxied=False)))
+
+
+WAYS = (by_credentials, by_proxy, by_variable, directly, by_no_proxy, by_detection, by_certificate)
+
+
+@pytest.fixture(params=WAYS, ids=[way.__name__ for way in WAYS])
+def way(request: pytest.FixtureRequest, top: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Way]:
+    """A machine that reaches the archive in one way, and in no other."""
+    with request.param(top) as found:
+        machine = top / "machine.conf"
+        machine.write_text(found.settings)
+        monkeypatch.setenv("APT_CONFIG", str(machine))
+        for name in ("http_proxy", "https_proxy", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in found.variables.items():
+            monkeypatch.setenv(name, value)
+        yield found
+
+
+def source(top: Path, way: Way) -> sources.Source:
+    return sources.Source(way.uri, ("trixie",), str(top / "key.gpg"))
+
+
+def test_the_private_apt_takes_it(top: Path, way: Way) -> None:
+    root = top / "private"
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir()
+    steps = sources.update(root, (source(top, way),), "amd64")
+    run.carry_out(steps, root, Progress(len(steps), quiet=True))
+    assert way.came()
+    assert [path.name for path in (root / "lists").glob("*_InRelease")]
+    # As an archive keeps what an image was made of.
+    step = plan.Run(
+        "fetch", ("apt-get", "-c", f"{root}/apt.conf", "-o", "APT::Sandbox::User=root", "download", "apt")
+    )
+    run.carry_out((step,), root, Progress(1, quiet=True))
+    assert (root / "apt_1_amd64.deb").exists()
+    assert way.came()
+
+
+def test_an_image_is_fetched_by_it(top: Path, way: Way, tmp_path: Path) -> None:
+    content = b"an image"
+    image = images.Image(replace(RECORD, sha512=hashlib.sha512(content).hexdigest()), way.uri)
+    served = top / "public" / image.record.filename
+    served.parent.mkdir(parents=True, exist_ok=True)
+    served.write_bytes(content)
+    images.fetch(image, tmp_path / "fetched")
+    assert (tmp_path / "fetched").read_bytes() == content
+    assert way.came()
+
+
+@dataclass(slots=True)
+class Watched:
+    """What a part of the text was seen in, while something ran."""
+
+    lines: set[bytes] = field(default_factory=set)
+
+    def look(self, end: threading.Event) -> None:
+        while not end.wait(0.01):
+            for process in Path("/proc").iterdir():
+                with contextlib.suppress(OSError):
+                    self.lines.add((process / "cmdline").read_bytes())
+
+
+@contextlib.contextmanager
+def watching() -> Iterator[Watched]:
+    """The command lines of all processes, as ps(1) shows them to everybody."""
+    seen, end = Watched(), threading.Event()
+    thread = threading.Thread(target=seen.look, args=(end,))
+    thread.start()
+    try:
+        yield seen
+    finally:
+        end.set()
+        thread.join()
+
+
+def holding(folder: Path, secret: str) -> list[str]:
+    """The files of a folder that have a text in them."""
+    found = subprocess.run(["grep", "-rlaF", secret, folder], capture_output=True, text=True, check=False).stdout
+    return sorted(str(Path(line).relative_to(folder)) for line in found.splitlines())
+
+
+def test_a_build_s_apt_takes_it_and_nobody_reads_it(top: Path, way: Way, tmp_path: Path) -> None:
+    of = source(top, way)
+    resolution = replace(RESOLUTION, tools=(replace(RESOLUTION.tools[0], version="1"),))
+    steps = build_steps.plan(resolution, SERIAL, ("raw",), (of,), of)
+    assert PASSWORD not in plan.as_shell(steps, "x", "x")
+    titles = [step.title for step in steps]
+    install, forget = titles.index("install 2 packages"), titles.index("forget the way to the network")
+    try:
+        # What has nothing in it is fetched and unpacked, and then cannot be run.
+        with watching() as seen, pytest.raises(Error, match="install 2 packages") as failed:
+            run.carry_out(steps[: install + 1], tmp_path, Progress(install + 1, quiet=True))
+        fetched = {line.split()[1] for line in (tmp_path / "installed").read_text().splitlines()}
+        assert fetched == {"base-files_1_amd64.deb"}, failed.value.message
+        assert [path.name for path in (tmp_path / "debs").iterdir()] == ["mtools_1_amd64.deb"]
+        assert way.came()
+        assert PASSWORD not in failed.value.message + failed.value.hint
+        assert any(b"mmdebstrap" in line for line in seen.lines)
+        assert not [line for line in seen.lines if PASSWORD.encode() in line]
+        assert holding(tmp_path, PASSWORD) in ([], ["network.conf"])
+        assert not (tmp_path / "network.conf").stat().st_mode & 0o077
+        run.carry_out((steps[forget],), tmp_path, Progress(1, quiet=True))
+        assert holding(tmp_path, PASSWORD) == []
+    finally:
+        run.empty(tmp_path)
+
+
+def test_a_printed_plan_takes_it_where_it_runs(top: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with by_credentials(top) as way:
+        of = source(top, way)
+        steps = build_steps.plan(replace(RESOLUTION, tools=()), SERIAL, ("raw",), (of,), of)
+        last = [step.title for step in steps].index("install 2 packages")
+        (tmp_path / "plan.sh").write_text(plan.as_shell(steps[: last + 1], "image", "x"))
+        (top / "machine.conf").write_text(way.settings)
+        monkeypatch.setenv("APT_CONFIG", str(top / "machine.conf"))
+        subprocess.run(["sh", "plan.sh"], cwd=tmp_path, capture_output=True, check=False, timeout=300)
+        assert "base-files_1_amd64.deb" in (tmp_path / "image" / "installed").read_text()
+        assert way.came()
+    run.remove(tmp_path / "image")
+
+
+def test_a_plan_is_the_same_whatever_the_way_and_shows_no_password(
+    archive: throwaway.Archive, tmp_path: Path
+) -> None:
+    """The whole command, with an archive that demands credentials."""
+    with serving(archive.public, CREDENTIALS) as server:
+        address = f"http://{HOST}:{server.port}"
+        (tmp_path / "auth.conf").write_text(f"machine {address} login {USER} password {PASSWORD}\n")
+        asked = ("fine", "--archive", address, "--keyring", archive.keyring)
+        printed = []
+        for more in ("", f'Acquire::http::Proxy::nowhere.example "http://{CREDENTIALS}@{HOST}:1";\n'):
+            (tmp_path / "machine.conf").write_text(f'Dir::Etc::netrc "{tmp_path}/auth.conf";\n{more}')
+            done = debian_cloud("plan", *asked, APT_CONFIG=str(tmp_path / "machine.conf"))
+            assert done.returncode == 0, done.stderr
+            assert PASSWORD not in done.stdout + done.stderr
+            printed.append(done.stdout)
+        assert printed[0] == printed[1]
+        (tmp_path / "auth.conf").write_text("")
+        refused(debian_cloud("show", *asked, APT_CONFIG=str(tmp_path / "machine.conf")), 1, "401")
+
+
+def test_what_loosens_verification_stays_with_the_machine(archive: throwaway.Archive, tmp_path: Path) -> None:
+    """A machine that takes any signature for good, and runs a program of its own."""
+    said = "".join(
+        f"[GNUPG:] {words}\\n" for words in ("GOODSIG 0 x", f"VALIDSIG {'A' * 40} 0 0 0 0 0 0 0 0 {'A' * 40}")
+    )
+    (tmp_path / "gpgv").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\nprintf '{said}'\n")
+    (tmp_path / "gpgv").chmod(0o755)
+    (tmp_path / "loose.conf").write_text(
+        f'APT::Key::gpgvcommand "{tmp_path}/gpgv";\nAPT::Update::Pre-Invoke {{ "touch {tmp_path}/ran"; }};\n'
+        'Acquire::gpgv::Options { "--ignore-time-conflict"; };\nAPT::Sandbox::User "root";\n'
+    )
+    archive.release.write_text(archive.release.read_text().replace("Origin: ", "Origin: x"))
+    done = debian_cloud("list", *archive.sources, APT_CONFIG=str(tmp_path / "loose.conf"))
+    refused(done, 1, "apt-get failed")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_the_private_apt_keeps_of_the_machine_s_sources_is_its_owner_s(tmp_path: Path) -> None:
+    steps = sources.update(tmp_path, (sources.Source(f"http://{CREDENTIALS}@a.example/", ("x",), "/k"),), "amd64")
+    written = tuple(step for step in steps if isinstance(step, plan.Write))
+    run.carry_out(written, tmp_path, Progress(len(written), quiet=True))
+    (found,) = holding(tmp_path, PASSWORD)
+    assert not (tmp_path / found).stat().st_mode & 0o077

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who made an image again says so by a key, and each key counts once."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from debian_cloud import projections
+from debian_cloud.cli import verify
+from debian_cloud.errors import Error
+from debian_cloud.host import sign
+from debian_cloud.image import lock
+from debian_cloud.projections import provenance
+from tests import throwaway
+from tests.archive.conftest import Key, make_key
+from tests.image.test_lock import described
+
+
+@pytest.fixture(scope="module")
+def keys() -> Iterator[list[Key]]:
+    with throwaway.folder() as top:
+        yield [make_key(top, name) for name in ("ann", "bob", "eve")]
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """Its SHA-256 is the one that the .buildinfo gives."""
+    path = tmp_path / f"{lock.parse(described(), 'x').stem}.raw"
+    path.write_bytes(b"the image")
+    return path
+
+
+def state(image: Path, key: Key, name: str, folder: Path, content: bytes | None = None) -> Path:
+    """A rebuilder's statement that it got these bytes."""
+    sha256 = throwaway.sha256(image.read_bytes() if content is None else content)
+    kept = lock.parse(described().replace("a" * 64, sha256), "x")
+    document = provenance.rebuilt(kept, {image.name: {"sha256": sha256}}, {"x.buildinfo": {"sha256": "b" * 64}})
+    folder.mkdir(exist_ok=True)
+    text = folder / "text"
+    text.write_text(projections.text(document))
+    sign.clearly(text, folder / f"{name}.asc", key.home)
+    text.unlink()
+    return folder / f"{name}.asc"
+
+
+def count(image: Path, demanded: int, trusted: list[Key]) -> tuple[str, ...]:
+    keyring = image.with_name("rebuilders.gpg")
+    exported = [
+        subprocess.run(["gpg", "--homedir", key.home, "--export"], capture_output=True, check=True).stdout
+        for key in trusted
+    ]
+    keyring.write_bytes(b"".join(exported))
+    statements = image.with_name("statements")
+    args = argparse.Namespace(image=image, rebuilders=demanded, rebuilder_keys=keyring, statements=statements)
+    return verify._rebuilders(args, {image.name: throwaway.sha256(image.read_bytes())})
+
+
+def test_distinct_keys_are_counted(image: Path, keys: list[Key]) -> None:
+    ann, bob, eve = keys
+    folder = image.with_name("statements")
+    state(image, ann, "1", folder)
+    state(image, bob, "2", folder)
+    assert len(count(image, 2, [ann, bob])) == 2
+    # One who says it twice is one.
+    state(image, ann, "3", folder)
+    assert len(count(image, 2, [ann, bob])) == 2
+    with pytest.raises(Error, match="2 of 3 rebuilders say that they got the same bytes"):
+        count(image, 3, [ann, bob])
+    # A stranger's word does not count.
+    state(image, eve, "4", folder)
+    with pytest.raises(Error, match="2 of 3 rebuilders"):
+        count(image, 3, [ann, bob])
+    assert len(count(image, 3, keys)) == 3
+
+
+def test_a_word_about_other_bytes_does_not_count(image: Path, keys: list[Key]) -> None:
+    state(image, keys[0], "1", image.with_name("statements"), b"another image")
+    with pytest.raises(Error, match="0 of 1 rebuilders") as caught:
+        count(image, 1, keys)
+    assert "1.asc is about other bytes" in caught.value.hint
+
+
+def test_an_edited_word_does_not_count(image: Path, keys: list[Key]) -> None:
+    folder = image.with_name("statements")
+    file = state(image, keys[0], "1", folder, b"another image")
+    file.write_text(file.read_text().replace(throwaway.sha256(b"another image"), throwaway.sha256(b"the image")))
+    (folder / "2.asc").write_text("no statement at all")
+    with pytest.raises(Error, match="0 of 1 rebuilders") as caught:
+        count(image, 1, keys)
+    assert "1.asc has no good signature" in caught.value.hint
+    assert "2.asc has no good signature" in caught.value.hint
+
+
+def test_a_builder_s_own_word_is_no_rebuilder_s(image: Path, keys: list[Key]) -> None:
+    sha256 = throwaway.sha256(image.read_bytes())
+    kept = lock.parse(described().replace("a" * 64, sha256), "x")
+    folder = image.with_name("statements")
+    folder.mkdir()
+    text = image.with_name("text")
+    text.write_text(projections.text(provenance.built(kept, {image.name: {"sha256": sha256}})))
+    sign.clearly(text, folder / "1.asc", keys[0].home)
+    with pytest.raises(Error, match="0 of 1 rebuilders"):
+        count(image, 1, keys)
+
+
+def test_statements_without_end_are_not_read(image: Path, keys: list[Key]) -> None:
+    state(image, keys[0], "1", image.with_name("statements"), image.read_bytes())
+    folder = image.with_name("statements")
+    for number in range(1001):
+        (folder / f"x{number}.asc").touch()
+    with pytest.raises(Error, match="has more than 1000 statements"):
+        count(image, 1, keys)

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Foreign text on its way to a terminal."""
+
+from __future__ import annotations
+
+import ast
+import io
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from debian_cloud.text import printable as room
+from debian_cloud.text.printable import beneath, paragraph, printable, printed
+from tests.command import debian_cloud
+
+SOURCE = Path(room.__file__).parents[1]
+HOSTILE = (
+    "\x1b[2J\x1b[H",
+    "\n0 are unexplained",
+    "\r0",
+    "\x9b2J",
+    "\u202eoN",
+    "\udcff",
+    "\x00",
+    "x" * 2**20,
+    "\ud800",
+)
+"""What an index, an image, a file name or a tool may hold."""
+NAMES = tuple(ascii(value[:9]) for value in HOSTILE)
+
+
+@pytest.mark.parametrize(
+    ("foreign", "shown"),
+    [
+        ("etc/größe", "etc/größe"),
+        ("a\x1b[2Jb", "a\\x1b[2Jb"),
+        ("a\n0 are unexplained", "a\\x0a0 are unexplained"),
+        ("a\rb\x7f\x9b", "a\\x0db\\x7f\\x9b"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("a\u2028b", "a\\u2028b"),
+        ("\udcffa", "\\xffa"),
+        (b"\xff\xfea", "\\xff\\xfea"),
+        ("\ud800", "\\ud800"),
+        ("\U000e0041", "\\U000e0041"),
+        ("a b\\c", "a b\\c"),
+    ],
+)
+def test_nothing_is_left_that_a_terminal_obeys(foreign: str | bytes, shown: str) -> None:
+    assert printable(foreign) == shown
+
+
+def test_what_is_shown_has_a_bound() -> None:
+    assert printable("x" * 10**7, 10) == "xxxxxxxxx…"
+    assert len(printable("ä" * 1000)) == 400
+
+
+@pytest.mark.parametrize("foreign", HOSTILE, ids=NAMES)
+def test_no_value_is_more_than_a_line_or_obeyed(foreign: str) -> None:
+    for said in (
+        printable(foreign),
+        printable(foreign.encode("utf-8", "surrogatepass")),
+        printable("x" * 399 + foreign),
+    ):
+        assert said.isprintable()
+        assert len(said) <= 4 * room.LONGEST
+        said.encode("utf-8")
+
+
+def test_no_line_of_what_an_error_says_begins_as_ours_do() -> None:
+    assert paragraph("one\nhint: two\n  three\n\n\tfour\n") == "one\n  hint: two\n  three\n\n        four"
+    assert paragraph("x\n" * 10**6).count("\n") == 200
+    assert paragraph("") == ""
+    assert paragraph(f"it is {'x' * 10**6}, and must not be").endswith("xxx, and must not be")
+    assert len(paragraph("\t" * 10**6)) < 10_000
+
+
+@pytest.mark.parametrize("coding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize("foreign", HOSTILE, ids=NAMES)
+def test_nothing_else_is_written_whatever_a_verb_prints(foreign: str, coding: str) -> None:
+    raw = io.BytesIO()
+    stream = printed(io.TextIOWrapper(raw, coding, "strict", newline=""))
+    print(f"ä €{foreign}\t.", file=stream, flush=True)
+    said = raw.getvalue().decode(coding)
+    assert said.replace("\n", "").replace("\t", "").isprintable()
+    assert said.endswith("\t.\n")
+
+
+def test_the_stream_itself_is_beneath() -> None:
+    stream = io.StringIO()
+    assert beneath(printed(stream)) is stream
+    assert beneath(stream) is stream
+
+
+ARGUMENTS = [
+    ["list", "--add", "{}"],
+    ["{}"],
+    ["show", "{}"],
+    ["lint", "/tmp/{}"],
+    ["lint", "./{}.deb"],
+    ["fetch", "{}"],
+    ["diff", "{}", "{}"],
+    ["verify", "{}", "--closure", "{}"],
+    ["build", "ec2", "--add", "{}"],
+    ["plan", "ec2", "--seed", "{}"],
+    ["plan", "ec2", "--hostname", "{}"],
+    ["list", "--archive", "{}"],
+    ["list", "--keyring", "{}"],
+    ["show", "ec2", "--suite", "{}"],
+    ["rebuild", "{}"],
+    ["sbom", "{}"],
+    ["expire", "{}"],
+]
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS, ids=" ".join)
+def test_an_argument_is_shown_as_foreign(arguments: list[str], tmp_path: Path) -> None:
+    """In each encoding: what it has not is no traceback."""
+    hostile = os.fsdecode(b"\x1b[2J\x9b\xff\xc2\x9bx\n0 are unexplained\r\xe2\x80\xae")
+    for environment in (
+        {"LC_ALL": "C", "PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0"},
+        {"LC_ALL": "C.UTF-8"},
+    ):
+        done = subprocess.run(
+            ["debian-cloud", *(argument.replace("{}", hostile) for argument in arguments)],
+            cwd=tmp_path,
+            env={**os.environ, **environment, "HOME": str(tmp_path)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=120,
+        )
+        said = (done.stdout + done.stderr).decode("utf-8")
+        assert done.returncode == 2, said
+        assert "Traceback" not in said
+        assert said.replace("\n", "").isprintable()
+        assert "\n0 are" not in said
+
+
+def test_a_terminal_gets_no_more(tmp_path: Path) -> None:
+    """What a tool said last stands in the bar of a terminal, between its own escapes and no others."""
+    ours, theirs = pty.openpty()
+    code = (
+        "from debian_cloud.host.progress import Progress; p = Progress(1);"
+        "p.step('a\\x1b[2Jb'); p.tick('c\\x1b]0;x\\x07\\udcff\\nd'); p.end()"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(SOURCE.parent), "TERM": "xterm", "COLUMNS": "100", "LC_ALL": "C.UTF-8"},
+        stderr=theirs,
+        check=True,
+    )
+    said = os.read(ours, 65536).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert "a\\x1b[2Jb: c\\x1b]0;x\\x07\\xff\\x0ad" in said
+    assert said.replace("\x1b[K", "").replace("\r", "").isprintable()
+
+
+COMMON = SOURCE.parents[1] / "archive" / "common.sh"
+
+
+@pytest.mark.parametrize("foreign", HOSTILE, ids=NAMES)
+def test_a_script_shows_no_more(foreign: str, tmp_path: Path) -> None:
+    """A sentence and a hint, each in its line, and an event that is logged."""
+    (tmp_path / "log").mkdir()
+    foreign = foreign.replace("\0", "")  # no argument has one
+    octets = b"gr\xc3\xb6\xc3\x9fer" + foreign[:60_000].encode(
+        "utf-8", "surrogateescape" if "\udcff" in foreign else "surrogatepass"
+    )
+    script = '. "$1"; dir=$2; log_line "$3"; fail "$3" "$3"'
+    done = subprocess.run(
+        [b"sh", b"-c", script.encode(), b"sh", COMMON, tmp_path, octets], check=False, capture_output=True
+    )
+    assert done.returncode == 1
+    (event,) = done.stdout.decode("utf-8").splitlines()
+    error, hint = done.stderr.decode("utf-8").splitlines()
+    (logged,) = (tmp_path / "log" / "accept.log").read_text("utf-8").splitlines()
+    for line, begin in ((event, "größer"), (error, "error: größer"), (hint, "hint: größer")):
+        assert line.startswith(begin)
+        assert line.isprintable()
+        assert len(line) < 4100
+    assert logged.endswith(event)
+
+
+def test_a_closed_stream_is_none() -> None:
+    done = subprocess.run("debian-cloud nothing >&- 2>&-", shell=True, check=False, env={**os.environ})
+    assert done.returncode == 2
+    assert debian_cloud("--version").returncode == 0
+
+
+STREAMS = ("sys.stdout", "sys.stderr", "stdout", "stderr")
+
+
+def writers(path: Path) -> set[str]:
+    """By what a module writes to where people look."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("print", "beneath"):
+            found.add(node.func.id)
+        if isinstance(node, ast.Attribute) and ast.unparse(node).removeprefix("sys.__").rstrip("_") in STREAMS:
+            found.add(ast.unparse(node))
+    return found
+
+
+def test_only_verbs_print_and_nobody_around_the_one_place() -> None:
+    apart = {
+        # The one place; what waits, and what hands the terminal to apt itself; the bar.
+        "__main__.py": {"print", "sys.stdout", "sys.stderr"},
+        "host/run.py": {"print", "sys.stderr"},
+        "host/progress.py": {"beneath", "sys.stderr"},
+        # Of the source tree, and of its own files alone.
+        "tools/manual.py": {"sys.stdout"},
+        "tools/render.py": {"sys.stdout", "sys.stderr"},
+    }
+    assert {path.name: found for path in SOURCE.glob("*.py") if (found := writers(path))} == apart
+    around = {path.name for path in SOURCE.glob("*/*.py") if "beneath" in writers(path)}
+    assert around == {"plan.py"}
+    for path in SOURCE.glob("cli/*.py"):
+        if path.name != "plan.py":
+            assert "sys.stdout.buffer" not in path.read_text("utf-8")
+            assert "os.write(" not in path.read_text("utf-8")

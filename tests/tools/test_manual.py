@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""debian-cloud(1) says what the verbs say."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from debian_cloud import cli
+from debian_cloud.configuration import lint
+from debian_cloud.image import config
+from debian_cloud.packages import debs
+from tools import manual
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def shown(roff: str) -> str:
+    """The text that a reader sees, on one line; a warning of the formatter is an error."""
+    done = subprocess.run(
+        ["man", "--warnings", "-l", "-"],
+        input=roff,
+        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "MANWIDTH": "1000"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    return " ".join(done.stdout.split())
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return shown(manual.manual())
+
+
+@pytest.mark.parametrize("name", cli.names())
+def test_a_verb_is_told_with_its_summary_and_every_option(page: str, name: str) -> None:
+    assert f"debian-cloud {name}" in page
+    assert " ".join(cli.summary(name).split()) in page
+    for action in cli.parser(name)._actions:
+        for option in action.option_strings if action.dest != "help" else ():
+            assert option in page
+
+
+@pytest.mark.parametrize("name", [name for name in cli.names() if not cli.is_plumbing(name)])
+def test_each_verb_that_people_use_has_an_example(name: str) -> None:
+    """Its words are those that the verb takes."""
+    lines = re.findall(f"^    debian-cloud {name}(.*)", cli.verb(name).__doc__, re.M)
+    assert lines
+    for line in lines:
+        words = shlex.split(re.split(r" [|>&]", line)[0])
+        known = {option for action in cli.parser(name)._actions for option in action.option_strings}
+        assert {word for word in words if word.startswith("-")} <= known
+
+
+def test_the_synopsis_of_the_archive_is_complete() -> None:
+    """Each verb, with each option that the header of its script has."""
+    page = (ROOT / "archive/debian-cloud-archive.1").read_text("utf-8").replace("\\-", "-")
+    synopsis = re.sub(r"\\f.", "", page.partition(".SH SYNOPSIS")[2].partition(".SH DESCRIPTION")[0])
+    calls = re.split("^debian-cloud-archive ", synopsis, flags=re.M)[1:]
+    for script in sorted((ROOT / "archive/verbs").iterdir()):
+        (call,) = [call for call in calls if script.name in call.split()[0].split("|")]
+        header = re.match(r"(#.*\n)+", script.read_text("utf-8"))
+        assert header is not None
+        for option in re.findall(r"^#   (--[a-z-]+)", header[0], re.M):
+            assert option in call, f"{script.name} {option}"
+
+
+def test_verbs_for_scripts_are_told_apart(page: str) -> None:
+    people, scripts = page.split("VERBS FOR SCRIPTS")
+    for name in cli.names():
+        assert f" {name} debian-cloud {name} [-h]" in (scripts if cli.is_plumbing(name) else people), name
+
+
+def test_text_is_shown_as_it_was_written() -> None:
+    """Dots, quotes, backslashes and hyphens mean something else to the formatter."""
+    parser = argparse.ArgumentParser(prog="debian-cloud try")
+    parser.add_argument("--back-up", metavar="C:\\DIR", default="a", help="100%% of it, by default %(default)s")
+    parser.add_argument("--kind", choices=("raw", "qcow2"), help="what to make.")
+    parser.add_argument("--secret", help=argparse.SUPPRESS)
+    docstring = "Try it.\n\n.hidden files\n'quoted' and C:\\n too.\n\n    $ debian-cloud try --kind raw\n"
+    head = '.TH TRY 1 "" "" ""\n.SH VERBS\n'
+    text = shown(head + manual.section("try", docstring, parser))
+    assert "Try it. .hidden files 'quoted' and C:\\n too. $ debian-cloud try --kind raw" in text
+    assert "--back-up C:\\DIR 100% of it, by default a." in text.replace("Of", "of")
+    assert "--kind raw|qcow2 What to make." in text
+    assert "--secret" not in text
+
+
+@pytest.mark.parametrize("name", config.FIELDS)
+def test_a_field_is_told_with_its_words(name: str) -> None:
+    page = shown(manual.fields())
+    field = config.FIELDS[name]
+    text = page.partition(f" {name} ")[2]
+    assert text.startswith(field.meaning[:1].upper() + field.meaning[1:])
+    assert all(word in text for word in field.words)
+    assert not field.sizes[0] or f"From {field.sizes[0]} to {field.sizes[1]}." in text
+
+
+def test_the_example_is_what_lint_asks_for(tmp_path: Path) -> None:
+    """As a reader copies it: the text between the requests, without roff's hyphens."""
+    example = manual.fields().partition(".SH EXAMPLE\n.EX\n")[2].partition(".EE\n")[0].replace("\\-", "-")
+    assert example.startswith("Package: debian-cloud-config-hpc\n")
+    (tmp_path / "debian").mkdir()
+    (tmp_path / "debian" / "control").write_text(f"Source: debian-cloud-config-hpc\n\n{example}")
+    _, (binary,) = debs.source(tmp_path)
+    assert lint.findings(lint.Subject(binary, "forky")) == ()
+    assert binary.fields["Image-Size"] == "8G"
