@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 from pathlib import Path
 
@@ -15,102 +16,126 @@ from debian_cloud.host import tools
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "debian_cloud"
 
-# Rooms in the order of the data; a module imports from those before its own, and from those beside it.
+# In the order of the data: a module imports from the packages before its own, and from its own.
 ORDER = (
-    ("__init__", "errors", "printable"),
-    ("names", "reserved", "deb822", "files", "openpgp", "plan", "progress", "tools", "scripts"),
-    ("entries", "filesystems", "qcow2"),
-    ("config", "custom", "disk", "checksums", "formats"),
-    ("resolution", "index", "sources", "network", "gpt"),
-    ("binary", "shell", "skeleton", "lint", "generated", "identities", "initrd"),
-    ("verification", "lifecycle", "staleness", "upload"),
-    ("packages", "metadata", "lock", "admission", "closure", "projections", "difference", "manifest", "render"),
-    ("build",),
-    ("run",),
-    ("opened", "cache", "debfile", "scrub"),
-    ("sign", "uploaders", "own"),
-    ("options", "images", "evidence", "served", "state"),
-    ("planning", "debs", "incoming", "proof"),
-    ("workspace",),
-    ("cli",),
-    ("manual", "__main__"),
+    *("root", "formats", "text", "host", "image", "configuration", "disk", "projections", "packages", "build"),
+    *("proof", "archive", "cli", "__main__"),
 )
-PLANNING = (
-    *(
-        "errors",
-        "printable",
-        "names",
-        "deb822",
-        "openpgp",
-        "plan",
-        "config",
-        "custom",
-        "disk",
-        "formats",
-        "resolution",
-        "index",
-    ),
-    *("sources", "network", "metadata", "build"),
-    *("binary", "shell", "skeleton", "lint", "lock", "projections", "difference", "closure", "entries"),
-    *("filesystems", "gpt", "generated", "identities", "initrd", "verification", "lifecycle", "staleness"),
-    *("admission", "reserved", "upload"),
+ROOT_MODULES = {"__init__", "errors", "names", "plan", "view"}
+"""What lies in no package: every package may import it."""
+PURE = (
+    *("root", "formats", "text", "image", "configuration", "projections"),
+    *("disk.ext4", "disk.fat", "disk.gpt", "disk.initrd", "disk.layout", "disk.tar"),
+    *("packages.network", "build.steps", "proof.difference", "proof.verification"),
+    *("archive.admission", "archive.lifecycle", "archive.reserved", "archive.upload"),
 )
-"""Rooms that only think: no process, no file system, no clock."""
+"""Packages and modules that compute: no process, no file, no clock."""
 EFFECTS = {"subprocess", "os", "tempfile", "shutil", "time", "pathlib", "random", "socket"}
 
 
-def modules(room: str) -> list[Path]:
-    folder = PACKAGE / room
-    return sorted(folder.rglob("*.py")) if folder.is_dir() else [PACKAGE / f"{room}.py"]
+def name_of(path: Path) -> str:
+    """A module's name below debian_cloud: `host.run`; a package's own is `host`."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
 
-def imports(path: Path) -> set[str]:
-    """What a module imports at run time: ours as `debian_cloud.x`, others by their first name."""
+def package_of(name: str) -> str:
+    first = name.partition(".")[0]
+    return "root" if first in ROOT_MODULES else first
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(text: str, *, running: bool = False) -> set[str]:
+    """What a module imports: ours by their names below debian_cloud, after a dot; others by their first name.
+
+    Imports for types alone are among them, unless it is asked what is imported when it runs.
+    """
     found: set[str] = set()
-    tree = ast.parse(path.read_text("utf-8"))
+    tree = ast.parse(text)
     typing_only = [n for n in ast.walk(tree) if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n.test)]
-    hidden = {id(child) for node in typing_only for child in ast.walk(node)}
+    hidden = {id(child) for node in typing_only for child in ast.walk(node)} if running else set()
     for node in ast.walk(tree):
         if id(node) in hidden:
             continue
         if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
+            found |= {module(alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            module = node.module or ""
-            if node.level:
-                module = f"debian_cloud.{module}".rstrip(".")
-            if module == "debian_cloud":
-                found |= {f"debian_cloud.{alias.name}" for alias in node.names}
-            elif module.startswith("debian_cloud."):
-                found.add(".".join(module.split(".")[:2]))
-            else:
-                found.add(module.partition(".")[0])
+            assert not node.level, "a module names what it imports in full"
+            # What is no module is a name that the module or the package itself has.
+            found |= {module(f"{node.module}.{alias.name}", f"{node.module}") for alias in node.names}
     return found
 
 
+def module(name: str, otherwise: str = "") -> str:
+    first, _, rest = name.partition(".")
+    if first != "debian_cloud":
+        return first
+    if rest in MODULES:
+        return f".{rest}"
+    return module(otherwise) if otherwise else ".__init__"
+
+
+def upwards(name: str, found: set[str]) -> set[str]:
+    """What a module imports of packages behind its own."""
+    level = ORDER.index(package_of(name))
+    return {other for other in found if other.startswith(".") and ORDER.index(package_of(other[1:])) > level}
+
+
 def test_every_module_has_its_place() -> None:
-    placed = {room for rooms in ORDER for room in rooms}
-    there = {path.stem for path in PACKAGE.glob("*.py")}
-    there |= {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    assert there == placed
+    assert {path.stem for path in PACKAGE.glob("*.py")} == {*ROOT_MODULES, "__main__"}
+    assert {package_of(name) for name in MODULES} == {*ORDER}
 
 
-@pytest.mark.parametrize("room", [room for rooms in ORDER for room in rooms])
-def test_an_arrow_never_goes_back_up(room: str) -> None:
-    level = next(n for n, rooms in enumerate(ORDER) if room in rooms)
-    allowed = {r for rooms in ORDER[: level + 1] for r in rooms}
-    for path in modules(room):
-        ours = {name.partition(".")[2] for name in imports(path) if name.startswith("debian_cloud.")}
-        # What is not a module is a name of the package itself.
-        assert {name for name in ours if name.islower()} <= allowed, path
+@pytest.mark.parametrize("package", ORDER)
+def test_imports_lead_down(package: str) -> None:
+    found = {name: imports(path.read_text("utf-8")) for name, path in MODULES.items() if package_of(name) == package}
+    assert {name: wrong for name in found if (wrong := upwards(name, found[name]))} == {}
+    # Within a package in any order, but in no circle: CycleError names it.
+    beside = {name: {other[1:] for other in of if other[1:] in found} for name, of in found.items()}
+    graphlib.TopologicalSorter(beside).prepare()
 
 
-@pytest.mark.parametrize("room", PLANNING)
-def test_planning_rooms_do_nothing(room: str) -> None:
-    for path in modules(room):
-        assert not imports(path) & EFFECTS, path
+def test_the_architecture_names_every_module() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    named = set(re.findall(r"^\| `([a-z0-9_/]+)(?:\.py|/)` \|", text, re.MULTILINE))
+    there = {name.replace(".", "/") for name in MODULES} - {"__init__", "__main__"}
+    assert {name for name in there if not name.startswith("cli/")} - named == set()
+    for name in named:
+        places = [place / f"{name}{end}" for place in (PACKAGE, ROOT) for end in ("", ".py")]
+        assert any(place.exists() for place in places), name
+
+
+def test_an_import_that_leads_up_is_found() -> None:
+    for text in (
+        "from debian_cloud.archive import state",
+        "from debian_cloud.archive.state import records",
+        "import debian_cloud.archive.state",
+        "def f():\n    from debian_cloud import cli",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from debian_cloud.cli.plan import main",
+    ):
+        assert upwards("host.run", imports(text)), text
+    for text in ("from debian_cloud import VERSION, names", "from debian_cloud.host import files", "import os"):
+        assert not upwards("host.run", imports(text)), text
+
+
+def test_the_package_does_without_the_source_tree() -> None:
+    """tools/ and tests/ are not shipped."""
+    assert {name for name, path in MODULES.items() if imports(path.read_text("utf-8")) & {"tools", "tests"}} == set()
+
+
+@pytest.mark.parametrize("pure", PURE)
+def test_what_computes_does_nothing_else(pure: str) -> None:
+    inside = [path for name, path in MODULES.items() if pure in (name, package_of(name))]
+    assert inside
+    for path in inside:
+        text = path.read_text("utf-8")
+        found = imports(text, running=True)
+        assert not found & EFFECTS, path
+        assert "host" not in {package_of(name[1:]) for name in found if name.startswith(".")}, path
         # Dates may be computed with, not asked for.
-        assert not re.search(r"\b(now|today|utcnow)\(", path.read_text("utf-8")), path
+        assert not re.search(r"\b(now|today|utcnow)\(", text), path
 
 
 def test_a_verb_has_its_words() -> None:
@@ -175,7 +200,10 @@ def test_the_set_up_installs_what_the_packages_need() -> None:
 
 def test_no_mirror_is_written_anywhere() -> None:
     """The builder takes Debian's sources from the machine's apt."""
-    for path in [*PACKAGE.rglob("*.py"), *(ROOT / "archive").rglob("*"), *(ROOT / "configs").rglob("*")]:
+    for path in [
+        *PACKAGE.rglob("*.py"),
+        *(path for folder in ("archive", "configs", "tools") for path in (ROOT / folder).rglob("*")),
+    ]:
         if path.is_file() and "__pycache__" not in path.parts:
             assert not re.search(r"https?://[a-z0-9.-]*debian\.org/debian", path.read_text("utf-8")), path
 

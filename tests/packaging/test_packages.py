@@ -285,6 +285,17 @@ def test_fields_reach_the_package(built: Path) -> None:
     assert fields["Section"], "reprepro refuses a package without"
 
 
+def test_the_builder_has_every_module_and_nothing_of_the_source_tree(built: Path) -> None:
+    source = ROOT / "src"
+    wanted = {path.relative_to(source).as_posix() for path in source.glob("debian_cloud/**/*.py")}
+    folder = "usr/lib/python3/dist-packages/"
+    files = members(debs(built)["debian-cloud"])
+    installed = {path.removeprefix(folder) for path in files if path.startswith(folder)}
+    # Beside them are the scripts of a plan, and what Python's installer says of the whole.
+    assert {path for path in installed if path.endswith(".py")} == wanted
+    assert {path.partition("/")[0].partition("-")[0] for path in installed} == {"debian_cloud"}
+
+
 def test_every_script_of_a_plan_is_installed(built: Path) -> None:
     folder = "usr/lib/python3/dist-packages/debian_cloud/build/scripts"
     installed = {

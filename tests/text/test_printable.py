@@ -18,6 +18,7 @@ from debian_cloud.text.printable import beneath, paragraph, printable, printed
 from tests.command import debian_cloud
 
 SOURCE = Path(room.__file__).parents[1]
+ROOT = SOURCE.parents[1]
 HOSTILE = (
     "\x1b[2J\x1b[H",
     "\n0 are unexplained",
@@ -216,8 +217,10 @@ def test_only_verbs_print_and_nobody_around_the_one_place() -> None:
         "tools/manual.py": {"sys.stdout"},
         "tools/render.py": {"sys.stdout", "sys.stderr"},
     }
-    assert {path.name: found for path in SOURCE.glob("*.py") if (found := writers(path))} == apart
-    around = {path.name for path in SOURCE.glob("*/*.py") if "beneath" in writers(path)}
+    outside = [path for path in SOURCE.rglob("*.py") if path.parent.name != "cli"] + [*(ROOT / "tools").glob("*.py")]
+    place = {path: path.relative_to(SOURCE if path.is_relative_to(SOURCE) else ROOT).as_posix() for path in outside}
+    assert {place[path]: found for path in outside if (found := writers(path))} == apart
+    around = {path.name for path in SOURCE.glob("cli/*.py") if "beneath" in writers(path)}
     assert around == {"plan.py"}
     for path in SOURCE.glob("cli/*.py"):
         if path.name != "plan.py":
