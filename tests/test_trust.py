@@ -25,7 +25,7 @@ PACKAGE = ROOT / "src" / "debian_cloud"
 
 STANZAS = {
     "text/deb822.py": "the parser itself",
-    "image/closure.py": "of a closure's list of files, by sign.text, which of them are fetched: `verify` believes none",
+    "image/closure.py": "of a closure's list of files, by sign.text, which are fetched: `verify` believes none",
     "cli/admit.py": "reprepro's database, and the records that the archive keeps itself",
     "cli/served.py": "the archive's own texts of what it signed; indexes that those list",
     "cli/lint.py": "of a .changes that a person checks before he signs it, by sign.text",

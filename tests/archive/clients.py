@@ -21,6 +21,7 @@ import pytest
 
 from debian_cloud.host import run
 from debian_cloud.image import sources
+from tests import clock
 
 RELEASES: Final = {"apt-2.6": "bookworm", "apt-3": "trixie"}
 """Name of a client -> the release that has this apt."""
@@ -102,7 +103,7 @@ class Apt:
 
     def later(self, days: int) -> Apt:
         """The same machine, for whose clock it is some days later, or earlier (needs a whole machine)."""
-        return replace(self, prefix=(*self.prefix, "faketime", "-f", f"{days:+}d"))
+        return replace(self, prefix=(*self.prefix, *clock.off_by(f"{days:+}d")))
 
 
 def machine(root: Path, env: dict[str, str]) -> Apt:

@@ -19,6 +19,7 @@ import pytest
 from debian_cloud.archive import lifecycle
 from debian_cloud.errors import Error
 from debian_cloud.host import sign
+from tests import clock
 from tests.archive.conftest import Archive, Key, run
 from tests.remove import remove
 
@@ -451,7 +452,7 @@ class TestClock:
     def ahead(
         archive: Archive, days: int, verb: str, *arguments: str, **env: str
     ) -> subprocess.CompletedProcess[str]:
-        command: list[str | Path] = ["faketime", "-f", f"{days:+}d", "debian-cloud-archive", verb, archive.path]
+        command: list[str | Path] = [*clock.off_by(f"{days:+}d"), "debian-cloud-archive", verb, archive.path]
         return run([*command, *arguments], {**archive.env, **env}, check=False)
 
     def test_a_clock_that_is_far_ahead_does_nothing(self, full: Archive) -> None:
@@ -523,7 +524,7 @@ class TestClock:
 def aged(short_path: Path, env: dict[str, str]) -> Iterator[Archive]:
     """An archive that was made yesterday."""
     path = Path(tempfile.mkdtemp(dir=short_path)) / "a"
-    run(["faketime", "-f", "-1d", "debian-cloud-archive", "init", path], env)
+    run([*clock.off_by("-1d"), "debian-cloud-archive", "init", path], env)
     yield Archive(path, env)
     remove(path.parent)
 

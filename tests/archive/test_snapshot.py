@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import clock
 from tests.archive.clients import serving
 from tests.archive.conftest import Archive, run
 from tests.mirror.tree import Mirror, serve
@@ -336,7 +337,7 @@ def test_a_mirror_takes_no_snapshot_for_the_suite(web: tuple[Archive, list[str]]
             mirror.refused(says="has no Valid-Until")
         mirror.ok()
         # A year later: what is live has ended, and a snapshot in its place is none the better for that.
-        later = replace(mirror, prefix=("faketime", "-f", "+400d"))
+        later = replace(mirror, prefix=clock.off_by("+400d"))
         later.refused(says="expired")
         for end in (True, False):
             with swapped(archive, third, end=end):
@@ -376,11 +377,11 @@ def test_a_machine_whose_clock_is_a_little_slow_goes_on(
     short_path: Path, env: dict[str, str], client: Apt, behind: int
 ) -> None:
     path = Path(tempfile.mkdtemp(dir=short_path)) / "a"
-    run(["faketime", "-f", "-1d", "debian-cloud-archive", "init", path], env)
+    run([*clock.off_by("-1d"), "debian-cloud-archive", "init", path], env)
     archive = Archive(path, env)
     archive.run("publish")
     client.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
-    slow = replace(client, prefix=(*client.prefix, "faketime", "-f", f"-{behind}s"))
+    slow = replace(client, prefix=(*client.prefix, *clock.off_by(f"-{behind}s")))
     done = slow.get("update")
     assert done.returncode == 0, done.stdout
     assert not re.search("^[WE]: ", done.stdout, re.MULTILINE), done.stdout

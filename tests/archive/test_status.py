@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests import clock
 from tests.archive.conftest import run
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def test_status_tells_what_is_published_and_what_waits(archive: Archive, make: M
 
 
 def test_status_warns_of_what_has_expired_and_disturbs_nobody(archive: Archive) -> None:
-    later: list[str | Path] = ["faketime", "-f", "+20d", "debian-cloud-archive", "status", archive.path]
+    later: list[str | Path] = [*clock.off_by("+20d"), "debian-cloud-archive", "status", archive.path]
     assert re.search("EXPIRED 20..-..-.. ", run(later, archive.env).stdout)
     archive.key.gpg("--quick-set-expire", status(archive)["keys"][0]["fingerprint"], "10d")
     (key,) = status(archive)["keys"]

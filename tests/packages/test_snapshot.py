@@ -22,7 +22,7 @@ from debian_cloud.errors import Error
 from debian_cloud.host import run
 from debian_cloud.image import metadata, sources
 from debian_cloud.packages import images
-from tests import throwaway
+from tests import clock, throwaway
 from tests.archive.clients import serving
 from tests.command import debian_cloud, refused
 from tests.throwaway import FINE, Archive, configuration
@@ -206,12 +206,13 @@ def test_a_year_later_a_snapshot_is_had_by_its_id_alone(web: Web, tmp_path: Path
     """By the clock of the machine, not by dates that were written back."""
     # What the builder calls gets a clean environment, and would have today's clock.
     for tool in ("apt-get", "apt-cache", "apt-helper", "gpgv", "gpg", "date"):
-        (tmp_path / tool).write_text(f'#!/bin/sh\nexec faketime -f +400d "$(PATH=/usr/bin command -v {tool})" "$@"\n')
+        real = f'"$(PATH=/usr/bin command -v {tool})"'
+        (tmp_path / tool).write_text(f'#!/bin/sh\n{clock.OWN_PLACE}\nexec faketime -f +400d {real} "$@"\n')
         (tmp_path / tool).chmod(0o755)
 
     def later(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["faketime", "-f", "+400d", "debian-cloud", *arguments],
+            [*clock.off_by("+400d"), "debian-cloud", *arguments],
             env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
