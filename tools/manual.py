@@ -91,8 +91,10 @@ It failed, or verification or policy said no.
 .B 2
 The command was called the wrong way.
 .TP
-.BR 130 ", " 143
-It was interrupted
+.BR 129 ", " 130 ", " 143
+Its terminal was closed
+.RB ( SIGHUP ),
+it was interrupted
 .RB ( SIGINT )
 or terminated
 .RB ( SIGTERM );

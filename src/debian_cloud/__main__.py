@@ -6,15 +6,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import sys
 from typing import Final
 
 from debian_cloud import cli
 from debian_cloud.errors import Error
+from debian_cloud.host import run
 from debian_cloud.text.printable import paragraph, printed
 
 _LAST: Final = 2
 """The number of standard error, the last of the three streams that every program has."""
+
+
+_SIGNALLED: Final = 128
+"""What a shell adds to the number of a signal that ended a command."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,9 +51,12 @@ def _main(argv: list[str]) -> int:
         if error.hint:
             print(f"debian-cloud: hint: {paragraph(error.hint)}", file=sys.stderr)
         return error.status
+    except run.Ended as ended:
+        print("debian-cloud: terminated", file=sys.stderr)
+        return _SIGNALLED + int(ended.args[0])
     except KeyboardInterrupt:
         print("debian-cloud: interrupted", file=sys.stderr)
-        return 130
+        return _SIGNALLED + signal.SIGINT
     except BrokenPipeError:
         _forget_output()
         return 1

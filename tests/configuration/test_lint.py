@@ -545,7 +545,7 @@ def test_of_a_package_only_plain_files_are_read(tmp_path: Path) -> None:
 
     package = repacked(a_deb(tmp_path, {}, *FILES), change)
     done = debian_cloud("lint", package)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "1 package: 0 errors, 0 warnings\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{UNASKED}1 package: 0 errors, 0 warnings\n", "")
     assert set(debs.read(package).control) == {"prerm"}
 
 
@@ -570,9 +570,14 @@ def test_a_package_that_is_no_configuration(tmp_path: Path) -> None:
     refused(debian_cloud("lint", other), 2, "has no image configuration", "Image-*")
 
 
+UNASKED = (
+    "not asked of a file: installable, fits-on-its-disk; `debian-cloud lint NAME` asks the archive that has it\n"
+)
+
+
 def test_a_good_package(tmp_path: Path) -> None:
     done = debian_cloud("lint", a_deb(tmp_path, {}, *FILES))
-    assert (done.returncode, done.stdout, done.stderr) == (0, "1 package: 0 errors, 0 warnings\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{UNASKED}1 package: 0 errors, 0 warnings\n", "")
 
 
 def test_a_bad_package(tmp_path: Path) -> None:
@@ -585,20 +590,23 @@ def test_a_bad_package(tmp_path: Path) -> None:
     done = debian_cloud("lint", bad)
     assert done.returncode == 1
     lines = done.stdout.splitlines()
-    assert [line.split(": ")[:3] for line in lines[:-1:2]] == [
+    assert [line.split(": ")[:3] for line in lines[:-2:2]] == [
         ["error", "complete-fields", NAME],
         ["error", "version-carries-the-suite", NAME],
         ["error", "drop-ins-only", f"{NAME}:/etc/x"],
         ["error", "no-setuid", f"{NAME}:/usr/lib/x"],
         ["error", "no-network", f"{NAME}:postinst:2"],
     ]
-    assert all(line.startswith("  hint: ") for line in lines[1:-1:2])
+    assert all(line.startswith("  hint: ") for line in lines[1:-2:2])
+    assert f"{lines[-2]}\n" == UNASKED
     assert lines[-1] == "1 package: 5 errors, 0 warnings"
     machine = debian_cloud("lint", bad, "--json")
     assert machine.returncode == 1
     told = json.loads(machine.stdout)
     assert told["checked"] == [NAME]
-    assert [finding["place"] for finding in told["findings"]] == [line.split(": ")[2] for line in lines[:-1:2]]
+    assert [finding["place"] for finding in told["findings"]] == [line.split(": ")[2] for line in lines[:-2:2]]
+    # What is not known is not passed in silence.
+    assert told["unasked"] == ["installable", "fits-on-its-disk"]
     assert set(told["findings"][0]) == {"rule", "severity", "place", "sentence", "hint"}
 
 
@@ -732,6 +740,7 @@ def test_the_rules_are_told() -> None:
     done = debian_cloud("lint", "--rules")
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == len(lint.RULES)
+    assert {*lint._OF_ARCHIVE} <= {rule.name for rule in lint.RULES}
     assert "error    no-diversion: No file" in done.stdout
 
 
@@ -739,6 +748,7 @@ def test_a_configuration_of_the_archive(configurations: Configurations) -> None:
     done = debian_cloud("lint", "generic", *configurations.sources, "--json")
     told = json.loads(done.stdout)
     assert told["checked"] == ["debian-cloud-config-common", "debian-cloud-config-generic"]
+    assert told["unasked"] == []
     assert {finding["rule"] for finding in told["findings"]} == {"complete-fields"}
     assert done.returncode == 1
 

@@ -104,11 +104,20 @@ def believed(args: argparse.Namespace, file: Path) -> evidence.Described:
 
     `args.keyring` is from then on the keyring by which it was: of several archives that are known, that of the image.
     """
-    # Which suite it is of decides whose keys are asked, and nothing else.
-    rings = options.keyrings(args, locked(file).suite)
-    found = _described(args, file, rings)
+    found = _described(args, file, options.keyrings(args, _suite(file)))
     _refuse_sources(found.kept, args)
     return found
+
+
+def _suite(file: Path) -> str:
+    """Which suite an image says to be of, to decide whose keys are asked, and for nothing else; "" when it says none.
+
+    Whoever verifies it tells why.
+    """
+    try:
+        return locked(file).suite
+    except Error:
+        return ""
 
 
 def _described(args: argparse.Namespace, file: Path, rings: tuple[Path, ...]) -> evidence.Described:

@@ -4,7 +4,10 @@
 What is checked is a .deb, those that a .changes lists, a source tree (the
 configurations of its debian/control, and the trees that they install), or by
 its name a configuration of the archive with the layers that it is built on.
-Only there is it known from which component each package of the image comes.
+Only there is it known from which component each package of the image comes,
+whether all of them can be installed, and whether they fit on its disk: of a file,
+the last line but one names the rules that were not asked. `show` and `build` of a
+configuration that an archive has compare sizes, too.
 
 A finding is an error or a warning; it has the rule's name, a place, a sentence
 and a hint. The exit status is 1 when there is an error. --rules tells all rules.
@@ -69,13 +72,20 @@ def main(args: argparse.Namespace) -> int:
     # The two architectures of one stanza often say the same.
     found = tuple(dict.fromkeys(finding for subject in subjects for finding in lint.findings(subject)))
     errors = sum(finding.severity == lint.ERROR for finding in found)
+    unasked = tuple(dict.fromkeys(rule for subject in subjects for rule in lint.unasked(subject)))
     checked = tuple(dict.fromkeys(subject.binary.name for subject in subjects))
     if args.json:
-        print(json.dumps({"checked": checked, "findings": [asdict(finding) for finding in found]}, indent=2))
+        print(
+            json.dumps(
+                {"checked": checked, "unasked": unasked, "findings": [asdict(finding) for finding in found]}, indent=2
+            )
+        )
     else:
         for finding in found:
             place, sentence, hint = map(printable, (finding.place, finding.sentence, finding.hint))
             print(f"{finding.severity}: {finding.rule}: {place}: {sentence}\n  hint: {hint}")
+        if unasked:
+            print(f"not asked of a file: {', '.join(unasked)}; `debian-cloud lint NAME` asks the archive that has it")
         counts = (errors, "error"), (len(found) - errors, "warning")
         print(f"{_number(len(checked), 'package')}: {', '.join(_number(*count) for count in counts)}")
     return 1 if errors else 0

@@ -108,7 +108,7 @@ def _state(found: Described, args: argparse.Namespace) -> None:
 def _described(args: argparse.Namespace) -> Described:
     file: Path = args.file
     buildinfo = file.with_suffix(".buildinfo") if file.suffix == ".image" else file
-    if not (args.unsigned or args.signed_by):
+    if not (args.unsigned or args.signed_by or args.keyring):
         buildinfo = bundle.published(buildinfo)
     if file.suffix != ".image":
         return request.believed(args, buildinfo)

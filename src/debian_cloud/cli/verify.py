@@ -246,7 +246,7 @@ def _report(args: argparse.Namespace) -> Report:
         # Before anything is read: it will be made again.
         run.check_namespace()
     buildinfo = _buildinfo(args)
-    args.closure = args.closure or _closure(args.image, buildinfo)
+    args.closure = args.closure or _closure(args, buildinfo)
     found = request.believed(args, buildinfo)
     kept, keyring = found.kept, Path(args.keyring)
     file = _identified(args, kept)
@@ -319,15 +319,16 @@ def _buildinfo(args: argparse.Namespace) -> Path:
     found = [path for path in folders[0].glob("*.buildinfo") if image.name.startswith(f"{path.stem}.")]
     if len(found) != 1:
         raise Error(f"{image} has no .buildinfo beside it", "give it with --buildinfo", USAGE)
-    return found[0] if args.unsigned or args.signed_by else bundle.published(found[0])
+    return found[0] if args.unsigned or args.signed_by or args.keyring else bundle.published(found[0])
 
 
-def _closure(image: Path, buildinfo: Path) -> Path:
+def _closure(args: argparse.Namespace, buildinfo: Path) -> Path:
     """What the image was made of: beside it, or in the user's own archive here; Error when it is not there."""
+    image: Path = args.image
     folder = bundle.beside(image)
     if folder and (folder / names.CLOSURE).is_dir():
         return folder / names.CLOSURE
-    if found := bundle.own_closure(buildinfo):
+    if not args.keyring and (found := bundle.own_closure(buildinfo)):
         return found
     raise Error(
         f"what {printable(image.name)} was made of is not beside it",

@@ -119,6 +119,8 @@ class Rule:
 
 
 RULES: Final[list[Rule]] = []
+_OF_ARCHIVE: Final = ("installable", "fits-on-its-disk")
+"""Rules whose answer only apt has, of a configuration that an archive has."""
 
 
 def findings(subject: Subject) -> tuple[Finding, ...]:
@@ -130,6 +132,12 @@ def findings(subject: Subject) -> tuple[Finding, ...]:
         if is_image or not rule.of_images
         for where, sentence in rule.check(subject)
     )
+
+
+def unasked(subject: Subject) -> tuple[str, ...]:
+    """The rules of which it is not known whether they hold, since nothing has resolved what the image depends on."""
+    known = subject.components or subject.unresolved or not config.is_image(subject.binary.fields)
+    return () if known else _OF_ARCHIVE
 
 
 def suite(binary: Binary) -> str:

@@ -337,12 +337,16 @@ def undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class Ended(KeyboardInterrupt):
+    """The end by a signal, whose number is its only argument (`ending_politely`)."""
+
+
 @contextlib.contextmanager
 def ending_politely() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end the work as Ctrl-C does, so that nothing is left behind."""
 
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        raise Ended(number)
 
     previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:

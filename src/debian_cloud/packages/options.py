@@ -301,7 +301,7 @@ def keyrings(args: argparse.Namespace, suite: str) -> tuple[Path, ...]:
     if args.keyring:
         found = [_kept_keyring(args.keyring)]
     else:
-        mine = _own(suite)
+        mine = _own(suite) if suite else None
         found = [Path(mine.signed_by)] if mine else []
         found += [package] if (package := Path(names.ARCHIVE_KEYRING)).exists() else []
     if not found:

@@ -151,30 +151,33 @@ def published(file: Path) -> Path:
     """
     if (file.parent / _SUMS[0]).exists():
         return file
-    text = sign.text(file)
-    kept = evidence.read(text, str(file))
-    folder = _own(kept)
-    if folder is None:
+    if not (here := _own(file)):
         return file
-    found = (
-        folder / names.directory(kept.suite, kept.config, kept.architecture, kept.serial) / f"{kept.stem}.buildinfo"
-    )
+    folder, text, kept = here
+    place = names.directory(kept.suite, kept.config, kept.architecture, kept.serial)
+    found = folder / place / f"{kept.stem}.buildinfo"
     return found if found.is_file() and sign.text(found) == text else file
 
 
 def own_closure(file: Path) -> Path | None:
     """What the image of a .buildinfo was made of, where an archive of the user's own on this machine has it."""
-    kept = evidence.read(sign.text(file), str(file))
-    folder = _own(kept)
-    if folder is None:
+    if not (here := _own(file)):
         return None
+    folder, _, kept = here
     found = folder / names.closure(kept.suite, kept.config, kept.architecture, kept.serial)
     return found if found.is_dir() else None
 
 
-def _own(kept: Lock) -> Path | None:
+def _own(file: Path) -> tuple[Path, str, Lock] | None:
+    """The archive of the user's own on this machine that may have published a .buildinfo, and what that says."""
+    try:
+        text = sign.text(file)
+        kept = evidence.read(text, str(file))
+    except Error:
+        # Whoever verifies it tells why.
+        return None
     one = own.archive(kept.suite)
-    return Path(os.fsdecode(unquote_to_bytes(one.source.folder))) if one and one.source.folder else None
+    return (Path(os.fsdecode(unquote_to_bytes(one.source.folder))), text, kept) if one and one.source.folder else None
 
 
 def closure_of(file: Path) -> str:
