@@ -96,8 +96,11 @@ def known(suite: str, arch: str = "") -> Known:
     return listed(targets, suite, arch)
 
 
-def listed(targets: Sequence[Target], suite: str, arch: str, keyring: Path = Path(names.ARCHIVE_KEYRING)) -> Known:
-    """The images of a suite (and an architecture) in these indexes, whose keys are in the keyring, oldest first."""
+def listed(targets: Sequence[Target], suite: str, arch: str, keyring: Path | None = None) -> Known:
+    """The images of a suite (and an architecture) in these indexes, oldest first.
+
+    Their keys are in the keyring, by default that of the keyring package.
+    """
 
     def of(target: Target, file: IO[bytes]) -> list[Image]:
         return [
@@ -125,9 +128,7 @@ def statuses(wanted: Callable[[ImageStatus], bool]) -> Said:
     return said(targets, wanted)
 
 
-def said(
-    targets: Sequence[Target], wanted: Callable[[ImageStatus], bool], keyring: Path = Path(names.ARCHIVE_KEYRING)
-) -> Said:
+def said(targets: Sequence[Target], wanted: Callable[[ImageStatus], bool], keyring: Path | None = None) -> Said:
     """What these indexes say became of images, with updates of the wanted ones."""
 
     def of(target: Target, file: IO[bytes]) -> list[tuple[str, ImageStatus]]:
@@ -146,14 +147,14 @@ def installed() -> bool:
 
 
 def _read(
-    targets: Sequence[Target], of: Callable[[Target, IO[bytes]], list[_T]], keyring: Path
+    targets: Sequence[Target], of: Callable[[Target, IO[bytes]], list[_T]], keyring: Path | None
 ) -> tuple[list[_T], tuple[str, ...]]:
     """What is in the indexes, and a sentence on each archive whose index is not as it must be: the others count."""
     found: list[_T] = []
     refused: list[str] = []
     for target in targets:
         try:
-            _refuse_replayed(target, keyring)
+            _refuse_replayed(target, keyring or Path(names.ARCHIVE_KEYRING))
             # cat-file, since apt may keep indexes compressed (Acquire::GzipIndexes).
             with run.printing((_HELPER, "cat-file", target.filename)) as file:
                 found += of(target, file)
