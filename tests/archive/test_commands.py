@@ -68,7 +68,7 @@ def test_man_page_names_every_verb_and_option(env: dict[str, str]) -> None:
 
 WRONG_USE = {
     "debian-cloud-archive frob x": "frob",
-    "debian-cloud-archive ../common.sh": "not a verb",
+    "debian-cloud-archive ../lib/common.sh": "not a verb",
     "debian-cloud-archive accept": "one DIR",
     "debian-cloud-archive publish a b": "one DIR",
     "debian-cloud-archive accept /nonexistent": "not an archive",

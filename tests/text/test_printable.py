@@ -161,7 +161,7 @@ def test_a_terminal_gets_no_more(tmp_path: Path) -> None:
     assert said.replace("\x1b[K", "").replace("\r", "").isprintable()
 
 
-COMMON = SOURCE.parents[1] / "archive" / "common.sh"
+COMMON = SOURCE.parents[1] / "archive" / "lib" / "common.sh"
 
 
 @pytest.mark.parametrize("foreign", HOSTILE, ids=NAMES)

@@ -5,8 +5,8 @@
 # All goes by source packages, as what was built together is to be used together.
 # The keyring package of a suite is its own, and never goes to another.
 
-# shellcheck source=archive/common.sh
-. "${0%/*}/../common.sh"
+# shellcheck source=archive/lib/common.sh
+. "${0%/*}/../lib/common.sh"
 
 # open_suites DIR FROM TO: the archive, and $from and $to.
 open_suites() {

@@ -4,8 +4,8 @@
 #
 # conf/keys is what the operator says; `publish` sees to it that all the rest is so.
 
-# shellcheck source=archive/common.sh
-. "${0%/*}/../common.sh"
+# shellcheck source=archive/lib/common.sh
+. "${0%/*}/../lib/common.sh"
 
 # state_of FINGERPRINT: what conf/keys says of it, if anything.
 state_of() { awk -v key="$1" 'toupper($1) == key { print $2; exit }' "$dir/conf/keys" 2>/dev/null || true; }
