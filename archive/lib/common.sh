@@ -53,6 +53,36 @@ need() {
     done
 }
 
+# step STEP [ARGUMENT…]: have something read or decided in Python (debian_cloud.archive.steps); the status is its own.
+# The interpreter is that of /usr/bin/debian-cloud, and nothing is taken from the working directory (-P). None of
+# them holds the lock. DEBIAN_CLOUD_PYTHON is for tests.
+step() {
+    PYTHONPATH=$(modules) "${DEBIAN_CLOUD_PYTHON:-/usr/bin/python3}" -P -m debian_cloud.archive.steps "$@" 9>&-
+}
+
+# step_within SECONDS GRACE STEP [ARGUMENT…]: the same, ended after so many seconds, and killed GRACE later (timeout(1)).
+step_within() {
+    limit=$1 grace=$2
+    shift 2
+    PYTHONPATH=$(modules) timeout --foreground --kill-after="$grace" "$limit" \
+        "${DEBIAN_CLOUD_PYTHON:-/usr/bin/python3}" -P -m debian_cloud.archive.steps "$@" 9>&-
+}
+
+# modules: what PYTHONPATH is to be. Installed, Python finds debian_cloud by itself; in a checkout, or where a package
+# was only unpacked, it is where this program is. No part of it is empty, which would be the working directory.
+modules() {
+    path=${PYTHONPATH-}
+    case $0 in
+    /usr/share/debian-cloud-archive/*) ;;
+    *)
+        for place in "${0%/*}/../../src" "${0%/*}/../../../lib/python3/dist-packages"; do
+            [ ! -d "$place/debian_cloud/archive/steps" ] || path=$place${path:+:$path}
+        done
+        ;;
+    esac
+    printf %s "$path"
+}
+
 is_archive() {
     [ -f "$1/conf/distributions" ] || fail "$1 is not an archive" "make one: debian-cloud-archive init $1" 2
 }
@@ -81,7 +111,7 @@ open_archive() {
     # An older version wrote down nowhere what it signed: once, the signature tells.
     if [ ! -d "$dir/signed" ]; then
         own_keyring
-        debian-cloud served adopt "$dir" --keyring "$dir/tmp/own.gpg" 9>&-
+        step served adopt "$dir" --keyring "$dir/tmp/own.gpg"
     fi
     "$steps/show" "$dir" 9>&-
 }
@@ -102,7 +132,7 @@ own_keyring() { "$steps/keys" "$dir" keyring >"$dir/tmp/own.gpg" 9>&-; }
 # as_signed: nothing is made of what is shown, unless it is what the archive signed last.
 as_signed() {
     own_keyring
-    debian-cloud served shown "$dir" --keyring "$dir/tmp/own.gpg" 9>&-
+    step served shown "$dir" --keyring "$dir/tmp/own.gpg"
 }
 
 # ended STATUS: end a verb; where a tool failed of which no sentence tells, the status is not the tool's.

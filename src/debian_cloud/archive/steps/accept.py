@@ -24,8 +24,6 @@ from debian_cloud.archive.incoming import Queue, Rules
 if TYPE_CHECKING:
     import argparse
 
-PLUMBING = True
-
 _KEY: Final = re.compile("^[ \t]*([0-9A-Fa-f]{40})(?=[ \t])", re.MULTILINE)
 """What a line of conf/uploaders begins with."""
 

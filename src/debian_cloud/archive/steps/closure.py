@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     from debian_cloud.image.resolution import Package
 
-PLUMBING = True
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""

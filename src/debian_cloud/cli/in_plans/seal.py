@@ -16,8 +16,6 @@ from debian_cloud.image import metadata
 if TYPE_CHECKING:
     import argparse
 
-PLUMBING = True
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""

@@ -24,7 +24,6 @@ from debian_cloud.image import index
 if TYPE_CHECKING:
     import argparse
 
-PLUMBING = True
 _SHOWN = 20
 """Images without a closure that people are told of; an archive that begins to keep them may have thousands."""
 

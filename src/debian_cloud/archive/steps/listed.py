@@ -23,8 +23,6 @@ from debian_cloud.packages import options
 if TYPE_CHECKING:
     import argparse
 
-PLUMBING = True
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""

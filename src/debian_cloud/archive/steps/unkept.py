@@ -23,7 +23,6 @@ from debian_cloud.errors import USAGE, Error
 if TYPE_CHECKING:
     import argparse
 
-PLUMBING = True
 _SAID = 2**16
 
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from debian_cloud.image.index import ImageRecord
 
-PLUMBING = True
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""

@@ -20,8 +20,6 @@ from debian_cloud.errors import Error
 if TYPE_CHECKING:
     import argparse
 
-PLUMBING = True
-
 _SHOWN = 10
 """Findings that are told; the others are counted."""
 

@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from debian_cloud.image.lock import Lock
     from debian_cloud.image.resolution import Package
 
-PLUMBING = True
-
 _SLACK = 86400
 """Seconds by which a builder's clock may be ahead."""
 

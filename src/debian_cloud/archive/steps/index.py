@@ -23,8 +23,6 @@ from debian_cloud.image import index, staleness
 if TYPE_CHECKING:
     import argparse
 
-PLUMBING = True
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator
 
-PLUMBING = True
-
 _UNSOUND = 3
 """Exit status of `staged` when what was to be shown is not whole, and not of a full disk."""
 _SOON = 3 * 86400

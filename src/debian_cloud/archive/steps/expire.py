@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from debian_cloud.archive.served import Release
     from debian_cloud.image.index import ImageRecord
 
-PLUMBING = True
-
 _LARGEST: Final = 2**28
 """Bytes of an index of packages; Debian's own main has a quarter of that."""
 

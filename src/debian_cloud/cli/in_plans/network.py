@@ -20,8 +20,6 @@ from debian_cloud.packages import network
 if TYPE_CHECKING:
     import argparse
 
-PLUMBING = True
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from debian_cloud.image.index import ImageRecord
 
-PLUMBING = True
 _PARTIAL = "partial"
 
 

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from debian_cloud.text.deb822 import Stanza
 
-PLUMBING = True
-
 _ALGORITHMS: Final = ("md5", "sha1", "sha256")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]*")
 _SIGNED: Final = (".dsc", ".buildinfo")
