@@ -111,7 +111,7 @@ open_archive() {
     # An older version wrote down nowhere what it signed: once, the signature tells.
     if [ ! -d "$dir/signed" ]; then
         own_keyring
-        step served adopt "$dir" --keyring "$dir/tmp/own.gpg"
+        step adopt "$dir" --keyring "$dir/tmp/own.gpg"
     fi
     "$steps/show" "$dir" 9>&-
 }
@@ -132,7 +132,7 @@ own_keyring() { "$steps/keys" "$dir" keyring >"$dir/tmp/own.gpg" 9>&-; }
 # as_signed: nothing is made of what is shown, unless it is what the archive signed last.
 as_signed() {
     own_keyring
-    step served shown "$dir" --keyring "$dir/tmp/own.gpg"
+    step shown "$dir" --keyring "$dir/tmp/own.gpg"
 }
 
 # ended STATUS: end a verb; where a tool failed of which no sentence tells, the status is not the tool's.

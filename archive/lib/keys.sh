@@ -99,7 +99,7 @@ renew_keyring() {
     [ -s "$dir/conf/url" ] || return 0
     "$steps/keys" "$dir" keyring >"$dir/tmp/keyring" 9>&-
     "$steps/keys" "$dir" everyone >>"$dir/tmp/keyring" 9>&-
-    step served terms "$dir" >"$dir/tmp/terms" ||
+    step terms "$dir" >"$dir/tmp/terms" ||
         fail "for how long indexes are good is not known, and nothing was published" "the reason stands above"
     cat "$dir/conf/url" "$dir/tmp/keyring" "$dir/tmp/terms" "$steps/keyring-package" | sha256sum >"$dir/tmp/made-of"
     rm "$dir/tmp/terms"

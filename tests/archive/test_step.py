@@ -74,7 +74,7 @@ def test_a_step_does_not_hold_the_lock(tmp_path: Path) -> None:
     env = {"PATH": "/usr/bin:/bin", "DEBIAN_CLOUD_PYTHON": str(tmp_path / "python3")}
     for words in (["step", "x"], ["step_within", "9", "9", "x"]):
         script.write_text(TRY.replace('"$@"', 'exec 9>>"$1"\nshift\n"$@"\n'))
-        command = ["sh", script, tmp_path / "lock", *words]
+        command: list[str | Path] = ["sh", script, tmp_path / "lock", *words]
         done = subprocess.run(command, env=env, check=True, capture_output=True, text=True, timeout=30)
         assert done.stdout
         assert "/lock" not in done.stdout
