@@ -28,7 +28,7 @@ PURE = (
     *("root", "formats", "text", "image", "configuration", "projections"),
     *("disk.ext4", "disk.fat", "disk.gpt", "disk.initrd", "disk.layout", "disk.tar"),
     *("packages.network", "build.steps", "proof.difference", "proof.verification"),
-    *("archive.admission", "archive.lifecycle", "archive.reserved", "archive.upload"),
+    *("archive.admission", "archive.keys", "archive.lifecycle", "archive.reserved", "archive.upload"),
 )
 """Packages and modules that compute: no process, no file, no clock."""
 EFFECTS = {"subprocess", "os", "tempfile", "shutil", "time", "pathlib", "random", "socket"}
@@ -167,6 +167,13 @@ def test_a_step_is_called_by_a_script() -> None:
     assert called == {*STEPS.names()}
     # None of them calls the command of people.
     assert re.findall(r"(?:^ *|\$\(|[|&;] )debian-cloud .*", code, re.M) == []
+
+
+def test_what_an_archive_decides_knows_no_command_line() -> None:
+    """Only its steps do: a program that has plain values calls the same functions."""
+    found = {name: path.read_text("utf-8") for name, path in MODULES.items() if package_of(name) == "archive"}
+    with_words = {name for name, text in found.items() if re.search(r"\bargparse\b|\bargs\b", text)}
+    assert with_words == {f"archive.steps.{name.replace('-', '_')}" for name in STEPS.names()}
 
 
 def test_a_format_is_one_file() -> None:

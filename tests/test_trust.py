@@ -26,7 +26,7 @@ PACKAGE = ROOT / "src" / "debian_cloud"
 STANZAS = {
     "text/deb822.py": "the parser itself",
     "image/closure.py": "of a closure's list of files, by sign.text, which are fetched: `verify` believes none",
-    "archive/steps/admit.py": "reprepro's database, and the records that the archive keeps itself",
+    "archive/images.py": "reprepro's database, and the records that the archive keeps itself",
     "cli/lint.py": "of a .changes that a person checks before he signs it, by sign.text",
     "packages/debs.py": "control files of a package or of a source tree, in which nothing is signed",
     "proof/difference.py": "dpkg's status in an image",
@@ -47,7 +47,7 @@ STANZAS = {
 """Who parses stanzas, and of what."""
 BYTES = {
     "archive/incoming.py": "an upload's, before its signature is verified; openpgp.cleartext reads what they say",
-    "archive/steps/cosign.py": "the archive's own, compared and copied; openpgp.cleartext reads what they say",
+    "archive/cosignatures.py": "the archive's own, compared and copied; openpgp.cleartext reads what they say",
 }
 """Who reads a signed file by other ways than sign's, and why that is no reading of what it says."""
 IN_SHELL = {
@@ -87,9 +87,9 @@ def test_what_is_signed_is_read_by_one_reader() -> None:
             marks.add(name)
     assert parse == {*STANZAS}
     assert other <= {*BYTES}
-    assert marks == {"text/openpgp.py", "host/sign.py", "archive/steps/cosign.py", "archive/incoming.py"}
+    assert marks == {"text/openpgp.py", "host/sign.py", "archive/cosignatures.py", "archive/incoming.py"}
     # gpg lists keys there, and verifies nothing.
-    assert tools == {"host/sign.py", "archive/steps/status.py"}
+    assert tools == {"host/sign.py", "archive/overview.py"}
 
 
 def test_no_shell_reads_what_is_signed() -> None:

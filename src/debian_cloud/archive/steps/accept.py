@@ -14,22 +14,17 @@ reason in the file.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from debian_cloud.archive import upload, uploaders
-from debian_cloud.archive.incoming import Queue, Rules
+from debian_cloud.archive import incoming
 
 if TYPE_CHECKING:
     import argparse
 
-_KEY: Final = re.compile("^[ \t]*([0-9A-Fa-f]{40})(?=[ \t])", re.MULTILINE)
-"""What a line of conf/uploaders begins with."""
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
+    """Declare the step's arguments."""
     parser.add_argument("archive", type=Path, metavar="DIR", help="the archive, whose lock is held")
     parser.add_argument(
         "--keys",
@@ -49,24 +44,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    archive: Path = args.archive
-    overrides = archive / "conf/overrides"
-    rules = Rules(
-        archive / "uploaders",
-        args.keyring,
-        uploaders.keys(args.keys.read_text("utf-8", "replace")),
-        frozenset(key.upper() for key in _KEY.findall((archive / "conf/uploaders").read_text("utf-8", "replace"))),
-        upload.Owners(
-            upload.holders(args.owners.read_text("utf-8")),
-            upload.pairs(overrides.read_text("utf-8") if overrides.exists() else "", "conf/overrides"),
-        ),
-    )
-    queue = Queue(archive)
-    limits = queue.limits()
-    if args.refused:
-        print(queue.refuse(args.refused.read_text("utf-8", "replace")))
-    for line in queue.take(rules):
-        print(line)
-    for line in queue.prune(limits):
+    known = incoming.rules(args.archive, args.keyring, args.keys, args.owners)
+    for line in incoming.decide(args.archive, known, args.refused):
         print(line)
     return 0

@@ -17,15 +17,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud.archive import lifecycle, state
-from debian_cloud.image import index, staleness
+from debian_cloud.archive import indexes
 
 if TYPE_CHECKING:
     import argparse
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
+    """Declare the step's arguments."""
     parser.add_argument("state", type=Path, metavar="STATE", help="the archive's state")
     parser.add_argument("suite", metavar="SUITE", help="the suite whose images are listed")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the indexes go")
@@ -34,21 +33,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    records = state.records(args.state, args.suite)
-    held = state.held(args.archive, args.suite, records) if args.archive else ()
-    for one in held:
+    found = indexes.listing(args.state, args.suite, args.archive)
+    for one in found.held:
         images = " ".join(directory.split("/", 2)[2].rpartition("/")[0] for directory in one.directories)
         print(f"held back: {one.release}: {images} (missing: {' '.join(one.missing)})")
-    unkept = state.unkept(args.archive, args.suite, records) if args.archive else frozenset()
-    listed = lifecycle.published(records, held, unkept)
-    gone = (record for record in records if record.status in lifecycle.GONE)
-    images = index.render(listed)
-    became = staleness.render((*listed, *gone), state.pending(args.state, args.suite))
-    # apt fetches no empty file, and would not know the archive; an empty line is no record to any reader.
-    images, became = images or "\n", became or "\n"
-    # Signed is what clients and mirrors take, and nothing else.
-    index.parse(images)
-    staleness.parse(became)
-    (args.folder / "Images").write_text(images, "utf-8")
-    (args.folder / "Images-Status").write_text(became, "utf-8")
+    indexes.write(found, args.folder)
     return 0

@@ -14,9 +14,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud.archive import admission
+from debian_cloud.archive import admission, closures
 from debian_cloud.build import request
-from debian_cloud.errors import Error
 from debian_cloud.host import run
 from debian_cloud.packages import options
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
+    """Declare the step's arguments."""
     parser.add_argument("buildinfo", type=Path, metavar="BUILDINFO", help="the .buildinfo of an image")
     options.add_source(options.add_places(parser))
 
@@ -34,14 +33,8 @@ def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     kept = request.locked(args.buildinfo)
     args.snapshot = admission.snapshot_of(kept)
-    read = False
     with run.ending_politely():
-        try:
-            with options.origin_of(args, kept.suite, kept.architecture) as origin:
-                read = True
-                origin.apt.stanzas(admission.of_debian(kept))
-        except Error as error:
-            if read:
-                raise
-            print(f"warning: Debian could not be asked: {error.message}", file=sys.stderr)
+        why = closures.refuse_unlisted(kept, options.origin_of(args, kept.suite, kept.architecture))
+    if why:
+        print(f"warning: {why}", file=sys.stderr)
     return 0

@@ -12,22 +12,20 @@ last once a day.
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from debian_cloud import names
-from debian_cloud.archive import lifecycle, state
-from debian_cloud.errors import USAGE, Error
+from debian_cloud.archive import closures
 
 if TYPE_CHECKING:
     import argparse
 
-_SAID = 2**16
+_SAID: Final = 2**16
+"""Characters of standard input, at most."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
+    """Declare the step's arguments."""
     parser.add_argument("archive", type=Path, metavar="DIR", help="the archive")
     parser.add_argument("--due", action="store_true", help="only those that are to be tried by now")
     parser.add_argument("--failed", default="", metavar="IMAGE", help="note that its closure could not be made")
@@ -35,36 +33,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    archive: Path = args.archive
-    now = time.time()
     if args.failed:
-        parts = args.failed.split("/")
-        if len(parts) != 4:
-            raise Error(f"{args.failed!r} is no image", "an image is named SUITE/CONFIG/ARCH/SERIAL", USAGE)
-        directory = names.directory(*parts)
-        reason = _reason(sys.stdin.read(_SAID))
-        state.note_failure(archive, directory, lifecycle.failed(state.failure(archive, directory), reason, now))
+        closures.note_failure(args.archive, args.failed, sys.stdin.read(_SAID))
         return 0
-    missing = [
-        directory
-        for suite in state.suites(archive / "state")
-        for directory in state.without_closure(archive, state.records(archive / "state", suite))
-    ]
-    for directory in {*state.failures(archive)} - {*missing}:
-        state.note_failure(archive, directory, None)
-    found = {directory: state.failure(archive, directory) for directory in missing}
-    newest = sorted(missing, key=lambda directory: names.serial_key(directory.rpartition("/")[2]), reverse=True)
-    for directory in sorted(newest, key=lambda directory: failure.tries if (failure := found[directory]) else 0):
-        failure = found[directory]
-        # A clock that was set back must not make it wait for longer than it ever would.
-        if not args.due or not failure or not now < failure.next <= now + lifecycle.LAST_DELAY:
-            print(directory.removeprefix("images/"))
+    for image in closures.wanting(args.archive, due=args.due):
+        print(image)
     return 0
-
-
-def _reason(said: str) -> str:
-    """The sentence among what a tool said, and apt's own first one."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    first = next((line.partition("error: ")[2] for line in lines if "error: " in line), "")
-    of_apt = next((line for line in lines if line.startswith(("E: ", "Err:"))), "")
-    return "; ".join(filter(None, (first, of_apt))) or (lines[-1] if lines else "it ended without a word")
