@@ -52,7 +52,7 @@ BYTES = {
 """Who reads a signed file by other ways than sign's, and why that is no reading of what it says."""
 IN_SHELL = {
     r"grep -v -e '\\\.changes\$'": "names of files",
-    r"grep -qsxF \"Buildinfo: images/": "a line of the state, with the name of a file in it",
+    r"awk -v path=\"images/": "rows of the state, with the name of a file in it",
     r"^ *awk 'length\(\$2\) > 13": "a mirror's message about what it has verified",
     r"awk '\$3 ~ /\^images": "names of files that a verified index lists",
     r"awk -v place=\"\$place/\" -v dists=\"\$\{path%InRelease\}\"": "what gpgv gave out as signed, and its name",

@@ -6,9 +6,11 @@
 
 # shellcheck source=archive/lib/common.sh
 . "${0%/*}/../lib/common.sh"
+# shellcheck source=archive/lib/readers.sh
+. "${0%/*}/../lib/readers.sh"
 
 # state_of FINGERPRINT: what conf/keys says of it, if anything.
-state_of() { awk -v key="$1" 'toupper($1) == key { print $2; exit }' "$dir/conf/keys" 2>/dev/null || true; }
+state_of() { conf_keys "$dir/conf/keys" | awk -v key="$1" '$1 == key { print $2; exit }'; }
 
 # say_state FINGERPRINT STATE: in conf/keys, in one step. When it is new there, with the time and its owner.
 say_state() {
@@ -21,9 +23,7 @@ say_state() {
     sync "$dir/tmp/keys"
     mv "$dir/tmp/keys" "$dir/conf/keys"
 }
-owner_of() {
-    archive_gpg --with-colons --list-keys "$1" | awk -F: '/^uid/ { gsub(/\\x3a/, ":", $10); print $10; exit }'
-}
+owner_of() { archive_gpg --with-colons --list-keys "$1" | first_owner; }
 
 # have_keys_file: before a key comes of which it must not be thought that it was there already.
 have_keys_file() {
@@ -52,7 +52,6 @@ END_OF_COMMENT
     done
     rm -f "$dir/tmp/secret"
 }
-primaries() { awk -F: '$1 == "pub" || $1 == "sec" { p = 1 } $1 == "fpr" && p { print $10; p = 0 }'; }
 
 # named_key ARGUMENT: set $key, the one key of the archive that has this fingerprint, perhaps of a subkey.
 named_key() {
@@ -79,11 +78,11 @@ overlap() {
 # and of several the one that they know best. That is the day in conf/keys, or the key's own.
 longest_without() {
     "${steps:?}/keys" "$dir" able 9>&- | cut -d ' ' -f 1 | uniq | grep -vx "$1" | while read -r other; do
-        added=$(awk -v key="$other" 'toupper($1) == key && $3 ~ /^since=/ { print substr($3, 7); exit }' "$dir/conf/keys")
+        added=$(conf_keys "$dir/conf/keys" | awk -v key="$other" '$1 == key && $3 != "-" { print $3; exit }')
         if [ -n "$added" ]; then
             date -u -d "$added" +%s 2>/dev/null || date +%s # what is no day is no older than today
         else
-            archive_gpg --with-colons --list-keys "$other" | awk -F: '$1 == "pub" { print $6; exit }'
+            archive_gpg --with-colons --list-keys "$other" | key_rows | awk 'NR == 1 { print $8 }'
         fi
     done | sort -n | head -n 1
 }
