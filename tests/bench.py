@@ -26,6 +26,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 from debian_cloud.image import sources  # noqa: E402 - the path is set above
 from debian_cloud.plan import NAMESPACE, NAMESPACE_USER  # noqa: E402
 from tests import throwaway  # noqa: E402
+from tests.command import SOURCE, STEP  # noqa: E402
 from tests.packaging.build import built_packages  # noqa: E402
 
 ROOTED = NAMESPACE if os.geteuid() == 0 else NAMESPACE_USER
@@ -110,7 +111,7 @@ def measured(top: Path, rounds: int) -> None:
     subprocess.run(build, stdout=subprocess.DEVNULL, check=True)
     image, buildinfo, closure = *sorted((top / "image").iterdir(), reverse=True), top / "closure"
     keep: list[str | Path] = [
-        "debian-cloud",
+        *STEP,
         "closure",
         buildinfo,
         closure,
@@ -119,7 +120,9 @@ def measured(top: Path, rounds: int) -> None:
         "--homedir",
         own.folder / "gnupg",
     ]
-    subprocess.run([*keep, *where], stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(
+        [*keep, *where], env={**os.environ, "PYTHONPATH": str(SOURCE)}, stdout=subprocess.DEVNULL, check=True
+    )
 
     rows = {
         "cold build of ec2, raw": cold("raw"),

@@ -7,17 +7,30 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import Final
 
 _WAITS = re.compile(r"^debian-cloud: waiting for another debian-cloud that uses .*\n", re.M)
 
 
-def debian_cloud(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end.
+STEP: Final = ("/usr/bin/python3", "-P", "-m", "debian_cloud.archive.steps")
+"""How archive/lib/common.sh calls a step; for one in a test, PYTHONPATH has `SOURCE`."""
+SOURCE: Final = Path(__file__).resolve().parents[1] / "src"
 
-    Whether it had to wait for the cache depends on what else runs on this machine: that line is left out.
-    """
+
+def debian_cloud(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return _run(["debian-cloud", *arguments], environment)
+
+
+def step(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a step of an archive's scripts to its end."""
+    return _run([*STEP, *arguments], {"PYTHONPATH": str(SOURCE), **environment})
+
+
+def _run(command: list[str | Path], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Whether it had to wait for the cache depends on what else runs on this machine: that line is left out."""
     done = subprocess.run(
-        ["debian-cloud", *arguments],
+        command,
         env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,

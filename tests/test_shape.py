@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from debian_cloud import cli, formats
+from debian_cloud.archive.steps import STEPS
 from debian_cloud.host import tools
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,7 +28,7 @@ PURE = (
     *("root", "formats", "text", "image", "configuration", "projections"),
     *("disk.ext4", "disk.fat", "disk.gpt", "disk.initrd", "disk.layout", "disk.tar"),
     *("packages.network", "build.steps", "proof.difference", "proof.verification"),
-    *("archive.admission", "archive.lifecycle", "archive.reserved", "archive.upload"),
+    *("archive.admission", "archive.keys", "archive.lifecycle", "archive.reserved", "archive.upload"),
 )
 """Packages and modules that compute: no process, no file, no clock."""
 EFFECTS = {"subprocess", "os", "tempfile", "shutil", "time", "pathlib", "random", "socket"}
@@ -101,7 +102,8 @@ def test_the_architecture_names_every_module() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
     named = set(re.findall(r"^\| `([a-z0-9_/]+)(?:\.py|/)` \|", text, re.MULTILINE))
     there = {name.replace(".", "/") for name in MODULES} - {"__init__", "__main__"}
-    assert {name for name in there if not name.startswith("cli/")} - named == set()
+    # Where the folder is the registry of what is called, each file says itself what it is for.
+    assert {name for name in there if not name.startswith(("cli/", "archive/steps/"))} - named == set()
     for name in named:
         places = [place / f"{name}{end}" for place in (PACKAGE, ROOT) for end in ("", ".py")]
         assert any(place.exists() for place in places), name
@@ -138,13 +140,40 @@ def test_what_computes_does_nothing_else(pure: str) -> None:
         assert not re.search(r"\b(now|today|utcnow)\(", text), path
 
 
+PEOPLE = ("build", "diff", "fetch", "lint", "list", "new", "plan", "rebuild", "sbom", "show", "status", "verify")
+
+
+def test_people_are_shown_what_is_for_people() -> None:
+    assert cli.names() == PEOPLE
+    assert re.findall("^  ([a-z]+) +[A-Z]", cli.usage(), re.M) == [*PEOPLE]
+
+
 def test_a_verb_has_its_words() -> None:
-    for name in cli.names():
-        verb = cli.verb(name)
+    known = [(cli.verb(name), cli.parser(name), "debian-cloud ") for name in (*cli.names(), *cli.of_plans())]
+    known += [(STEPS.verb(name), STEPS.parser(name), f"{STEPS.command} ") for name in STEPS.names()]
+    for verb, parser, command in known:
         summary, _, rest = verb.__doc__.partition("\n")
-        assert summary.endswith("."), name
-        assert rest.strip(), name
-        assert cli.parser(name).format_help().startswith("usage: debian-cloud")
+        assert summary.endswith("."), parser.prog
+        assert rest.strip(), parser.prog
+        assert parser.prog.startswith(command)
+        assert parser.format_help().startswith(f"usage: {command}")
+
+
+def test_a_step_is_called_by_a_script() -> None:
+    """And each that a script calls is there."""
+    scripts = [path for name in ("lib", "steps", "verbs") for path in (ROOT / "archive" / name).iterdir()]
+    code = re.sub("^ *#.*\\n", "", "".join(path.read_text("utf-8") for path in scripts), flags=re.M)
+    called = {*re.findall(r"(?:^|[ (])step(?:_within \S+ [0-9]+)? ([a-z][a-z-]*)", code, re.M)}
+    assert called == {*STEPS.names()}
+    # None of them calls the command of people.
+    assert re.findall(r"(?:^ *|\$\(|[|&;] )debian-cloud .*", code, re.M) == []
+
+
+def test_what_an_archive_decides_knows_no_command_line() -> None:
+    """Only its steps do: a program that has plain values calls the same functions."""
+    found = {name: path.read_text("utf-8") for name, path in MODULES.items() if package_of(name) == "archive"}
+    with_words = {name for name, text in found.items() if re.search(r"\bargparse\b|\bargs\b", text)}
+    assert with_words == {f"archive.steps.{name.replace('-', '_')}" for name in STEPS.names()}
 
 
 def test_a_format_is_one_file() -> None:

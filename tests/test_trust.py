@@ -26,8 +26,7 @@ PACKAGE = ROOT / "src" / "debian_cloud"
 STANZAS = {
     "text/deb822.py": "the parser itself",
     "image/closure.py": "of a closure's list of files, by sign.text, which are fetched: `verify` believes none",
-    "cli/admit.py": "reprepro's database, and the records that the archive keeps itself",
-    "cli/served.py": "the archive's own texts of what it signed; indexes that those list",
+    "archive/images.py": "reprepro's database, and the records that the archive keeps itself",
     "cli/lint.py": "of a .changes that a person checks before he signs it, by sign.text",
     "packages/debs.py": "control files of a package or of a source tree, in which nothing is signed",
     "proof/difference.py": "dpkg's status in an image",
@@ -39,6 +38,7 @@ STANZAS = {
     "image/metadata.py": "what a plan wrote for its own last step",
     "packages/options.py": "release files, by sign.verified",
     "packages/own.py": "the user's own .sources files, in which nothing is signed",
+    "archive/checked.py": "the archive's own texts of what it signed; indexes that those list",
     "archive/served.py": "the archive's own texts of what it signed, and conf/distributions",
     "image/sources.py": "a .sources file that a person gives, in which nothing is signed",
     "image/staleness.py": "an index of images",
@@ -47,12 +47,12 @@ STANZAS = {
 """Who parses stanzas, and of what."""
 BYTES = {
     "archive/incoming.py": "an upload's, before its signature is verified; openpgp.cleartext reads what they say",
-    "cli/cosign.py": "the archive's own, compared and copied as they are; openpgp.cleartext reads what they say",
+    "archive/cosignatures.py": "the archive's own, compared and copied; openpgp.cleartext reads what they say",
 }
 """Who reads a signed file by other ways than sign's, and why that is no reading of what it says."""
 IN_SHELL = {
     r"grep -v -e '\\\.changes\$'": "names of files",
-    r"grep -qsxF \"Buildinfo: images/": "a line of the state, with the name of a file in it",
+    r"awk -v path=\"images/": "rows of the state, with the name of a file in it",
     r"^ *awk 'length\(\$2\) > 13": "a mirror's message about what it has verified",
     r"awk '\$3 ~ /\^images": "names of files that a verified index lists",
     r"awk -v place=\"\$place/\" -v dists=\"\$\{path%InRelease\}\"": "what gpgv gave out as signed, and its name",
@@ -87,9 +87,9 @@ def test_what_is_signed_is_read_by_one_reader() -> None:
             marks.add(name)
     assert parse == {*STANZAS}
     assert other <= {*BYTES}
-    assert marks == {"text/openpgp.py", "host/sign.py", "cli/cosign.py", "archive/incoming.py"}
+    assert marks == {"text/openpgp.py", "host/sign.py", "archive/cosignatures.py", "archive/incoming.py"}
     # gpg lists keys there, and verifies nothing.
-    assert tools == {"host/sign.py", "cli/overview.py"}
+    assert tools == {"host/sign.py", "archive/overview.py"}
 
 
 def test_no_shell_reads_what_is_signed() -> None:

@@ -241,11 +241,9 @@ def fields() -> str:
 def manual() -> str:
     """The whole page."""
     page = [_HEAD]
-    for plumbing, title in ((False, "VERBS"), (True, "VERBS FOR SCRIPTS")):
-        verbs = [name for name in cli.names() if cli.is_plumbing(name) is plumbing]
-        if verbs:
-            page.append(f".SH {title}\n")
-            page.extend(section(name, cli.verb(name).__doc__, cli.parser(name)) for name in verbs)
+    for verbs, title in ((cli.names(), "VERBS"), (cli.of_plans(), "VERBS OF A PLAN")):
+        page.append(f".SH {title}\n")
+        page.extend(section(name, cli.verb(name).__doc__, cli.parser(name)) for name in verbs)
     page.append(_TAIL)
     return "".join(page)
 
@@ -264,8 +262,7 @@ def completion() -> str:
 
     `VERB @KIND --flag --option= --option=VALUE,VALUE --option=@KIND`.
     """
-    people = (name for name in cli.names() if not cli.is_plumbing(name))
-    return "".join(f"{' '.join((name, *_words(name, cli.parser(name))))}\n" for name in people)
+    return "".join(f"{' '.join((name, *_words(name, cli.parser(name))))}\n" for name in cli.names())
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:

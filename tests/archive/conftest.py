@@ -318,6 +318,14 @@ def short_path() -> Iterator[Path]:
     remove(path)
 
 
+def stubbed(folder: Path, env: dict[str, str], body: str) -> dict[str, str]:
+    """An environment in which the scripts get this one for Python; its arguments are the step's and its words."""
+    folder.mkdir(exist_ok=True)
+    (folder / "python3").write_text(f"#!/bin/sh\nshift 3 # -P -m debian_cloud.archive.steps\n{body}\n")
+    (folder / "python3").chmod(0o755)
+    return {**env, "DEBIAN_CLOUD_PYTHON": str(folder / "python3")}
+
+
 @pytest.fixture(scope="session")
 def env(short_path: Path) -> dict[str, str]:
     """An environment with both commands on PATH, as installed: one of them a link."""

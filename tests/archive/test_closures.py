@@ -17,6 +17,7 @@ import pytest
 
 from debian_cloud.archive import lifecycle, state
 from debian_cloud.image import index
+from tests.archive.conftest import stubbed
 
 if TYPE_CHECKING:
     from tests.archive.conftest import Archive, Key, Maker, Upload
@@ -28,7 +29,7 @@ FOUND = "1 packages, 1 bytes; 1 bytes more than before"
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """An archive that keeps closures, in which `debian-cloud closure` answers as a test says, without a network."""
+    """An archive that keeps closures, in which the step `closure` answers as a test says, without a network."""
 
     archive: Archive
     answers: Path
@@ -77,25 +78,22 @@ def keeping(archive: Archive, make: Maker, uploader: Key, tmp_path: Path) -> Kee
     shims, answers = tmp_path / "shims", tmp_path / "answers"
     shims.mkdir()
     answers.mkdir()
-    program = shutil.which("debian-cloud", path=archive.env["PATH"])
-    (shims / "debian-cloud").write_text(f"""#!/bin/sh
+    answering = f"""
 if [ "$1" = listed ]; then
     [ ! -e {answers}/listed ] || {{ cat {answers}/listed >&2; exit 1; }}
     exit 0
 fi
-[ "$1" = closure ] || exec {program} "$@"
+[ "$1" = closure ] || exec /usr/bin/python3 -P -m debian_cloud.archive.steps "$@"
 image=${{3#*/closures/}}
 echo "$image" >>{answers}/asked
 words={answers}/$(printf %s "$image" | tr / _)
 if [ -s "$words" ]; then cat "$words" >&2; exit 1; fi
 mkdir -p "$3"
 echo '{FOUND}'
-""")
-    (shims / "debian-cloud").chmod(0o755)
+"""
+    env = stubbed(shims, {**archive.env, "PATH": f"{shims}:{archive.env['PATH']}"}, answering)
     (archive.path / "conf/closures").touch()
-    keeping = Keeping(
-        replace(archive, env={**archive.env, "PATH": f"{shims}:{archive.env['PATH']}"}), answers, make, uploader
-    )
+    keeping = Keeping(replace(archive, env=env), answers, make, uploader)
     keeping.archive.take(make.deb(uploader, "0.1.0", package=CONFIG))
     keeping.archive.run("publish")
     return keeping
@@ -257,7 +255,7 @@ def test_what_is_shown_is_not_taken_back(keeping: Keeping) -> None:
 def test_a_closure_without_an_end_ends(keeping: Keeping, tmp_path: Path) -> None:
     """All together get an hour; here a clock that runs fast gives it a second."""
     archive = keeping.archive
-    program = tmp_path / "shims/debian-cloud"
+    program = tmp_path / "shims/python3"
     program.write_text(program.read_text().replace("if [ -s", "sleep 20\nif [ -s"))
     shutil.copy(program, tmp_path / "shims/timeout")
     (tmp_path / "shims/timeout").write_text('#!/bin/sh\nshift 3\nexec /usr/bin/timeout --foreground 1 "$@"\n')

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.archive.conftest import run
+from tests.archive.conftest import run, stubbed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +68,7 @@ def test_man_page_names_every_verb_and_option(env: dict[str, str]) -> None:
 
 WRONG_USE = {
     "debian-cloud-archive frob x": "frob",
-    "debian-cloud-archive ../common.sh": "not a verb",
+    "debian-cloud-archive ../lib/common.sh": "not a verb",
     "debian-cloud-archive accept": "one DIR",
     "debian-cloud-archive publish a b": "one DIR",
     "debian-cloud-archive accept /nonexistent": "not an archive",
@@ -168,18 +168,10 @@ def test_init_leaves_what_exists_alone(bash: Any, env: dict[str, str], archive: 
     archive.run("publish")
 
 
-def other_index(path: Path, env: dict[str, str], body: str) -> dict[str, str]:
-    """An environment in which debian-cloud is this script."""
-    path.mkdir()
-    (path / "debian-cloud").write_text(f"#!/bin/sh\n{body}\n")
-    (path / "debian-cloud").chmod(0o755)
-    return {**env, "PATH": f"{path}:{env['PATH']}"}
-
-
 def test_failed_init_leaves_nothing(bash: Any, env: dict[str, str], short_path: Path) -> None:
     folder = short_path / "failed"
     folder.mkdir()
-    with bash(envvars=other_index(short_path / "broken", env, "exit 1")) as shell:
+    with bash(envvars=stubbed(short_path / "broken", env, "exit 1")) as shell:
         fails(shell, f"debian-cloud-archive init {folder}/a", 1)
     assert list(folder.iterdir()) == []
 
@@ -189,7 +181,7 @@ def test_init_cut_off_leaves_nothing(env: dict[str, str], short_path: Path, numb
     folder = short_path / f"cut{number}"
     folder.mkdir()
     begun = short_path / f"begun{number}"
-    slow = other_index(short_path / f"slow{number}", env, f"touch {begun}; sleep 60")
+    slow = stubbed(short_path / f"slow{number}", env, f"touch {begun}; sleep 60")
     command: list[str | Path] = ["debian-cloud-archive", "init", folder / "a"]
     with subprocess.Popen(command, env=slow, start_new_session=True, stderr=subprocess.DEVNULL) as process:
         for _ in range(200):

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from debian_cloud import cli, projections
+from debian_cloud import projections
+from debian_cloud.archive import steps
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import sign
 from debian_cloud.image import index, lock
@@ -490,5 +491,5 @@ def test_an_upload_that_is_no_folder_is_wrong_use(tmp_path: Path, kind: str) -> 
     if kind == "file":
         folder.touch()
     with pytest.raises(Error, match=f"{folder} is no folder") as refused:
-        cli.run(["admit", str(folder), "trixie", "--uploaders", str(tmp_path / "keys")])
+        steps.run(["admit", str(folder), "trixie", "--uploaders", str(tmp_path / "keys")])
     assert refused.value.status == USAGE

@@ -19,6 +19,7 @@ from debian_cloud.host import sign
 from debian_cloud.text import openpgp
 from tests.archive.clients import machine
 from tests.archive.conftest import Key, run
+from tests.command import SOURCE, STEP
 from tests.mirror.tree import Mirror, serve
 
 if TYPE_CHECKING:
@@ -345,7 +346,8 @@ def test_what_a_revoked_key_alone_has_signed_is_signed_anew_or_named(
     # As when a closure is made: it is written down. One that is not, may be a thief's.
     forged = evidence.parents[1] / "1/InRelease"
     own = ("--keyring", keyring(archive, tmp_path / "before"))
-    run(["debian-cloud", "served", "adopt", archive.path, "closures/trixie/ec2/amd64/20261120.0", *own], archive.env)
+    command: list[str | Path] = [*STEP, "adopt", archive.path, "closures/trixie/ec2/amd64/20261120.0", *own]
+    run(command, {**archive.env, "PYTHONPATH": str(SOURCE)})
     forged.parent.mkdir()
     shutil.copy(snapshots[1] / "InRelease", forged)
     kept = evidence.read_bytes()

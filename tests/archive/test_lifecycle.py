@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from debian_cloud import cli
-from debian_cloud.archive import lifecycle, state
+from debian_cloud.archive import lifecycle, state, steps
 from debian_cloud.archive.lifecycle import Held, Policy, ReleaseSet
 from debian_cloud.errors import Error
 from debian_cloud.image import index, staleness
@@ -383,7 +382,7 @@ def test_no_index_is_made_that_clients_refuse(tmp_path: Path, text: bytes) -> No
     (tmp_path / "images").mkdir()
     (tmp_path / "images/trixie").write_bytes(text)
     with pytest.raises(Error):
-        cli.run(["index", str(tmp_path), "trixie", str(tmp_path)])
+        steps.run(["index", str(tmp_path), "trixie", str(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
@@ -396,14 +395,14 @@ def test_no_index_of_statuses_is_made_that_clients_refuse(tmp_path: Path, line: 
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "images/trixie").write_text(index.render([fine]))
     command = ["index", str(tmp_path), "trixie", str(tmp_path)]
-    assert cli.run(command) == 0
+    assert steps.run(command) == 0
     assert staleness.parse((tmp_path / "Images-Status").read_text())[0].serial == fine.serial
     (tmp_path / "Images").unlink()
     (tmp_path / "staleness/trixie/amd64").write_text(
         f"Image: {fine.directory}\nPending-Date: 2026-11-21\nPending:\n{line}\n"
     )
     with pytest.raises(Error):
-        cli.run(command)
+        steps.run(command)
     assert not (tmp_path / "Images").exists()
 
 

@@ -364,11 +364,12 @@ def test_what_cannot_be_moved_is_hidden(make: Maker, env: dict[str, str], upload
             (place / name).write_text("")
         code = (
             "import os, sys; os.setgid(65534); os.setuid(65534); sys.path.insert(0, sys.argv.pop(1));"
-            "from debian_cloud.__main__ import main; sys.exit(main())"
+            "from debian_cloud.archive import steps; from debian_cloud.host import command;"
+            "sys.exit(command.main(steps.run))"
         )
         options = [f"--{name}={place / name}" for name in ("keys", "keyring", "owners")]
         source = Path(__file__).resolve().parents[2] / "src"
-        command: list[str | Path] = ["/usr/bin/python3", "-c", code, source, "upload", *options, program]
+        command: list[str | Path] = ["/usr/bin/python3", "-c", code, source, "accept", *options, program]
         done = subprocess.run(command, env=env, text=True, capture_output=True, check=False, timeout=60)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith("refused: x.changes: it cannot be moved: ")

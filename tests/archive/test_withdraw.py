@@ -496,7 +496,7 @@ def test_expire_killed_anywhere_removes_nothing_that_is_listed(
 
     shims, count = tmp_path / "shims", tmp_path / "count"
     shims.mkdir()
-    for tool in ("cp", "debian-cloud", "find", "ln", "mv", "reprepro", "rm", "rmdir", "sync"):
+    for tool in ("cp", "find", "ln", "mv", "python3", "reprepro", "rm", "rmdir", "sync"):
         (shims / tool).write_text(
             f'#!/bin/sh\n{shutil.which(tool, path=archive.env["PATH"])} "$@"; status=$?\necho {tool} >>{count}\n'
             f'[ "$(wc -l <{count})" != "$KILL" ] || kill -9 0\nexit $status\n'
@@ -509,6 +509,7 @@ def test_expire_killed_anywhere_removes_nothing_that_is_listed(
         subprocess.run(["cp", "-a", archive.path, copied.path], check=True)
         count.write_text("")
         env = {**archive.env, "PATH": f"{shims}:{archive.env['PATH']}", "KILL": str(at)}
+        env["DEBIAN_CLOUD_PYTHON"] = str(shims / "python3")
         command = ["debian-cloud-archive", "expire", str(copied.path)]
         done = subprocess.run(command, env=env, start_new_session=True, capture_output=True, check=False, timeout=60)
         return copied, done.returncode

@@ -20,7 +20,7 @@ from debian_cloud.image import lock, metadata
 from debian_cloud.projections import provenance
 from debian_cloud.text import deb822
 from tests import throwaway
-from tests.command import debian_cloud, refused
+from tests.command import debian_cloud, refused, step
 from tests.conftest import World
 from tests.throwaway import FINE, Archive, configuration
 
@@ -56,7 +56,7 @@ def made() -> Iterator[Kept]:
         buildinfo = top / f"{known.stem}.buildinfo"
         buildinfo.write_text(metadata.buildinfo(known, digests, ()))
         kept = Kept(archive, buildinfo, top / "closure", "")
-        done = debian_cloud("closure", buildinfo, kept.closure, *kept.arguments)
+        done = step("closure", buildinfo, kept.closure, *kept.arguments)
         assert done.returncode == 0, done.stderr
         yield Kept(archive, buildinfo, kept.closure, done.stdout)
 
@@ -127,7 +127,7 @@ def test_another_serial_costs_what_is_new(made: Kept) -> None:
     assert number > 80
     assert new > total
     closure = made.closure.with_name("second")
-    done = debian_cloud("closure", made.buildinfo, closure, *made.arguments)
+    done = step("closure", made.buildinfo, closure, *made.arguments)
     assert done.returncode == 0, done.stderr
     assert re.findall("[0-9]+", done.stdout)[:2] == [str(number), str(total)]
     assert re.findall("[0-9]+", done.stdout)[2] == "0"
@@ -137,7 +137,7 @@ def test_another_serial_costs_what_is_new(made: Kept) -> None:
 
 
 def test_it_is_never_rewritten(made: Kept) -> None:
-    done = debian_cloud("closure", made.buildinfo, made.closure, *made.arguments)
+    done = step("closure", made.buildinfo, made.closure, *made.arguments)
     refused(done, 2, "exists already")
 
 
@@ -147,7 +147,7 @@ def test_what_no_signed_source_has_is_not_kept(made: Kept, tmp_path: Path) -> No
     for pattern, by in (("( nano )[^ ]+", r"\g<1>0.1-1"), ("[0-9a-f]{64}( [0-9]+ nano )", f"{'0' * 64}\\1")):
         edited = tmp_path / "x.buildinfo"
         edited.write_text(text[:start] + re.sub(pattern, by, text[start:], count=1))
-        done = debian_cloud("closure", edited, made.closure.with_name("third"), *made.arguments)
+        done = step("closure", edited, made.closure.with_name("third"), *made.arguments)
         refused(done, 1, "no signed source has nano")
         assert not made.closure.with_name("third").exists()
         assert not list(made.closure.parent.glob(".third*"))
@@ -161,13 +161,13 @@ def test_what_a_snapshot_has_is_kept_of_an_image_of_it(made: Kept, tmp_path: Pat
     shutil.copytree(archive.public, before, symlinks=True)
     archive.add(configuration(tmp_path / "new", "fine", {**FINE, "Version": "2.0"}, depends="nano"))
     try:
-        done = debian_cloud("closure", made.buildinfo, made.closure.with_name("third"), *made.arguments)
+        done = step("closure", made.buildinfo, made.closure.with_name("third"), *made.arguments)
         refused(done, 1, "no signed source has debian-cloud-config-fine 1.0")
         # As an image of the snapshot says where it is from.
         address = f"file:{archive.public}"
         edited = tmp_path / "x.buildinfo"
         edited.write_text(made.buildinfo.read_text().replace(f"{address} ", f"{address}/snap/{identifier} "))
-        done = debian_cloud("closure", edited, made.closure.with_name("third"), *made.arguments)
+        done = step("closure", edited, made.closure.with_name("third"), *made.arguments)
     finally:
         shutil.rmtree(archive.public)
         before.rename(archive.public)

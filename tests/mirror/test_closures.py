@@ -17,7 +17,7 @@ OWN = "evidence/1/InRelease"
 
 
 def add_closure(archive: Archive, place: str, *, named: str | None = None) -> Path:
-    """A closure as `debian-cloud closure` lays it out: Debian's evidence, the archive's own, and two packages."""
+    """A closure as the step `closure` lays it out: Debian's evidence, the archive's own, and two packages."""
     folder = archive.root / place
     for name in ("pool/a_1.0~rc1+b1_amd64.deb", "pool/b_1_all.deb", "evidence/0/InRelease", OWN):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

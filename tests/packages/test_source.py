@@ -20,7 +20,7 @@ from debian_cloud.image import index, lock, metadata, sources
 from debian_cloud.image.resolution import Package
 from debian_cloud.packages import evidence
 from tests import throwaway
-from tests.command import debian_cloud, refused
+from tests.command import debian_cloud, refused, step
 from tests.throwaway import FINE, Archive, configuration
 
 TREE = {"Image-Format": "tar.xz"}
@@ -313,8 +313,8 @@ def kept(both: Both) -> Kept:
     found.buildinfo.write_text(metadata.buildinfo(known, digests, ()))
     home = both.archive.folder / "gnupg"
     where: list[str | Path] = [found.buildinfo, found.closure, "--pool", top / "kept", "--homedir", home]
-    refused(debian_cloud("closure", *where, *both.archive.sources), 1, "no signed source has", "hint:")
-    done = debian_cloud("closure", *where, "--source", both.other.by_path, *both.archive.sources)
+    refused(step("closure", *where, *both.archive.sources), 1, "no signed source has", "hint:")
+    done = step("closure", *where, "--source", both.other.by_path, *both.archive.sources)
     assert done.returncode == 0, done.stderr
     return found
 
@@ -379,8 +379,8 @@ def test_it_vouches_for_nothing_that_debian_has(both: Both, kept: Kept) -> None:
 def test_an_archive_keeps_it_where_its_operator_says_so(both: Both, kept: Kept) -> None:
     """What `accept` asks for what `publish` will have to keep: conf/closures has the arguments of both."""
     line = f"--source={both.other.by_path}"
-    assert debian_cloud("listed", kept.buildinfo, line, *both.archive.sources).returncode == 0
-    refused(debian_cloud("listed", kept.buildinfo, *both.archive.sources), 1, "hint:")
+    assert step("listed", kept.buildinfo, line, *both.archive.sources).returncode == 0
+    refused(step("listed", kept.buildinfo, *both.archive.sources), 1, "hint:")
 
 
 @pytest.mark.beside
@@ -396,7 +396,7 @@ def test_built_kept_rebuilt_and_verified(both: Both, tmp_path: Path) -> None:
     assert re.findall("sources.list.d/(.+)", listed) == ["debian-cloud.sources", "debian.sources"]
     buildinfo, closure = next(tmp_path.glob("*.buildinfo")), both.archive.folder.parent / "built"
     where = ("--pool", both.archive.folder.parent / "kept", "--homedir", both.archive.folder / "gnupg")
-    done = debian_cloud("closure", buildinfo, closure, *where, "--source", both.other.by_path, *both.archive.sources)
+    done = step("closure", buildinfo, closure, *where, "--source", both.other.by_path, *both.archive.sources)
     assert done.returncode == 0, done.stderr
     shutil.rmtree(both.other.folder / "public")
     key = ("--keyring", both.archive.keyring, "--unsigned", "--quiet")

@@ -113,12 +113,19 @@ ARGUMENTS = [
     ["show", "ec2", "--suite", "{}"],
     ["rebuild", "{}"],
     ["sbom", "{}"],
-    ["expire", "{}"],
 ]
+STEP = [sys.executable, "-P", "-m", "debian_cloud.archive.steps"]
 
 
-@pytest.mark.parametrize("arguments", ARGUMENTS, ids=" ".join)
-def test_an_argument_is_shown_as_foreign(arguments: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(["debian-cloud", *arguments] for arguments in ARGUMENTS),
+        *([*STEP, *arguments] for arguments in (["{}"], ["expire", "{}"])),
+    ],
+    ids=lambda command: " ".join(command).removeprefix(f"{sys.executable} -P -m "),
+)
+def test_an_argument_is_shown_as_foreign(command: list[str], tmp_path: Path) -> None:
     """In each encoding: what it has not is no traceback."""
     hostile = os.fsdecode(b"\x1b[2J\x9b\xff\xc2\x9bx\n0 are unexplained\r\xe2\x80\xae")
     for environment in (
@@ -126,9 +133,9 @@ def test_an_argument_is_shown_as_foreign(arguments: list[str], tmp_path: Path) -
         {"LC_ALL": "C.UTF-8"},
     ):
         done = subprocess.run(
-            ["debian-cloud", *(argument.replace("{}", hostile) for argument in arguments)],
+            [argument.replace("{}", hostile) for argument in command],
             cwd=tmp_path,
-            env={**os.environ, **environment, "HOME": str(tmp_path)},
+            env={**os.environ, **environment, "HOME": str(tmp_path), "PYTHONPATH": str(SOURCE.parent)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
@@ -161,7 +168,7 @@ def test_a_terminal_gets_no_more(tmp_path: Path) -> None:
     assert said.replace("\x1b[K", "").replace("\r", "").isprintable()
 
 
-COMMON = SOURCE.parents[1] / "archive" / "common.sh"
+COMMON = SOURCE.parents[1] / "archive" / "lib" / "common.sh"
 
 
 @pytest.mark.parametrize("foreign", HOSTILE, ids=NAMES)
@@ -210,19 +217,20 @@ def writers(path: Path) -> set[str]:
 def test_only_verbs_print_and_nobody_around_the_one_place() -> None:
     apart = {
         # The one place; what waits, and what hands the terminal to apt itself; the bar.
-        "__main__.py": {"print", "sys.stdout", "sys.stderr"},
+        "host/command.py": {"print", "sys.stdout", "sys.stderr"},
         "host/run.py": {"print", "sys.stderr"},
         "host/progress.py": {"beneath", "sys.stderr"},
         # Of the source tree, and of its own files alone.
         "tools/manual.py": {"sys.stdout"},
         "tools/render.py": {"sys.stdout", "sys.stderr"},
     }
-    outside = [path for path in SOURCE.rglob("*.py") if path.parent.name != "cli"] + [*(ROOT / "tools").glob("*.py")]
+    verbs = [path for folder in ("cli", "cli/in_plans", "archive/steps") for path in (SOURCE / folder).glob("*.py")]
+    outside = [path for path in SOURCE.rglob("*.py") if path not in verbs] + [*(ROOT / "tools").glob("*.py")]
     place = {path: path.relative_to(SOURCE if path.is_relative_to(SOURCE) else ROOT).as_posix() for path in outside}
     assert {place[path]: found for path in outside if (found := writers(path))} == apart
-    around = {path.name for path in SOURCE.glob("cli/*.py") if "beneath" in writers(path)}
+    around = {path.name for path in verbs if "beneath" in writers(path)}
     assert around == {"plan.py"}
-    for path in SOURCE.glob("cli/*.py"):
+    for path in verbs:
         if path.name != "plan.py":
             assert "sys.stdout.buffer" not in path.read_text("utf-8")
             assert "os.write(" not in path.read_text("utf-8")

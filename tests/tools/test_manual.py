@@ -39,7 +39,7 @@ def page() -> str:
     return shown(manual.manual())
 
 
-@pytest.mark.parametrize("name", cli.names())
+@pytest.mark.parametrize("name", [*cli.names(), *cli.of_plans()])
 def test_a_verb_is_told_with_its_summary_and_every_option(page: str, name: str) -> None:
     assert f"debian-cloud {name}" in page
     assert " ".join(cli.summary(name).split()) in page
@@ -48,7 +48,7 @@ def test_a_verb_is_told_with_its_summary_and_every_option(page: str, name: str) 
             assert option in page
 
 
-@pytest.mark.parametrize("name", [name for name in cli.names() if not cli.is_plumbing(name)])
+@pytest.mark.parametrize("name", cli.names())
 def test_each_verb_that_people_use_has_an_example(name: str) -> None:
     """Its words are those that the verb takes."""
     lines = re.findall(f"^    debian-cloud {name}(.*)", cli.verb(name).__doc__, re.M)
@@ -72,10 +72,12 @@ def test_the_synopsis_of_the_archive_is_complete() -> None:
             assert option in call, f"{script.name} {option}"
 
 
-def test_verbs_for_scripts_are_told_apart(page: str) -> None:
-    people, scripts = page.split("VERBS FOR SCRIPTS")
-    for name in cli.names():
-        assert f" {name} debian-cloud {name} [-h]" in (scripts if cli.is_plumbing(name) else people), name
+def test_verbs_of_a_plan_are_told_apart(page: str) -> None:
+    people, plans = page.split("VERBS OF A PLAN")
+    for part, names in ((people, cli.names()), (plans, cli.of_plans())):
+        for name in names:
+            assert f" {name} debian-cloud {name} [-h]" in part, name
+    assert cli.of_plans() == ("network", "scrub", "seal")
 
 
 def test_text_is_shown_as_it_was_written() -> None:

@@ -55,6 +55,42 @@ class Rules:
     owners: Owners
 
 
+_KEY: Final = re.compile("^[ \t]*([0-9A-Fa-f]{40})(?=[ \t])", re.MULTILINE)
+"""What a line of conf/uploaders begins with."""
+
+
+def rules(archive: Path, keyring: Path, keys: Path, owners: Path) -> Rules:
+    """Who may upload to an archive, by its conf/uploaders and conf/overrides.
+
+    The files have the uploaders' keys as gpg exports them, the same as the step `signing` lists them, and the
+    packages of all suites, each with its source.
+    """
+    overrides = archive / "conf/overrides"
+    return Rules(
+        archive / "uploaders",
+        keyring,
+        uploaders.keys(keys.read_text("utf-8", "replace")),
+        frozenset(key.upper() for key in _KEY.findall((archive / "conf/uploaders").read_text("utf-8", "replace"))),
+        upload.Owners(
+            upload.holders(owners.read_text("utf-8")),
+            upload.pairs(overrides.read_text("utf-8") if overrides.exists() else "", "conf/overrides"),
+        ),
+    )
+
+
+def decide(archive: Path, known: Rules, refused: Path | None = None) -> Iterator[str]:
+    """Take the next upload (`Queue.take`); what is to be told, a line a decision.
+
+    With `refused`, the one that was taken before is set aside first, for the reason in that file.
+    """
+    queue = Queue(archive)
+    limits = queue.limits()
+    if refused:
+        yield queue.refuse(refused.read_text("utf-8", "replace"))
+    yield from queue.take(known)
+    yield from queue.prune(limits)
+
+
 class Queue:
     """incoming/ of an archive whose lock we hold."""
 

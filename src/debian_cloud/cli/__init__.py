@@ -2,92 +2,59 @@
 """The verbs of `debian-cloud`: one module each, the folder is the registry.
 
 A verb's module has a docstring (its help and its part of the man page),
-`arguments(parser)` and `main(args) -> int`. `PLUMBING = True` marks verbs that
-scripts call and people seldom do.
+`arguments(parser)` and `main(args) -> int`. In `in_plans` there are those that a
+printed plan calls, and people seldom do: of these `--help` is silent.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib
-import pkgutil
 import sys
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final
 
 from debian_cloud import VERSION
 from debian_cloud.errors import USAGE, Error, did_you_mean
+from debian_cloud.host.command import Verb, Verbs
 from debian_cloud.text.printable import paragraph, printable
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
-    from typing import NoReturn
 
-
-_LONGEST: Final = 4000
-"""Characters of an error about arguments: all choices of one are named."""
-
-
-class Verb(Protocol):
-    """What a module of this folder offers."""
-
-    __doc__: str
-
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declare the verb's arguments."""
-
-    def main(self, args: argparse.Namespace) -> int:
-        """Do it; the exit status."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose error is one line, whatever stands in the arguments."""
-
-    def error(self, message: str) -> NoReturn:
-        super().error(printable(message, _LONGEST))
+_PEOPLE: Final = Verbs(__name__, "debian-cloud")
+_IN_PLANS: Final = Verbs(f"{__name__}.in_plans", "debian-cloud")
 
 
 def names() -> tuple[str, ...]:
-    """The verbs there are, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+    """The verbs for people, sorted."""
+    return _PEOPLE.names()
+
+
+def of_plans() -> tuple[str, ...]:
+    """The verbs that a printed plan calls, sorted."""
+    return _IN_PLANS.names()
 
 
 def verb(name: str) -> Verb:
-    """The module of one verb."""
-    return cast("Verb", importlib.import_module(f"{__name__}.{name}"))
-
-
-def is_plumbing(name: str) -> bool:
-    """Whether a verb is for scripts rather than for people."""
-    return bool(getattr(verb(name), "PLUMBING", False))
+    """The module of one verb, of either kind."""
+    return _of(name).verb(name)
 
 
 def parser(name: str) -> argparse.ArgumentParser:
-    """The parser of one verb."""
-    module = verb(name)
-    result = _Parser(
-        prog=f"debian-cloud {name}",
-        description=module.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    module.arguments(result)
-    return result
-
-
-def usage() -> str:
-    """The help of `debian-cloud` itself."""
-    lines = ["usage: debian-cloud VERB [ARGUMENT…]", ""]
-    for plumbing, title in ((False, "verbs:"), (True, "for scripts:")):
-        lines += [title]
-        lines += [f"  {name:<10}{summary(name)}" for name in names() if is_plumbing(name) is plumbing]
-        lines += [""]
-    lines += ["`debian-cloud VERB --help` tells more about a verb; debian-cloud(1) has it all."]
-    return "\n".join(lines)
+    """The parser of one verb, of either kind."""
+    return _of(name).parser(name)
 
 
 def summary(name: str) -> str:
     """The first line of a verb's docstring, without its stop."""
-    return verb(name).__doc__.partition("\n")[0].rstrip(".")
+    return _of(name).summary(name)
+
+
+def usage() -> str:
+    """The help of `debian-cloud` itself."""
+    lines = ["usage: debian-cloud VERB [ARGUMENT…]", "", "verbs:"]
+    lines += [f"  {name:<10}{summary(name)}" for name in names()]
+    lines += ["", "`debian-cloud VERB --help` tells more about a verb; debian-cloud(1) has it all."]
+    return "\n".join(lines)
 
 
 def warn(sentence: str) -> None:
@@ -106,6 +73,10 @@ def run(argv: Sequence[str]) -> int:
     if name == "--version":
         print(f"debian-cloud {VERSION}")
         return 0
-    if name not in names():
+    if name not in (*names(), *of_plans()):
         raise Error(f"no such verb: {printable(name)}", did_you_mean(name, names()), USAGE)
     return verb(name).main(parser(name).parse_args(rest))
+
+
+def _of(name: str) -> Verbs:
+    return _IN_PLANS if name in of_plans() else _PEOPLE

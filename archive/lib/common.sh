@@ -1,0 +1,227 @@
+# shellcheck shell=sh
+# SPDX-License-Identifier: GPL-3.0-or-later
+# What every verb starts with: errors, help, the lock, the state, gpg and reprepro.
+#
+# All that the archive knows is in one folder: DIR/state, a link to states/N, with
+# db/ (reprepro's) and images/SUITE (the records of all images that were ever
+# taken). It is never changed in place: `begin` copies it, `commit` makes the copy
+# the state in one rename. So whatever was cut off has either happened or not, and
+# files in public/ that the state does not know are nobody's yet.
+
+# printable: standard input as a terminal, the journal and a log may have it: names of files and words of tools are
+# others'. For a control character (of ASCII, or C1) and a mark of direction there is a "?", and what is no UTF-8 goes.
+printable() {
+    LC_ALL=C tr '\000-\010\013-\037\177' '?' | { iconv -c -f UTF-8 -t UTF-8 || :; } |
+        LC_ALL=C sed 's/\xc2[\x80-\x9f]/?/g; s/\xe2\x80[\x8b-\x8f\xa8-\xaf]/?/g; s/\xe2\x81[\xa0-\xaf]/?/g'
+}
+
+# one_line TEXT: a sentence. Most have nothing to be taken out.
+one_line() {
+    case $1 in
+    *[!\ -~]*) printf '%s\n' "$1" | tr '\n' ' ' | cut -b -4000 | printable | sed 's/ *$//' ;;
+    *) printf '%.4000s\n' "$1" ;;
+    esac
+}
+
+# fail SENTENCE HINT [STATUS]: 1 is a refusal, 2 is wrong use. The journal is told that it is an error.
+fail() {
+    prefix=''
+    [ -z "${JOURNAL_STREAM-}" ] || [ "$JOURNAL_STREAM" != "$(stat -L -c %d:%i /dev/fd/2)" ] || prefix='<3>'
+    printf '%serror: %s\n' "$prefix" "$(one_line "$1")" >&2
+    [ -z "$2" ] || printf 'hint: %s\n' "$(one_line "$2")" >&2
+    told=yes
+    exit "${3:-1}"
+}
+
+# help_if_asked "$@": print the header comment of the running verb.
+help_if_asked() {
+    for argument; do
+        case $argument in
+        -h | --help)
+            printf 'usage: debian-cloud-archive '
+            sed -n '3,/^$/s/^# \{0,1\}//p' "$0"
+            exit 0
+            ;;
+        esac
+    done
+}
+
+need() {
+    while [ $# -gt 1 ]; do
+        command -v "$1" >/dev/null || fail "$1 is missing" "apt install $2"
+        shift 2
+    done
+}
+
+# step STEP [ARGUMENT…]: have something read or decided in Python (debian_cloud.archive.steps); the status is its own.
+# The interpreter is that of /usr/bin/debian-cloud, and nothing is taken from the working directory (-P). None of
+# them holds the lock. DEBIAN_CLOUD_PYTHON is for tests.
+step() {
+    PYTHONPATH=$(modules) "${DEBIAN_CLOUD_PYTHON:-/usr/bin/python3}" -P -m debian_cloud.archive.steps "$@" 9>&-
+}
+
+# step_within SECONDS GRACE STEP [ARGUMENT…]: the same, ended after so many seconds, and killed GRACE later (timeout(1)).
+step_within() {
+    limit=$1 grace=$2
+    shift 2
+    PYTHONPATH=$(modules) timeout --foreground --kill-after="$grace" "$limit" \
+        "${DEBIAN_CLOUD_PYTHON:-/usr/bin/python3}" -P -m debian_cloud.archive.steps "$@" 9>&-
+}
+
+# modules: what PYTHONPATH is to be. Installed, Python finds debian_cloud by itself; in a checkout, or where a package
+# was only unpacked, it is where this program is. No part of it is empty, which would be the working directory.
+modules() {
+    path=${PYTHONPATH-}
+    case $0 in
+    /usr/share/debian-cloud-archive/*) ;;
+    *)
+        for place in "${0%/*}/../../src" "${0%/*}/../../../lib/python3/dist-packages"; do
+            [ ! -d "$place/debian_cloud/archive/steps" ] || path=$place${path:+:$path}
+        done
+        ;;
+    esac
+    printf %s "$path"
+}
+
+is_archive() {
+    [ -f "$1/conf/distributions" ] || fail "$1 is not an archive" "make one: debian-cloud-archive init $1" 2
+}
+
+# open_archive DIR [--any-clock]: set $dir, be the archive's only user until exit, and bring a
+# publication that was cut off to its end. Nothing is done by a clock that cannot be right.
+open_archive() {
+    is_archive "$1"
+    dir=$(readlink -f "$1")
+    steps=$(readlink -f "${0%/*}/../steps")
+    exec 9>>"$dir/lock"
+    # `add` waits for a unit that is at work; nobody else does.
+    flock --timeout "${DEBIAN_CLOUD_ARCHIVE_WAIT:-0}" 9 ||
+        fail "another debian-cloud-archive is at work on $dir" "try again when it has ended"
+    [ "${2-}" = --any-clock ] || "$steps/clock" "$dir" ||
+        fail "nothing was done" "what is published under a wrong clock, clients refuse until that day comes"
+    find_agent "$dir"
+    trap 'ended $?' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' HUP TERM
+    # The hooks are this program's, wherever it lies today.
+    ln -sfnT "$(readlink -f "${0%/*}/../hooks")" "$dir/conf/hooks"
+    enter_suite
+    db=$dir/state/db
+    rm -f "$dir/state/db/lockfile" # a killed reprepro's; ours is held
+    # An older version wrote down nowhere what it signed: once, the signature tells.
+    if [ ! -d "$dir/signed" ]; then
+        own_keyring
+        step adopt "$dir" --keyring "$dir/tmp/own.gpg"
+    fi
+    "$steps/show" "$dir" 9>&-
+}
+
+# enter_suite: bring the configuration that add-suite has made to its places; each file may be there already.
+enter_suite() {
+    [ -d "$dir/adding" ] || return 0
+    for file in "$dir"/adding/*/*; do
+        if [ -f "$file" ]; then mv -f "$file" "$dir/${file#"$dir/adding/"}"; fi
+    done
+    sync "$dir/conf" "$dir/dput"
+    rm -rf "$dir/adding"
+}
+
+# own_keyring: write tmp/own.gpg, the public keys of the archive.
+own_keyring() { "$steps/keys" "$dir" keyring >"$dir/tmp/own.gpg" 9>&-; }
+
+# as_signed: nothing is made of what is shown, unless it is what the archive signed last.
+as_signed() {
+    own_keyring
+    step shown "$dir" --keyring "$dir/tmp/own.gpg"
+}
+
+# ended STATUS: end a verb; where a tool failed of which no sentence tells, the status is not the tool's.
+ended() {
+    end_agent "$dir"
+    # What was begun and not committed is nobody's: `check` would say that a run was interrupted.
+    [ -z "${next-}" ] || [ "$(readlink "$dir/state")" = "states/${next##*/}" ] || [ "$1" -ge 128 ] || rm -rf "$next"
+    if [ "$1" = 0 ] || [ "$1" -ge 128 ] || [ "$1${told-}" = 2yes ]; then return 0; fi
+    say_if_full
+    exit 1
+}
+
+# say_if_full: what a tool says on a full disk often names another reason.
+say_if_full() {
+    [ "$(df --output=avail -k "$dir" | tail -n 1)" -lt 1024 ] || return 0
+    printf 'error: there is no space left on the disk of %s\n' "$dir" >&2
+    printf 'hint: nothing is lost or half shown: make space, and run it again\n' >&2
+}
+
+# wrong_use STATUS: end after what debian-cloud has said; 2 is wrong use of the verb, too.
+wrong_use() {
+    [ "$1" != 2 ] || told=yes
+    exit "$1"
+}
+
+# copy_folder FOLDER TO: as it is. Of what goes wrong the first line tells enough.
+copy_folder() {
+    said=$(cp -a --reflink=auto "$1" "$2" 2>&1) || {
+        printf '%s\n' "$said" | head -n 1 | printable >&2
+        exit 1
+    }
+}
+
+# begin: from now on what is changed is $next, which nobody sees.
+begin() {
+    now=$(readlink "$dir/state")
+    find "$dir/states" -mindepth 1 -maxdepth 1 ! -name "${now##*/}" -exec rm -rf {} +
+    next=$dir/states/$((${now##*/} + 1))
+    copy_folder "$dir/$now" "$next"
+    touch "$next/begun"
+    db=$next/db
+}
+
+# commit: it is the state. New files of the pool are on the disk before it names them.
+commit() {
+    find "$next" -type f -exec sync {} +
+    find "$dir/public/pool" -type f -newercm "$next/begun" -exec sync {} + 2>/dev/null || true
+    ln -sfn "states/${next##*/}" "$dir/.state"
+    mv -T "$dir/.state" "$dir/state"
+    sync "$dir" "$dir/states"
+    rm -rf "${dir:?}/$now"
+    db=$dir/state/db
+}
+
+# show_state: publish what the state is now. $wrong_clock is --after-wrong-clock, or nothing.
+show_state() {
+    "$steps/stage" "$dir" anew ${wrong_clock:+"$wrong_clock"} 9>&- ||
+        fail "nothing more was published, the indexes stay as they were" "the reason stands above"
+    "$steps/show" "$dir" 9>&-
+    sed -n 's/^Archive serial: /published: serial /p' "$dir/public/project/trace/master"
+}
+
+# The agent that gpg starts for the archive's key must not outlive the verb,
+# nor hold its lock. One that was there before is the operator's: it may know a
+# passphrase, or the PIN of a card.
+archive_gpg() { gpg --homedir "$dir/gnupg" --batch --yes --quiet "$@" 9>&-; }
+find_agent() {
+    # Where tmp/agent is, a verb that was killed has left its own.
+    [ -e "$1/tmp/agent" ] ||
+        agent=$(gpg-connect-agent --homedir "$1/gnupg" --no-autostart 'GETINFO pid' /bye 2>/dev/null 9>&-) || true
+    [ -n "${agent-}" ] || touch "$1/tmp/agent"
+}
+end_agent() {
+    [ -z "${agent-}" ] || return 0
+    gpgconf --homedir "$1/gnupg" --kill all 9>&- || true
+    rm -f "$1/tmp/agent"
+}
+
+# Uploads are checked against the uploaders' keyring, never the archive's own.
+archive_reprepro() { GNUPGHOME=$dir/uploaders reprepro --basedir "$dir" --dbdir "$db" "$@" 9>&-; }
+
+# log_line LINES [PRIORITY]: one event a line, to standard output and to log/accept.log. Where standard output
+# is the journal, that is told the PRIORITY (sd-daemon(3); 4 is a warning, otherwise it is plain news).
+log_line() { log_lines "$(one_line "$1")" "${2-}"; }
+# log_lines LINES [PRIORITY]: the same of several events, each on a line of its own.
+log_lines() {
+    { stream=$(stat -L -c %d:%i /dev/fd/3); } 3>&1
+    prefix='' events=$(printf '%s\n' "$1" | printable)
+    [ "${JOURNAL_STREAM-}" != "$stream" ] || prefix=${2:+<$2>}
+    printf '%s\n' "$events" | sed "s/^/$prefix/"
+    printf '%s\n' "$events" | sed "s/^/$(date -u +%Y-%m-%dT%H:%M:%SZ) /" >>"$dir/log/accept.log"
+}

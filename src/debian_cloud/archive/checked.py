@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""All that an archive serves, compared with what it has signed: indexes, images, and what images were made of."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud import names
+from debian_cloud.archive import lifecycle, served, signed, state
+from debian_cloud.archive.served import Finding
+from debian_cloud.errors import Error
+from debian_cloud.host import checksums, files, sign
+from debian_cloud.text import deb822, openpgp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from debian_cloud.image.index import ImageRecord
+
+_SOON: Final = 3 * 86400
+"""Seconds before its end at which one is warned of an index."""
+_AHEAD: Final = 600
+"""Seconds by which the date of an index may be ahead of the clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What is not as it should be: a word for how bad that is, a path below public/, and a sentence.
+
+    The word is `problem`, `warning`, or `mended` where `spare` is a file that may take its place; of images it is
+    `damaged`, or `unknown` for a folder of which no record tells.
+    """
+
+    word: str
+    path: str
+    sentence: str
+    spare: Path | None = None
+
+
+def indexes(archive: Path, keyring: Path, *, fast: bool) -> Iterator[Difference]:
+    """What differs of the indexes that are served and of closures, and which indexes end or have not begun.
+
+    Fast compares packages of closures by size alone.
+    """
+    public = archive / "public"
+    for finding in (*signed.shown(archive, keyring), *_beside(archive, keyring, fast=fast)):
+        word = "mended" if finding.spare else "problem"
+        yield Difference(word, str(finding.path.relative_to(public)), finding.sentence, finding.spare)
+    yield from _times(archive)
+
+
+def _beside(archive: Path, keyring: Path, *, fast: bool) -> Iterator[Finding]:
+    public = archive / "public"
+    for folder in signed.folders(public, "dists/*"):
+        record = signed.entry(archive, folder.relative_to(public))
+        listed = served.release(record.read_bytes(), record).indexes if record.is_file() else {}
+        yield from served.misnamed(
+            folder,
+            {folder / name.rpartition("/")[0] / "by-hash/SHA256" / sha256 for name, (sha256, _) in listed.items()},
+        )
+    for folder in signed.folders(public, "snap/*/dists/*"):
+        place = folder.relative_to(public)
+        text = signed.entry(archive, place)
+        if text.is_file() and not openpgp.field(text.read_bytes(), "Valid-Until"):
+            yield Finding(folder / "InRelease", "its signature has no end, and passes for the suite itself; publish")
+        else:
+            yield from signed.differing(archive, place, keyring, byhash=False)
+    seen: dict[tuple[int, int], str] = {}
+    for folder in signed.folders(public, "closures/*/*/*/*"):
+        yield from _closure(archive, folder, keyring, {} if fast else seen, fast=fast)
+
+
+def _closure(
+    archive: Path, folder: Path, keyring: Path, seen: dict[tuple[int, int], str], *, fast: bool
+) -> Iterator[Finding]:
+    """What of a closure is not as it was made: its index, its packages, and the indexes that vouch for them.
+
+    Whose signature is on the evidence `debian-cloud verify` asks.
+    """
+    for dist in signed.folders(folder, "dists/*"):
+        text = signed.clear(dist / "InRelease", keyring)
+        record = signed.entry(archive, dist.relative_to(archive / "public"))
+        if not text or (record.is_file() and record.read_bytes() != text):
+            yield Finding(dist / "InRelease", "it is not what the archive signed")
+            continue
+        for name, (sha256, size) in _listed(text).items():
+            index = served.content(dist / name, sha256, size)
+            if index is None:
+                yield Finding(dist / name, "it is not the index that InRelease lists")
+                continue
+            for stanza in deb822.parse(index.decode()):
+                file, wanted = folder / stanza["Filename"], stanza["SHA256"]
+                if file.is_symlink() or not file.is_file() or str(file.stat().st_size) != stanza["Size"]:
+                    yield Finding(file, f"it is not there with its {stanza['Size']} bytes")
+                elif not fast and _digest(file, seen) != wanted:
+                    yield Finding(file, f"it is not the file with the SHA-256 {wanted}")
+    for place in signed.folders(folder, "evidence/*"):
+        yield from _evidence(place)
+
+
+def _evidence(place: Path) -> Iterator[Finding]:
+    file = place / "InRelease" if (place / "InRelease").exists() else place / "Release"
+    try:
+        listed = _listed(openpgp.inner(files.read(served.regular(file))))
+    except (Error, ValueError, KeyError):
+        listed = {}
+    if not listed:
+        yield Finding(file, "it is no release file")
+        return
+    for index in sorted(place.glob("*_Packages.xz")):
+        name = index.name.removesuffix(".xz").replace("_", "/")
+        try:
+            found = files.unpacked(index, min(listed.get(name, ("", 0))[1], served.LARGEST))
+        except Error:
+            found = b""
+        if listed.get(name) != (hashlib.sha256(found).hexdigest(), len(found)):
+            yield Finding(index, f"it is not the index that {file.name} lists")
+
+
+def _listed(text: bytes) -> dict[str, tuple[str, int]]:
+    """Name -> SHA-256 and size, of what a release file lists."""
+    fields = deb822.parse(text.decode("utf-8", "replace"))[0]
+    rows = (line.split() for line in fields["SHA256"].splitlines() if line.strip())
+    return {name: (sha256, int(size)) for sha256, size, name in rows}
+
+
+def _digest(file: Path, seen: dict[tuple[int, int], str]) -> str:
+    """The SHA-256 of a file, read once for all its names."""
+    key = (file.stat().st_dev, file.stat().st_ino)
+    if key not in seen:
+        seen[key] = checksums.digest(file, ("sha256",)).hashes["sha256"]
+    return seen[key]
+
+
+def _times(archive: Path) -> Iterator[Difference]:
+    """What ends, or has not begun."""
+    now = time.time()
+    for record in sorted((archive / "signed/dists").glob("*/Release")):
+        known = served.release(record.read_bytes(), record)
+        where, until = f"dists/{names.word(record.parent.name, 'suite')}/InRelease", known.fields["Valid-Until"]
+        if known.until < now:
+            yield Difference("problem", where, f"it expired on {until}; resign")
+        elif known.until < now + _SOON:
+            yield Difference("warning", where, f"expires on {until}: resign")
+        if known.date > now + _AHEAD:
+            why = "it is dated in the future: is this machine's clock right? publish --after-wrong-clock"
+            yield Difference("problem", where, why)
+
+
+def images(archive: Path, keyring: Path, *, fast: bool) -> tuple[Difference, ...]:
+    """What differs of the images of which files are still kept; fast compares disks by size alone."""
+    return tuple(_images(archive, keyring, fast=fast))
+
+
+def _images(archive: Path, keyring: Path, *, fast: bool) -> Iterator[Difference]:
+    public = archive / "public"
+    known: dict[str, list[ImageRecord]] = {}
+    for suite in state.suites(archive / "state"):
+        for record in state.records(archive / "state", suite):
+            known.setdefault(record.directory, []).append(record)
+    for directory, records in known.items():
+        # What left the indexes loses its files some day.
+        if records[0].status not in lifecycle.GONE or (public / directory).exists():
+            for path, why in _damaged(public, records, keyring, fast=fast):
+                yield Difference("damaged", path, why)
+    # Below each of them an image has the same place.
+    for kept in ("images", "closures", "rebuilds"):
+        for folder in sorted(public.glob(f"{kept}/*/*/*/*/")):
+            path = str(folder.relative_to(public))
+            if not folder.is_symlink() and "images" + path.removeprefix(kept) not in known:
+                yield Difference("unknown", path, "no record tells of it")
+
+
+def _damaged(public: Path, records: list[ImageRecord], keyring: Path, *, fast: bool) -> Iterator[tuple[str, str]]:
+    folder = public / records[0].directory
+    disks = {record.name: record for record in records}
+    try:
+        sums = sign.verified(keyring, folder / "SHA512SUMS", folder / "SHA512SUMS.gpg").content.decode("ascii")
+    except (Error, OSError):
+        yield f"{records[0].directory}/SHA512SUMS", "it is not as the archive signed it"
+        return
+    wanted = {name: sha512 for sha512, _, name in (line.partition("  ") for line in sums.splitlines())}
+    there = {path.name for path in folder.iterdir() if not path.name.startswith("SHA")}
+    for name in sorted(there | {*wanted} | {*disks}):
+        path, at = folder / name, f"{records[0].directory}/{name}"
+        record = disks.get(name)
+        if name not in there:
+            yield at, "it is missing"
+        elif name not in wanted:
+            yield at, "the archive never signed it"
+        elif path.is_symlink() or not path.is_file():
+            yield at, "it is not a regular file"
+        elif record and path.stat().st_size != record.size:
+            yield at, f"it has {path.stat().st_size} bytes, and the index says {record.size}"
+        elif not (fast and record) and checksums.digest(path, ("sha512",)).hashes["sha512"] != wanted[name]:
+            yield at, "it is not the file that the archive signed"
+        elif record and record.sha512 != wanted[name]:
+            yield at, "the index has another hash of it than the archive signed"
+    listed = {f"{records[0].stem}.{a.suffix}": a.sha256 for a in records[0].attestations}
+    listed |= {f"{records[0].stem}.buildinfo": records[0].buildinfo_sha256}
+    for name, sha256 in listed.items():
+        path = folder / name
+        if name in there & {*wanted} and checksums.digest(path, ("sha256",)).hashes["sha256"] != sha256:
+            yield f"{records[0].directory}/{name}", "it is not the file that the index lists"

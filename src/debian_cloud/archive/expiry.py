@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an archive need not keep: found out, and written down for who removes it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud.archive import lifecycle, served, state
+from debian_cloud.errors import Error
+from debian_cloud.host import files
+from debian_cloud.image import index
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from debian_cloud.archive.served import Release
+    from debian_cloud.image.index import ImageRecord
+
+_LARGEST: Final = 2**28
+"""Bytes of an index of packages; Debian's own main has a quarter of that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What expires, and what goes: paths below public/ but for the ids of snapshots, all sorted.
+
+    `waiting` leaves the pool some day: path -> the day since which nothing lists it, and `grace` the days that it
+    stays from then on. Then how many images, snapshots and files of the pool stay; `rules` is whether there is a
+    conf/expire.
+    """
+
+    expired: tuple[str, ...]
+    folders: tuple[str, ...]
+    snapshots: tuple[str, ...]
+    pool: tuple[str, ...]
+    waiting: Mapping[str, str]
+    grace: int
+    images: int
+    staying: int
+    in_pool: int
+    rules: bool
+
+
+def tracks(archive: Path, work: Path) -> None:
+    """Write what signed indexes list, below `work`, of its file `tracks` (reprepro's dumptracks).
+
+    `listed`, `in-snapshots` and `snapshots`: files of the pool, images, and the snapshots that the policy does not
+    keep; `untrack`: versions that no suite has.
+    """
+    public = archive / "public"
+    releases = _signed(archive, "dists")
+    _refuse_early(releases.values())
+    ids = [folder.name for folder in (public / "snap").glob("*")]
+    gone = lifecycle.snapshots(ids, state.policy(archive))
+    for found in ids:
+        releases |= _signed(archive, f"snap/{found}/dists") if found not in gone else {}
+    pool: set[str] = set()
+    images: set[str] = set()
+    for path, content in _indexes(releases):
+        if path.endswith("Images"):
+            images |= lifecycle.directories(content)
+        else:
+            pool.update(lifecycle.pool_files(content))
+    tracks = lifecycle.parse_tracks((work / "tracks").read_text("utf-8"))
+    _write(work / "listed", pool)
+    _write(work / "in-snapshots", images)
+    _write(work / "snapshots", gone)
+    _write(work / "untrack", (f"{t.suite} {t.source} {t.version}" for t in lifecycle.unused(tracks, pool)))
+
+
+def plan(archive: Path, work: Path) -> Plan:
+    """What expires and what goes today, of what `tracks` wrote and of `unreferenced` and `known`.
+
+    Those two are reprepro's dumpunreferenced and _listchecksums. Below `work` come `state`, the files of the state
+    that are others then, and what goes: `expired`, `shown` (what of the images that are gone an index still shows),
+    `folders`, `forget` and `pool`.
+    """
+    today = date.fromisoformat(time.strftime("%Y-%m-%d", time.gmtime()))
+    in_snapshots, snapshots = _lines(work / "in-snapshots"), sorted(_lines(work / "snapshots"))
+    expired: list[str] = []
+    folders: list[str] = []
+    shown: set[str] = set()
+    listed: set[str] = set()
+    for suite in state.suites(archive / "state"):
+        before = state.records(archive / "state", suite)
+        outdated = _outdated(archive, suite, before, today)
+        records = lifecycle.expired(before, outdated, today)
+        expired += outdated
+        if outdated:
+            state.enter(work / "state", suite, records)
+        grace = state.grace(archive, suite)
+        # Signed since, as when nothing could be published for a while.
+        held = _held(archive / "public/dists" / suite, grace)
+        folders += [path for path in lifecycle.due(records, in_snapshots, today, grace) if path not in held]
+        listed |= {record.directory for record in index.listed(records)}
+        shown |= state.shown(archive / "public", suite) & {r.directory for r in records if r.status in lifecycle.GONE}
+    there = [
+        folder
+        for directory in folders
+        for kind in ("images", "closures", "rebuilds")
+        if (archive / "public" / (folder := kind + directory.removeprefix("images"))).exists()
+    ]
+    known, in_pool = _lines(work / "known"), _pool(archive / "public")
+    unlisted = (_lines(work / "unreferenced") | (in_pool - known)) - _lines(work / "listed")
+    grace = state.grace(archive)
+    after, pool = lifecycle.leaving(state.leaving(archive / "state"), unlisted, today, grace)
+    (work / "state").mkdir(exist_ok=True)
+    (work / "state" / "leaving").write_text(lifecycle.render_leaving(after), "utf-8")
+    _write(work / "expired", expired)
+    _write(work / "shown", shown)
+    _write(work / "folders", there)
+    _write(work / "forget", (path for path in pool if path in known))
+    _write(work / "pool", pool)
+    waiting = {path: day.isoformat() for path, day in after.items() if path not in pool}
+    return Plan(
+        expired=tuple(expired),
+        folders=tuple(there),
+        snapshots=tuple(snapshots),
+        pool=pool,
+        waiting=waiting,
+        grace=grace.days,
+        images=len(listed),
+        staying=len([*(archive / "public/snap").glob("*")]),
+        in_pool=len(in_pool),
+        rules=(archive / "conf/expire").exists(),
+    )
+
+
+def as_json(found: Plan, *, dry_run: bool) -> str:
+    """The report for programs."""
+    removed = {"folders": found.folders, "snapshots": found.snapshots, "pool": found.pool}
+    document = {"dry-run": dry_run, "expired": found.expired, "removed": removed, "leaving": dict(found.waiting)}
+    return json.dumps(document, indent=2) + "\n"
+
+
+def as_text(found: Plan, *, dry_run: bool) -> str:
+    """The report for people."""
+    word = "would be " if dry_run else ""
+    gone = (*(f"snap/{name}" for name in found.snapshots), *found.folders, *found.pool)
+    report = "".join(f"{word}expired: {directory}\n" for directory in found.expired)
+    report += "".join(f"{word}removed: {path}\n" for path in gone)
+    if not report:
+        rules = "lets no more go" if found.rules else "is not there, so no image goes"
+        report = (
+            f"nothing to expire: {found.images} images, {found.staying} snapshots and {found.in_pool} files of the"
+            f" pool stay; conf/expire {rules}\n"
+        )
+    if found.waiting:
+        first = f"the first {found.grace + 1} days after {min(found.waiting.values())}"
+        report += f"leaving: {len(found.waiting)} files of the pool, {first}\n"
+    return report
+
+
+def _signed(archive: Path, place: str) -> dict[Path, Release]:
+    """Folder in public/ -> what the archive signed last for it: whatever is served, that is what clients have.
+
+    Error when it does not know what it signed.
+    """
+    suites = served.terms((archive / "conf/distributions").read_text("utf-8"))
+    names = {folder.name for folder in (archive / "public" / place).glob("[!.]*")}
+    names |= {folder.name for folder in (archive / "signed" / place).glob("[!.]*") if folder.name in suites}
+    found = {}
+    for name in sorted(names):
+        folder, record = archive / "public" / place / name, archive / "signed" / place / name / "Release"
+        if not record.is_file():
+            raise Error(
+                f"the archive does not know what it signed for {folder}, and nothing is removed",
+                "debian-cloud-archive check tells what else differs; mend it, or remove it by hand",
+            )
+        # Of an older version, a snapshot may have no end yet.
+        found[folder] = served.release(served.with_term(record.read_bytes(), lifecycle.VALID_FOR), record)
+    return found
+
+
+def _refuse_early(releases: Iterable[Release]) -> None:
+    """Error when something was published later than the clock says."""
+    for release in releases:
+        if release.date > time.time():
+            raise Error(
+                f"the clock says {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())}, and"
+                f" {release.fields['Codename']} was published later than that",
+                "set the clock of this machine: what expires is a question of days",
+            )
+
+
+def _indexes(releases: Mapping[Path, Release]) -> Iterator[tuple[str, str]]:
+    """Path and content of each index of packages, sources and images that the release files list, each once."""
+    seen = set()
+    for folder, release in releases.items():
+        for path, (digest, _) in release.indexes.items():
+            if path.rpartition("/")[2] in ("Packages", "Sources", "Images") and digest not in seen:
+                seen.add(digest)
+                yield path, _content(folder / path, digest)
+
+
+def _content(path: Path, sha256: str) -> str:
+    packed = path.with_name(f"{path.name}.xz")
+    content = b""
+    if path.exists():
+        content = files.read(path, _LARGEST)
+    elif packed.exists():
+        content = files.unpacked(packed, _LARGEST)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise Error(
+            f"{path} is missing, or not the file that its Release lists",
+            "what it lists is not known, so nothing is removed: mend it, or remove that snapshot by hand",
+        )
+    return content.decode()
+
+
+def _held(dist: Path, grace: timedelta) -> set[str]:
+    """Folders of the images that an index lists on which a signature is good; an index is as old as that."""
+    found: set[str] = set()
+    for file in dist.glob("main/images/by-hash/SHA256/*"):
+        if file.stat().st_mtime + grace.total_seconds() >= time.time() and not file.is_symlink() and file.is_file():
+            # Of a compressed one, nothing is found, and nothing need be.
+            found |= lifecycle.directories(file.read_text("utf-8", "replace"))
+    return found
+
+
+def _outdated(archive: Path, suite: str, records: tuple[ImageRecord, ...], today: date) -> tuple[str, ...]:
+    return lifecycle.outdated(
+        records,
+        state.policy(archive),
+        state.release_sets(archive / "conf/releases"),
+        state.held(archive, suite, records),
+        today,
+        state.unkept(archive, suite, records),
+    )
+
+
+def _pool(public: Path) -> set[str]:
+    """Paths of the files in the pool."""
+    return {
+        f"{Path(folder).relative_to(public)}/{name}"
+        for folder, _, names in os.walk(public / "pool")
+        for name in names
+    }
+
+
+def _lines(file: Path) -> set[str]:
+    return {*file.read_text("utf-8").split("\n")} - {""}
+
+
+def _write(file: Path, lines: Iterable[str]) -> None:
+    file.write_text("".join(f"{line}\n" for line in sorted(lines)), "utf-8")

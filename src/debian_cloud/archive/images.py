@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An uploaded image checked against its record, described in others' words, and entered into an archive's state."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud import formats, names, projections
+from debian_cloud.archive import admission, state
+from debian_cloud.build import request
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.host import checksums, files, sign
+from debian_cloud.image import config, index
+from debian_cloud.projections import provenance
+from debian_cloud.text import deb822
+from debian_cloud.text.printable import printable
+from debian_cloud.view import View
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from debian_cloud.host.checksums import Digest
+    from debian_cloud.image.lock import Lock
+    from debian_cloud.image.resolution import Package
+
+_SLACK: Final = 86400
+"""Seconds by which a builder's clock may be ahead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What an archive that keeps what images are made of has: its public folder, and two files.
+
+    `known` has the suite's packages (name, version, architecture, size and SHA-256, one a line), `keys` the
+    fingerprints of its keys.
+    """
+
+    public: Path
+    known: Path
+    keys: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What an archive takes for a suite: a keyring of those who may upload, and what the suite lets pass."""
+
+    uploaders: Path
+    unofficial: bool = False
+    allow_expired: bool = False
+    kept: Kept | None = None
+
+
+def admit(folder: Path, suite: str, terms: Terms) -> str:
+    """Check the files of one upload, and write beside them what they say in others' words, and their sums.
+
+    The path at which the archive publishes the folder; Error when it does not take it.
+    """
+    if not folder.is_dir():
+        raise Error(f"{folder} is no folder", "FOLDER holds the files of one upload", USAGE)
+    present = {path.name for path in folder.iterdir()}
+    found = sorted(name for name in present if name.endswith(".image"))
+    if len(found) != 1:
+        raise Error(f"an image upload has exactly one .image record, this one has {len(found)}")
+    _refuse_special(folder, found[0], admission.RECORD)
+    try:
+        records = index.parse((folder / found[0]).read_text("utf-8"), strict=True)
+    except UnicodeDecodeError:
+        raise Error(f"{found[0]} is not UTF-8 text") from None
+    if not records:
+        raise Error(f"{found[0]} has no record in it")
+    if len({record.directory for record in records}) != 1 or len({r.name for r in records}) != len(records):
+        raise Error(f"{found[0]} has records of more than one image, or one twice", "upload each image on its own")
+    first = records[0]
+    if first.suite != suite:
+        raise Error(f"the image is for {first.suite}, the upload for {suite}", "upload it to its own suite")
+
+    if first.serial > time.strftime("%Y%m%d.9999", time.gmtime(time.time() + _SLACK)):
+        raise Error(f"the serial {first.serial} lies in the future", "no later image could ever be newer")
+    expected = {f"{first.stem}.{extension}" for extension in ("image", "buildinfo", "changes")}
+    expected |= {*(record.name for record in records)}
+    for name in sorted(expected - present):
+        raise Error(f"the upload has no file {name}, which its record names")
+    for name in sorted(present - expected):
+        raise Error(f"the upload has a file {name} that its record does not name")
+    for name in sorted(expected):
+        _refuse_special(folder, name, admission.BUILDINFO if name.endswith(".buildinfo") else None)
+    kept = request.locked(folder / f"{first.stem}.buildinfo")
+    if {(r.stem, r.config_version) for r in records} != {(kept.stem, kept.config_version)}:
+        raise Error(
+            f"the record is of {first.stem}, its .buildinfo of {kept.stem}, or of another version of that",
+            "upload them as the builder wrote them",
+        )
+    admission.check(kept, time.time(), expired=terms.allow_expired or terms.unofficial)
+    _refuse_unofficial(kept, records, suite, too=terms.unofficial)
+    if terms.kept:
+        keys = {*terms.kept.keys.read_text("utf-8").split()}
+        admission.check_kept(kept, _known(terms.kept, kept), keys)
+    builders = sign.verified(terms.uploaders, folder / f"{first.stem}.changes").signers
+    if len(builders) != 1:
+        raise Error(f"the upload is signed by {len(builders)} keys", "one builder signs it")
+
+    digests = {name: checksums.digest(folder / name) for name in expected}
+    for record in records:
+        got = digests[record.name]
+        if (got.size, got.hashes["sha256"], got.hashes["sha512"]) != (record.size, record.sha256, record.sha512):
+            raise Error(f"{record.name} is not the file that its record describes", "build and sign it again")
+        _refuse_format(folder, record)
+    for name, text in _attestations(kept, {record.name for record in records}, digests, *builders).items():
+        (folder / name).write_text(text, "utf-8")
+        digests[name] = checksums.digest(folder / name)
+    for name, text in checksums.sums(digests).items():
+        (folder / name).write_text(text, "utf-8")
+    return first.directory
+
+
+def enter(folder: Path, following: Path, suite: str) -> None:
+    """Enter an admitted and signed image into the next state; Error when the archive ever had it."""
+    known = state.records(following, suite)
+    (path,) = folder.glob("*.image")
+    added = index.parse(files.text(path), strict=True)
+    directory = added[0].directory
+    if any(record.directory == directory for record in known):
+        raise Error(
+            f"the archive has or had {directory}, and no path is ever used again", "build it with a new serial"
+        )
+    others = {record.name for record in added} | {f"{added[0].stem}.image", f"{added[0].stem}.changes"}
+    digests = {
+        found.name: checksums.digest(found)
+        for found in sorted(folder.iterdir())
+        if found.name not in others and not found.name.startswith("SHA")
+    }
+    added = tuple(index.with_files(record, digests) for record in added)
+    state.enter(following, suite, (*known, *added))
+
+
+def _refuse_special(folder: Path, name: str, most: int | None) -> None:
+    """Error unless it is a regular file of at most so many bytes."""
+    if (folder / name).is_symlink() or not (folder / name).is_file():
+        raise Error(f"{name} is not a regular file", "upload the file itself")
+    if most and (folder / name).stat().st_size > most:
+        raise Error(f"{name} has more than {most} bytes", "upload it as `debian-cloud build` has written it")
+
+
+def _refuse_format(folder: Path, record: index.ImageRecord) -> None:
+    """Error unless a file is of the format that its record says, and its disk of that size."""
+    form = formats.find(record.format)
+    if not form.PUBLISHED:
+        raise Error(f"{record.name} is {record.format}, which no archive takes", "upload it in another format")
+    most = config.size(config.FIELDS["Image-Size"].sizes[1], record.name)
+    if record.virtual_size > most:
+        raise Error(f"{record.name} is a disk of {record.virtual_size} bytes by its record", f"at most {most} can be")
+    with (folder / record.name).open("rb") as file:
+        descriptor = file.fileno()
+        view = View(lambda offset, size: os.pread(descriptor, size, offset), 0, record.size, ())
+        form.check(record.name, view, record.virtual_size)
+
+
+def _known(archive: Kept, kept: Lock) -> frozenset[Package]:
+    """The packages that the archive lists, or of the snapshot that an image was made of; Error when there is none."""
+    identifier = admission.snapshot_of(kept)
+    if not identifier:
+        return frozenset(admission.known(archive.known.read_text("utf-8").splitlines()))
+    dist = archive.public / "snap" / identifier / "dists" / kept.suite
+    if not dist.is_dir():
+        raise Error(
+            f"the image was made of the snapshot {identifier} of {kept.suite}, which this archive has not",
+            "debian-cloud-archive snapshot DIR --list tells which it has",
+        )
+    stanzas = (
+        stanza
+        for path in sorted(dist.glob(f"*/binary-{names.word(kept.architecture, 'architecture')}/Packages"))
+        for stanza in deb822.canonical(path.read_text("utf-8"))
+    )
+    wanted = ("Package", "Version", "Architecture", "Size", "SHA256")
+    return frozenset(admission.known(" ".join(stanza.get(name, "") for name in wanted) for stanza in stanzas))
+
+
+def _attestations(kept: Lock, disks: set[str], digests: dict[str, Digest], builder: str) -> dict[str, str]:
+    """File name -> what is said in it of the image; Error when its files are not those of the .buildinfo."""
+    buildinfo = f"{kept.stem}.buildinfo"
+    subjects, byproducts = ({name: digests[name].hashes for name in some} for some in (disks, (buildinfo,)))
+    built = provenance.built(kept, subjects, builder, byproducts)
+    bills = {found.SUFFIX: found.document(kept) for found in map(projections.find, projections.names()) if found.SBOM}
+    documents = {**bills, provenance.SUFFIX: built}
+    return {f"{kept.stem}.{suffix}": projections.text(document) for suffix, document in documents.items()}
+
+
+def _refuse_unofficial(kept: Lock, records: tuple[index.ImageRecord, ...], suite: str, *, too: bool) -> None:
+    """Error when the suite does not take what a person changed, or when the record does not own up to it."""
+    others = tuple(f"{uri} {of_source}" for uri, of_source in kept.others)
+    if {(record.official, record.others) for record in records} != {(not kept.changes, others)}:
+        raise Error(
+            f"the record and {kept.stem}.buildinfo do not agree on whether the image is official, or on its sources",
+            "upload them as the builder wrote them",
+        )
+    if kept.changes and not too:
+        changes = printable(", ".join(kept.changes))
+        raise Error(
+            f"the image is not official ({changes}), and {suite} takes official images alone",
+            "make the changes a configuration (debian-cloud new), or upload to a suite that takes such images",
+        )

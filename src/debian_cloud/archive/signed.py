@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The texts that an archive signed last: it keeps them in DIR/signed, under the path of each one's folder in public/.
+
+What is served, and what is about to be shown, is compared with them (`served`); only here are they written.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud.archive import lifecycle, served
+from debian_cloud.archive.served import Finding
+from debian_cloud.errors import FAILED, Error
+from debian_cloud.host import sign
+from debian_cloud.text import openpgp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+UNSOUND: Final = 3
+"""Exit status where what was to be shown is not whole, and not of a full disk."""
+_HINT: Final = "debian-cloud-archive check mends what it can, and publish makes all indexes anew"
+
+
+def terms_of(archive: Path) -> dict[str, int]:
+    """Suite -> for how many seconds a signature of it is to be good (conf/distributions)."""
+    return served.terms((archive / "conf/distributions").read_text("utf-8"))
+
+
+def entry(archive: Path, folder: Path) -> Path:
+    """Where the text is kept that was signed for a folder of what is, or will be, in public/."""
+    return archive / "signed" / folder / "Release"
+
+
+def folders(root: Path, pattern: str) -> list[Path]:
+    """The folders that match, sorted, without links."""
+    return sorted(path for path in root.glob(pattern) if path.is_dir() and not path.is_symlink())
+
+
+def refuse(found: Iterable[Finding], what: str, hint: str, status: int = FAILED) -> None:
+    """Error that names the first of what was found."""
+    for finding in found:
+        why = "it is not what Release lists" if finding.spare else finding.sentence.removesuffix("; publish")
+        raise Error(f"{what}: {finding.path}: {why}", hint, status)
+
+
+def note(archive: Path, folder: Path, keyring: Path) -> None:
+    """Everything is signed and whole, or Error; then it is written down as what was signed."""
+    what, hint = "what was about to be shown is not as it was signed", "publish makes all of it anew"
+    texts: dict[Path, bytes] = {}
+    for dist in (*folders(folder, "dists/*"), *folders(folder, "snap/*/dists/*")):
+        place = dist.relative_to(folder)
+        text, found = served.signed_text(dist, keyring)
+        refuse(found, what, hint, UNSOUND)
+        known = served.release(text, dist / "InRelease")
+        if known.fields["Codename"] != dist.name or known.fields.get("Snapshot") != _snapshot(place):
+            refuse([Finding(dist / "InRelease", "it is of another suite or snapshot")], what, hint, UNSOUND)
+        refuse(served.staged(known, dist, archive / "public" / place), what, hint, UNSOUND)
+        texts[place] = text
+    now = int(time.time())
+    for place, text in texts.items():
+        terms = entry(archive, place).with_name("terms")
+        before = terms.read_text("ascii") if terms.exists() else ""
+        if place.parts[0] == "dists":
+            kept = served.remembered(before, now, served.release(text, place))
+            _write(terms, "".join(f"{term} {until}\n" for term, until in sorted(kept.items())).encode())
+        _write(entry(archive, place), text)
+
+
+def _snapshot(place: Path) -> str | None:
+    """The id of the snapshot to which a folder belongs."""
+    return place.parts[1] if place.parts[0] == "snap" else None
+
+
+def _write(file: Path, content: bytes) -> None:
+    """In one step, and on the disk."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_name(f".{file.name}.new")
+    with new.open("wb") as out:
+        out.write(content)
+        os.fsync(out.fileno())
+    new.replace(file)
+
+
+def adopt(archive: Path, keyring: Path, paths: Sequence[Path] = ()) -> None:
+    """Write down what was signed, where it is known by its signature alone: of PATHs, else of all without a record.
+
+    So it is with what an older version left, and with a closure that has just been made. What is not whole, or is
+    in another's place, is left out.
+    """
+    public = archive / "public"
+    patterns = [f"{path}/**/InRelease" for path in paths] or [
+        *("dists/*/InRelease", "snap/*/dists/*/InRelease"),
+        *("closures/*/*/*/*/dists/*/InRelease", "closures/*/*/*/*/evidence/*/InRelease"),
+    ]
+    for file in (file for pattern in patterns for file in sorted(public.glob(pattern))):
+        place = file.parent.relative_to(public)
+        if (record := entry(archive, place)).exists():
+            continue
+        if place.parts[0] == "closures":
+            text, wrong = clear(file, keyring), list[Finding]()
+        else:
+            text, wrong = served.signed_text(file.parent, keyring)
+        named = openpgp.field(text, "Snapshot") or None
+        if text and not wrong and (place.parts[0] == "closures" or named == _snapshot(place)):
+            _write(record, text)
+    (archive / "signed").mkdir(exist_ok=True)
+
+
+def end(archive: Path, folder: Path) -> None:
+    """Write below a folder each snapshot whose signature has no end, with one."""
+    terms = terms_of(archive)
+    for record in sorted((archive / "signed/snap").glob("*/dists/*/Release")):
+        place, text = record.relative_to(archive / "signed"), record.read_bytes()
+        after = served.with_term(text, terms.get(record.parent.name, lifecycle.VALID_FOR))
+        if after != text:
+            (folder / place).parent.mkdir(parents=True)
+            (folder / place).write_bytes(after)
+
+
+def clear(file: Path, keyring: Path) -> bytes:
+    """What the archive signed, or nothing."""
+    try:
+        return sign.verified(keyring, served.regular(file)).content
+    except (Error, FileNotFoundError):
+        return b""
+
+
+def refuse_changed(archive: Path, keyring: Path, what: str = "what is served is not what was signed") -> None:
+    """Error unless all that is served under dists is what was signed last."""
+    refuse(shown(archive, keyring), what, _HINT)
+
+
+def shown(archive: Path, keyring: Path) -> Iterator[Finding]:
+    """What is served under dists and is not what was signed last."""
+    suites = {folder.name for folder in folders(archive / "public", "dists/*")}
+    suites |= {folder.name for folder in folders(archive / "signed", "dists/*")} & {*terms_of(archive)}
+    for suite in sorted(suites):
+        place = Path("dists", suite)
+        yield from differing(archive, place, keyring, byhash=True)
+
+
+def differing(archive: Path, place: Path, keyring: Path, *, byhash: bool) -> Iterator[Finding]:
+    """What of one folder of public/ is not what was signed last for it; by hash, too, if that is asked."""
+    folder, record = archive / "public" / place, entry(archive, place)
+    text, found = served.signed_text(folder, keyring)
+    yield from found
+    if not record.is_file():
+        yield Finding(folder / "InRelease", "the archive does not know what it signed there; publish")
+        return
+    wanted = record.read_bytes()
+    if text and text != wanted:
+        yield Finding(folder / "InRelease", "it is not what the archive signed last; publish")
+    known = served.release(wanted, record)
+    yield from served.indexes(known, folder, byhash=byhash)

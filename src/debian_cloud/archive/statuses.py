@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the state of an archive says became of an image: marked by its operator, or taken back after a wrong clock."""
+
+from __future__ import annotations
+
+import time
+from datetime import date
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud.archive import lifecycle, state
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.text.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from debian_cloud.image.index import ImageRecord
+
+_PARTIAL: Final = "partial"
+STATUSES: Final = ("withdrawn", "deprecated", _PARTIAL)
+
+
+def mark(archive: Path, following: Path, status: str, named: str, reason: str = "", cves: Sequence[str] = ()) -> None:
+    """Say in the next state that an image is withdrawn or deprecated, or that a release may be partial.
+
+    `named` is SUITE/CONFIG/ARCH/SERIAL of an image, or SUITE/SERIAL of a release; Error when there is none.
+    """
+    what = named.removeprefix("images/").strip("/")
+    suite = what.partition("/")[0]
+    if suite not in (known := state.suites(following)):
+        raise Error(
+            f"the archive has no image {printable(named, 120)}",
+            f"it has images of {', '.join(known)}" if known else "it has none at all",
+            USAGE,
+        )
+    records = state.records(following, suite)
+    if status == _PARTIAL:
+        records = lifecycle.partial(records, state.held(archive, suite, records), what)
+    elif status == "withdrawn" and _is_unpublished(archive, suite, what, records):
+        # A run that was cut off has said so, and nobody has read it yet.
+        return
+    else:
+        records = lifecycle.marked(records, what, status, _today(), reason, cves)
+    state.enter(following, suite, records)
+
+
+def unwind(following: Path) -> None:
+    """Date back to today what the next state dates in the future."""
+    today = _today()
+    for suite in state.suites(following):
+        state.enter(following, suite, lifecycle.unwound(state.records(following, suite), today))
+    if days := state.leaving(following):
+        days = {path: min(day, today) for path, day in days.items()}
+        (following / "leaving").write_text(lifecycle.render_leaving(days), "utf-8")
+
+
+def _today() -> date:
+    return date.fromisoformat(time.strftime("%Y-%m-%d", time.gmtime()))
+
+
+def _is_unpublished(archive: Path, suite: str, image: str, records: tuple[ImageRecord, ...]) -> bool:
+    """Whether an image was withdrawn, and the index that is shown lists it all the same."""
+    return f"images/{image}" in state.shown(archive / "public", suite) and any(
+        record.directory == f"images/{image}" and record.status == "withdrawn" for record in records
+    )

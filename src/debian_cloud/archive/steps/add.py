@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Make signed uploads of packages and images, ready for an archive's queue.
+
+Each FILE is a .changes, with the files that it lists beside it, a .deb, or a
+directory with such files. Each upload gets a directory of its own below WORK,
+its files by hard links where that can be. .debs without a .changes get one for
+each source package. What is not signed yet, of the .dsc, the .buildinfo and the
+.changes, is signed by the key, and the .changes in any case. Its name, with
+WORK/NUMBER before it, is printed, a line an upload. What the archive has already
+is left out, with a word on standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from debian_cloud.archive import adding
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the step's arguments."""
+    parser.add_argument("archive", type=Path, metavar="DIR", help="the archive")
+    parser.add_argument("work", type=Path, metavar="WORK", help="an empty directory on its file system")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="what is added")
+    parser.add_argument("--suite", required=True, metavar="SUITE", help="to which suite .debs go, or nothing")
+    parser.add_argument("--homedir", type=Path, required=True, metavar="DIR", help="GnuPG home of the key")
+    parser.add_argument("--key", required=True, metavar="FINGERPRINT", help="the key that signs")
+    parser.add_argument(
+        "--known",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="what the archive has: lines of codename and SHA-256",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    given = {"suite": args.suite, "homedir": args.homedir, "key": args.key, "known": args.known}
+    for one in adding.prepare(args.archive, args.work, args.files, **given):
+        if one.changes:
+            print(one.changes)
+        else:
+            print(f"there already: {one.name}", file=sys.stderr)
+    return 0

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Check an uploaded image against its record, before the archive takes it.
+
+FOLDER holds the files of one upload, whose signature and hashes the archive has
+verified: the record STEM.image, the .buildinfo, the .changes, and each file
+that the record names, with the size and the hashes that it gives, and nothing
+else. Each must be of the format that its name says, and the .buildinfo must say
+what one can say. The suite must be SUITE. An image that a person changed by
+options of the builder (`Official: no`) is for suites that take such images.
+
+With --public, the archive keeps what its images are made of: then an image is
+refused whose .buildinfo names packages of the archive that it does not list.
+
+What the .buildinfo says is written beside them in others' words: bills of
+materials, and a statement that whoever signed the .changes built these files,
+which the archive signs. Then SHA256SUMS and SHA512SUMS are written, and the
+path at which the archive publishes the folder is printed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from debian_cloud.archive import images
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the step's arguments."""
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the files of one upload")
+    parser.add_argument("suite", metavar="SUITE", help="the suite that the upload is for")
+    parser.add_argument(
+        "--uploaders", type=Path, required=True, metavar="FILE", help="the keys of whoever may upload"
+    )
+    parser.add_argument("--unofficial", action="store_true", help="the suite takes images that are not official, too")
+    parser.add_argument(
+        "--allow-expired",
+        action="store_true",
+        help="and those whose apt takes Debian's indexes past their Valid-Until",
+    )
+    parser.add_argument("--public", type=Path, metavar="DIR", help="the archive, which keeps what images are made of")
+    parser.add_argument(
+        "--known",
+        type=Path,
+        metavar="FILE",
+        help="the suite's packages: name, version, architecture, size and SHA-256, one a line",
+    )
+    parser.add_argument("--keys", type=Path, metavar="FILE", help="fingerprints of the archive's keys, one a line")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    kept = images.Kept(args.public, args.known, args.keys) if args.public else None
+    terms = images.Terms(args.uploaders, args.unofficial, args.allow_expired, kept)
+    print(images.admit(args.folder, args.suite, terms))
+    return 0

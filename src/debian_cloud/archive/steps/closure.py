@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keep all that an image was made of, so that it can be proved and made again.
+
+BUILDINFO names each package by version and SHA-256. They are fetched through
+apt, as are the signed release files and the indexes that list them; a package
+that no signed source has, or has otherwise, is refused. FOLDER becomes an apt
+suite with these packages and this evidence. Its Release is signed by each
+--signer, or by the first secret key of --homedir. What POOL has already is linked, not fetched again:
+serials that share a POOL cost what changed between them. POOL and FOLDER must
+be on one file system. The last line tells the packages, their bytes, and the
+bytes that POOL had not before. Whatever ends it leaves nothing in the place of FOLDER.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from debian_cloud.archive import admission, closures
+from debian_cloud.build import request
+from debian_cloud.host import run
+from debian_cloud.packages import options
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the step's arguments."""
+    parser.add_argument("buildinfo", type=Path, metavar="BUILDINFO", help="the .buildinfo of an image")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the closure goes; it is not there yet")
+    parser.add_argument("--pool", type=Path, required=True, metavar="POOL", help="what other closures have already")
+    parser.add_argument(
+        "--homedir", type=Path, required=True, metavar="DIR", help="GnuPG's home with the key to sign"
+    )
+    parser.add_argument(
+        "--signer", action="append", default=[], metavar="KEY", help="a key that signs, by fingerprint; repeatable"
+    )
+    options.add_source(options.add_places(parser))
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    with run.ending_politely():
+        kept = request.locked(args.buildinfo)
+        # An image of a snapshot may be of what the archive lists no longer.
+        args.snapshot = admission.snapshot_of(kept)
+        found = closures.keep(
+            kept,
+            args.folder,
+            closures.Pool(args.pool),
+            closures.Signing(args.homedir, tuple(args.signer)),
+            options.origin_of(args, kept.suite, kept.architecture),
+        )
+        print(f"{found.packages} packages, {found.size} bytes; {found.added} bytes more than before")
+    return 0

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Add the signatures of cosigners to the release files that an archive shows.
+
+Each FILE is what `gpg --clearsign` or `gpg --detach-sign` made of a Release of
+PUBLIC, in dists or in a snapshot: the first goes into InRelease, the second into
+Release.gpg. All its signatures must be good ones by a key of --keyring; one by
+a key that has signed already changes nothing. The files that change are written
+below OUTPUT under their names in PUBLIC, so do the indexes that closures have
+kept of the same signed text, and who signed what is printed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from debian_cloud.archive import cosignatures
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the step's arguments."""
+    parser.add_argument("public", type=Path, metavar="PUBLIC", help="what the archive shows")
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="where the changed files go, a new folder")
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="what a cosigner has signed")
+    parser.add_argument("--keyring", type=Path, required=True, metavar="FILE", help="the keys of the cosigners")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    for one in cosignatures.add(args.public, args.output, args.files, args.keyring):
+        print(f"{one.place}: {one.name} is signed by {one.signer}")
+    return 0

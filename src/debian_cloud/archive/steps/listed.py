@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ask Debian whether it still has what an image was made of.
+
+BUILDINFO names each package by version and SHA-256. The exit status is 1 when
+the signed indexes list one of them no more, or otherwise: then its closure
+cannot be made. Where they cannot be read, that is said, and the exit status is 0:
+it will be known when the closure is made. What the archive itself has is not
+asked for, nor is any package fetched.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from debian_cloud.archive import admission, closures
+from debian_cloud.build import request
+from debian_cloud.host import run
+from debian_cloud.packages import options
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the step's arguments."""
+    parser.add_argument("buildinfo", type=Path, metavar="BUILDINFO", help="the .buildinfo of an image")
+    options.add_source(options.add_places(parser))
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    kept = request.locked(args.buildinfo)
+    args.snapshot = admission.snapshot_of(kept)
+    with run.ending_politely():
+        why = closures.refuse_unlisted(kept, options.origin_of(args, kept.suite, kept.architecture))
+    if why:
+        print(f"warning: {why}", file=sys.stderr)
+    return 0

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Say in the state of an archive what became of an image, or that a release may be incomplete.
+
+STATUS is withdrawn or deprecated, and WHAT an image, SUITE/CONFIG/ARCH/SERIAL;
+or it is partial, and WHAT a release that is held back, SUITE/SERIAL. STATE is
+changed: it is not the one in use.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from debian_cloud.archive import statuses
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the step's arguments."""
+    parser.add_argument("status", choices=statuses.STATUSES, metavar="STATUS", help="what it is")
+    parser.add_argument("archive", type=Path, metavar="DIR", help="the archive")
+    parser.add_argument("state", type=Path, metavar="STATE", help="its next state")
+    parser.add_argument("what", metavar="WHAT", help="the image, or the release")
+    parser.add_argument("--reason", default="", metavar="TEXT", help="what users are told, in one line")
+    parser.add_argument("--cve", action="append", default=[], metavar="CVE", help="one that it is about; repeatable")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    statuses.mark(args.archive, args.state, args.status, args.what, args.reason, args.cve)
+    return 0

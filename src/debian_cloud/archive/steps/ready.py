@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Make what an archive is about to sign ready for it: whole, as the archive knows it, and dated.
+
+FOLDER/dists is what reprepro has written, with the list of packages in --packages;
+with --again it is made of what was signed last, which must be what is shown. Each
+Release gets its dates.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from debian_cloud.archive import ready
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the step's arguments."""
+    parser.add_argument("archive", type=Path, metavar="DIR", help="the archive")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="what will be signed")
+    parser.add_argument("--packages", type=Path, metavar="FILE", help="what `reprepro list` says of all suites")
+    parser.add_argument("--again", action="store_true", help="of what was signed last")
+    parser.add_argument("--keyring", type=Path, metavar="FILE", help="the archive's own keys, for --again")
+    parser.add_argument("--born", type=int, default=0, metavar="SECONDS", help="when the youngest key was made")
+    parser.add_argument("--after-wrong-clock", action="store_true", help="what is dated in the future does not count")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    known = args.keyring if args.again else args.packages
+    make = ready.again if args.again else ready.anew
+    make(args.archive, args.folder, known, args.born, after_wrong_clock=args.after_wrong_clock)
+    return 0

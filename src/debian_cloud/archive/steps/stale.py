@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Find out which packages of an archive's images have a newer version by now.
+
+Nothing is built. The packages of each image of SUITE for ARCH that an index may
+list come from its .buildinfo below PUBLIC, and what is newest from the signed
+indexes of Debian and of the archive. OUTPUT becomes what STATE/staleness knows
+of them. --cache keeps what was read of .buildinfo files, by their hash.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from debian_cloud import names
+from debian_cloud.archive import updates
+from debian_cloud.packages import options
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable
+
+    from debian_cloud.errors import Error
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the step's arguments."""
+    parser.add_argument("state", type=Path, metavar="STATE", help="the archive's state")
+    parser.add_argument("public", type=Path, metavar="PUBLIC", help="the archive's public folder")
+    parser.add_argument("suite", metavar="SUITE", help="the suite of the images")
+    parser.add_argument("arch", metavar="ARCH", help="their architecture")
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="the file to write")
+    parser.add_argument("--cache", type=Path, metavar="FILE", help="what is kept from one run to the next")
+    options.add_source(options.add_places(parser))
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    arch = options.architecture(args)
+    those = updates.contents(args.state, args.public, args.suite, arch, args.cache)
+    _report(those.errors)
+    with options.origin_of(args, names.word(args.suite, "suite"), arch) as origin:
+        found = updates.pending(those, origin)
+        _report(found.errors)
+    updates.write(found, those, args.output, args.cache)
+    print(
+        f"stale: {args.suite} {arch}: {len(found.found)} images, {found.urgent} of them with security updates pending"
+    )
+    return 1 if those.errors or found.errors else 0
+
+
+def _report(errors: Iterable[Error]) -> None:
+    for error in errors:
+        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tell how an archive stands: what is published, until when it is valid, and what waits.
+
+DIR is the archive's folder. Nothing is changed there and nobody is kept waiting:
+what another verb is about to change is told as it was before.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud.archive.overview import overview
+
+if TYPE_CHECKING:
+    import argparse
+
+    from debian_cloud.archive.overview import Closure, Overview
+
+_SHOWN: Final = 20
+"""Images without a closure that people are told of; an archive that begins to keep them may have thousands."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the step's arguments."""
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the archive")
+    parser.add_argument("--json", action="store_true", help="print JSON; times are seconds since 1970")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    found = overview(args.folder)
+    if args.json:
+        print(json.dumps(asdict(found), indent=2))
+    else:
+        _tell(found)
+    return 0
+
+
+def _tell(found: Overview) -> None:
+    """The same for people, one line a fact."""
+    print(f"archive    {found.archive}{f' as {url}' if (url := found.url) else ''}")
+    print(f"published  serial {found.serial or 'none'}, snapshot {found.snapshot or 'none'}")
+    for one in found.suites:
+        images = ", ".join(f"{number} {status}" for status, number in one.images.items()) or "none"
+        print(f"suite      {one.suite}: {one.packages} packages; images: {images}")
+        print(f"           signed {_day(one.date)}, {_left(one.valid_until, 'valid', 'EXPIRED')}")
+        waiting = one.waiting
+        for what in (*waiting.packages, *waiting.images):
+            print(f"           accepted and not published: {what}")
+        for one_image in waiting.closures[:_SHOWN]:
+            _tell_closure(one_image)
+        if len(waiting.closures) > _SHOWN:
+            print(f"           and {len(waiting.closures) - _SHOWN} more of which it is not kept (--json has all)")
+        for release in waiting.held:
+            print(f"           held back, as images of its set are missing: {release}")
+    undecided = f", {found.undecided} cut off while it was decided" if found.undecided else ""
+    print(f"uploads    {found.incoming} in incoming{undecided}, {found.rejected} kept in rejected")
+    for key in found.keys:
+        print(f"key        {key.fingerprint} {key.owner}")
+        print(f"           {key.state}, {_left(key.until, 'signs', 'EXPIRED')}")
+
+
+def _tell_closure(found: Closure) -> None:
+    word = "shown, and not kept" if found.shown else "not shown, as it is not kept"
+    print(f"           {word} what it was made of: {found.image}")
+    if found.reason:
+        print(f"             {found.reason}")
+        print(f"             tried {found.tries} times, again after {_day(found.next)}")
+
+
+def _left(until: int | None, word: str, past: str) -> str:
+    if until is None:
+        return f"{word} without an end"
+    left = until - time.time()
+    if left < 0:
+        return f"{past} {_day(until)}"
+    return f"{word} until {_day(until)}, {left / 86400:.0f} days"
+
+
+def _day(seconds: int | None) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds)) if seconds is not None else "never"

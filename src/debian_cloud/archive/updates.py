@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which packages of an archive's images have a newer version by now; nothing is built."""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from debian_cloud.archive import state
+from debian_cloud.build import request
+from debian_cloud.errors import Error
+from debian_cloud.host import checksums
+from debian_cloud.image import index, staleness
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from debian_cloud.image.index import ImageRecord
+    from debian_cloud.packages.options import Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """Folder of an image -> its packages, and the hash of its .buildinfo, that names them; and what was not read."""
+
+    installed: Mapping[str, tuple[staleness.Installed, ...]]
+    hashes: Mapping[str, str]
+    errors: tuple[Error, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Folder of an image -> what `Images-Status` says of its packages, and the errors of those that were left out."""
+
+    found: Mapping[str, str]
+    errors: tuple[Error, ...]
+
+    @property
+    def urgent(self) -> int:
+        """Of how many images security updates are pending."""
+        return sum(staleness.SECURITY in text for text in self.found.values())
+
+
+def contents(known: Path, public: Path, suite: str, arch: str, cache: Path | None = None) -> Contents:
+    """The packages of each image of a suite and an architecture that an index may list."""
+    images = {
+        record.directory: record
+        for record in index.listed(state.records(known, suite))
+        if record.architecture == arch
+    }
+    kept = _kept(cache)
+    installed: dict[str, tuple[staleness.Installed, ...]] = {}
+    errors = []
+    for directory, record in images.items():
+        try:
+            installed[directory] = kept.get(record.buildinfo_sha256) or _read(public, record)
+        except Error as error:
+            errors.append(error)
+    hashes = {directory: images[directory].buildinfo_sha256 for directory in installed}
+    return Contents(installed, hashes, tuple(errors))
+
+
+def pending(those: Contents, origin: Origin) -> Pending:
+    """What of them has a newer version, by the signed indexes that were read."""
+    day = datetime.fromtimestamp(origin.apt.debian_epoch, UTC).strftime("%Y-%m-%d")
+
+    # Images share most of their packages.
+    @functools.cache
+    def newest(package: staleness.Installed) -> tuple[str, bool] | None:
+        return origin.apt.newer(package[0], package[1])
+
+    found: dict[str, str] = {}
+    errors = []
+    for directory, packages in those.installed.items():
+        try:
+            found[directory] = staleness.found(directory, packages, newest, day)
+        except Error as error:
+            errors.append(error)
+    return Pending(found, tuple(errors))
+
+
+def write(found: Pending, those: Contents, output: Path, cache: Path | None = None) -> None:
+    """Write what is pending, and what was read of .buildinfo files, by their hash, for the next time."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text("\n".join(found.found[directory] for directory in sorted(found.found)), "utf-8")
+    if cache:
+        _keep(cache, {those.hashes[directory]: packages for directory, packages in those.installed.items()})
+
+
+def _read(public: Path, record: ImageRecord) -> tuple[staleness.Installed, ...]:
+    file = public / record.buildinfo
+    if not file.is_file() or checksums.digest(file, ("sha256",)).hashes["sha256"] != record.buildinfo_sha256:
+        raise Error(
+            f"{record.buildinfo} is missing, or not as it was signed", "debian-cloud-archive check tells more"
+        )
+    return tuple((p.name, p.version, p.architecture) for p in request.locked(file).packages)
+
+
+def _kept(file: Path | None) -> dict[str, tuple[staleness.Installed, ...]]:
+    try:
+        return staleness.recalled(file.read_text("utf-8")) if file else {}
+    except (OSError, ValueError):
+        # It is not there yet, or it was damaged: all is read again.
+        return {}
+
+
+def _keep(file: Path, known: dict[str, tuple[staleness.Installed, ...]]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    partial.write_text(staleness.remembered(known), "utf-8")
+    partial.replace(file)

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Take out of a root file system what each machine makes for itself, and find secrets.
+
+TREE is the folder of a build's workspace, before it is packed: everybody who
+gets the image can read all of it. Secrets and identities that packages made when
+they were installed are removed, if each machine makes them again at its first
+boot; /var/lib/debian-cloud/renew then says which ones. Whatever else is a secret,
+by its path or by its content, in the tree or in its initrd, is an error. A plan
+calls this as root of a namespace.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from debian_cloud.build import scrub
+from debian_cloud.errors import Error
+
+if TYPE_CHECKING:
+    import argparse
+
+_SHOWN = 10
+"""Findings that are told; the others are counted."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("tree", type=Path, metavar="TREE", help="a root file system")
+    parser.add_argument("--keep", action="append", default=[], metavar="PATH", help="what everybody may have")
+    parser.add_argument("--drop", action="append", default=[], metavar="PATH", help="what the image goes without")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    keep, drop = ([path.lstrip("/") for path in paths] for paths in (args.keep, args.drop))
+    done = scrub.scrub(args.tree, keep, drop)
+    for path in done.removed:
+        print(f"left out: {scrub.shown(path)}")
+    if not done.findings:
+        return 0
+    told = "".join(f"\n  {finding}" for finding in done.findings[:_SHOWN])
+    more = len(done.findings) - _SHOWN
+    raise Error(
+        "everybody who gets the image could read what should be one machine's alone:"
+        f"{told}{f' (and {more} more)' if more > 0 else ''}",
+        "leave the package out; or decide: Image-Drop-Secrets of a configuration of your own names paths that a"
+        " service makes on each machine, Image-Keep-Secrets, or --keep-secrets, what everybody may have",
+    )
