@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from debian_cloud import cli, projections
-from debian_cloud.cli import status, verify
+from debian_cloud.cli import verify
 from debian_cloud.image import index, lock, staleness
 from debian_cloud.projections import provenance
 from tests.archive.clients import machine
@@ -436,7 +436,7 @@ def test_a_machine_learns_by_apt_what_became_of_its_image(
     apt.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
     record = tmp_path / "cloud-release"
     record.write_text(f'ID=ec2\nVERSION="{OLD}"\n')
-    monkeypatch.setattr(status, "_RECORD", record)
+    monkeypatch.setattr("debian_cloud.packages.machine._RECORD", record)
     monkeypatch.setenv("APT_CONFIG", apt.env["APT_CONFIG"])
 
     def told() -> tuple[int, str]:
@@ -444,7 +444,7 @@ def test_a_machine_learns_by_apt_what_became_of_its_image(
         assert done.returncode == 0, done.stdout
         return cli.run(["status"]), capsys.readouterr().out
 
-    monkeypatch.setattr(status, "_OS_RELEASE", tmp_path / "none")
+    monkeypatch.setattr("debian_cloud.packages.machine._OS_RELEASE", tmp_path / "none")
     if subprocess.run(["dpkg", "--print-architecture"], capture_output=True, check=True).stdout != b"amd64\n":
         pytest.skip("the image is for amd64")
     code, said = told()
