@@ -138,6 +138,15 @@ def test_what_computes_does_nothing_else(pure: str) -> None:
         assert not re.search(r"\b(now|today|utcnow)\(", text), path
 
 
+def test_verbs_alone_read_words() -> None:
+    """What they call takes plain values, as a program without a command line has them."""
+    texts = {name: path.read_text("utf-8") for name, path in MODULES.items()}
+    below = {name: text for name, text in texts.items() if package_of(name) not in ("cli", "__main__")}
+    assert {name for name, text in below.items() if re.search(r"\b(argparse|Namespace)\b", text)} == set()
+    assert {name for name in cli.names() if "argparse" not in imports(texts[f"cli.{name}"])} == set()
+    assert "options" not in cli.names()
+
+
 def test_a_verb_has_its_words() -> None:
     for name in cli.names():
         verb = cli.verb(name)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -19,9 +18,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from debian_cloud import cli, projections
-from debian_cloud.cli import verify
 from debian_cloud.image import index, lock, staleness
 from debian_cloud.projections import provenance
+from debian_cloud.proof import trust
 from tests.archive.clients import machine
 from tests.archive.conftest import run
 from tests.remove import remove
@@ -413,11 +412,9 @@ def test_the_word_of_rebuilders_is_listed_and_counts(
 
     # What `verify --rebuilders` reads is that folder.
     (disk,) = (archive.public / "images/trixie/ec2/amd64" / NEW).glob("*.qcow2")
-    asked = argparse.Namespace(
-        image=disk, rebuilders=1, rebuilder_keys=keyring, statements=(archive.public / place).parent
-    )
+    demanded = trust.Rebuilders(1, keyring, (archive.public / place).parent)
     wanted = {disk.name: hashlib.sha256(disk.read_bytes()).hexdigest()}
-    assert verify._rebuilders(asked, wanted) == (stranger.fingerprint,)
+    assert trust.rebuilders(demanded, wanted) == (stranger.fingerprint,)
 
 
 def test_a_machine_learns_by_apt_what_became_of_its_image(

@@ -2,7 +2,8 @@
 """The verbs of `debian-cloud`: one module each, the folder is the registry.
 
 A verb's module has a docstring (its help and its part of the man page),
-`arguments(parser)` and `main(args) -> int`. `PLUMBING = True` marks verbs that
+`arguments(parser)` and `main(args) -> int`: it reads words into plain values,
+calls what does the work, and prints. Nothing below this folder knows argparse. `PLUMBING = True` marks verbs that
 scripts call and people seldom do.
 """
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
+_SHARED: Final = "options"
+"""The one module here that is no verb: the arguments that several of them share."""
 _LONGEST: Final = 4000
 """Characters of an error about arguments: all choices of one are named."""
 
@@ -48,7 +51,7 @@ class _Parser(argparse.ArgumentParser):
 
 def names() -> tuple[str, ...]:
     """The verbs there are, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != _SHARED))
 
 
 def verb(name: str) -> Verb:

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING
 from debian_cloud import names
 from debian_cloud.archive import admission
 from debian_cloud.build import request
+from debian_cloud.cli import options
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import checksums, run, sign
 from debian_cloud.host.progress import Progress
 from debian_cloud.image import closure, lock
-from debian_cloud.packages import options
 from debian_cloud.plan import Run
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from debian_cloud.image.resolution import Package
+    from debian_cloud.packages.origin import Origin
 
 PLUMBING = True
 
@@ -118,7 +119,7 @@ class Pool:
         return self._folder / sha256[:2] / sha256
 
 
-def _fetch(origin: options.Origin, pool: Pool, packages: tuple[Package, ...], folder: Path) -> None:
+def _fetch(origin: Origin, pool: Pool, packages: tuple[Package, ...], folder: Path) -> None:
     """Fetch what the pool lacks; Error when a .deb is not the one that is named."""
     missing = tuple(package for package in packages if not pool.has(package.sha256))
     if not missing:
@@ -139,7 +140,7 @@ def _fetch(origin: options.Origin, pool: Pool, packages: tuple[Package, ...], fo
         pool.add(deb, package.sha256)
 
 
-def _keep_evidence(origin: options.Origin, pool: Pool, folder: Path) -> dict[str, tuple[str, int] | None]:
+def _keep_evidence(origin: Origin, pool: Pool, folder: Path) -> dict[str, tuple[str, int] | None]:
     """Keep each signed release file, and the indexes that it lists; what the closure's own is to list of them."""
     of_debian = len(origin.apt.release_files) - len(origin.archive.suites)
     for number, (_, _, release) in enumerate(origin.apt.release_files):

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from debian_cloud.archive import admission
 from debian_cloud.build import request
+from debian_cloud.cli import options
 from debian_cloud.errors import Error
 from debian_cloud.host import run
-from debian_cloud.packages import options
 
 if TYPE_CHECKING:
     import argparse

@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING
 
 from debian_cloud import cli, names
 from debian_cloud.build import steps
+from debian_cloud.cli import options
 from debian_cloud.configuration import skeleton
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import run
 from debian_cloud.image import custom
-from debian_cloud.packages import debs, options
+from debian_cloud.packages import debs, origin
 
 if TYPE_CHECKING:
     import argparse
@@ -67,12 +68,12 @@ def main(args: argparse.Namespace) -> int:
     # As os.path sees it, a name that is too long is not there; writing it says so.
     if os.path.lexists(folder):
         raise Error(f"{folder} exists already", "remove it, or choose another --output", USAGE)
-    with options.origin(args) as origin:
-        _refuse_taken(origin.apt, name)
-        resolution = origin.resolve(args.base, args.suite, wanted)
+    with origin.of(options.places(args), args.suite, args.arch) as found:
+        _refuse_taken(found.apt, name)
+        resolution = found.resolve(args.base, args.suite, wanted)
         base = resolution.config
-        _refuse_essential(origin.apt, wanted.add)
-        (binary,) = debs.fetched(origin, [(base.name, base.version)])
+        _refuse_essential(found.apt, wanted.add)
+        (binary,) = debs.fetched(found, [(base.name, base.version)])
     files = skeleton.source(skeleton.Wish(name, binary, wanted.add, base.suite, uploader, date))
     write(folder, files)
     print(folder)

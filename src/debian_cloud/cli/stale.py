@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 from debian_cloud import names
 from debian_cloud.archive import state
 from debian_cloud.build import request
+from debian_cloud.cli import options
 from debian_cloud.errors import Error
 from debian_cloud.host import checksums
 from debian_cloud.image import index, staleness
-from debian_cloud.packages import options
 
 if TYPE_CHECKING:
     import argparse
