@@ -107,6 +107,8 @@ def test_the_architecture_names_every_module() -> None:
     for name in named:
         places = [place / f"{name}{end}" for place in (PACKAGE, ROOT) for end in ("", ".py")]
         assert any(place.exists() for place in places), name
+    once = re.findall(r"^\| `([a-z0-9_/]+\.py)` \|", text, re.MULTILINE)
+    assert len(once) == len({*once})
 
 
 def test_an_import_that_leads_up_is_found() -> None:
@@ -148,6 +150,16 @@ def test_people_are_shown_what_is_for_people() -> None:
     assert re.findall("^  ([a-z]+) +[A-Z]", cli.usage(), re.M) == [*PEOPLE]
 
 
+def test_verbs_and_steps_alone_read_words() -> None:
+    """What they call takes plain values: a program without a command line calls the same functions."""
+    word = re.compile(r"(?<![.-])\b(argparse|Namespace|args)\b")
+    found = {name for name, path in MODULES.items() if word.search(path.read_text("utf-8"))}
+    verbs = {*(f"cli.{name}" for name in cli.names()), *(f"cli.in_plans.{name}" for name in cli.of_plans())}
+    steps = {f"archive.steps.{name.replace('-', '_')}" for name in STEPS.names()}
+    # The parser of each, and what several of them declare alike.
+    assert found == {*verbs, *steps, "host.command", "packages.words", "cli", "cli.options"}
+
+
 def test_a_verb_has_its_words() -> None:
     known = [(cli.verb(name), cli.parser(name), "debian-cloud ") for name in (*cli.names(), *cli.of_plans())]
     known += [(STEPS.verb(name), STEPS.parser(name), f"{STEPS.command} ") for name in STEPS.names()]
@@ -167,13 +179,6 @@ def test_a_step_is_called_by_a_script() -> None:
     assert called == {*STEPS.names()}
     # None of them calls the command of people.
     assert re.findall(r"(?:^ *|\$\(|[|&;] )debian-cloud .*", code, re.M) == []
-
-
-def test_what_an_archive_decides_knows_no_command_line() -> None:
-    """Only its steps do: a program that has plain values calls the same functions."""
-    found = {name: path.read_text("utf-8") for name, path in MODULES.items() if package_of(name) == "archive"}
-    with_words = {name for name, text in found.items() if re.search(r"\bargparse\b|\bargs\b", text)}
-    assert with_words == {f"archive.steps.{name.replace('-', '_')}" for name in STEPS.names()}
 
 
 def test_a_format_is_one_file() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.image import index, sources, staleness
-from debian_cloud.packages import options
+from debian_cloud.packages import origin
 from tests.archive.clients import Apt, machine, serving
 from tests.archive.conftest import run
 
@@ -133,7 +133,7 @@ def test_a_suite_that_the_archive_lacks_is_one_sentence(
         source = sources.Source(uri, ("forky",), str(keyring), sources.ARCHIVE_COMPONENTS)
         with (
             pytest.raises(Error) as refused,
-            options._read(archive.path.parent / "apt", (), source, "amd64"),
+            origin._read(archive.path.parent / "apt", (), source, "amd64"),
         ):
             pass
         assert refused.value.message == f"{uri} has no suite forky; the archive has: trixie"
@@ -142,7 +142,7 @@ def test_a_suite_that_the_archive_lacks_is_one_sentence(
         source = dataclasses.replace(source, uri="http://127.0.0.1:9")
         with (
             pytest.raises(Error, match=r"127\.0\.0\.1") as refused,
-            options._read(archive.path.parent / "apt", (), source, "amd64"),
+            origin._read(archive.path.parent / "apt", (), source, "amd64"),
         ):
             pass
         assert "the archive has" not in refused.value.message

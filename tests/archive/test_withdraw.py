@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -19,9 +18,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from debian_cloud import cli, projections
-from debian_cloud.cli import status, verify
 from debian_cloud.image import index, lock, staleness
 from debian_cloud.projections import provenance
+from debian_cloud.proof import trust
 from tests.archive.clients import machine
 from tests.archive.conftest import run
 from tests.remove import remove
@@ -413,11 +412,9 @@ def test_the_word_of_rebuilders_is_listed_and_counts(
 
     # What `verify --rebuilders` reads is that folder.
     (disk,) = (archive.public / "images/trixie/ec2/amd64" / NEW).glob("*.qcow2")
-    asked = argparse.Namespace(
-        image=disk, rebuilders=1, rebuilder_keys=keyring, statements=(archive.public / place).parent
-    )
+    demanded = trust.Rebuilders(1, keyring, (archive.public / place).parent)
     wanted = {disk.name: hashlib.sha256(disk.read_bytes()).hexdigest()}
-    assert verify._rebuilders(asked, wanted) == (stranger.fingerprint,)
+    assert trust.rebuilders(demanded, wanted) == (stranger.fingerprint,)
 
 
 def test_a_machine_learns_by_apt_what_became_of_its_image(
@@ -436,7 +433,7 @@ def test_a_machine_learns_by_apt_what_became_of_its_image(
     apt.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
     record = tmp_path / "cloud-release"
     record.write_text(f'ID=ec2\nVERSION="{OLD}"\n')
-    monkeypatch.setattr(status, "_RECORD", record)
+    monkeypatch.setattr("debian_cloud.packages.machine._RECORD", record)
     monkeypatch.setenv("APT_CONFIG", apt.env["APT_CONFIG"])
 
     def told() -> tuple[int, str]:
@@ -444,7 +441,7 @@ def test_a_machine_learns_by_apt_what_became_of_its_image(
         assert done.returncode == 0, done.stdout
         return cli.run(["status"]), capsys.readouterr().out
 
-    monkeypatch.setattr(status, "_OS_RELEASE", tmp_path / "none")
+    monkeypatch.setattr("debian_cloud.packages.machine._OS_RELEASE", tmp_path / "none")
     if subprocess.run(["dpkg", "--print-architecture"], capture_output=True, check=True).stdout != b"amd64\n":
         pytest.skip("the image is for amd64")
     code, said = told()

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -25,7 +24,7 @@ from debian_cloud.host.progress import Progress
 from debian_cloud.image import custom, lock, metadata
 from debian_cloud.image.config import ImageConfig, in_words
 from debian_cloud.image.resolution import Resolution
-from debian_cloud.packages import options, resolver
+from debian_cloud.packages import origin, resolver
 from tests import throwaway
 from tests.build.test_plan import ARCHIVE, CONFIG, CONTAINER, DEBIAN, RESOLUTION, SERIAL, configured
 from tests.command import debian_cloud, refused
@@ -123,10 +122,10 @@ class _Apt:
 
 def test_an_image_of_another_size_is_made_again_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """As `rebuild` and `verify` do it; and nobody asks whether there is room: there was."""
-    origin = options.Origin(DEBIAN, ARCHIVE, cast("resolver.Apt", _Apt()), Path("apt.conf"))
+    read = origin.Origin(DEBIAN, ARCHIVE, cast("resolver.Apt", _Apt()), Path("apt.conf"))
     changed = custom.custom(disk="12288M")
     assert changed.lines == ("size 12G",)
-    first = replace(origin.resolve("ec2", "trixie", changed), releases=RESOLUTION.releases)
+    first = replace(read.resolve("ec2", "trixie", changed), releases=RESOLUTION.releases)
     known = metadata.parse_facts(metadata.facts(first, SERIAL, ("qcow2",), DEBIAN, "1" * 64))
     digest = Digest(1, {"sha256": "a" * 64, "sha512": "b" * 128})
     digests = {f"{known.stem}.qcow2": digest}
@@ -135,8 +134,8 @@ def test_an_image_of_another_size_is_made_again_with_it(monkeypatch: pytest.Monk
     assert "Official: no\n" in record
     kept = lock.parse(metadata.buildinfo(known, digests, ()), "x")
     assert kept.changes == ("size 12G",)
-    monkeypatch.setattr(options, "closure", lambda _args, _kept: contextlib.nullcontext(origin))
-    again = request.again(kept, argparse.Namespace(seed=""))
+    monkeypatch.setattr(origin, "of_closure", lambda *_: contextlib.nullcontext(read))
+    again = request.again(kept, Path("archive.gpg"))
     truncated = ("truncate", "-s", str(12 * GIB), f"{kept.stem}.raw")
     assert truncated in [step.argv for step in again.plan if isinstance(step, plan.Run)]
 

@@ -17,10 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from debian_cloud import cli
-from debian_cloud.cli import fetch
 from debian_cloud.image import index
-from debian_cloud.packages import images
+from debian_cloud.packages import images, offers
 from tests.conftest import PUBLISHED, SUITE, World
 from tests.image.test_names_and_index import RECORD
 
@@ -215,12 +213,12 @@ def test_without_a_serial_the_current_image_is_chosen(monkeypatch: pytest.Monkey
     ]
     monkeypatch.setattr(images, "known", lambda _suite, _arch: images.Known((*known,)))
 
-    def chosen(*arguments: str) -> str:
-        parser = cli.parser("fetch")
-        return fetch._choose(parser.parse_args(["ec2", "--arch", "amd64", *arguments])).record.serial
+    def chosen(serial: str = "") -> str:
+        wanted = offers.Wanted("ec2", architecture="amd64", serial=serial)
+        return offers.choose(wanted, lambda _: None).record.serial
 
     assert chosen() == "20261120.0"
-    assert chosen("--serial", "20261121.0") == "20261121.0"
+    assert chosen("20261121.0") == "20261121.0"
     del known[1]
     assert chosen() == "20261121.0"
 

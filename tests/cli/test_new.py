@@ -15,7 +15,8 @@ from typing import Final
 
 import pytest
 
-from debian_cloud.cli.new import maintainer, write
+from debian_cloud.build.derived import write
+from debian_cloud.cli.new import maintainer
 from debian_cloud.configuration import skeleton
 from debian_cloud.errors import Error
 from debian_cloud.image.binary import Binary, File

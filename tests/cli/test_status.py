@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from debian_cloud import cli
-from debian_cloud.cli import status
 from debian_cloud.errors import Error
 from debian_cloud.host import run
 from debian_cloud.image.staleness import ImageStatus, Update
@@ -62,8 +61,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     record, release = tmp_path / "cloud-release", tmp_path / "os-release"
     record.write_text('ID=ec2\nVERSION="20261120.0"\n')
     release.write_text("ID=debian\nVERSION_CODENAME=trixie\n")
-    monkeypatch.setattr(status, "_RECORD", record)
-    monkeypatch.setattr(status, "_OS_RELEASE", release)
+    monkeypatch.setattr("debian_cloud.packages.machine._RECORD", record)
+    monkeypatch.setattr("debian_cloud.packages.machine._OS_RELEASE", release)
     monkeypatch.setattr(run, "output", lambda argv: "amd64\n" if argv[0] == "dpkg" else INSTALLED)
 
     def says(known: tuple[ImageStatus, ...], *arguments: str) -> tuple[int, str]:
@@ -168,7 +167,7 @@ def test_another_machine_is_told_so(machine: Says, tmp_path: Path, text: str | N
     # Nothing was called the wrong way.
     assert refused.value.status == 1
     assert refused.value.hint
-    assert str(status._RECORD) in refused.value.message or "20261119.0" in refused.value.message
+    assert str(record) in refused.value.message or "20261119.0" in refused.value.message
 
 
 def test_a_version_that_is_none_is_refused(machine: Says) -> None:

@@ -11,7 +11,6 @@ lives as long as the run, and read as any archive is.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -30,7 +29,7 @@ from debian_cloud import names
 from debian_cloud.build import steps
 from debian_cloud.errors import Error
 from debian_cloud.image import config, sources
-from debian_cloud.packages import options
+from debian_cloud.packages import origin
 from debian_cloud.text import deb822
 from tests.configs import official
 from tools import render
@@ -138,20 +137,17 @@ def resolve(suite: str, architecture: str, control: str) -> list[Resolved]:
     """What every configuration of a suite and an architecture resolves to; once in a process."""
     version = "0~matrix"
     explicit = named(control, architecture)
-    parser = argparse.ArgumentParser()
-    options.add_sources(parser)
     found = []
     with tempfile.TemporaryDirectory(prefix="matrix.") as scratch:
         # apt's own user reads it, too.
         Path(scratch).chmod(0o755)
         keyring = archive(Path(scratch), suite, architecture, control, version)
-        arguments = ["--suite", suite, "--arch", architecture, "--allow-expired"]
-        arguments += ["--archive", f"file:{scratch}/public", "--keyring", str(keyring)]
-        with options.origin(parser.parse_args(arguments)) as origin:
-            for image in origin.apt.configurations(suite):
+        places = origin.Places(expired=True, archive=f"file:{scratch}/public", keyring=keyring)
+        with origin.of(places, suite, architecture) as read:
+            for image in read.apt.configurations(suite):
                 wanted = explicit[names.config(image.name)]
                 try:
-                    resolution = origin.resolve(names.config(image.name), suite)
+                    resolution = read.resolve(names.config(image.name), suite)
                     steps.check_size(resolution)
                     # Of alternatives, the one that is there: chrony, where a cloud keeps time by it.
                     wanted = wanted & {package.name for package in resolution.packages}

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import gzip
 import json
@@ -21,6 +20,7 @@ from debian_cloud import cli
 from debian_cloud.configuration import lint, shell
 from debian_cloud.image.binary import Binary, File
 from debian_cloud.packages import debs
+from debian_cloud.packages.origin import Places
 from tests.cli.test_new import ONE_IMAGE, Configurations, configurations, deb
 from tests.command import debian_cloud, refused
 
@@ -714,11 +714,11 @@ def test_the_suite_whose_files_are_looked_through(
     suites = []
 
     @contextlib.contextmanager
-    def contents(args: argparse.Namespace) -> Iterator[tuple[Path, ...]]:
-        suites.append(args.suite)
+    def contents(_places: Places, suite: str, _arch: str) -> Iterator[tuple[Path, ...]]:
+        suites.append(suite)
         yield ()
 
-    monkeypatch.setattr("debian_cloud.packages.options.contents", contents)
+    monkeypatch.setattr("debian_cloud.packages.origin.contents", contents)
     (tmp_path / "debian").mkdir()
     if said:
         (tmp_path / "debian" / "changelog").write_text(f"x (1.0) {said}; urgency=medium\n")

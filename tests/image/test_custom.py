@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -16,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from debian_cloud import names, plan
-from debian_cloud.build import request
+from debian_cloud import cli, names, plan
 from debian_cloud.build import steps as build_steps
+from debian_cloud.cli import options
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import run
 from debian_cloud.host.checksums import Digest
@@ -256,12 +255,12 @@ WITH_CHRONY = ("fine", "--json", "--add", "chrony", "--remove", "systemd-timesyn
 # The command itself, many times over: the indexes are read once, and each call has a process of its own.
 MANY = """
 import contextlib, json, os, sys, tempfile
-from debian_cloud.packages import options
+from debian_cloud.packages import origin, words
 from debian_cloud.__main__ import main
 from debian_cloud.cli import parser
 calls = json.load(sys.stdin)
-with options.origin(parser("show").parse_args(calls[0])) as origin:
-    options.origin = lambda args: contextlib.nullcontext(origin)
+with origin.of(words.places(parser("show").parse_args(calls[0]))) as read:
+    origin.of = lambda *_: contextlib.nullcontext(read)
     answers = []
     for call in calls:
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
@@ -371,10 +370,8 @@ def test_wrong_use(arguments: list[str], said: str) -> None:
 def test_a_seed_is_named_by_its_file_s_own_hash(tmp_path: Path) -> None:
     path = tmp_path / "seed"
     path.write_bytes(b"a a/b string x\r\n# c")
-    parser = argparse.ArgumentParser()
-    request.arguments(parser)
-    changed = request.changed(parser.parse_args(["fine", "--seed", str(path)]))
-    assert changed.lines == (f"seed {hashlib.sha256(path.read_bytes()).hexdigest()}",)
+    asked = options.build_request(cli.parser("build").parse_args(["fine", "--seed", str(path)]))
+    assert asked.changed.lines == (f"seed {hashlib.sha256(path.read_bytes()).hexdigest()}",)
 
 
 def test_a_build_whose_drop_in_collides(archive: Archive, tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from debian_cloud import __main__
-from debian_cloud.cli import status
 from debian_cloud.host import run
 from debian_cloud.image import index, sources, staleness
 from debian_cloud.packages import evidence, images
@@ -40,7 +39,7 @@ def target(kind: str, uri: str, file: Path) -> str:
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Says:
     """A function: what is in the indexes of two archives, of a kind, and a command -> its status and its words."""
     output = run.output
-    monkeypatch.setattr(status, "_RECORD", tmp_path / "cloud-release")
+    monkeypatch.setattr("debian_cloud.packages.machine._RECORD", tmp_path / "cloud-release")
     (tmp_path / "cloud-release").write_text('ID=ec2\nVERSION="20261120.0"\n')
 
     def says(kind: str, good: bytes | None, bad: bytes, *command: str) -> tuple[int, str, str]:
@@ -151,8 +150,8 @@ from typing import TYPE_CHECKING, cast
 from debian_cloud import __main__
 from debian_cloud.host import run
 from debian_cloud.image import sources
-from debian_cloud.cli import status
-status._RECORD = Path(sys.argv[2])
+from debian_cloud.packages import machine
+machine._RECORD = Path(sys.argv[2])
 output = run.output
 run.output = lambda argv: sys.argv[1] if argv == sources.INDEXTARGETS else output(argv)
 sys.exit(__main__.main(sys.argv[3:]))

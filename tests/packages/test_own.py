@@ -17,10 +17,10 @@ import pytest
 
 from debian_cloud import cli
 from debian_cloud.build import workspace
-from debian_cloud.cli import rebuild
 from debian_cloud.errors import Error
 from debian_cloud.host import files, sign
 from debian_cloud.packages import own
+from debian_cloud.proof import rebuild
 from tests import throwaway
 from tests.command import debian_cloud, refused
 from tests.conftest import PUBLISHED, World
@@ -388,7 +388,7 @@ def test_it_is_made_again_without_an_option(
     monkeypatch.setattr(workspace, "make", lambda planned, *_, **__: made.append(planned.stem))
     monkeypatch.setattr(rebuild, "_compared", lambda *_: {"it": True})
     buildinfo = container.with_name(f"{container.name.removesuffix('.tar.xz')}.buildinfo")
-    assert rebuild.main(cli.parser("rebuild").parse_args([str(buildinfo)])) == 0
+    assert cli.run(["rebuild", str(buildinfo)]) == 0
     assert made == [buildinfo.stem]
     (signer,) = throwaway.fingerprints_of(world.archive / "keyring.gpg")
     assert f"{buildinfo.name} is signed by {signer}\n" in capsys.readouterr().out

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from debian_cloud import projections
-from debian_cloud.cli import verify
 from debian_cloud.errors import Error
 from debian_cloud.host import sign
 from debian_cloud.image import lock
 from debian_cloud.projections import provenance
+from debian_cloud.proof import trust
 from tests import throwaway
 from tests.archive.conftest import Key, make_key
 from tests.image.test_lock import described
@@ -56,8 +55,9 @@ def count(image: Path, demanded: int, trusted: list[Key]) -> tuple[str, ...]:
     ]
     keyring.write_bytes(b"".join(exported))
     statements = image.with_name("statements")
-    args = argparse.Namespace(image=image, rebuilders=demanded, rebuilder_keys=keyring, statements=statements)
-    return verify._rebuilders(args, {image.name: throwaway.sha256(image.read_bytes())})
+    return trust.rebuilders(
+        trust.Rebuilders(demanded, keyring, statements), {image.name: throwaway.sha256(image.read_bytes())}
+    )
 
 
 def test_distinct_keys_are_counted(image: Path, keys: list[Key]) -> None:

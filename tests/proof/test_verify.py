@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import lzma
 import os
@@ -23,6 +22,7 @@ from debian_cloud.errors import Error
 from debian_cloud.host import sign
 from debian_cloud.image import lock
 from debian_cloud.packages.evidence import Proof
+from debian_cloud.proof import verify as prove
 from debian_cloud.proof.verification import Explained, Unexplained
 from debian_cloud.text import openpgp
 from tests import bounds, throwaway
@@ -178,7 +178,7 @@ def test_people_are_told_who_vouches_for_how_much() -> None:
         Explained(f"{ESP}EFI/BOOT/BOOTX64.EFI", "file", "bash", shipped="usr/lib/x.efi"),
         Explained(f"{ESP}/", "directory", generator="builder"),
     )
-    report = verify.Report(kept, proofs, {"image": 1.5}, ("C" * 40,), ("D" * 40,), explained)
+    report = prove.Report(kept, proofs, {"image": 1.5}, ("C" * 40,), ("D" * 40,), explained)
     assert verify._as_text("x.raw", report).splitlines() == [
         "x.raw: image ec2 of trixie for amd64",
         "  serial 20261121.0, of 2026-11-21, configuration version 0.1.0",
@@ -677,12 +677,11 @@ def test_a_name_that_says_otherwise_is_another_image_s(tmp_path: Path, name: str
     kept = lock.parse(
         described().replace("a" * 64, throwaway.sha256(b"the image")).replace(" 1 debian", " 9 debian"), "x"
     )
-    asked = argparse.Namespace(image=image, diagnose=False)
     if good:
-        assert verify._identified(asked, kept).described
+        assert prove._identified(image, kept).described
     else:
         with pytest.raises(Error, match="has the name of another image"):
-            verify._identified(asked, kept)
+            prove._identified(image, kept)
 
 
 def test_what_was_converted_is_said_not_to_be_the_published_file(case: Case, tmp_path: Path) -> None:

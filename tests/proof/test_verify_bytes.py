@@ -25,6 +25,7 @@ from debian_cloud.host import checksums
 from debian_cloud.image import lock
 from debian_cloud.image.entries import FILE, Entry
 from debian_cloud.proof import verification
+from debian_cloud.proof import verify as prove
 from debian_cloud.proof.verification import MISSING, MOST, Findings, Unexplained
 from tests.disk.test_filesystems import END, EPOCH, make_ext4, make_tar, member, put, run
 from tests.disk.test_opened import append, copy
@@ -47,10 +48,10 @@ class Made:
     shipped: Mapping[str, list[tuple[str, Entry]]]
     digests: dict[str, tuple[str, int]]
 
-    def verify(self, image: Path, name: str, digests: dict[str, tuple[str, int]] | None = None) -> verify.Report:
+    def verify(self, image: Path, name: str, digests: dict[str, tuple[str, int]] | None = None) -> prove.Report:
         kept = replace(lock.parse(described(), "x"), digests=self.digests if digests is None else digests)
-        report = verify.Report(kept, {}, {}, (), file=verify._file(image, kept))
-        return verify._compared(image, self.shipped, self.folder / name, report)
+        report = prove.Report(kept, {}, {}, (), file=prove._file(image, kept))
+        return prove._compared(image, self.shipped, self.folder / name, report)
 
 
 @pytest.fixture(scope="module")
@@ -289,8 +290,8 @@ def test_what_is_the_same_is_explained_by_what_was_made_again(
         looked.append(path)
         return opened(path)
 
-    monkeypatch.setattr("debian_cloud.cli.verify.opened", look)
-    monkeypatch.setattr("debian_cloud.cli.verify.unpacked", look)
+    monkeypatch.setattr("debian_cloud.proof.verify.opened", look)
+    monkeypatch.setattr("debian_cloud.proof.verify.unpacked", look)
     report = made.verify(made.folder / name, name)
     assert report.unexplained == ()
     assert {"usr/bin/sleep", "etc/cloud-release"} <= {it.path for it in report.explained}
@@ -383,7 +384,7 @@ def test_a_million_findings_take_no_memory(made: Made) -> None:
     assert (findings.total, len(findings.first)) == (200_001, MOST)
     assert findings.first[0].path == "bin/su"
     kept = lock.parse(described(), "x")
-    report = verify.Report(kept, {}, {}, (), unexplained=findings.first, more=findings.total - MOST)
+    report = prove.Report(kept, {}, {}, (), unexplained=findings.first, more=findings.total - MOST)
     said = json.loads(json.dumps(verify._as_json(report)))
     assert (len(said["unexplained"]), said["more"]) == (MOST, 199_001)
     text = verify._as_text("x", report)
@@ -397,15 +398,15 @@ def test_a_tar_is_told_that_it_is_no_disk(made: Made, tmp_path: Path) -> None:
     (tmp_path / "x.tar.xz").write_bytes((made.folder / TAR_XZ).read_bytes()[:1000])
     kept = replace(lock.parse(described(), "x"), digests={RAW: made.digests[RAW]})
     with pytest.raises(Error, match=r"this is not the image of that \.buildinfo: it is a tar\.xz, not a raw"):
-        verify._format(tmp_path / "x.tar.xz", kept)
+        prove._format(tmp_path / "x.tar.xz", kept)
 
 
 def test_what_was_made_again_is_found_in_the_image_s_format(made: Made, tmp_path: Path) -> None:
-    assert verify._of_format(made.folder / RAW, "qcow2", "qcow2") == made.folder / QCOW2
-    assert verify._of_format(made.folder / QCOW2, "raw", "raw") == made.folder / QCOW2
-    assert verify._of_format(made.folder / TAR_XZ, "tar.xz", "tar") == made.folder / TAR_XZ
+    assert prove._of_format(made.folder / RAW, "qcow2", "qcow2") == made.folder / QCOW2
+    assert prove._of_format(made.folder / QCOW2, "raw", "raw") == made.folder / QCOW2
+    assert prove._of_format(made.folder / TAR_XZ, "tar.xz", "tar") == made.folder / TAR_XZ
     alone = tmp_path / RAW
     run("cp", "--sparse=always", made.folder / RAW, alone)
     with pytest.raises(Error, match="is a raw, and the image a qcow2") as raised:
-        verify._of_format(alone, "qcow2", "qcow2")
+        prove._of_format(alone, "qcow2", "qcow2")
     assert raised.value.status == 2

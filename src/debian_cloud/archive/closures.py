@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from debian_cloud.image.resolution import Package
-    from debian_cloud.packages import options
+    from debian_cloud.packages.origin import Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Signing:
 
 
 def keep(
-    kept: lock.Lock, folder: Path, pool: Pool, signing: Signing, sources: AbstractContextManager[options.Origin]
+    kept: lock.Lock, folder: Path, pool: Pool, signing: Signing, sources: AbstractContextManager[Origin]
 ) -> Kept:
     """Make a folder an apt suite of all that an image was made of, with the evidence for it; nothing, or whole.
 
@@ -70,7 +70,7 @@ def keep(
     return Kept(len(wanted), sum(package.size for package in wanted), pool.added)
 
 
-def refuse_unlisted(kept: lock.Lock, sources: AbstractContextManager[options.Origin]) -> str:
+def refuse_unlisted(kept: lock.Lock, sources: AbstractContextManager[Origin]) -> str:
     """Error when Debian's signed indexes have no more what an image was made of, or have it otherwise.
 
     Where they cannot be read, that is no reason: the sentence is why. Else it is empty.
@@ -162,7 +162,7 @@ class Pool:
         return self._folder / sha256[:2] / sha256
 
 
-def _fetch(origin: options.Origin, pool: Pool, packages: tuple[Package, ...], folder: Path) -> None:
+def _fetch(origin: Origin, pool: Pool, packages: tuple[Package, ...], folder: Path) -> None:
     """Fetch what the pool lacks; Error when a .deb is not the one that is named."""
     missing = tuple(package for package in packages if not pool.has(package.sha256))
     if not missing:
@@ -183,7 +183,7 @@ def _fetch(origin: options.Origin, pool: Pool, packages: tuple[Package, ...], fo
         pool.add(deb, package.sha256)
 
 
-def _keep_evidence(origin: options.Origin, pool: Pool, folder: Path) -> dict[str, tuple[str, int] | None]:
+def _keep_evidence(origin: Origin, pool: Pool, folder: Path) -> dict[str, tuple[str, int] | None]:
     """Keep each signed release file, and the indexes that it lists; what the closure's own is to list of them."""
     of_debian = len(origin.apt.release_files) - len(origin.archive.suites)
     for number, (_, _, release) in enumerate(origin.apt.release_files):

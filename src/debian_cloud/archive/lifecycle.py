@@ -31,11 +31,8 @@ _TERM: Final = re.compile("([0-9]{1,5}) *([dmy])")
 _UNITS: Final = {"d": 1, "m": 31, "y": 365}
 """Days of the units of ValidFor (reprepro(1))."""
 
-GONE: Final = ("withdrawn", "expired")
-"""Statuses of what no index lists any more."""
-
-REASON: Final = 500
-"""Characters of a reason, at most: it is read on terminals, and stands in each index from then on."""
+GONE: Final = index.GONE
+REASON: Final = index.REASON
 _CVES: Final = 100
 _CVE: Final = 24
 """Characters of a CVE identifier, at most: the number may have many digits."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from debian_cloud.image.index import ImageRecord
-    from debian_cloud.packages.options import Origin
+    from debian_cloud.packages.origin import Origin
 
 
 @dataclass(frozen=True, slots=True)

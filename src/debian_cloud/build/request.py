@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From the arguments of `plan` and `build` to the plan that both mean."""
+"""What is asked for, and the plan that makes it."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debian_cloud import formats, names
@@ -13,15 +12,40 @@ from debian_cloud.build import steps
 from debian_cloud.errors import FAILED, USAGE, Error
 from debian_cloud.host import files, sign
 from debian_cloud.image import sources
-from debian_cloud.image.custom import Custom, custom
-from debian_cloud.packages import evidence, options
+from debian_cloud.image.custom import OFFICIAL, Custom, custom
+from debian_cloud.packages import evidence, origin
+from debian_cloud.packages.origin import USUAL, Origin, Places
 
 if TYPE_CHECKING:
-    import argparse
+    from pathlib import Path
 
     from debian_cloud.image.lock import Lock
     from debian_cloud.image.resolution import Resolution
     from debian_cloud.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """What is asked for: the image of a configuration; what is empty is as the configuration says.
+
+    `architecture` is by default this machine's, `formats` are the configuration's, `serial` is the day of the newest
+    index of packages. With a `lock`, the packages are exactly its own. Of `changes`, `sources` come from `places`.
+    """
+
+    config: str
+    suite: str = origin.DEFAULT_SUITE
+    architecture: str = ""
+    formats: tuple[str, ...] = ()
+    serial: str = ""
+    changes: Custom = OFFICIAL
+    places: Places = USUAL
+    lock: Lock | None = None
+
+    @property
+    def changed(self) -> Custom:
+        """All that is changed about the image, with the sources that it is made of besides."""
+        lines = tuple(line for source in self.places.added for line in sources.as_change(source))
+        return replace(self.changes, sources=lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,29 +61,6 @@ class Planned:
     def id(self) -> str:
         """What the .buildinfo names the plan by."""
         return steps.identity(self.plan)
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments that decide what is built."""
-    parser.add_argument("config", metavar="CONFIG", help="an image configuration, such as ec2")
-    options.add_sources(parser)
-    parser.add_argument("--format", default="", metavar="LIST", help="disk formats, comma between them: raw,qcow2")
-    parser.add_argument(
-        "--lock", type=Path, metavar="FILE", help="an image's .buildinfo: take exactly its packages, or none"
-    )
-    parser.add_argument(
-        "--serial",
-        default="",
-        help="YYYYMMDD.N (default: the day of the newest package index, .0; of a try, a number of its own)",
-    )
-    group = add_packages(parser)
-    group.add_argument(
-        "--seed", default="", metavar="FILE", help="answers to debconf, as debconf-set-selections(1) reads them"
-    )
-    group.add_argument("--hostname", default="", metavar="NAME", help="/etc/hostname of the image")
-    group.add_argument(
-        "--keep-secrets", default="", metavar="LIST", help="paths that everybody may have, comma between them"
-    )
 
 
 def locked(path: Path) -> Lock:
@@ -81,139 +82,72 @@ def described_by(file: Path) -> Path:
     return found[0]
 
 
-def add_belief(parser: argparse.ArgumentParser) -> None:
-    """Declare what of a .buildinfo is believed."""
-    group = parser.add_argument_group("what of its .buildinfo is believed")
-    group.add_argument(
-        "--signed-by", type=Path, metavar="FILE", help="keys, one of which must have signed the .buildinfo"
-    )
-    group.add_argument(
-        "--unsigned", action="store_true", help="take the .buildinfo as it is: nobody need have signed it"
-    )
-    group.add_argument("--mirror", default="", metavar="URL", help="a mirror of Debian that the image may use")
-    group.add_argument(
-        "--security-mirror", default="", metavar="URL", help="a mirror of its security updates that it may use"
-    )
-    group.add_argument(
-        "--allow-expired", action="store_true", help="the image may take indexes past their Valid-Until"
-    )
+def resolved(asked: BuildRequest) -> Resolution:
+    """The exact packages of the image, whether they fit on its disk or not."""
+    with origin.of(asked.places, asked.suite, asked.architecture) as found:
+        return found.resolve(asked.config, asked.suite, asked.changed, asked.lock)
 
 
-def believed(args: argparse.Namespace, file: Path) -> evidence.Described:
-    """A .buildinfo whose signature was verified, and whose image asks nobody but Debian (`add_belief`).
-
-    `args.keyring` is from then on the keyring by which it was: of several archives that are known, that of the image.
-    """
-    found = _described(args, file, options.keyrings(args, _suite(file)))
-    _refuse_sources(found.kept, args)
-    return found
-
-
-def _suite(file: Path) -> str:
-    """Which suite an image says to be of, to decide whose keys are asked, and for nothing else; "" when it says none.
-
-    Whoever verifies it tells why.
-    """
-    try:
-        return locked(file).suite
-    except Error:
-        return ""
-
-
-def _described(args: argparse.Namespace, file: Path, rings: tuple[Path, ...]) -> evidence.Described:
-    failed: Error | None = None
-    for ring in rings:
-        try:
-            found = evidence.described(file, ring, args.signed_by, unsigned=args.unsigned)
-        except Error as error:
-            failed = failed or error
-        else:
-            args.keyring = str(ring)
-            return found
-    assert failed
-    raise failed
-
-
-def _refuse_sources(kept: Lock, args: argparse.Namespace) -> None:
-    evidence.refuse_sources(kept, (args.mirror, args.security_mirror), expired=args.allow_expired)
-
-
-def add_packages(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Declare what a person may change about the packages; the group, for what else may be changed."""
-    group = parser.add_argument_group("for a quick try; such an image is not official, and its record says so")
-    group.add_argument(
-        *("--add",),
-        default="",
-        metavar="LIST",
-        help="more packages, comma between them: vim,htop; where the disk is too small for them, with --size",
-    )
-    group.add_argument("--remove", default="", metavar="LIST", help="packages to do without, where an image can")
-    group.add_argument("--size", default="", metavar="SIZE", help="another size of the disk: 12G")
-    options.add_source(group)
-    return group
-
-
-def changed(args: argparse.Namespace) -> Custom:
-    """What the arguments change about an image."""
-    seed = getattr(args, "seed", "")
-    hostname, keep = (getattr(args, name, "") for name in ("hostname", "keep_secrets"))
-    lines = tuple(line for source in options.others(args) for line in sources.as_change(source))
-    given = custom(args.add, args.remove, _text(seed) if seed else "", hostname, keep, args.size)
-    return replace(given, sources=lines)
-
-
-def planned(args: argparse.Namespace) -> Planned:
-    """The plan of the image that the arguments ask for."""
-    wanted: tuple[str, ...] = tuple(dict.fromkeys(name for name in args.format.split(",") if name))
-    for name in wanted:
+def planned(asked: BuildRequest) -> Planned:
+    """The plan of the image."""
+    for name in asked.formats:
         formats.find(name)
-    if args.serial:
-        names.serial(args.serial)
-    names.word(args.config, "configuration")
-    change = changed(args)
-    kept = locked(args.lock) if args.lock else None
+    if asked.serial:
+        names.serial(asked.serial)
+    names.word(asked.config, "configuration")
+    kept, places = asked.lock, asked.places
     if kept:
         # Packages come from signed archives; the sources that the image gets are the lock's own word.
-        _refuse_sources(kept, args)
-    with options.origin(args) as origin:
-        resolution = origin.resolve(args.config, args.suite, change, kept)
+        evidence.refuse_sources(kept, (places.mirror, places.security_mirror), expired=places.expired)
+    with origin.of(places, asked.suite, asked.architecture) as found:
+        resolution = found.resolve(asked.config, asked.suite, asked.changed, kept)
         if not kept:
             # An image that was made once has had room.
             steps.check_size(resolution)
-        return _planned(origin, resolution, args.serial, wanted, kept)
+        return _planned(found, resolution, asked.serial, asked.formats, kept)
 
 
-def again(kept: Lock, args: argparse.Namespace, wanted: tuple[str, ...] = ()) -> Planned:
+def again(
+    kept: Lock,
+    keyring: Path,
+    *,
+    closure: str = "",
+    archive: str = "",
+    seed: Path | None = None,
+    wanted: tuple[str, ...] = (),
+) -> Planned:
     """The plan that makes the image of a lock from its closure; Error when it cannot be the same one.
 
-    `wanted` are the formats, if not all that the lock names.
+    `keyring` has the archive's keys. `closure` is the closure's URL or directory, by default where the archive keeps
+    it; `archive` is the same of that. `seed` is the file that the image was made with. `wanted` are the formats, if
+    not all that the lock names.
     """
     lines = [line.partition(" ")[::2] for line in kept.changes]
     add, remove, hostname, keep, size = (
-        ",".join(value for word, value in lines if word == wanted)
-        for wanted in ("add", "remove", "hostname", "keep", "size")
+        ",".join(value for word, value in lines if word == change)
+        for change in ("add", "remove", "hostname", "keep", "size")
     )
     others = tuple(value for word, value in lines if word == "source")
-    made = custom(add, remove, _text(args.seed) if args.seed else "", hostname, keep, size)
-    change = replace(made, sources=others)
-    if change.lines != kept.changes:
+    made = custom(add, remove, seed_text(seed) if seed else "", hostname, keep, size)
+    changes = replace(made, sources=others)
+    if changes.lines != kept.changes:
         raise Error(
-            f"the image was made with another seed than {args.seed or 'none'}",
+            f"the image was made with another seed than {seed or 'none'}",
             "give the same with --seed: the .buildinfo has its SHA-256",
             USAGE,
         )
-    with options.closure(args, kept) as origin:
+    with origin.of_closure(kept, keyring, closure, archive) as found:
         try:
-            resolution = origin.resolve(kept.config, kept.suite, change, kept)
+            resolution = found.resolve(kept.config, kept.suite, changes, kept)
         except Error as error:
             # Who calls names no package: it is the closure that lacks what the lock has.
             hint = error.hint if error.status == FAILED else "the closure is not whole, or is another image's"
             raise Error(error.message, hint) from None
-        return _planned(origin, resolution, kept.serial, wanted or kept.formats, kept)
+        return _planned(found, resolution, kept.serial, wanted or kept.formats, kept)
 
 
 def _planned(
-    origin: options.Origin, resolution: Resolution, serial: str, wanted: tuple[str, ...], kept: Lock | None
+    found: Origin, resolution: Resolution, serial: str, wanted: tuple[str, ...], kept: Lock | None
 ) -> Planned:
     config = resolution.config
     day = time.strftime("%Y%m%d", time.gmtime(resolution.epoch))
@@ -221,14 +155,15 @@ def _planned(
     wanted = wanted or config.formats
     of_image = kept.sources if kept else ()
     stem = names.stem(config.suite, names.config(config.name), config.architecture, serial)
-    plan = steps.plan(resolution, serial, wanted, origin.debian, origin.archive, of_image, origin.others)
+    plan = steps.plan(resolution, serial, wanted, found.debian, found.archive, of_image, found.others)
     published = ("image", "changes") if any(formats.find(name).PUBLISHED for name in wanted) else ()
     return Planned(plan, resolution, stem, tuple(f"{stem}.{e}" for e in (*wanted, "buildinfo", *published)))
 
 
-def _text(path: str) -> str:
+def seed_text(file: Path) -> str:
+    """The answers to debconf in a file, as `Custom` has them."""
     try:
         # Byte for byte: the .buildinfo gives the file's own SHA-256.
-        return files.read(Path(path), what="seed").decode("utf-8")
+        return files.read(file, what="seed").decode("utf-8")
     except UnicodeDecodeError:
-        raise Error(f"seed {path} is not UTF-8 text", "give a file of answers to debconf", USAGE) from None
+        raise Error(f"seed {file} is not UTF-8 text", "give a file of answers to debconf", USAGE) from None

@@ -9,6 +9,7 @@ import re
 import shutil
 from typing import TYPE_CHECKING, Final
 
+from debian_cloud.build import request
 from debian_cloud.errors import FAILED, USAGE, Error
 from debian_cloud.host import run
 from debian_cloud.host.progress import Progress
@@ -17,9 +18,18 @@ from debian_cloud.text.printable import printable
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from debian_cloud.build.request import Planned
+    from debian_cloud.build.request import BuildRequest, Planned
 
 _NO_PATH_OF_APT: Final = re.compile(r"[\x00-\x1f\x7f\"]")
+
+
+def build(asked: BuildRequest, output: Path, *, quiet: bool) -> Planned:
+    """Make the files of the image that is asked for in a directory, all or none; what was planned for it."""
+    # Before anything is fetched.
+    run.check_namespace()
+    planned = request.planned(asked)
+    make(planned, output.resolve(), quiet=quiet)
+    return planned
 
 
 def make(planned: Planned, output: Path, *, quiet: bool) -> None:

@@ -2,7 +2,8 @@
 """The verbs of `debian-cloud`: one module each, the folder is the registry.
 
 A verb's module has a docstring (its help and its part of the man page),
-`arguments(parser)` and `main(args) -> int`. In `in_plans` there are those that a
+`arguments(parser)` and `main(args) -> int`: it reads words into plain values,
+calls what does the work, and prints. In `in_plans` there are those that a
 printed plan calls, and people seldom do: of these `--help` is silent.
 """
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-_PEOPLE: Final = Verbs(__name__, "debian-cloud")
+_PEOPLE: Final = Verbs(__name__, "debian-cloud", shared=("options",))
 _IN_PLANS: Final = Verbs(f"{__name__}.in_plans", "debian-cloud")
 
 

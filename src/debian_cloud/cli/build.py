@@ -32,8 +32,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud.build import request, workspace
-from debian_cloud.host import run
+from debian_cloud.build import workspace
+from debian_cloud.cli import options
 
 if TYPE_CHECKING:
     import argparse
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    request.arguments(parser)
+    options.add_request(parser)
     parser.add_argument(
         "--output", type=Path, default=Path(), metavar="DIR", help="where the files go (default: here)"
     )
@@ -51,11 +51,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    # Before anything is fetched.
-    run.check_namespace()
-    planned = request.planned(args)
     output: Path = args.output.resolve()
-    workspace.make(planned, output, quiet=args.quiet)
+    planned = workspace.build(options.build_request(args), output, quiet=args.quiet)
     if args.json:
         files = {name.removeprefix(f"{planned.stem}."): str(output / name) for name in planned.outputs}
         print(json.dumps({"stem": planned.stem, "plan": planned.id, "files": files}, indent=2))

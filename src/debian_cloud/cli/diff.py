@@ -23,15 +23,11 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from debian_cloud.build import request
-from debian_cloud.disk.opened import opened
-from debian_cloud.errors import USAGE, Error
-from debian_cloud.proof import difference
+from debian_cloud.proof import comparison, difference
 from debian_cloud.proof.difference import GENERATED
 from debian_cloud.text.printable import printable
 
@@ -58,27 +54,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    with ExitStack() as stack:
-        (old, old_content), (new, new_content) = (_described(path, stack) for path in (args.old, args.new))
-        found = difference.compare(old, new)
-        if old_content and new_content:
-            found = difference.with_changelogs(found, old_content, new_content)
+    found = comparison.compare(args.old, args.new)
     if args.json:
         print(json.dumps(_as_json(found), indent=2))
     else:
         for line in _as_text(found, full=args.full):
             print(line)
     return 0
-
-
-def _described(path: Path, stack: ExitStack) -> tuple[Description, difference.Content | None]:
-    """What a person named, and the way to the files in it: a .buildinfo has none."""
-    if path.suffix == ".buildinfo":
-        return difference.of_lock(path.name, request.locked(path)), None
-    if not path.is_file():
-        raise Error(f"there is no file {path}", "give an image, or the .buildinfo beside it", USAGE)
-    image = stack.enter_context(opened(path))
-    return difference.of_image(path.name, image.entries(), image.content), image.content
 
 
 def _as_text(found: Difference, *, full: bool) -> Iterator[str]:

@@ -18,9 +18,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from debian_cloud import names
-from debian_cloud.cli import warn
+from debian_cloud.cli import options, warn
 from debian_cloud.errors import FAILED, USAGE, Error
-from debian_cloud.packages import images, options
+from debian_cloud.packages import offers, origin, words
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
@@ -46,15 +46,7 @@ def _images(args: argparse.Namespace) -> int:
             "leave out mirrors, --archive, --keyring and --snapshot",
             USAGE,
         )
-    mine = options.offered(args.suite, args.arch)
-    known = mine.known if mine else images.Known(())
-    try:
-        of_machine = images.known(args.suite, args.arch)
-        known = images.Known((*known.images, *of_machine.images), (*known.refused, *of_machine.refused))
-    except Error:
-        # An archive of one's own needs no other.
-        if not mine:
-            raise
+    known = offers.known(args.suite, args.arch)
     for sentence in known.refused:
         warn(sentence)
     status = FAILED if known.refused else 0
@@ -75,8 +67,8 @@ def _images(args: argparse.Namespace) -> int:
 
 
 def _configurations(args: argparse.Namespace) -> int:
-    with options.origin(args) as origin:
-        found = origin.apt.configurations(args.suite)
+    with origin.of(words.places(args), args.suite, args.arch) as read:
+        found = read.apt.configurations(args.suite)
     if args.json:
         print(json.dumps([asdict(config) for config in found], indent=2))
         return 0

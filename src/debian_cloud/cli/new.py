@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 import time
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -22,19 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debian_cloud import cli, names
-from debian_cloud.build import steps
-from debian_cloud.configuration import skeleton
+from debian_cloud.build import derived
+from debian_cloud.build.request import BuildRequest
+from debian_cloud.cli import options
 from debian_cloud.errors import USAGE, Error
-from debian_cloud.host import run
-from debian_cloud.image import custom
-from debian_cloud.packages import debs, options
+from debian_cloud.image.custom import custom
+from debian_cloud.packages import words
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable
-
-    from debian_cloud.image.binary import File
-    from debian_cloud.packages.resolver import Apt
 
 # deb-src-control(5), Maintainer; a comma would begin another one.
 _MAINTAINER = re.compile(r"[^<>,\n]*[^<>,\s] <[^<>,\s@]+@[^<>,\s@]+>")
@@ -52,7 +47,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, default=Path(), metavar="DIR", help="where its folder goes (default: here)"
     )
     options.add_sources(parser)
-    options.add_source(parser)
+    words.add_source(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -60,26 +55,12 @@ def main(args: argparse.Namespace) -> int:
     name = names.config(names.word(args.name, "configuration"))
     names.word(name, "configuration")
     names.word(args.base, "configuration")
-    wanted = custom.custom(add=args.add)
+    base = BuildRequest(args.base, args.suite, args.arch, changes=custom(add=args.add), places=words.places(args))
     uploader = maintainer(args.maintainer)
-    date = format_datetime(_now())
-    folder: Path = args.output.resolve() / names.package(name)
-    # As os.path sees it, a name that is too long is not there; writing it says so.
-    if os.path.lexists(folder):
-        raise Error(f"{folder} exists already", "remove it, or choose another --output", USAGE)
-    with options.origin(args) as origin:
-        _refuse_taken(origin.apt, name)
-        resolution = origin.resolve(args.base, args.suite, wanted)
-        base = resolution.config
-        _refuse_essential(origin.apt, wanted.add)
-        (binary,) = debs.fetched(origin, [(base.name, base.version)])
-    files = skeleton.source(skeleton.Wish(name, binary, wanted.add, base.suite, uploader, date))
-    write(folder, files)
-    print(folder)
-    try:
-        steps.check_size(resolution)
-    except Error as error:
-        cli.warn(f"{error.message}; set Image-Size in its debian/control")
+    made = derived.derive(name, base, uploader, format_datetime(_now()), args.output)
+    print(made.folder)
+    if made.crowded:
+        cli.warn(f"{made.crowded}; set Image-Size in its debian/control")
     return 0
 
 
@@ -107,43 +88,3 @@ def maintainer(wanted: str) -> str:
     if not _MAINTAINER.fullmatch(wanted):
         raise Error(f"{wanted!r} is no maintainer", "one name and one address: Name <name@example.org>", USAGE)
     return wanted
-
-
-def _refuse_taken(apt: Apt, name: str) -> None:
-    package = names.package(name)
-    if package in apt.known():
-        raise Error(
-            f"there is a package {package} already", "choose another name; to change it, `apt source` has it", USAGE
-        )
-
-
-def _refuse_essential(apt: Apt, added: Iterable[str]) -> None:
-    """Error that names what is there anyway: nobody depends on it without a version (Debian Policy 3.5)."""
-    for package in added:
-        if apt.fields(package).get("Essential") == "yes":
-            raise Error(f"{package} is part of every Debian system", "leave it out of --add", USAGE)
-
-
-def write(folder: Path, files: Iterable[File]) -> None:
-    """Write the source package; its folder appears when it is whole."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            run.ending_politely(),
-            tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as partial,
-        ):
-            whole = Path(partial) / folder.name
-            (whole / "files").mkdir(parents=True)
-            for file in files:
-                path = whole / file.path
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if file.link:
-                    path.symlink_to(file.link)
-                else:
-                    path.write_bytes(file.content)
-                    path.chmod(file.mode)
-            whole.rename(folder)
-    except OSError as error:
-        raise Error(
-            f"{folder} cannot be written: {error.strerror}", "choose another place with --output", USAGE
-        ) from None

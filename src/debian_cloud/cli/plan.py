@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from debian_cloud import names
 from debian_cloud.build import request
+from debian_cloud.cli import options
 from debian_cloud.plan import as_shell
 from debian_cloud.text.printable import beneath
 
@@ -27,12 +28,12 @@ if TYPE_CHECKING:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    request.arguments(parser)
+    options.add_request(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    planned = request.planned(args)
+    planned = request.planned(options.build_request(args))
     config = planned.resolution.config
     changes = planned.resolution.custom.lines
     about = (

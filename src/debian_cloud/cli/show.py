@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from debian_cloud import names
 from debian_cloud.build import request, steps
-from debian_cloud.packages import options
+from debian_cloud.cli import options
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
@@ -28,15 +28,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("config", metavar="CONFIG", help="an image configuration, such as ec2")
     options.add_sources(parser)
-    request.add_packages(parser)
+    options.add_changes(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, with every package")
 
 
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    change = request.changed(args)
-    with options.origin(args) as origin:
-        resolution = origin.resolve(args.config, args.suite, change)
+    resolution = request.resolved(options.resolve_request(args))
     config = resolution.config
     if args.json:
         print(json.dumps(asdict(resolution), indent=2))

@@ -56,16 +56,19 @@ class _Parser(argparse.ArgumentParser):
 class Verbs:
     """The verbs of a package: one module each, the folder is the registry. `command` is how they are called.
 
-    In the name of a module there is a `_` for each `-` of the verb's.
+    In the name of a module there is a `_` for each `-` of the verb's. `shared` are modules of the package that are no
+    verbs: what several of them declare alike.
     """
 
     package: str
     command: str
+    shared: tuple[str, ...] = ()
 
     def names(self) -> tuple[str, ...]:
         """The verbs there are, sorted."""
         modules = pkgutil.iter_modules(importlib.import_module(self.package).__path__)
-        found = (module.name for module in modules if not module.ispkg and not module.name.startswith("_"))
+        others = ("__main__", *self.shared)
+        found = (module.name for module in modules if not module.ispkg and module.name not in others)
         return tuple(sorted(name.replace("_", "-") for name in found))
 
     def verb(self, name: str) -> Verb:

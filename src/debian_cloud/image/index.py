@@ -37,6 +37,10 @@ _OF_THE_ARCHIVE: Final = (
 """Fields that an archive adds: debsign(1) signs the .buildinfo after the record was written, and so changes it."""
 STATUS: Final = ("current", "superseded", "deprecated", "withdrawn", "expired")
 """The first two follow from the other records; the last two are in no index."""
+GONE: Final = ("withdrawn", "expired")
+"""Statuses of what no index lists any more."""
+REASON: Final = 500
+"""Characters of a reason, at most: it is read on terminals, and stands in each index from then on."""
 LARGEST_FILE: Final = 2**40
 """Bytes of a file that is published, at the most; one of them has some hundred megabytes."""
 LARGEST_DISK: Final = 2**46
@@ -199,7 +203,7 @@ def with_files(record: ImageRecord, digests: Mapping[str, Digest]) -> ImageRecor
 
 def listed(records: Iterable[ImageRecord]) -> tuple[ImageRecord, ...]:
     """Those that an index shows."""
-    return tuple(record for record in records if record.status not in ("withdrawn", "expired"))
+    return tuple(record for record in records if record.status not in GONE)
 
 
 def with_status(records: Iterable[ImageRecord]) -> tuple[ImageRecord, ...]:

@@ -23,7 +23,7 @@ from debian_cloud.text import deb822
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from debian_cloud.packages.options import Origin
+    from debian_cloud.packages.origin import Origin
 
 _LARGEST: Final = 2**26
 """Bytes of a configuration's files."""

@@ -77,12 +77,13 @@ class _Release:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A .buildinfo: its name and bytes, what it says, and the fingerprints of those who signed it."""
+    """A .buildinfo: its name and bytes, what it says, the fingerprints of those who signed it, the archive's keys."""
 
     name: str
     data: bytes
     kept: Lock
     signers: tuple[str, ...]
+    keyring: Path
 
 
 def described(file: Path, keyring: Path, signed_by: Path | None = None, *, unsigned: bool = False) -> Described:
@@ -122,7 +123,7 @@ def described(file: Path, keyring: Path, signed_by: Path | None = None, *, unsig
             f"{file} is signed by nobody, and proves nothing: whoever made the image may have written it",
             "put the archive's SHA512SUMS and SHA512SUMS.gpg beside it; or --unsigned, if it is your own",
         )
-    return Described(file.name, data, read(text, str(file)), signers)
+    return Described(file.name, data, read(text, str(file)), signers, keyring)
 
 
 def read(text: str, name: str) -> Lock:

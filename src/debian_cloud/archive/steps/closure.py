@@ -13,13 +13,14 @@ bytes that POOL had not before. Whatever ends it leaves nothing in the place of 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debian_cloud.archive import admission, closures
 from debian_cloud.build import request
 from debian_cloud.host import run
-from debian_cloud.packages import options
+from debian_cloud.packages import origin, words
 
 if TYPE_CHECKING:
     import argparse
@@ -36,7 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--signer", action="append", default=[], metavar="KEY", help="a key that signs, by fingerprint; repeatable"
     )
-    options.add_source(options.add_places(parser))
+    words.add_source(words.add_places(parser))
 
 
 def main(args: argparse.Namespace) -> int:
@@ -44,13 +45,13 @@ def main(args: argparse.Namespace) -> int:
     with run.ending_politely():
         kept = request.locked(args.buildinfo)
         # An image of a snapshot may be of what the archive lists no longer.
-        args.snapshot = admission.snapshot_of(kept)
+        places = replace(words.places(args), snapshot=admission.snapshot_of(kept))
         found = closures.keep(
             kept,
             args.folder,
             closures.Pool(args.pool),
             closures.Signing(args.homedir, tuple(args.signer)),
-            options.origin_of(args, kept.suite, kept.architecture),
+            origin.of(places, kept.suite, kept.architecture),
         )
         print(f"{found.packages} packages, {found.size} bytes; {found.added} bytes more than before")
     return 0

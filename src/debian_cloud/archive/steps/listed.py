@@ -11,13 +11,14 @@ asked for, nor is any package fetched.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debian_cloud.archive import admission, closures
 from debian_cloud.build import request
 from debian_cloud.host import run
-from debian_cloud.packages import options
+from debian_cloud.packages import origin, words
 
 if TYPE_CHECKING:
     import argparse
@@ -26,15 +27,15 @@ if TYPE_CHECKING:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the step's arguments."""
     parser.add_argument("buildinfo", type=Path, metavar="BUILDINFO", help="the .buildinfo of an image")
-    options.add_source(options.add_places(parser))
+    words.add_source(words.add_places(parser))
 
 
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     kept = request.locked(args.buildinfo)
-    args.snapshot = admission.snapshot_of(kept)
+    places = replace(words.places(args), snapshot=admission.snapshot_of(kept))
     with run.ending_politely():
-        why = closures.refuse_unlisted(kept, options.origin_of(args, kept.suite, kept.architecture))
+        why = closures.refuse_unlisted(kept, origin.of(places, kept.suite, kept.architecture))
     if why:
         print(f"warning: {why}", file=sys.stderr)
     return 0

@@ -13,9 +13,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud import names
 from debian_cloud.archive import updates
-from debian_cloud.packages import options
+from debian_cloud.packages import origin, words
 
 if TYPE_CHECKING:
     import argparse
@@ -32,16 +31,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("arch", metavar="ARCH", help="their architecture")
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="the file to write")
     parser.add_argument("--cache", type=Path, metavar="FILE", help="what is kept from one run to the next")
-    options.add_source(options.add_places(parser))
+    words.add_source(words.add_places(parser))
 
 
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    arch = options.architecture(args)
+    arch = origin.architecture(args.arch)
     those = updates.contents(args.state, args.public, args.suite, arch, args.cache)
     _report(those.errors)
-    with options.origin_of(args, names.word(args.suite, "suite"), arch) as origin:
-        found = updates.pending(those, origin)
+    with origin.of(words.places(args), args.suite, arch) as read:
+        found = updates.pending(those, read)
         _report(found.errors)
     updates.write(found, those, args.output, args.cache)
     print(

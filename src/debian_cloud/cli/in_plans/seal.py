@@ -10,8 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud.host import checksums, run, tools
-from debian_cloud.image import metadata
+from debian_cloud.build import seal
 
 if TYPE_CHECKING:
     import argparse
@@ -24,24 +23,5 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    folder: Path = args.folder
-    known = metadata.parse_facts((folder / metadata.FACTS).read_text("utf-8"))
-    published = {f"{known.stem}.{name}" for name in known.published}
-    digests = {
-        name: checksums.digest(folder / name, checksums.UPLOADED if name in published else ("sha256",))
-        for name in (f"{known.stem}.{name}" for name in known.formats)
-    }
-    query = ("dpkg-query", "--show", "--showformat=${Package} (= ${Version})\\n")
-    host_tools = run.output((*query, *sorted(set(tools.PACKAGES.values()) - {"debian-cloud"}))).splitlines()
-    uploaded = {name: digests[name] for name in sorted(published)}
-
-    def write(extension: str, text: str) -> None:
-        path = folder / f"{known.stem}.{extension}"
-        path.write_text(text, "utf-8")
-        uploaded[path.name] = checksums.digest(path, checksums.UPLOADED)
-
-    write("buildinfo", metadata.buildinfo(known, digests, host_tools))
-    if published:
-        write("image", metadata.record(known, digests))
-        (folder / f"{known.stem}.changes").write_text(metadata.changes(known, uploaded), "utf-8")
+    seal.seal(args.folder)
     return 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Arguments that several verbs share, and the private apt that they ask for."""
+"""Where packages come from: the indexes of all these places fetched, verified, and read by a private apt."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from debian_cloud.text import deb822
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
 
     from debian_cloud.image.config import ImageConfig
@@ -43,6 +42,33 @@ _NO_PATH_OF_APT: Final = re.compile(r"[\s\x00-\x1f\x7f\"#%,\[\]\\\ud800-\udfff]"
 # A blank, or a "%" that is not two digits of a byte other than NUL (RFC 3986, 2.1): readers would differ.
 _NO_URL: Final = re.compile(r"\s|%(?![0-9A-Fa-f]{2})|%00")
 _SCHEMES: Final = ("http://", "https://", "file:", "copy:", "mirror+")
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where packages come from, as far as it is said; what is empty, this machine's apt knows.
+
+    `mirror`, `security_mirror` and `archive` are URLs as apt reads them, or directories. `expired` takes Debian's
+    indexes past their Valid-Until, `keyring` has the keys that may sign for the archive, `snapshot` is the id under
+    which the archive was published, `others` are `other_sources`, each with the architectures that it is for.
+    """
+
+    mirror: str = ""
+    security_mirror: str = ""
+    expired: bool = False
+    archive: str = ""
+    keyring: Path | None = None
+    snapshot: str = ""
+    others: tuple[tuple[sources.Source, tuple[str, ...]], ...] = ()
+
+    @property
+    def added(self) -> tuple[sources.Source, ...]:
+        """The other sources."""
+        return tuple(source for source, _ in self.others)
+
+
+USUAL: Final = Places()
+"""Nothing is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,51 +133,15 @@ def _resized(config: ImageConfig, size: int) -> ImageConfig:
     return replace(config, size=size)
 
 
-def add_sources(parser: argparse.ArgumentParser) -> None:
-    """Declare where packages come from, and of which suite."""
-    add_suite(parser)
-    group = add_places(parser)
-    group.add_argument(
-        "--snapshot",
-        default="",
-        metavar="ID",
-        help="the archive as it was published under this id; Debian's packages are those of --mirror all the same",
-    )
-
-
-def add_places(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Declare where packages come from; the group, for what else decides that."""
-    group = parser.add_argument_group("where packages come from")
-    group.add_argument("--mirror", default="", metavar="URL", help="Debian mirror (default: this machine's apt's)")
-    group.add_argument("--security-mirror", default="", metavar="URL", help="mirror of Debian's security updates")
-    group.add_argument(
-        "--allow-expired", action="store_true", help="take Debian's indexes past their Valid-Until, as of a snapshot"
-    )
-    group.add_argument("--archive", default="", metavar="URL", help="archive of image configurations")
-    group.add_argument("--keyring", default="", metavar="FILE", help="keys that may sign the archive's InRelease")
-    return group
-
-
-def add_source(group: argparse._ActionsContainer) -> None:
-    """Declare other sources of packages, each signed by keys of its own."""
-    group.add_argument(
-        "--source",
-        type=_other_sources,
-        action="append",
-        default=[],
-        metavar="FILE.sources",
-        help="packages that Debian does not have from here, too (sources.list(5), with a Signed-By); repeatable",
-    )
-
-
-def _other_sources(value: str) -> tuple[tuple[sources.Source, tuple[str, ...]], ...]:
-    found = sources.others(files.text(Path(value), _LARGEST_SOURCES), value)
+def other_sources(file: str) -> tuple[tuple[sources.Source, tuple[str, ...]], ...]:
+    """The sources in a .sources file, each with the architectures that it is for, if not for all."""
+    found = sources.others(files.text(Path(file), _LARGEST_SOURCES), file)
     return tuple(
         (
             replace(
                 source,
                 signed_by=str(
-                    _kept_keyring(source.signed_by)
+                    _kept_keyring(Path(source.signed_by))
                     if source.signed_by.startswith("/")
                     else _kept_keys(source.signed_by.encode())
                 ),
@@ -162,54 +152,25 @@ def _other_sources(value: str) -> tuple[tuple[sources.Source, tuple[str, ...]], 
     )
 
 
-def others(args: argparse.Namespace) -> tuple[sources.Source, ...]:
-    """The other sources that the arguments name (`add_source`)."""
-    return tuple(source for file in getattr(args, "source", ()) for source, _ in file)
-
-
-def _others_for(args: argparse.Namespace, arch: str, read: tuple[sources.Source, ...]) -> tuple[sources.Source, ...]:
-    """The same for an architecture; Error when one is not for it, or is read anyway."""
+def _others_for(places: Places, arch: str, read: tuple[sources.Source, ...]) -> tuple[sources.Source, ...]:
+    """The other sources for an architecture; Error when one is not for it, or is read anyway."""
     seen = {(source.uri.rstrip("/"), suite) for source in read for suite in source.suites}
-    for file in getattr(args, "source", ()):
-        for source, architectures in file:
-            if architectures and arch not in architectures:
-                raise Error(
-                    f"the source {source.uri} is for {', '.join(architectures)}, not for {arch}",
-                    "its Architectures say so: choose another --arch, or another source",
-                    USAGE,
-                )
-            for suite in source.suites:
-                if (source.uri.rstrip("/"), suite) in seen:
-                    raise Error(
-                        f"the source {source.uri} {suite} is there twice", "leave out what is read anyway", USAGE
-                    )
-                seen.add((source.uri.rstrip("/"), suite))
-    return others(args)
+    for source, architectures in places.others:
+        if architectures and arch not in architectures:
+            raise Error(
+                f"the source {source.uri} is for {', '.join(architectures)}, not for {arch}",
+                "its Architectures say so: choose another --arch, or another source",
+                USAGE,
+            )
+        for suite in source.suites:
+            if (source.uri.rstrip("/"), suite) in seen:
+                raise Error(f"the source {source.uri} {suite} is there twice", "leave out what is read anyway", USAGE)
+            seen.add((source.uri.rstrip("/"), suite))
+    return places.added
 
 
-def add_closure(parser: argparse.ArgumentParser) -> None:
-    """Declare where an image's closure is."""
-    group = parser.add_argument_group("where its packages come from")
-    group.add_argument(
-        "--closure", default="", metavar="URL", help="the image's closure (default: where the archive keeps it)"
-    )
-    group.add_argument("--archive", default="", metavar="URL", help="archive of image configurations")
-    group.add_argument("--keyring", default="", metavar="FILE", help="keys that may sign the archive's InRelease")
-
-
-def add_suite(parser: argparse.ArgumentParser) -> None:
-    """Declare suite and architecture."""
-    parser.add_argument("--suite", default=DEFAULT_SUITE, help="Debian suite (default: %(default)s)")
-    parser.add_argument("--arch", default="", help="Debian architecture (default: this machine's)")
-
-
-def architecture(args: argparse.Namespace) -> str:
+def architecture(asked: str = "") -> str:
     """The architecture asked for, else this machine's."""
-    return architecture_of(args.arch)
-
-
-def architecture_of(asked: str) -> str:
-    """The same of a word."""
     arch = asked or run.output(("dpkg", "--print-architecture")).strip()
     if arch not in names.ARCHITECTURES:
         raise Error(f"there are no images for architecture {arch!r}", did_you_mean(arch, names.ARCHITECTURES), USAGE)
@@ -217,28 +178,22 @@ def architecture_of(asked: str) -> str:
 
 
 @contextlib.contextmanager
-def origin(args: argparse.Namespace) -> Iterator[Origin]:
-    """Fetch and verify the indexes of every source that the arguments name; they stay while in use."""
-    with origin_of(args, names.word(args.suite, "suite"), architecture(args)) as found:
-        yield found
-
-
-@contextlib.contextmanager
-def origin_of(args: argparse.Namespace, suite: str, arch: str) -> Iterator[Origin]:
-    """The same for a suite and an architecture that are known already (`add_places`)."""
-    snapshot = names.snapshot(args.snapshot) if getattr(args, "snapshot", "") else ""
+def of(places: Places, suite: str = DEFAULT_SUITE, arch: str = "") -> Iterator[Origin]:
+    """Fetch and verify the indexes of every source of a suite; they stay while in use."""
+    suite, arch = names.word(suite, "suite"), architecture(arch)
+    snapshot = names.snapshot(places.snapshot) if places.snapshot else ""
     known = sources.targets(run.output(sources.INDEXTARGETS))
-    debian = _debian(args, known, suite)
-    keyring = str(_kept_keyring(args.keyring)) if args.keyring else ""
+    debian = _debian(places, known, suite)
+    keyring = str(_kept_keyring(places.keyring)) if places.keyring else ""
     # What a user has made known comes before what the machine knows: it is the nearer one.
-    archive = None if args.archive or keyring else _own(suite)
+    archive = None if places.archive or keyring else _own(suite)
     archive = archive or sources.archive(
-        known, suite, url=_url(args.archive, "--archive"), keyring=keyring, installed=images.installed()
+        known, suite, url=_url(places.archive, "--archive"), keyring=keyring, installed=images.installed()
     )
     if snapshot:
         archive = _as_of(archive, snapshot, arch)
     # One for each mirror and suite, whatever the archive: Debian's large indexes are fetched once.
-    more = _others_for(args, arch, (*debian, archive))
+    more = _others_for(places, arch, (*debian, archive))
     with _read(_cache() / _identity(debian, arch), debian, archive, arch, more) as found:
         for source, _, file in found.apt.release_files:
             if source is archive:
@@ -272,7 +227,7 @@ def offered(suite: str, arch: str) -> Offered | None:
     if source is None:
         return None
     source = replace(source, components=("main",))
-    machine = architecture_of(arch)
+    machine = architecture(arch)
     root = _cache() / f"{_identity((source,), machine)}.images"
     plan = sources.update(root, (source,), machine, sources.IMAGES)
     uri, ring = source.uri, Path(source.signed_by)
@@ -293,13 +248,13 @@ def offered(suite: str, arch: str) -> Offered | None:
     return Offered(uri, known, said)
 
 
-def keyrings(args: argparse.Namespace, suite: str) -> tuple[Path, ...]:
+def keyrings(keyring: Path | None, suite: str) -> tuple[Path, ...]:
     """The keys that may sign for the archive: those given, else the user's own archive's, and its keyring package's.
 
     They are of different archives: what is verified is verified by one of them.
     """
-    if args.keyring:
-        found = [_kept_keyring(args.keyring)]
+    if keyring:
+        found = [_kept_keyring(keyring)]
     else:
         mine = _own(suite) if suite else None
         found = [Path(mine.signed_by)] if mine else []
@@ -314,18 +269,21 @@ def keyrings(args: argparse.Namespace, suite: str) -> tuple[Path, ...]:
 
 
 @contextlib.contextmanager
-def closure(args: argparse.Namespace, kept: Lock) -> Iterator[Origin]:
-    """Fetch and verify the indexes of what an image was made of, and of nothing else; they stay while in use."""
-    key = args.keyring = str(keyrings(args, kept.suite)[0])
-    url = _url(str(args.closure), "--closure")
+def of_closure(kept: Lock, keyring: Path, url: str = "", archive: str = "") -> Iterator[Origin]:
+    """Fetch and verify the indexes of what an image was made of, and of nothing else; they stay while in use.
+
+    `url` is the closure's, a directory or "" where the archive keeps it; `archive` is the same of that.
+    """
+    key = str(_kept_keyring(keyring))
+    url = _url(url, "--closure")
     if not url:
-        archive = None if args.archive else _own(kept.suite)
-        if archive is None or archive.signed_by != key:
+        of_archive = None if archive else _own(kept.suite)
+        if of_archive is None or of_archive.signed_by != key:
             known = sources.targets(run.output(sources.INDEXTARGETS))
-            address = _url(args.archive, "--archive")
-            archive = sources.archive(known, kept.suite, url=address, keyring=key, installed=images.installed())
+            address = _url(archive, "--archive")
+            of_archive = sources.archive(known, kept.suite, url=address, keyring=key, installed=images.installed())
         path = names.closure(kept.suite, kept.config, kept.architecture, kept.serial)
-        url = f"{archive.uri.rstrip('/')}/{path}"
+        url = f"{of_archive.uri.rstrip('/')}/{path}"
     source = sources.Source(url, (kept.suite,), key)
     with _read(_cache() / _identity((source,), kept.architecture), (), source, kept.architecture) as found:
         yield found
@@ -413,14 +371,13 @@ def _lacking(archive: sources.Source, error: Error) -> Error:
 
 
 @contextlib.contextmanager
-def contents(args: argparse.Namespace) -> Iterator[tuple[Path, ...]]:
+def contents(places: Places, suite: str = DEFAULT_SUITE, arch: str = "") -> Iterator[tuple[Path, ...]]:
     """Fetch and verify the lists of all files of a suite's packages, gzip-compressed; they stay while in use.
 
     Of the release itself: its updates bring new versions of its packages, and few new files.
     """
-    suite = names.word(args.suite, "suite")
-    arch = architecture(args)
-    release = replace(_debian(args, sources.targets(run.output(sources.INDEXTARGETS)), suite)[0], suites=(suite,))
+    suite, arch = names.word(suite, "suite"), architecture(arch)
+    release = replace(_debian(places, sources.targets(run.output(sources.INDEXTARGETS)), suite)[0], suites=(suite,))
     root = _cache() / f"{_identity((release,), arch)}.contents"
     plan = sources.update(root, (release,), arch, sources.CONTENTS)
     with cache.used(root, "the cache of Debian's lists of files"):
@@ -446,13 +403,13 @@ def _verified(source: sources.Source, file: Path) -> sign.Signed:
     return sign.verified(Path(source.signed_by), file, signature)
 
 
-def _debian(args: argparse.Namespace, known: tuple[sources.Target, ...], suite: str) -> tuple[sources.Source, ...]:
+def _debian(places: Places, known: tuple[sources.Target, ...], suite: str) -> tuple[sources.Source, ...]:
     return sources.debian(
         known,
         suite,
-        mirror=_url(args.mirror, "--mirror"),
-        security_mirror=_url(args.security_mirror, "--security-mirror"),
-        expired=args.allow_expired,
+        mirror=_url(places.mirror, "--mirror"),
+        security_mirror=_url(places.security_mirror, "--security-mirror"),
+        expired=places.expired,
     )
 
 
@@ -524,13 +481,13 @@ def _is_directory(value: str) -> bool:
         return False
 
 
-def _kept_keyring(value: str) -> Path:
+def _kept_keyring(file: Path) -> Path:
     """A copy of a keyring under the name of its content.
 
     apt's own user must be able to read it, and may not look into the folder
     that it is given in; and a plan that names it means these very keys.
     """
-    return _kept_keys(files.read(Path(value), what="keyring"))
+    return _kept_keys(files.read(file, what="keyring"))
 
 
 def _kept_keys(content: bytes) -> Path:

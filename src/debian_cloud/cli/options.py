@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Arguments that several verbs share: declared, and read into plain values. No verb."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from debian_cloud.build import request
+from debian_cloud.build.request import BuildRequest
+from debian_cloud.image.custom import Custom, custom
+from debian_cloud.packages import origin, words
+from debian_cloud.proof.trust import Trust
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_request(parser: argparse.ArgumentParser) -> None:
+    """Declare what decides what is built (`build_request`)."""
+    parser.add_argument("config", metavar="CONFIG", help="an image configuration, such as ec2")
+    add_sources(parser)
+    parser.add_argument("--format", default="", metavar="LIST", help="disk formats, comma between them: raw,qcow2")
+    parser.add_argument(
+        "--lock", type=Path, metavar="FILE", help="an image's .buildinfo: take exactly its packages, or none"
+    )
+    parser.add_argument(
+        "--serial",
+        default="",
+        help="YYYYMMDD.N (default: the day of the newest package index, .0; of a try, a number of its own)",
+    )
+    group = add_changes(parser)
+    group.add_argument(
+        "--seed", default="", metavar="FILE", help="answers to debconf, as debconf-set-selections(1) reads them"
+    )
+    group.add_argument("--hostname", default="", metavar="NAME", help="/etc/hostname of the image")
+    group.add_argument(
+        "--keep-secrets", default="", metavar="LIST", help="paths that everybody may have, comma between them"
+    )
+
+
+def build_request(args: argparse.Namespace) -> BuildRequest:
+    """What is to be built (`add_request`)."""
+    return replace(
+        resolve_request(args),
+        formats=tuple(dict.fromkeys(name for name in args.format.split(",") if name)),
+        serial=args.serial,
+        lock=request.locked(args.lock) if args.lock else None,
+    )
+
+
+def resolve_request(args: argparse.Namespace) -> BuildRequest:
+    """What is to be resolved, of which nothing need be built (`add_sources`, `add_changes`)."""
+    return BuildRequest(args.config, args.suite, args.arch, changes=_changes(args), places=words.places(args))
+
+
+def add_changes(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Declare what a person may change about the packages; the group, for what else may be changed."""
+    group = parser.add_argument_group("for a quick try; such an image is not official, and its record says so")
+    group.add_argument(
+        *("--add",),
+        default="",
+        metavar="LIST",
+        help="more packages, comma between them: vim,htop; where the disk is too small for them, with --size",
+    )
+    group.add_argument("--remove", default="", metavar="LIST", help="packages to do without, where an image can")
+    group.add_argument("--size", default="", metavar="SIZE", help="another size of the disk: 12G")
+    words.add_source(group)
+    return group
+
+
+def _changes(args: argparse.Namespace) -> Custom:
+    # Of `show`, which declares fewer.
+    seed, hostname, keep = (getattr(args, name, "") for name in ("seed", "hostname", "keep_secrets"))
+    text = request.seed_text(Path(seed)) if seed else ""
+    return custom(args.add, args.remove, text, hostname, keep, args.size)
+
+
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """Declare where packages come from, and of which suite."""
+    add_suite(parser)
+    group = words.add_places(parser)
+    group.add_argument(
+        "--snapshot",
+        default="",
+        metavar="ID",
+        help="the archive as it was published under this id; Debian's packages are those of --mirror all the same",
+    )
+
+
+def add_closure(parser: argparse.ArgumentParser) -> None:
+    """Declare where an image's closure is."""
+    group = parser.add_argument_group("where its packages come from")
+    group.add_argument(
+        "--closure", default="", metavar="URL", help="the image's closure (default: where the archive keeps it)"
+    )
+    group.add_argument("--archive", default="", metavar="URL", help="archive of image configurations")
+    group.add_argument("--keyring", default="", metavar="FILE", help="keys that may sign the archive's InRelease")
+
+
+def add_suite(parser: argparse.ArgumentParser) -> None:
+    """Declare suite and architecture."""
+    parser.add_argument("--suite", default=origin.DEFAULT_SUITE, help="Debian suite (default: %(default)s)")
+    parser.add_argument("--arch", default="", help="Debian architecture (default: this machine's)")
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Declare what of a .buildinfo is believed (`trust`)."""
+    group = parser.add_argument_group("what of its .buildinfo is believed")
+    group.add_argument(
+        "--signed-by", type=Path, metavar="FILE", help="keys, one of which must have signed the .buildinfo"
+    )
+    group.add_argument(
+        "--unsigned", action="store_true", help="take the .buildinfo as it is: nobody need have signed it"
+    )
+    group.add_argument("--mirror", default="", metavar="URL", help="a mirror of Debian that the image may use")
+    group.add_argument(
+        "--security-mirror", default="", metavar="URL", help="a mirror of its security updates that it may use"
+    )
+    group.add_argument(
+        "--allow-expired", action="store_true", help="the image may take indexes past their Valid-Until"
+    )
+
+
+def trust(args: argparse.Namespace) -> Trust:
+    """Whose word on an image counts (`add_trust`, and a `--keyring`)."""
+    return Trust(
+        keyring=Path(args.keyring) if args.keyring else None,
+        signed_by=args.signed_by,
+        unsigned=args.unsigned,
+        mirrors=(args.mirror, args.security_mirror),
+        expired=args.allow_expired,
+        others=tuple(source for source, _ in words.others(args)),
+    )

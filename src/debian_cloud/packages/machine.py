@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What became of the image that this machine was made of, as its apt knows it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud import names
+from debian_cloud.errors import Error
+from debian_cloud.host import files, run
+from debian_cloud.image import staleness
+from debian_cloud.packages import images
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from debian_cloud.image.staleness import ImageStatus, Pending
+
+_RECORD = Path("/etc/cloud-release")
+_OS_RELEASE = Path("/etc/os-release")
+_INSTALLED: Final = ("installed", "triggers-awaited", "triggers-pending")
+_STATUSES: Final = ("withdrawn", "expired", "deprecated")
+
+
+@dataclass(frozen=True, slots=True)
+class Became:
+    """What is said of the image; the serial of a newer one, or ""; updates that are not installed, and that are."""
+
+    image: ImageStatus
+    newer: str
+    lacking: tuple[Pending, ...]
+    there: tuple[Pending, ...]
+
+
+def image(warn: Callable[[str], None]) -> Became:
+    """What became of this machine's image; Error when it was made of none, or of one that no archive knows.
+
+    `warn` is called with a sentence on each archive whose index cannot be read.
+    """
+    config, serial = _image()
+    arch = run.output(("dpkg", "--print-architecture")).strip()
+    said = images.statuses(
+        lambda status: (status.config, status.serial, status.architecture) == (config, serial, arch)
+    )
+    for sentence in said.refused:
+        warn(sentence)
+    known = said.statuses
+    found = _found(known, config, serial, arch)
+    newest = max(
+        (
+            other.serial
+            for other in known
+            if other.status == "current" and (other.config, other.suite, other.architecture) == _kind(found)
+        ),
+        key=names.serial_key,
+        default="",
+    )
+    newer = newest if newest and names.serial_key(newest) > names.serial_key(serial) else ""
+    return Became(found, newer, *staleness.on_machine(found, _installed(arch)))
+
+
+def _image() -> tuple[str, str]:
+    """Configuration and serial of the image that the machine was made of."""
+    fields = _fields(_RECORD)
+    try:
+        return names.word(fields["ID"], "configuration"), names.serial(fields["VERSION"])
+    except (KeyError, Error):
+        why = f"{_RECORD} names no image with a serial" if fields else f"it has no {_RECORD}"
+        raise Error(f"this machine was not made of an image of ours: {why}", "run it on such a machine") from None
+
+
+def _fields(file: Path) -> dict[str, str]:
+    """The fields of a file in the manner of os-release(5), as far as quotes alone go."""
+    text = files.read(file).decode("utf-8", "replace") if file.exists() else ""
+    return dict(re.findall(r"""(?m)^([A-Z_]+)=["']?([^"'\n]*)["']?$""", text))
+
+
+def _found(known: tuple[ImageStatus, ...], config: str, serial: str, arch: str) -> ImageStatus:
+    """What is said of the image; of two suites' the machine's own, and of two archives' the worse.
+
+    Error when nothing is said.
+    """
+    same = [said for said in known if (said.config, said.serial, said.architecture) == (config, serial, arch)]
+    if not same:
+        raise Error(
+            f"no archive that this machine's apt knows ever published {config} {serial} for {arch}",
+            "`apt-get update`; or the image is one that was never uploaded",
+        )
+    codename = _fields(_OS_RELEASE).get("VERSION_CODENAME", "")
+    own = [said for said in same if said.suite == codename] or same
+    return min(own, key=lambda said: _STATUSES.index(said.status) if said.status in _STATUSES else len(_STATUSES))
+
+
+def _kind(said: ImageStatus) -> tuple[str, str, str]:
+    return said.config, said.suite, said.architecture
+
+
+def _installed(arch: str) -> dict[str, str]:
+    """Package -> the version that is installed, of the machine's own architecture before others."""
+    answer = run.output(("dpkg-query", "-W", "-f", "${Package} ${Architecture} ${Version} ${db:Status-Status}\n"))
+    rows = [line.split() for line in answer.splitlines()]
+    rows = [row for row in rows if len(row) == 4 and row[3] in _INSTALLED]
+    return {row[0]: row[2] for row in sorted(rows, key=lambda row: row[1] in (arch, "all"))}

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The images that are offered here: by the user's own archive, and by those that this machine's apt knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from debian_cloud import names
+from debian_cloud.errors import FAILED, USAGE, Error, did_you_mean
+from debian_cloud.image import index
+from debian_cloud.packages import images, origin
+from debian_cloud.text.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from debian_cloud.image.staleness import ImageStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which published image is asked for; what is empty is chosen.
+
+    `architecture` is by default this machine's, `format` qcow2 or what there is, `serial` the current one, `archive`
+    (a URL) the only one that has such images.
+    """
+
+    config: str
+    suite: str = origin.DEFAULT_SUITE
+    architecture: str = ""
+    format: str = ""
+    serial: str = ""
+    archive: str = ""
+
+
+def known(suite: str, arch: str = "") -> images.Known:
+    """All images of a suite (and an architecture), those of the user's own archive first.
+
+    Error when no index of images is there.
+    """
+    mine = origin.offered(suite, arch)
+    own = mine.known if mine else images.Known(())
+    try:
+        of_machine = images.known(suite, arch)
+    except Error:
+        # An archive of one's own needs no other.
+        if not mine:
+            raise
+        return own
+    return images.Known((*own.images, *of_machine.images), (*own.refused, *of_machine.refused))
+
+
+def choose(wanted: Wanted, warn: Callable[[str], None]) -> images.Image:
+    """The image that is asked for; Error when there is none, or when several archives have it.
+
+    `warn` is called with a sentence on each archive that is left out, and on a newer image that is offered no more.
+    """
+    config = names.config(names.word(wanted.config, "configuration"))
+    arch = origin.architecture(wanted.architecture)
+    suite, serial, archive = wanted.suite, wanted.serial, wanted.archive.rstrip("/")
+    offered, said = _offered(suite, arch, archive, config)
+    for sentence in offered.refused:
+        warn(sentence)
+    # It may be in the index that cannot be read.
+    status = FAILED if offered.refused else USAGE
+    found = [image for image in offered.images if image.record.config == config]
+    gone = _gone(said, config, suite, arch)
+    if not found:
+        raise _refusal(
+            gone, serial, "no other image of it is published; `debian-cloud list --images` has all"
+        ) or Error(
+            f"no image of {config} in {suite}",
+            did_you_mean(config, {i.record.config for i in offered.images})
+            if offered.images
+            else f"no image is published for {suite} and {arch}",
+            status,
+        )
+    there = {image.record.format for image in found}
+    format_ = wanted.format or ("qcow2" if "qcow2" in there else min(there))
+    found = [
+        image
+        for image in found
+        if image.record.format == format_
+        and serial in ("", image.record.serial)
+        and archive in ("", image.archive.rstrip("/"))
+    ]
+    if not found:
+        asked = printable(f"{format_} {serial}".strip())
+        if serial and (refusal := _refusal(gone, serial, "`debian-cloud list --images` has the others")):
+            raise refusal
+        raise Error(f"no image of {config} in {suite} as {asked}", "see `debian-cloud list --images`", status)
+    archives = sorted({image.archive for image in found})
+    if len(archives) > 1:
+        raise Error(
+            f"several archives have images of {config}: {', '.join(map(printable, archives))}",
+            "choose: --archive URL",
+            USAGE,
+        )
+    # The newest may be deprecated, or not official.
+    current = [image for image in found if image.record.status == "current"]
+    chosen = (current or found)[-1]
+    newest = names.serial_key(gone[-1][0].serial) if gone else (0, 0)
+    if not serial and newest > names.serial_key(chosen.record.serial):
+        warn(_words(*gone[-1]))
+    return chosen
+
+
+def _offered(suite: str, arch: str, archive: str, config: str) -> tuple[images.Known, images.Said]:
+    """Images, and what became of others: of the user's own archive where it has such, else of this machine's."""
+    mine = origin.offered(suite, arch)
+    if mine and archive not in ("", mine.uri.rstrip("/")):
+        mine = None
+    if mine and any(image.record.config == config for image in mine.known.images):
+        return mine.known, mine.said
+    try:
+        of_machine = images.known(suite, arch)
+    except Error:
+        if mine:
+            return mine.known, mine.said
+        raise
+    refused = mine.known.refused if mine else ()
+    try:
+        said = images.statuses(lambda _: False)
+    except Error:
+        # An archive need not say what became of its images.
+        said = images.Said(())
+    return images.Known(of_machine.images, (*refused, *of_machine.refused)), said
+
+
+def _gone(said: images.Said, config: str, suite: str, arch: str) -> list[tuple[ImageStatus, str]]:
+    """The images of a configuration that are offered no more, oldest first, each with the archive that says so."""
+    found = [
+        (status, archive)
+        for status, archive in zip(said.statuses, said.archives, strict=True)
+        if (status.config, status.suite, status.architecture) == (config, suite, arch) and status.status in index.GONE
+    ]
+    return sorted(found, key=lambda one: names.serial_key(one[0].serial))
+
+
+def _refusal(gone: list[tuple[ImageStatus, str]], serial: str, hint: str) -> Error | None:
+    """What is reported of the newest of these, or of that with the serial; None when there is none."""
+    wanted = [one for one in gone if serial in ("", one[0].serial)]
+    return Error(_words(*wanted[-1]), hint) if wanted else None
+
+
+def _words(status: ImageStatus, archive: str) -> str:
+    image = f"{status.config} {status.serial} of {status.suite} for {status.architecture}"
+    became = f"was withdrawn by {archive}" if status.status == "withdrawn" else f"has expired at {archive}"
+    day = f" on {status.date}" if status.date else ""
+    reason = f": {printable(status.reason, index.REASON)}" if status.reason else ""
+    cves = f" ({printable(' '.join(status.cves), index.REASON)})" if status.cves else ""
+    return f"{image} {became}{day}{reason}{cves}"

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Two images, or their .buildinfo files, opened and compared."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from debian_cloud.build import request
+from debian_cloud.disk.opened import opened
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.proof import difference
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from debian_cloud.proof.difference import Content, Description, Difference
+
+
+def compare(old: Path, new: Path) -> Difference:
+    """What changed from one to the other; of two images, with their files and the changelogs in them."""
+    with ExitStack() as stack:
+        (before, before_content), (after, after_content) = (_described(path, stack) for path in (old, new))
+        found = difference.compare(before, after)
+        if before_content and after_content:
+            return difference.with_changelogs(found, before_content, after_content)
+    return found
+
+
+def _described(path: Path, stack: ExitStack) -> tuple[Description, Content | None]:
+    """What a person named, and the way to the files in it: a .buildinfo has none."""
+    if path.suffix == ".buildinfo":
+        return difference.of_lock(path.name, request.locked(path)), None
+    if not path.is_file():
+        raise Error(f"there is no file {path}", "give an image, or the .buildinfo beside it", USAGE)
+    image = stack.enter_context(opened(path))
+    return difference.of_image(path.name, image.entries(), image.content), image.content

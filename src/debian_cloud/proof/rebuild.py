@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A published image made again of its closure, and compared; who got the same bytes signs that."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from debian_cloud import projections
+from debian_cloud.build import request, workspace
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.host import checksums, files, run, sign
+from debian_cloud.image import index
+from debian_cloud.projections import provenance
+from debian_cloud.proof import bundle, trust
+
+if TYPE_CHECKING:
+    from debian_cloud.image.lock import Lock
+    from debian_cloud.packages.evidence import Described
+    from debian_cloud.proof.trust import Trust
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """An image made again: what described it, the id of the plan, and file name -> whether it is the same."""
+
+    described: Described
+    plan: str
+    same: dict[str, bool]
+
+
+def rebuild(
+    file: Path,
+    trusted: Trust,
+    *,
+    closure: str = "",
+    archive: str = "",
+    seed: Path | None = None,
+    output: Path | None = None,
+    statement: Path | None = None,
+    quiet: bool = True,
+) -> Rebuilt:
+    """Make the image of a .buildinfo, or of a record with the .buildinfo beside it, again, and compare its files.
+
+    `closure` is the closure's URL or directory, by default beside the file, or where the archive keeps it; `archive`
+    is the same of that. `seed` is the file that the image was made with. What was made is kept in `output`, if given.
+    Error where `statement`, to which `state` is to write afterwards, is there already.
+    """
+    found = _described(file, trusted)
+    kept = found.kept
+    if statement and statement.exists():
+        raise Error(f"{statement} exists already", "choose another name with --statement", USAGE)
+    # Before anything is fetched.
+    run.check_namespace()
+    workspace.make_output((output or Path()).resolve())
+    planned = request.again(
+        kept, found.keyring, closure=closure or bundle.closure_of(file), archive=archive, seed=seed
+    )
+    if output:
+        workspace.make(planned, output.resolve(), quiet=quiet)
+        return Rebuilt(found, planned.id, _compared(kept, output))
+    with tempfile.TemporaryDirectory(prefix="debian-cloud.", dir=".") as folder:
+        workspace.make(planned, Path(folder).resolve(), quiet=quiet)
+        return Rebuilt(found, planned.id, _compared(kept, Path(folder)))
+
+
+def refuse(found: Rebuilt, output: Path | None = None) -> None:
+    """Error that names the files that are not the same; those that were made are in `output`, if anywhere."""
+    if not all(found.same.values()):
+        different = ", ".join(name for name, equal in found.same.items() if not equal)
+        hint = f"it was built by {found.described.kept.builder}; "
+        hint += "compare the files with diffoscope(1)" if output else "--output DIR keeps the files to compare"
+        raise Error(f"{different} is not what the .buildinfo describes", hint)
+
+
+def state(found: Rebuilt, statement: Path, homedir: Path | None) -> None:
+    """Write a statement that the same bytes came out, signed by the key of a GnuPG home; Error when they did not."""
+    refuse(found)
+    described = found.described
+    subjects = {name: {"sha256": sha256} for name, (sha256, _) in described.kept.digests.items()}
+    hashes = {name: hashlib.new(name, described.data).hexdigest() for name in checksums.PUBLISHED}
+    document = provenance.rebuilt(described.kept, subjects, {described.name: hashes})
+    with tempfile.TemporaryDirectory(prefix="debian-cloud.") as folder:
+        unsigned = Path(folder) / "statement"
+        unsigned.write_text(projections.text(document), "utf-8")
+        sign.clearly(unsigned, Path(folder) / "signed", homedir)
+        statement.write_bytes((Path(folder) / "signed").read_bytes())
+
+
+def _described(file: Path, trusted: Trust) -> Described:
+    buildinfo = file.with_suffix(".buildinfo") if file.suffix == ".image" else file
+    if not trusted.said:
+        buildinfo = bundle.published(buildinfo)
+    if file.suffix != ".image":
+        return trust.believed(buildinfo, trusted)
+    records = index.parse(files.text(file), strict=True)
+    found = trust.believed(buildinfo, trusted)
+    for record in records:
+        if found.kept.digests.get(record.name) != (record.sha256, record.size):
+            raise Error(
+                f"{file.name} and {file.stem}.buildinfo do not agree on {record.name}",
+                "take both from the same folder of the archive",
+            )
+    if not records:
+        raise Error(f"{file} has no record in it", "give the .image or the .buildinfo of an image", USAGE)
+    return found
+
+
+def _compared(kept: Lock, folder: Path) -> dict[str, bool]:
+    """File name -> whether it came out the same."""
+    found = {}
+    for name, (sha256, size) in kept.digests.items():
+        got = checksums.digest(folder / name, ("sha256",))
+        found[name] = (got.hashes["sha256"], got.size) == (sha256, size)
+    return found

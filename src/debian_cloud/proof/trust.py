@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whose word on an image counts, and what is believed by it: its .buildinfo, and that others made it again."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud import names
+from debian_cloud.build import request
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.host import sign
+from debian_cloud.packages import evidence, origin
+from debian_cloud.projections import provenance
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from debian_cloud.image.sources import Source
+    from debian_cloud.packages.evidence import Described
+
+_STATEMENTS: Final = 1000
+"""Statements about one image that are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilders:
+    """How many rebuilders must say that they got the same bytes, their keys, and the directory of what they say."""
+
+    number: int
+    keys: Path | None = None
+    statements: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Whose word on an image counts.
+
+    `keyring` has the keys of the archive; where it is not given, they are those of the user's own archive, and of
+    the keyring package. `debian` has those of Debian, `others` those of sources that a person added, each for its
+    own packages. `signers` is how many keys of the archive must have signed its indexes.
+
+    `signed_by` has the keys of whom else the .buildinfo may be signed by; `unsigned`: nobody need have signed it.
+    Its image may take Debian from `mirrors`, too, and, if `expired`, indexes past their Valid-Until.
+    """
+
+    keyring: Path | None = None
+    debian: Path = Path(names.DEBIAN_KEYRING)
+    others: tuple[Source, ...] = ()
+    signers: int = 1
+    signed_by: Path | None = None
+    unsigned: bool = False
+    mirrors: tuple[str, ...] = ()
+    expired: bool = False
+    rebuilders: Rebuilders | None = None
+
+    @property
+    def said(self) -> bool:
+        """Whether it was said whose word on the .buildinfo counts; else it is the user's own archive's, too."""
+        return bool(self.unsigned or self.signed_by or self.keyring)
+
+
+def believed(file: Path, trust: Trust) -> Described:
+    """A .buildinfo whose signature was verified, and whose image asks nobody but Debian.
+
+    Of several archives that are known, its keyring is that of the image's.
+    """
+    found = _described(file, trust, origin.keyrings(trust.keyring, _suite(file)))
+    evidence.refuse_sources(found.kept, trust.mirrors, expired=trust.expired)
+    return found
+
+
+def _suite(file: Path) -> str:
+    """Which suite an image says to be of, to decide whose keys are asked, and for nothing else; "" when it says none.
+
+    Whoever verifies it tells why.
+    """
+    try:
+        return request.locked(file).suite
+    except Error:
+        return ""
+
+
+def _described(file: Path, trust: Trust, rings: tuple[Path, ...]) -> Described:
+    failed: Error | None = None
+    for ring in rings:
+        try:
+            return evidence.described(file, ring, trust.signed_by, unsigned=trust.unsigned)
+        except Error as error:
+            failed = failed or error
+    assert failed
+    raise failed
+
+
+def rebuilders(demanded: Rebuilders, wanted: Mapping[str, str]) -> tuple[str, ...]:
+    """Fingerprints of those who made the same image again; Error when they are fewer than demanded.
+
+    `wanted` are its files, any of which counts: name and SHA-256.
+    """
+    keys, statements = demanded.keys, demanded.statements
+    if not (keys and keys.is_file() and statements and statements.is_dir()):
+        raise Error(
+            "--rebuilders needs --rebuilder-keys FILE and --statements DIR",
+            "whose word counts, and where it is",
+            USAGE,
+        )
+    found: set[str] = set()
+    unheard = []
+    files = sorted(itertools.islice(statements.glob("*.asc"), _STATEMENTS + 1))
+    if len(files) > _STATEMENTS:
+        raise Error(
+            f"{statements} has more than {_STATEMENTS} statements", "give a folder with those that count", USAGE
+        )
+    for file in files:
+        try:
+            signed = sign.verified(keys, file)
+            statement = provenance.parse(signed.content.decode("utf-8", "replace"), file.name)
+        except Error as error:
+            unheard.append(error.message)
+            continue
+        same = (statement.subjects.get(name, {}).get("sha256") == sha256 for name, sha256 in wanted.items())
+        if statement.kind == provenance.REBUILT and any(same):
+            # Who signs with two keys is two only to those who trust both; who signs twice is one.
+            found |= {*signed.signers}
+        else:
+            unheard.append(f"{file.name} is about other bytes")
+    if len(found) < demanded.number:
+        raise Error(
+            f"{len(found)} of {demanded.number} rebuilders say that they got the same bytes",
+            "; ".join(unheard) or f"{statements} has no other statement",
+        )
+    return tuple(sorted(found))

@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An image proved: who signed what it was made of, and that it is, byte for byte, what that makes."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud import names
+from debian_cloud.build import request, workspace
+from debian_cloud.disk import layout
+from debian_cloud.disk.opened import (
+    DISKS,
+    QCOW2,
+    RAW,
+    TAR,
+    DiskImage,
+    TreeImage,
+    bytes_of,
+    format_of,
+    kind,
+    opened,
+    unpacked,
+)
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.host import checksums, run
+from debian_cloud.image import closure
+from debian_cloud.packages import evidence, manifest
+from debian_cloud.proof import bundle, trust, verification
+from debian_cloud.proof.verification import Explained, Unexplained
+from debian_cloud.text.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from debian_cloud.image.entries import Entry
+    from debian_cloud.image.lock import Lock
+    from debian_cloud.image.resolution import Package
+    from debian_cloud.packages.evidence import Proof, Word
+    from debian_cloud.proof.trust import Trust
+
+_SERIAL = re.compile(r"(?<![0-9])[0-9]{8}\.[0-9]+")
+"""What in the name of a file says which image it is."""
+_RELEASE = "etc/cloud-release"
+"""Where an image says which one it is."""
+_LONGEST = 200
+"""Bytes of that which are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What is at hand to prove an image with; what is not given is looked for beside it, or done without.
+
+    `closure` is the directory of what it was made of, `archive` a copy of its archive, `rebuilt` what was made of it
+    again, in the same format, and `seed` the file of the seed that it was made with.
+    """
+
+    buildinfo: Path | None = None
+    closure: Path | None = None
+    archive: Path | None = None
+    rebuilt: Path | None = None
+    seed: Path | None = None
+
+
+NOTHING: Final = Given()
+"""All is beside the image."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """The image's file as it was read: `described` is the name that the .buildinfo has for these bytes, if any.
+
+    `converted`: it is of a format that the .buildinfo does not have, so that the disk counts.
+    """
+
+    sha256: str
+    size: int
+    described: str = ""
+    converted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All verdicts on one image; `seconds` it took by what was done, `signers` of its .buildinfo, fingerprints."""
+
+    kept: Lock
+    proofs: Mapping[Package, Proof]
+    seconds: dict[str, float]
+    signers: tuple[str, ...]
+    rebuilders: tuple[str, ...] = ()
+    explained: tuple[Explained, ...] = ()
+    unexplained: tuple[Unexplained, ...] = ()
+    more: int = 0
+    """How many are unexplained besides."""
+    file: File | None = None
+    word: Word | None = None
+
+
+def verify(
+    image: Path, trusted: Trust, given: Given = NOTHING, *, diagnose: bool = False, quiet: bool = True
+) -> Report:
+    """A verdict on each path of an image; Error where its .buildinfo, its packages or its file are not as signed.
+
+    With `diagnose`, a file that the .buildinfo does not describe is compared all the same. Whether the image may be
+    started, by all that the report says, is for `refuse`.
+    """
+    began = time.monotonic()
+    seconds: dict[str, float] = {}
+
+    def done(what: str) -> None:
+        nonlocal began
+        seconds[what] = round(time.monotonic() - began, 1)
+        began = time.monotonic()
+
+    if trusted.signers < 1:
+        raise Error(f"--signers {trusted.signers} demands nothing", "one signature is demanded without it", USAGE)
+    if not given.rebuilt:
+        # Before anything is read: it will be made again.
+        run.check_namespace()
+    buildinfo = _buildinfo(image, trusted, given)
+    folder = given.closure or _closure(image, trusted, buildinfo)
+    found = trust.believed(buildinfo, trusted)
+    kept = found.kept
+    file = _identified(image, kept, diagnose=diagnose)
+    rebuilders: tuple[str, ...] = ()
+    if trusted.rebuilders:
+        # Of what was converted, the files that it was made of count: all of the disk is compared besides.
+        files = [file.described] if file.described else [*kept.digests]
+        rebuilders = trust.rebuilders(trusted.rebuilders, {name: kept.digests[name][0] for name in files})
+    word = (
+        evidence.of_archive(given.archive, kept, found.keyring, signers=trusted.signers)
+        if given.archive
+        else evidence.of_machine(kept)
+    )
+    done("image")
+    proofs = evidence.proofs(
+        *(folder / "evidence", kept, trusted.debian, found.keyring), signers=trusted.signers, others=trusted.others
+    )
+    report = Report(kept, proofs, seconds, found.signers, rebuilders, file=file, word=word)
+    done("signatures and indexes")
+    # What is no image is told before a hundred packages are read, and nothing else of it until it is made again.
+    form = _format(image, kept)
+    wanted = {RAW: "raw", QCOW2: "qcow2"}.get(form, "tar.xz")
+    shipped = manifest.by_path((p.name, entries) for p, entries in _manifests(folder, kept).items())
+    done("packages")
+    if given.rebuilt:
+        return _compared(image, shipped, _of_format(given.rebuilt, wanted, form), report)
+    planned = request.again(kept, found.keyring, closure=str(folder), seed=given.seed, wanted=(wanted,))
+    with tempfile.TemporaryDirectory(prefix="debian-cloud.", dir=".") as name:
+        made = Path(name).resolve()
+        workspace.make(planned, made, quiet=quiet)
+        done("made again")
+        return _compared(image, shipped, made / f"{kept.stem}.{wanted}", report)
+
+
+def refuse(image: Path, report: Report) -> None:
+    """Error where an image is not to be started, by what was found out about it."""
+    if report.unexplained:
+        number = len(report.unexplained) + report.more
+        raise Error(
+            f"{image.name} is not made of signed packages alone: {number} unexplained",
+            "do not start it; diffoscope(1) against what `debian-cloud rebuild --output` makes tells more",
+        )
+    if report.file:
+        # Whatever its paths are, after --diagnose.
+        _refuse_undescribed(image, report.kept, report.file)
+    said = report.word.said if report.word else None
+    if said and said.status == "withdrawn":
+        raise Error(
+            f"{report.kept.stem} was withdrawn by its archive: {printable(said.reason)}",
+            "take a newer one; each byte of this one is what its .buildinfo says",
+        )
+
+
+def _format(image: Path, kept: Lock) -> str:
+    """The format of an image; Error when its .buildinfo is not of such a one."""
+    kind = format_of(image)
+    if (kind in DISKS) != any(one in DISKS for one in kept.formats):
+        raise Error(
+            f"{image.name}: this is not the image of that .buildinfo: it is a {kind}, not a {kept.formats[0]}",
+            "give the image's own .buildinfo with --buildinfo",
+        )
+    return kind
+
+
+def _of_format(rebuilt: Path, wanted: str, kind: str) -> Path:
+    """What was made again, in the format of the image: the file that was named, or the one beside it."""
+    other = format_of(rebuilt)
+    if other == kind or (other == wanted and kind == TAR) or (kind == RAW and other == QCOW2):
+        return rebuilt
+    beside = rebuilt.with_name(f"{rebuilt.name.removesuffix(f'.{other}')}.{wanted}")
+    if not beside.is_file():
+        raise Error(
+            f"{rebuilt} is a {other}, and the image a {kind}",
+            f"give the .{wanted} that `rebuild --output` makes: files are compared",
+            USAGE,
+        )
+    return beside
+
+
+def _buildinfo(image: Path, trusted: Trust, given: Given) -> Path:
+    """The image's .buildinfo: the one given, else the one beside it."""
+    if given.buildinfo:
+        return given.buildinfo
+    folders = [folder for folder in (bundle.beside(image), image.parent) if folder]
+    found = [path for path in folders[0].glob("*.buildinfo") if image.name.startswith(f"{path.stem}.")]
+    if len(found) != 1:
+        raise Error(f"{image} has no .buildinfo beside it", "give it with --buildinfo", USAGE)
+    return found[0] if trusted.said else bundle.published(found[0])
+
+
+def _closure(image: Path, trusted: Trust, buildinfo: Path) -> Path:
+    """What the image was made of: beside it, or in the user's own archive here; Error when it is not there."""
+    folder = bundle.beside(image)
+    if folder and (folder / names.CLOSURE).is_dir():
+        return folder / names.CLOSURE
+    if not trusted.keyring and (found := bundle.own_closure(buildinfo)):
+        return found
+    raise Error(
+        f"what {printable(image.name)} was made of is not beside it",
+        "`debian-cloud fetch --proof` brings it; or give it with --closure",
+        USAGE,
+    )
+
+
+def _identified(image: Path, kept: Lock, *, diagnose: bool = False) -> File:
+    """The image's file, by its bytes; Error when it is not the image that is described, or has another's name."""
+    if not image.is_file():
+        raise Error(f"there is no file {image}", "give an image: a .raw, .qcow2 or .tar.xz", USAGE)
+    serials = _SERIAL.findall(image.name)
+    ours = image.name.startswith("debian-") and serials
+    if {*serials} - {kept.serial} or (ours and kept.stem not in image.name):
+        raise Error(
+            f"{printable(image.name)} has the name of another image than its .buildinfo describes, {kept.stem}",
+            "was an older image given a newer name? get both from the archive",
+        )
+    file = _file(image, kept)
+    if not diagnose:
+        _refuse_undescribed(image, kept, file)
+    return file
+
+
+def _file(image: Path, kept: Lock) -> File:
+    """What an image's file is to a .buildinfo, by its bytes."""
+    got = checksums.digest(image, ("sha256",))
+    found = (got.hashes["sha256"], got.size)
+    described = next((name for name, digest in kept.digests.items() if digest == found), "")
+    return File(*found, described, converted=not described and kind(image) not in ("", *kept.formats))
+
+
+def _refuse_undescribed(image: Path, kept: Lock, file: File) -> None:
+    if not file.described and not file.converted:
+        raise Error(
+            f"{printable(image.name)} is not the file that the .buildinfo of {kept.stem} describes",
+            "it was changed, or is another image: get it again; --diagnose tells what differs",
+        )
+
+
+def _manifests(folder: Path, kept: Lock) -> dict[Package, tuple[Entry, ...]]:
+    debs = {package: folder / closure.filename(package) for package in kept.packages}
+    # None is unpacked before all are known to be the signed ones.
+    for package, path in debs.items():
+        if not path.is_file():
+            raise Error(f"the closure has no {package.name} {package.version}", f"{path} is missing: get it again")
+        _refuse_other(package, path, checksums.digest(path, ("sha256",)).hashes["sha256"])
+    found = {}
+    for package, (sha256, shipped) in manifest.read_all(debs).items():
+        _refuse_other(package, debs[package], sha256)
+        found[package] = shipped
+    return found
+
+
+def _refuse_other(package: Package, deb: Path, sha256: str) -> None:
+    if sha256 != package.sha256:
+        raise Error(
+            f"the closure's {package.name} {package.version} is not the signed one",
+            f"{deb} has the SHA-256 {sha256}",
+        )
+
+
+def _compared(image: Path, shipped: verification.Shipped, rebuilt: Path, report: Report) -> Report:
+    """The report with a verdict on all that the image has."""
+    began = time.monotonic()
+    findings, explained = verification.Findings(), list[Explained]()
+    kind = format_of(image)
+    file = report.file
+    described = bool(file and (file.described or file.converted))
+    with opened(rebuilt) as again:
+        with bytes_of(image) as given, bytes_of(rebuilt) as made:
+            same = not any(verification.differing(given, made if kind == again.format else again.view))
+        if same:
+            # Nothing of the image is read again: its paths are those of what was made here.
+            verdicts = _verdicts(again, shipped, again)
+        else:
+            verdicts = verification.readable(image.name, lambda: _diagnosis(image, shipped, again))
+        if not same or not described:
+            why = "this is not the image of that .buildinfo"
+            if file and file.described:
+                why = "this is the image of that .buildinfo, and not what the packages make that it names"
+            findings.add(Unexplained(image.name, why, verification.IMAGE))
+        for verdict in verdicts:
+            if isinstance(verdict, Explained):
+                explained.append(verdict)
+            else:
+                findings.add(verdict)
+    report.seconds["image"] = round(report.seconds.get("image", 0) + time.monotonic() - began, 1)
+    return replace(
+        report,
+        explained=tuple(explained),
+        unexplained=findings.first,
+        more=findings.total - len(findings.first),
+    )
+
+
+def _verdicts(
+    image: DiskImage | TreeImage, shipped: verification.Shipped, again: DiskImage | TreeImage
+) -> Iterator[Explained | Unexplained]:
+    """A verdict on each path."""
+    expected = tuple(again.entries())
+    yield from verification.readable(
+        "root file system",
+        lambda: verification.verify(expected if image is again else image.entries(), shipped, expected),
+    )
+    if isinstance(image, DiskImage) and isinstance(again, DiskImage):
+        esp = layout.ESP.rstrip(": ")
+        yield from verification.readable(esp, partial(verification.verify_esp, image, shipped, again))
+
+
+def _diagnosis(
+    path: Path, shipped: verification.Shipped, again: DiskImage | TreeImage
+) -> Iterator[Explained | Unexplained]:
+    """What was changed in an image that is not what was made again, as far as it can be read."""
+    # One with more in it is to be read, too, but not one without end.
+    with unpacked(path, 2 * again.view.size) as (kind, view):
+        image: DiskImage | TreeImage
+        if isinstance(again, DiskImage):
+            # That its partition table differs is told with the other bytes; what it led to is where it should be.
+            image = DiskImage(path.name, kind, view)
+            if not image.has_table:
+                image = DiskImage(path.name, kind, view, again.table)
+        else:
+            image = TreeImage(path.name, kind, view)
+        if (own := _release(image)) and own != (expected := _release(again)):
+            yield Unexplained(path.name, f"it says that it is {own}, not {expected}", verification.IMAGE)
+        told, places = set[str](), False
+        for verdict in _verdicts(image, shipped, again):
+            if isinstance(verdict, Unexplained):
+                told.add(verdict.path)
+            yield verdict
+        for place in verification.beside(image, again, told):
+            places = True
+            yield place
+        if not told and not places:
+            yield Unexplained(path.name, f"what is in it is the rebuild's, and its bytes as a {kind} are not")
+
+
+def _release(image: DiskImage | TreeImage) -> str:
+    """Which image one says that it is."""
+    try:
+        said = b"".join(itertools.islice(image.pieces(_RELEASE), 1))[:_LONGEST]
+    except Exception:
+        # That it cannot be read is told when its paths are.
+        return ""
+    return " ".join(said.decode("utf-8", "replace").split())

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the verbs do, without a command line: as a job of a cluster, the gate or a program with windows calls it."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from debian_cloud.build import request, workspace
+from debian_cloud.build.request import BuildRequest
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.image.custom import custom
+from debian_cloud.packages.offers import Wanted
+from debian_cloud.packages.origin import Places
+from debian_cloud.plan import as_shell
+from debian_cloud.proof import fetch, rebuild, verify
+from debian_cloud.proof.trust import Trust
+from debian_cloud.proof.verify import Given
+from tests import throwaway
+from tests.command import debian_cloud
+from tests.conftest import World
+from tests.throwaway import Archive, configuration
+
+TREE = {"Image-Format": "tar.xz"}
+"""Fields of a root file system without a disk."""
+
+
+@pytest.fixture(scope="module")
+def archive() -> Iterator[Archive]:
+    with throwaway.folder() as top:
+        yield throwaway.archive(top, configuration(top / "debs", "small", TREE))
+
+
+@pytest.fixture
+def asked(archive: Archive) -> BuildRequest:
+    return BuildRequest("small", places=Places(archive=f"file:{archive.public}", keyring=archive.keyring))
+
+
+def test_what_is_asked_for_can_be_sent_to_another_process() -> None:
+    asked = BuildRequest(
+        "ec2", formats=("raw",), changes=custom("vim"), places=Places(archive="file:/x", keyring=Path("/x.gpg"))
+    )
+    for value in (asked, Wanted("ec2"), Trust(keyring=Path("/x.gpg")), Given(closure=Path("/x"))):
+        assert pickle.loads(pickle.dumps(value)) == value
+        assert len({value, pickle.loads(pickle.dumps(value))}) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"formats": ("vhdx",)}, "unknown disk format vhdx"),
+        ({"serial": "1"}, "is not an image serial"),
+        ({"config": "../x"}, "is not a valid name"),
+        ({"suite": "../x"}, "is not a valid name"),
+        ({"architecture": "amd65"}, "no images for architecture 'amd65'"),
+        ({"places": Places(mirror="gopher://x")}, "is not a URL that apt reads"),
+        ({"places": Places(mirror="http://x\nTrusted: yes")}, "is not a URL that apt reads"),
+        ({"places": Places(archive="http://me:word@x")}, "has a user or a password in its URL"),
+        ({"places": Places(snapshot="now")}, "is not the id of a snapshot"),
+    ],
+)
+def test_a_value_is_refused_as_the_word_is(change: dict[str, Any], said: str) -> None:
+    """Before anything is fetched: no archive is given."""
+    with pytest.raises(Error) as refused:
+        request.planned(replace(BuildRequest("ec2"), **change))
+    assert refused.value.status == USAGE
+    assert said in refused.value.message
+
+
+def test_planned(archive: Archive, asked: BuildRequest) -> None:
+    """The plan is the one that the command prints."""
+    planned = request.planned(asked)
+    assert planned.outputs == tuple(f"{planned.stem}.{end}" for end in ("tar.xz", "buildinfo", "image", "changes"))
+    assert {"base-files", "debian-cloud-config-small"} <= {package.name for package in planned.resolution.packages}
+    done = debian_cloud("plan", "small", *archive.sources)
+    assert done.returncode == 0, done.stderr
+    about, script = done.stdout.partition("\nset -eu\n")[::2]
+    assert f"Plan {planned.id}," in about
+    assert script == as_shell(planned.plan, planned.stem, "").partition("\nset -eu\n")[2] != ""
+
+
+def test_planned_with_changes(asked: BuildRequest) -> None:
+    changed = request.planned(replace(asked, changes=custom("nano"), serial="20261121.1000"))
+    assert changed.stem.endswith("-small-amd64-20261121.1000")
+    assert "nano" in {package.name for package in changed.resolution.packages}
+    assert "nano" not in {package.name for package in request.resolved(asked).packages}
+
+
+@pytest.mark.beside
+def test_built(asked: BuildRequest, tmp_path: Path) -> None:
+    planned = workspace.build(asked, tmp_path / "out", quiet=True)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*planned.outputs}
+    kept = request.locked(tmp_path / "out" / f"{planned.stem}.buildinfo")
+    assert {*kept.packages} == {*planned.resolution.packages}
+    assert kept.plan == planned.id
+    # All or nothing, and nothing twice.
+    with pytest.raises(Error, match="exists already"):
+        workspace.build(asked, tmp_path / "out", quiet=True)
+
+
+@pytest.fixture
+def known(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The world, whose archive is the user's own."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(world.folder / "config"))
+    return world
+
+
+def test_fetched_and_verified(known: World, container: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    image = fetch.fetch(Wanted("container"), tmp_path / "out", said.append, proof=True)
+    assert said == []
+    assert image.parent == tmp_path / "out"
+    assert image.read_bytes() == container.read_bytes()
+    # What proves it came beside it; that it is made again, other tests show.
+    report = verify.verify(image, Trust(), Given(rebuilt=container))
+    assert report.unexplained == ()
+    assert list(report.signers) == throwaway.fingerprints_of(known.archive / "keyring.gpg")
+    assert report.file
+    assert report.file.sha256 == hashlib.sha256(container.read_bytes()).hexdigest()
+    verify.refuse(image, report)
+
+    changed = bytearray(image.read_bytes())
+    changed[len(changed) // 2] ^= 1
+    image.write_bytes(changed)
+    with pytest.raises(Error, match="is not the file that the "):
+        verify.verify(image, Trust(), Given(rebuilt=container))
+    report = verify.verify(image, Trust(), Given(rebuilt=container), diagnose=True)
+    with pytest.raises(Error, match="is not made of signed packages alone"):
+        verify.refuse(image, report)
+
+
+def test_what_is_not_offered_is_refused(known: World, tmp_path: Path) -> None:
+    for name, words in {"containr": "no image of containr in trixie", "../x": "not a valid name"}.items():
+        with pytest.raises(Error, match=words):
+            fetch.fetch(Wanted(name), tmp_path / "out", lambda _: None)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.beside
+def test_made_again(known: World, container: Path, tmp_path: Path) -> None:
+    """Of the user's own archive nothing need be named."""
+    buildinfo = container.with_name(f"{container.name.removesuffix('.tar.xz')}.buildinfo")
+    made = rebuild.rebuild(buildinfo, Trust(), output=tmp_path / "again")
+    assert made.same == {container.name: True}
+    assert (tmp_path / "again" / container.name).read_bytes() == container.read_bytes()
+    rebuild.refuse(made)
+    wrong = replace(made, same={container.name: False})
+    with pytest.raises(Error, match="is not what the "):
+        rebuild.state(wrong, tmp_path / "statement", None)
+    assert not (tmp_path / "statement").exists()
