@@ -17,7 +17,7 @@ demo: ## set up, then the main job from end to end with a throw-away archive in 
 
 check: ## set up, then all tests, linters included
 	tests/setup check
-	.venv/bin/python3 -m pytest $(PYTEST)
+	.venv/bin/python3 -m pytest --durations=20 $(PYTEST)
 
 check-all: ## the same, and look into the images of every suite and vendor that are built here
 	DEBIAN_CLOUD_ALL=1 $(MAKE) check

@@ -248,7 +248,13 @@ def test_a_disk_that_fails_while_it_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["verify x --closure . --keyring", "list --archive /x --keyring", "build x --seed", "plan x --seed"]
+    "option",
+    [
+        "verify x --closure . --buildinfo x --keyring",
+        "list --archive /x --keyring",
+        "build x --seed",
+        "plan x --seed",
+    ],
 )
 @pytest.mark.parametrize("kind", ["fifo", "/dev/zero"])
 def test_what_never_ends_is_not_waited_for(tmp_path: Path, option: str, kind: str) -> None:

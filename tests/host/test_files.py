@@ -96,7 +96,7 @@ XZ = lzma.compress(b"one\n")
         (".xz", XZ + b"\0" * 8 + lzma.compress(b"two\n") + b"\0" * 4, b"one\ntwo\n"),
         (".xz", lzma.compress(b""), b""),
         (".xz", lzma.compress(b"x" * 2**20, preset=9), b"x" * 2**20),
-        (".gz", gzip.compress(b"one\n") + gzip.compress(b"two\n"), b"one\ntwo\n"),
+        (".gz", gzip.compress(b"one\n", mtime=0) + gzip.compress(b"two\n", mtime=0), b"one\ntwo\n"),
         (".bz2", bz2.compress(b"one\n") + bz2.compress(b"two\n"), b"one\ntwo\n"),
         ("", b"one\n", b"one\n"),
     ],
