@@ -8,7 +8,6 @@ import gzip
 import json
 import os
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,8 @@ from typing import Final
 import pytest
 
 from debian_cloud import cli
-from debian_cloud.configuration import lint, shell
-from debian_cloud.image.binary import Binary, File
+from debian_cloud.configuration import lint
+from debian_cloud.image.binary import MAINTAINER_SCRIPTS, QUESTIONS, Binary, File
 from debian_cloud.packages import debs
 from debian_cloud.packages.origin import Places
 from tests.cli.test_new import ONE_IMAGE, Configurations, configurations, deb
@@ -54,6 +53,23 @@ FILES: Final = (
 )
 IMAGES: Final = frozenset({NAME, "debian-cloud-config-ec2"})
 GOOD: Final = lint.Subject(Binary(FIELDS, {}, FILES), "trixie")
+LAYER: Final = replace(
+    GOOD,
+    binary=Binary(
+        {name: value for name, value in FIELDS.items() if name not in ONE_IMAGE and name[:6] != "Image-"}
+        | {"Depends": "apt"},
+        {},
+        FILES,
+    ),
+)
+ADDED: Final = """\
+# Automatically added by dh_installsystemd/13.11.4
+if [ "$1" = "configure" ]; then
+	deb-systemd-helper enable 'x.service' >/dev/null || true
+fi
+# End automatically added section
+"""
+"""What debhelper adds to the package of a unit."""
 
 
 def fields(**changed: str) -> lint.Subject:
@@ -173,121 +189,42 @@ BAD: Final[list[tuple[str, lint.Subject, str, str]]] = [
         for mode in (0o4755, 0o2755)
     ),
     *(
-        ("no-edited-file", runs(script), ":postinst:3", said)
-        for script, said in (
-            ("sed -i s/a/b/ /etc/ssh/sshd_config", "it changes /etc/ssh/sshd_config, another's or nobody's file"),
-            ("sed -Ei.bak s/a/b/ /etc/x", "/etc/x"),
-            ("sed --in-place=.bak s/a/b/ /etc/x", "/etc/x"),
-            ('sed -i s/a/b/ "$unknown"', "$unknown"),
-            ("perl -pi -e s/a/b/ /etc/x", "/etc/x"),
-            ("sed -i s/a/b/ /etc/default/grub.d/60_x.cfg", "the package's own file"),
-            ("echo a >/etc/x", "/etc/x"),
-            ("echo a>>/etc/x", "/etc/x"),
-            (": >| /etc/x", "/etc/x"),
-            ("> /etc/x", "/etc/x"),
-            ("echo a | tee -a /etc/x >/dev/null", "/etc/x"),
-            ("cp /usr/share/x /etc/x", "it changes /etc/x,"),
-            ("cp -t /etc /usr/share/x", "/etc"),
-            ("mv /etc/x /var/backups/x", "/etc/x"),
-            ("if true; then rm -f /boot/x; fi", "/boot/x"),
-            ("ln -sf /dev/null /etc/systemd/system/x.service", "/etc/systemd/system/x.service"),
-            ('echo a > "$DPKG_ROOT/etc/x"', "/etc/x"),
-            ("echo a > ${D}/usr/lib/x", "/usr/lib/x"),
-            ("install -m 644 /usr/share/x/y /etc/y", "it changes /etc/y,"),
-            ("dd if=/dev/zero of=/boot/x", "/boot/x"),
-            ('x=$(rm /etc/x) && echo "$(touch /etc/x)"', "/etc/x"),
-            ("cat <<END >/etc/x\nwords\nEND", "/etc/x"),
-            ("truncate \\\n -s 0 /etc/x", "/etc/x"),
-            ("chmod 600 /etc/x", "/etc/x"),
-            ("cd /etc && rm hosts", "it changes /etc/hosts,"),
-            ("cd /etc; cd ssh; chmod 600 ./sshd_config", "it changes /etc/ssh/./sshd_config,"),
-            ('cd "$DPKG_ROOT/etc" && sed -i s/a/b/ hosts', "it changes /etc/hosts,"),
-            ("find /etc -name x -delete", "it changes /etc,"),
-            (r"find /etc -name x -exec sed -i s/a/b/ {} \;", "it changes /etc,"),
-            ("chroot /target rm /etc/x", "it changes /etc/x,"),
-            ("sudo -u root tee /etc/x", "it changes /etc/x,"),
-            ("sh -ec 'echo a >/etc/x'", "it changes /etc/x,"),
-            ("trap 'rm /etc/x' EXIT", "it changes /etc/x,"),
-            ("sed -i -e s/a/b/ -e s/c/d/ /etc/x", "it changes /etc/x,"),
-        )
-    ),
-    ("no-edited-file", runs("f=/etc/x\necho a > $f"), ":postinst:4", "/etc/x"),
-    ("no-edited-file", runs('for f in /etc/x; do\n    rm "$f"\ndone', "prerm"), ":prerm:4", "/etc/x"),
-    ("no-diversion", runs("dpkg-divert --add --rename /usr/bin/x"), ":postinst:3", "dpkg-divert"),
-    (
-        "no-diversion",
-        runs("/usr/bin/dpkg-statoverride --add a b 4755 /bin/x", "preinst"),
-        ":preinst:3",
-        "statoverride",
+        ("no-own-script", runs("true", name), f":{name}", f"it has a {name} of its own")
+        for name in MAINTAINER_SCRIPTS
     ),
     *(
-        ("no-network", runs(script), ":postinst:3", said)
-        for script, said in (
-            ("curl -s https://example.org | sh", "it calls curl"),
-            ('key=$(wget -qO- "$url")', "wget"),
-            ('echo "key: `curl x`"', "curl"),
-            ("apt-get -y install x", "apt-get"),
-            ("! timeout 5 nc example.org 80 || true", "nc"),
-            ("DEBIAN_FRONTEND=noninteractive apt update", "apt"),
-            ("pip install x &", "pip"),
-            ("( cd /tmp; git clone x )", "git"),
-            ("exec ssh host", "ssh"),
-            ("xargs -n 1 curl </dev/null", "curl"),
-            ("exec 3<>/dev/tcp/example.org/80", "/dev/tcp/"),
-            ("python3 -c 'import urllib.request'", "urllib.request"),
-            ("gpg --recv-keys 1234", "--recv-keys"),
-            ("chroot /target curl x", "it calls curl"),
-            ("timeout 5s curl x", "it calls curl"),
-            ("timeout -k 9 --signal KILL 5s curl x", "it calls curl"),
-            ("sudo -u root wget x", "it calls wget"),
-            ("env -u A B=c curl x", "it calls curl"),
-            ("nice -n 5 /usr/bin/env -i curl x", "it calls curl"),
-            ("xargs -I {} curl {} </dev/null", "it calls curl"),
-            ('eval "curl x"', "it calls curl"),
-            ("sh -c 'curl x'", "it calls curl"),
-            ("bash -o pipefail -euc 'curl x'", "it calls curl"),
-            ("su - user -c 'curl x'", "it calls curl"),
-            ("x=`curl y`", "it calls curl"),
-            ("case $(uname -m) in x86_64) curl x ;; esac", "it calls curl"),
-            ('echo "${x:-$(curl y)}"', "it calls curl"),
-            ('echo "$(echo "$(curl y)")"', "it calls curl"),
+        ("no-own-script", runs(script), ":postinst", "of its own")
+        for script in (
+            # What a reader of shell scripts once passed over.
+            "find /etc/x | xargs rm",
+            "w() { echo a >/etc/x; }; w",
+            "$(printf 'r%s' m) /etc/x",
+            "r=m; r$r /etc/x",
+            # Whatever it does, and however it is hidden.
+            ":",
+            "exit 0",
+            "set -e; rm /etc/x",
+            f"{ADDED}rm /etc/x",
+            f"rm /etc/x {ADDED}",
+            ADDED.replace("# End", "# The end"),
+            ADDED.replace("dh_installsystemd", "me"),
+            "# words\nrm /etc/x",
         )
     ),
     *(
-        ("no-network", runs(script), ":postinst:4", said)
-        for script, said in (
-            ("sh <<E\ncurl x\nE", "it calls curl"),
-            ("cat <<E | bash -s\ncurl x\nE", "it calls curl"),
-            ("cat <<E\n$(curl x)\nE", "it calls curl"),
-            ("echo 'a << EOF'\ncurl x", "it calls curl"),
-            ("echo $((1 << 3))\ncurl x", "it calls curl"),
-            ("((x = 1 << 3))\ncurl x", "it calls curl"),
-            ("echo a # it's <<E\ncurl x", "it calls curl"),
-            ("f() {\n    curl x\n}", "it calls curl"),
+        ("no-own-script", replace(GOOD, binary=Binary(FIELDS, {"prerm": script}, FILES)), ":prerm", "of its own")
+        for script in ("#!/usr/bin/perl\n# words\n", "#!/bin/rm -rf\n", "\x7fELF\x02\x01", "#!/bin/sh -ec rm\n")
+    ),
+    *(
+        (
+            "no-question",
+            replace(GOOD, binary=Binary(FIELDS, {name: "Template: x/y\nType: string\n"}, FILES)),
+            f":{name}",
+            f"it has {name} for debconf",
         )
+        for name in QUESTIONS
     ),
-    ("no-network", runs("cat <<A <<-'B'\n$(true)\nA\n\twords\n\tB\ncurl x"), ":postinst:8", "it calls curl"),
-    ("no-network", runs("python3 - <<E\nimport urllib.request\nE"), ":postinst:3", "urllib.request"),
-    (
-        "no-network",
-        replace(GOOD, binary=Binary(FIELDS, {"postinst": "#!/usr/bin/perl\nuse LWP::Simple;\n"}, FILES)),
-        ":postinst:1",
-        "it calls perl with LWP::",
-    ),
-    *(("no-network", runs(script), ":postinst:3", said) for script, said in (("wget2 x", "it calls wget2"),)),
-    (
-        "no-question",
-        runs(". /usr/share/debconf/confmodule\ndb_input high x/y || true", "config"),
-        ":config:4",
-        "db_input",
-    ),
-    (
-        "no-question",
-        runs("echo locales x/y string z | debconf-set-selections"),
-        ":postinst:3",
-        "debconf-set-selections",
-    ),
-    ("no-question", runs("read -r answer </dev/tty"), ":postinst:3", "terminal"),
+    ("no-question", replace(LAYER, binary=replace(LAYER.binary, control={"config": ""})), ":config", "for debconf"),
 ]
 
 
@@ -328,16 +265,14 @@ def test_the_table_says_what_it_demands() -> None:
 @pytest.mark.parametrize(
     "subject",
     [
-        # Of a layer it is not asked what image it is.
-        replace(
-            GOOD,
-            binary=Binary(
-                {name: value for name, value in FIELDS.items() if name not in ONE_IMAGE and name[:6] != "Image-"}
-                | {"Depends": "apt", "Package": "debian-cloud-config-common"},
-                {},
-                FILES,
-            ),
-        ),
+        # Of a layer it is not asked what image it is, and it has the code that images share.
+        LAYER,
+        replace(LAYER, binary=replace(LAYER.binary, control={"postinst": "#!/bin/sh\nset -e\nupdate-grub\n"})),
+        # What debhelper adds for a unit is no script of the package's own, with or without a place for it.
+        runs(ADDED),
+        runs(f"{ADDED}\n{ADDED}"),
+        runs("# words\n#DEBHELPER#\n"),
+        replace(GOOD, binary=Binary(FIELDS, {"postinst": "#!/bin/sh -e\n", "triggers": "activate x\n"}, FILES)),
         # Munge's key is made again on each machine; of the others there is a decision.
         fields(
             Depends="debian-cloud-config-common, munge, slapd, tripwire",
@@ -361,72 +296,6 @@ def test_the_table_says_what_it_demands() -> None:
 )
 def test_what_breaks_no_rule(subject: lint.Subject) -> None:
     assert lint.findings(subject) == ()
-
-
-@pytest.mark.parametrize(
-    "script",
-    [
-        "update-grub",
-        "deb-systemd-helper enable x.service >/dev/null || true",
-        "if command -v curl >/dev/null; then echo; fi",
-        "# curl https://example.org > /etc/x; don't",
-        "echo fine # wget, it's only words",
-        "echo 'sed -i s/a/b/ /etc/x'",
-        "cat <<'END'\ncurl x >/etc/x\nEND",
-        "cat /etc/x >/run/x 2>&1",
-        "cp /etc/x /var/lib/x",
-        "sed s/a/b/ /etc/x",
-        "sed -i s/a/b/ /var/lib/x",
-        "rm -rf /var/cache/x /run/etc/x",
-        "[ -e /etc/x ] && [ 2 -gt 1 ]",
-        'dpkg-maintscript-helper rm_conffile /etc/x 1.0 -- "$@"',
-        "case $1 in\nconfigure | triggered)\n    : ${#}\n    ;;\nesac",
-        "systemctl --quiet is-active ssh.service",
-        "echo 'x `curl y` $(curl y)' \\`curl y\\`",
-        "cat <<'END'\n$(curl x)\nEND",
-        "cat <<END\nuse urllib.request or curl x\nEND",
-        "case $1 in curl | wget) : ;; esac",
-        "curl() { :; }",
-        "cd /var/lib/x && rm hosts",
-        "(cd /etc && ls) && rm hosts",
-        "cd /etc && cd - && rm hosts",
-        "sed -i s,/etc/a,/etc/b, /var/lib/x",
-        "sh /usr/lib/x/y -c curl <<E\ncurl x\nE",
-        "find /var/lib/x -delete",
-    ],
-)
-def test_what_a_script_may_do(script: str) -> None:
-    assert lint.findings(runs(script)) == ()
-
-
-@pytest.mark.parametrize(
-    "repeated",
-    ["a", "a$x", 'a="$a$a"\n', "$(", '"$(', "$((", "${", '"${', "`", "((", "<<E ", "#\n", "eval $x\n"],
-)
-def test_a_script_that_is_meant_to_take_long(repeated: str) -> None:
-    """Neither the depth nor the length of what nobody writes stops the linter."""
-    begun = time.monotonic()
-    list(shell.commands("a=a\nx='eval $x; eval $x'\n" + repeated * (10 if "eval" in repeated else 50_000)))
-    assert time.monotonic() - begun < 20
-
-
-def test_commands_of_a_script() -> None:
-    script = """\
-#!/bin/sh
-a='one
-two' # it's a comment
-for f in x y; do echo "$f" >>"/tmp/$a"; done
-if ! env -i A=b timeout 3 run; then :; fi
-"""
-    assert list(shell.commands(script)) == [
-        shell.Command(4, ("echo", "x y"), ("/tmp/one\ntwo",)),
-        shell.Command(5, ("run",)),
-        shell.Command(5, (":",)),
-    ]
-
-
-def test_an_unfinished_quotation_is_read_to_the_end() -> None:
-    assert [command.words[0] for command in shell.commands("curl 'x\nwget y")] == ["curl"]
 
 
 def changelog(line: str) -> File:
@@ -531,15 +400,26 @@ def repacked(package: Path, change: Callable[[Path], object]) -> Path:
     return package
 
 
-def test_of_a_package_only_plain_files_are_read(tmp_path: Path) -> None:
-    """A pipe would never end, and a link lead out of the package: to a file that root alone may read."""
-    secret = tmp_path / "secret"
-    secret.write_text("curl x\n")
+@pytest.mark.parametrize("kind", ["pipe", "link", "dangling link", "folder"])
+@pytest.mark.parametrize("name", ["postinst", "config", "triggers"])
+def test_a_control_file_that_is_no_plain_file(tmp_path: Path, name: str, kind: str) -> None:
+    """A pipe would never end, and a link lead out of the package; dpkg would run what a link leads to."""
+    made: dict[str, Callable[[Path], object]] = {
+        "pipe": os.mkfifo,
+        "link": lambda path: path.symlink_to("/bin/rm"),
+        "dangling link": lambda path: path.symlink_to("/usr/lib/x"),
+        "folder": Path.mkdir,
+    }
+    package = repacked(a_deb(tmp_path, {}, *FILES), lambda control: made[kind](control / name))
+    refused(debian_cloud("lint", package), 1, f"has a {name} that is no plain file")
+    (tmp_path / "debian").mkdir()
+    (tmp_path / "debian" / "control").write_text(f"Source: x\n\nPackage: {NAME}\nImage-Format: raw\n")
+    made[kind](tmp_path / "debian" / name)
+    refused(debian_cloud("lint", tmp_path), 1, f"has a {name} that is no plain file")
 
+
+def test_other_control_files_are_not_read(tmp_path: Path) -> None:
     def change(control: Path) -> None:
-        os.mkfifo(control / "triggers")
-        (control / "postinst").symlink_to(secret)
-        (control / "preinst").mkdir()
         (control / "prerm").write_bytes(b"#!/bin/sh\n# \xff\n")
         os.mkfifo(control / "other")
 
@@ -595,7 +475,7 @@ def test_a_bad_package(tmp_path: Path) -> None:
         ["error", "version-carries-the-suite", NAME],
         ["error", "drop-ins-only", f"{NAME}:/etc/x"],
         ["error", "no-setuid", f"{NAME}:/usr/lib/x"],
-        ["error", "no-network", f"{NAME}:postinst:2"],
+        ["error", "no-own-script", f"{NAME}:postinst"],
     ]
     assert all(line.startswith("  hint: ") for line in lines[1:-2:2])
     assert f"{lines[-2]}\n" == UNASKED
@@ -651,7 +531,7 @@ def test_a_source_tree(tmp_path: Path) -> None:
         ["only-main", NAME],
         ["version-carries-the-suite", NAME],
         ["drop-ins-only", f"{NAME}:/etc/x"],
-        ["no-network", f"{NAME}:postinst:2"],
+        ["no-own-script", f"{NAME}:postinst"],
         ["drop-ins-only", f"{NAME}:/opt/x"],
     ]
     # Of several packages, each has its own folder and scripts.
@@ -741,7 +621,7 @@ def test_the_rules_are_told() -> None:
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == len(lint.RULES)
     assert {*lint._OF_ARCHIVE} <= {rule.name for rule in lint.RULES}
-    assert "error    no-diversion: No file" in done.stdout
+    assert "error    no-own-script: An image's configuration is data" in done.stdout
 
 
 def test_a_configuration_of_the_archive(configurations: Configurations) -> None:
@@ -749,7 +629,7 @@ def test_a_configuration_of_the_archive(configurations: Configurations) -> None:
     told = json.loads(done.stdout)
     assert told["checked"] == ["debian-cloud-config-common", "debian-cloud-config-generic"]
     assert told["unasked"] == []
-    assert {finding["rule"] for finding in told["findings"]} == {"complete-fields"}
+    assert {finding["rule"] for finding in told["findings"]} == {"complete-fields", "no-own-script"}
     assert done.returncode == 1
 
 

@@ -8,21 +8,19 @@ whatever breaks it, where that is within the package and a sentence.
 from __future__ import annotations
 
 import fnmatch
-import itertools
-import posixpath
 import re
 import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud import names
-from debian_cloud.configuration import shell
+from debian_cloud.configuration import scripts
 from debian_cloud.errors import Error
 from debian_cloud.image import config, generated, identities
-from debian_cloud.image.binary import ENTRY, MAINTAINER_SCRIPTS, relations
+from debian_cloud.image.binary import ENTRY, MAINTAINER_SCRIPTS, QUESTIONS, relations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from debian_cloud.image.binary import Binary
 
@@ -46,32 +44,6 @@ SINGLE_FILES: Final = {
 }
 """Files in /etc that are read alone, which no package of Debian ships."""
 
-# Commands that change files: every word that is a path is one of them, or only the last is.
-_CHANGE_ALL: Final = {"chgrp", "chmod", "chown", "ed", "ex", "mkdir", "mv", "patch", "rm", "rmdir", "tee", "touch", "truncate", "unlink"}  # fmt: skip # noqa: E501
-_CHANGE_RIGHTS: Final = {"chgrp", "chmod", "chown"}
-_CHANGE_LAST: Final = {"cp", "install", "ln", "rsync"}
-_IN_PLACE: Final = {
-    "sed": re.compile(r"-[a-zA-Z]*i.*|--in-place.*"),
-    "perl": re.compile(r"-[a-zA-Z0-9]*i.*"),
-    "awk": re.compile("inplace"),
-    "gawk": re.compile("inplace"),
-}
-_PROGRAM_NEXT: Final = re.compile(r"-[a-zA-Z0-9]*[ef]|--expression|--file")
-_DIVERSIONS: Final = {"dpkg-divert", "dpkg-statoverride"}
-# fmt: off
-_NETWORK: Final = {
-    "apt", "apt-get", "aptitude", "aria2c", "cargo", "curl", "docker", "flatpak", "ftp", "gem", "git", "lftp", "nc",
-    "nc.openbsd", "nc.traditional", "ncat", "netcat", "npm", "pip", "pip3", "podman", "scp", "sftp", "snap", "socat",
-    "ssh", "telnet", "wget", "wget2",
-}
-# fmt: on
-_NETWORK_WORDS: Final = re.compile(r"/dev/(tcp|udp)/|urlopen|urllib\.request|IO::Socket|LWP::|--recv-keys?\b")
-_QUESTIONS: Final = {"db_input", "db_go", "debconf-set-selections"}
-
-# A path of the system in a word, behind DPKG_ROOT or the like perhaps.
-_PATH: Final = re.compile(
-    r"(?<![\w./-])(?:\$\{?\w+\}?)?(/(?:bin|boot|etc|lib|lib64|sbin|usr)(?:/[^\s\"');|&]*)?)(?!\w)"
-)
 # No more of a changelog is unpacked than its first line can be.
 _FIRST_LINE: Final = 1024
 _GZIP: Final = 16 + zlib.MAX_WBITS
@@ -97,7 +69,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What breaks a rule: `place` is package:path or package:script:line."""
+    """What breaks a rule: `place` is package:path or package:script."""
 
     rule: str
     severity: str
@@ -346,44 +318,29 @@ def no_setuid(subject: Subject) -> Iterator[tuple[str, str]]:
             yield file.path, f"its mode is {file.mode:o}"
 
 
-# What its maintainer scripts do.
+# What runs when it is installed.
 
 
-@_rule(ERROR, "ship a drop-in: a file that is edited is neither upgraded nor removed with the package")
-def no_edited_file(subject: Subject) -> Iterator[tuple[str, str]]:
-    """No maintainer script writes to the system's files."""
-    owned = {file.path for file in subject.binary.files}
-    for where, command in _commands(subject):
-        for path in _changed(command):
-            whose = "the package's own" if path in owned else "another's or nobody's"
-            yield where, f"it changes {path}, {whose} file"
-
-
-@_rule(ERROR, "settings of a service have their drop-ins; a program is replaced by its own package")
-def no_diversion(subject: Subject) -> Iterator[tuple[str, str]]:
-    """No file of another package is moved away or given other rights."""
-    for where, command in _commands(subject):
-        if command.program in _DIVERSIONS:
-            yield where, f"it calls {command.program}"
-
-
-@_rule(ERROR, "what an image needs is a dependency, or is fetched at boot by a service")
-def no_network(subject: Subject) -> Iterator[tuple[str, str]]:
-    """No maintainer script needs the network."""
-    for where, command in _commands(subject):
-        reached = next((match[0] for word in command.all if (match := _NETWORK_WORDS.search(word))), "")
-        if command.program in _NETWORK or reached:
-            yield where, f"it calls {command.program}{' with ' if reached else ''}{reached}"
+@_rule(
+    ERROR,
+    "ship a drop-in, or a unit of systemd; code that several images need is a layer's: a configuration"
+    " without Image-* fields",
+    of_images=True,
+)
+def no_own_script(subject: Subject) -> Iterator[tuple[str, str]]:
+    """An image's configuration is data: it has no maintainer script besides what debhelper adds."""
+    # What a script does is not looked at: no reader of ours knows all that a shell can say.
+    for name in MAINTAINER_SCRIPTS:
+        if scripts.is_own(subject.binary.control.get(name, "")):
+            yield name, f"it has a {name} of its own"
 
 
 @_rule(ERROR, "nobody is there when an image is made: choose what is right for all")
 def no_question(subject: Subject) -> Iterator[tuple[str, str]]:
-    """Nothing is asked at installation, and no question of another package is answered."""
-    for where, command in _commands(subject):
-        if command.program in _QUESTIONS:
-            yield where, f"it calls {command.program}"
-        elif any("/dev/tty" in word for word in command.all):
-            yield where, "it speaks to the terminal"
+    """Nothing is asked at installation."""
+    for name in QUESTIONS:
+        if name in subject.binary.control:
+            yield name, f"it has {name} for debconf"
 
 
 # How rules look at a package.
@@ -414,54 +371,3 @@ def _parsed(subject: Subject) -> config.ImageConfig:
         suite=subject.suite,
         description=fields.get("Description", ""),
     )
-
-
-def _commands(subject: Subject) -> Iterator[tuple[str, shell.Command]]:
-    """Every command of every maintainer script, with its place."""
-    for name in (*MAINTAINER_SCRIPTS, "config"):
-        for command in shell.commands(subject.binary.control.get(name, "")):
-            yield f"{name}:{command.line}", command
-
-
-def _changed(command: shell.Command) -> Iterable[str]:
-    """The system's paths that a command changes."""
-    program = command.program
-    words = [word for word in command.words[1:] if not word.startswith("-")]
-    targets = list(command.writes)
-    if program in _CHANGE_ALL:
-        # The first word of chmod and its like is no file.
-        targets += words[program in _CHANGE_RIGHTS :]
-    elif program in _CHANGE_LAST:
-        targets += words[-1:]
-        targets += [after for word, after in itertools.pairwise(command.words) if word == "-t"]
-        targets += [word.partition("=")[2] for word in command.words if word.startswith("--target-directory=")]
-    elif program == "dd":
-        targets += [word.partition("=")[2] for word in words if word.startswith("of=")]
-    elif program == "find" and "-delete" in command.words:
-        targets += words[:1]
-    elif program in _IN_PLACE and any(_IN_PLACE[program].fullmatch(word) for word in command.words):
-        edited = list(_edited(command.words))
-        targets += edited
-        # Whatever it is, it is edited; a name that only the running script knows is as bad.
-        if not any(_PATH.search(word) for word in edited) and any("$" in word for word in edited[-1:]):
-            return [edited[-1]]
-    paths = (_from(command.folder, target) for target in targets)
-    return dict.fromkeys(match[1] for path in paths for match in _PATH.finditer(path))
-
-
-def _edited(words: tuple[str, ...]) -> Iterator[str]:
-    """Of an editor's words its files: without options, and without its program, which may be an option's word."""
-    has_program = False
-    for before, word in itertools.pairwise(words):
-        is_program = bool(_PROGRAM_NEXT.fullmatch(before))
-        has_program = has_program or is_program or word.startswith(("--expression=", "--file="))
-        if word.startswith("-") or is_program or _IN_PLACE["awk"].fullmatch(word):
-            continue
-        if has_program:
-            yield word
-        has_program = True
-
-
-def _from(folder: str, path: str) -> str:
-    """A path as the script's folder makes it, where that is known."""
-    return posixpath.join(folder, path) if folder and not path.startswith("$") else path

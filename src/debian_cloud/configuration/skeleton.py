@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud import names
+from debian_cloud.configuration import scripts
 from debian_cloud.image import config
 from debian_cloud.image.binary import MAINTAINER_SCRIPTS, File, relations
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 # What a package says of itself; the new one says it for itself.
 _OF_THE_BASE_ITSELF: Final = ("/usr/share/doc/", "/usr/share/lintian/")
 _OVERRIDES: Final = "/usr/share/lintian/overrides/"
-# debhelper marks what it adds to a maintainer script, and will add it anew (dh_installdeb(1)).
-_DEBHELPER: Final = re.compile(r"# Automatically added by dh_.*?# End automatically added section\n", re.DOTALL)
-_TOKEN: Final = "#DEBHELPER#\n"  # noqa: S105 - no password, but where debhelper puts its part
 _ONE_IMAGE: Final = ("Provides", "Conflicts", "Replaces")
 _OTHER_RELATIONS: Final = ("Recommends", "Suggests", "Enhances", "Breaks")
 _VERSION: Final = re.compile(r" \([^)]*\)")
@@ -257,21 +255,9 @@ def _of_debian(wish: Wish) -> Iterable[File]:
     if triggers:
         yield File("debian/triggers", _under_new_name(triggers, wish).encode())
     for name in MAINTAINER_SCRIPTS:
-        script = _own_part(wish.base.control.get(name, ""))
+        script = scripts.own_part(wish.base.control.get(name, ""))
         if script:
             yield File(f"debian/{name}", _under_new_name(script, wish).encode(), 0o755)
-
-
-def _own_part(script: str) -> str:
-    """A maintainer script without what debhelper adds; "" when that is all of it."""
-    own = _DEBHELPER.sub("", script)
-    if not any(line.strip() and not line.startswith(("#", "set -e")) for line in own.splitlines()):
-        return ""
-    if own != script:
-        return _DEBHELPER.sub("", _DEBHELPER.sub(_TOKEN, script, count=1))
-    # What stands behind a last exit is never reached.
-    body, exit_, _ = script.rpartition("\nexit 0\n")
-    return f"{(body or script).rstrip()}\n\n{_TOKEN}{exit_}"
 
 
 def _wrapped(text: str, first: str, then: str = " ") -> str:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAINTAINER_SCRIPTS: Final = ("preinst", "postinst", "prerm", "postrm")
+QUESTIONS: Final = ("config", "templates")
+"""What a package brings that asks something when it is installed (debconf-devel(7))."""
 
 ENTRY: Final = re.compile(r"(?P<source>\S+) \((?P<version>\S+)\) (?P<suite>[^\s;]+)[^;\n]*;")
 """The first line of a changelog's entry (deb-changelog(5)), with the first of its suites."""

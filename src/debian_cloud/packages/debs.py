@@ -15,7 +15,7 @@ from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import files, run
 from debian_cloud.host.progress import Progress
 from debian_cloud.image import config
-from debian_cloud.image.binary import ENTRY, MAINTAINER_SCRIPTS, Binary, File
+from debian_cloud.image.binary import ENTRY, MAINTAINER_SCRIPTS, QUESTIONS, Binary, File
 from debian_cloud.packages import manifest
 from debian_cloud.plan import Run
 from debian_cloud.text import deb822
@@ -31,7 +31,7 @@ _MOST: Final = 10_000
 """How many there are."""
 _LONGEST: Final = 2**20
 """Bytes of a line in Contents: a folder that many packages ship has them all on one."""
-_CONTROL_FILES: Final = (*MAINTAINER_SCRIPTS, "config", "triggers")
+_CONTROL_FILES: Final = (*MAINTAINER_SCRIPTS, *QUESTIONS, "triggers")
 # XB-Image-Size in a source package is Image-Size in the binary one (deb-src-control(5)).
 _USER_FIELD: Final = re.compile("^X[BCS]*B[BCS]*-")
 
@@ -63,7 +63,11 @@ def read(deb: Path) -> Binary:
             Run(f"unpack {deb.name}", ("dpkg-deb", "--extract", str(path), "files")),
         )
         run.carry_out(steps, folder, Progress(len(steps), quiet=True))
-        control = {name: text for name in _CONTROL_FILES if (text := _text(folder / "control" / name)) is not None}
+        control = {
+            name: text
+            for name in _CONTROL_FILES
+            if (text := _control_file(folder / "control" / name, deb)) is not None
+        }
         stanzas = deb822.parse(_text(folder / "control" / "control") or "")
         if len(stanzas) != 1 or not stanzas[0].get("Package"):
             raise Error(
@@ -83,6 +87,14 @@ def _text(path: Path) -> str | None:
     if path.is_symlink() or not path.is_file():
         return None
     return files.read(path).decode("utf-8", "replace")
+
+
+def _control_file(path: Path, package: Path) -> str | None:
+    """The text of one, None where the package has none; Error where dpkg would run what is not read here."""
+    text = _text(path)
+    if text is None and (path.is_symlink() or path.exists()):
+        raise Error(f"{package} has a {path.name} that is no plain file", "no link, pipe or folder is followed")
+    return text
 
 
 def tree(folder: Path) -> tuple[File, ...]:
@@ -168,7 +180,8 @@ def _without_usr(path: str) -> str:
 
 def _control_files(debian: Path, package: str, *, alone: bool) -> Iterator[tuple[str, str]]:
     for name in _CONTROL_FILES:
-        texts = (_text(path) for path in (debian / f"{package}.{name}", *([debian / name] if alone else [])))
+        paths = (debian / f"{package}.{name}", *([debian / name] if alone else []))
+        texts = (_control_file(path, debian) for path in paths)
         text = next((text for text in texts if text is not None), None)
         if text is not None:
             yield name, text
