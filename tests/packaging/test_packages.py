@@ -306,6 +306,17 @@ def test_every_script_of_a_plan_is_installed(built: Path) -> None:
     assert {mode for name, mode in installed.items() if not name.endswith(".py")} == {"755 root"}
 
 
+def test_every_template_of_new_is_installed(built: Path) -> None:
+    """And nothing else is beside the modules."""
+    source = ROOT / "src"
+    templates = {path.relative_to(source).as_posix() for path in source.glob("**/templates/**/*.j2")}
+    assert "debian_cloud/configuration/templates/debian/control.j2" in templates
+    folder = "usr/lib/python3/dist-packages/"
+    files = {path.removeprefix(folder) for path in members(debs(built)["debian-cloud"]) if path.startswith(folder)}
+    others = {path for path in files if not path.endswith(".py") and path.startswith("debian_cloud/")}
+    assert {path for path in others if "/build/scripts/" not in path} == templates
+
+
 def test_archive_and_mirror_are_installed_apart(built: Path) -> None:
     archive = members(debs(built)["debian-cloud-archive"])
     assert {
