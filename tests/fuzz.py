@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from debian_cloud.disk import gpt, opened
-from debian_cloud.disk.ext4 import Ext4
+from debian_cloud.disk.ext4.reader import Ext4
 from debian_cloud.disk.fat import Fat
 from debian_cloud.disk.tar import Tar
 from debian_cloud.errors import Error

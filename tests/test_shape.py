@@ -26,7 +26,8 @@ ROOT_MODULES = {"__init__", "errors", "names", "plan", "view"}
 """What lies in no package: every package may import it."""
 PURE = (
     *("root", "formats", "text", "image", "configuration", "projections"),
-    *("disk.ext4", "disk.fat", "disk.gpt", "disk.initrd", "disk.layout", "disk.tar"),
+    *("disk.ext4.accounts", "disk.ext4.layout", "disk.ext4.reader", "disk.ext4.records"),
+    *("disk.fat", "disk.gpt", "disk.initrd", "disk.layout", "disk.tar"),
     *("packages.network", "build.steps", "proof.difference", "proof.verification"),
     *("archive.admission", "archive.keys", "archive.lifecycle", "archive.reserved", "archive.upload"),
 )

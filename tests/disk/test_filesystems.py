@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from debian_cloud.build import scripts, steps
-from debian_cloud.disk.ext4 import Ext4
+from debian_cloud.disk.ext4.reader import Ext4
 from debian_cloud.disk.fat import Fat
 from debian_cloud.disk.opened import _data
 from debian_cloud.disk.tar import Tar

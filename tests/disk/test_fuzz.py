@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from debian_cloud.disk.ext4 import Ext4
+from debian_cloud.disk.ext4.reader import Ext4
 from debian_cloud.disk.fat import Fat
 from debian_cloud.disk.tar import Tar
 from debian_cloud.errors import Error
@@ -80,18 +80,29 @@ def test_a_directory_of_an_esp_within_itself_many_times() -> None:
     bounded(Fat, bytes(data), "clusters of /EFI/BOOT .* are damaged")
 
 
+def test_a_directory_of_ext4_whose_last_entry_has_no_room() -> None:
+    """Four bytes behind an entry are none, and no reason to fail without a word."""
+    data = bytearray(fuzz.content(fuzz.CORPUS / "ext4.xz"))
+    # The first entry of the root, whose inode is 2, reaches to four bytes before its block's end.
+    at = data.index(struct.pack("<IHBB", 2, 12, 1, 2) + b".")
+    size = 1024 << int.from_bytes(data[1024 + 24 : 1024 + 28], "little")
+    assert at % size == 0
+    data[at + 4 : at + 6] = struct.pack("<H", size - 4)
+    bounded(Ext4, bytes(data), "^the directory / is damaged$")
+
+
 def test_all_directories_of_an_esp_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("debian_cloud.disk.fat._DIRECTORIES", 1024)
     bounded(Fat, fuzz.content(fuzz.CORPUS / "fat.xz"), "are larger than an image can have them")
 
 
 def test_all_directories_of_ext4_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("debian_cloud.disk.ext4._DIRECTORIES", 4096)
+    monkeypatch.setattr("debian_cloud.disk.ext4.reader._DIRECTORIES", 4096)
     bounded(Ext4, fuzz.content(fuzz.CORPUS / "ext4.xz"), "are larger than an image can have them")
 
 
 def test_all_extents_of_ext4_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("debian_cloud.disk.ext4._EXTENTS_OF_ALL", 10)
+    monkeypatch.setattr("debian_cloud.disk.ext4.accounts._EXTENTS_OF_ALL", 10)
     bounded(Ext4, fuzz.content(fuzz.CORPUS / "ext4.xz"), "more blocks in files than there are")
 
 

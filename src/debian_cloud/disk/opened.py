@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.disk import gpt, layout
-from debian_cloud.disk.ext4 import Ext4
+from debian_cloud.disk.ext4.reader import Ext4
 from debian_cloud.disk.fat import Fat
 from debian_cloud.disk.layout import ESP
 from debian_cloud.disk.tar import Tar
