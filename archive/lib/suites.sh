@@ -2,12 +2,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # What init and add-suite write of a suite.
 
-# suite_name SUITE: fail, as `wrong` of the verb does, unless that may be the codename of a suite.
+# suite_name SUITE: fail, as `wrong` of the verb does, unless that may be the codename of a suite. Sets $valid_for,
+# for how long a signature is good where no suite says otherwise: before anything is written, as Python tells it.
 suite_name() {
     case $1 in
     [!a-z]* | *[!a-z0-9-]*) wrong "'$1' is not a suite's codename" ;;
     packages | configurations | images | all) wrong "no suite's codename is '$1', a word of conf/uploaders" ;;
     esac
+    valid_for=$(step suite "$1")
+    valid_for=${valid_for#* }
 }
 
 # suite_stanza SUITE [FILE]: the suite for conf/distributions. What all suites of an archive have in common is
@@ -43,7 +46,7 @@ Components: $(first_suite Components 'main contrib' "${2-}")
 DebIndices: Packages . .xz
 DscIndices: Sources . .xz
 Tracking: keep includechanges includebuildinfos
-ValidFor: $(first_suite ValidFor 14d "${2-}")
+ValidFor: $(first_suite ValidFor "${valid_for:?}" "${2-}")
 Uploaders: uploaders.reprepro
 ByHandHooks:
  raw-images * * hooks/stage

@@ -105,7 +105,11 @@ def test_a_call_of_another_tool_is_found() -> None:
         'subprocess.run(["frob"], check=True)',
     ):
         assert "frob" in called(text, {}), text
-    assert not {*tools.PACKAGES} & {*tools.OTHERS}
+
+
+def test_a_tool_stands_in_one_table() -> None:
+    tables = tools.PACKAGES, tools.OTHERS, tools.SCRIPTS
+    assert len({*tools.PACKAGES, *tools.OTHERS, *tools.SCRIPTS}) == sum(map(len, tables))
 
 
 def test_the_hint_names_the_package() -> None:

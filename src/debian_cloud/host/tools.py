@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Tool -> Debian package: the hint when one is missing, and the reason for debian-cloud's Depends.
 
-Every tool that is called stands in one of the two tables (`tests/host/test_tools.py`).
+Every tool that is called stands in one of the tables: by Python (`tests/host/test_tools.py`), and by the scripts of
+`archive/` (`tests/host/test_scripts.py`).
 """
 
 from __future__ import annotations
@@ -44,7 +45,29 @@ OTHERS: Final = {
 }
 """What else verbs call: of every Debian system, recommended (qemu-utils), or what an archive has (reprepro)."""
 
+_OF_SCRIPTS: Final = {
+    "coreutils": (
+        "base64 basename cat chmod comm cp cut date df dirname du expr fold head id ls md5sum mktemp mv paste"
+        " readlink rmdir sha512sum sleep stat sync tail timeout touch tr uname uniq wc"
+    ),
+    "curl": "curl",
+    "diffutils": "cmp",
+    "findutils": "xargs",
+    "gnupg": "gpg-connect-agent gpgconf",
+    "grep": "grep",
+    "gzip": "gzip",
+    "hostname": "hostname",
+    "libc-bin": "getent iconv",
+    "mawk": "awk",
+    "rsync": "rsync",
+    "sed": "sed",
+    "util-linux": "flock setpriv",
+    "xz-utils": "xz",
+}
+SCRIPTS: Final = {tool: package for package, tools in _OF_SCRIPTS.items() for tool in tools.split()}
+"""What the scripts of debian-cloud-archive and debian-cloud-mirror call besides."""
+
 
 def package(tool: str) -> str:
     """The Debian package of a tool."""
-    return {**OTHERS, **PACKAGES}.get(tool, tool)
+    return {**SCRIPTS, **OTHERS, **PACKAGES}.get(tool, tool)
