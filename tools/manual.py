@@ -29,6 +29,8 @@ debian\\-cloud \\- build, verify and fetch Debian images that are packages
 .B debian\\-cloud
 .I VERB
 .RI [ ARGUMENT \\&...]
+.br
+.B debian\\-cloud \\-\\-version
 .SH DESCRIPTION
 An image configuration is a Debian binary package,
 .BI debian\\-cloud\\-config\\- NAME\\fR.
@@ -226,14 +228,14 @@ def fields() -> str:
         words = f" One of: {', '.join(field.words)}." if field.single else f" Any of: {', '.join(field.words)}."
         sizes = f" From {field.sizes[0]} to {field.sizes[1]}."
         text += (words if field.words else "") + (sizes if field.sizes[0] else "")
-        page.append(f".TP\n.B {_escape(name)}\n{_line(text)}\n")
+        page.append(f".TP\n.B {escape(name)}\n{line(text)}\n")
     page.append(_SECRETS)
     for title, renewed in (("Made again at the first boot", True), ("To be decided on", False)):
         page.append(f".SS {title}\n")
         for known in identities.IDENTITIES:
             if bool(known.renewed) is renewed:
                 paths = ", ".join(f"/{path}" for path in known.paths)
-                page.append(f".TP\n.B {_escape(known.package)}\n{_line(f'{known.what}: {paths}')}\n")
+                page.append(f".TP\n.B {escape(known.package)}\n{line(f'{known.what}: {paths}')}\n")
     page.append(_FIELDS_TAIL)
     return "".join(page)
 
@@ -251,9 +253,9 @@ def manual() -> str:
 def section(name: str, docstring: str, parser: argparse.ArgumentParser) -> str:
     """One verb: how it is called, what it does, what its arguments mean."""
     usage = " ".join(parser.format_usage().removeprefix("usage:").split())
-    lines = [f".SS {_escape(name)}", f".B {_escape(usage)}", ".PP", *_prose(docstring)]
+    lines = [f".SS {escape(name)}", f".B {escape(usage)}", ".PP", *_prose(docstring)]
     for action in _actions(parser):
-        lines += [".TP", f".B {_escape(_label(action))}", *_prose(_help(action, parser))]
+        lines += [".TP", f".B {escape(_label(action))}", *_prose(_help(action, parser))]
     return "\n".join(lines) + "\n"
 
 
@@ -321,24 +323,28 @@ def _prose(text: str) -> Iterator[str]:
     """Paragraphs of a docstring; indented lines stand as they are, as examples do."""
     for number, paragraph in enumerate(_paragraphs(text)):
         if paragraph[0].startswith((" ", "\t")):
-            yield from (".PP", ".EX", *map(_line, paragraph), ".EE")
+            yield from (".PP", ".EX", *map(line, paragraph), ".EE")
         else:
             if number:
                 yield ".PP"
-            yield from map(_line, paragraph)
+            yield from map(line, paragraph)
 
 
 def _paragraphs(text: str) -> Iterable[list[str]]:
     return [block.splitlines() for block in re.split(r"\n[ \t]*\n", text.strip("\n")) if block.strip()]
 
 
-def _line(line: str) -> str:
+def line(text: str) -> str:
     """A line of text: a leading dot or quote would be a request."""
-    line = _escape(line)
-    return f"\\&{line}" if line.startswith((".", "'")) else line
+    return plain(escape(text))
 
 
-def _escape(text: str) -> str:
+def plain(roff: str) -> str:
+    """A line that is escaped already, and no request."""
+    return f"\\&{roff}" if roff.startswith((".", "'")) else roff
+
+
+def escape(text: str) -> str:
     r"""Text as roff takes it: \e is a backslash, \- the hyphen that can be copied into a shell."""
     return text.replace("\\", "\\e").replace("-", "\\-").replace("…", "...")
 
