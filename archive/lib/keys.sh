@@ -2,7 +2,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # What a verb that deals with keys starts with: conf/keys, and the packages by which machines get them.
 #
-# conf/keys is what the operator says; `publish` sees to it that all the rest is so.
+# conf/keys is what the operator decides; `publish` makes all the rest agree. The keyring package
+# is made anew when its content changes. When a key is no longer good, what it alone had signed is
+# signed anew, if it is what the state has. A key that should sign and cannot stops the
+# publication, because some machines may have no other; an expired one is left out.
+#
+# On machines the keyring package decides. Signed-By in Release has no effect if a source has one
+# of its own, as that package's has; for others it names primaries, without `!`, which apt 2.6
+# takes for their subkeys, too, and apt 3 compares with the primary.
 
 # shellcheck source=archive/lib/common.sh
 . "${0%/*}/../lib/common.sh"
