@@ -16,7 +16,7 @@
 # shellcheck source=archive/lib/readers.sh
 . "${0%/*}/../lib/readers.sh"
 
-# state_of FINGERPRINT: what conf/keys says of it, if anything.
+# state_of FINGERPRINT: its state in conf/keys, if it is there.
 state_of() { conf_keys "$dir/conf/keys" | awk -v key="$1" '$1 == key { print $2; exit }'; }
 
 # say_state FINGERPRINT STATE: in conf/keys, in one step. When it is new there, with the time and its owner.
@@ -148,7 +148,7 @@ show_keyring() {
 # and so are snapshots whose signature has no end.
 vouch() {
     "$steps/keys" "$dir" good >"$dir/tmp/good" 9>&-
-    # What grep says of files without the line by its status differs from version to version.
+    # The exit status of grep for files without the line differs from version to version.
     endless=$(find "$dir/signed" -path '*/snap/*/Release' -exec grep -L '^Valid-Until: ' {} +) || true
     if [ -z "$endless" ] && cmp -s "$dir/tmp/good" "$dir/state/keyring/good"; then
         rm "$dir/tmp/good"
@@ -166,7 +166,7 @@ vouch() {
     return $status
 }
 
-# bring_keys: what conf/keys says now, to machines and to all that is signed.
+# bring_keys: make machines and all that is signed agree with conf/keys.
 bring_keys() {
     renew_keyring
     show_state
