@@ -139,6 +139,11 @@ def test_what_the_architecture_names_is_there() -> None:
     assert missing(ARCHITECTURE) == set()
 
 
+def test_the_architecture_is_read_in_fifteen_minutes() -> None:
+    """By people who read 250 words in one."""
+    assert len(ARCHITECTURE.split()) <= 15 * 250
+
+
 def test_a_name_without_a_thing_is_found() -> None:
     text = "`host/run.py` `host/walk.py` (`plan.py`: `KEPT`, `LOST`) `DIR/conf` `build/` `archive/verbs/frob` `x.py`"
     assert missing(text) == {"host/walk.py", "plan.py: LOST", "archive/verbs/frob", "x.py"}
