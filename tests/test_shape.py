@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import graphlib
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -99,17 +100,54 @@ def test_imports_lead_down(package: str) -> None:
     graphlib.TopologicalSorter(beside).prepare()
 
 
-def test_the_architecture_names_every_module() -> None:
-    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
-    named = set(re.findall(r"^\| `([a-z0-9_/]+)(?:\.py|/)` \|", text, re.MULTILINE))
-    there = {name.replace(".", "/") for name in MODULES} - {"__init__", "__main__"}
-    # Where the folder is the registry of what is called, each file says itself what it is for.
-    assert {name for name in there if not name.startswith(("cli/", "archive/steps/"))} - named == set()
-    for name in named:
-        places = [place / f"{name}{end}" for place in (PACKAGE, ROOT) for end in ("", ".py")]
-        assert any(place.exists() for place in places), name
-    once = re.findall(r"^\| `([a-z0-9_/]+\.py)` \|", text, re.MULTILINE)
-    assert len(once) == len({*once})
+ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+
+
+def test_the_architecture_names_every_package() -> None:
+    named = re.findall(r"^\| `?([a-z_]+)(?:/|\.py)?`? \| p? ?\| ", ARCHITECTURE, re.MULTILINE)
+    assert named == ["package", *ORDER]
+    assert {f"`{name}.py`" for name in ROOT_MODULES - {"__init__"}} - {
+        *re.findall("`[a-z_]+.py`", ARCHITECTURE)
+    } == set()
+
+
+def test_the_architecture_names_every_directory() -> None:
+    """What git has beside the package, but for what only a tool looks for."""
+    named = set(re.findall(r"^\| `([a-z]+)/` \| [^p|]", ARCHITECTURE, re.MULTILINE))
+    done = subprocess.run([ROOT / "tests/sources"], capture_output=True, text=True, check=True)
+    there = {path.partition("/")[0] for path in done.stdout.split("\0") if "/" in path}
+    assert {name for name in there if not name.startswith(".")} - {"src"} == named
+
+
+def missing(text: str) -> set[str]:
+    """The paths that a text names and that do not exist, and names that are not in the file which they stand behind.
+
+    A path is of the source tree or of the package. Of an archive are those that begin with DIR or are under "Names".
+    """
+    text = re.sub(r"^```.*?^```|^## Names$.*?(?=^## )", "", text, flags=re.MULTILINE | re.DOTALL)
+    paths = {path for path in re.findall("`([A-Za-z0-9_./-]+)`", text) if "/" in path or path.endswith(".py")}
+    paths = {path for path in paths if not path.startswith(("DIR/", "/"))}
+    absent = {path for path in paths if not any((place / path).exists() for place in (ROOT, PACKAGE))}
+    for path, names in re.findall(r"`([a-z0-9_/-]+(?:\.[a-z]+)?)`:((?:[ \n,]*`[A-Za-z_]+`)+)", text):
+        for name in re.findall("`([A-Za-z_]+)`", names):
+            files = [found for place in (ROOT, PACKAGE) for found in ((place / path), *(place / path).glob("*.py"))]
+            if not any(re.search(rf"\b{name}\b", file.read_text("utf-8")) for file in files if file.is_file()):
+                absent.add(f"{path}: {name}")
+    return absent
+
+
+def test_what_the_architecture_names_is_there() -> None:
+    assert missing(ARCHITECTURE) == set()
+
+
+def test_the_architecture_is_read_in_fifteen_minutes() -> None:
+    """By people who read 250 words in one."""
+    assert len(ARCHITECTURE.split()) <= 15 * 250
+
+
+def test_a_name_without_a_thing_is_found() -> None:
+    text = "`host/run.py` `host/walk.py` (`plan.py`: `KEPT`, `LOST`) `DIR/conf` `build/` `archive/verbs/frob` `x.py`"
+    assert missing(text) == {"host/walk.py", "plan.py: LOST", "archive/verbs/frob", "x.py"}
 
 
 def test_an_import_that_leads_up_is_found() -> None:

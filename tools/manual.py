@@ -29,6 +29,8 @@ debian\\-cloud \\- build, verify and fetch Debian images that are packages
 .B debian\\-cloud
 .I VERB
 .RI [ ARGUMENT \\&...]
+.br
+.B debian\\-cloud \\-\\-version
 .SH DESCRIPTION
 An image configuration is a Debian binary package,
 .BI debian\\-cloud\\-config\\- NAME\\fR.
@@ -45,36 +47,35 @@ _TAIL: Final = f"""\
 Archives of image configurations that this user knows, in apt's own format
 (sources.list(5), DEB822\\-STYLE FORMAT), below
 .B XDG_CONFIG_HOME
-where that is set.
+if that is set.
 .B debian\\-cloud\\-archive init \\-\\-own
 writes such a file. Each stanza has the fields Types, URIs (one), Suites, Components
 and Signed\\-By (the absolute path of a keyring, or the key itself in its armour), and
-may have Enabled; any other field, and any that is there twice, is refused. So is a
-file, or a keyring that it names, if anybody but this user and root owns it, can write
-to it, or can put another in its place. Where such a file names the suite,
+may have Enabled; any other field, and any that is there twice, is refused. A file, or a
+keyring that it names, is refused if a user other than this one and root owns it, can write
+to it, or can replace it. If such a file names the suite,
 .BR build ", " plan ", " list ", " show
-and whatever else reads configurations take its archive without
+and all other verbs that read configurations use its archive without
 .B \\-\\-archive
 and
 .BR \\-\\-keyring ,
-and before the one whose keyring package is installed: that is the machine's, and this
-the user's. Both options go before either.
+and prefer it to the one whose keyring package is installed: that is the machine's, and this
+the user's. The two options override both.
 .B list \\-\\-images
 lists its images before those that the machine's apt knows, and
 .B fetch
 takes an image from there if it has one of that configuration; both read its signed
 indexes anew.
 .BR verify " and " rebuild
-take its keys before those of the keyring package, of both archives that by which the
-image is signed. Where such an archive is on this machine and published an image with
-the very words of the .buildinfo that is given, they take signed sums and closure from
-there.
+use its keys before those of the keyring package, and of both archives the one whose key
+signed the image. If such an archive is on this machine and published an image with
+exactly the .buildinfo that is given, they take signed sums and closure from there.
 .TP
 .I ~/.cache/debian\\-cloud
 The indexes of the archives that were read last, and keyrings that were given.
 It is below
 .B XDG_CACHE_HOME
-where that is set, and for root in
+if that is set, and for root in
 .IR /var/cache/debian\\-cloud .
 At most {cache.BOUND >> 30} GiB stay there: what was used least recently goes first. All of it may
 be removed while no
@@ -83,13 +84,13 @@ runs.
 .SH EXIT STATUS
 .TP
 .B 0
-It is done.
+Success.
 .TP
 .B 1
-It failed, or verification or policy said no.
+Failure, or verification or policy refused it.
 .TP
 .B 2
-The command was called the wrong way.
+Wrong use.
 .TP
 .BR 129 ", " 130 ", " 143
 Its terminal was closed
@@ -98,9 +99,9 @@ it was interrupted
 .RB ( SIGINT )
 or terminated
 .RB ( SIGTERM );
-what was not whole yet is not left behind.
+incomplete files are removed.
 .PP
-An error is one sentence, and a second one says what to do about it.
+An error is one sentence, and a hint on what to do.
 .SH SEE ALSO
 .BR debian\\-cloud\\-archive (1),
 .BR debian\\-cloud\\-mirror (1),
@@ -117,10 +118,9 @@ debian\\-cloud\\-config \\- a Debian package that is the configuration of an ima
 .SH DESCRIPTION
 An image configuration is a binary package,
 .BI debian\\-cloud\\-config\\- NAME\\fR,
-and nothing else: what it depends on is installed, what files it has are the
-settings, and its
+and nothing else: its dependencies are installed, its files are the settings, and its
 .B Image\\-*
-fields say what is made of it.
+fields define what is made of it.
 .PP
 It
 .BR Provides ,
@@ -135,18 +135,18 @@ packages of the same kind without those fields, on which they depend:
 .B debian\\-cloud\\-config\\-common
 on every machine,
 .B debian\\-cloud\\-config\\-cloud
-where the way in is SSH,
+if users log in by SSH,
 .B debian\\-cloud\\-config\\-cloud\\-init
-where cloud\\-init serves.
+if cloud\\-init configures it.
 .PP
 Its image has what it depends on and what it recommends itself; a machine may
 remove the latter. What other packages recommend is not installed.
 .PP
 Its files are drop\\-ins: in
 .I /usr/lib
-where the reader looks there, else in a
+if they are read there, otherwise in a
 .I *.d
-folder of
+directory of
 .IR /etc .
 It edits no file of another package, diverts none, and asks nothing.
 .B debian\\-cloud lint
@@ -160,7 +160,7 @@ each is written with
 .B XB\\-
 before it
 .RB ( XB\\-Image\\-Size ),
-and dpkg takes that away. Several words stand with blanks between them.
+which dpkg removes. Several words are separated by blanks.
 """
 _FIELDS_TAIL: Final = """\
 .SH EXAMPLE
@@ -196,21 +196,20 @@ Description: Debian image configuration: nodes of a cluster
 _SECRETS: Final = """\
 .SH SECRETS AND IDENTITIES
 Everybody who gets an image can read all of it, and all machines that are made of
-it have the same. What packages make for one machine when they are installed is
-therefore not in an image. It is taken out where each machine makes it again at
-its first boot:
+it have the same content. What packages make for one machine when they are installed is
+therefore not in an image. It is removed if each machine can make it again at its first boot:
 .B debian\\-cloud\\-renew.service
 of
 .B debian\\-cloud\\-config\\-common
 does so for the packages that the builder has noted in
 .IR /var/lib/debian\\-cloud/renew ,
-and for no others. What is there by then stays.
+and for no others. What exists by then stays.
 .PP
-All else that is known by its path or its content as a secret ends the build: a
+Anything else whose path or content shows that it is a secret ends the build: a
 private key in any armour or binary form, in the tree or in the initrd, the hash
 of a password, an answer to a question of debconf for a password, a file that no
-package ships and that its maintainer script has closed to others, an identifier
-in /etc or /var/lib that was drawn by lot. What packages ship themselves is public.
+package ships and that its maintainer script has made unreadable for others, a random
+identifier in /etc or /var/lib. What packages ship themselves is public.
 A configuration decides with
 .B Image\\-Drop\\-Secrets
 and
@@ -226,14 +225,14 @@ def fields() -> str:
         words = f" One of: {', '.join(field.words)}." if field.single else f" Any of: {', '.join(field.words)}."
         sizes = f" From {field.sizes[0]} to {field.sizes[1]}."
         text += (words if field.words else "") + (sizes if field.sizes[0] else "")
-        page.append(f".TP\n.B {_escape(name)}\n{_line(text)}\n")
+        page.append(f".TP\n.B {escape(name)}\n{line(text)}\n")
     page.append(_SECRETS)
     for title, renewed in (("Made again at the first boot", True), ("To be decided on", False)):
         page.append(f".SS {title}\n")
         for known in identities.IDENTITIES:
             if bool(known.renewed) is renewed:
                 paths = ", ".join(f"/{path}" for path in known.paths)
-                page.append(f".TP\n.B {_escape(known.package)}\n{_line(f'{known.what}: {paths}')}\n")
+                page.append(f".TP\n.B {escape(known.package)}\n{line(f'{known.what}: {paths}')}\n")
     page.append(_FIELDS_TAIL)
     return "".join(page)
 
@@ -251,9 +250,9 @@ def manual() -> str:
 def section(name: str, docstring: str, parser: argparse.ArgumentParser) -> str:
     """One verb: how it is called, what it does, what its arguments mean."""
     usage = " ".join(parser.format_usage().removeprefix("usage:").split())
-    lines = [f".SS {_escape(name)}", f".B {_escape(usage)}", ".PP", *_prose(docstring)]
+    lines = [f".SS {escape(name)}", f".B {escape(usage)}", ".PP", *_prose(docstring)]
     for action in _actions(parser):
-        lines += [".TP", f".B {_escape(_label(action))}", *_prose(_help(action, parser))]
+        lines += [".TP", f".B {escape(_label(action))}", *_prose(_help(action, parser))]
     return "\n".join(lines) + "\n"
 
 
@@ -321,24 +320,28 @@ def _prose(text: str) -> Iterator[str]:
     """Paragraphs of a docstring; indented lines stand as they are, as examples do."""
     for number, paragraph in enumerate(_paragraphs(text)):
         if paragraph[0].startswith((" ", "\t")):
-            yield from (".PP", ".EX", *map(_line, paragraph), ".EE")
+            yield from (".PP", ".EX", *map(line, paragraph), ".EE")
         else:
             if number:
                 yield ".PP"
-            yield from map(_line, paragraph)
+            yield from map(line, paragraph)
 
 
 def _paragraphs(text: str) -> Iterable[list[str]]:
     return [block.splitlines() for block in re.split(r"\n[ \t]*\n", text.strip("\n")) if block.strip()]
 
 
-def _line(line: str) -> str:
+def line(text: str) -> str:
     """A line of text: a leading dot or quote would be a request."""
-    line = _escape(line)
-    return f"\\&{line}" if line.startswith((".", "'")) else line
+    return plain(escape(text))
 
 
-def _escape(text: str) -> str:
+def plain(roff: str) -> str:
+    """A line that is escaped already, and no request."""
+    return f"\\&{roff}" if roff.startswith((".", "'")) else roff
+
+
+def escape(text: str) -> str:
     r"""Text as roff takes it: \e is a backslash, \- the hyphen that can be copied into a shell."""
     return text.replace("\\", "\\e").replace("-", "\\-").replace("…", "...")
 

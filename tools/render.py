@@ -6,6 +6,11 @@ the current folder, for the suite that debian/changelog is for, and the list of
 its packages that no other source may bring into an archive; with `--check` it
 shows what would change, and fails. With `--suite` it makes the tree that
 suite's first: a changelog entry whose version carries the suite (`~deb13u1`).
+
+What differs stands beside the word that differs: `{forky}` for suites, resolved here;
+`[amd64]` for architectures, resolved by dpkg in relations and by debian/rules in `Image-*`
+fields. One pool carries all suites, so a machine that moves to the next release gets the
+next configuration by the same source.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@
 #
 # All goes by source packages, as what was built together is to be used together.
 # The keyring package of a suite is its own, and never goes to another.
+#
+# Debian empties proposed-updates at a point release, since all who follow that follow stable
+# as well. Here a machine follows one suite, as with unstable and testing, so FROM keeps all.
 
 # shellcheck source=archive/lib/common.sh
 . "${0%/*}/../lib/common.sh"

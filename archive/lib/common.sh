@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # What every verb starts with: errors, help, the lock, the state, gpg and reprepro.
 #
-# All that the archive knows is in one folder: DIR/state, a link to states/N, with
+# The archive's state is one directory: DIR/state, a link to states/N, with
 # db/ (reprepro's) and images/SUITE (the records of all images that were ever
 # taken). It is never changed in place: `begin` copies it, `commit` makes the copy
-# the state in one rename. So whatever was cut off has either happened or not, and
-# files in public/ that the state does not know are nobody's yet.
+# the state in one rename. So an interrupted verb has either happened or not, and
+# files in public/ that the state does not have do not belong to the archive yet.
 
-# printable: standard input as a terminal, the journal and a log may have it: names of files and words of tools are
-# others'. For a control character (of ASCII, or C1) and a mark of direction there is a "?", and what is no UTF-8 goes.
+# printable: standard input made fit for a terminal, the journal and a log: names of files and messages of tools are
+# foreign. A control character (of ASCII, or C1) and a mark of direction become "?"; what is no UTF-8 is removed.
 printable() {
     LC_ALL=C tr '\000-\010\013-\037\177' '?' | { iconv -c -f UTF-8 -t UTF-8 || :; } |
         LC_ALL=C sed 's/\xc2[\x80-\x9f]/?/g; s/\xe2\x80[\x8b-\x8f\xa8-\xaf]/?/g; s/\xe2\x81[\xa0-\xaf]/?/g'
@@ -23,7 +23,7 @@ one_line() {
     esac
 }
 
-# fail SENTENCE HINT [STATUS]: 1 is a refusal, 2 is wrong use. The journal is told that it is an error.
+# fail SENTENCE HINT [STATUS]: 1 is a refusal, 2 is wrong use. In the journal it is an error.
 fail() {
     prefix=''
     [ -z "${JOURNAL_STREAM-}" ] || [ "$JOURNAL_STREAM" != "$(stat -L -c %d:%i /dev/fd/2)" ] || prefix='<3>'
@@ -88,13 +88,13 @@ is_archive() {
 }
 
 # open_archive DIR [--any-clock]: set $dir, be the archive's only user until exit, and bring a
-# publication that was cut off to its end. Nothing is done by a clock that cannot be right.
+# publication that was interrupted to its end. Nothing is done by a clock that cannot be right.
 open_archive() {
     is_archive "$1"
     dir=$(readlink -f "$1")
     steps=$(readlink -f "${0%/*}/../steps")
     exec 9>>"$dir/lock"
-    # `add` waits for a unit that is at work; nobody else does.
+    # Only `add` waits for a unit that is at work.
     flock --timeout "${DEBIAN_CLOUD_ARCHIVE_WAIT:-0}" 9 ||
         fail "another debian-cloud-archive is at work on $dir" "try again when it has ended"
     [ "${2-}" = --any-clock ] || "$steps/clock" "$dir" ||
@@ -108,7 +108,7 @@ open_archive() {
     enter_suite
     db=$dir/state/db
     rm -f "$dir/state/db/lockfile" # a killed reprepro's; ours is held
-    # An older version wrote down nowhere what it signed: once, the signature tells.
+    # An older version did not note what it signed: this once, the signature decides.
     if [ ! -d "$dir/signed" ]; then
         own_keyring
         step adopt "$dir" --keyring "$dir/tmp/own.gpg"
@@ -135,30 +135,30 @@ as_signed() {
     step shown "$dir" --keyring "$dir/tmp/own.gpg"
 }
 
-# ended STATUS: end a verb; where a tool failed of which no sentence tells, the status is not the tool's.
+# ended STATUS: end a verb; if a tool fails without a message of ours, exit 1.
 ended() {
     end_agent "$dir"
-    # What was begun and not committed is nobody's: `check` would say that a run was interrupted.
+    # What was begun and not committed is removed, or `check` would report an interrupted run.
     [ -z "${next-}" ] || [ "$(readlink "$dir/state")" = "states/${next##*/}" ] || [ "$1" -ge 128 ] || rm -rf "$next"
     if [ "$1" = 0 ] || [ "$1" -ge 128 ] || [ "$1${told-}" = 2yes ]; then return 0; fi
     say_if_full
     exit 1
 }
 
-# say_if_full: what a tool says on a full disk often names another reason.
+# say_if_full: on a full disk, the message of a tool often names another reason.
 say_if_full() {
     [ "$(df --output=avail -k "$dir" | tail -n 1)" -lt 1024 ] || return 0
     printf 'error: there is no space left on the disk of %s\n' "$dir" >&2
     printf 'hint: nothing is lost or half shown: make space, and run it again\n' >&2
 }
 
-# wrong_use STATUS: end after what debian-cloud has said; 2 is wrong use of the verb, too.
+# wrong_use STATUS: end after the message of a step; 2 is wrong use of the verb, too.
 wrong_use() {
     [ "$1" != 2 ] || told=yes
     exit "$1"
 }
 
-# copy_folder FOLDER TO: as it is. Of what goes wrong the first line tells enough.
+# copy_folder FOLDER TO: as it is. Of its errors the first line is enough.
 copy_folder() {
     said=$(cp -a --reflink=auto "$1" "$2" 2>&1) || {
         printf '%s\n' "$said" | head -n 1 | printable >&2
@@ -166,7 +166,7 @@ copy_folder() {
     }
 }
 
-# begin: from now on what is changed is $next, which nobody sees.
+# begin: from now on what is changed is $next, which is not visible.
 begin() {
     now=$(readlink "$dir/state")
     find "$dir/states" -mindepth 1 -maxdepth 1 ! -name "${now##*/}" -exec rm -rf {} +
@@ -215,7 +215,7 @@ end_agent() {
 archive_reprepro() { GNUPGHOME=$dir/uploaders reprepro --basedir "$dir" --dbdir "$db" "$@" 9>&-; }
 
 # log_line LINES [PRIORITY]: one event a line, to standard output and to log/accept.log. Where standard output
-# is the journal, that is told the PRIORITY (sd-daemon(3); 4 is a warning, otherwise it is plain news).
+# is the journal, the PRIORITY goes there (sd-daemon(3); 4 is a warning, otherwise it is information).
 log_line() { log_lines "$(one_line "$1")" "${2-}"; }
 # log_lines LINES [PRIORITY]: the same of several events, each on a line of its own.
 log_lines() {

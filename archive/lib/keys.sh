@@ -2,14 +2,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # What a verb that deals with keys starts with: conf/keys, and the packages by which machines get them.
 #
-# conf/keys is what the operator says; `publish` sees to it that all the rest is so.
+# conf/keys is what the operator decides; `publish` makes all the rest agree. The keyring package
+# is made anew when its content changes. When a key is no longer good, what it alone had signed is
+# signed anew, if it is what the state has. A key that should sign and cannot stops the
+# publication, because some machines may have no other; an expired one is left out.
+#
+# On machines the keyring package decides. Signed-By in Release has no effect if a source has one
+# of its own, as that package's has; for others it names primaries, without `!`, which apt 2.6
+# takes for their subkeys, too, and apt 3 compares with the primary.
 
 # shellcheck source=archive/lib/common.sh
 . "${0%/*}/../lib/common.sh"
 # shellcheck source=archive/lib/readers.sh
 . "${0%/*}/../lib/readers.sh"
 
-# state_of FINGERPRINT: what conf/keys says of it, if anything.
+# state_of FINGERPRINT: its state in conf/keys, if it is there.
 state_of() { conf_keys "$dir/conf/keys" | awk -v key="$1" '$1 == key { print $2; exit }'; }
 
 # say_state FINGERPRINT STATE: in conf/keys, in one step. When it is new there, with the time and its owner.
@@ -141,7 +148,7 @@ show_keyring() {
 # and so are snapshots whose signature has no end.
 vouch() {
     "$steps/keys" "$dir" good >"$dir/tmp/good" 9>&-
-    # What grep says of files without the line by its status differs from version to version.
+    # The exit status of grep for files without the line differs from version to version.
     endless=$(find "$dir/signed" -path '*/snap/*/Release' -exec grep -L '^Valid-Until: ' {} +) || true
     if [ -z "$endless" ] && cmp -s "$dir/tmp/good" "$dir/state/keyring/good"; then
         rm "$dir/tmp/good"
@@ -159,7 +166,7 @@ vouch() {
     return $status
 }
 
-# bring_keys: what conf/keys says now, to machines and to all that is signed.
+# bring_keys: make machines and all that is signed agree with conf/keys.
 bring_keys() {
     renew_keyring
     show_state

@@ -2,7 +2,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # What the scripts read of conf/keys, of what gpg lists, and of image records: each here and nowhere else.
 #
-# A row is words with one blank between them; "-" is a word that is not there.
+# A row is words with one blank between them; "-" is an absent word.
+#
+# A publication reads keys a dozen times, and Python needs longer to start than gpg to answer:
+# so this is awk. A test compares these readers with Python's.
 
 # conf_keys FILE: FINGERPRINT STATE SINCE of each line of conf/keys; SINCE is the time after since=. Nothing without it.
 conf_keys() {

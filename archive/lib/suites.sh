@@ -1,6 +1,11 @@
 # shellcheck shell=sh
 # SPDX-License-Identifier: GPL-3.0-or-later
 # What init and add-suite write of a suite.
+#
+# CODENAME-proposed has NotAutomatic and ButAutomaticUpgrades, which Debian gives to backports and
+# not to its own proposed-updates, from which apt installs everything by itself. Suite and codename
+# are the same word, so that `testing` never changes its codename on machines that follow it: apt
+# would stop and ask.
 
 # suite_name SUITE: fail, as `wrong` of the verb does, unless that may be the codename of a suite. Sets $valid_for,
 # for how long a signature is good where no suite says otherwise: before anything is written, as Python tells it.

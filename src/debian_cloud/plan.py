@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What will be done, as data: steps, their text as a shell script, their identity."""
+"""What will be done, as data: steps, their text as a shell script, their identity.
+
+Paths are relative to the workspace.
+"""
 
 from __future__ import annotations
 

@@ -55,17 +55,6 @@ def test_help_lists_every_verb(bash: Any, env: dict[str, str]) -> None:
             assert "SPDX" not in own
 
 
-def test_man_page_names_every_verb_and_option(env: dict[str, str]) -> None:
-    page = ROOT / "archive/debian-cloud-archive.1"
-    command = ["man", "--warnings=w", "--local-file", "--encoding=UTF-8", "-Tutf8", str(page)]
-    done = subprocess.run(command, env={**env, "MANWIDTH": "80"}, capture_output=True, text=True, check=True)
-    assert done.stderr == ""
-    text = re.sub("\x1b\\[[0-9;]*m|.\x08", "", done.stdout)
-    verbs = "".join((ROOT / "archive/verbs" / verb).read_text() for verb in VERBS)
-    for word in [*VERBS, *re.findall(r"^#   (--[a-z-]+)", verbs, re.MULTILINE)]:
-        assert word in text
-
-
 WRONG_USE = {
     "debian-cloud-archive frob x": "frob",
     "debian-cloud-archive ../lib/common.sh": "not a verb",

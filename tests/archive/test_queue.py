@@ -19,10 +19,11 @@ from debian_cloud.archive import incoming, upload
 from debian_cloud.archive.incoming import LIMITS
 from debian_cloud.text import openpgp
 from tests import malformed
-from tests.archive.conftest import ROOT, Archive, Key, Upload, run
+from tests.archive.conftest import Archive, Key, Upload, run
 from tests.archive.test_accept import NO_QUESTIONS, exported
 from tests.archive.test_debfile import BROKEN_MEMBERS, CONTROLS, DATA, DATAS, PLAIN, VERSION, deb, member
 from tests.remove import remove
+from tools import archive_manual
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -412,7 +413,7 @@ def test_what_was_refused_has_a_bound(archive: Archive) -> None:
         )
         return [int(name.rpartition(".")[2]) for name in names]
 
-    page = (ROOT / "archive/debian-cloud-archive.1").read_text()
+    page = archive_manual.page()
     assert all(re.search(f"^    {word} {number}( |$)", page, re.MULTILINE) for word, number in LIMITS.items())
     assert kept("") == [0, 1, 2, 3, 4, 5]
     assert kept("uploads 2 # no more\n") == [4, 5]

@@ -17,6 +17,7 @@ from tests import throwaway
 from tests.archive.clients import serving
 from tests.archive.conftest import Archive, run
 from tests.throwaway import FINE, configuration
+from tools import archive_manual
 
 if TYPE_CHECKING:
     from tests.archive.clients import Apt
@@ -44,8 +45,7 @@ def commands(text: str) -> list[str]:
 
 
 def test_the_man_page_says_the_same() -> None:
-    page = (ROOT / "archive/debian-cloud-archive.1").read_text()
-    section = page.partition(".SS Your own archive in ten minutes\n")[2].partition("\n.SS ")[0]
+    section = archive_manual.page().partition(".SS Your own archive in ten minutes\n")[2].partition("\n.SS ")[0]
     blocks = re.findall(r"^\.nf\n(.*?)^\.fi", section, re.MULTILINE | re.DOTALL)
     there = [command for block in blocks for command in commands(block.replace("\\-", "-").replace("\\e", "\\"))]
     assert there == [command for block in readme(TEN_MINUTES) for command in commands(block)]
@@ -60,7 +60,7 @@ def test_each_archive_lies_where_it_was_made() -> None:
     served = {title for title, text in sections.items() if f"{PLACE}/archive" in text}
     assert {TEN_MINUTES, "Keep it", "A worked example"} <= served
     assert not served & of_one_s_own
-    assert "~/archive" not in (ROOT / "archive/debian-cloud-archive.1").read_text()
+    assert "~/archive" not in archive_manual.page()
 
 
 def tool(folder: Path, name: str, script: str) -> None:

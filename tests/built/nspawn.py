@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -50,6 +51,23 @@ _WITH_CGROUPS = 'mountpoint --quiet /sys/fs/cgroup || mount -t cgroup2 cgroup2 /
 """Where nobody has mounted control groups, as in a chroot, systemd-nspawn does not start."""
 
 
+_HERE: Final = ("--register=no", "--keep-unit", "--private-network", "--resolv-conf=off", "--timezone=off")
+"""The host may be a container itself, where systemd does not run and nothing can be registered with it."""
+
+_AS_DOCUMENTED: Final = f"""\
+#!/bin/sh
+PATH=/usr/sbin:/usr/bin:/sbin:/bin SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
+export PATH SYSTEMD_NSPAWN_UNIFIED_HIERARCHY
+exec unshare --mount sh -euc {shlex.quote(_WITH_CGROUPS)} sh \\
+    systemd-nspawn {" ".join(_HERE)} --link-journal=no %s "$@"
+"""
+
+
+def as_documented(name: str, *options: str) -> str:
+    """A program in place of systemd-nspawn: README's command with what a test adds to it."""
+    return _AS_DOCUMENTED % shlex.join((f"--machine={name}", *options))
+
+
 @dataclass(frozen=True, slots=True)
 class Container:
     """A running container."""
@@ -89,24 +107,21 @@ def boot(
     tree: Path,
     name: str,
     *arguments: str,
-    credentials: Mapping[str, str] = _NONE,
     environment: Mapping[str, str] = _NONE,
 ) -> Iterator[Container]:
     """Boot a tree with a network of its own, ended when left. `name` is the container's and its log's.
 
-    `arguments` are a kernel's, as far as systemd reads them (kernel-command-line(7)); `credentials` are
-    systemd's (systemd.system-credentials(7)); `environment` is for systemd-nspawn itself.
+    `arguments` are a kernel's, as far as systemd reads them (kernel-command-line(7)); `environment` is for
+    systemd-nspawn itself.
     """
     log = logs() / f"{name}.log"
-    # The host may be a container itself, where systemd does not run and nothing can be registered with it.
     command = [
         *("unshare", "--mount", "sh", "-euc", _WITH_CGROUPS, "sh"),
         *("systemd-nspawn", "--quiet", "--directory", str(tree), "--machine", name, "--boot"),
-        *("--register=no", "--keep-unit", "--private-network"),
+        *_HERE,
         # A terminal, which nobody sits at.
         "--console=passive",
-        *(f"--set-credential={key}:{value}" for key, value in credentials.items()),
-        *("--resolv-conf=off", "--timezone=off", "--link-journal=no"),
+        "--link-journal=no",
         "--bind-ro=/dev/null:/etc/fstab",  # the disks of fstab(5) are not there
         *arguments,
     ]

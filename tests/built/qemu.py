@@ -30,8 +30,9 @@ _AS_DOCUMENTED: Final = """\
 import os, sys
 real, accelerator, port, serial = {real!r}, {accelerator!r}, {port!r}, {serial!r}
 words = sys.argv[1:]
-console = words.index("-nographic")
-words[console : console + 1] = ["-display", "none", "-no-reboot", "-serial", "file:" + serial]
+if serial:
+    console = words.index("-nographic")
+    words[console : console + 1] = ["-display", "none", "-no-reboot", "-serial", "file:" + serial]
 kvm = words.index("-accel")
 assert words[kvm : kvm + 4] == ["-accel", "kvm", "-accel", "tcg"]
 words[kvm : kvm + 4] = accelerator
@@ -45,7 +46,7 @@ os.execv(real, ["qemu", *words])
 _UEFI_CODE: Final = Path("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd")
 _UEFI_VARIABLES: Final = Path("/usr/share/OVMF/OVMF_VARS_4M.ms.fd")
 
-_TERMINAL_CONTROL: Final = re.compile(r"\x1b\[[0-9;?=!]*[A-Za-z]|\x1b\([A-Z0-9]|\r")
+TERMINAL_CONTROL: Final = re.compile(r"\x1b\[[0-9;?=!]*[A-Za-z]|\x1b\([A-Z0-9]|\r")
 
 _PROCESSOR: Final = {
     "kvm": ("-accel", "kvm", "-cpu", "host"),
@@ -106,7 +107,7 @@ class Machine:
 
     def console(self) -> str:
         """What the serial console has said, without terminal control."""
-        return _TERMINAL_CONTROL.sub("", self.serial.read_text("utf-8", "replace"))
+        return TERMINAL_CONTROL.sub("", self.serial.read_text("utf-8", "replace"))
 
     def wait(self, pattern: str, seconds: float) -> re.Match[str]:
         """Wait until the console says `pattern`; AssertionError with its last lines if it does not."""
@@ -144,7 +145,8 @@ class Machine:
         return done.stdout
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port of the loopback interface that was free a moment ago."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -162,6 +164,19 @@ def block(wanted: str) -> str:
     return str(text)
 
 
+def as_documented(port: int, serial: Path | None = None) -> str:
+    """A program in place of qemu-system-x86_64: README's command with what a test changes in it.
+
+    The console goes to the file `serial`; without one it stays on the terminal.
+    """
+    return _AS_DOCUMENTED.format(
+        real=shutil.which("qemu-system-x86_64"),
+        accelerator=list(_PROCESSOR[accelerator()]),
+        port=str(port),
+        serial=str(serial) if serial else "",
+    )
+
+
 @contextmanager
 def documented(raw: Path, name: str, folder: Path, *, wanted: str) -> Iterator[tuple[Machine, str, Path]]:
     """Paste the block of README that holds `wanted` into a shell: the machine, and the user and key that it lets in.
@@ -172,21 +187,14 @@ def documented(raw: Path, name: str, folder: Path, *, wanted: str) -> Iterator[t
     (user,) = re.findall(rf"^{re.escape(text)}```$[^`]*`ssh -p 2222 (\w+)@127", _section(), re.MULTILINE)
     serial = logs() / f"{name}.log"
     serial.write_bytes(b"")
-    port = _free_port()
+    port = free_port()
     (folder / ".ssh").mkdir(mode=0o700)
     key = folder / ".ssh/id_ed25519"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", key], check=True)
     (folder / "IMAGE.raw").symlink_to(raw)
     (folder / "bin").mkdir()
     program = folder / "bin/qemu-system-x86_64"
-    program.write_text(
-        _AS_DOCUMENTED.format(
-            real=shutil.which(program.name),
-            accelerator=list(_PROCESSOR[accelerator()]),
-            port=str(port),
-            serial=str(serial),
-        )
-    )
+    program.write_text(as_documented(port, serial), "utf-8")
     program.chmod(0o755)
     environment = {"HOME": str(folder), "PATH": f"{program.parent}:{os.environ['PATH']}", "TMPDIR": str(folder)}
     # QEMU is the last command, and all that is left when the shell is ended.
@@ -211,7 +219,7 @@ def boot(raw: Path, name: str, *, firmware: Firmware = "bios") -> Iterator[Machi
     """
     serial = logs() / f"{name}.log"
     serial.write_bytes(b"")
-    port = _free_port()
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="machine.") as scratch:
         overlay = Path(scratch, "disk.qcow2")
         create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(raw.resolve())]

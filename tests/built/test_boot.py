@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from tests.built import nspawn, qemu
+from tests.built import nspawn, qemu, terminal
+from tests.conftest import ALL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,31 +76,51 @@ def test_generic_with_a_seed_lets_its_key_in(images: Mapping[str, Image], tmp_pa
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="systemd-nspawn needs root")
-def test_nocloud_reaches_multi_user_in_a_container(images: Mapping[str, Image], tmp_path: Path) -> None:
-    tree = tmp_path / "tree"
-    nspawn.extract(images["nocloud"].raw, tree)
-    # Its first boot asks for root's password; this is the answer.
-    answer = {"passwd.plaintext-password.root": "a secret"}
-    with nspawn.boot(tree, "nocloud-nspawn", credentials=answer) as container:
-        container.wait("multi-user.target", 240)
-        assert re.search(r"^root:\$", (tree / "etc/shadow").read_text("ascii"), re.MULTILINE)
-        assert container.run("systemctl", "is-system-running", "--wait").stdout == "running\n"
-        assert failures(container.run("journalctl", "--boot", "--output=cat").stdout) == []
+def test_nocloud_asks_for_a_password_and_is_entered_by_it(images: Mapping[str, Image], tmp_path: Path) -> None:
+    """In a container: the question and the login are the same on a machine's console, where they take minutes."""
+    nspawn.extract(images["nocloud"].raw, tmp_path / "tree")
+    boot = "systemd-nspawn --boot --directory=tree"
+    programs = {"systemd-nspawn": nspawn.as_documented("nocloud-login", "--bind-ro=/dev/null:/etc/fstab")}
+    with terminal.paste(boot, "nocloud-login", tmp_path, programs) as console:
+        _answer_and_enter(console, 240)
+
+
+@pytest.mark.skipif(not ALL, reason="make check-all")
+def test_nocloud_is_entered_on_its_console_as_documented(images: Mapping[str, Image], tmp_path: Path) -> None:
+    """README: the line of `ec2` without -smbios."""
+    (tmp_path / "IMAGE.raw").symlink_to(images["nocloud"].raw)
+    block = re.sub(r" *\\\n +-smbios .*", "", qemu.block("-smbios"))
+    assert "smbios" not in block
+    programs = {"qemu-system-x86_64": qemu.as_documented(qemu.free_port())}
+    with terminal.paste(block, "nocloud-console", tmp_path, programs) as console:
+        _answer_and_enter(console, BOOT)
+
+
+def _answer_and_enter(console: terminal.Terminal, seconds: float) -> None:
+    console.answer("Press any key to proceed", "", seconds)
+    console.answer("new root password.*: ", terminal.PASSWORD)
+    console.answer("new root password again.*: ", terminal.PASSWORD)
+    console.log_in("root", seconds)
+    _works(console)
+
+
+def _works(console: terminal.Terminal) -> None:
+    assert console.run("id -un") == "root"
+    assert console.run("systemctl is-system-running --wait", 120) == "running"
+    assert failures(console.run("journalctl --boot --output=cat --no-pager | cat", 120)) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="systemd-nspawn needs root")
-def test_the_container_is_unpacked_as_documented_and_boots(world: World, tmp_path: Path) -> None:
+def test_the_container_is_unpacked_as_documented_boots_and_is_entered(world: World, tmp_path: Path) -> None:
     (image,) = (world.folder / "images").glob("*-container-*.tar.xz")
     (tmp_path / "IMAGE.tar.xz").symlink_to(image)
-    (tmp_path / "bin").mkdir()
-    for name, script in (("sudo", 'exec "$@"'), ("systemd-nspawn", 'echo "$@" >>nspawn')):
-        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / "bin" / name).chmod(0o755)
-    environment = {"PATH": f"{tmp_path}/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-    subprocess.run(["sh", "-eu"], input=qemu.block("nspawn"), text=True, cwd=tmp_path, env=environment, check=True)
-    # Here there is no systemd to register it with, and it has no network.
-    assert (tmp_path / "nspawn").read_text() == "--boot --directory=tree\n"
-    with nspawn.boot(tmp_path / "tree", "container-nspawn") as container:
-        container.wait("multi-user.target", 240)
-        assert container.run("systemctl", "is-system-running", "--wait").stdout == "running\n"
-        assert failures(container.run("journalctl", "--boot", "--output=cat").stdout) == []
+    programs = {"sudo": '#!/bin/sh\nexec "$@"\n', "systemd-nspawn": nspawn.as_documented("container-login")}
+    with terminal.paste(qemu.block("passwd"), "container-passwd", tmp_path, programs) as shell:
+        shell.answer("New password: ", terminal.PASSWORD, 120)
+        shell.answer("Retype new password: ", terminal.PASSWORD)
+        assert shell.process.wait(60) == 0
+    with terminal.paste(qemu.block("--boot"), "container-login", tmp_path, programs) as console:
+        console.log_in("root", 240)
+        _works(console)
+        console.type("poweroff")
+        assert console.process.wait(120) == 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tests.built import nspawn
+from tests.built.qemu import logs
 from tests.built.tree import Tree, as_root, debian_sources
 
 if TYPE_CHECKING:
@@ -39,10 +40,11 @@ echo 'debconf debconf/frontend select Noninteractive' | debconf-set-selections
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """The running system; `tree` is its root directory here."""
+    """The running system; `tree` is its root directory here, `transcript` what ran in it and what that showed."""
 
     container: nspawn.Container
     tree: Path
+    transcript: Path
 
     def run(self, script: str, *, user: str = USER, where: str = HOME, seconds: float = 900) -> str:
         """Run lines of bash as a user in a directory: what they printed; AssertionError where one fails."""
@@ -50,11 +52,13 @@ class Fresh:
         done = self.container.run(
             *("setpriv", "--reuid", user, "--regid", user, "--init-groups"),
             *("env", "-i", f"HOME={home}", f"USER={user}", "LANG=C.UTF-8", "PATH=/usr/local/bin:/usr/bin:/bin"),
-            *("bash", "-c", f"cd {where}\nset -eux -o pipefail\n{script}"),
+            *("bash", "-c", f"exec 2>&1\ncd {where}\nset -eux -o pipefail\n{script}"),
             seconds=seconds,
         )
-        assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
-        return done.stdout + done.stderr
+        with self.transcript.open("a", encoding="utf-8") as transcript:
+            transcript.write(f"\n### {user}\n{script}\n###\n{done.stdout}{done.stderr}")
+        assert done.returncode == 0, f"{self.transcript}\n{done.stdout[-8000:]}{done.stderr}"
+        return done.stdout
 
 
 @contextmanager
@@ -90,7 +94,9 @@ def booted(suite: str, source: Path, folder: Path) -> Iterator[Fresh]:
             _connected(container),
         ):
             container.wait("basic.target", 120)
-            yield Fresh(container, tree.path)
+            transcript = logs() / f"fresh-{suite}.transcript"
+            transcript.write_text("", "utf-8")
+            yield Fresh(container, tree.path, transcript)
     finally:
         tree.remove()
 

@@ -33,6 +33,7 @@ ELSEWHERE: Final = {
     ("Boot it, and log in", 0),
     ("Boot it, and log in", 1),
     ("Boot it, and log in", 2),
+    ("Boot it, and log in", 3),
 }
 """Blocks that other tests run."""
 # Who is asked for a passphrase gives none.

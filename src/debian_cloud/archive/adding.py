@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Packages and images of one's own made signed uploads, ready for an archive's queue."""
+"""Packages and images of one's own made signed uploads, ready for an archive's queue.
+
+They are signed by a key that is an uploader's, with a line of its own, and not the archive's: `accept` has one way
+in. The key has no passphrase and is stored beside the archive's, which has none either: who can read the one can
+read the other. Copies are signed; the files stay as they are.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What images were made of, kept: whether it can be, how it is, and of which images that is still to be done."""
+"""What images were made of, kept: whether it can be, how it is, and of which images that is still to be done.
+
+`accept` asks what the closure will need: of the archive's packages (all named debian-cloud*) exactly those that the
+suite has, or the snapshot that the image names; of Debian's what the signed indexes list, if they can be read. Later
+a mirror may fail, or Debian may have moved on, so an image is in no index before its closure exists
+(`state.unkept`), as if its release were held back, and its set waits with it; what is shown is not taken back.
+`publish` shows indexes first, then fetches, for an hour at most, and shows again what it could keep. A failure is a
+note in DIR/cache, with the time of the next try; it is no failure of `publish`, whose indexes are out.
+
+Closures are hard links into one pool by content, so a serial costs what changed. The InRelease of a closure names
+its place and lists all its files (`Closure-Files`), those without a hash that the archive signed and may sign anew:
+so `debian-cloud-mirror --closures` can carry it. `rebuild` takes packages from there and from nowhere else.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The signatures of cosigners added to the release files that an archive shows."""
+"""The signatures of cosigners added to the release files that an archive shows.
+
+Cosigners' keys are in a second keyring of the keyring package, which apt does not read: apt needs the archive's own
+signature, and a cosigner's alone is never enough. `--signers M` counts primaries with a good signature.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A .deb of somebody else's, read strictly: all that it has is known, and what is found is what dpkg would unpack."""
+"""A .deb of somebody else's, read strictly: all that it has is known, and what is found is what dpkg would unpack.
+
+apt, dpkg, tar and libarchive differ in what they ignore. What each of them reads alike is accepted, and any failure
+is a refusal. All .debs that Debian and dpkg make are accepted.
+"""
 
 from __future__ import annotations
 

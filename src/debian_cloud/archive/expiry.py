@@ -1,5 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an archive need not keep: found out, and written down for who removes it."""
+"""What an archive need not keep: found out, and written down for who removes it.
+
+`expire` first publishes the indexes without an image. Its files are removed when every signature on an older index
+has expired and no snapshot that is kept lists it; those of a withdrawn image although a snapshot lists it. The pool
+is compared with what all indexes list that are shown or kept, and not with what reprepro knows: it would keep the
+files of each version that it tracks, and forget those of snapshots. It forgets a file, by a new state, before the
+file goes: one that it knew and that is absent could be uploaded again and never be missed. Directories go by one
+rename.
+"""
 
 from __future__ import annotations
 

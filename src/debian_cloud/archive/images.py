@@ -1,5 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An uploaded image checked against its record, described in others' words, and entered into an archive's state."""
+"""An uploaded image checked against its record, described in others' words, and entered into an archive's state.
+
+The bills of materials and the statement come from the .buildinfo alone: an upload that brings its own is refused,
+and so is one whose .buildinfo is no lock. The builder in the statement is the key that signed the upload; the
+archive's key signs the statement, beside it as with the sums. The record, with the hashes of all that, is entered
+once and never read from DIR/public again: publishing hashes nothing that did not change, and `check` compares what
+is served with what was entered and signed.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,15 @@
 
 Below the archive: incoming/, into which others write; tmp/upload/, the files of one upload, moved away from there;
 tmp/checked/, copies that nobody else can have open, the only ones that are read; rejected/NAME.N/, what was refused.
+
+incoming/ belongs to others: a file there may be anything, and a process that has it open may write to it later. So
+reprepro gets copies, made within the sizes that the signed list gives. What is published of a .changes is its signed
+text in a new armour. Before its signature is found good, nothing else of the upload is read.
+
+An upload stays in tmp/upload until the state is committed; reprepro, which removes what it has taken, works on links
+to the copies. So an interruption leaves either the decision to be reported or all files to begin again. What is no
+upload is set aside under a name of our own; no file is opened before its kind and size were checked, and rejected/
+has limits.
 """
 
 from __future__ import annotations

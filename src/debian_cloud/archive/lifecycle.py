@@ -3,6 +3,14 @@
 
 An image is named SUITE/CONFIG/ARCH/SERIAL, as its folder below images/; what is built of one suite under one
 serial is a release, SUITE/SERIAL. Days are `date`s; whoever calls knows which day it is.
+
+The status of an image is changed by a new state, which is then published; `current` and `superseded` follow from the
+other records. A release waits until the images that conf/releases names are there; a withdrawn one counts as there,
+and what was shown once is not taken back by a new rule.
+
+ValidFor in conf/distributions gives how long a signature is good (`VALID_FOR` where it is absent). What removes
+files takes the longest of it and of what was signed and is still good (DIR/signed/dists/SUITE/terms), and the mirror
+that of the InReleases that it showed.
 """
 
 from __future__ import annotations

@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What will be signed made ready: whole, as the archive knows it, and dated."""
+"""What will be signed made ready: whole, as the archive knows it, and dated.
+
+The date of an index is five minutes ago, and so is that of its signature: apt 3 refuses one that is three seconds
+ahead of its clock. It is never before the last one, nor before the youngest key that signs, and the end of its
+validity is counted from it.
+"""
 
 from __future__ import annotations
 

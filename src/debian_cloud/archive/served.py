@@ -3,6 +3,10 @@
 
 `DIR/signed` has the text of each Release that the archive signed last, under the path of its folder in public/. It
 is no part of public/: what lies there may have been changed, and is not signed again for lying there.
+
+Before a publication is signed, its indexes must be whole and list what the state has; before it is shown, by
+whatever verb, it must be as it was signed, and writable by no other user. `expire` asks here, too, what is listed.
+When a key is lost, only what is in DIR/signed is signed by another: a thief may have signed more.
 """
 
 from __future__ import annotations

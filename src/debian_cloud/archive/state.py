@@ -4,6 +4,10 @@
 Below a state (DIR/state, or the copy that a verb changes): images/SUITE, records; staleness/SUITE/ARCH, what has
 newer versions; leaving, what goes from the pool. Beside it DIR/cache/closures has why a closure could not be made;
 without it, all are tried again.
+
+reprepro's database has no transactions, so a verb copies the state, works on the copy, and one rename of a link
+makes it the state. A file in public/ that the state does not have belongs to nothing: the next `accept` decides its
+upload again, and `check` moves it to lost/.
 """
 
 from __future__ import annotations

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which packages of an archive's images have a newer version by now; nothing is built."""
+"""Which packages of an archive's images have a newer version by now; nothing is built.
+
+An update counts as security if any version between the two came from Debian's security suite, since a point release
+overtakes it. The lists have the day of the newest release file, and no hour: then nothing new is nothing to publish.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an upload says of itself, read in one way only; which packages a source may bring, and what they may be."""
+"""What an upload says of itself, read in one way only; which packages a source may bring, and what they may be.
+
+A package belongs to the source that brought it, in all suites, as in Debian's override file; the names of
+debian/control are debian-cloud's even before it brought them. reprepro knows rights by name alone, and upgrades go
+by name: the right to upload one configuration must not reach what every machine has. The version is the source's, so
+that no package is ever ahead of it. conf/overrides gives a name to another source, and that is logged. What a
+package may demand of a machine has bounds (`Essential`, `Provides` and so on): a maintainer script could still do
+all of it, but only where somebody installed the package.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whose upload it is: the one good signature of an uploader, or why there is none."""
+"""Whose upload it is: the one good signature of an uploader, or why there is none.
+
+This is found before reprepro reads the upload: of an expired key it reports only that no rule accepts it. The key
+must be good today; only its owner knows whether the date in a signature is true.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is asked for, and the plan that makes it."""
+"""What is asked for, and the plan that makes it.
+
+A lock is a list of wishes and need not be signed; but the sources that it names would be the image's, so they must
+be Debian's, as for `verify`. It gives both apts pins that leave nothing else to install, and what they installed is
+compared with it.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A root file system without the secrets and identities that its packages made: taken out, or found and told."""
+"""A root file system without the secrets and identities that its packages made: taken out, or found and told.
+
+What each machine makes again is taken out before times are clamped, and the packages are noted in
+/var/lib/debian-cloud/renew; at the first boot `debian-cloud-renew.service` of the layer `common` makes it for those
+packages alone, so a key that an administrator removed stays removed. What it cannot make ends the build until the
+configuration decides (`Image-Drop-Secrets`, `Image-Keep-Secrets`). So does what no list has: keys by their form, in
+the tree and in every archive of the initrd; a file that no package ships and that others may not read; a random id;
+a copy, by any name, of what is taken out. An initrd with data behind its archives is refused. Content that some
+package ships is public wherever it is (its MD5 is in dpkg's database). Files of packages in /usr are searched for
+such copies alone.
+"""
 
 from __future__ import annotations
 

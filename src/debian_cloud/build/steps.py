@@ -1,5 +1,22 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From a resolved configuration to the plan that builds its image."""
+"""From a resolved configuration to the plan that builds its image.
+
+apt resolves twice: `packages.resolver` for the list in the plan, and mmdebstrap's apt when it installs the
+configuration (and by name the archive's keyring package and what a person added). A step compares the .debs that
+were installed with the list by SHA-256; a difference fails the build.
+
+The builder writes what belongs to this disk and to no package: fstab, Debian's sources, /etc/cloud-release,
+machine-id (empty, or `uninitialized` where systemd-firstboot is to ask), the link resolv.conf, GRUB's files in
+/boot/grub, /etc/grub.d/enable_cloud (from then on upgrades of grub install themselves), the ESP, the default locale,
+and two answers to debconf (where shim installs itself; no locale but that one). Identities are uuid5 of the image's
+name; times are not later than the newest InRelease.
+
+A build does not depend on the machine that it runs on. Root steps have a UTS namespace whose host name is
+`localhost` without a domain; the tree has that name in its own /etc/hostname, and an empty resolv.conf, before the
+first maintainer script runs (mmdebstrap copies the machine's). A step has the plan's variables and a few of the
+caller's (`plan.KEPT`); a printed plan unsets all others. The kernel's release and the processor cannot be hidden
+from a script that asks: tests build with another host name and number of processors, and not with another release.
+"""
 
 from __future__ import annotations
 

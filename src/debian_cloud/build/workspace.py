@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A planned image made in a folder of its own, and renamed into place when it is whole."""
+"""A planned image made in a folder of its own, and renamed into place when it is whole.
+
+The directory is beside the output, locked by its builder and by every process of its steps. It is removed whatever
+happens; what a killed build left is emptied by the next build, once its last process has ended.
+"""
 
 from __future__ import annotations
 

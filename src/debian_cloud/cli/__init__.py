@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The verbs of `debian-cloud`: one module each, the folder is the registry.
+"""The verbs of `debian-cloud`: one module each, the directory is the registry.
 
 A verb's module has a docstring (its help and its part of the man page),
 `arguments(parser)` and `main(args) -> int`: it reads words into plain values,
-calls what does the work, and prints. In `in_plans` there are those that a
-printed plan calls, and people seldom do: of these `--help` is silent.
+calls what does the work, and prints. `in_plans` has those that a printed plan
+calls, and people seldom do: `--help` does not list them.
 """
 
 from __future__ import annotations

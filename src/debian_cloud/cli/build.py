@@ -10,7 +10,7 @@ when it fails or is interrupted.
 
 Archives are reached as this machine's apt reaches them: by its proxies and
 certificates (apt.conf(5)), and with its credentials (apt_auth.conf(5)). None of
-that gets into the image or its .buildinfo.
+that is in the image or its .buildinfo.
 
 With --source, packages that Debian does not have come from another archive, too,
 which must be signed by the keys that its Signed-By names (sources.list(5)). What
@@ -18,8 +18,8 @@ Debian or the archive of configurations has never comes from there. Such an imag
 is not official; its .buildinfo names the source and who signed it, and its own apt
 does not ask there.
 
-With --snapshot the archive is taken as it was published under that id, and what
-comes from Debian is that of its mirror. Debian has snapshots of its own: name
+With --snapshot the archive is used as it was published under that id, and Debian's
+packages come from its mirror as it is now. Debian has snapshots of its own: name
 one by --mirror and --security-mirror, with --allow-expired.
 
     debian-cloud build ec2 --output images

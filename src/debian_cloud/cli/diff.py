@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tell what changed from one image to another.
+"""Show what changed from one image to another.
 
 A and B are images (raw, qcow2, tar.xz), read without root and without running
-anything of them, or the .buildinfo files beside them. Packages are told with
+anything of them, or the .buildinfo files beside them. Packages are listed with
 their versions and sizes: those added, removed, upgraded, downgraded, and those
 of the same version from another .deb.
 
-Of two images, also told are the changelogs between the versions, with the CVEs
+For two images, it also lists the changelogs between the versions, with the CVEs
 and the bugs that they name, by source package; and the files that differ, by
-package, or as generated where no package has them. Times of files do not count,
-nor does what is beside the root file system. In a downgrade, the entries are
-the ones lost.
+package, or as generated if no package has them. Times of files are ignored, and
+so is everything outside the root file system. For a downgrade, the entries are
+those that are lost.
 
-The exit status is 0, whether anything differs or not: as a changelog, not as a
-verdict. Signatures are not verified here.
+The exit status is 0 whether anything differs or not: this is a changelog, not a
+verdict. Signatures are not verified.
 
     debian-cloud diff debian-13-ec2-amd64-20261101.0.qcow2 debian-13-ec2-amd64-20261121.0.qcow2
     debian-cloud diff --json OLD.buildinfo NEW.buildinfo

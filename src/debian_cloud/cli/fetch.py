@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Fetch the newest image of a configuration from the archive or its mirror.
 
-The image stands in the signed index of the archive that the user has made known
-(FILES), or in that which `apt update` fetched; apt's own helper
-downloads it by the way that the index came, and proves its SHA-512. An archive
-whose index is not as it must be is named in a warning, and left out. Of an image
-that was withdrawn, it is reported which archive withdrew it, when, and why.
+The image is listed in the signed index of the archive that the user has made known
+(FILES), or in that which `apt update` fetched; apt's own helper downloads it from
+the place of the index, and verifies its SHA-512. An archive whose index is not valid
+is named in a warning, and ignored. For an image that was withdrawn, it reports which
+archive withdrew it, when, and why.
 
-With --proof, what proves it comes, too, into the folder STEM.proof beside it: its
-record, its .buildinfo, the archive's signed sums, and in STEM.proof/closure what
-it was made of, of the mirror or else of the archive itself. So `debian-cloud verify
-IMAGE` needs nothing else. Whatever has its own name there is whole, however a run
-ends: what it fetches is in a hidden folder beside it until then, which the next
-run of the same image removes. Where nobody has a closure, a warning names the places; a
-folder STEM.proof/closure that is copied there by other ways counts as well.
+With --proof, what proves the image is also fetched, into the directory STEM.proof
+beside it: its record, its .buildinfo, the archive's signed sums, and in
+STEM.proof/closure what it was made of, from the mirror or else from the archive
+itself. Then `debian-cloud verify IMAGE` needs nothing else. A file under its final
+name is complete, even if a run is interrupted: until then, it is in a hidden
+directory, which the next run for the same image removes. If no place has a closure,
+a warning names the places; a directory STEM.proof/closure that was copied there by
+other means is used as well.
 
     debian-cloud fetch ec2 --output images
     debian-cloud fetch container --suite bookworm --serial 20261121.0

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Check a configuration against Debian's rules for official images.
 
-What is checked is a .deb, those that a .changes lists, a source tree (the
-configurations of its debian/control, and the trees that they install), or by
-its name a configuration of the archive with the layers that it is built on.
-Only there is it known from which component each package of the image comes,
-whether all of them can be installed, and whether they fit on its disk: of a file,
-the last line but one names the rules that were not asked. `show` and `build` of a
-configuration that an archive has compare sizes, too.
+It checks a .deb, those that a .changes lists, a source tree (the configurations of
+its debian/control, and the trees that they install), or by its name a configuration
+of the archive with the layers that it is built on. Only for the last it is known
+from which component each package of the image comes, whether all of them can be
+installed, and whether they fit on its disk: for a file, the last line but one names
+the rules that were not checked. `show` and `build` of a configuration that an
+archive has compare sizes, too.
 
 A finding is an error or a warning; it has the rule's name, a place, a sentence
-and a hint. The exit status is 1 when there is an error. --rules tells all rules.
+and a hint. The exit status is 1 if there is an error. --rules lists all rules.
 
 --contents also asks whether another package of Debian has the same file. The
 suite's signed lists of files are fetched for that: some 50 MB, once for every

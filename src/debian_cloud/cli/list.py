@@ -4,8 +4,8 @@
 Without options, the configurations that this machine's apt can install. With
 --images, the images of the archive that the user has made known (FILES), whose
 signed index is read anew, and those of the index that `apt update` fetched, for
-which no network is used. An archive whose index is not as it must be is named in a warning, the
-images of the others are listed, and the exit status is 1.
+which no network is used. An archive whose index is not valid is named in a warning,
+the images of the others are listed, and the exit status is 1.
 
     debian-cloud list --suite trixie
     debian-cloud list --images --json

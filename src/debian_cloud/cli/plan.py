@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Print the shell script that builds the image of a configuration.
 
-The script does what `debian-cloud build` does, step by step, in a new folder
+The script does what `debian-cloud build` does, step by step, in a new directory
 below the current one that is named like the image; read it, change it, or pipe
 it into a shell. Its last step writes the image's .buildinfo and record. Proxies
 and credentials are not in it: the script asks apt for those of the machine that

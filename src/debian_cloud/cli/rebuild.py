@@ -3,18 +3,17 @@
 
 FILE is an image's .buildinfo, or its .image record with the .buildinfo beside
 it. The packages come from the image's closure, which its archive keeps (and
-which is beside FILE, where `fetch --proof` brought both, or in the archive that the
+which is beside FILE, if `fetch --proof` fetched both, or in the archive that the
 user has made known), and from nowhere else:
 each must be the one that the .buildinfo names, by version and SHA-256, and no
-other is taken. Every file that the .buildinfo names is made and compared with
-the hash that it gives. The exit status is 0 when all are the same, and 1 when
-one is not.
+other is used. Every file that the .buildinfo names is made and compared with
+the hash in it. The exit status is 0 if all are equal, and 1 if one is not.
 
-The .buildinfo must be signed, as for `verify`, and the sources in the image be
-Debian's: else the same bytes would say nothing about who wants them.
+The .buildinfo must be signed, as for `verify`, and the sources in the image must be
+Debian's: otherwise equal bytes would prove nothing about their origin.
 
-With --statement, whoever got the same bytes says so: a signed in-toto statement
-that `verify --rebuilders` counts.
+With --statement, the result is published by whoever got the same bytes: a signed
+in-toto statement that `verify --rebuilders` counts.
 
     debian-cloud rebuild debian-13-ec2-amd64-20261121.0.buildinfo --output again
 """

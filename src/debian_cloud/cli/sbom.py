@@ -3,8 +3,8 @@
 
 It is made of the image's .buildinfo alone: each package with its version and
 its .deb's SHA-256, and the files of the image. The same .buildinfo always gives
-the same text. A signature around the .buildinfo is not verified here. Of an
-image, the .buildinfo is the one beside it.
+the same text. A signature around the .buildinfo is not verified. If an image is
+given, the .buildinfo beside it is used.
 
     debian-cloud sbom debian-13-ec2-amd64-20261121.0.buildinfo > ec2.spdx.json
 """

@@ -2,7 +2,7 @@
 """Show what the image of a configuration will be, and what it is made of.
 
 The machine facts are the `Image-*` fields of the configuration package; the
-packages are those that apt would install now. The exit status is 1 when they do
+packages are those that apt would install now. The exit status is 1 if they do
 not fit on the disk.
 
     debian-cloud show generic

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tell what became of the image that this machine was made of.
+"""Report what became of the image that this machine was made of.
 
 The machine's own record, /etc/cloud-release, is looked up in the signed index
-Images-Status that `apt update` fetched; no network is used. Said are: whether
-the image was withdrawn, why, and for which CVEs; whether there is a newer one;
-which of its packages have newer versions that are not installed here, security
-updates first, and which were installed since. The exit status is 1 when the
-image was withdrawn, or may be of an archive whose index cannot be read (which a
-warning names), and when this machine was made of no image of an archive that
-its apt knows.
+Images-Status that `apt update` fetched; no network is used. Reports whether the
+image was withdrawn, why, and for which CVEs; whether there is a newer one; which of
+its packages have newer versions that are not installed here, security updates
+first, and which were installed since. The exit status is 1 if the image was
+withdrawn, if it may be of an archive whose index cannot be read (which a warning
+names), and if this machine was not made of an image of an archive that its apt
+knows.
 
     debian-cloud status
     debian-cloud status --json

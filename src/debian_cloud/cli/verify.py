@@ -2,45 +2,43 @@
 """Prove that all of an image came from signed packages.
 
 IMAGE is a disk (raw or qcow2) or a root file system (tar), with its .buildinfo
-beside it, which its builder or the archive signed. CLOSURE is the folder in
+beside it, which its builder or the archive signed. CLOSURE is the directory in
 which its archive keeps what it was made of (closures/SUITE/CONFIG/ARCH/SERIAL).
-Both are found in the folder STEM.proof beside the image, as `fetch --proof` leaves
+Both are found in the directory STEM.proof beside the image, as `fetch --proof` leaves
 it, or in the archive that the user has made known (FILES), if that is on this machine
 and has published the image with this .buildinfo.
-No network is needed, no root and no loop device, and nothing that the image
-holds is executed.
+No network, root or loop device is needed, and nothing in the image is executed.
 
 The .buildinfo is verified first, by the SHA512SUMS beside it that the archive
-signed, or by its own signature; one that nobody signed proves nothing, and is
-taken by --unsigned alone. IMAGE must be the file that it gives the SHA-256 of,
-whatever its name; if it has the name of another image, that is an error. Of a
-raw disk or a tar that somebody unpacked from such a file, all bytes are
-compared. The sources in the image must be Debian's, and of its suite.
+signed, or by its own signature; an unsigned one proves nothing, and is accepted
+only with --unsigned. IMAGE must have the SHA-256 that is in it, whatever its name;
+if it has the name of another image, that is an error. For a raw disk or a tar that
+was unpacked from such a file, all bytes are compared. The sources in the image must
+be Debian's, and of its suite.
 
-What the archive says of the image (current, superseded, deprecated, withdrawn)
-is told where its signed index is at hand: this machine's apt's, or with
---archive that of a copy of the archive. A withdrawn image makes the exit status
-1, and so does one of which the given archive says nothing.
+The image's status in the archive (current, superseded, deprecated, withdrawn) is
+reported if its signed index is available: from this machine's apt, or with --archive
+from a copy of the archive. The exit status is 1 for a withdrawn image, and for one
+that the given archive does not know.
 
-What decides are the bytes: the image must be, byte for byte, what its packages
-make when it is made again, in the format that it has; of a raw disk or of a tar
-that was unpacked from a published file, the disk or the tar is compared. Where
-bytes differ, paths and places that were changed are listed for people, those
-that matter most first, and the exit status is 1.
+The bytes decide: the image must be, byte for byte, what its packages make when it is
+made again, in the format that it has; for a raw disk or a tar that was unpacked from
+a published file, the disk or the tar is compared. If bytes differ, paths and places
+that were changed are listed for people, those that matter most first, and the exit
+status is 1.
 
 Each package must be listed, by SHA-256, in an index of a release file that was
 signed by Debian, or by the archive for what Debian does not have. The release
 files of each of Debian's suites that the image has (updates and security, too)
-must be there. Each file,
-link, folder and device node must be what such a package ships, with its owner,
-mode and attributes; or it is of a closed list of files that are generated, and
-equals what came out when the image was made again of the closure's packages.
-What is copied out of a package, as to the EFI system partition, is known by its
-content, and must be where the rebuild has it. What is unexplained is listed,
-and makes the exit status 1, too.
+must be there. Each file, link, directory and device node must be what such a package
+ships, with its owner, mode and attributes; or it is in a closed list of generated
+files, and equal to the result when the image was made again of the closure's packages.
+What is copied out of a package, for example to the EFI system partition, is identified
+by its content, and must be where the rebuild has it. What is unexplained is listed, and
+the exit status is then 1, too.
 
-Of an image with packages of other sources (--source), --source FILE.sources says
-by whose keys they are trusted. Such a source vouches for what neither Debian nor
+For an image with packages of other sources (--source), --source FILE.sources gives
+the keys by which they are trusted. Such a source vouches for what neither Debian nor
 the archive has, and for nothing else.
 
 With --signers M, that many keys of the archive's keyring must have signed each

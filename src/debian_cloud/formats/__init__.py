@@ -8,6 +8,9 @@ it is made of: the raw disk, or the tree of an image without a disk), `TOOLS`
 `check(name, view, virtual_size)`, by which an archive refuses a file that is of
 another format. Its name, with a dot for each underscore, is the format's name
 and the file's extension.
+
+`check` reads the file's own header and the places of its tables; no tool opens what somebody uploaded. What is in
+the disk is for `verify`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files that others made, read with a bound: nothing in their place makes us wait, or takes more than it may."""
+"""Files that others made, read with a bound: nothing in their place makes us wait, or takes more than it may.
+
+Only regular files are opened, at most so many bytes of them are read, and decoders make bytes as they are read. Of
+an index the bound is the size that its signed release file gives.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Carry a plan out; the only importer of subprocess."""
+"""Carry a plan out; the only importer of subprocess.
+
+Root steps run in namespaces, for root and for ordinary users alike: mounts end with the process. Output of a process
+goes to a file, never to a pipe that another could keep open, and whatever it leaves in its session when it ends is
+ended.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a person changes about one image, for a try without a configuration of its own."""
+"""What a person changes about one image, for a try without a configuration of its own.
+
+`Official: no` is in the record, and `Image-Changes` in the .buildinfo; an archive wants both to agree. An official
+image has no such field. An unofficial one is `current` only where there is no official one. `--remove` is a pin of
+-1, the same text for both apts; what takes the place of a package must be there already or be added by name.
+
+A source that a person adds is read by its own key alone. `Image-Changes` has its address, suite and components,
+`Image-Releases` who signed, and `Other-Sources` of the record the address, suite and components, too. A closure
+keeps its release file as that of any source. In `verify` it counts only if the source is given there, too, and for
+the very file that the .buildinfo names. An archive keeps such closures if its conf/closures has `--source=FILE`. The
+image's own apt does not ask that source.
+"""
 
 from __future__ import annotations
 

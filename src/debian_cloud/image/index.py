@@ -1,5 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The signed image index: records <-> the deb822 file `Images`."""
+"""The signed image index: records <-> the deb822 file `Images`.
+
+Archive, mirror and client have one set of rules. `deb822.stanzas` reads an index with bounds of line, stanza and
+whole; this module and `staleness` refuse what contradicts itself or is unknown. The archive reads back what it is
+about to sign, and records when they are entered; the mirror has the same rules in awk, since its package needs no
+Python; `tests/malformed.py` is one corpus for all of them. An unknown field is ignored, so that older clients read
+newer archives. An unknown status is refused, because whether such an image may be started is unknown: a newer
+archive says new things in new fields.
+"""
 
 from __future__ import annotations
 

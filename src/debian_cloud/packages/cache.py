@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is kept of archives from one run to the next: what was used least recently goes when it is too much."""
+"""What is kept of archives from one run to the next: what was used least recently goes when it is too much.
+
+There is one private apt for each mirror, suite and architecture, locked while in use. After use, those that were
+used least recently are removed, each by a rename under its own lock, while all together are larger than the bound.
+"""
 
 from __future__ import annotations
 

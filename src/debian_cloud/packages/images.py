@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The images that this machine's apt knows of."""
+"""The images that this machine's apt knows of.
+
+An archive that is refused is named in a warning; `list --images` then shows the others and exits 1, since its list
+is not whole. An archive without an image is known by its index of images or by the source of the keyring package
+(`sources.archives`). The suites that it has are in its trace, which is unsigned: they are reported, and decide
+nothing.
+"""
 
 from __future__ import annotations
 

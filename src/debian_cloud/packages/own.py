@@ -1,5 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Archives that a user has made known: apt's own .sources files in the user's configuration directory."""
+"""Archives that a user has made known: apt's own .sources files in the user's configuration directory.
+
+Such an archive is the user's choice, so it comes before the machine's, and gives no right that `--archive` and
+`--keyring` do not give. apt itself does not read these files, so no machine installs anything from there. They name
+DIR/keyring.gpg, which `publish` keeps up to date, and not a key, which may be retired. A file or a keyring that
+others can change, at any place of its path, could make other signatures count, and is refused. `verify` takes, of
+several keyrings, the one by which the image is signed, so that a second archive makes no image of the first
+unverifiable.
+"""
 
 from __future__ import annotations
 

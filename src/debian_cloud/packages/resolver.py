@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ask apt what there is and what it would install; the only importer of apt."""
+"""Ask apt what there is and what it would install; the only importer of apt.
+
+All components of Debian are read, so that it is known where a package is; an image takes from those that its
+configuration names. A package of the archive that Debian has, too, is refused.
+"""
 
 from __future__ import annotations
 

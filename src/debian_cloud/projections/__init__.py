@@ -4,6 +4,8 @@
 A projection's module has `SBOM` (whether it is a bill of materials), `SUFFIX`
 (of the names of its files) and `document(lock) -> Document`. The same .buildinfo
 gives the same bytes: no clock, no chance, everything sorted.
+
+Ids are uuid5 of the content. A builder is named by its key (`openpgp4fpr:`), not by an address in the web.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ STEM.proof/closure/                                   what the image was made of
 
 Nothing is believed here but the signed index of images, which has the .buildinfo's SHA-512, and the .buildinfo, which
 has each package's SHA-256. Of the other files `verify` verifies the signatures.
+
+A mirror is asked first; if it has no closures, the archive itself, whose address is in its InRelease (`Snapshots`).
 """
 
 from __future__ import annotations

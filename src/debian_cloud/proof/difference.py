@@ -4,6 +4,9 @@
 An image is a `Description`, of its .buildinfo or of the files in it: dpkg's
 database says what is installed and whose each path is. Nothing that is read
 from an image is believed to be well-formed, or small.
+
+Packages are compared by source package, since a kernel has another name with each version, and changelogs by the
+position of an entry, as dpkg-parsechangelog(1) does. Entries that the newer image no longer has are listed apart.
 """
 
 from __future__ import annotations

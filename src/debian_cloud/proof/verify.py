@@ -1,5 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An image proved: who signed what it was made of, and that it is, byte for byte, what that makes."""
+"""An image proved: who signed what it was made of, and that it is, byte for byte, what that makes.
+
+The .buildinfo is verified first, by the archive's signed sums or its own signature (unless `--unsigned` was given),
+then the file's SHA-256, before anything of it is parsed, and its name, which must not be another image's. Of a raw
+disk or a tar that somebody unpacked from a published file all bytes are compared, and the answer says that it is not
+that file. What the archive says of the image (current, superseded, withdrawn) comes from apt's verified indexes or
+from a copy of the archive, whose InRelease must be valid today and no snapshot's.
+
+Each package is traced from its SHA-256 to an index, a signed release file and a key, offline, by the evidence in the
+closure; each of Debian's suites of the image must be in it. Then the image is made again of the closure, in the
+format that it has, and the two files must be equal. Each path of the rebuild must be what a package ships (on the
+EFI system partition a copy of it, known by its content), or be in the closed list `image.generated`.
+"""
 
 from __future__ import annotations
 

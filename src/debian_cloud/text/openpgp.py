@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Signatures as OpenPGP writes them down: packets, armour and the cleartext framework (RFC 9580; no cryptography)."""
+"""Signatures as OpenPGP writes them down: packets, armour and the cleartext framework (RFC 9580; no cryptography).
+
+gpgv(1) finds a signed text in the middle of a file, takes a whole message for one, and ignores unknown lines; a
+reader of the same file may then read what nobody signed. So `cleartext` is the one reader of such files, and nobody
+else reads them (`tests/test_trust.py` has the table).
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,9 @@
 A value that others gave is made so where a sentence is formatted (`printable`),
 since a line end in it would begin a line of its own. All that the command writes
 goes through `Printed` besides, whatever a verb forgot.
+
+Only the progress bar and a plan that goes into a shell are written directly. The scripts of archive/ have
+`one_line`; debian-cloud-mirror shows ASCII alone.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 """Write down the machine's way to the network, for a build's apt.
 
 FILE becomes lines of apt.conf(5): the settings of this machine's apt and the
-variables http_proxy and https_proxy, as far as they say how archives are
-reached. It may hold passwords, and only its owner may read it. A plan calls
+variables http_proxy and https_proxy, as far as they define how archives are
+reached. It may have passwords, and only its owner may read it. A plan calls
 this before it installs packages, and removes FILE after that.
 """
 

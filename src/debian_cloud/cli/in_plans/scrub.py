@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Take out of a root file system what each machine makes for itself, and find secrets.
 
-TREE is the folder of a build's workspace, before it is packed: everybody who
-gets the image can read all of it. Secrets and identities that packages made when
+TREE is the root file system in a build's workspace, before it is packed: everybody
+who gets the image can read all of it. Secrets and identities that packages made when
 they were installed are removed, if each machine makes them again at its first
-boot; /var/lib/debian-cloud/renew then says which ones. Whatever else is a secret,
-by its path or by its content, in the tree or in its initrd, is an error. A plan
+boot; /var/lib/debian-cloud/renew then names them. Any other secret, by its path or
+by its content, in the tree or in its initrd, is an error. A plan
 calls this as root of a namespace.
 """
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Write the .buildinfo, the record and the .changes of a built image.
 
-FOLDER is a build's workspace: it holds the disks and the file `facts`, both
+FOLDER is a build's workspace: it has the disks and the file `facts`, both
 made by the steps before. A plan calls this as its last step.
 """
 
