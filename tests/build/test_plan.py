@@ -14,7 +14,7 @@ import pytest
 from debian_cloud import plan
 from debian_cloud.build import steps as build_steps
 from debian_cloud.errors import USAGE, Error
-from debian_cloud.host import run, tools
+from debian_cloud.host import folders, run, tools
 from debian_cloud.host.progress import Progress
 from debian_cloud.image import config, sources
 from debian_cloud.image.resolution import Package, Release, Resolution
@@ -316,8 +316,8 @@ def test_printed_and_carried_out_a_plan_does_the_same(tmp_path: Path, monkeypatc
     assert [printed[name][0] for name in ("hostname", "nodename", "domainname")] == [b"localhost\n"] * 2 + [
         b"(none)\n"
     ]
-    run.remove(tmp_path / "printed")
-    run.remove(tmp_path / "run")
+    folders.remove(tmp_path / "printed")
+    folders.remove(tmp_path / "run")
 
 
 def carry_out(step: plan.Run, workspace: Path) -> None:

@@ -21,7 +21,7 @@ import pytest
 from debian_cloud.build import workspace
 from debian_cloud.cli import build
 from debian_cloud.errors import Error
-from debian_cloud.host import run
+from debian_cloud.host import folders
 from tests import throwaway
 from tests.command import debian_cloud, refused
 from tests.conftest import traces
@@ -378,7 +378,7 @@ def building(archive: Archive, tmp_path: Path) -> Iterator[Building]:
     process.kill()
     process.wait()
     for path in output.iterdir():
-        run.remove(path)
+        folders.remove(path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -16,7 +16,7 @@ import pytest
 
 from debian_cloud import plan as plans
 from debian_cloud.errors import Error
-from debian_cloud.host import run
+from debian_cloud.host import failures, folders, run
 from debian_cloud.host.progress import Progress
 from tests import throwaway
 from tests.command import refused
@@ -177,7 +177,7 @@ def test_a_printed_plan_does_not_wait_there_either(place: Path) -> None:
     ],
 )
 def test_each_refusal_has_its_way_out(said: str, sentence: str, hint: str) -> None:
-    error = run._failed(("mmdebstrap",), 1, f"a line\n{said}\n", "install")
+    error = failures.failed(("mmdebstrap",), 1, f"a line\n{said}\n", "install")
     assert error.message.startswith("install: no namespace can be made: ")
     assert sentence in error.message
     assert hint in error.hint
@@ -200,7 +200,7 @@ def test_a_setting_of_the_machine_that_forbids_it_is_named(
 
     monkeypatch.setattr(os, "geteuid", lambda: UID)
     monkeypatch.setattr(Path, "read_text", faked)
-    assert way in run._refused("unshare: unshare failed: Operation not permitted").hint
+    assert way in failures.refused("unshare: unshare failed: Operation not permitted").hint
 
 
 def leaving(word: str, status: int = 0) -> tuple[str, ...]:
@@ -237,8 +237,8 @@ def test_where_no_namespace_is_and_a_process_is_left_a_workspace_goes(
     monkeypatch.setattr(run, "_namespace", lambda: (*leaving(word, 1), "unshare"))
     work = tmp_path / "work"
     (work / "tree").mkdir(parents=True)
-    run.empty(work)
-    run.remove(work)
+    folders.empty(work)
+    folders.remove(work)
     assert not work.exists()
     assert left(word) == []
 

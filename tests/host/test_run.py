@@ -1,180 +1,29 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Workspaces: ours alone, one holder at a time, gone at the end."""
+"""Steps of a plan: why one failed, and how much is read of what it said."""
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from debian_cloud import plan as plans
-from debian_cloud.errors import USAGE, Error
+from debian_cloud.errors import Error
 from debian_cloud.host import run
 from debian_cloud.host.progress import Progress
 from tests import bounds
 
-HOLD = """
-import pathlib, sys, time
-from debian_cloud.host import run
-with run.locked(pathlib.Path(sys.argv[1]), "it"):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_link_is_no_workspace(tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "work").symlink_to("elsewhere")
-    with pytest.raises(Error, match="is no folder") as refused, run.locked(tmp_path / "work", "it"):
-        pytest.fail("another's folder was taken")
-    assert refused.value.status == USAGE
-
-
-def test_a_folder_that_others_may_write_to_is_no_workspace(tmp_path: Path) -> None:
-    folder = tmp_path / "work"
-    folder.mkdir()
-    folder.chmod(0o777)
-    with pytest.raises(Error, match="is open to others"), run.locked(folder, "it"):
-        pytest.fail("an open folder was taken")
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
-def test_another_s_folder_is_no_workspace(tmp_path: Path) -> None:
-    folder = tmp_path / "work"
-    folder.mkdir(mode=0o755)
-    os.chown(folder, 65534, 65534)
-    with pytest.raises(Error, match="belongs to another"), run.locked(folder, "it"):
-        pytest.fail("another's folder was taken")
-
-
-def test_a_new_workspace_is_closed_whatever_the_umask(tmp_path: Path) -> None:
-    before = os.umask(0)
-    try:
-        with run.locked(tmp_path / "work", "it"):
-            assert (tmp_path / "work").stat().st_mode & 0o777 == 0o755
-    finally:
-        os.umask(before)
-
-
-def test_one_holder_at_a_time_and_the_kernel_lets_go(tmp_path: Path) -> None:
-    folder = tmp_path / "work"
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, folder],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(run.__file__).parents[2])},
-    )
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == b"held\n"
-    with pytest.raises(Error, match="it is in use by another debian-cloud"), run.locked(folder, "it"):
-        pytest.fail("held twice")
-    holder.kill()
-    holder.wait()
-    with run.locked(folder, "it"):
-        pass
-
-
-def test_one_who_waits_says_so_and_has_it_when_it_is_let_go(tmp_path: Path) -> None:
-    folder = tmp_path / "work"
-    waiting = 'with run.locked(pathlib.Path(sys.argv[1]), "the cache", wait=True): print("mine")'
-    with run.locked(folder, "it"):
-        second = subprocess.Popen(
-            [sys.executable, "-c", f"import pathlib, sys\nfrom debian_cloud.host import run\n{waiting}", folder],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(run.__file__).parents[2])},
-        )
-        assert second.stderr is not None
-        assert second.stderr.readline() == "debian-cloud: waiting for another debian-cloud that uses the cache\n"
-        assert second.poll() is None
-    assert second.communicate(timeout=60) == ("mine\n", "")
-    assert second.returncode == 0
-
-
-def test_a_folder_removed_by_its_last_holder_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "work"
-    lock, calls = fcntl.flock, []
-
-    def removed_meanwhile(descriptor: int, how: int) -> None:
-        calls.append(how)
-        if len(calls) == 1:
-            folder.rmdir()
-        lock(descriptor, how)
-
-    monkeypatch.setattr(fcntl, "flock", removed_meanwhile)
-    with run.locked(folder, "it") as descriptor:
-        assert os.fstat(descriptor).st_ino == folder.stat().st_ino
-    assert len(calls) == 2
-
-
-def test_what_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "_PATIENCE", 1)
-    # A prefix that does nothing, for a folder that stays.
-    monkeypatch.setattr(run, "_namespace", lambda: ("true",))
-    with pytest.raises(Error, match="could not be removed"):
-        run.remove(tmp_path)
-
-
-def no_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a machine whose users may make none."""
-    script = "echo 'unshare: unshare failed: Operation not permitted' >&2; exit 1"
-    monkeypatch.setattr(run, "_namespace", lambda: ("sh", "-c", script, "unshare"))
-
-
-def test_what_cannot_be_removed_without_a_namespace_is_told_with_the_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run, "_PATIENCE", 1)
-    no_namespace(monkeypatch)
-    rm = tmp_path / "bin" / "rm"
-    rm.parent.mkdir()
-    rm.write_text("#!/bin/sh\necho 'rm: cannot remove the file of another' >&2\nexit 1\n")
-    rm.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{rm.parent}:/usr/bin:/bin")
-    work = tmp_path / "work"
-    work.mkdir()
-    with pytest.raises(Error) as refused:
-        run.remove(work)
-    assert refused.value.message == f"{work} could not be removed: unshare: unshare failed: Operation not permitted"
-    assert refused.value.hint == f"remove it as root: rm -rf {work}"
-
-
-def test_a_workspace_of_our_own_files_needs_no_namespace_to_go(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    no_namespace(monkeypatch)
-    work = tmp_path / "work"
-    (work / "tree").mkdir(parents=True)
-    (work / "log").touch()
-    run.empty(work)
-    assert list(work.iterdir()) == []
-    run.remove(work)
-    assert not work.exists()
-
 
 def test_a_step_without_its_namespace_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    no_namespace(monkeypatch)
+    script = "echo 'unshare: unshare failed: Operation not permitted' >&2; exit 1"
+    monkeypatch.setattr(run, "_namespace", lambda: ("sh", "-c", script, "unshare"))
     step = plans.Run("make a tree", ("true",), root=True)
     with pytest.raises(Error) as refused:
         run._run(step, tmp_path, Progress(1, quiet=True), None)
     assert refused.value.message == "make a tree: no namespace can be made: unshare failed: Operation not permitted"
     assert "build outside of it" in refused.value.hint
-
-
-def test_no_signal_ends_us_while_half_the_work_would_be_left() -> None:
-    with run.ending_politely(), run.undisturbed():
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.05)
-    with pytest.raises(KeyboardInterrupt), run.ending_politely():
-        signal.raise_signal(signal.SIGTERM)
 
 
 def test_what_a_failed_step_says_has_a_bound(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ import pytest
 from debian_cloud import plan
 from debian_cloud.build import steps as build_steps
 from debian_cloud.errors import USAGE, Error
-from debian_cloud.host import run
+from debian_cloud.host import folders, run
 from debian_cloud.host.progress import Progress
 from debian_cloud.image import sources
 from debian_cloud.packages import images, network
@@ -535,7 +535,7 @@ def test_a_build_s_apt_takes_it_and_nobody_reads_it(top: Path, way: Way, tmp_pat
         run.carry_out((steps[forget],), tmp_path, Progress(1, quiet=True))
         assert holding(tmp_path, PASSWORD) == []
     finally:
-        run.empty(tmp_path)
+        folders.empty(tmp_path)
 
 
 def test_a_printed_plan_takes_it_where_it_runs(top: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -549,7 +549,7 @@ def test_a_printed_plan_takes_it_where_it_runs(top: Path, tmp_path: Path, monkey
         subprocess.run(["sh", "plan.sh"], cwd=tmp_path, capture_output=True, check=False, timeout=300)
         assert "base-files_1_amd64.deb" in (tmp_path / "image" / "installed").read_text()
         assert way.came()
-    run.remove(tmp_path / "image")
+    folders.remove(tmp_path / "image")
 
 
 def test_a_plan_is_the_same_whatever_the_way_and_shows_no_password(

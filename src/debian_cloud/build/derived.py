@@ -13,7 +13,7 @@ from debian_cloud import names
 from debian_cloud.build import steps
 from debian_cloud.configuration import skeleton
 from debian_cloud.errors import USAGE, Error
-from debian_cloud.host import run
+from debian_cloud.host import signals
 from debian_cloud.packages import debs, origin
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def write(folder: Path, files: Iterable[File]) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with (
-            run.ending_politely(),
+            signals.ending_politely(),
             tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as partial,
         ):
             whole = Path(partial) / folder.name

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from debian_cloud.build import request
 from debian_cloud.errors import FAILED, USAGE, Error
-from debian_cloud.host import run
+from debian_cloud.host import folders, run, signals
 from debian_cloud.host.progress import Progress
 from debian_cloud.text.printable import printable
 
@@ -43,18 +43,18 @@ def make(planned: Planned, output: Path, *, quiet: bool) -> None:
     make_output(output)
     _refuse_full(output, planned)
     workspace = output / f".{planned.stem}.build"
-    with run.ending_politely(), run.locked(workspace, f"the build of {planned.stem} in {output}") as lock:
+    with signals.ending_politely(), folders.locked(workspace, f"the build of {planned.stem} in {output}") as lock:
         try:
             # What a killed build of the same image left is of no use: ours is the lock.
-            run.empty(workspace)
+            folders.empty(workspace)
             run.carry_out(planned.plan, workspace, Progress(len(planned.plan), quiet=quiet), lock)
-            with run.undisturbed():
+            with signals.undisturbed():
                 _refuse_existing(output, planned.outputs)
                 for name in planned.outputs:
                     (workspace / name).rename(output / name)
         finally:
-            with run.undisturbed():
-                run.remove(workspace)
+            with signals.undisturbed():
+                folders.remove(workspace)
 
 
 def make_output(output: Path) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from debian_cloud.errors import USAGE, Error, did_you_mean
-from debian_cloud.host import run
+from debian_cloud.host import signals
 from debian_cloud.text.printable import paragraph, printable, printed
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _main(carry_out: Callable[[list[str]], int], argv: list[str]) -> int:
         if error.hint:
             print(f"debian-cloud: hint: {paragraph(error.hint)}", file=sys.stderr)
         return error.status
-    except run.Ended as ended:
+    except signals.Ended as ended:
         print("debian-cloud: terminated", file=sys.stderr)
         return _SIGNALLED + int(ended.args[0])
     except KeyboardInterrupt:

@@ -9,94 +9,31 @@ ended.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import os
-import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, Final, cast
 
 from debian_cloud import plan as plans
-from debian_cloud.errors import FAILED, USAGE, Error
-from debian_cloud.host import tools
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.host import failures, tools
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from types import FrameType
 
     from debian_cloud.host.progress import Progress
 
-_TAIL: Final = 12
-"""Lines of a failed tool's own words that are shown."""
 _MOST_SAID: Final = 2**16
 """Bytes of what a failed tool says that are looked at."""
 _MOST_LOGGED: Final = 2**22
 """Bytes at the beginning, and at the end, of what a failed step says that are looked at."""
-_REASONS: Final = ("E: ", "Err:", "dpkg: error", "error: ")
-# Of what a tool says: a cause that one sentence tells better, and what to do.
-_CAUSES: Final = (
-    # A step that is our own says it itself.
-    (
-        re.compile(
-            r"^debian-cloud: error: (?P<why>.+(?:\n(?!debian-cloud: ).*)*)\ndebian-cloud: hint: (?P<hint>.+)",
-            re.MULTILINE,
-        ),
-        r"\g<why>",
-        r"\g<hint>",
-    ),
-    # mke2fs(8) fills a disk of its own, whatever the one is that it lies on.
-    (
-        re.compile("Could not allocate (?:block|inode) in ext2 filesystem"),
-        "the disk of the image is too small for what is in it",
-        "set Image-Size to more; for a try, give --size",
-    ),
-    (
-        re.compile("No space left on device|ENOSPC"),
-        "the disk is full",
-        "free some space, or choose another place with --output",
-    ),
-    (
-        re.compile(
-            r"^dpkg: error processing archive \S*?(?P<new>[^/\s_]+)_[^/\s]*\.deb \(--unpack\):\n"
-            r" *trying to overwrite '(?P<path>[^'\n]+)', which is also in package (?P<old>\S+)",
-            re.MULTILINE,
-        ),
-        r"\g<new> and \g<old> both have the file \g<path>",
-        r"a file belongs to one package: give the one of \g<new> a name of its own, as in a folder of drop-ins",
-    ),
-)
-_NO_NAMESPACE: Final = re.compile(r"^(?:unshare|newuidmap|newgidmap): (?P<why>.+)", re.MULTILINE)
-# Of the kernel, for ordinary users: a setting, its value that forbids namespaces, one that allows them.
-_SETTINGS: Final = (
-    ("kernel.unprivileged_userns_clone", "0", "1"),
-    ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
-    ("user.max_user_namespaces", "0", "10000"),
-)
-# What stands in a refusal, and what to do; the first that fits.
-_WAYS: Final = (
-    (
-        "subuid|subgid|don't exist",
-        "a user needs ids of its own there: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER",
-    ),
-    (
-        "map",
-        "newuidmap(1) must be able to map ids: it needs its set-user-ID bit, and neither no_new_privs nor nosuid",
-    ),
-    (
-        "/proc",
-        "a container that hides parts of its /proc lets nobody mount another: build outside of it, or show all",
-    ),
-    ("No space left", "a limit of user.max_*_namespaces is reached: namespaces(7)"),
-)
-_PATIENCE: Final = 25
 _PROBE: Final = 60.0
 """Seconds in which an empty namespace must be made, or a process end that has nothing more to say."""
 _TICK: Final = 0.5
@@ -111,7 +48,7 @@ def output(argv: Sequence[str]) -> str:
     """What a command prints; Error when it fails."""
     status, said, complaint = _done(argv)
     if status:
-        raise _failed(argv, status, (complaint or said).decode(errors="replace"))
+        raise failures.failed(argv, status, (complaint or said).decode(errors="replace"))
     # What is not UTF-8 is whoever reads it to refuse, or to show.
     return said.decode(errors="surrogateescape")
 
@@ -141,7 +78,7 @@ def printing(argv: Sequence[str]) -> Iterator[IO[bytes]]:
         process.stdout.close()
         if process.wait():
             said.seek(0)
-            raise _failed(argv, process.returncode, said.read(_MOST_SAID).decode(errors="replace"))
+            raise failures.failed(argv, process.returncode, said.read(_MOST_SAID).decode(errors="replace"))
 
 
 def answer(argv: Sequence[str]) -> str:
@@ -210,7 +147,7 @@ def foreground(argv: Sequence[str], folder: Path | None = None) -> int:
 def carry_out(plan: plans.Plan, workspace: Path, progress: Progress, lock: int | None = None) -> None:
     """Carry a plan out in a folder; Error of the first step that fails, with its tool's own words.
 
-    The processes of its steps hold `lock` too (`locked`): when we are killed,
+    The processes of its steps hold `lock` too (`folders.locked`): when we are killed,
     the folder stays locked until the last of them has ended.
     """
     check_tools(plan)
@@ -247,71 +184,10 @@ def check_namespace() -> None:
     for tried in dict.fromkeys((tuple(word for word in prefix if word != "--map-auto"), prefix)):
         status, said, _ = _done((*tried, "true"), together=True, seconds=_PROBE)
         if status:
-            raise _refused(said.decode(errors="replace") or "it did not end in time")
+            raise failures.refused(said.decode(errors="replace") or "it did not end in time")
 
 
-@contextlib.contextmanager
-def locked(folder: Path, what: str, *, wait: bool = False) -> Iterator[int]:
-    """Hold a folder, which is made if need be; the kernel lets go when we die. Gives the lock's descriptor.
-
-    When another process holds it: Error, or with `wait` patience.
-    """
-    while True:
-        descriptor = _own_folder(folder)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not wait:
-                    raise Error(f"{what} is in use by another debian-cloud", "wait until it has ended") from None
-                print(f"debian-cloud: waiting for another debian-cloud that uses {what}", file=sys.stderr)  # noqa: T201 - a wait without a word looks like a hang
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # Its last holder may have removed it before it let go: then this is no one's folder any more.
-            if _same(descriptor, folder):
-                yield descriptor
-                return
-        finally:
-            os.close(descriptor)
-
-
-@contextlib.contextmanager
-def partial(place: Path, what: str) -> Iterator[Path]:
-    """An empty folder beside a place, for what is given that place by a rename when it is whole; then it is removed.
-
-    What a run that was killed has left there is removed, too. Error when another run is at work there.
-    """
-    held = place.with_name(f".{place.name}.partial")
-    with locked(held, what):
-        try:
-            for left in held.iterdir():
-                shutil.rmtree(left)
-            # Of its own name: a process that a killed run left behind may still write to the other.
-            yield Path(tempfile.mkdtemp(dir=held))
-        finally:
-            shutil.rmtree(held, ignore_errors=True)
-
-
-def remove(folder: Path) -> None:
-    """Remove a workspace, with the files in it that belong to a namespace's users; Error when it cannot be."""
-    argv = ("rm", "-rf", "--one-file-system", "--", str(folder))
-    for _ in range(_PATIENCE):
-        said = _in_namespace(argv)
-        if not folder.exists():
-            return
-        # The kernel ends a killed namespace in its own time; until then its processes may write.
-        time.sleep(0.2)
-    raise _not_removed(folder, said)
-
-
-def empty(folder: Path) -> None:
-    """Remove what is in a workspace, and keep it; Error when it cannot be."""
-    if any(folder.iterdir()):
-        said = _in_namespace(("find", str(folder), "-xdev", "-mindepth", "1", "-delete"))
-        if any(folder.iterdir()):
-            raise _not_removed(folder, said)
-
-
-def _in_namespace(argv: Sequence[str]) -> str:
+def in_namespace(argv: Sequence[str]) -> str:
     """Run a command as a namespace's root; what it says on its standard error."""
     said = ""
     # Where no namespace can be made, nobody else has files there yet: who we are will do.
@@ -321,76 +197,6 @@ def _in_namespace(argv: Sequence[str]) -> str:
         if not status:
             break
     return said
-
-
-def _not_removed(folder: Path, said: str) -> Error:
-    lines = said.splitlines()
-    # Why there was no namespace says more than whose files rm(1) may then not remove.
-    reason = next((line for line in lines if line.startswith("unshare: ")), lines[-1] if lines else "")
-    return Error(f"{folder} could not be removed{reason and f': {reason}'}", f"remove it as root: rm -rf {folder}")
-
-
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Let nothing end us, for the few moments in which half the work would be left."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    previous = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-class Ended(KeyboardInterrupt):
-    """The end by a signal, whose number is its only argument (`ending_politely`)."""
-
-
-@contextlib.contextmanager
-def ending_politely() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the work as Ctrl-C does, so that nothing is left behind."""
-
-    def interrupt(number: int, _frame: FrameType | None) -> None:
-        raise Ended(number)
-
-    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _own_folder(folder: Path) -> int:
-    """A descriptor of a folder that is ours alone to write, made if need be.
-
-    Its name can be guessed and the place may be open to all: what runs in there
-    as root must not be put there by another.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o755)
-        try:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            break
-        except FileNotFoundError:
-            # It was there, and its holder has removed it in the meantime.
-            continue
-        except OSError:
-            raise Error(f"{folder} is no folder", "remove what is there", USAGE) from None
-    found = os.fstat(descriptor)
-    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        os.close(descriptor)
-        raise Error(f"{folder} belongs to another or is open to others", "remove it, or choose another place", USAGE)
-    return descriptor
-
-
-def _same(descriptor: int, folder: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), folder.stat(follow_symlinks=False))
-    except FileNotFoundError:
-        return False
 
 
 def _namespace() -> tuple[str, ...]:
@@ -421,7 +227,7 @@ def _run(step: plans.Run, workspace: Path, progress: Progress, lock: int | None)
             raise
     if status:
         progress.end()
-        raise _failed(step.argv, status, _ends(log), step.title)
+        raise failures.failed(step.argv, status, _ends(log), step.title)
 
 
 def _done(
@@ -509,49 +315,3 @@ def _last_line(log: Path) -> str:
         file.seek(max(0, size - 400))
         lines = file.read().decode(errors="replace").splitlines()
     return printable(lines[-1]) if lines else ""
-
-
-def _failed(argv: Sequence[str], status: int, said: str, title: str = "") -> Error:
-    lines = [line for line in said.splitlines() if line.strip()]
-    what = title or argv[0]
-    if _NO_NAMESPACE.search(said):
-        return _refused(said, what)
-    for known, sentence, hint in _CAUSES:
-        if found := known.search(said):
-            return Error(f"{what}: {found.expand(sentence)}", found.expand(hint), FAILED)
-    ending = f"was killed by signal {-status}" if status < 0 else f"failed with exit status {status}"
-    # The reason often stands long before the end: apt's and dpkg's own marks find it.
-    reasons = [line for line in lines[:-_TAIL] if line.startswith(_REASONS)][:_TAIL]
-    shown = "".join(f"\n  {printable(line)}" for line in (*reasons, *lines[-_TAIL:]))
-    return Error(f"{what}: {argv[0]} {ending}{shown}", f"the command was: {_short(argv)}", FAILED)
-
-
-def _refused(said: str, what: str = "") -> Error:
-    """Why no namespace can be made, by what unshare(1) says and how the machine is set, and what to do."""
-    match = _NO_NAMESPACE.search(said)
-    why = printable(match["why"] if match else said).removesuffix(": Success")
-    # ENOSPC is of limits here, not of a disk (unshare(2)).
-    sentence = f"no namespace can be made: {why.replace('No space left on device', 'the limit is reached')}"
-    return Error(f"{what}: {sentence}" if what else sentence, _way(match[0] if match else said))
-
-
-def _way(said: str) -> str:
-    if os.geteuid():
-        for name, forbids, allows in _SETTINGS:
-            with contextlib.suppress(OSError):
-                if Path("/proc/sys", *name.split(".")).read_text("ascii").strip() == forbids:
-                    return f"this machine forbids it to ordinary users: sysctl {name}={allows}, or build as root"
-    for pattern, hint in _WAYS:
-        if re.search(pattern, said):
-            return hint
-    if os.geteuid():
-        return (
-            "the kernel refuses it to ordinary users in a chroot, and a container may forbid it:"
-            " build outside of it, or as root (user_namespaces(7))"
-        )
-    return "root of a container may not make one: build outside of it, or give it CAP_SYS_ADMIN (capabilities(7))"
-
-
-def _short(argv: Sequence[str]) -> str:
-    text = shlex.join(argv)
-    return text if len(text) < 400 else text[:400] + " …"

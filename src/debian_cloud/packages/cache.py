@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.errors import Error
-from debian_cloud.host import run
+from debian_cloud.host import folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,8 +32,8 @@ _FRESH: Final = 86400
 
 @contextlib.contextmanager
 def used(root: Path, what: str) -> Iterator[int]:
-    """Hold a folder of a cache while it is needed, as `run.locked` does; afterwards the cache is within its bound."""
-    with run.locked(root, what, wait=True) as descriptor:
+    """Hold a folder of a cache while it is needed (`folders.locked`); afterwards the cache is within its bound."""
+    with folders.locked(root, what, wait=True) as descriptor:
         os.utime(root)
         try:
             yield descriptor
@@ -69,7 +69,7 @@ def _removed(folder: Path) -> bool:
     """Remove a folder, unless somebody uses it; whether it is gone."""
     gone = folder.with_name(f"{_GONE}{folder.name}.{os.getpid()}")
     try:
-        with run.locked(folder, "it"):
+        with folders.locked(folder, "it"):
             folder.rename(gone)
     except (Error, OSError):
         return False

@@ -22,7 +22,7 @@ from urllib.parse import unquote_to_bytes
 
 from debian_cloud import names
 from debian_cloud.errors import USAGE, Error
-from debian_cloud.host import checksums, files, run, sign
+from debian_cloud.host import checksums, files, folders, sign
 from debian_cloud.image import closure
 from debian_cloud.packages import evidence, images, own
 
@@ -58,7 +58,7 @@ def fetch(image: Image, output: Path) -> Fetched:
     if os.path.lexists(folder) and not folder.is_dir():
         raise Error(f"{folder} exists already and is another file", "remove it, or choose another --output", USAGE)
     if not folder.exists():
-        with run.partial(folder, f"the fetch of {folder.name} to {output}") as partial:
+        with folders.partial(folder, f"the fetch of {folder.name} to {output}") as partial:
             made = partial / folder.name
             made.mkdir(mode=0o755)
             _fetch_words(image, made)
@@ -70,7 +70,7 @@ def fetch(image: Image, output: Path) -> Fetched:
     path = names.closure(record.suite, record.config, record.architecture, record.serial)
     asked = tuple(f"{base}/{path}" for base in images.addresses(image))
     for place in asked:
-        with run.partial(kept, f"the fetch of {kept.name} to {folder}") as partial:
+        with folders.partial(kept, f"the fetch of {kept.name} to {folder}") as partial:
             made = partial / kept.name
             made.mkdir(mode=0o755)
             if _fetch_closure(place, found, made):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from debian_cloud import names
 from debian_cloud.build import workspace
 from debian_cloud.errors import USAGE, Error
-from debian_cloud.host import checksums, run
+from debian_cloud.host import checksums, folders, signals
 from debian_cloud.packages import images, offers
 from debian_cloud.proof import bundle
 
@@ -28,7 +28,7 @@ def fetch(wanted: Wanted, output: Path, warn: Callable[[str], None], *, proof: b
     """
     image = offers.choose(wanted, warn)
     output = output.resolve()
-    with run.ending_politely():
+    with signals.ending_politely():
         path = _fetch(image, output)
         if proof:
             _prove(image, output, warn)
@@ -43,7 +43,7 @@ def _fetch(image: Image, output: Path) -> Path:
         raise Error(f"{path} exists already and is another file", "remove it, or choose another --output", USAGE)
     workspace.make_output(output)
     # A folder of its own: apt-helper keeps a file that it refuses, under another name.
-    with run.partial(path, f"the fetch of {path.name} to {output}") as folder:
+    with folders.partial(path, f"the fetch of {path.name} to {output}") as folder:
         fetched = folder / path.name
         images.fetch(image, fetched)
         if fetched.is_symlink():

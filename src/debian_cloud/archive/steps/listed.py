@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from debian_cloud.archive import admission, closures
 from debian_cloud.build import request
-from debian_cloud.host import run
+from debian_cloud.host import signals
 from debian_cloud.packages import origin, words
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     kept = request.locked(args.buildinfo)
     places = replace(words.places(args), snapshot=admission.snapshot_of(kept))
-    with run.ending_politely():
+    with signals.ending_politely():
         why = closures.refuse_unlisted(kept, origin.of(places, kept.suite, kept.architecture))
     if why:
         print(f"warning: {why}", file=sys.stderr)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a tool says when it fails -> the one error that users see."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud.errors import FAILED, Error
+from debian_cloud.text.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_TAIL: Final = 12
+"""Lines of a failed tool's own words that are shown."""
+_REASONS: Final = ("E: ", "Err:", "dpkg: error", "error: ")
+# Of what a tool says: a cause that one sentence tells better, and what to do.
+_CAUSES: Final = (
+    # A step that is our own says it itself.
+    (
+        re.compile(
+            r"^debian-cloud: error: (?P<why>.+(?:\n(?!debian-cloud: ).*)*)\ndebian-cloud: hint: (?P<hint>.+)",
+            re.MULTILINE,
+        ),
+        r"\g<why>",
+        r"\g<hint>",
+    ),
+    # mke2fs(8) fills a disk of its own, whatever the one is that it lies on.
+    (
+        re.compile("Could not allocate (?:block|inode) in ext2 filesystem"),
+        "the disk of the image is too small for what is in it",
+        "set Image-Size to more; for a try, give --size",
+    ),
+    (
+        re.compile("No space left on device|ENOSPC"),
+        "the disk is full",
+        "free some space, or choose another place with --output",
+    ),
+    (
+        re.compile(
+            r"^dpkg: error processing archive \S*?(?P<new>[^/\s_]+)_[^/\s]*\.deb \(--unpack\):\n"
+            r" *trying to overwrite '(?P<path>[^'\n]+)', which is also in package (?P<old>\S+)",
+            re.MULTILINE,
+        ),
+        r"\g<new> and \g<old> both have the file \g<path>",
+        r"a file belongs to one package: give the one of \g<new> a name of its own, as in a folder of drop-ins",
+    ),
+)
+_NO_NAMESPACE: Final = re.compile(r"^(?:unshare|newuidmap|newgidmap): (?P<why>.+)", re.MULTILINE)
+# Of the kernel, for ordinary users: a setting, its value that forbids namespaces, one that allows them.
+_SETTINGS: Final = (
+    ("kernel.unprivileged_userns_clone", "0", "1"),
+    ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
+    ("user.max_user_namespaces", "0", "10000"),
+)
+# What stands in a refusal, and what to do; the first that fits.
+_WAYS: Final = (
+    (
+        "subuid|subgid|don't exist",
+        "a user needs ids of its own there: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER",
+    ),
+    (
+        "map",
+        "newuidmap(1) must be able to map ids: it needs its set-user-ID bit, and neither no_new_privs nor nosuid",
+    ),
+    (
+        "/proc",
+        "a container that hides parts of its /proc lets nobody mount another: build outside of it, or show all",
+    ),
+    ("No space left", "a limit of user.max_*_namespaces is reached: namespaces(7)"),
+)
+
+
+def failed(argv: Sequence[str], status: int, said: str, title: str = "") -> Error:
+    """Why a command failed, by what it said, and what to do; `title` is its step's."""
+    lines = [line for line in said.splitlines() if line.strip()]
+    what = title or argv[0]
+    if _NO_NAMESPACE.search(said):
+        return refused(said, what)
+    for known, sentence, hint in _CAUSES:
+        if found := known.search(said):
+            return Error(f"{what}: {found.expand(sentence)}", found.expand(hint), FAILED)
+    ending = f"was killed by signal {-status}" if status < 0 else f"failed with exit status {status}"
+    # The reason often stands long before the end: apt's and dpkg's own marks find it.
+    reasons = [line for line in lines[:-_TAIL] if line.startswith(_REASONS)][:_TAIL]
+    shown = "".join(f"\n  {printable(line)}" for line in (*reasons, *lines[-_TAIL:]))
+    return Error(f"{what}: {argv[0]} {ending}{shown}", f"the command was: {_short(argv)}", FAILED)
+
+
+def refused(said: str, what: str = "") -> Error:
+    """Why no namespace can be made, by what unshare(1) says and how the machine is set, and what to do."""
+    match = _NO_NAMESPACE.search(said)
+    why = printable(match["why"] if match else said).removesuffix(": Success")
+    # ENOSPC is of limits here, not of a disk (unshare(2)).
+    sentence = f"no namespace can be made: {why.replace('No space left on device', 'the limit is reached')}"
+    return Error(f"{what}: {sentence}" if what else sentence, _way(match[0] if match else said))
+
+
+def _way(said: str) -> str:
+    if os.geteuid():
+        for name, forbids, allows in _SETTINGS:
+            with contextlib.suppress(OSError):
+                if Path("/proc/sys", *name.split(".")).read_text("ascii").strip() == forbids:
+                    return f"this machine forbids it to ordinary users: sysctl {name}={allows}, or build as root"
+    for pattern, hint in _WAYS:
+        if re.search(pattern, said):
+            return hint
+    if os.geteuid():
+        return (
+            "the kernel refuses it to ordinary users in a chroot, and a container may forbid it:"
+            " build outside of it, or as root (user_namespaces(7))"
+        )
+    return "root of a container may not make one: build outside of it, or give it CAP_SYS_ADMIN (capabilities(7))"
+
+
+def _short(argv: Sequence[str]) -> str:
+    text = shlex.join(argv)
+    return text if len(text) < 400 else text[:400] + " …"
