@@ -4,6 +4,7 @@
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/archive:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 SUITE = trixie
+JOBS = $(shell nproc)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check check-all packages matrix sizes bench control clean
@@ -17,7 +18,7 @@ demo: ## set up, then the main job from end to end with a throw-away archive in 
 
 check: ## set up, then all tests, linters included
 	tests/setup check
-	.venv/bin/python3 -m pytest --durations=20 $(PYTEST)
+	.venv/bin/python3 -m pytest --numprocesses=$(JOBS) --dist=loadgroup --durations=20 $(PYTEST)
 
 check-all: ## the same, and look into the images of every suite and vendor that are built here
 	DEBIAN_CLOUD_ALL=1 $(MAKE) check

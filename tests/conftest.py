@@ -4,12 +4,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,39 +99,61 @@ def traces(folder: Path) -> list[str]:
 
 
 _WORLD = Path(os.environ.get("DEBIAN_CLOUD_WORLD", ROOT / "build" / "world"))
-_making = pytest.StashKey[subprocess.Popen[bytes] | None]()
-_beside = pytest.StashKey[subprocess.Popen[bytes] | None]()
-_reports = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
-_REPORTS = "DEBIAN_CLOUD_REPORTS"
-"""In the environment of a second pytest: the file to which its reports go, one in a line."""
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+_making = pytest.StashKey[subprocess.Popen[bytes]]()
+# Made once for a session, and by minutes of work: who uses one goes where it is.
+_SHARED = (("images", {"root"}), ("machines", {"base", "ec2", "azure"}))
 
 
 def _needs_the_world(item: pytest.Item) -> bool:
     return "world" in getattr(item, "fixturenames", ())
 
 
+def _group(item: pytest.Item) -> str:
+    """The tests that are done one after the other in one process: those of a module, or of a costly fixture."""
+    used = set(getattr(item, "fixturenames", ()))
+    for name, fixtures in _SHARED:
+        if used & fixtures:
+            return name
+    if item.get_closest_marker("counts_over_all_images"):
+        return "images"
+    module = item.nodeid.partition("::")[0]
+    return f"{module}, with images" if _needs_the_world(item) else module
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests go together (pytest-xdist, --dist loadgroup), where they do not say it themselves."""
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
 def _order(item: pytest.Item) -> tuple[bool, bool, bool]:
-    """Tests that need the world come late, as it is made in the meantime.
-
-    What is done beside them comes after them, and last what counts over all images.
-    """
-    return "counts_over_all_images" in item.keywords, _is_beside(item), _needs_the_world(item)
-
-
-def _is_beside(item: pytest.Item) -> bool:
-    return "beside" in item.keywords and _REPORTS not in os.environ
+    """Tests that need the world come late, as it is made in the meantime: of them those that take minutes first."""
+    shared = {name for name, _ in _SHARED}
+    (group,) = next(item.iter_markers("xdist_group")).args
+    own = group in shared or not group.startswith("tests/")
+    return "counts_over_all_images" in item.keywords, _needs_the_world(item), not own
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin the world at once, beside the tests that need none; one that was made of these sources is kept."""
     # Here and not before: pytest itself sorts by the fixtures' parameters.
     session.items.sort(key=_order)
-    if session.config.option.collectonly or not any(map(_needs_the_world, session.items)) or _is_whole():
+    if session.config.option.collectonly or _WORKER != "gw0" or not any(map(_needs_the_world, session.items)):
         return
-    _WORLD.mkdir(parents=True, exist_ok=True)
-    with (_WORLD / "world.log").open("wb") as out:
-        session.config.stash[_making] = subprocess.Popen(
-            [ROOT / "tests" / "world", _WORLD],
+    if not _is_whole():
+        session.config.stash[_making] = _make(_WORLD)
+
+
+def _make(world: Path) -> subprocess.Popen[bytes]:
+    """Begin tests/world, which waits where another makes it, and makes it no second time."""
+    world.mkdir(parents=True, exist_ok=True)
+    with (world / f"world.{_WORKER}.log").open("wb") as out:
+        return subprocess.Popen(
+            [ROOT / "tests" / "world", world],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -154,88 +173,21 @@ def _is_whole() -> bool:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Do not leave anything at work when the tests end before it."""
-    for key in (_making, _beside):
-        process = config.stash.get(key, None)
-        if process and process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait()
-    if folder := config.stash.get(_reports, None):
-        folder.cleanup()
-
-
-def _begin_beside(session: pytest.Session) -> None:
-    """As soon as the world is there, begin the tests that are marked so: most of a build uses one processor."""
-    making = session.config.stash.get(_making, None)
-    if _beside in session.config.stash or (making and making.poll() != 0):
-        return
-    session.config.stash[_beside] = None
-    chosen = [item.nodeid for item in session.items if _is_beside(item)]
-    if not chosen:
-        return
-    session.config.stash[_reports] = folder = tempfile.TemporaryDirectory(prefix="beside.")
-    Path(folder.name, "reports").touch()
-    with Path(folder.name, "log").open("wb") as out:
-        session.config.stash[_beside] = subprocess.Popen(
-            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *chosen],
-            cwd=session.config.rootpath,
-            env={**os.environ, _REPORTS: f"{folder.name}/reports", "DEBIAN_CLOUD_WORLD": str(_WORLD)},
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
-    """Take what another pytest says of a test that was done beside; else let it be done."""
-    if not _is_beside(item):
-        _begin_beside(item.session)
-        return None
-    # When there were no others, they are done here.
-    process = item.config.stash.setdefault(_beside, None)
-    if process is None:
-        return None
-    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    process.wait()
-    folder = Path(item.config.stash[_reports].name)
-    said = (json.loads(line) for line in (folder / "reports").read_text("utf-8").splitlines())
-    found = [report for report in said if report["nodeid"] == item.nodeid]
-    assert found, (folder / "log").read_text("utf-8", "replace")[-6000:]
-    for data in found:
-        report = item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
-        # Why a test was skipped is a tuple, which JSON has not.
-        report.longrepr = tuple(report.longrepr) if isinstance(report.longrepr, list) else report.longrepr
-        item.ihook.pytest_runtest_logreport(report=report)
-    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-    return True
-
-
-class _Reports:
-    """Of a second pytest: writes what is said of each test to where the first reads it."""
-
-    def __init__(self, config: pytest.Config, file: Path) -> None:
-        self._config = config
-        self._file = file
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
-        with self._file.open("a", encoding="utf-8") as out:
-            out.write(f"{json.dumps(data, default=str)}\n")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Be the second pytest, if we are."""
-    if file := os.environ.get(_REPORTS):
-        config.pluginmanager.register(_Reports(config, Path(file)))
-        # Ended by the first, it puts back what its fixtures made, as after Ctrl-C.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    process = config.stash.get(_making, None)
+    if process and process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
 
 
 @pytest.fixture(scope="session")
 def world(request: pytest.FixtureRequest) -> World:
     """What `tests/world` made, once for all tests."""
-    if making := request.config.stash.get(_making, None):
-        assert making.wait() == 0, (_WORLD / "world.log").read_text("utf-8", "replace")[-6000:]
+    stash = request.config.stash
+    if _making not in stash and not _is_whole():
+        stash[_making] = _make(_WORLD)
+    if _making in stash:
+        log = _WORLD / f"world.{_WORKER}.log"
+        assert stash[_making].wait() == 0, log.read_text("utf-8", "replace")[-6000:]
     return World(_WORLD)
 
 

@@ -246,7 +246,6 @@ def test_what_the_summary_says_next_works_when_pasted(world: World) -> None:
             assert done.stdout
 
 
-@pytest.mark.beside
 def test_a_printed_plan_builds_the_same_image(world: World, images: Mapping[str, Image], tmp_path: Path) -> None:
     """`debian-cloud plan ec2 | sh`: the image again, every byte of it, and nothing but the folder is left."""
     serial = images["ec2"].stem.rpartition("-")[2]

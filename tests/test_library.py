@@ -92,7 +92,6 @@ def test_planned_with_changes(asked: BuildRequest) -> None:
     assert "nano" not in {package.name for package in request.resolved(asked).packages}
 
 
-@pytest.mark.beside
 def test_built(asked: BuildRequest, tmp_path: Path) -> None:
     planned = workspace.build(asked, tmp_path / "out", quiet=True)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*planned.outputs}
@@ -142,7 +141,6 @@ def test_what_is_not_offered_is_refused(known: World, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.beside
 def test_made_again(known: World, container: Path, tmp_path: Path) -> None:
     """Of the user's own archive nothing need be named."""
     buildinfo = container.with_name(f"{container.name.removesuffix('.tar.xz')}.buildinfo")

@@ -277,7 +277,6 @@ def lay_out(image: Path, folder: Path, own: dict[str, Entry], other: dict[str, E
                 (folder / path).write_bytes(source.content(inside))
 
 
-@pytest.mark.beside
 @pytest.mark.parametrize("config", IMAGES)
 def test_another_user_builds_the_same_image(world: World, config: str, place: Path, another_user: Host) -> None:
     """Without root, in another language, place, file system, time zone, umask, environment, and later."""
@@ -285,7 +284,6 @@ def test_another_user_builds_the_same_image(world: World, config: str, place: Pa
     same(world, files, another_user)
 
 
-@pytest.mark.beside
 @pytest.mark.skipif(not ALL, reason="in make check-all: another release is bootstrapped first")
 @pytest.mark.parametrize("config", ["ec2", "generic", "nocloud", "container"])
 def test_another_release_builds_the_same_image(world: World, config: str, place: Path, another_release: Host) -> None:

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 BOOT = 600
 """Seconds to a login prompt: a tenth of it without acceleration, on a machine that does nothing else."""
 
-# A machine without acceleration uses one processor, for minutes.
-pytestmark = pytest.mark.beside
-
 
 class Image(Protocol):
     """What these tests need of a built image."""
@@ -38,6 +35,7 @@ def failures(journal: str) -> list[str]:
     return re.findall(r"^.*Failed (?:to start|with result).*$", journal, re.MULTILINE)
 
 
+@pytest.mark.xdist_group("boot ec2")
 def test_ec2_is_entered_by_bios_and_reaches_a_login_prompt_by_uefi(
     images: Mapping[str, Image], tmp_path: Path
 ) -> None:
@@ -54,6 +52,7 @@ def test_ec2_is_entered_by_bios_and_reaches_a_login_prompt_by_uefi(
         assert "secureboot: Secure boot enabled" in uefi.console()
 
 
+@pytest.mark.xdist_group("boot generic")
 def test_generic_with_a_seed_lets_its_key_in(images: Mapping[str, Image], tmp_path: Path) -> None:
     raw = images["generic"].raw
     before = raw.stat().st_size

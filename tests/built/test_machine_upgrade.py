@@ -32,7 +32,6 @@ NEXT: Final = "9.0"
 VERSION: Final = f"{NEXT}~deb{RELEASES[SUITE]}u1"
 
 # apt and dpkg use one processor.
-pytestmark = pytest.mark.beside
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,6 @@ def test_no_file_of_a_package_was_changed(root: Root) -> None:
     assert Dpkg(root.tree.path).obsolete == []
 
 
-@pytest.mark.beside
 def test_debsums_finds_a_changed_conffile(base: Tree, tmp_path: Path) -> None:
     tree = base.copy(tmp_path / "tree")
     try:
@@ -134,7 +133,6 @@ RESIDUE = (
 """Path -> why it differs after a package has come and gone."""
 
 
-@pytest.mark.beside
 def test_a_configuration_comes_upgrades_and_goes_without_question_and_residue(ready: Tree, tmp_path: Path) -> None:
     debs = older(tmp_path)
     files = [str(path) for name in CONFIGURATION for path in debs.glob(f"{name}_*.deb")]

@@ -20,7 +20,6 @@ from tests.built.tree import Tree
 from tests.conftest import ALL, SUITE, World
 
 pytestmark = [
-    pytest.mark.beside,
     pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a machine another name, and boots a container"),
 ]
 

@@ -12,9 +12,6 @@ from debian_cloud.image.generated import matches
 from tests.built.dpkg import Dpkg
 from tests.built.tree import Entry, Tree
 
-# apt and dpkg use one processor; and all that work in copies of one system are done by one pytest.
-pytestmark = pytest.mark.beside
-
 
 @dataclass(frozen=True, slots=True)
 class State:

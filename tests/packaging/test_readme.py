@@ -153,7 +153,6 @@ def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield system
 
 
-@pytest.mark.beside
 @pytest.mark.parametrize("block", WALK, ids=str)
 def test_a_block(machine: fresh.Fresh, block: Block) -> None:
     text = blocks()[block.section, block.number]
@@ -165,7 +164,6 @@ def test_a_block(machine: fresh.Fresh, block: Block) -> None:
         assert re.search(pattern, shown), f"{pattern}\n{shown[-4000:]}"
 
 
-@pytest.mark.beside
 def test_what_systemd_does_for_an_archive(machine: fresh.Fresh) -> None:
     """Its timers and paths are on, and somebody else's upload came in by them, and by nothing else."""
     units = machine.run("systemctl list-units --all --plain --no-legend 'debian-cloud-archive-*'")

@@ -848,7 +848,6 @@ def test_a_buildinfo_that_is_not_the_one_that_the_archive_signed(case: Case, pub
     refused(debian_cloud("verify", published, *where), 1, "is not the one that the archive signed")
 
 
-@pytest.mark.beside
 @pytest.mark.skipif(not ALL, reason="make check makes an image again once, in another test")
 @pytest.mark.parametrize("name", ["ec2", "container"])
 def test_an_image_is_made_again_to_be_verified(world: World, tmp_path: Path, name: str) -> None:
