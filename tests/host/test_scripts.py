@@ -193,3 +193,12 @@ def test_how_long_a_signature_is_good_is_written_in_one_place() -> None:
     written = re.compile(rf"\b({days}d?|{lifecycle.VALID_FOR})\b")
     assert written.search("ValidFor: 14d")
     assert [script.name for script in SCRIPTS if written.search(code(script))] == []
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "archive/debian-cloud-mirror.1", *(f"archive/verbs/{name}" for name in ("snapshot", "withdraw"))],
+)
+def test_people_read_how_long_a_signature_is_good(page: str) -> None:
+    """What is written for them follows the number."""
+    assert f"{lifecycle.VALID_FOR // 86400} days" in (ROOT / page).read_text("utf-8")
