@@ -88,7 +88,10 @@ WRONG: dict[str, tuple[dict[str, object], str]] = {
             "",
         )
     },
-    "a serial of the future": ({"serial": "20361121.0"}, "the serial 20361121.0, of a day that has not come"),
+    "a serial of the future": (
+        {"id": replace(kept().id, serial="20361121.0")},
+        "the serial 20361121.0, of a day that has not come",
+    ),
     "no plan": ({"plan": "x"}, "no id of one"),
     "a builder of many words": ({"builder": "x" * 500}, "the line x"),
     "a change with an escape": ({"changes": ("add \x1b[2J",)}, r"the line add \x1b[2J"),

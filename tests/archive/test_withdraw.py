@@ -34,12 +34,12 @@ REASON = "it does not boot on machines with an NVMe disk: 7 % of all"
 
 def listed(archive: Archive) -> dict[str, index.ImageRecord]:
     """Serial -> record of what Images shows."""
-    return {r.serial: r for r in index.parse((archive.dist / "main/images/Images").read_text())}
+    return {r.id.serial: r for r in index.parse((archive.dist / "main/images/Images").read_text())}
 
 
 def statuses(archive: Archive) -> dict[str, staleness.ImageStatus]:
     """Serial -> what Images-Status says."""
-    return {s.serial: s for s in staleness.parse((archive.dist / "main/images/Images-Status").read_text())}
+    return {s.id.serial: s for s in staleness.parse((archive.dist / "main/images/Images-Status").read_text())}
 
 
 def current(archive: Archive) -> str:

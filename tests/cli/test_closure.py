@@ -93,7 +93,7 @@ def test_it_has_each_package_and_what_signed_indexes_say_of_it(made: Kept) -> No
     # It lists all the others, for mirrors; without a hash what the archive may sign anew.
     text = sign.verified(made.archive.keyring, made.closure / "dists" / "trixie" / "InRelease").content.decode()
     (fields,) = deb822.parse(text)
-    assert fields["Closure"] == f"closures/trixie/fine/amd64/{kept.serial}"
+    assert fields["Closure"] == f"closures/trixie/fine/amd64/{kept.id.serial}"
     rows = {row.split()[2]: row.split()[:2] for row in fields["Closure-Files"].strip().split("\n")}
     files = {str(f.relative_to(made.closure)): f for f in made.closure.rglob("*") if f.is_file()}
     assert rows.keys() == {name for name in files if not name.startswith("dists/")}

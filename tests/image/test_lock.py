@@ -43,7 +43,12 @@ def test_what_a_buildinfo_says_is_read_back() -> None:
     assert found.tools == RESOLUTION.tools
     assert found.releases == RESOLUTION.releases
     assert [(source.uri, source.suites) for source in found.sources] == [(s.uri, s.suites) for s in DEBIAN]
-    assert (found.config, found.suite, found.serial, found.epoch) == ("ec2", "trixie", SERIAL, RESOLUTION.epoch)
+    assert (found.id.config, found.id.suite, found.id.serial, found.epoch) == (
+        "ec2",
+        "trixie",
+        SERIAL,
+        RESOLUTION.epoch,
+    )
     assert found.formats == ("qcow2", "raw")
     assert found.plan == "1" * 64
     assert found.changes == ()
@@ -194,7 +199,7 @@ def test_debian_is_where_it_is_known_to_be() -> None:
     with pytest.raises(Error, match="past their Valid-Until"):
         evidence.refuse_sources(replace(kept, sources=(replace(known[0], expired=True), known[1])), ())
     evidence.refuse_sources(replace(kept, sources=(replace(known[0], expired=True), known[1])), (), expired=True)
-    sid = replace(kept, suite="sid", sources=(replace(known[0], suites=("sid",)),))
+    sid = replace(kept, id=replace(kept.id, suite="sid"), sources=(replace(known[0], suites=("sid",)),))
     evidence.refuse_sources(sid, ())
     for wrong in (
         (known[0],),

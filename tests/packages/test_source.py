@@ -305,7 +305,7 @@ def kept(both: Both) -> Kept:
     facts = re.search("> facts <<'END'\n(.*?)\nEND", done.stdout, re.S)
     assert facts is not None
     known = metadata.parse_facts(facts[1])
-    assert int(known.serial.partition(".")[2]) >= 1000
+    assert int(known.id.serial.partition(".")[2]) >= 1000
     digests = {f"{known.stem}.tar.xz": Digest(1, {"sha256": "a" * 64, "sha512": "b" * 128})}
     (record,) = index.parse(metadata.record(known, digests), strict=True)
     assert (record.official, record.others) == (False, (f"{both.other.uri} stable",))

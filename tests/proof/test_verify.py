@@ -716,13 +716,13 @@ def test_the_answer_says_which_image_it_is(case: Case, world: World) -> None:
     kept = lock.parse(throwaway.signed_text(case.buildinfo), "x")
     lines = done.stdout.splitlines()
     assert lines[0] == f"{case.published.name}: image ec2 of trixie for amd64"
-    assert lines[1].startswith(f"  serial {kept.serial}, of 2")
+    assert lines[1].startswith(f"  serial {kept.id.serial}, of 2")
     assert f"  it is current, says {world.public}" in lines
     assert f"  the file is {case.published.name}, SHA-256 {kept.digests[case.published.name][0]}" in lines
     assert f"  its apt asks {kept.sources[0].uri} for trixie trixie-updates" in lines
     found = json.loads(case.verify(None, "--archive", world.public, "--json").stdout)
     assert (found["config"], found["suite"], found["architecture"]) == ("ec2", "trixie", "amd64")
-    assert (found["serial"], found["status"]["status"], found["changes"]) == (kept.serial, "current", [])
+    assert (found["serial"], found["status"]["status"], found["changes"]) == (kept.id.serial, "current", [])
     sha256, size = kept.digests[case.published.name]
     assert found["file"] == {"described": case.published.name, "sha256": sha256, "size": size}
     assert found["sources"][0] == {
@@ -764,7 +764,7 @@ def restate(
 
 def test_an_image_that_was_withdrawn(case: Case, world: World, copied_archive: Path) -> None:
     stanza = "Image: debian-cloud-config-ec2\nVersion: {}\nSuite: trixie\nArchitecture: amd64\nStatus: {}\n"
-    serial = lock.parse(throwaway.signed_text(case.buildinfo), "x").serial
+    serial = lock.parse(throwaway.signed_text(case.buildinfo), "x").id.serial
     reason = "Status-Date: 2026-11-21\nStatus-Reason: login without a key\nCVEs: CVE-2026-12345\n"
     said = (stanza.format(serial, "current"), stanza.format(serial, "withdrawn") + reason)
     restate(world, copied_archive, {"Images-Status": said})

@@ -54,7 +54,7 @@ def check(kept: Lock, now: float, *, expired: bool) -> None:
     for wrong, what in (
         (not 0 < kept.epoch <= now + 86400, f"SOURCE_DATE_EPOCH {printable(str(kept.epoch))}, no day that was"),
         # It would be the newest, and current, until that day.
-        (kept.serial[:8] > f"{tomorrow:%Y%m%d}", f"the serial {kept.serial}, of a day that has not come"),
+        (kept.id.serial[:8] > f"{tomorrow:%Y%m%d}", f"the serial {kept.id.serial}, of a day that has not come"),
         (len(packages) > _PACKAGES, f"{len(packages)} packages, and at most {_PACKAGES} are kept"),
         (not kept.packages, "no package"),
         (sum(package.size for package in packages) > _TOTAL, f"packages of more than {_TOTAL} bytes"),
@@ -64,7 +64,7 @@ def check(kept: Lock, now: float, *, expired: bool) -> None:
         *((not _is_line(line), f"the line {printable(line, 80)}") for line in (kept.builder, *kept.changes)),
         *_packages(kept),
         *_releases(kept),
-        *_sources(kept.suite, kept.sources, expired=expired),
+        *_sources(kept.id.suite, kept.sources, expired=expired),
     ):
         if wrong:
             raise Error(f"{kept.stem}.buildinfo has {what}", _AGAIN)
@@ -81,7 +81,7 @@ def check_kept(kept: Lock, known: Collection[Package], keys: Collection[str]) ->
             f"{kept.stem}.buildinfo names no release file of this archive, so what it was made of cannot be kept",
             "build it from this archive, and upload it again",
         )
-    name = names.package(kept.config)
+    name = kept.id.package
     if (name, kept.config_version) not in {(package.name, package.version) for package in kept.packages}:
         raise Error(f"{kept.stem}.buildinfo does not name {name} {kept.config_version} among its packages", _AGAIN)
     listed = {package.name: package for package in known}
@@ -125,16 +125,16 @@ def _packages(kept: Lock) -> Iterator[tuple[bool, str]]:
         seen.add(package.name)
         what = f"{package.name} {printable(package.version, 80)} {printable(package.architecture, 80)}"
         yield not _is_version(package.version), f"{what}, which is no version"
-        yield package.architecture not in (kept.architecture, "all"), f"{what}, and is for {kept.architecture}"
+        yield package.architecture not in (kept.id.architecture, "all"), f"{what}, and is for {kept.id.architecture}"
         yield not 0 < package.size <= _TOTAL, f"{what} of {printable(str(package.size), 80)} bytes"
 
 
 def _releases(kept: Lock) -> Iterator[tuple[bool, str]]:
-    suites = (kept.suite, f"{kept.suite}-updates", f"{kept.suite}-security")
+    suites = (kept.id.suite, f"{kept.id.suite}-updates", f"{kept.id.suite}-security")
     for release in kept.releases:
         what = f"the release file {printable(release.suite, 80)} of {printable(release.uri, 200)}"
         other = (release.uri, release.suite) in kept.others
-        yield release.suite not in suites and not other, f"{what}, and is of {kept.suite}"
+        yield release.suite not in suites and not other, f"{what}, and is of {kept.id.suite}"
         yield not _is_place(_PLACE, release.uri), f"{what}, which is no plain address"
         yield not 0 < release.size <= 2**24, f"{what} of {printable(str(release.size), 80)} bytes"
         yield len(release.signers) > _RELEASES, f"{what} with {len(release.signers)} signers"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from debian_cloud.image.id import ImageId
     from debian_cloud.image.index import ImageRecord
 
 _SOON: Final = 3 * 86400
@@ -158,20 +159,21 @@ def images(archive: Path, keyring: Path, *, fast: bool) -> tuple[Difference, ...
 
 def _images(archive: Path, keyring: Path, *, fast: bool) -> Iterator[Difference]:
     public = archive / "public"
-    known: dict[str, list[ImageRecord]] = {}
+    known: dict[ImageId, list[ImageRecord]] = {}
     for suite in state.suites(archive / "state"):
         for record in state.records(archive / "state", suite):
-            known.setdefault(record.directory, []).append(record)
-    for directory, records in known.items():
+            known.setdefault(record.id, []).append(record)
+    for image, records in known.items():
         # What left the indexes loses its files some day.
-        if records[0].status not in lifecycle.GONE or (public / directory).exists():
+        if records[0].status not in lifecycle.GONE or (public / image.path()).exists():
             for path, why in _damaged(public, records, keyring, fast=fast):
                 yield Difference("damaged", path, why)
     # Below each of them an image has the same place.
-    for kept in ("images", "closures", "rebuilds"):
-        for folder in sorted(public.glob(f"{kept}/*/*/*/*/")):
+    for tree in (names.IMAGES, names.CLOSURES, names.REBUILDS):
+        there = {image.path(tree) for image in known}
+        for folder in sorted(public.glob(f"{tree}/*/*/*/*/")):
             path = str(folder.relative_to(public))
-            if not folder.is_symlink() and "images" + path.removeprefix(kept) not in known:
+            if not folder.is_symlink() and path not in there:
                 yield Difference("unknown", path, "no record tells of it")
 
 
@@ -200,8 +202,8 @@ def _damaged(public: Path, records: list[ImageRecord], keyring: Path, *, fast: b
             yield at, "it is not the file that the archive signed"
         elif record and record.sha512 != wanted[name]:
             yield at, "the index has another hash of it than the archive signed"
-    listed = {f"{records[0].stem}.{a.suffix}": a.sha256 for a in records[0].attestations}
-    listed |= {f"{records[0].stem}.buildinfo": records[0].buildinfo_sha256}
+    listed = {records[0].id.file(a.suffix): a.sha256 for a in records[0].attestations}
+    listed |= {records[0].id.file("buildinfo"): records[0].buildinfo_sha256}
     for name, sha256 in listed.items():
         path = folder / name
         if name in there & {*wanted} and checksums.digest(path, ("sha256",)).hashes["sha256"] != sha256:

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from debian_cloud import formats, names, projections
+from debian_cloud import formats, projections
 from debian_cloud.archive import admission, state
 from debian_cloud.build import request
 from debian_cloud.errors import USAGE, Error
@@ -78,15 +78,15 @@ def admit(folder: Path, suite: str, terms: Terms) -> str:
         raise Error(f"{found[0]} is not UTF-8 text") from None
     if not records:
         raise Error(f"{found[0]} has no record in it")
-    if len({record.directory for record in records}) != 1 or len({r.name for r in records}) != len(records):
+    if len({record.id for record in records}) != 1 or len({r.name for r in records}) != len(records):
         raise Error(f"{found[0]} has records of more than one image, or one twice", "upload each image on its own")
     first = records[0]
-    if first.suite != suite:
-        raise Error(f"the image is for {first.suite}, the upload for {suite}", "upload it to its own suite")
+    if first.id.suite != suite:
+        raise Error(f"the image is for {first.id.suite}, the upload for {suite}", "upload it to its own suite")
 
-    if first.serial > time.strftime("%Y%m%d.9999", time.gmtime(time.time() + _SLACK)):
-        raise Error(f"the serial {first.serial} lies in the future", "no later image could ever be newer")
-    expected = {f"{first.stem}.{extension}" for extension in ("image", "buildinfo", "changes")}
+    if first.id.serial > time.strftime("%Y%m%d.9999", time.gmtime(time.time() + _SLACK)):
+        raise Error(f"the serial {first.id.serial} lies in the future", "no later image could ever be newer")
+    expected = {first.id.file(extension) for extension in ("image", "buildinfo", "changes")}
     expected |= {*(record.name for record in records)}
     for name in sorted(expected - present):
         raise Error(f"the upload has no file {name}, which its record names")
@@ -94,8 +94,8 @@ def admit(folder: Path, suite: str, terms: Terms) -> str:
         raise Error(f"the upload has a file {name} that its record does not name")
     for name in sorted(expected):
         _refuse_special(folder, name, admission.BUILDINFO if name.endswith(".buildinfo") else None)
-    kept = request.locked(folder / f"{first.stem}.buildinfo")
-    if {(r.stem, r.config_version) for r in records} != {(kept.stem, kept.config_version)}:
+    kept = request.locked(folder / first.id.file("buildinfo"))
+    if {(r.id, r.config_version) for r in records} != {(kept.id, kept.config_version)}:
         raise Error(
             f"the record is of {first.stem}, its .buildinfo of {kept.stem}, or of another version of that",
             "upload them as the builder wrote them",
@@ -105,7 +105,7 @@ def admit(folder: Path, suite: str, terms: Terms) -> str:
     if terms.kept:
         keys = {*terms.kept.keys.read_text("utf-8").split()}
         admission.check_kept(kept, _known(terms.kept, kept), keys)
-    builders = sign.verified(terms.uploaders, folder / f"{first.stem}.changes").signers
+    builders = sign.verified(terms.uploaders, folder / first.id.file("changes")).signers
     if len(builders) != 1:
         raise Error(f"the upload is signed by {len(builders)} keys", "one builder signs it")
 
@@ -128,12 +128,12 @@ def enter(folder: Path, following: Path, suite: str) -> None:
     known = state.records(following, suite)
     (path,) = folder.glob("*.image")
     added = index.parse(files.text(path), strict=True)
-    directory = added[0].directory
-    if any(record.directory == directory for record in known):
+    image = added[0].id
+    if any(record.id == image for record in known):
         raise Error(
-            f"the archive has or had {directory}, and no path is ever used again", "build it with a new serial"
+            f"the archive has or had {image.path()}, and no path is ever used again", "build it with a new serial"
         )
-    others = {record.name for record in added} | {f"{added[0].stem}.image", f"{added[0].stem}.changes"}
+    others = {record.name for record in added} | {image.file("image"), image.file("changes")}
     digests = {
         found.name: checksums.digest(found)
         for found in sorted(folder.iterdir())
@@ -170,15 +170,15 @@ def _known(archive: Kept, kept: Lock) -> frozenset[Package]:
     identifier = admission.snapshot_of(kept)
     if not identifier:
         return frozenset(admission.known(archive.known.read_text("utf-8").splitlines()))
-    dist = archive.public / "snap" / identifier / "dists" / kept.suite
+    dist = archive.public / "snap" / identifier / "dists" / kept.id.suite
     if not dist.is_dir():
         raise Error(
-            f"the image was made of the snapshot {identifier} of {kept.suite}, which this archive has not",
+            f"the image was made of the snapshot {identifier} of {kept.id.suite}, which this archive has not",
             "debian-cloud-archive snapshot DIR --list tells which it has",
         )
     stanzas = (
         stanza
-        for path in sorted(dist.glob(f"*/binary-{names.word(kept.architecture, 'architecture')}/Packages"))
+        for path in sorted(dist.glob(f"*/binary-{kept.id.architecture}/Packages"))
         for stanza in deb822.canonical(path.read_text("utf-8"))
     )
     wanted = ("Package", "Version", "Architecture", "Size", "SHA256")
@@ -187,12 +187,12 @@ def _known(archive: Kept, kept: Lock) -> frozenset[Package]:
 
 def _attestations(kept: Lock, disks: set[str], digests: dict[str, Digest], builder: str) -> dict[str, str]:
     """File name -> what is said in it of the image; Error when its files are not those of the .buildinfo."""
-    buildinfo = f"{kept.stem}.buildinfo"
+    buildinfo = kept.id.file("buildinfo")
     subjects, byproducts = ({name: digests[name].hashes for name in some} for some in (disks, (buildinfo,)))
     built = provenance.built(kept, subjects, builder, byproducts)
     bills = {found.SUFFIX: found.document(kept) for found in map(projections.find, projections.names()) if found.SBOM}
     documents = {**bills, provenance.SUFFIX: built}
-    return {f"{kept.stem}.{suffix}": projections.text(document) for suffix, document in documents.items()}
+    return {kept.id.file(suffix): projections.text(document) for suffix, document in documents.items()}
 
 
 def _refuse_unofficial(kept: Lock, records: tuple[index.ImageRecord, ...], suite: str, *, too: bool) -> None:

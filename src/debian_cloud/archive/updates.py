@@ -23,24 +23,25 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from debian_cloud.image.id import ImageId
     from debian_cloud.image.index import ImageRecord
     from debian_cloud.packages.origin import Origin
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Folder of an image -> its packages, and the hash of its .buildinfo, that names them; and what was not read."""
+    """Image -> its packages, and the hash of its .buildinfo, that names them; and what was not read."""
 
-    installed: Mapping[str, tuple[staleness.Installed, ...]]
-    hashes: Mapping[str, str]
+    installed: Mapping[ImageId, tuple[staleness.Installed, ...]]
+    hashes: Mapping[ImageId, str]
     errors: tuple[Error, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Folder of an image -> what `Images-Status` says of its packages, and the errors of those that were left out."""
+    """Image -> what `Images-Status` says of its packages, and the errors of those that were left out."""
 
-    found: Mapping[str, str]
+    found: Mapping[ImageId, str]
     errors: tuple[Error, ...]
 
     @property
@@ -52,19 +53,17 @@ class Pending:
 def contents(known: Path, public: Path, suite: str, arch: str, cache: Path | None = None) -> Contents:
     """The packages of each image of a suite and an architecture that an index may list."""
     images = {
-        record.directory: record
-        for record in index.listed(state.records(known, suite))
-        if record.architecture == arch
+        record.id: record for record in index.listed(state.records(known, suite)) if record.id.architecture == arch
     }
     kept = _kept(cache)
-    installed: dict[str, tuple[staleness.Installed, ...]] = {}
+    installed: dict[ImageId, tuple[staleness.Installed, ...]] = {}
     errors = []
-    for directory, record in images.items():
+    for image, record in images.items():
         try:
-            installed[directory] = kept.get(record.buildinfo_sha256) or _read(public, record)
+            installed[image] = kept.get(record.buildinfo_sha256) or _read(public, record)
         except Error as error:
             errors.append(error)
-    hashes = {directory: images[directory].buildinfo_sha256 for directory in installed}
+    hashes = {image: images[image].buildinfo_sha256 for image in installed}
     return Contents(installed, hashes, tuple(errors))
 
 
@@ -77,11 +76,11 @@ def pending(those: Contents, origin: Origin) -> Pending:
     def newest(package: staleness.Installed) -> tuple[str, bool] | None:
         return origin.apt.newer(package[0], package[1])
 
-    found: dict[str, str] = {}
+    found: dict[ImageId, str] = {}
     errors = []
-    for directory, packages in those.installed.items():
+    for image, packages in those.installed.items():
         try:
-            found[directory] = staleness.found(directory, packages, newest, day)
+            found[image] = staleness.found(image, packages, newest, day)
         except Error as error:
             errors.append(error)
     return Pending(found, tuple(errors))
@@ -90,9 +89,9 @@ def pending(those: Contents, origin: Origin) -> Pending:
 def write(found: Pending, those: Contents, output: Path, cache: Path | None = None) -> None:
     """Write what is pending, and what was read of .buildinfo files, by their hash, for the next time."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text("\n".join(found.found[directory] for directory in sorted(found.found)), "utf-8")
+    output.write_text("\n".join(found.found[image] for image in sorted(found.found, key=str)), "utf-8")
     if cache:
-        _keep(cache, {those.hashes[directory]: packages for directory, packages in those.installed.items()})
+        _keep(cache, {those.hashes[image]: packages for image, packages in those.installed.items()})
 
 
 def _read(public: Path, record: ImageRecord) -> tuple[staleness.Installed, ...]:

@@ -24,6 +24,7 @@ from debian_cloud.packages.origin import USUAL, Origin, Places
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from debian_cloud.image.id import ImageId
     from debian_cloud.image.lock import Lock
     from debian_cloud.image.resolution import Resolution
     from debian_cloud.plan import Plan
@@ -59,8 +60,13 @@ class Planned:
 
     plan: Plan
     resolution: Resolution
-    stem: str
+    image: ImageId
     outputs: tuple[str, ...]
+
+    @property
+    def stem(self) -> str:
+        """The common part of the names of its files."""
+        return self.image.stem
 
     @property
     def id(self) -> str:
@@ -143,12 +149,12 @@ def again(
         )
     with origin.of_closure(kept, keyring, closure, archive) as found:
         try:
-            resolution = found.resolve(kept.config, kept.suite, changes, kept)
+            resolution = found.resolve(kept.id.config, kept.id.suite, changes, kept)
         except Error as error:
             # Who calls names no package: it is the closure that lacks what the lock has.
             hint = error.hint if error.status == FAILED else "the closure is not whole, or is another image's"
             raise Error(error.message, hint) from None
-        return _planned(found, resolution, kept.serial, wanted or kept.formats, kept)
+        return _planned(found, resolution, kept.id.serial, wanted or kept.formats, kept)
 
 
 def _planned(
@@ -156,13 +162,13 @@ def _planned(
 ) -> Planned:
     config = resolution.config
     day = time.strftime("%Y%m%d", time.gmtime(resolution.epoch))
-    serial = serial or (kept.serial if kept else f"{day}.{resolution.custom.number}")
+    serial = serial or (kept.id.serial if kept else f"{day}.{resolution.custom.number}")
     wanted = wanted or config.formats
     of_image = kept.sources if kept else ()
-    stem = names.stem(config.suite, names.config(config.name), config.architecture, serial)
+    image = config.image(serial)
     plan = steps.plan(resolution, serial, wanted, found.debian, found.archive, of_image, found.others)
     published = ("image", "changes") if any(formats.find(name).PUBLISHED for name in wanted) else ()
-    return Planned(plan, resolution, stem, tuple(f"{stem}.{e}" for e in (*wanted, "buildinfo", *published)))
+    return Planned(plan, resolution, image, tuple(image.file(e) for e in (*wanted, "buildinfo", *published)))
 
 
 def seed_text(file: Path) -> str:

@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 def seal(folder: Path) -> None:
     """Write the .buildinfo, the record and the .changes of the image in a workspace."""
     known = metadata.parse_facts((folder / metadata.FACTS).read_text("utf-8"))
-    published = {f"{known.stem}.{name}" for name in known.published}
+    published = {known.id.file(name) for name in known.published}
     digests = {
         name: checksums.digest(folder / name, checksums.UPLOADED if name in published else ("sha256",))
-        for name in (f"{known.stem}.{name}" for name in known.formats)
+        for name in (known.id.file(name) for name in known.formats)
     }
     query = ("dpkg-query", "--show", "--showformat=${Package} (= ${Version})\\n")
     host_tools = run.output((*query, *sorted(set(tools.PACKAGES.values()) - {"debian-cloud"}))).splitlines()
     uploaded = {name: digests[name] for name in sorted(published)}
 
     def write(extension: str, text: str) -> None:
-        path = folder / f"{known.stem}.{extension}"
+        path = folder / known.id.file(extension)
         path.write_text(text, "utf-8")
         uploaded[path.name] = checksums.digest(path, checksums.UPLOADED)
 
     write("buildinfo", metadata.buildinfo(known, digests, host_tools))
     if published:
         write("image", metadata.record(known, digests))
-        (folder / f"{known.stem}.changes").write_text(metadata.changes(known, uploaded), "utf-8")
+        (folder / known.id.file("changes")).write_text(metadata.changes(known, uploaded), "utf-8")

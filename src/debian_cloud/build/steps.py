@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from debian_cloud.disk.layout import Disk
     from debian_cloud.image.config import ImageConfig
+    from debian_cloud.image.id import ImageId
     from debian_cloud.image.resolution import Resolution
 
 _SIGNED_SHIM: Final = "usr/lib/shim"
@@ -141,24 +142,24 @@ def plan(
         _refuse_secret(source)
     debian = tuple(_of_image(source, config) for source in debian)
     of_image = tuple(_of_image(source, config) for source in of_image) or debian
-    stem = names.stem(config.suite, names.config(config.name), config.architecture, serial)
-    raw = f"{stem}.raw"
+    image = config.image(serial)
+    raw = image.file("raw")
     layout = (
-        disk_layout.layout(stem, config.size, config.architecture, bios="bios" in config.firmware)
+        disk_layout.layout(image.stem, config.size, config.architecture, bios="bios" in config.firmware)
         if config.firmware
         else None
     )
     making = (
         *_tree(resolution, debian, archive, others),
         *_tools(resolution),
-        *_settings(resolution, serial, of_image),
+        *_settings(resolution, image, of_image),
         *(_boot(layout) if layout else ()),
         *_clean(resolution),
         *(_disk(raw, layout, epoch) if layout else ()),
         *(
             step
             for name in wanted
-            for step in formats.find(name).steps(raw if layout else TREE, f"{stem}.{name}", epoch)
+            for step in formats.find(name).steps(raw if layout else TREE, image.file(name), epoch)
         ),
     )
     return (
@@ -333,7 +334,7 @@ def _tools(resolution: Resolution) -> Plan:
     )
 
 
-def _settings(resolution: Resolution, serial: str, debian: Iterable[sources.Source]) -> Plan:
+def _settings(resolution: Resolution, image: ImageId, debian: Iterable[sources.Source]) -> Plan:
     """What belongs to this image rather than to any package."""
     config, hostname = resolution.config, resolution.custom.hostname
     first, *others = debian
@@ -350,9 +351,7 @@ def _settings(resolution: Resolution, serial: str, debian: Iterable[sources.Sour
             "etc/apt/sources.list.d/debian.sources",
             sources.as_deb822((first, *others), types="deb deb-src"),
         ),
-        _install(
-            "say what image it is", "etc/cloud-release", f'ID={names.config(config.name)}\nVERSION="{serial}"\n'
-        ),
+        _install("say what image it is", "etc/cloud-release", f'ID={image.config}\nVERSION="{image.serial}"\n'),
         # As an installer does: no package owns this file, and whoever chooses another locale changes it
         # (update-locale(8)). From trixie on it is a link to /etc/locale.conf, which need not be there yet.
         in_tree("set the default locale", resolution.epoch, "sh", "-c", _DEFAULT_LOCALE),

@@ -193,8 +193,8 @@ def _as_text(name: str, report: Report) -> str:
 def _identity(name: str, report: Report) -> Iterator[str]:
     """Which image it is, and who says so."""
     kept, file = report.kept, report.file
-    yield f"{printable(name)}: image {kept.config} of {kept.suite} for {kept.architecture}"
-    yield f"  serial {kept.serial}, of {_day(kept)}, configuration version {kept.config_version}"
+    yield f"{printable(name)}: image {kept.id.config} of {kept.id.suite} for {kept.id.architecture}"
+    yield f"  serial {kept.id.serial}, of {_day(kept)}, configuration version {kept.config_version}"
     yield f"  {', '.join(kept.changes)}: it is not official" if kept.changes else "  as its configuration says"
     yield f"  its .buildinfo is signed by {', '.join(report.signers) or 'nobody: it proves nothing of all this'}"
     if file:
@@ -229,11 +229,11 @@ def _as_json(report: Report) -> dict[str, object]:
     kept, file, said = report.kept, report.file, report.word.said if report.word else None
     return {
         "image": kept.stem,
-        "config": kept.config,
+        "config": kept.id.config,
         "config-version": kept.config_version,
-        "suite": kept.suite,
-        "architecture": kept.architecture,
-        "serial": kept.serial,
+        "suite": kept.id.suite,
+        "architecture": kept.id.architecture,
+        "serial": kept.id.serial,
         "date": _day(kept),
         "changes": kept.changes,
         "file": {"described": file.described, "sha256": file.sha256, "size": file.size} if file else None,

@@ -13,6 +13,7 @@ from debian_cloud.errors import FAILED, USAGE, Error
 from debian_cloud.image import metadata
 from debian_cloud.image.config import PATH
 from debian_cloud.image.custom import others
+from debian_cloud.image.id import ImageId
 from debian_cloud.image.resolution import Package, Release
 from debian_cloud.image.sources import Source
 from debian_cloud.text import deb822
@@ -59,11 +60,8 @@ class Lock:
     SHA-256 and the size of each file of the image.
     """
 
-    config: str
+    id: ImageId
     config_version: str
-    suite: str
-    architecture: str
-    serial: str
     epoch: int
     builder: str
     plan: str
@@ -77,7 +75,7 @@ class Lock:
     @property
     def stem(self) -> str:
         """The common part of the image's file names."""
-        return names.stem(self.suite, self.config, self.architecture, self.serial)
+        return self.id.stem
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -102,9 +100,9 @@ class Lock:
         """Error that names what was resolved otherwise than it is locked."""
         config = resolution.config
         for what, locked, got in (
-            ("configuration", self.config, names.config(config.name)),
-            ("suite", self.suite, config.suite),
-            ("architecture", self.architecture, config.architecture),
+            ("configuration", self.id.config, names.config(config.name)),
+            ("suite", self.id.suite, config.suite),
+            ("architecture", self.id.architecture, config.architecture),
         ):
             if locked != got:
                 raise Error(
@@ -159,11 +157,8 @@ def _lock(text: str) -> Lock:
         raise ValueError(f"it has {len(stanzas)} stanzas")
     (stanza,) = stanzas
     found = Lock(
-        config=names.word(names.config(stanza["Source"]), "configuration"),
+        id=ImageId(stanza["Image-Suite"], names.config(stanza["Source"]), stanza["Architecture"], stanza["Version"]),
         config_version=_of(_VERSION, stanza["Image-Config-Version"]),
-        suite=names.word(stanza["Image-Suite"], "suite"),
-        architecture=names.word(stanza["Architecture"], "architecture"),
-        serial=names.serial(stanza["Version"]),
         epoch=_epoch(stanza["Environment"]),
         builder=_of(_BUILDER, stanza["Image-Builder"]),
         plan=_of(_HEX, stanza["Image-Plan"]),
@@ -183,7 +178,7 @@ def _lock(text: str) -> Lock:
         if not value:
             raise ValueError(f"its field {field} is empty")
     for file, format_name in zip(found.digests, found.formats, strict=True):
-        if file != f"{found.stem}.{format_name}":
+        if file != found.id.file(format_name):
             raise ValueError(f"it is of {found.stem}, and has a file {file}")
         formats.find(format_name)
     return found

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from debian_cloud import VERSION, formats, names
 from debian_cloud.image import index
 from debian_cloud.image.custom import others
+from debian_cloud.image.id import ImageId
 from debian_cloud.text import deb822
 
 if TYPE_CHECKING:
@@ -36,11 +37,8 @@ _RAW_SECTION: Final = "raw-images"
 class Facts:
     """What is known about an image before its files are there; `epoch` in seconds, sizes in bytes."""
 
-    config: str
+    id: ImageId
     config_version: str
-    suite: str
-    architecture: str
-    serial: str
     epoch: int
     virtual_size: int
     maintainer: str
@@ -61,7 +59,7 @@ class Facts:
     @property
     def stem(self) -> str:
         """The common part of the image's file names."""
-        return names.stem(self.suite, self.config, self.architecture, self.serial)
+        return self.id.stem
 
     @property
     def published(self) -> tuple[str, ...]:
@@ -111,11 +109,8 @@ def parse_facts(text: str) -> Facts:
         return tuple(tuple(line.split()) for line in stanza.get(field, "").split("\n")[1:])
 
     return Facts(
-        config=stanza["Config"],
+        id=ImageId(stanza["Suite"], stanza["Config"], stanza["Architecture"], stanza["Serial"]),
         config_version=stanza["Config-Version"],
-        suite=stanza["Suite"],
-        architecture=stanza["Architecture"],
-        serial=stanza["Serial"],
         epoch=int(stanza["Epoch"]),
         virtual_size=int(stanza["Virtual-Size"]),
         maintainer=stanza["Maintainer"],
@@ -143,7 +138,7 @@ def buildinfo(known: Facts, digests: Mapping[str, Digest], host: Iterable[str]) 
     packages of the machine where they were carried out. Image-Changes, which an
     official image has not, are what a person changed.
     """
-    package = names.package(known.config)
+    package = known.id.package
     checksums = (f"{digests[name].hashes['sha256']} {digests[name].size} {name}" for name in sorted(digests))
     of_host = _lines(host)
     installed = (f"\n {name} (= {version})" for _, _, name, version, *_ in known.packages)
@@ -152,14 +147,14 @@ def buildinfo(known: Facts, digests: Mapping[str, Digest], host: Iterable[str]) 
             ("Format", "1.0"),
             ("Source", package),
             ("Binary", package),
-            ("Architecture", known.architecture),
-            ("Version", known.serial),
+            ("Architecture", known.id.architecture),
+            ("Version", known.id.serial),
             ("Checksums-Sha256", _lines(checksums)),
-            ("Build-Architecture", known.architecture),
+            ("Build-Architecture", known.id.architecture),
             ("Build-Date", _date(known.epoch)),
             ("Installed-Build-Depends", ",".join(installed)),
             ("Environment", _lines((f'SOURCE_DATE_EPOCH="{known.epoch}"',))),
-            ("Image-Suite", known.suite),
+            ("Image-Suite", known.id.suite),
             ("Image-Config-Version", known.config_version),
             ("Image-Builder", f"debian-cloud {VERSION}"),
             ("Image-Plan", known.plan),
@@ -177,16 +172,13 @@ def record(known: Facts, digests: Mapping[str, Digest]) -> str:
     """The record of an image: one stanza for each published file."""
     return index.render(
         index.ImageRecord(
-            config=known.config,
-            serial=known.serial,
-            suite=known.suite,
-            architecture=known.architecture,
+            id=known.id,
             format=name,
             config_version=known.config_version,
-            size=digests[f"{known.stem}.{name}"].size,
+            size=digests[known.id.file(name)].size,
             virtual_size=known.virtual_size,
-            sha256=digests[f"{known.stem}.{name}"].hashes["sha256"],
-            sha512=digests[f"{known.stem}.{name}"].hashes["sha512"],
+            sha256=digests[known.id.file(name)].hashes["sha256"],
+            sha512=digests[known.id.file(name)].hashes["sha512"],
             official=not known.changes,
             others=tuple(f"{uri} {suite}" for uri, suite in others(known.changes)),
         )
@@ -196,7 +188,7 @@ def record(known: Facts, digests: Mapping[str, Digest]) -> str:
 
 def changes(known: Facts, digests: Mapping[str, Digest]) -> str:
     """The .changes that uploads the published files (deb-changes(5)); debsign(1) signs it."""
-    package = names.package(known.config)
+    package = known.id.package
 
     def checksums(algorithm: str, between: str = "") -> str:
         return _lines(f"{digests[n].hashes[algorithm]} {digests[n].size}{between} {n}" for n in sorted(digests))
@@ -207,18 +199,18 @@ def changes(known: Facts, digests: Mapping[str, Digest]) -> str:
             ("Date", _date(known.epoch)),
             ("Source", _SOURCE),
             ("Binary", package),
-            ("Architecture", known.architecture),
-            ("Version", known.serial),
-            ("Distribution", known.suite),
+            ("Architecture", known.id.architecture),
+            ("Version", known.id.serial),
+            ("Distribution", known.id.suite),
             ("Urgency", "medium"),
             ("Maintainer", known.maintainer),
             ("Changed-By", known.maintainer),
-            ("Description", _lines((f"{package} - image of {known.suite} for {known.architecture}",))),
+            ("Description", _lines((f"{package} - image of {known.id.suite} for {known.id.architecture}",))),
             (
                 "Changes",
                 _lines(
                     (
-                        f"{package} ({known.serial}) {known.suite}; urgency=medium",
+                        f"{package} ({known.id.serial}) {known.id.suite}; urgency=medium",
                         ".",
                         f"  * Image of {package} {known.config_version}.",
                     )

@@ -26,6 +26,7 @@ from debian_cloud.text.printable import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from debian_cloud.image.id import ImageId
     from debian_cloud.image.lock import Lock
     from debian_cloud.image.resolution import Package
     from debian_cloud.image.staleness import ImageStatus
@@ -140,7 +141,7 @@ def refuse_sources(kept: Lock, given: Iterable[str], *, expired: bool = False) -
     Debian is at hosts of its own name, at those that this machine's apt takes for Debian, and at the URIs `given`.
     `expired`: the image may take indexes past their Valid-Until.
     """
-    suite, wanted = kept.suite, _of_debian(kept.suite)
+    suite, wanted = kept.id.suite, _of_debian(kept.id.suite)
     found = [source.suites for source in kept.sources]
     if found != wanted:
         raise Error(
@@ -205,14 +206,14 @@ class Word:
     problem: str = ""
 
 
-def of_machine(kept: Lock) -> Word | None:
-    """What the archives say that this machine's apt knows; None when it knows none. Of two, the worse counts."""
+def of_machine(image: ImageId) -> Word | None:
+    """What archives that this machine's apt knows say of an image, the worse of two; None when it knows none."""
     where = "this machine's apt"
     try:
         found = images.statuses(lambda _: False)
     except Error as error:
         return None if error.status == USAGE else Word(where, problem=error.message)
-    return Word(where, _worst(found.statuses, kept), "; ".join(found.refused))
+    return Word(where, _worst(found.statuses, image), "; ".join(found.refused))
 
 
 def of_archive(folder: Path, kept: Lock, keyring: Path, *, signers: int = 1) -> Word:
@@ -220,11 +221,12 @@ def of_archive(folder: Path, kept: Lock, keyring: Path, *, signers: int = 1) -> 
 
     Error when it says nothing of the image, or lists other files under its name.
     """
-    place = folder / "dists" / kept.suite
+    suite = kept.id.suite
+    place = folder / "dists" / suite
     release = place / "InRelease"
     fields = _fields(sign.verified(keyring, release, signers=signers))
-    if kept.suite not in (fields.get("Codename"), fields.get("Suite")):
-        raise Error(f"{release} is of the suite {fields.get('Codename', '')!r}, not of {kept.suite}", "get it again")
+    if suite not in (fields.get("Codename"), fields.get("Suite")):
+        raise Error(f"{release} is of the suite {fields.get('Codename', '')!r}, not of {suite}", "get it again")
     if "Snapshot" in fields:
         raise Error(f"{release} is of the snapshot {fields['Snapshot']!r}, and says what was then", "get it again")
     if "Valid-Until" not in fields or _seconds(fields["Valid-Until"], release) < time.time():
@@ -245,7 +247,7 @@ def of_archive(folder: Path, kept: Lock, keyring: Path, *, signers: int = 1) -> 
                 f"the archive lists another {record.name} than the .buildinfo describes",
                 "it is another image of the same name: get both from the archive",
             )
-    word = Word(str(folder), _worst(staleness.parse(texts[1]), kept))
+    word = Word(str(folder), _worst(staleness.parse(texts[1]), kept.id))
     if not word.said:
         raise Error(f"the archive in {folder} never published {kept.stem}", "is it of another archive, or newer?")
     return word
@@ -263,10 +265,9 @@ def _text_of(file: Path, listed: tuple[str, int]) -> str:
     return found.decode("utf-8", "replace")
 
 
-def _worst(known: Iterable[ImageStatus], kept: Lock) -> ImageStatus | None:
+def _worst(known: Iterable[ImageStatus], image: ImageId) -> ImageStatus | None:
     """What is said of an image, by those who say the worst."""
-    of_image = (kept.config, kept.suite, kept.architecture, kept.serial)
-    same = [said for said in known if (said.config, said.suite, said.architecture, said.serial) == of_image]
+    same = [said for said in known if said.id == image]
     order = ("withdrawn", "expired", "deprecated")
     same.sort(key=lambda said: order.index(said.status) if said.status in order else len(order))
     return same[0] if same else None
@@ -315,7 +316,7 @@ def proofs(
     listed: dict[Package, tuple[Proof, int]] = {}
     had: tuple[set[bytes], ...] = (set(), set(), set())
     dates = []
-    missing = set(itertools.chain.from_iterable(_of_debian(kept.suite)))
+    missing = set(itertools.chain.from_iterable(_of_debian(kept.id.suite)))
     for place in _few(folder, "*"):
         release = _release(place, kept, debian, archive, signers, others)
         dates.append(release.date)
@@ -405,7 +406,7 @@ def _release(
         raise Error(f"{place} has no signed release file", "the closure is not whole")
     digest = hashlib.sha256(files.read(file)).hexdigest()
     rank = _DEBIAN
-    suites = {kept.suite, f"{kept.suite}-updates", f"{kept.suite}-security"}
+    suites = {kept.id.suite, f"{kept.id.suite}-updates", f"{kept.id.suite}-security"}
     if other := _of_another(file, signature, kept, digest, others):
         rank = _OTHER
         signed, suites = other[0], {other[1]}
@@ -422,7 +423,7 @@ def _release(
     own = (named, fields.get("Suite", ""))
     if not suites & {*own}:
         raise Error(
-            f"{file} is of the suite {printable(named)}, and the image of {kept.suite}", "it is another's evidence"
+            f"{file} is of the suite {printable(named)}, and the image of {kept.id.suite}", "it is another's evidence"
         )
     asked = {names.snapshot_at(release.uri) for release in kept.releases}
     if rank == _ARCHIVE and fields.get("Snapshot", "") not in asked:

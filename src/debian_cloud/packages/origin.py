@@ -277,15 +277,14 @@ def of_closure(kept: Lock, keyring: Path, url: str = "", archive: str = "") -> I
     key = str(_kept_keyring(keyring))
     url = _url(url, "--closure")
     if not url:
-        of_archive = None if archive else _own(kept.suite)
+        of_archive = None if archive else _own(kept.id.suite)
         if of_archive is None or of_archive.signed_by != key:
             known = sources.targets(run.output(sources.INDEXTARGETS))
             address = _url(archive, "--archive")
-            of_archive = sources.archive(known, kept.suite, url=address, keyring=key, installed=images.installed())
-        path = names.closure(kept.suite, kept.config, kept.architecture, kept.serial)
-        url = f"{of_archive.uri.rstrip('/')}/{path}"
-    source = sources.Source(url, (kept.suite,), key)
-    with _read(_cache() / _identity((source,), kept.architecture), (), source, kept.architecture) as found:
+            of_archive = sources.archive(known, kept.id.suite, url=address, keyring=key, installed=images.installed())
+        url = f"{of_archive.uri.rstrip('/')}/{kept.id.path(names.CLOSURES)}"
+    source = sources.Source(url, (kept.id.suite,), key)
+    with _read(_cache() / _identity((source,), kept.id.architecture), (), source, kept.id.architecture) as found:
         yield found
 
 

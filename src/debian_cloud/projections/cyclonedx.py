@@ -24,7 +24,7 @@ def document(lock: Lock) -> Document:
     """The bill of materials of one image."""
     components: list[Document] = []
     for package in sorted(lock.packages, key=lambda package: (package.name, package.architecture)):
-        url = purl(package, lock.suite)
+        url = purl(package, lock.id.suite)
         components.append(
             {
                 "type": "library",
@@ -40,7 +40,7 @@ def document(lock: Lock) -> Document:
         "type": "operating-system",
         "bom-ref": lock.stem,
         "name": lock.stem,
-        "version": lock.serial,
+        "version": lock.id.serial,
         "components": [
             {
                 "type": "file",

@@ -71,11 +71,11 @@ def built(lock: Lock, subjects: Digests, signer: str = "", byproducts: Digests |
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
                 "externalParameters": {
-                    "config": lock.config,
+                    "config": lock.id.config,
                     "configVersion": lock.config_version,
-                    "suite": lock.suite,
-                    "architecture": lock.architecture,
-                    "serial": lock.serial,
+                    "suite": lock.id.suite,
+                    "architecture": lock.id.architecture,
+                    "serial": lock.id.serial,
                     "formats": sorted(lock.formats),
                     **({"changes": list(lock.changes)} if lock.changes else {}),
                 },
@@ -163,7 +163,7 @@ def _materials(lock: Lock) -> list[Document]:
     both = (*lock.packages, *lock.tools)
     packages = sorted(both, key=lambda package: (package.name, package.architecture))
     debs: list[Document] = [
-        {"uri": purl(package, lock.suite), "digest": {"sha256": package.sha256}} for package in packages
+        {"uri": purl(package, lock.id.suite), "digest": {"sha256": package.sha256}} for package in packages
     ]
     lists: list[Document] = [
         {

@@ -29,7 +29,7 @@ def document(lock: Lock) -> Document:
     """The bill of materials of one image."""
     files: list[Document] = [
         {
-            **_package(f"SPDXRef-File-{_word(name)}", name, lock.serial, "FILE"),
+            **_package(f"SPDXRef-File-{_word(name)}", name, lock.id.serial, "FILE"),
             "packageFileName": name,
             "checksums": [{"algorithm": "SHA256", "checksumValue": sha256}],
         }
@@ -45,7 +45,7 @@ def document(lock: Lock) -> Document:
                 {
                     "referenceCategory": "PACKAGE-MANAGER",
                     "referenceType": "purl",
-                    "referenceLocator": purl(p, lock.suite),
+                    "referenceLocator": purl(p, lock.id.suite),
                 }
             ],
         }
@@ -60,7 +60,7 @@ def document(lock: Lock) -> Document:
             "created": time(lock.epoch),
             "creators": [f"Tool: {lock.builder.replace(' ', '-')}"],
         },
-        "packages": [_package(_IMAGE, lock.stem, lock.serial, "OPERATING-SYSTEM"), *files, *debs],
+        "packages": [_package(_IMAGE, lock.stem, lock.id.serial, "OPERATING-SYSTEM"), *files, *debs],
         "relationships": [
             _relation(_DOCUMENT, "DESCRIBES", _IMAGE),
             *(_relation(file["SPDXID"], "GENERATED_FROM", _IMAGE) for file in files),

@@ -66,9 +66,9 @@ def fetch(image: Image, output: Path) -> Fetched:
     kept = folder / names.CLOSURE
     if kept.exists():
         return Fetched(folder)
-    found = evidence.read(sign.text(folder / f"{record.stem}.buildinfo"), f"{record.stem}.buildinfo")
-    path = names.closure(record.suite, record.config, record.architecture, record.serial)
-    asked = tuple(f"{base}/{path}" for base in images.addresses(image))
+    buildinfo = record.id.file("buildinfo")
+    found = evidence.read(sign.text(folder / buildinfo), buildinfo)
+    asked = tuple(f"{base}/{record.id.path(names.CLOSURES)}" for base in images.addresses(image))
     for place in asked:
         with run.partial(kept, f"the fetch of {kept.name} to {folder}") as partial:
             made = partial / kept.name
@@ -84,7 +84,7 @@ def _fetch_words(image: Image, folder: Path) -> None:
     if not record.buildinfo_sha512:
         raise Error(f"the index has no hash of the .buildinfo of {record.stem}", "its archive is of an older version")
     place = image.place(record.directory)
-    buildinfo, name = f"{record.stem}.buildinfo", f"{record.stem}.image"
+    buildinfo, name = record.id.file("buildinfo"), record.id.file("image")
     wanted = [(f"{place}/{buildinfo}", buildinfo, f"SHA512:{record.buildinfo_sha512}")]
     _get(folder, wanted, files.LARGEST_TEXT)
     for sums in _SUMS:
@@ -101,7 +101,7 @@ def _fetch_words(image: Image, folder: Path) -> None:
 
 def _fetch_closure(place: str, kept: Lock, folder: Path) -> bool:
     """Fetch a closure, whose names all follow from the .buildinfo and its own list; whether it is there."""
-    release, index = closure.release_path(kept.suite), closure.packages_path(kept.suite, kept.architecture)
+    release, index = closure.release_path(kept.id.suite), closure.packages_path(kept.id.suite, kept.id.architecture)
     if not images.there(f"{place}/{release}", folder / release, files.LARGEST_TEXT):
         return False
     _get(folder, [(f"{place}/{index}", index, "")], _INDEX)
@@ -126,7 +126,7 @@ def _probe_evidence(place: str, kept: Lock, folder: Path) -> None:
                 break
             _get(folder, [(f"{place}/{near}/Release.gpg", f"{near}/Release.gpg", "")], files.LARGEST_TEXT)
         for component in _COMPONENTS:
-            name = f"{near}/{component}_binary-{kept.architecture}_Packages.xz"
+            name = f"{near}/{component}_binary-{kept.id.architecture}_Packages.xz"
             images.there(f"{place}/{name}", folder / name, _INDEX)
 
 
@@ -156,8 +156,7 @@ def published(file: Path) -> Path:
     if not (here := _own(file)):
         return file
     folder, text, kept = here
-    place = names.directory(kept.suite, kept.config, kept.architecture, kept.serial)
-    found = folder / place / f"{kept.stem}.buildinfo"
+    found = folder / kept.id.path() / kept.id.file("buildinfo")
     return found if found.is_file() and sign.text(found) == text else file
 
 
@@ -166,7 +165,7 @@ def own_closure(file: Path) -> Path | None:
     if not (here := _own(file)):
         return None
     folder, _, kept = here
-    found = folder / names.closure(kept.suite, kept.config, kept.architecture, kept.serial)
+    found = folder / kept.id.path(names.CLOSURES)
     return found if found.is_dir() else None
 
 
@@ -178,7 +177,7 @@ def _own(file: Path) -> tuple[Path, str, Lock] | None:
     except Error:
         # Whoever verifies it tells why.
         return None
-    one = own.archive(kept.suite)
+    one = own.archive(kept.id.suite)
     return (Path(os.fsdecode(unquote_to_bytes(one.source.folder))), text, kept) if one and one.source.folder else None
 
 

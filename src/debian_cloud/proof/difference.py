@@ -178,7 +178,7 @@ def of_lock(title: str, lock: Lock) -> Description:
     for package in packages:
         if not _is_version(package.version):
             raise Error(f"{title} has a package of no version: {package.version!r}", "it was changed by hand")
-    return Description(title, lock.architecture, _by_name(packages))
+    return Description(title, lock.id.architecture, _by_name(packages))
 
 
 def of_image(title: str, found: Iterable[Entry], content: Content) -> Description:

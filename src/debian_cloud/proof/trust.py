@@ -78,7 +78,7 @@ def _suite(file: Path) -> str:
     Whoever verifies it tells why.
     """
     try:
-        return request.locked(file).suite
+        return request.locked(file).id.suite
     except Error:
         return ""
 

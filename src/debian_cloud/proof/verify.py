@@ -148,7 +148,7 @@ def verify(
     word = (
         evidence.of_archive(given.archive, kept, found.keyring, signers=trusted.signers)
         if given.archive
-        else evidence.of_machine(kept)
+        else evidence.of_machine(kept.id)
     )
     done("image")
     proofs = evidence.proofs(
@@ -168,7 +168,7 @@ def verify(
         made = Path(name).resolve()
         workspace.make(planned, made, quiet=quiet)
         done("made again")
-        return _compared(image, shipped, made / f"{kept.stem}.{wanted}", report)
+        return _compared(image, shipped, made / kept.id.file(wanted), report)
 
 
 def refuse(image: Path, report: Report) -> None:
@@ -247,7 +247,7 @@ def _identified(image: Path, kept: Lock, *, diagnose: bool = False) -> File:
         raise Error(f"there is no file {image}", "give an image: a .raw, .qcow2 or .tar.xz", USAGE)
     serials = _SERIAL.findall(image.name)
     ours = image.name.startswith("debian-") and serials
-    if {*serials} - {kept.serial} or (ours and kept.stem not in image.name):
+    if {*serials} - {kept.id.serial} or (ours and kept.stem not in image.name):
         raise Error(
             f"{printable(image.name)} has the name of another image than its .buildinfo describes, {kept.stem}",
             "was an older image given a newer name? get both from the archive",

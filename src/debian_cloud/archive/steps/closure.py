@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
             args.folder,
             closures.Pool(args.pool),
             closures.Signing(args.homedir, tuple(args.signer)),
-            origin.of(places, kept.suite, kept.architecture),
+            origin.of(places, kept.id.suite, kept.id.architecture),
         )
         print(f"{found.packages} packages, {found.size} bytes; {found.added} bytes more than before")
     return 0

@@ -35,7 +35,7 @@ def main(args: argparse.Namespace) -> int:
     kept = request.locked(args.buildinfo)
     places = replace(words.places(args), snapshot=admission.snapshot_of(kept))
     with run.ending_politely():
-        why = closures.refuse_unlisted(kept, origin.of(places, kept.suite, kept.architecture))
+        why = closures.refuse_unlisted(kept, origin.of(places, kept.id.suite, kept.id.architecture))
     if why:
         print(f"warning: {why}", file=sys.stderr)
     return 0
