@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from debian_cloud import names, plan
-from debian_cloud.build import request
 from debian_cloud.build import steps as build_steps
 from debian_cloud.errors import Error
 from debian_cloud.host import sign
@@ -22,6 +21,7 @@ from debian_cloud.image import lock, metadata
 from debian_cloud.image.entries import FILE, Entry
 from debian_cloud.image.resolution import Package
 from debian_cloud.packages import evidence
+from debian_cloud.packages.described import of
 from debian_cloud.proof import verification
 from tests import throwaway
 from tests.build.test_plan import ARCHIVE, DEBIAN, RESOLUTION, SERIAL
@@ -156,7 +156,7 @@ def test_a_day_that_has_not_come_is_none_yet(tmp_path: Path) -> None:
     path = tmp_path / "x.buildinfo"
     path.write_text(re.sub("(?<=SOURCE_DATE_EPOCH=.)[0-9]+", str(int(time.time()) + 3 * 86400), described()))
     with pytest.raises(Error, match="of a day that has not come"):
-        request.locked(path)
+        of(path)
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Final
 
 from debian_cloud import formats, projections
 from debian_cloud.archive import admission, state
-from debian_cloud.build import request
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import checksums, files, sign
 from debian_cloud.image import config, index
+from debian_cloud.packages import described
 from debian_cloud.projections import provenance
 from debian_cloud.text import deb822
 from debian_cloud.text.printable import printable
@@ -94,7 +94,7 @@ def admit(folder: Path, suite: str, terms: Terms) -> str:
         raise Error(f"the upload has a file {name} that its record does not name")
     for name in sorted(expected):
         _refuse_special(folder, name, admission.BUILDINFO if name.endswith(".buildinfo") else None)
-    kept = request.locked(folder / first.id.file("buildinfo"))
+    kept = described.of(folder / first.id.file("buildinfo"))
     if {(r.id, r.config_version) for r in records} != {(kept.id, kept.config_version)}:
         raise Error(
             f"the record is of {first.stem}, its .buildinfo of {kept.stem}, or of another version of that",

@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from debian_cloud.archive import state
-from debian_cloud.build import request
 from debian_cloud.errors import Error
 from debian_cloud.host import checksums
 from debian_cloud.image import index, staleness
+from debian_cloud.packages import described
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,7 +100,7 @@ def _read(public: Path, record: ImageRecord) -> tuple[staleness.Installed, ...]:
         raise Error(
             f"{record.buildinfo} is missing, or not as it was signed", "debian-cloud-archive check tells more"
         )
-    return tuple((p.name, p.version, p.architecture) for p in request.locked(file).packages)
+    return tuple((p.name, p.version, p.architecture) for p in described.of(file).packages)
 
 
 def _kept(file: Path | None) -> dict[str, tuple[staleness.Installed, ...]]:

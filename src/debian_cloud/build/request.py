@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from debian_cloud import formats, names
 from debian_cloud.build import steps
 from debian_cloud.errors import FAILED, USAGE, Error
-from debian_cloud.host import files, sign
+from debian_cloud.host import files
 from debian_cloud.image import sources
 from debian_cloud.image.custom import OFFICIAL, Custom, custom
 from debian_cloud.packages import evidence, origin
@@ -72,25 +72,6 @@ class Planned:
     def id(self) -> str:
         """What the .buildinfo names the plan by."""
         return steps.identity(self.plan)
-
-
-def locked(path: Path) -> Lock:
-    """The lock in a .buildinfo, whoever signed it: a list of wishes, and of facts to those who verified it before."""
-    return evidence.read(sign.text(path), str(path))
-
-
-def described_by(file: Path) -> Path:
-    """The .buildinfo of a file of an image: itself, or the one beside it; Error when there is none."""
-    if file.suffix == ".buildinfo" or not file.exists():
-        return file
-    found = [path for path in file.parent.glob("*.buildinfo") if file.name.startswith(f"{path.stem}.")]
-    if len(found) != 1:
-        raise Error(
-            f"{file} has no .buildinfo beside it",
-            "give the image's .buildinfo, or put both into one directory",
-            USAGE,
-        )
-    return found[0]
 
 
 def resolved(asked: BuildRequest) -> Resolution:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What signatures vouch for: an image's .buildinfo, each package of a closure, what an archive says; no network."""
+"""What signatures vouch for: each package of a closure, what an archive says of an image; no network."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 
 from debian_cloud import names
 from debian_cloud.errors import USAGE, Error
-from debian_cloud.host import checksums, files, run, sign
-from debian_cloud.image import index, lock, sources, staleness
+from debian_cloud.host import files, run, sign
+from debian_cloud.image import index, sources, staleness
 from debian_cloud.packages import images
-from debian_cloud.text import deb822, openpgp
+from debian_cloud.text import deb822
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
@@ -74,65 +74,6 @@ class _Release:
     """Its codename, and the name that moves on."""
     date: int
     indexes: Mapping[str, tuple[str, int]]
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """A .buildinfo: its name and bytes, what it says, the fingerprints of those who signed it, the archive's keys."""
-
-    name: str
-    data: bytes
-    kept: Lock
-    signers: tuple[str, ...]
-    keyring: Path
-
-
-def described(file: Path, keyring: Path, signed_by: Path | None = None, *, unsigned: bool = False) -> Described:
-    """A .buildinfo that a key of `signed_by` signed, or of `keyring`: that, or the sums beside it.
-
-    Error when nobody did, unless it is said in so many words (`unsigned`) that nobody need have. What the signature
-    is about is read, and nothing else of the file.
-    """
-    data = files.read(file)
-    signers: tuple[str, ...] = ()
-    sums = file.parent / "SHA512SUMS"
-    if unsigned:
-        if signed_by:
-            raise Error("--unsigned and --signed-by contradict each other", "give one of them", USAGE)
-        text = sign.decoded(data, str(file))
-    elif signed_by or (openpgp.is_cleartext(data) and not sums.exists()):
-        try:
-            signed = sign.verified(signed_by or keyring, file)
-        except Error as error:
-            if signed_by or error.status == USAGE:
-                raise
-            raise Error(
-                f"{file} is signed, but not by a key that is known",
-                "--signed-by FILE: its builder's keys; or put the archive's SHA512SUMS and SHA512SUMS.gpg beside it",
-            ) from None
-        if openpgp.inner(data) != signed.content:
-            raise Error(f"{file} was changed while it was read", "verify a copy that nobody writes to")
-        text, signers = signed.content.decode("utf-8", "replace"), signed.signers
-    elif sums.exists():
-        # The archive's own word on what it published.
-        listed = sign.verified(keyring, sums, sums.with_name("SHA512SUMS.gpg"))
-        if hashlib.sha512(data).hexdigest() != checksums.find(listed.content.decode("ascii", "replace"), file.name):
-            raise Error(f"{file} is not the one that the archive signed", "it was edited: get it again")
-        text, signers = sign.decoded(data, str(file)), listed.signers
-    else:
-        raise Error(
-            f"{file} is signed by nobody, and proves nothing: whoever made the image may have written it",
-            "put the archive's SHA512SUMS and SHA512SUMS.gpg beside it; or --unsigned, if it is your own",
-        )
-    return Described(file.name, data, read(text, str(file)), signers, keyring)
-
-
-def read(text: str, name: str) -> Lock:
-    """The lock in a .buildinfo's text; Error when it is of a day that has not come. `name` is the file's."""
-    kept = lock.parse(text, name)
-    if kept.epoch > time.time() + _DAY:
-        raise Error(f"{name} is of a day that has not come", "is this machine's clock right?")
-    return kept
 
 
 def refuse_sources(kept: Lock, given: Iterable[str], *, expired: bool = False) -> None:

@@ -24,7 +24,7 @@ from debian_cloud import names
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import checksums, files, run, sign
 from debian_cloud.image import closure
-from debian_cloud.packages import evidence, images, own
+from debian_cloud.packages import described, images, own
 
 if TYPE_CHECKING:
     from debian_cloud.image.lock import Lock
@@ -67,7 +67,7 @@ def fetch(image: Image, output: Path) -> Fetched:
     if kept.exists():
         return Fetched(folder)
     buildinfo = record.id.file("buildinfo")
-    found = evidence.read(sign.text(folder / buildinfo), buildinfo)
+    found = described.read(sign.text(folder / buildinfo), buildinfo)
     asked = tuple(f"{base}/{record.id.path(names.CLOSURES)}" for base in images.addresses(image))
     for place in asked:
         with run.partial(kept, f"the fetch of {kept.name} to {folder}") as partial:
@@ -173,7 +173,7 @@ def _own(file: Path) -> tuple[Path, str, Lock] | None:
     """The archive of the user's own on this machine that may have published a .buildinfo, and what that says."""
     try:
         text = sign.text(file)
-        kept = evidence.read(text, str(file))
+        kept = described.read(text, str(file))
     except Error:
         # Whoever verifies it tells why.
         return None

@@ -19,7 +19,7 @@ from debian_cloud.proof import bundle, trust
 
 if TYPE_CHECKING:
     from debian_cloud.image.lock import Lock
-    from debian_cloud.packages.evidence import Described
+    from debian_cloud.packages.described import Described
     from debian_cloud.proof.trust import Trust
 
 

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debian_cloud.archive import admission, closures
-from debian_cloud.build import request
 from debian_cloud.host import run
-from debian_cloud.packages import origin, words
+from debian_cloud.packages import described, origin, words
 
 if TYPE_CHECKING:
     import argparse
@@ -43,7 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     with run.ending_politely():
-        kept = request.locked(args.buildinfo)
+        kept = described.of(args.buildinfo)
         # An image of a snapshot may be of what the archive lists no longer.
         places = replace(words.places(args), snapshot=admission.snapshot_of(kept))
         found = closures.keep(

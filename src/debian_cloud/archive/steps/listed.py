@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debian_cloud.archive import admission, closures
-from debian_cloud.build import request
 from debian_cloud.host import run
-from debian_cloud.packages import origin, words
+from debian_cloud.packages import described, origin, words
 
 if TYPE_CHECKING:
     import argparse
@@ -32,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    kept = request.locked(args.buildinfo)
+    kept = described.of(args.buildinfo)
     places = replace(words.places(args), snapshot=admission.snapshot_of(kept))
     with run.ending_politely():
         why = closures.refuse_unlisted(kept, origin.of(places, kept.id.suite, kept.id.architecture))
