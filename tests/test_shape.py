@@ -203,7 +203,7 @@ def test_who_reads_a_buildinfo_imports_no_apt() -> None:
         "packages.resolver"
     }
     graph = {name: reached(name) for name in MODULES}
-    readers = {name for name, found in graph.items() if {".image.lock", ".packages.described"} & found}
+    readers = {name for name, found in graph.items() if {".image.buildinfo", ".packages.described"} & found}
     assert {"packages.described", *WITH_APT, "proof.trust", "proof.comparison", "archive.images"} <= readers
     rooms = ("image", "projections", "proof", "archive")
     inside = {name for name in MODULES if package_of(name) in rooms and not name.startswith("archive.steps")}

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from debian_cloud import cli, projections
-from debian_cloud.image import index, lock, staleness
+from debian_cloud.image import index, staleness
+from debian_cloud.image.buildinfo import Buildinfo
 from debian_cloud.projections import provenance
 from debian_cloud.proof import trust
 from tests.archive.clients import machine
@@ -358,7 +359,7 @@ def test_the_word_of_rebuilders_is_listed_and_counts(
 
     def statement(key: Key, serial: str, *, built: bool = False, sha256: str = "") -> Path:
         (buildinfo,) = (archive.public / "images/trixie/ec2/amd64" / serial).glob("*.buildinfo")
-        kept = lock.parse(buildinfo.read_text(), "x.buildinfo")
+        kept = Buildinfo.parse(buildinfo.read_text(), "x.buildinfo")
         subjects = {name: {"sha256": found} for name, (found, _) in kept.digests.items()}
         digests = {buildinfo.name: {"sha256": "0" * 64}}
         said = (

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from debian_cloud.errors import Error
-from debian_cloud.image import entries, lock
+from debian_cloud.image import entries
+from debian_cloud.image.buildinfo import Buildinfo
 from debian_cloud.image.entries import Entry
 from debian_cloud.image.resolution import Package
 from debian_cloud.proof import difference
 from debian_cloud.proof.difference import Description, Difference
 from tests.image.test_lock import described
 
-LOCK = lock.parse(described(), "x.buildinfo")
+LOCK = Buildinfo.parse(described(), "x.buildinfo")
 
 
 def of_packages(*packages: tuple[str, str] | tuple[str, str, str]) -> Description:

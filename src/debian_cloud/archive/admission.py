@@ -16,7 +16,7 @@ from debian_cloud.text.printable import printable
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
-    from debian_cloud.image.lock import Lock
+    from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.image.sources import Source
 
 BUILDINFO: Final = 2**21
@@ -43,7 +43,7 @@ _PLACE: Final = re.compile(rf"(?:mirror\+|tor\+)?https?://{_HOST}{_PATH}|(?:mirr
 _AGAIN: Final = "build it again, and upload it as `debian-cloud build` has written it"
 
 
-def check(kept: Lock, now: float, *, expired: bool) -> None:
+def check(kept: Buildinfo, now: float, *, expired: bool) -> None:
     """Error unless a .buildinfo says what one can say; `now` in seconds since 1970.
 
     The image's own sources must be those of Debian for its suite, by whichever mirror; apt there must not take
@@ -70,7 +70,7 @@ def check(kept: Lock, now: float, *, expired: bool) -> None:
             raise Error(f"{kept.stem}.buildinfo has {what}", _AGAIN)
 
 
-def check_kept(kept: Lock, known: Collection[Package], keys: Collection[str]) -> None:
+def check_kept(kept: Buildinfo, known: Collection[Package], keys: Collection[str]) -> None:
     """Error unless the archive has what of it went into an image.
 
     `known` are the packages that it lists, or of the snapshot that the image names; `keys` the fingerprints by which
@@ -100,12 +100,12 @@ def check_kept(kept: Lock, known: Collection[Package], keys: Collection[str]) ->
             )
 
 
-def of_debian(kept: Lock) -> tuple[Package, ...]:
+def of_debian(kept: Buildinfo) -> tuple[Package, ...]:
     """What of an image, and of what it was made with, is Debian's."""
     return tuple(p for p in (*kept.packages, *kept.tools) if not p.name.startswith(names.OURS))
 
 
-def snapshot_of(kept: Lock) -> str:
+def snapshot_of(kept: Buildinfo) -> str:
     """The id of the archive's snapshot that an image was made of; empty when it was made of none."""
     return next(filter(None, (names.snapshot_at(release.uri) for release in kept.releases)), "")
 
@@ -117,7 +117,7 @@ def known(lines: Iterable[str]) -> Iterator[Package]:
             yield Package(words[0], words[1], words[2], int(words[3]), words[4])
 
 
-def _packages(kept: Lock) -> Iterator[tuple[bool, str]]:
+def _packages(kept: Buildinfo) -> Iterator[tuple[bool, str]]:
     seen: set[str] = set()
     for package in (*kept.packages, *kept.tools):
         yield not _is_name(package.name), f"the package {printable(package.name, 80)}, which is no name of one"
@@ -129,7 +129,7 @@ def _packages(kept: Lock) -> Iterator[tuple[bool, str]]:
         yield not 0 < package.size <= _TOTAL, f"{what} of {printable(str(package.size), 80)} bytes"
 
 
-def _releases(kept: Lock) -> Iterator[tuple[bool, str]]:
+def _releases(kept: Buildinfo) -> Iterator[tuple[bool, str]]:
     suites = (kept.id.suite, f"{kept.id.suite}-updates", f"{kept.id.suite}-security")
     for release in kept.releases:
         what = f"the release file {printable(release.suite, 80)} of {printable(release.uri, 200)}"

@@ -29,12 +29,13 @@ from debian_cloud.archive import admission, lifecycle, state
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import checksums, run, sign
 from debian_cloud.host.progress import Progress
-from debian_cloud.image import closure, lock
+from debian_cloud.image import closure
 from debian_cloud.plan import Run
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.image.id import ImageId
     from debian_cloud.image.resolution import Package
     from debian_cloud.packages.origin import Origin
@@ -58,7 +59,7 @@ class Signing:
 
 
 def keep(
-    kept: lock.Lock, folder: Path, pool: Pool, signing: Signing, sources: AbstractContextManager[Origin]
+    kept: Buildinfo, folder: Path, pool: Pool, signing: Signing, sources: AbstractContextManager[Origin]
 ) -> Kept:
     """Make a folder an apt suite of all that an image was made of, with the evidence for it; nothing, or whole.
 
@@ -83,7 +84,7 @@ def keep(
     return Kept(len(wanted), sum(package.size for package in wanted), pool.added)
 
 
-def refuse_unlisted(kept: lock.Lock, sources: AbstractContextManager[Origin]) -> str:
+def refuse_unlisted(kept: Buildinfo, sources: AbstractContextManager[Origin]) -> str:
     """Error when Debian's signed indexes have no more what an image was made of, or have it otherwise.
 
     Where they cannot be read, that is no reason: the sentence is why. Else it is empty.
@@ -234,7 +235,7 @@ def _store(pool: Pool, content: bytes, sha256: str, folder: Path) -> None:
 
 
 def _index(
-    kept: lock.Lock,
+    kept: Buildinfo,
     stanzas: dict[Package, str],
     folder: Path,
     listed: dict[str, tuple[str, int] | None],

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from debian_cloud.host.checksums import Digest
-    from debian_cloud.image.lock import Lock
+    from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.image.resolution import Package
 
 _SLACK: Final = 86400
@@ -165,7 +165,7 @@ def _refuse_format(folder: Path, record: index.ImageRecord) -> None:
         form.check(record.name, view, record.virtual_size)
 
 
-def _known(archive: Kept, kept: Lock) -> frozenset[Package]:
+def _known(archive: Kept, kept: Buildinfo) -> frozenset[Package]:
     """The packages that the archive lists, or of the snapshot that an image was made of; Error when there is none."""
     identifier = admission.snapshot_of(kept)
     if not identifier:
@@ -185,7 +185,7 @@ def _known(archive: Kept, kept: Lock) -> frozenset[Package]:
     return frozenset(admission.known(" ".join(stanza.get(name, "") for name in wanted) for stanza in stanzas))
 
 
-def _attestations(kept: Lock, disks: set[str], digests: dict[str, Digest], builder: str) -> dict[str, str]:
+def _attestations(kept: Buildinfo, disks: set[str], digests: dict[str, Digest], builder: str) -> dict[str, str]:
     """File name -> what is said in it of the image; Error when its files are not those of the .buildinfo."""
     buildinfo = kept.id.file("buildinfo")
     subjects, byproducts = ({name: digests[name].hashes for name in some} for some in (disks, (buildinfo,)))
@@ -195,7 +195,7 @@ def _attestations(kept: Lock, disks: set[str], digests: dict[str, Digest], build
     return {kept.id.file(suffix): projections.text(document) for suffix, document in documents.items()}
 
 
-def _refuse_unofficial(kept: Lock, records: tuple[index.ImageRecord, ...], suite: str, *, too: bool) -> None:
+def _refuse_unofficial(kept: Buildinfo, records: tuple[index.ImageRecord, ...], suite: str, *, too: bool) -> None:
     """Error when the suite does not take what a person changed, or when the record does not own up to it."""
     others = tuple(f"{uri} {of_source}" for uri, of_source in kept.others)
     if {(record.official, record.others) for record in records} != {(not kept.changes, others)}:

@@ -24,8 +24,8 @@ from debian_cloud.packages.origin import USUAL, Origin, Places
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.image.id import ImageId
-    from debian_cloud.image.lock import Lock
     from debian_cloud.image.resolution import Resolution
     from debian_cloud.plan import Plan
 
@@ -45,7 +45,7 @@ class BuildRequest:
     serial: str = ""
     changes: Custom = OFFICIAL
     places: Places = USUAL
-    lock: Lock | None = None
+    lock: Buildinfo | None = None
 
     @property
     def changed(self) -> Custom:
@@ -100,7 +100,7 @@ def planned(asked: BuildRequest) -> Planned:
 
 
 def again(
-    kept: Lock,
+    kept: Buildinfo,
     keyring: Path,
     *,
     closure: str = "",
@@ -139,7 +139,7 @@ def again(
 
 
 def _planned(
-    found: Origin, resolution: Resolution, serial: str, wanted: tuple[str, ...], kept: Lock | None
+    found: Origin, resolution: Resolution, serial: str, wanted: tuple[str, ...], kept: Buildinfo | None
 ) -> Planned:
     config = resolution.config
     day = time.strftime("%Y%m%d", time.gmtime(resolution.epoch))

@@ -27,7 +27,8 @@ from debian_cloud import formats, names
 from debian_cloud.build import scripts
 from debian_cloud.disk import layout as disk_layout
 from debian_cloud.errors import USAGE, Error, did_you_mean
-from debian_cloud.image import metadata, sources
+from debian_cloud.image import sources
+from debian_cloud.image.buildinfo import DRAFT, Draft
 from debian_cloud.image.config import in_words
 from debian_cloud.packages import network
 from debian_cloud.plan import HOSTNAME, TREE, Plan, Run, Write, in_tree, plan_id
@@ -166,8 +167,8 @@ def plan(
         *making,
         Write(
             "write down the facts",
-            metadata.FACTS,
-            metadata.facts(resolution, serial, wanted, of_image, plan_id(making)),
+            DRAFT,
+            Draft.of(resolution, serial, wanted, of_image, plan_id(making)).render(),
         ),
         Run("write hashes and records", ("debian-cloud", "seal", "."), root=False),
     )

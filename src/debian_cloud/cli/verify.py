@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from debian_cloud.image.lock import Lock
+    from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.packages.evidence import Word
     from debian_cloud.proof.trust import Trust
     from debian_cloud.proof.verify import Report
@@ -221,7 +221,7 @@ def _said(word: Word | None) -> str:
     return f"it is {said.status}{since}, says {printable(word.where)}{why}{' '.join(('', *said.cves))}{others}"
 
 
-def _day(kept: Lock) -> str:
+def _day(kept: Buildinfo) -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(kept.epoch))
 
 

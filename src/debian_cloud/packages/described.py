@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import checksums, files, sign
-from debian_cloud.image import lock
+from debian_cloud.image.buildinfo import Buildinfo
 from debian_cloud.text import openpgp
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from debian_cloud.image.lock import Lock
 
 _DAY: Final = 86400
 
@@ -30,7 +28,7 @@ class Described:
 
     name: str
     data: bytes
-    kept: Lock
+    kept: Buildinfo
     signers: tuple[str, ...]
     keyring: Path
 
@@ -75,16 +73,16 @@ def verified(file: Path, keyring: Path, signed_by: Path | None = None, *, unsign
     return Described(file.name, data, read(text, str(file)), signers, keyring)
 
 
-def read(text: str, name: str) -> Lock:
-    """The lock in a .buildinfo's text; Error when it is of a day that has not come. `name` is the file's."""
-    kept = lock.parse(text, name)
+def read(text: str, name: str) -> Buildinfo:
+    """What a .buildinfo says by its text; Error when it is of a day that has not come. `name` is the file's."""
+    kept = Buildinfo.parse(text, name)
     if kept.epoch > time.time() + _DAY:
         raise Error(f"{name} is of a day that has not come", "is this machine's clock right?")
     return kept
 
 
-def of(path: Path) -> Lock:
-    """The lock in a .buildinfo, whoever signed it: a list of wishes, and of facts to those who verified it before."""
+def of(path: Path) -> Buildinfo:
+    """What a .buildinfo says, whoever signed it: wishes, and facts to those who verified it before."""
     return read(sign.text(path), str(path))
 
 

@@ -26,8 +26,8 @@ from debian_cloud.text.printable import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.image.id import ImageId
-    from debian_cloud.image.lock import Lock
     from debian_cloud.image.resolution import Package
     from debian_cloud.image.staleness import ImageStatus
 
@@ -76,7 +76,7 @@ class _Release:
     indexes: Mapping[str, tuple[str, int]]
 
 
-def refuse_sources(kept: Lock, given: Iterable[str], *, expired: bool = False) -> None:
+def refuse_sources(kept: Buildinfo, given: Iterable[str], *, expired: bool = False) -> None:
     """Error when an image's apt would ask others than Debian for its suite's packages, or with less care.
 
     Debian is at hosts of its own name, at those that this machine's apt takes for Debian, and at the URIs `given`.
@@ -157,7 +157,7 @@ def of_machine(image: ImageId) -> Word | None:
     return Word(where, _worst(found.statuses, image), "; ".join(found.refused))
 
 
-def of_archive(folder: Path, kept: Lock, keyring: Path, *, signers: int = 1) -> Word:
+def of_archive(folder: Path, kept: Buildinfo, keyring: Path, *, signers: int = 1) -> Word:
     """What an archive says, of which a folder is a copy, in the index that it signed and that is valid today.
 
     Error when it says nothing of the image, or lists other files under its name.
@@ -227,7 +227,7 @@ def _rows(fields: Mapping[str, str]) -> dict[str, tuple[str, int]]:
 
 def proofs(
     folder: Path,
-    kept: Lock,
+    kept: Buildinfo,
     debian: Path,
     archive: Path,
     *,
@@ -322,7 +322,7 @@ def _of_the_archive(keyring: Path, file: Path, signature: Path | None, signers: 
 
 
 def _of_another(
-    file: Path, signature: Path | None, kept: Lock, digest: str, others: Sequence[sources.Source]
+    file: Path, signature: Path | None, kept: Buildinfo, digest: str, others: Sequence[sources.Source]
 ) -> tuple[sign.Signed, str] | None:
     """A release file of a source that a person added, by that one's keys, and its suite; None when it is of none."""
     for release in kept.releases:
@@ -338,7 +338,7 @@ def _of_another(
 
 
 def _release(
-    place: Path, kept: Lock, debian: Path, archive: Path, signers: int, others: Sequence[sources.Source]
+    place: Path, kept: Buildinfo, debian: Path, archive: Path, signers: int, others: Sequence[sources.Source]
 ) -> _Release:
     file, signature = place / "InRelease", None
     if not file.exists():

@@ -18,6 +18,7 @@ from debian_cloud.host import checksums, files, run, sign
 from debian_cloud.host.progress import Progress
 from debian_cloud.image import sources
 from debian_cloud.image.custom import OFFICIAL, Custom
+from debian_cloud.image.lock import check
 from debian_cloud.image.resolution import Release
 from debian_cloud.packages import cache, images, keyrings, resolver
 from debian_cloud.text import deb822
@@ -26,8 +27,8 @@ from debian_cloud.text.printable import printable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.image.config import ImageConfig
-    from debian_cloud.image.lock import Lock
     from debian_cloud.image.resolution import Resolution
 
 DEFAULT_SUITE: Final = "trixie"
@@ -83,7 +84,7 @@ class Origin:
         """The release files that were read, with the keys that signed them."""
         return tuple(_signed(*found) for found in self.apt.release_files)
 
-    def resolve(self, name: str, suite: str, custom: Custom = OFFICIAL, lock: Lock | None = None) -> Resolution:
+    def resolve(self, name: str, suite: str, custom: Custom = OFFICIAL, lock: Buildinfo | None = None) -> Resolution:
         """The exact packages of a configuration; Error with apt's own reason when it cannot be installed.
 
         With a lock: Error when they are not those that it has.
@@ -115,7 +116,7 @@ class Origin:
                 "apt's reason is above; does the suite have every package that it depends on?",
             )
         if lock:
-            lock.check(resolution)
+            check(lock, resolution)
         return replace(resolution, releases=self.releases)
 
 
@@ -237,7 +238,7 @@ def offered(suite: str, arch: str) -> Offered | None:
 
 
 @contextlib.contextmanager
-def of_closure(kept: Lock, keyring: Path, url: str = "", archive: str = "") -> Iterator[Origin]:
+def of_closure(kept: Buildinfo, keyring: Path, url: str = "", archive: str = "") -> Iterator[Origin]:
     """Fetch and verify the indexes of what an image was made of, and of nothing else; they stay while in use.
 
     `url` is the closure's, a directory or "" where the archive keeps it; `archive` is the same of that.

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final
 from debian_cloud.projections import identity, purl, time
 
 if TYPE_CHECKING:
-    from debian_cloud.image.lock import Lock
+    from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.projections import Document
 
 SBOM: Final = True
 SUFFIX: Final = "cdx.json"
 
 
-def document(lock: Lock) -> Document:
+def document(lock: Buildinfo) -> Document:
     """The bill of materials of one image."""
     components: list[Document] = []
     for package in sorted(lock.packages, key=lambda package: (package.name, package.architecture)):

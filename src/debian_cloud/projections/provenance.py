@@ -22,7 +22,7 @@ from debian_cloud.projections import purl
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from debian_cloud.image.lock import Lock
+    from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.projections import Document
 
     Digests = Mapping[str, Mapping[str, str]]
@@ -52,12 +52,12 @@ class Statement:
     subjects: Digests
 
 
-def document(lock: Lock) -> Document:
+def document(lock: Buildinfo) -> Document:
     """The builder's statement, of what the .buildinfo alone says: no SHA-512, no key."""
     return built(lock, _digests(lock))
 
 
-def built(lock: Lock, subjects: Digests, signer: str = "", byproducts: Digests | None = None) -> Document:
+def built(lock: Buildinfo, subjects: Digests, signer: str = "", byproducts: Digests | None = None) -> Document:
     """The builder's statement that it made these files; `signer` is the fingerprint of its key.
 
     `byproducts` are what else the build wrote, the .buildinfo above all.
@@ -96,7 +96,7 @@ def built(lock: Lock, subjects: Digests, signer: str = "", byproducts: Digests |
     )
 
 
-def rebuilt(lock: Lock, subjects: Digests, buildinfo: Digests) -> Document:
+def rebuilt(lock: Buildinfo, subjects: Digests, buildinfo: Digests) -> Document:
     """A rebuilder's statement that what `buildinfo` describes came out as these very bytes, again."""
     return _statement(
         REBUILT,
@@ -146,7 +146,7 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-def _statement(kind: str, lock: Lock, subjects: Digests, predicate: Document) -> Document:
+def _statement(kind: str, lock: Buildinfo, subjects: Digests, predicate: Document) -> Document:
     """Error when the files are not the ones that the .buildinfo has."""
     for name, digests in subjects.items():
         if name not in lock.digests or digests.get("sha256") != lock.digests[name][0]:
@@ -154,11 +154,11 @@ def _statement(kind: str, lock: Lock, subjects: Digests, predicate: Document) ->
     return {"_type": STATEMENT, "subject": _resources(subjects), "predicateType": kind, "predicate": predicate}
 
 
-def _digests(lock: Lock) -> Digests:
+def _digests(lock: Buildinfo) -> Digests:
     return {name: {"sha256": sha256} for name, (sha256, _) in lock.digests.items()}
 
 
-def _materials(lock: Lock) -> list[Document]:
+def _materials(lock: Buildinfo) -> list[Document]:
     """The packages, those it was made with, and the signed release files that list them."""
     both = (*lock.packages, *lock.tools)
     packages = sorted(both, key=lambda package: (package.name, package.architecture))

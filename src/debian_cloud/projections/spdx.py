@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from debian_cloud.projections import identity, purl, time
 
 if TYPE_CHECKING:
-    from debian_cloud.image.lock import Lock
+    from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.projections import Document
 
 SBOM: Final = True
@@ -25,7 +25,7 @@ _DOCUMENT: Final = "SPDXRef-DOCUMENT"
 _IMAGE: Final = "SPDXRef-Image"
 
 
-def document(lock: Lock) -> Document:
+def document(lock: Buildinfo) -> Document:
     """The bill of materials of one image."""
     files: list[Document] = [
         {

@@ -27,7 +27,7 @@ from debian_cloud.image import closure
 from debian_cloud.packages import described, images, own
 
 if TYPE_CHECKING:
-    from debian_cloud.image.lock import Lock
+    from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.packages.images import Image
 
 _SUMS: Final = ("SHA512SUMS", "SHA512SUMS.gpg")
@@ -99,7 +99,7 @@ def _fetch_words(image: Image, folder: Path) -> None:
     _get(folder, [(f"{place}/{name}", name, f"SHA512:{checksums.find(text, name)}")], files.LARGEST_TEXT)
 
 
-def _fetch_closure(place: str, kept: Lock, folder: Path) -> bool:
+def _fetch_closure(place: str, kept: Buildinfo, folder: Path) -> bool:
     """Fetch a closure, whose names all follow from the .buildinfo and its own list; whether it is there."""
     release, index = closure.release_path(kept.id.suite), closure.packages_path(kept.id.suite, kept.id.architecture)
     if not images.there(f"{place}/{release}", folder / release, files.LARGEST_TEXT):
@@ -117,7 +117,7 @@ def _fetch_closure(place: str, kept: Lock, folder: Path) -> bool:
     return True
 
 
-def _probe_evidence(place: str, kept: Lock, folder: Path) -> None:
+def _probe_evidence(place: str, kept: Buildinfo, folder: Path) -> None:
     """Fetch what there is of the evidence of a closure that does not list it, as older archives made them."""
     for number in range(_SOURCES):
         near = f"evidence/{number}"
@@ -169,7 +169,7 @@ def own_closure(file: Path) -> Path | None:
     return found if found.is_dir() else None
 
 
-def _own(file: Path) -> tuple[Path, str, Lock] | None:
+def _own(file: Path) -> tuple[Path, str, Buildinfo] | None:
     """The archive of the user's own on this machine that may have published a .buildinfo, and what that says."""
     try:
         text = sign.text(file)

@@ -25,8 +25,8 @@ from debian_cloud.text import deb822
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.image.entries import Entry
-    from debian_cloud.image.lock import Lock
 
     Content = Callable[[str], bytes]
     """The content of a file of an image, by its path."""
@@ -172,7 +172,7 @@ class Difference:
     changelogs: tuple[Changelog, ...] = ()
 
 
-def of_lock(title: str, lock: Lock) -> Description:
+def of_lock(title: str, lock: Buildinfo) -> Description:
     """An image as its .buildinfo describes it."""
     packages = [Package(p.name, p.version, p.architecture, p.size, p.sha256) for p in lock.packages]
     for package in packages:

@@ -18,7 +18,7 @@ from debian_cloud.projections import provenance
 from debian_cloud.proof import bundle, trust
 
 if TYPE_CHECKING:
-    from debian_cloud.image.lock import Lock
+    from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.packages.described import Described
     from debian_cloud.proof.trust import Trust
 
@@ -109,7 +109,7 @@ def _described(file: Path, trusted: Trust) -> Described:
     return found
 
 
-def _compared(kept: Lock, folder: Path) -> dict[str, bool]:
+def _compared(kept: Buildinfo, folder: Path) -> dict[str, bool]:
     """File name -> whether it came out the same."""
     found = {}
     for name, (sha256, size) in kept.digests.items():

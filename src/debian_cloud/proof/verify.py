@@ -51,8 +51,8 @@ from debian_cloud.text.printable import printable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.image.entries import Entry
-    from debian_cloud.image.lock import Lock
     from debian_cloud.image.resolution import Package
     from debian_cloud.packages.evidence import Proof, Word
     from debian_cloud.proof.trust import Trust
@@ -101,7 +101,7 @@ class File:
 class Report:
     """All verdicts on one image; `seconds` it took by what was done, `signers` of its .buildinfo, fingerprints."""
 
-    kept: Lock
+    kept: Buildinfo
     proofs: Mapping[Package, Proof]
     seconds: dict[str, float]
     signers: tuple[str, ...]
@@ -190,7 +190,7 @@ def refuse(image: Path, report: Report) -> None:
         )
 
 
-def _format(image: Path, kept: Lock) -> str:
+def _format(image: Path, kept: Buildinfo) -> str:
     """The format of an image; Error when its .buildinfo is not of such a one."""
     kind = format_of(image)
     if (kind in DISKS) != any(one in DISKS for one in kept.formats):
@@ -241,7 +241,7 @@ def _closure(image: Path, trusted: Trust, buildinfo: Path) -> Path:
     )
 
 
-def _identified(image: Path, kept: Lock, *, diagnose: bool = False) -> File:
+def _identified(image: Path, kept: Buildinfo, *, diagnose: bool = False) -> File:
     """The image's file, by its bytes; Error when it is not the image that is described, or has another's name."""
     if not image.is_file():
         raise Error(f"there is no file {image}", "give an image: a .raw, .qcow2 or .tar.xz", USAGE)
@@ -258,7 +258,7 @@ def _identified(image: Path, kept: Lock, *, diagnose: bool = False) -> File:
     return file
 
 
-def _file(image: Path, kept: Lock) -> File:
+def _file(image: Path, kept: Buildinfo) -> File:
     """What an image's file is to a .buildinfo, by its bytes."""
     got = checksums.digest(image, ("sha256",))
     found = (got.hashes["sha256"], got.size)
@@ -266,7 +266,7 @@ def _file(image: Path, kept: Lock) -> File:
     return File(*found, described, converted=not described and kind(image) not in ("", *kept.formats))
 
 
-def _refuse_undescribed(image: Path, kept: Lock, file: File) -> None:
+def _refuse_undescribed(image: Path, kept: Buildinfo, file: File) -> None:
     if not file.described and not file.converted:
         raise Error(
             f"{printable(image.name)} is not the file that the .buildinfo of {kept.stem} describes",
@@ -274,7 +274,7 @@ def _refuse_undescribed(image: Path, kept: Lock, file: File) -> None:
         )
 
 
-def _manifests(folder: Path, kept: Lock) -> dict[Package, tuple[Entry, ...]]:
+def _manifests(folder: Path, kept: Buildinfo) -> dict[Package, tuple[Entry, ...]]:
     debs = {package: folder / closure.filename(package) for package in kept.packages}
     # None is unpacked before all are known to be the signed ones.
     for package, path in debs.items():
