@@ -401,7 +401,7 @@ def test_a_changelog_is_no_bomb(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [len(part) for part in read] == [2**16]
 
 
-def _sized(text: str) -> tuple[Description, difference.Package, Callable[[str], bytes]]:
+def _sized(text: str) -> tuple[Description, difference.Sourced, Callable[[str], bytes]]:
     tree = system().package("tool", "1").changelog("tool", text)
     described_ = tree.described()
     return described_, described_.packages["tool"], tree.content

@@ -17,6 +17,7 @@ from debian_cloud.archive import state
 from debian_cloud.errors import Error
 from debian_cloud.host import checksums
 from debian_cloud.image import index, staleness
+from debian_cloud.image.resolution import Installed
 from debian_cloud.packages import described
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 class Contents:
     """Image -> its packages, and the hash of its .buildinfo, that names them; and what was not read."""
 
-    installed: Mapping[ImageId, tuple[staleness.Installed, ...]]
+    installed: Mapping[ImageId, tuple[Installed, ...]]
     hashes: Mapping[ImageId, str]
     errors: tuple[Error, ...]
 
@@ -56,7 +57,7 @@ def contents(known: Path, public: Path, suite: str, arch: str, cache: Path | Non
         record.id: record for record in index.listed(state.records(known, suite)) if record.id.architecture == arch
     }
     kept = _kept(cache)
-    installed: dict[ImageId, tuple[staleness.Installed, ...]] = {}
+    installed: dict[ImageId, tuple[Installed, ...]] = {}
     errors = []
     for image, record in images.items():
         try:
@@ -73,8 +74,8 @@ def pending(those: Contents, origin: Origin) -> Pending:
 
     # Images share most of their packages.
     @functools.cache
-    def newest(package: staleness.Installed) -> tuple[str, bool] | None:
-        return origin.apt.newer(package[0], package[1])
+    def newest(package: Installed) -> tuple[str, bool] | None:
+        return origin.apt.newer(package.name, package.version)
 
     found: dict[ImageId, str] = {}
     errors = []
@@ -94,16 +95,16 @@ def write(found: Pending, those: Contents, output: Path, cache: Path | None = No
         _keep(cache, {those.hashes[image]: packages for image, packages in those.installed.items()})
 
 
-def _read(public: Path, record: ImageRecord) -> tuple[staleness.Installed, ...]:
+def _read(public: Path, record: ImageRecord) -> tuple[Installed, ...]:
     file = public / record.buildinfo
     if not file.is_file() or checksums.digest(file, ("sha256",)).hashes["sha256"] != record.buildinfo_sha256:
         raise Error(
             f"{record.buildinfo} is missing, or not as it was signed", "debian-cloud-archive check tells more"
         )
-    return tuple((p.name, p.version, p.architecture) for p in described.of(file).packages)
+    return tuple(Installed(p.name, p.version, p.architecture) for p in described.of(file).packages)
 
 
-def _kept(file: Path | None) -> dict[str, tuple[staleness.Installed, ...]]:
+def _kept(file: Path | None) -> dict[str, tuple[Installed, ...]]:
     try:
         return staleness.recalled(file.read_text("utf-8")) if file else {}
     except (OSError, ValueError):
@@ -111,7 +112,7 @@ def _kept(file: Path | None) -> dict[str, tuple[staleness.Installed, ...]]:
         return {}
 
 
-def _keep(file: Path, known: dict[str, tuple[staleness.Installed, ...]]) -> None:
+def _keep(file: Path, known: dict[str, tuple[Installed, ...]]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     partial.write_text(staleness.remembered(known), "utf-8")

@@ -13,12 +13,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Package:
-    """One binary package of the image; size and SHA-256 are its .deb's."""
+class Installed:
+    """One binary package as dpkg knows it where it is installed."""
 
     name: str
     version: str
     architecture: str
+
+
+@dataclass(frozen=True, slots=True)
+class Package(Installed):
+    """The same as an archive has it; size and SHA-256 are its .deb's."""
+
     size: int
     sha256: str
 

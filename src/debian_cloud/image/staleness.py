@@ -32,6 +32,7 @@ from debian_cloud import names
 from debian_cloud.errors import Error
 from debian_cloud.image import index
 from debian_cloud.image.id import ImageId
+from debian_cloud.image.resolution import Installed
 from debian_cloud.text import deb822
 from debian_cloud.text.printable import printable
 
@@ -58,9 +59,6 @@ _SINGLE: Final = (
 )  # fmt: skip
 _GONE: Final = "withdraw it (debian-cloud-archive withdraw); of the others all is told"
 _AGAIN: Final = "`apt-get update`, and try again; if that does not help, its archive must be mended"
-
-Installed = tuple[str, str, str]
-"""Name, version and architecture of a package in an image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +103,9 @@ def found(
     Error when no reader would take the stanza: what is in the state stands in each index from then on.
     """
     updates: dict[bool, list[str]] = {True: [], False: []}
-    for package in sorted(installed):
+    for package in sorted(installed, key=lambda one: (one.name, one.version, one.architecture)):
         if answer := newest(package):
-            line = f" {package[0]} {package[1]} {answer[0]}"
+            line = f" {package.name} {package.version} {answer[0]}"
             if len(line) > _LONGEST_UPDATE or not _UPDATE.fullmatch(line):
                 raise Error(f"{image.path()} has a package that no index can name: {printable(line.strip())}", _GONE)
             updates[answer[1]].append(f"\n{line}")
@@ -124,7 +122,8 @@ def remembered(known: Mapping[str, Iterable[Installed]]) -> str:
     for sha256, packages in known.items():
         own = " ".join(str(numbers.setdefault(package, len(numbers))) for package in packages)
         lines.append(f"{sha256} {own}\n")
-    return "".join(f"{' '.join(package)}\n" for package in numbers) + "\n" + "".join(lines)
+    heads = (f"{package.name} {package.version} {package.architecture}\n" for package in numbers)
+    return f"{''.join(heads)}\n{''.join(lines)}"
 
 
 def recalled(text: str) -> dict[str, tuple[Installed, ...]]:
@@ -135,7 +134,7 @@ def recalled(text: str) -> dict[str, tuple[Installed, ...]]:
     packages: list[Installed] = []
     for line in head.split("\n"):
         name, version, architecture = line.split(" ")
-        packages.append((name, version, architecture))
+        packages.append(Installed(name, version, architecture))
     known = {}
     for line in tail.splitlines():
         sha256, *numbers = line.split()
