@@ -11,7 +11,7 @@ from debian_cloud.archive import admission
 from debian_cloud.errors import Error
 from debian_cloud.host.checksums import Digest
 from debian_cloud.image.buildinfo import Buildinfo, Draft
-from debian_cloud.image.resolution import Package, Release
+from debian_cloud.image.resolution import Package, ReleaseFile
 from debian_cloud.image.sources import Source
 from tests.build.test_plan import DEBIAN, RESOLUTION
 
@@ -33,8 +33,8 @@ def source(uri: str, *suites: str, expired: bool = False) -> Source:
     return Source(uri, suites, "", expired=expired)
 
 
-def release(uri: str = "http://debian.example/debian", **fields: object) -> Release:
-    return replace(Release(uri, "trixie", 140000, "e" * 64, (KEY,)), **fields)
+def release(uri: str = "http://debian.example/debian", **fields: object) -> ReleaseFile:
+    return replace(ReleaseFile(uri, "trixie", 140000, "e" * 64, (KEY,)), **fields)
 
 
 FIRST, SECOND = kept().sources

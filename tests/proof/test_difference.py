@@ -24,7 +24,7 @@ LOCK = Buildinfo.parse(described(), "x.buildinfo")
 
 def of_packages(*packages: tuple[str, str] | tuple[str, str, str]) -> Description:
     found = tuple(Package(name, version, "amd64", 10, (*rest, "a")[0] * 64) for name, version, *rest in packages)
-    return difference.of_lock("x", replace(LOCK, packages=found))
+    return difference.of_buildinfo("x", replace(LOCK, packages=found))
 
 
 def compared(old: tuple[str, str], new: tuple[str, str]) -> Difference:

@@ -26,7 +26,7 @@ from debian_cloud.image.buildinfo import Buildinfo
 from debian_cloud.image.entries import FILE, Entry
 from debian_cloud.proof import verification
 from debian_cloud.proof import verify as prove
-from debian_cloud.proof.verification import MISSING, MOST, Findings, Unexplained
+from debian_cloud.proof.verification import MISSING, MOST, Tally, Unexplained
 from tests.disk.test_filesystems import END, EPOCH, make_ext4, make_tar, member, put, run
 from tests.disk.test_opened import append, copy
 from tests.image.test_lock import described
@@ -374,7 +374,7 @@ def test_a_reader_that_fails_changes_no_verdict(
 
 def test_a_million_findings_take_no_memory(made: Made) -> None:
     tracemalloc.start()
-    findings = Findings()
+    findings = Tally()
     for number in range(200_000):
         findings.add(Unexplained(f"usr/{number}", "it is not there", MISSING if number % 2 else verification.ADDED))
     findings.add(Unexplained("bin/su", "it is set-id", verification.LOUD))

@@ -59,13 +59,13 @@ class Signing:
 
 
 def keep(
-    kept: Buildinfo, folder: Path, pool: Pool, signing: Signing, sources: AbstractContextManager[Origin]
+    buildinfo: Buildinfo, folder: Path, pool: Pool, signing: Signing, sources: AbstractContextManager[Origin]
 ) -> Kept:
     """Make a folder an apt suite of all that an image was made of, with the evidence for it; nothing, or whole.
 
     `sources` are opened when they are needed; the pool and the folder are on one file system.
     """
-    wanted = (*kept.packages, *kept.tools)
+    wanted = (*buildinfo.packages, *buildinfo.tools)
     if folder.exists():
         raise Error(f"{folder} exists already", "a closure is never rewritten: choose another folder", USAGE)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -79,12 +79,12 @@ def keep(
             evidence = _keep_evidence(origin, pool, made / "evidence")
         for package in wanted:
             pool.link(package.sha256, made / closure.filename(package))
-        _index(kept, stanzas, made, {**listed, **evidence}, signing)
+        _index(buildinfo, stanzas, made, {**listed, **evidence}, signing)
         made.rename(folder)
     return Kept(len(wanted), sum(package.size for package in wanted), pool.added)
 
 
-def refuse_unlisted(kept: Buildinfo, sources: AbstractContextManager[Origin]) -> str:
+def refuse_unlisted(buildinfo: Buildinfo, sources: AbstractContextManager[Origin]) -> str:
     """Error when Debian's signed indexes have no more what an image was made of, or have it otherwise.
 
     Where they cannot be read, that is no reason: the sentence is why. Else it is empty.
@@ -93,7 +93,7 @@ def refuse_unlisted(kept: Buildinfo, sources: AbstractContextManager[Origin]) ->
     try:
         with sources as origin:
             read = True
-            origin.apt.stanzas(admission.of_debian(kept))
+            origin.apt.stanzas(admission.of_debian(buildinfo))
     except Error as error:
         if read:
             raise
@@ -235,20 +235,21 @@ def _store(pool: Pool, content: bytes, sha256: str, folder: Path) -> None:
 
 
 def _index(
-    kept: Buildinfo,
+    buildinfo: Buildinfo,
     stanzas: dict[Package, str],
     folder: Path,
     listed: dict[str, tuple[str, int] | None],
     signing: Signing,
 ) -> None:
     text = closure.packages_text(stanzas)
-    index = folder / closure.packages_path(kept.id.suite, kept.id.architecture)
+    index = folder / closure.packages_path(buildinfo.id.suite, buildinfo.id.architecture)
     index.parent.mkdir(parents=True)
     index.write_text(text, "utf-8")
-    release = folder / "dists" / kept.id.suite / "Release"
-    place = kept.id.path(names.CLOSURES)
+    release = folder / "dists" / buildinfo.id.suite / "Release"
+    place = buildinfo.id.path(names.CLOSURES)
     release.write_text(
-        closure.release_text(kept.id.suite, kept.id.architecture, kept.epoch, text, place, listed), "utf-8"
+        closure.release_text(buildinfo.id.suite, buildinfo.id.architecture, buildinfo.epoch, text, place, listed),
+        "utf-8",
     )
     sign.clearly(release, release.with_name("InRelease"), signing.homedir, signing.signers)
     release.unlink()

@@ -30,7 +30,7 @@ from debian_cloud.image.id import ImageId
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from debian_cloud.archive.served import Release
+    from debian_cloud.archive.served import SignedRelease
     from debian_cloud.image.index import ImageRecord
 
 _LARGEST: Final = 2**28
@@ -169,7 +169,7 @@ def as_text(found: Plan, *, dry_run: bool) -> str:
     return report
 
 
-def _signed(archive: Path, place: str) -> dict[Path, Release]:
+def _signed(archive: Path, place: str) -> dict[Path, SignedRelease]:
     """Folder in public/ -> what the archive signed last for it: whatever is served, that is what clients have.
 
     Error when it does not know what it signed.
@@ -190,7 +190,7 @@ def _signed(archive: Path, place: str) -> dict[Path, Release]:
     return found
 
 
-def _refuse_early(releases: Iterable[Release]) -> None:
+def _refuse_early(releases: Iterable[SignedRelease]) -> None:
     """Error when something was published later than the clock says."""
     for release in releases:
         if release.date > time.time():
@@ -201,7 +201,7 @@ def _refuse_early(releases: Iterable[Release]) -> None:
             )
 
 
-def _indexes(releases: Mapping[Path, Release]) -> Iterator[tuple[str, str]]:
+def _indexes(releases: Mapping[Path, SignedRelease]) -> Iterator[tuple[str, str]]:
     """Path and content of each index of packages, sources and images that the release files list, each once."""
     seen = set()
     for folder, release in releases.items():

@@ -38,7 +38,7 @@ _SLACK: Final = 86400
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Keeping:
     """What an archive that keeps what images are made of has: its public folder, and two files.
 
     `known` has the suite's packages (name, version, architecture, size and SHA-256, one a line), `keys` the
@@ -57,7 +57,7 @@ class Terms:
     uploaders: Path
     unofficial: bool = False
     allow_expired: bool = False
-    kept: Kept | None = None
+    keeping: Keeping | None = None
 
 
 def admit(folder: Path, suite: str, terms: Terms) -> str:
@@ -94,17 +94,17 @@ def admit(folder: Path, suite: str, terms: Terms) -> str:
         raise Error(f"the upload has a file {name} that its record does not name")
     for name in sorted(expected):
         _refuse_special(folder, name, admission.BUILDINFO if name.endswith(".buildinfo") else None)
-    kept = described.of(folder / first.id.file("buildinfo"))
-    if {(r.id, r.config_version) for r in records} != {(kept.id, kept.config_version)}:
+    buildinfo = described.of(folder / first.id.file("buildinfo"))
+    if {(r.id, r.config_version) for r in records} != {(buildinfo.id, buildinfo.config_version)}:
         raise Error(
-            f"the record is of {first.stem}, its .buildinfo of {kept.stem}, or of another version of that",
+            f"the record is of {first.stem}, its .buildinfo of {buildinfo.stem}, or of another version of that",
             "upload them as the builder wrote them",
         )
-    admission.check(kept, time.time(), expired=terms.allow_expired or terms.unofficial)
-    _refuse_unofficial(kept, records, suite, too=terms.unofficial)
-    if terms.kept:
-        keys = {*terms.kept.keys.read_text("utf-8").split()}
-        admission.check_kept(kept, _known(terms.kept, kept), keys)
+    admission.check(buildinfo, time.time(), expired=terms.allow_expired or terms.unofficial)
+    _refuse_unofficial(buildinfo, records, suite, too=terms.unofficial)
+    if terms.keeping:
+        keys = {*terms.keeping.keys.read_text("utf-8").split()}
+        admission.check_kept(buildinfo, _known(terms.keeping, buildinfo), keys)
     builders = sign.verified(terms.uploaders, folder / first.id.file("changes")).signers
     if len(builders) != 1:
         raise Error(f"the upload is signed by {len(builders)} keys", "one builder signs it")
@@ -115,7 +115,7 @@ def admit(folder: Path, suite: str, terms: Terms) -> str:
         if (got.size, got.hashes["sha256"], got.hashes["sha512"]) != (record.size, record.sha256, record.sha512):
             raise Error(f"{record.name} is not the file that its record describes", "build and sign it again")
         _refuse_format(folder, record)
-    for name, text in _attestations(kept, {record.name for record in records}, digests, *builders).items():
+    for name, text in _attestations(buildinfo, {record.name for record in records}, digests, *builders).items():
         (folder / name).write_text(text, "utf-8")
         digests[name] = checksums.digest(folder / name)
     for name, text in checksums.sums(digests).items():
@@ -165,46 +165,51 @@ def _refuse_format(folder: Path, record: index.ImageRecord) -> None:
         form.check(record.name, view, record.virtual_size)
 
 
-def _known(archive: Kept, kept: Buildinfo) -> frozenset[Package]:
+def _known(archive: Keeping, buildinfo: Buildinfo) -> frozenset[Package]:
     """The packages that the archive lists, or of the snapshot that an image was made of; Error when there is none."""
-    identifier = admission.snapshot_of(kept)
+    identifier = admission.snapshot_of(buildinfo)
     if not identifier:
         return frozenset(admission.known(archive.known.read_text("utf-8").splitlines()))
-    dist = archive.public / "snap" / identifier / "dists" / kept.id.suite
+    dist = archive.public / "snap" / identifier / "dists" / buildinfo.id.suite
     if not dist.is_dir():
         raise Error(
-            f"the image was made of the snapshot {identifier} of {kept.id.suite}, which this archive has not",
+            f"the image was made of the snapshot {identifier} of {buildinfo.id.suite}, which this archive has not",
             "debian-cloud-archive snapshot DIR --list tells which it has",
         )
     stanzas = (
         stanza
-        for path in sorted(dist.glob(f"*/binary-{kept.id.architecture}/Packages"))
+        for path in sorted(dist.glob(f"*/binary-{buildinfo.id.architecture}/Packages"))
         for stanza in deb822.canonical(path.read_text("utf-8"))
     )
     wanted = ("Package", "Version", "Architecture", "Size", "SHA256")
     return frozenset(admission.known(" ".join(stanza.get(name, "") for name in wanted) for stanza in stanzas))
 
 
-def _attestations(kept: Buildinfo, disks: set[str], digests: dict[str, Digest], builder: str) -> dict[str, str]:
+def _attestations(buildinfo: Buildinfo, disks: set[str], digests: dict[str, Digest], builder: str) -> dict[str, str]:
     """File name -> what is said in it of the image; Error when its files are not those of the .buildinfo."""
-    buildinfo = kept.id.file("buildinfo")
-    subjects, byproducts = ({name: digests[name].hashes for name in some} for some in (disks, (buildinfo,)))
-    built = provenance.built(kept, subjects, builder, byproducts)
-    bills = {found.SUFFIX: found.document(kept) for found in map(projections.find, projections.names()) if found.SBOM}
+    itself = buildinfo.id.file("buildinfo")
+    subjects, byproducts = ({name: digests[name].hashes for name in some} for some in (disks, (itself,)))
+    built = provenance.built(buildinfo, subjects, builder, byproducts)
+    bills = {
+        found.SUFFIX: found.document(buildinfo) for found in map(projections.find, projections.names()) if found.SBOM
+    }
     documents = {**bills, provenance.SUFFIX: built}
-    return {kept.id.file(suffix): projections.text(document) for suffix, document in documents.items()}
+    return {buildinfo.id.file(suffix): projections.text(document) for suffix, document in documents.items()}
 
 
-def _refuse_unofficial(kept: Buildinfo, records: tuple[index.ImageRecord, ...], suite: str, *, too: bool) -> None:
+def _refuse_unofficial(
+    buildinfo: Buildinfo, records: tuple[index.ImageRecord, ...], suite: str, *, too: bool
+) -> None:
     """Error when the suite does not take what a person changed, or when the record does not own up to it."""
-    others = tuple(f"{uri} {of_source}" for uri, of_source in kept.others)
-    if {(record.official, record.others) for record in records} != {(not kept.changes, others)}:
+    others = tuple(f"{uri} {of_source}" for uri, of_source in buildinfo.others)
+    if {(record.official, record.others) for record in records} != {(not buildinfo.changes, others)}:
         raise Error(
-            f"the record and {kept.stem}.buildinfo do not agree on whether the image is official, or on its sources",
+            f"the record and {buildinfo.stem}.buildinfo do not agree on whether the image is official, or on its"
+            " sources",
             "upload them as the builder wrote them",
         )
-    if kept.changes and not too:
-        changes = printable(", ".join(kept.changes))
+    if buildinfo.changes and not too:
+        changes = printable(", ".join(buildinfo.changes))
         raise Error(
             f"the image is not official ({changes}), and {suite} takes official images alone",
             "make the changes a configuration (debian-cloud new), or upload to a suite that takes such images",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Closure:
+class Unkept:
     """What is known of an image whose closure is not there.
 
     `next` is when it is tried again, in seconds since 1970; None is at once.
@@ -43,7 +43,7 @@ class Waiting:
     packages: tuple[str, ...]
     images: tuple[str, ...]
     held: tuple[str, ...]
-    closures: tuple[Closure, ...]
+    closures: tuple[Unkept, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +146,11 @@ def _suite(archive: Path, known: Path, suite: str, accepted: set[tuple[str, ...]
     )
 
 
-def _closure(archive: Path, image: ImageId, *, shown: bool) -> Closure:
+def _closure(archive: Path, image: ImageId, *, shown: bool) -> Unkept:
     failure = state.failure(archive, image)
     if not failure:
-        return Closure(image.path(), shown, 0, None, "")
-    return Closure(image.path(), shown, failure.tries, failure.next, failure.reason)
+        return Unkept(image.path(), shown, 0, None, "")
+    return Unkept(image.path(), shown, failure.tries, failure.next, failure.reason)
 
 
 def _accepted(archive: Path, database: Path) -> dict[str, set[tuple[str, ...]]]:

@@ -19,7 +19,7 @@ from debian_cloud.errors import FAILED, USAGE, Error
 from debian_cloud.image.config import PATH
 from debian_cloud.image.custom import others
 from debian_cloud.image.id import ImageId
-from debian_cloud.image.resolution import Package, Release
+from debian_cloud.image.resolution import Package, ReleaseFile
 from debian_cloud.image.sources import Source
 from debian_cloud.text import deb822
 from debian_cloud.text.printable import printable
@@ -92,7 +92,7 @@ class Buildinfo:
     plan: str
     packages: tuple[Package, ...]
     tools: tuple[Package, ...]
-    releases: tuple[Release, ...]
+    releases: tuple[ReleaseFile, ...]
     sources: tuple[Source, ...]
     changes: tuple[str, ...] = ()
     builder: str = f"debian-cloud {VERSION}"
@@ -276,7 +276,7 @@ def _package_row(package: Package) -> str:
     return f"{package.sha256} {package.size} {package.name} {package.version} {package.architecture}"
 
 
-def _release_row(release: Release) -> str:
+def _release_row(release: ReleaseFile) -> str:
     return f"{release.sha256} {release.size} {release.suite} {release.uri} {','.join(release.signers)}"
 
 
@@ -340,9 +340,9 @@ def _packages(value: str) -> tuple[Package, ...]:
     return found
 
 
-def _release(sha256: str, size: str, suite: str, uri: str, signers: str) -> Release:
+def _release(sha256: str, size: str, suite: str, uri: str, signers: str) -> ReleaseFile:
     keys = tuple(_of(_FINGERPRINT, signer) for signer in signers.split(","))
-    return Release(uri, names.word(suite, "suite"), _number(size), _of(_HEX, sha256), keys)
+    return ReleaseFile(uri, names.word(suite, "suite"), _number(size), _of(_HEX, sha256), keys)
 
 
 def _source(words: list[str]) -> Source:

@@ -35,7 +35,7 @@ class Package(Installed):
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
+class ReleaseFile:
     """One signed release file whose indexes were used; SHA-256 and size are the file's.
 
     `signers` are the fingerprints of the primary keys that signed it, of those
@@ -67,6 +67,6 @@ class Resolution:
     tools: tuple[Package, ...] = ()
     """What makes the image besides, and is not in it: of the same suite, sorted by name."""
     pins: str = ""
-    releases: tuple[Release, ...] = ()
+    releases: tuple[ReleaseFile, ...] = ()
     recommended: tuple[str, ...] = ()
     """What the configuration itself recommends, of `packages`: a machine may remove it."""

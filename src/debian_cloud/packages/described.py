@@ -28,7 +28,7 @@ class Described:
 
     name: str
     data: bytes
-    kept: Buildinfo
+    buildinfo: Buildinfo
     signers: tuple[str, ...]
     keyring: Path
 
@@ -75,10 +75,10 @@ def verified(file: Path, keyring: Path, signed_by: Path | None = None, *, unsign
 
 def read(text: str, name: str) -> Buildinfo:
     """What a .buildinfo says by its text; Error when it is of a day that has not come. `name` is the file's."""
-    kept = Buildinfo.parse(text, name)
-    if kept.epoch > time.time() + _DAY:
+    buildinfo = Buildinfo.parse(text, name)
+    if buildinfo.epoch > time.time() + _DAY:
         raise Error(f"{name} is of a day that has not come", "is this machine's clock right?")
-    return kept
+    return buildinfo
 
 
 def of(path: Path) -> Buildinfo:

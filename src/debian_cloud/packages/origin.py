@@ -19,7 +19,7 @@ from debian_cloud.host.progress import Progress
 from debian_cloud.image import sources
 from debian_cloud.image.custom import OFFICIAL, Custom
 from debian_cloud.image.lock import check
-from debian_cloud.image.resolution import Release
+from debian_cloud.image.resolution import ReleaseFile
 from debian_cloud.packages import cache, images, keyrings, resolver
 from debian_cloud.text import deb822
 from debian_cloud.text.printable import printable
@@ -80,7 +80,7 @@ class Origin:
     """What a person added, each with keys of its own."""
 
     @property
-    def releases(self) -> tuple[Release, ...]:
+    def releases(self) -> tuple[ReleaseFile, ...]:
         """The release files that were read, with the keys that signed them."""
         return tuple(_signed(*found) for found in self.apt.release_files)
 
@@ -238,12 +238,12 @@ def offered(suite: str, arch: str) -> Offered | None:
 
 
 @contextlib.contextmanager
-def of_closure(kept: Buildinfo, keyring: Path, url: str = "", archive: str = "") -> Iterator[Origin]:
+def of_closure(buildinfo: Buildinfo, keyring: Path, url: str = "", archive: str = "") -> Iterator[Origin]:
     """Fetch and verify the indexes of what an image was made of, and of nothing else; they stay while in use.
 
     `url` is the closure's, a directory or "" where the archive keeps it; `archive` is the same of that.
     """
-    suite, arch = kept.id.suite, kept.id.architecture
+    suite, arch = buildinfo.id.suite, buildinfo.id.architecture
     key = str(keyrings.copy(keyring))
     url = _url(url, "--closure")
     if not url:
@@ -252,7 +252,7 @@ def of_closure(kept: Buildinfo, keyring: Path, url: str = "", archive: str = "")
             known = sources.targets(run.output(sources.INDEXTARGETS))
             address = _url(archive, "--archive")
             of_archive = sources.archive(known, suite, url=address, keyring=key, installed=images.installed())
-        url = f"{of_archive.uri.rstrip('/')}/{kept.id.path(names.CLOSURES)}"
+        url = f"{of_archive.uri.rstrip('/')}/{buildinfo.id.path(names.CLOSURES)}"
     source = sources.Source(url, (suite,), key)
     with _read(cache.directory() / _identity((source,), arch), (), source, arch) as found:
         yield found
@@ -357,9 +357,9 @@ def contents(places: Places, suite: str = DEFAULT_SUITE, arch: str = "") -> Iter
         yield found
 
 
-def _signed(source: sources.Source, suite: str, file: Path) -> Release:
+def _signed(source: sources.Source, suite: str, file: Path) -> ReleaseFile:
     got = checksums.digest(file, ("sha256",))
-    return Release(source.uri, suite, got.size, got.hashes["sha256"], _verified(source, file).signers)
+    return ReleaseFile(source.uri, suite, got.size, got.hashes["sha256"], _verified(source, file).signers)
 
 
 def _fields(source: sources.Source, file: Path) -> dict[str, str]:

@@ -39,7 +39,7 @@ class Projection(Protocol):
     SBOM: bool
     SUFFIX: str
 
-    def document(self, lock: Buildinfo) -> Document:
+    def document(self, buildinfo: Buildinfo) -> Document:
         """The whole document about one image."""
 
 

@@ -168,13 +168,13 @@ class Difference:
     changelogs: tuple[Changelog, ...] = ()
 
 
-def of_lock(title: str, lock: Buildinfo) -> Description:
+def of_buildinfo(title: str, buildinfo: Buildinfo) -> Description:
     """An image as its .buildinfo describes it."""
-    packages = [Sourced(p.name, p.version, p.architecture, p.size, p.sha256) for p in lock.packages]
+    packages = [Sourced(p.name, p.version, p.architecture, p.size, p.sha256) for p in buildinfo.packages]
     for package in packages:
         if not _is_version(package.version):
             raise Error(f"{title} has a package of no version: {package.version!r}", "it was changed by hand")
-    return Description(title, lock.id.architecture, _by_name(packages))
+    return Description(title, buildinfo.id.architecture, _by_name(packages))
 
 
 def of_image(title: str, found: Iterable[Entry], content: Content) -> Description:

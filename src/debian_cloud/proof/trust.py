@@ -67,7 +67,7 @@ def believed(file: Path, trust: Trust) -> Described:
     Of several archives that are known, its keyring is that of the image's.
     """
     found = _described(file, trust, keyrings.of_archive(trust.keyring, _suite(file)))
-    evidence.refuse_sources(found.kept, trust.mirrors, expired=trust.expired)
+    evidence.refuse_sources(found.buildinfo, trust.mirrors, expired=trust.expired)
     return found
 
 

@@ -42,15 +42,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     with run.ending_politely():
-        kept = described.of(args.buildinfo)
+        buildinfo = described.of(args.buildinfo)
         # An image of a snapshot may be of what the archive lists no longer.
-        places = replace(words.places(args), snapshot=admission.snapshot_of(kept))
+        places = replace(words.places(args), snapshot=admission.snapshot_of(buildinfo))
         found = closures.keep(
-            kept,
+            buildinfo,
             args.folder,
             closures.Pool(args.pool),
             closures.Signing(args.homedir, tuple(args.signer)),
-            origin.of(places, kept.id.suite, kept.id.architecture),
+            origin.of(places, buildinfo.id.suite, buildinfo.id.architecture),
         )
         print(f"{found.packages} packages, {found.size} bytes; {found.added} bytes more than before")
     return 0

@@ -31,10 +31,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    kept = described.of(args.buildinfo)
-    places = replace(words.places(args), snapshot=admission.snapshot_of(kept))
+    buildinfo = described.of(args.buildinfo)
+    places = replace(words.places(args), snapshot=admission.snapshot_of(buildinfo))
     with run.ending_politely():
-        why = closures.refuse_unlisted(kept, origin.of(places, kept.id.suite, kept.id.architecture))
+        why = closures.refuse_unlisted(buildinfo, origin.of(places, buildinfo.id.suite, buildinfo.id.architecture))
     if why:
         print(f"warning: {why}", file=sys.stderr)
     return 0
