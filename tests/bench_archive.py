@@ -24,6 +24,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "src")]
 
 from debian_cloud.image import index  # noqa: E402 - the path is set above
+from debian_cloud.image.id import ImageId  # noqa: E402
 from debian_cloud.image.index import Attestation, ImageRecord  # noqa: E402
 from tests.bench import Cost, measure  # noqa: E402
 
@@ -42,7 +43,8 @@ def record(number: int) -> ImageRecord:
     day = date(2020, 1, 1) + timedelta(days=number // (2 * len(CONFIGS)))
     config, architecture = CONFIGS[number % len(CONFIGS)], ("amd64", "arm64")[number // len(CONFIGS) % 2]
     return ImageRecord(
-        *(config, f"{day:%Y%m%d}.0", "trixie", architecture, "qcow2", "0.2.0~deb13u1", 260112384, 8 << 30),
+        ImageId("trixie", config, architecture, f"{day:%Y%m%d}.0"),
+        *("qcow2", "0.2.0~deb13u1", 260112384, 8 << 30),
         *(of("disk"), of("disk", "sha512")),
         buildinfo_sha256=of("buildinfo"),
         buildinfo_sha512=of("buildinfo", "sha512"),

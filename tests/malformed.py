@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from debian_cloud.image import index, staleness
+from debian_cloud.image.id import ImageId
 from debian_cloud.image.index import Attestation, ImageRecord
 from debian_cloud.text import openpgp
 
@@ -25,10 +26,7 @@ def packed_signatures(times: int) -> bytes:
 
 
 _ONE = ImageRecord(
-    config="ec2",
-    serial="20261120.0",
-    suite="trixie",
-    architecture="amd64",
+    id=ImageId("trixie", "ec2", "amd64", "20261120.0"),
     format="qcow2",
     config_version="1:0.1.0~deb13u1",
     size=149660336,
@@ -44,7 +42,7 @@ _ONE = ImageRecord(
 _RAW = replace(_ONE, format="raw", sha256="2" * 64, size=1)
 _OLD = replace(
     _ONE,
-    serial="20261121.10",
+    id=replace(_ONE.id, serial="20261121.10"),
     status="deprecated",
     status_date="2026-11-22",
     status_reason="größer als nötig",
@@ -52,7 +50,8 @@ _OLD = replace(
     partial=True,
     official=False,
 )
-_TREE = replace(_ONE, config="nocloud", format="tar.xz", virtual_size=0, architecture="arm64")
+_TREE = replace(_ONE, id=replace(_ONE.id, config="nocloud", architecture="arm64"), format="tar.xz", virtual_size=0)
+_NEWER_TREE = replace(_TREE, id=replace(_TREE.id, serial="20261121.0"))
 IMAGES = index.render([_ONE, _RAW, _OLD, _TREE])
 """One that is fine: of two formats, deprecated, with all fields and in each of the ways that they are written."""
 _PENDING = (
@@ -202,7 +201,7 @@ BAD_IMAGES: dict[str, bytes] = {name: make(IMAGES) for name, make in _FORMS.item
         "two lines of Status-Reason": IMAGES.replace("als nötig", "als\n nötig", 1),
         "one file with two hashes": IMAGES + "\n" + re.sub("(?m)^SHA512: .*", f"SHA512: {'9' * 128}", _last(IMAGES)),
         "one file twice": IMAGES + "\n" + _last(IMAGES),
-        "two serials that are current": IMAGES + "\n" + index.render([replace(_TREE, serial="20261121.0")]),
+        "two serials that are current": IMAGES + "\n" + index.render([_NEWER_TREE]),
         "two formats that disagree on the .buildinfo": index.render([_ONE, replace(_RAW, buildinfo_sha256="3" * 64)]),
         "two formats that disagree on the .buildinfo's SHA-512": index.render(
             [_ONE, replace(_RAW, buildinfo_sha512="3" * 128)]

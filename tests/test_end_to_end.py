@@ -27,7 +27,7 @@ def sha(path: Path, algorithm: str = "sha256") -> str:
 
 def records(world: World) -> dict[str, index.ImageRecord]:
     text = (world.public / "dists" / SUITE / "main" / "images" / "Images").read_text("utf-8")
-    return {record.config: record for record in index.parse(text)}
+    return {record.id.config: record for record in index.parse(text)}
 
 
 @pytest.fixture(params=CONFIGS)
@@ -41,7 +41,7 @@ def test_each_image_is_published_as_it_was_built(world: World, images: Mapping[s
     assert (record.sha256, record.size) == (sha(images[config].qcow2), images[config].qcow2.stat().st_size)
     assert sha(published) == record.sha256
     assert record.status == "current"
-    assert (published.parent.parent / "current").readlink() == Path(record.serial)
+    assert (published.parent.parent / "current").readlink() == Path(record.id.serial)
 
 
 def test_the_folder_of_an_image_is_whole_and_its_sums_are_signed(world: World, config: str) -> None:

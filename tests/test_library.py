@@ -16,6 +16,7 @@ from debian_cloud.build import request, workspace
 from debian_cloud.build.request import BuildRequest
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.image.custom import custom
+from debian_cloud.packages import described
 from debian_cloud.packages.offers import Wanted
 from debian_cloud.packages.origin import Places
 from debian_cloud.plan import as_shell
@@ -95,7 +96,7 @@ def test_planned_with_changes(asked: BuildRequest) -> None:
 def test_built(asked: BuildRequest, tmp_path: Path) -> None:
     planned = workspace.build(asked, tmp_path / "out", quiet=True)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*planned.outputs}
-    kept = request.locked(tmp_path / "out" / f"{planned.stem}.buildinfo")
+    kept = described.of(tmp_path / "out" / f"{planned.stem}.buildinfo")
     assert {*kept.packages} == {*planned.resolution.packages}
     assert kept.plan == planned.id
     # All or nothing, and nothing twice.

@@ -7,6 +7,7 @@ import ast
 import graphlib
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,47 @@ def test_what_computes_does_nothing_else(pure: str) -> None:
         assert "host" not in {package_of(name[1:]) for name in found if name.startswith(".")}, path
         # Dates may be computed with, not asked for.
         assert not re.search(r"\b(now|today|utcnow)\(", text), path
+
+
+WITH_APT = {"proof.fetch", "proof.rebuild", "proof.verify"}
+"""What of `proof/` asks apt: for an image to fetch, and for the packages of one that is made again."""
+READERS = ("packages.described", "packages.evidence", "proof.trust", "proof.bundle", "proof.comparison")
+"""Who reads or believes a .buildinfo, beside all of `projections/`, and of what in `archive/` is no step."""
+
+
+def reached(name: str) -> set[str]:
+    """What runs when a module is imported: names as `imports` gives them, its own among them."""
+    found, waiting = {f".{name}"}, [name]
+    while waiting:
+        path = MODULES.get(waiting.pop())
+        more = imports(path.read_text("utf-8"), running=True) - found if path else set()
+        found |= more
+        waiting += [other[1:] for other in more if other.startswith(".")]
+    return found
+
+
+def test_who_reads_a_buildinfo_imports_no_apt() -> None:
+    assert {name for name, path in MODULES.items() if "apt_pkg" in imports(path.read_text("utf-8"))} == {
+        "packages.resolver"
+    }
+    graph = {name: reached(name) for name in MODULES}
+    readers = {name for name, found in graph.items() if {".image.buildinfo", ".packages.described"} & found}
+    assert {"packages.described", *WITH_APT, "proof.trust", "proof.comparison", "archive.images"} <= readers
+    rooms = ("image", "projections", "proof", "archive")
+    inside = {name for name in MODULES if package_of(name) in rooms and not name.startswith("archive.steps")}
+    assert {name for name in inside | {*READERS} if "apt_pkg" in graph[name]} == WITH_APT
+
+
+def test_a_buildinfo_is_read_where_there_is_no_apt() -> None:
+    """As the interpreter sees it: an import of apt_pkg fails there."""
+    names = (*READERS, "archive.images", "archive.updates", "archive.closures", "cli.sbom", "cli.diff")
+    lines = ["import sys", "sys.modules['apt_pkg'] = None", *(f"import debian_cloud.{name}" for name in names)]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    # And it does fail.
+    apt = [*lines[:2], "import debian_cloud.build.request"]
+    done = subprocess.run([sys.executable, "-c", "\n".join(apt)], capture_output=True, text=True, check=False)
+    assert "apt_pkg" in done.stderr
 
 
 PEOPLE = ("build", "diff", "fetch", "lint", "list", "new", "plan", "rebuild", "sbom", "show", "status", "verify")

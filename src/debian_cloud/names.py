@@ -32,12 +32,16 @@ DEBIAN_KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
 """Where Debian's keyring package puts Debian's keys."""
 
 STEM: Final = "debian-{release}-{config}-{arch}-{serial}"
-DIRECTORY: Final = "images/{suite}/{config}/{arch}/{serial}"
+"""The common part of the names of an image's files (`image.id`)."""
+IMAGES: Final = "images"
+"""The tree of an archive that has the images, each in SUITE/CONFIG/ARCH/SERIAL."""
+CLOSURES: Final = "closures"
+"""The one that has, in the same place, what each image was made of."""
+REBUILDS: Final = "rebuilds"
+"""The one that has statements of others who made the image again."""
 
 # Debian Policy 5.6.1 (package names), narrowed to what a path component and a URL bear.
 _WORD = re.compile(r"[a-z0-9][a-z0-9+.-]*")
-# An index asks for the same few names again and again, one image after another.
-_remembered = functools.lru_cache(maxsize=1024)
 _SNAPSHOT = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _SERIAL = re.compile(r"([0-9]{8})\.(0|[1-9][0-9]{0,3})")
 
@@ -98,27 +102,12 @@ def snapshot_at(uri: str) -> str:
     return found if snap and _SNAPSHOT.fullmatch(found) else ""
 
 
-@_remembered
+# An index asks for the same few serials again and again, one image after another.
+@functools.lru_cache(maxsize=1024)
 def serial_key(value: str) -> tuple[int, int]:
     """The order of serials: by day, then by number."""
     day, _, number = serial(value).partition(".")
     return int(day), int(number)
-
-
-@_remembered
-def stem(suite: str, config_name: str, arch: str, serial_: str) -> str:
-    """The common part of one image's file names: `debian-13-ec2-amd64-20261120.0`."""
-    return STEM.format(
-        release=RELEASES.get(word(suite, "suite"), suite),
-        config=word(config_name, "configuration"),
-        arch=word(arch, "architecture"),
-        serial=serial(serial_),
-    )
-
-
-def closure(suite: str, config_name: str, arch: str, serial_: str) -> str:
-    """Where an archive keeps what one image was made of, relative to its root."""
-    return "closures/" + directory(suite, config_name, arch, serial_).removeprefix("images/")
 
 
 CLOSURE: Final = "closure"
@@ -128,14 +117,3 @@ CLOSURE: Final = "closure"
 def proof(stem_: str) -> str:
     """The folder beside an image that has what proves it, when both were fetched."""
     return f"{stem_}.proof"
-
-
-@_remembered
-def directory(suite: str, config_name: str, arch: str, serial_: str) -> str:
-    """Where one image's files are published, relative to the archive's root."""
-    return DIRECTORY.format(
-        suite=word(suite, "suite"),
-        config=word(config_name, "configuration"),
-        arch=word(arch, "architecture"),
-        serial=serial(serial_),
-    )

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from debian_cloud.host.checksums import Digest
-from debian_cloud.image import metadata
+from debian_cloud.image.buildinfo import Draft
 from debian_cloud.text import deb822
 from tests.archive.clients import client as client
 from tests.archive.clients import clients as clients
@@ -277,11 +277,11 @@ class Maker:
         stem = f"debian-13-ec2-amd64-{serial}"
         disk, buildinfo = folder / f"{stem}.qcow2", folder / f"{stem}.buildinfo"
         disk.write_bytes(content)
-        known = metadata.parse_facts(metadata.facts(RESOLUTION, serial, ("qcow2",), DEBIAN, "1" * 64))
-        assert known.stem == stem
+        known = Draft.parse(Draft.of(RESOLUTION, serial, ("qcow2",), DEBIAN, "1" * 64).render())
+        assert known.buildinfo.stem == stem
         built = content if described is None else described
         digests = {disk.name: Digest(len(built), {"sha256": hashlib.sha256(built).hexdigest()})}
-        buildinfo.write_text(metadata.buildinfo(known, digests, ("apt (= 1)",)) + buildinfo_fields)
+        buildinfo.write_text(known.buildinfo.sealed(digests).render(("apt (= 1)",)) + buildinfo_fields)
         place = f"images/trixie/ec2/amd64/{serial}"
         stanza = {
             "Image": "debian-cloud-config-ec2",
@@ -289,7 +289,7 @@ class Maker:
             "Suite": "trixie",
             "Architecture": "amd64",
             "Format": "qcow2",
-            "Config-Version": known.config_version,
+            "Config-Version": known.buildinfo.config_version,
             "Filename": f"{place}/{disk.name}",
             "Size": str(len(content)),
             "Virtual-Size": str(VIRTUAL_SIZE),

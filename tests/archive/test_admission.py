@@ -10,9 +10,8 @@ import pytest
 from debian_cloud.archive import admission
 from debian_cloud.errors import Error
 from debian_cloud.host.checksums import Digest
-from debian_cloud.image import lock, metadata
-from debian_cloud.image.lock import Lock
-from debian_cloud.image.resolution import Package, Release
+from debian_cloud.image.buildinfo import Buildinfo, Draft
+from debian_cloud.image.resolution import Package, ReleaseFile
 from debian_cloud.image.sources import Source
 from tests.build.test_plan import DEBIAN, RESOLUTION
 
@@ -22,20 +21,20 @@ OURS = Package("debian-cloud-config-ec2", "0.1.0", "amd64", 4180, "1" * 64)
 KEYRING = Package("debian-cloud-archive-keyring", "13+2026.11.28", "all", 2816, "2" * 64)
 
 
-def kept() -> Lock:
-    """A lock as a build writes it."""
+def kept() -> Buildinfo:
+    """What a build writes."""
     resolution = replace(RESOLUTION, packages=(*RESOLUTION.packages, OURS, KEYRING))
-    known = metadata.parse_facts(metadata.facts(resolution, "20261120.0", ("qcow2",), DEBIAN, "1" * 64))
-    digests = {f"{known.stem}.qcow2": Digest(1, {"sha256": "a" * 64})}
-    return lock.parse(metadata.buildinfo(known, digests, ()), "x")
+    known = Draft.parse(Draft.of(resolution, "20261120.0", ("qcow2",), DEBIAN, "1" * 64).render())
+    digests = {f"{known.buildinfo.stem}.qcow2": Digest(1, {"sha256": "a" * 64})}
+    return Buildinfo.parse(known.buildinfo.sealed(digests).render(()), "x")
 
 
 def source(uri: str, *suites: str, expired: bool = False) -> Source:
     return Source(uri, suites, "", expired=expired)
 
 
-def release(uri: str = "http://debian.example/debian", **fields: object) -> Release:
-    return replace(Release(uri, "trixie", 140000, "e" * 64, (KEY,)), **fields)
+def release(uri: str = "http://debian.example/debian", **fields: object) -> ReleaseFile:
+    return replace(ReleaseFile(uri, "trixie", 140000, "e" * 64, (KEY,)), **fields)
 
 
 FIRST, SECOND = kept().sources
@@ -88,7 +87,10 @@ WRONG: dict[str, tuple[dict[str, object], str]] = {
             "",
         )
     },
-    "a serial of the future": ({"serial": "20361121.0"}, "the serial 20361121.0, of a day that has not come"),
+    "a serial of the future": (
+        {"id": replace(kept().id, serial="20361121.0")},
+        "the serial 20361121.0, of a day that has not come",
+    ),
     "no plan": ({"plan": "x"}, "no id of one"),
     "a builder of many words": ({"builder": "x" * 500}, "the line x"),
     "a change with an escape": ({"changes": ("add \x1b[2J",)}, r"the line add \x1b[2J"),

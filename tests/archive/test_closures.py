@@ -17,6 +17,7 @@ import pytest
 
 from debian_cloud.archive import lifecycle, state
 from debian_cloud.image import index
+from debian_cloud.image.id import ImageId
 from tests.archive.conftest import stubbed
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Keeping:
     @property
     def shown(self) -> dict[str, str]:
         """Serial -> status of what Images lists."""
-        return {r.serial: r.status for r in index.parse((self.archive.dist / "main/images/Images").read_text())}
+        return {r.id.serial: r.status for r in index.parse((self.archive.dist / "main/images/Images").read_text())}
 
     @property
     def waiting(self) -> list[dict[str, Any]]:
@@ -196,9 +197,9 @@ def test_an_image_that_cannot_be_kept_stops_nothing_else(keeping: Keeping) -> No
             keeping.asked.clear()
             assert archive.run("publish", "--if-new").stdout == ""
             assert keeping.asked == []
-        noted = state.failure(archive.path, f"images/{image}")
+        noted = state.failure(archive.path, ImageId.parse(image))
         assert noted is not None
-        state.note_failure(archive.path, f"images/{image}", replace(noted, next=int(time.time())))
+        state.note_failure(archive.path, ImageId.parse(image), replace(noted, next=int(time.time())))
         assert archive.run("publish", "--if-new").stdout == ""
         assert keeping.asked == [image]
         (found,) = keeping.waiting
@@ -210,7 +211,7 @@ def test_an_image_that_cannot_be_kept_stops_nothing_else(keeping: Keeping) -> No
     assert keeping.asked == [image]
     # Once it can be kept, it is shown, by the unit, too.
     keeping.answer(image, "")
-    state.note_failure(archive.path, f"images/{image}", lifecycle.Failure(9, 0, "x"))
+    state.note_failure(archive.path, ImageId.parse(image), lifecycle.Failure(9, 0, "x"))
     assert f"kept: {image}: " in archive.run("publish", "--if-new").stdout
     assert keeping.shown == {SERIAL: "superseded", LATER: "current"}
     assert archive.run("publish", "--if-new").stdout == ""

@@ -92,7 +92,7 @@ def test_fetch_reports_who_withdrew_an_image_and_why(
     archive.take(make.image(uploader, "20261119.0"))
     archive.run("publish")
     updated(apt)
-    assert index.parse((archive.dist / "main/images/Images").read_text())[0].serial == "20261119.0"
+    assert index.parse((archive.dist / "main/images/Images").read_text())[0].id.serial == "20261119.0"
     done = says(apt, *fetch)
     assert done.returncode == 0
     assert done.stdout.splitlines()[0] == f"debian-cloud: warning: {words}"

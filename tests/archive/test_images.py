@@ -20,7 +20,8 @@ from debian_cloud import projections
 from debian_cloud.archive import steps
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import sign
-from debian_cloud.image import index, lock
+from debian_cloud.image import index
+from debian_cloud.image.buildinfo import Buildinfo
 from debian_cloud.projections import provenance
 from tests.archive.conftest import VIRTUAL_SIZE, qcow2
 from tests.remove import remove
@@ -323,7 +324,7 @@ def test_what_the_archive_says_of_an_image(archive: Archive, make: Maker, upload
     upload = make.image(uploader)
     archive.take(upload)
     folder = images(archive) / SERIAL
-    kept = lock.parse(upload.files[1].read_text(), "x.buildinfo")
+    kept = Buildinfo.parse(upload.files[1].read_text(), "x.buildinfo")
     for name in ("spdx", "cyclonedx"):
         bill = projections.find(name)
         assert (folder / f"{STEM}.{bill.SUFFIX}").read_text() == projections.text(bill.document(kept))

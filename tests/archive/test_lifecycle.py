@@ -14,6 +14,7 @@ from debian_cloud.archive import lifecycle, state, steps
 from debian_cloud.archive.lifecycle import Held, Policy, ReleaseSet
 from debian_cloud.errors import Error
 from debian_cloud.image import index, staleness
+from debian_cloud.image.id import ImageId
 from tests import malformed
 from tests.image.test_names_and_index import RECORD
 
@@ -23,13 +24,11 @@ GRACE = timedelta(days=14)
 
 def image(name: str, **fields: Any) -> index.ImageRecord:
     """A record of CONFIG/ARCH/SERIAL."""
-    config, arch, serial = name.split("/")
-    record = replace(RECORD, config=config, architecture=arch, serial=serial)
-    return replace(record, **fields)
+    return replace(RECORD, id=ImageId.parse(f"{fields.pop('suite', 'trixie')}/{name}"), **fields)
 
 
-def serials(names: tuple[str, ...]) -> list[str]:
-    return [name.rpartition("/")[2] for name in names]
+def serials(images: tuple[ImageId, ...]) -> list[str]:
+    return [image.serial for image in images]
 
 
 # Releases.
@@ -54,17 +53,17 @@ def test_a_release_waits_for_what_is_missing_and_nothing_else_does() -> None:
     tried = image("azure/amd64/20261121.0", official=False)
     elsewhere = image("ec2/amd64/20261121.0", suite="forky")
     held = lifecycle.held((*there, *free, tried, elsewhere), SET)
-    assert held == (Held("trixie", "20261121.0", ("images/trixie/ec2/amd64/20261121.0",), ("azure/amd64",)),)
+    assert held == (Held("trixie/20261121.0", (there[2].id,), ("azure/amd64",)),)
     shown = lifecycle.published((*there, *free), held)
     assert {record.directory for record in shown} == {record.directory for record in (*there[:2], *free)}
     # What nobody sees is current to nobody.
-    assert next(r.status for r in shown if r.config == "ec2" and r.architecture == "amd64") == "current"
+    assert next(r.status for r in shown if r.id.series == "trixie/ec2/amd64") == "current"
     assert lifecycle.held((*there, *free, image("azure/amd64/20261121.0")), SET) == ()
 
 
 def test_what_was_shown_or_is_partial_or_gone_is_not_held_back() -> None:
     alone = image("ec2/amd64/20261120.0")
-    assert lifecycle.held([alone], SET, {alone.directory}) == ()
+    assert lifecycle.held([alone], SET, {alone.id}) == ()
     assert lifecycle.held([replace(alone, partial=True)], SET) == ()
     # A withdrawn image does not take its release with it.
     gone = image("azure/amd64/20261120.0", status="withdrawn", status_date="2026-11-21")
@@ -75,8 +74,8 @@ def test_every_set_that_names_an_image_must_be_whole() -> None:
     sets = (*SET, ReleaseSet("trixie", ("ec2/amd64", "generic/arm64")))
     both = [image("ec2/amd64/20261120.0"), image("azure/amd64/20261120.0")]
     (held,) = lifecycle.held(both, sets)
-    assert (serials(held.directories), held.missing) == (["20261120.0"], ("generic/arm64",))
-    assert "ec2" in held.directories[0]
+    assert (serials(held.images), held.missing) == (["20261120.0"], ("generic/arm64",))
+    assert held.images[0].config == "ec2"
 
 
 def test_partial_names_a_release_that_is_held_back() -> None:
@@ -106,7 +105,7 @@ def test_a_withdrawn_image_is_in_no_index_and_the_next_newest_is_current() -> No
     assert {record.format for record in gone} == {"raw", "qcow2"}
     for record in gone:
         assert (record.status, record.status_date, record.cves) == ("withdrawn", "2026-11-21", cves)
-    shown = {(r.config, r.serial): r.status for r in lifecycle.published(marked, ())}
+    shown = {(r.id.config, r.id.serial): r.status for r in lifecycle.published(marked, ())}
     assert shown == {("ec2", "20261120.0"): "current", ("azure", "20261121.0"): "current"}
 
 
@@ -259,20 +258,20 @@ def test_what_is_held_back_takes_nobody_s_place() -> None:
     records = (*pair, *late, early)
     held = lifecycle.held(records, SET)
     assert len(held) == 6
-    assert lifecycle.outdated(records, Policy(3), SET, held, TODAY) == ("images/trixie/ec2/amd64/20261119.0",)
+    assert lifecycle.outdated(records, Policy(3), SET, held, TODAY) == (early.id,)
 
 
 def test_what_cannot_be_kept_yet_is_seen_by_nobody() -> None:
     old, new, other = image("ec2/amd64/20261120.0"), image("ec2/amd64/20261121.0"), image("azure/amd64/20261121.0")
-    unkept = {new.directory}
+    unkept = {new.id}
     shown = lifecycle.published((old, new, other), (), unkept)
-    assert {r.directory: r.status for r in shown} == {old.directory: "current", other.directory: "current"}
+    assert {r.id: r.status for r in shown} == {old.id: "current", other.id: "current"}
     # Its set waits for it.
     (held,) = lifecycle.held((old, new, other, image("azure/amd64/20261120.0")), SET, (), unkept)
-    assert (held.directories, held.missing) == ((other.directory,), ("ec2/amd64",))
+    assert (held.images, held.missing) == ((other.id,), ("ec2/amd64",))
     # It takes nobody's place, and stays as long as it is the newest.
     assert lifecycle.outdated((old, new), Policy(1), (), (), TODAY, unkept) == ()
-    assert lifecycle.outdated((old, new), Policy(1), (), (), TODAY, {old.directory}) == (old.directory,)
+    assert lifecycle.outdated((old, new), Policy(1), (), (), TODAY, {old.id}) == (old.id,)
 
 
 def test_what_failed_is_tried_again_later_and_later() -> None:
@@ -301,14 +300,14 @@ def test_files_go_two_weeks_after_the_last_index_listed_them() -> None:
     def gone(status: str, day: str) -> index.ImageRecord:
         return image("ec2/amd64/20261120.0", status=status, status_date=day)
 
-    directory = gone("", "").directory
-    assert lifecycle.due([gone("withdrawn", "2026-11-07")], (), TODAY, GRACE) == (directory,)
+    this = gone("", "").id
+    assert lifecycle.due([gone("withdrawn", "2026-11-07")], (), TODAY, GRACE) == (this,)
     assert lifecycle.due([gone("withdrawn", "2026-11-08")], (), TODAY, GRACE) == ()
     assert lifecycle.due([gone("deprecated", "2026-01-01")], (), TODAY, GRACE) == ()
     # A snapshot is as it was, but for what nobody should have.
-    assert lifecycle.due([gone("expired", "2026-11-07")], {directory}, TODAY, GRACE) == ()
-    assert lifecycle.due([gone("withdrawn", "2026-11-07")], {directory}, TODAY, GRACE) == (directory,)
-    (record,) = lifecycle.expired([image("ec2/amd64/20261120.0")], {directory}, TODAY)
+    assert lifecycle.due([gone("expired", "2026-11-07")], {this}, TODAY, GRACE) == ()
+    assert lifecycle.due([gone("withdrawn", "2026-11-07")], {this}, TODAY, GRACE) == (this,)
+    (record,) = lifecycle.expired([image("ec2/amd64/20261120.0")], {this}, TODAY)
     assert (record.status, record.status_date) == ("expired", "2026-11-21")
 
 
@@ -374,7 +373,11 @@ def test_what_indexes_list() -> None:
         "pool/main/a/a_1.tar.xz",
         "pool/main/b/b_1.dsc",
     ]
-    assert lifecycle.directories(index.render(MANY)) == {record.directory for record in MANY}
+    assert lifecycle.images(index.render(MANY)) == {record.id for record in MANY}
+    # Of a text that nobody verified, what names no image is passed over.
+    assert (
+        lifecycle.images("Buildinfo: images/../x/y/20261121.0/z\nBuildinfo: closures/a/b/c/20261121.0/z\n") == set()
+    )
 
 
 @pytest.mark.parametrize("text", malformed.BAD_IMAGES.values(), ids=malformed.BAD_IMAGES)
@@ -396,7 +399,7 @@ def test_no_index_of_statuses_is_made_that_clients_refuse(tmp_path: Path, line: 
     (tmp_path / "images/trixie").write_text(index.render([fine]))
     command = ["index", str(tmp_path), "trixie", str(tmp_path)]
     assert steps.run(command) == 0
-    assert staleness.parse((tmp_path / "Images-Status").read_text())[0].serial == fine.serial
+    assert staleness.parse((tmp_path / "Images-Status").read_text())[0].id == fine.id
     (tmp_path / "Images").unlink()
     (tmp_path / "staleness/trixie/amd64").write_text(
         f"Image: {fine.directory}\nPending-Date: 2026-11-21\nPending:\n{line}\n"
@@ -424,6 +427,10 @@ def test_nothing_is_entered_that_clients_refuse(tmp_path: Path, change: dict[str
     state.enter(tmp_path, "trixie", records)
     before = (tmp_path / "images/trixie").read_bytes()
     with pytest.raises(Error):
-        state.enter(tmp_path, "trixie", (*records, replace(records[0], serial="20261201.0", **change)))
+        state.enter(
+            tmp_path,
+            "trixie",
+            (*records, replace(records[0], id=replace(records[0].id, serial="20261201.0"), **change)),
+        )
     assert (tmp_path / "images/trixie").read_bytes() == before
     assert state.records(tmp_path, "trixie") == records

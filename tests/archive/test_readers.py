@@ -103,7 +103,7 @@ def test_records_are_read_alike(tmp_path: Path) -> None:
     known = [*index.parse((tmp_path / "entered").read_text()), *index.parse((tmp_path / "shown").read_text())]
     rows = read("record_rows", tmp_path / "entered", tmp_path / "empty", tmp_path / "shown")
     assert [row[1:] for row in rows if row[0] == "image"] == [
-        [one.directory, one.architecture, one.status or "-", one.buildinfo] for one in known
+        [one.directory, one.id.architecture, one.status or "-", one.buildinfo] for one in known
     ]
     expected = set()
     for one in known:

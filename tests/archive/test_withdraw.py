@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from debian_cloud import cli, projections
-from debian_cloud.image import index, lock, staleness
+from debian_cloud.image import index, staleness
+from debian_cloud.image.buildinfo import Buildinfo
 from debian_cloud.projections import provenance
 from debian_cloud.proof import trust
 from tests.archive.clients import machine
@@ -34,12 +35,12 @@ REASON = "it does not boot on machines with an NVMe disk: 7 % of all"
 
 def listed(archive: Archive) -> dict[str, index.ImageRecord]:
     """Serial -> record of what Images shows."""
-    return {r.serial: r for r in index.parse((archive.dist / "main/images/Images").read_text())}
+    return {r.id.serial: r for r in index.parse((archive.dist / "main/images/Images").read_text())}
 
 
 def statuses(archive: Archive) -> dict[str, staleness.ImageStatus]:
     """Serial -> what Images-Status says."""
-    return {s.serial: s for s in staleness.parse((archive.dist / "main/images/Images-Status").read_text())}
+    return {s.id.serial: s for s in staleness.parse((archive.dist / "main/images/Images-Status").read_text())}
 
 
 def current(archive: Archive) -> str:
@@ -358,7 +359,7 @@ def test_the_word_of_rebuilders_is_listed_and_counts(
 
     def statement(key: Key, serial: str, *, built: bool = False, sha256: str = "") -> Path:
         (buildinfo,) = (archive.public / "images/trixie/ec2/amd64" / serial).glob("*.buildinfo")
-        kept = lock.parse(buildinfo.read_text(), "x.buildinfo")
+        kept = Buildinfo.parse(buildinfo.read_text(), "x.buildinfo")
         subjects = {name: {"sha256": found} for name, (found, _) in kept.digests.items()}
         digests = {buildinfo.name: {"sha256": "0" * 64}}
         said = (

@@ -17,7 +17,7 @@ from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import folders, run, tools
 from debian_cloud.host.progress import Progress
 from debian_cloud.image import config, sources
-from debian_cloud.image.resolution import Package, Release, Resolution
+from debian_cloud.image.resolution import Package, ReleaseFile, Resolution
 
 if TYPE_CHECKING:
     from debian_cloud.image.config import ImageConfig
@@ -56,7 +56,7 @@ RESOLUTION = Resolution(
     1795224967,
     2**20,
     tools=(Package("mtools", "4.0.48-1", "amd64", 198228, "c" * 64),),
-    releases=(Release("http://debian.example/debian", "trixie", 140000, "e" * 64, ("D" * 40,)),),
+    releases=(ReleaseFile("http://debian.example/debian", "trixie", 140000, "e" * 64, ("D" * 40,)),),
 )
 DEBIAN = (
     sources.Source("http://debian.example/debian", ("trixie", "trixie-updates"), "/debian.gpg"),

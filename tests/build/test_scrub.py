@@ -55,7 +55,7 @@ class Tree:
         self.file(f"var/lib/dpkg/info/{package}.list", "".join(f"/{path}\n" for path in paths))
 
     def findings(self, keep: tuple[str, ...] = (), drop: tuple[str, ...] = ()) -> list[str]:
-        return [str(finding) for finding in scrub.scrub(self.path, keep, drop).findings]
+        return [str(finding) for finding in scrub.scrub(self.path, keep, drop).secrets]
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_what_each_machine_makes_again_is_taken_out_and_noted(tree: Tree) -> Non
         tree.file(path)
     done = scrub.scrub(tree.path)
     assert done.removed == ("etc/munge/munge.key", "etc/nvme/hostid", "etc/nvme/hostnqn")
-    assert done.findings == ()
+    assert done.secrets == ()
     assert (tree.path / identities.RENEWED).read_text() == "munge\nnvme-cli\n"
     assert (tree.path / identities.RENEWED).stat().st_mode & 0o777 == 0o644
     assert list((tree.path / "etc/munge").iterdir()) == []

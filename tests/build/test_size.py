@@ -21,7 +21,8 @@ from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import run
 from debian_cloud.host.checksums import Digest
 from debian_cloud.host.progress import Progress
-from debian_cloud.image import custom, lock, metadata
+from debian_cloud.image import custom, metadata
+from debian_cloud.image.buildinfo import Buildinfo, Draft
 from debian_cloud.image.config import ImageConfig, in_words
 from debian_cloud.image.resolution import Resolution
 from debian_cloud.packages import origin, resolver
@@ -116,7 +117,7 @@ class _Apt:
     def configuration(self, _name: str, _suite: str) -> ImageConfig:
         return CONFIG
 
-    def resolve(self, config: ImageConfig, changed: custom.Custom, _kept: lock.Lock | None) -> Resolution:
+    def resolve(self, config: ImageConfig, changed: custom.Custom, _kept: Buildinfo | None) -> Resolution:
         return replace(RESOLUTION, config=config, custom=changed, installed_size=100 * GIB)
 
 
@@ -126,13 +127,13 @@ def test_an_image_of_another_size_is_made_again_with_it(monkeypatch: pytest.Monk
     changed = custom.custom(disk="12288M")
     assert changed.lines == ("size 12G",)
     first = replace(read.resolve("ec2", "trixie", changed), releases=RESOLUTION.releases)
-    known = metadata.parse_facts(metadata.facts(first, SERIAL, ("qcow2",), DEBIAN, "1" * 64))
+    known = Draft.parse(Draft.of(first, SERIAL, ("qcow2",), DEBIAN, "1" * 64).render())
     digest = Digest(1, {"sha256": "a" * 64, "sha512": "b" * 128})
-    digests = {f"{known.stem}.qcow2": digest}
+    digests = {f"{known.buildinfo.stem}.qcow2": digest}
     record = metadata.record(known, digests)
     assert f"Virtual-Size: {12 * GIB}\n" in record
     assert "Official: no\n" in record
-    kept = lock.parse(metadata.buildinfo(known, digests, ()), "x")
+    kept = Buildinfo.parse(known.buildinfo.sealed(digests).render(()), "x")
     assert kept.changes == ("size 12G",)
     monkeypatch.setattr(origin, "of_closure", lambda *_: contextlib.nullcontext(read))
     again = request.again(kept, Path("archive.gpg"))

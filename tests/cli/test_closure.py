@@ -16,7 +16,7 @@ import pytest
 
 from debian_cloud.host import sign
 from debian_cloud.host.checksums import Digest
-from debian_cloud.image import lock, metadata
+from debian_cloud.image.buildinfo import Buildinfo, Draft
 from debian_cloud.projections import provenance
 from debian_cloud.text import deb822
 from tests import throwaway
@@ -51,10 +51,10 @@ def made() -> Iterator[Kept]:
         plan = debian_cloud("plan", "fine", *archive.sources).stdout
         facts = re.search("> facts <<'END'\n(.*?)\nEND", plan, re.S)
         assert facts is not None
-        known = metadata.parse_facts(facts[1])
-        digests = {f"{known.stem}.qcow2": Digest(1, {"sha256": "a" * 64})}
-        buildinfo = top / f"{known.stem}.buildinfo"
-        buildinfo.write_text(metadata.buildinfo(known, digests, ()))
+        known = Draft.parse(facts[1])
+        digests = {f"{known.buildinfo.stem}.qcow2": Digest(1, {"sha256": "a" * 64})}
+        buildinfo = top / f"{known.buildinfo.stem}.buildinfo"
+        buildinfo.write_text(known.buildinfo.sealed(digests).render(()))
         kept = Kept(archive, buildinfo, top / "closure", "")
         done = step("closure", buildinfo, kept.closure, *kept.arguments)
         assert done.returncode == 0, done.stderr
@@ -76,7 +76,7 @@ def sha256(content: bytes) -> str:
 
 
 def test_it_has_each_package_and_what_signed_indexes_say_of_it(made: Kept) -> None:
-    kept = lock.parse(made.buildinfo.read_text(), "x")
+    kept = Buildinfo.parse(made.buildinfo.read_text(), "x")
     # What it was made with is there, too.
     assert {"mtools"} < {package.name for package in kept.tools}
     locked = (*kept.packages, *kept.tools)
@@ -93,7 +93,7 @@ def test_it_has_each_package_and_what_signed_indexes_say_of_it(made: Kept) -> No
     # It lists all the others, for mirrors; without a hash what the archive may sign anew.
     text = sign.verified(made.archive.keyring, made.closure / "dists" / "trixie" / "InRelease").content.decode()
     (fields,) = deb822.parse(text)
-    assert fields["Closure"] == f"closures/trixie/fine/amd64/{kept.serial}"
+    assert fields["Closure"] == f"closures/trixie/fine/amd64/{kept.id.serial}"
     rows = {row.split()[2]: row.split()[:2] for row in fields["Closure-Files"].strip().split("\n")}
     files = {str(f.relative_to(made.closure)): f for f in made.closure.rglob("*") if f.is_file()}
     assert rows.keys() == {name for name in files if not name.startswith("dists/")}
@@ -111,7 +111,7 @@ def test_its_evidence_is_whole(made: Kept) -> None:
     """From each package to an index, to a release file, to a key."""
     listed: set[str] = set()
     releases = sorted((made.closure / "evidence").iterdir())
-    assert len(releases) == len(lock.parse(made.buildinfo.read_text(), "x").releases) == 4
+    assert len(releases) == len(Buildinfo.parse(made.buildinfo.read_text(), "x").releases) == 4
     for folder in releases:
         release = (folder / "InRelease").read_text()
         for index in folder.glob("*_Packages.xz"):
@@ -119,7 +119,7 @@ def test_its_evidence_is_whole(made: Kept) -> None:
             path = index.name.removesuffix(".xz").replace("_", "/")
             assert f" {sha256(content)} {len(content):>8} {path}\n".replace(" ", "") in release.replace(" ", "")
             listed |= set(re.findall("^SHA256: (.*)", content.decode(), re.M))
-    assert {package.sha256 for package in lock.parse(made.buildinfo.read_text(), "x").packages} <= listed
+    assert {package.sha256 for package in Buildinfo.parse(made.buildinfo.read_text(), "x").packages} <= listed
 
 
 def test_another_serial_costs_what_is_new(made: Kept) -> None:

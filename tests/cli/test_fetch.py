@@ -61,7 +61,7 @@ class Machine:
 
     def record(self, config: str) -> index.ImageRecord:
         text = (self.public / "dists" / SUITE / "main" / "images" / "Images").read_text("utf-8")
-        (record,) = (record for record in index.parse(text) if record.config == config)
+        (record,) = (record for record in index.parse(text) if record.id.config == config)
         return record
 
 
@@ -208,14 +208,16 @@ def test_a_tampered_index_of_images_is_refused(machine: Machine, tmp_path: Path)
 def test_without_a_serial_the_current_image_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     statuses = {"20261119.0": "superseded", "20261120.0": "current", "20261121.0": "deprecated"}
     known = [
-        images.Image(dataclasses.replace(RECORD, serial=serial, status=status), "file:/x")
+        images.Image(
+            dataclasses.replace(RECORD, id=dataclasses.replace(RECORD.id, serial=serial), status=status), "file:/x"
+        )
         for serial, status in statuses.items()
     ]
     monkeypatch.setattr(images, "known", lambda _suite, _arch: images.Known((*known,)))
 
     def chosen(serial: str = "") -> str:
         wanted = offers.Wanted("ec2", architecture="amd64", serial=serial)
-        return offers.choose(wanted, lambda _: None).record.serial
+        return offers.choose(wanted, lambda _: None).record.id.serial
 
     assert chosen() == "20261120.0"
     assert chosen("20261121.0") == "20261121.0"

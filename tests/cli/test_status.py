@@ -13,25 +13,30 @@ import pytest
 from debian_cloud import cli
 from debian_cloud.errors import Error
 from debian_cloud.host import run
+from debian_cloud.image.id import ImageId
 from debian_cloud.image.staleness import ImageStatus, Update
 from debian_cloud.packages import images
 
 THIS = ImageStatus(
-    "ec2",
-    "20261120.0",
-    "trixie",
-    "amd64",
+    ImageId("trixie", "ec2", "amd64", "20261120.0"),
     "superseded",
     pending_date="2026-11-21",
     security=(Update("openssl", "3.0-1", "3.0-2"), Update("sudo", "1", "1+deb13u1")),
     others=(Update("tzdata", "2026a", "2026b"), Update("htop", "1", "2"), Update("xz-utils", "1", "2")),
 )
-NEWER = replace(THIS, serial="20261121.0", status="current")
+
+
+def of(said: ImageStatus, status: str = "", **words: str) -> ImageStatus:
+    """What is said of another image."""
+    return replace(said, id=replace(said.id, **words), status=status or said.status)
+
+
+NEWER = of(THIS, status="current", serial="20261121.0")
 OTHERS = (
-    replace(THIS, suite="bookworm", status="withdrawn"),
-    replace(NEWER, suite="bookworm", serial="20261123.0"),
-    replace(NEWER, config="azure", serial="20261122.0"),
-    replace(NEWER, architecture="arm64", serial="20261124.0"),
+    of(THIS, status="withdrawn", suite="bookworm"),
+    of(NEWER, suite="bookworm", serial="20261123.0"),
+    of(NEWER, config="azure", serial="20261122.0"),
+    of(NEWER, architecture="arm64", serial="20261124.0"),
 )
 WITHDRAWN = replace(
     THIS,

@@ -22,7 +22,8 @@ from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import run
 from debian_cloud.host.checksums import Digest
 from debian_cloud.host.progress import Progress
-from debian_cloud.image import custom, index, lock, metadata
+from debian_cloud.image import custom, index, metadata
+from debian_cloud.image.buildinfo import Buildinfo, Draft
 from debian_cloud.image.resolution import Resolution
 from tests import throwaway
 from tests.build.test_plan import ARCHIVE, CONFIG, DEBIAN, RESOLUTION
@@ -76,7 +77,7 @@ def test_what_everybody_may_have_is_said() -> None:
     assert kept.lines == ("keep /etc/x/**", "keep /boot/initrd.img-*:etc/y")
     _, buildinfo = described(replace(RESOLUTION, custom=kept))
     assert "Image-Changes:\n keep /etc/x/**\n keep /boot/initrd.img-*:etc/y\n" in buildinfo
-    assert lock.parse(buildinfo, "x").changes == kept.lines
+    assert Buildinfo.parse(buildinfo, "x").changes == kept.lines
     steps = changed_plan(kept)
     (scrub,) = (
         step.argv for step in steps if isinstance(step, plan.Run) and step.argv[:2] == ("debian-cloud", "scrub")
@@ -173,10 +174,10 @@ def test_an_official_image_has_none_of_it() -> None:
 
 def described(resolution: Resolution) -> tuple[str, str]:
     """The record and the .buildinfo."""
-    known = metadata.parse_facts(metadata.facts(resolution, "20261121.0", ("qcow2",), DEBIAN, "0" * 64))
+    known = Draft.parse(Draft.of(resolution, "20261121.0", ("qcow2",), DEBIAN, "0" * 64).render())
     digest = Digest(1, {"sha256": "a" * 64, "sha512": "b" * 128, "sha1": "c" * 40, "md5": "d" * 32})
-    digests = {f"{known.stem}.qcow2": digest}
-    return metadata.record(known, digests), metadata.buildinfo(known, digests, ())
+    digests = {f"{known.buildinfo.stem}.qcow2": digest}
+    return metadata.record(known, digests), known.buildinfo.sealed(digests).render(())
 
 
 def test_a_changed_image_says_so_and_what() -> None:

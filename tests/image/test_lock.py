@@ -13,18 +13,19 @@ from pathlib import Path
 import pytest
 
 from debian_cloud import names, plan
-from debian_cloud.build import request
 from debian_cloud.build import steps as build_steps
 from debian_cloud.errors import Error
 from debian_cloud.host import sign
 from debian_cloud.host.checksums import Digest
-from debian_cloud.image import lock, metadata
+from debian_cloud.image import lock
+from debian_cloud.image.buildinfo import Buildinfo, Draft
 from debian_cloud.image.entries import FILE, Entry
 from debian_cloud.image.resolution import Package
 from debian_cloud.packages import evidence
+from debian_cloud.packages.described import of
 from debian_cloud.proof import verification
 from tests import throwaway
-from tests.build.test_plan import ARCHIVE, DEBIAN, RESOLUTION, SERIAL
+from tests.build.test_plan import ARCHIVE, CONFIG, DEBIAN, RESOLUTION, SERIAL
 from tests.command import debian_cloud, refused
 from tests.throwaway import FINE, Archive, configuration
 
@@ -33,29 +34,30 @@ DIGEST = Digest(1, {"sha256": "a" * 64})
 
 def described() -> str:
     """A .buildinfo."""
-    known = metadata.parse_facts(metadata.facts(RESOLUTION, SERIAL, ("raw", "qcow2"), DEBIAN, "1" * 64))
-    return metadata.buildinfo(known, {f"{known.stem}.{name}": DIGEST for name in known.formats}, ("apt (= 1)",))
+    known = Draft.parse(Draft.of(RESOLUTION, SERIAL, ("raw", "qcow2"), DEBIAN, "1" * 64).render())
+    digests = {known.buildinfo.id.file(name): DIGEST for name in known.formats}
+    return known.buildinfo.sealed(digests).render(("apt (= 1)",))
 
 
 def test_what_a_buildinfo_says_is_read_back() -> None:
-    found = lock.parse(described(), "x.buildinfo")
+    found = Buildinfo.parse(described(), "x.buildinfo")
     assert found.packages == RESOLUTION.packages
     assert found.tools == RESOLUTION.tools
     assert found.releases == RESOLUTION.releases
     assert [(source.uri, source.suites) for source in found.sources] == [(s.uri, s.suites) for s in DEBIAN]
-    assert (found.config, found.suite, found.serial, found.epoch) == ("ec2", "trixie", SERIAL, RESOLUTION.epoch)
+    assert (found.id, found.epoch) == (CONFIG.image(SERIAL), RESOLUTION.epoch)
     assert found.formats == ("qcow2", "raw")
     assert found.plan == "1" * 64
     assert found.changes == ()
-    found.check(RESOLUTION)
+    lock.check(found, RESOLUTION)
 
 
 def test_the_image_s_sources_are_read_back_with_their_option() -> None:
     """Else an image that takes expired indexes would be made again as one that does not."""
     of_image = (replace(DEBIAN[0], expired=True), DEBIAN[1])
-    facts = metadata.facts(RESOLUTION, SERIAL, ("raw",), of_image, "1" * 64)
-    known = metadata.parse_facts(facts)
-    found = lock.parse(metadata.buildinfo(known, {f"{known.stem}.raw": DIGEST}, ()), "x")
+    known = Draft.parse(Draft.of(RESOLUTION, SERIAL, ("raw",), of_image, "1" * 64).render()).buildinfo
+    found = Buildinfo.parse(known.sealed({known.id.file("raw"): DIGEST}).render(()), "x")
+    assert found.sources == known.sources
     assert [source.expired for source in found.sources] == [True, False]
     first, again = (build_steps.plan(RESOLUTION, SERIAL, ("raw",), of_image, ARCHIVE, s) for s in ((), found.sources))
     written = "set the image's sources"
@@ -65,6 +67,42 @@ def test_the_image_s_sources_are_read_back_with_their_option() -> None:
     assert isinstance(one, str)
     assert "Check-Valid-Until: no" in one
     assert one.replace("/debian.gpg", names.DEBIAN_KEYRING) == other
+
+
+def test_a_draft_is_what_a_buildinfo_will_say_without_files() -> None:
+    draft = Draft.of(RESOLUTION, SERIAL, ("raw", "qcow2"), DEBIAN, "1" * 64)
+    read = Draft.parse(draft.render())
+    assert read.render() == draft.render()
+    assert (read.buildinfo.digests, read.buildinfo.formats) == ({}, ())
+    found = Buildinfo.parse(described(), "x")
+    assert replace(found, digests={}) == read.buildinfo
+    assert found.render(("apt (= 1)",)) == described()
+
+
+def test_a_draft_keeps_what_the_machine_s_apt_asks() -> None:
+    """Whoever takes Debian by Tor can build; that nobody else can use such an address is told when it is read."""
+    tor = replace(DEBIAN[0], uri="tor+https://debian.example/debian")
+    draft = Draft.parse(Draft.of(RESOLUTION, SERIAL, ("raw",), (tor, DEBIAN[1]), "1" * 64).render())
+    assert draft.buildinfo.sources[0].uri == tor.uri
+    sealed = draft.buildinfo.sealed({draft.buildinfo.id.file("raw"): DIGEST}).render(())
+    assert f"Image-Sources:\n {tor.uri} trixie" in sealed
+    with pytest.raises(Error, match="is no URI that apt reads"):
+        Buildinfo.parse(sealed, "x")
+
+
+@pytest.mark.parametrize("change", ["", "Epoch: x", "Serial: ../x", "Plan: 1", "Formats", "two"])
+def test_a_damaged_draft_is_not_sealed(change: str) -> None:
+    text = Draft.of(RESOLUTION, SERIAL, ("raw",), DEBIAN, "1" * 64).render()
+    if change == "two":
+        damaged = f"{text}\n{text}"
+    elif change:
+        damaged = re.sub(f"(?m)^{change.partition(':')[0]}: .*\n", f"{change}\n" if ":" in change else "", text)
+    else:
+        damaged = ""
+    assert damaged != text
+    with pytest.raises(Error, match="the file facts is not as a plan writes it") as refused:
+        Draft.parse(damaged)
+    assert refused.value.status == 1
 
 
 DAMAGES = {
@@ -121,7 +159,7 @@ def test_a_damaged_buildinfo_is_no_lock(how: str) -> None:
     text = re.sub(pattern, by, described(), count=1, flags=re.M)
     assert text != described()
     with pytest.raises(Error, match=r"^x\.buildinfo is not the \.buildinfo of an image: ") as caught:
-        lock.parse(text, "x.buildinfo")
+        Buildinfo.parse(text, "x.buildinfo")
     assert len(caught.value.message) < 600
     assert caught.value.message.isprintable()
 
@@ -139,7 +177,7 @@ def test_whatever_a_buildinfo_says_ends_in_a_sentence() -> None:
             end = min(len(data), start + chance.choice((0, 1, 1, 8, 80)))
             data[start:end] = chance.choice((*pieces, bytes(data[start:end]) * 2, chance.randbytes(2)))
         try:
-            lock.parse(sign.decoded(bytes(data), "x"), "x")
+            Buildinfo.parse(sign.decoded(bytes(data), "x"), "x")
             read += 1
         except Error:
             pass
@@ -151,7 +189,7 @@ def test_a_day_that_has_not_come_is_none_yet(tmp_path: Path) -> None:
     path = tmp_path / "x.buildinfo"
     path.write_text(re.sub("(?<=SOURCE_DATE_EPOCH=.)[0-9]+", str(int(time.time()) + 3 * 86400), described()))
     with pytest.raises(Error, match="of a day that has not come"):
-        request.locked(path)
+        of(path)
 
 
 @pytest.mark.parametrize(
@@ -174,14 +212,14 @@ def test_a_day_that_has_not_come_is_none_yet(tmp_path: Path) -> None:
     ],
 )
 def test_what_only_looks_like_debian_is_not_debian(uri: str) -> None:
-    kept = lock.parse(described(), "x")
+    kept = Buildinfo.parse(described(), "x")
     both = tuple(replace(source, uri=uri) for source in kept.sources)
     with pytest.raises(Error, match=r"which is no mirror of Debian that is known here"):
         evidence.refuse_sources(replace(kept, sources=both), ())
 
 
 def test_debian_is_where_it_is_known_to_be() -> None:
-    kept = lock.parse(described(), "x")
+    kept = Buildinfo.parse(described(), "x")
     main, security = kept.sources
     evidence.refuse_sources(kept, (main.uri + "/", security.uri))
     with pytest.raises(Error, match=f"asks {security.uri}, which is no mirror"):
@@ -194,7 +232,7 @@ def test_debian_is_where_it_is_known_to_be() -> None:
     with pytest.raises(Error, match="past their Valid-Until"):
         evidence.refuse_sources(replace(kept, sources=(replace(known[0], expired=True), known[1])), ())
     evidence.refuse_sources(replace(kept, sources=(replace(known[0], expired=True), known[1])), (), expired=True)
-    sid = replace(kept, suite="sid", sources=(replace(known[0], suites=("sid",)),))
+    sid = replace(kept, id=replace(kept.id, suite="sid"), sources=(replace(known[0], suites=("sid",)),))
     evidence.refuse_sources(sid, ())
     for wrong in (
         (known[0],),
@@ -228,11 +266,11 @@ def test_what_is_not_locked_is_refused(change: str) -> None:
         "less": (first,),
     }[change]
     with pytest.raises(Error, match=r"is not what the lock has:\n  (not|only) in the lock: "):
-        lock.parse(described(), "x").check(replace(RESOLUTION, packages=got))
+        lock.check(Buildinfo.parse(described(), "x"), replace(RESOLUTION, packages=got))
 
 
 def test_the_build_s_apt_gets_the_lock_too() -> None:
-    pins = lock.parse(described(), "x").preferences
+    pins = lock.preferences(Buildinfo.parse(described(), "x"))
     steps = build_steps.plan(replace(RESOLUTION, pins=pins), SERIAL, ("raw",), DEBIAN, ARCHIVE)
     assert [s.text for s in steps if isinstance(s, plan.Write) and s.path == "preferences"] == [pins]
     assert "Package: *\nPin: release *\nPin-Priority: -1\n" in pins
@@ -255,8 +293,9 @@ def buildinfo(archive: Archive) -> str:
     assert done.returncode == 0, done.stderr
     facts = re.search("> facts <<'END'\n(.*?)\nEND", done.stdout, re.S)
     assert facts is not None
-    known = metadata.parse_facts(facts[1])
-    return metadata.buildinfo(known, {f"{known.stem}.{name}": DIGEST for name in known.formats}, ())
+    known = Draft.parse(facts[1])
+    digests = {known.buildinfo.id.file(name): DIGEST for name in known.formats}
+    return known.buildinfo.sealed(digests).render(())
 
 
 def locked(archive: Archive, path: Path, text: str, *more: str) -> tuple[int, str, str]:
@@ -268,7 +307,7 @@ def locked(archive: Archive, path: Path, text: str, *more: str) -> tuple[int, st
 
 
 def test_the_buildinfo_names_who_signed_what(archive: Archive, buildinfo: str) -> None:
-    found = lock.parse(buildinfo, "x")
+    found = Buildinfo.parse(buildinfo, "x")
     suites = [release.suite for release in found.releases]
     assert suites == ["trixie", "trixie-updates", "trixie-security", "trixie"]
     assert all(re.fullmatch("[0-9A-F]{40}", key) for release in found.releases for key in release.signers)
@@ -285,7 +324,9 @@ def test_the_same_again(archive: Archive, buildinfo: str, tmp_path: Path) -> Non
     # Its day and its serial are the lock's.
     earlier = re.sub('(?<=SOURCE_DATE_EPOCH=")[0-9]+', "1700000000", buildinfo)
     earlier = re.sub("(?<=^Version: ).*", "20231114.7", earlier, flags=re.M)
-    earlier = earlier.replace(lock.parse(buildinfo, "x").stem, lock.parse(buildinfo, "x").stem[:-10] + "20231114.7")
+    earlier = earlier.replace(
+        Buildinfo.parse(buildinfo, "x").stem, Buildinfo.parse(buildinfo, "x").stem[:-10] + "20231114.7"
+    )
     _, script, _ = locked(archive, tmp_path / "x.buildinfo", earlier)
     assert "Builds debian-13-fine-amd64-20231114.7:" in script
     assert "SOURCE_DATE_EPOCH=1700000000" in script

@@ -12,14 +12,12 @@ import pytest
 from debian_cloud import names
 from debian_cloud.errors import Error
 from debian_cloud.image import index
+from debian_cloud.image.id import ImageId
 from debian_cloud.text import deb822
 from tests import bounds, malformed
 
 RECORD = index.ImageRecord(
-    config="ec2",
-    serial="20261120.0",
-    suite="trixie",
-    architecture="amd64",
+    id=ImageId("trixie", "ec2", "amd64", "20261120.0"),
     format="qcow2",
     config_version="1:0.1.0~deb13u1",
     size=149660336,
@@ -101,28 +99,31 @@ def test_a_field_of_a_newer_archive_is_passed_over_whatever_its_lines() -> None:
 
 
 def test_the_newest_serial_is_current_by_number_not_by_text() -> None:
-    records = [replace(RECORD, serial=serial) for serial in ("20261120.9", "20261120.10", "20261119.11")]
-    statuses = {record.serial: record.status for record in index.with_status(records)}
+    records = [
+        replace(RECORD, id=replace(RECORD.id, serial=serial))
+        for serial in ("20261120.9", "20261120.10", "20261119.11")
+    ]
+    statuses = {record.id.serial: record.status for record in index.with_status(records)}
     assert statuses == {"20261120.9": "superseded", "20261120.10": "current", "20261119.11": "superseded"}
 
 
 def test_each_image_has_its_own_current() -> None:
-    records = index.with_status([RECORD, replace(RECORD, config="azure", serial="20261121.0")])
+    records = index.with_status([RECORD, replace(RECORD, id=replace(RECORD.id, config="azure", serial="20261121.0"))])
     assert [record.status for record in records] == ["current", "current"]
 
 
 def test_an_unofficial_image_takes_no_official_one_s_place() -> None:
-    official, changed = replace(RECORD), replace(RECORD, serial="20261121.0", official=False)
+    official, changed = replace(RECORD), replace(RECORD, id=replace(RECORD.id, serial="20261121.0"), official=False)
     assert [record.status for record in index.with_status([official, changed])] == ["current", "superseded"]
-    older = replace(changed, serial="20261119.0")
+    older = replace(changed, id=replace(RECORD.id, serial="20261119.0"))
     assert [record.status for record in index.with_status([changed, older])] == ["current", "superseded"]
 
 
 def test_index_is_sorted_whatever_the_order_of_records() -> None:
-    records = [replace(RECORD, serial=f"20261120.{n}") for n in (10, 2, 1)]
+    records = [replace(RECORD, id=replace(RECORD.id, serial=f"20261120.{n}")) for n in (10, 2, 1)]
     text = index.render(records)
     assert text == index.render(reversed(records))
-    assert [record.serial for record in index.parse(text)] == ["20261120.1", "20261120.2", "20261120.10"]
+    assert [record.id.serial for record in index.parse(text)] == ["20261120.1", "20261120.2", "20261120.10"]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def test_what_is_no_debian_name_is_no_path_component(value: str) -> None:
 def test_stanzas_are_read_alike_in_both_ways() -> None:
     text = (
         "\n"
-        + index.render([ATTESTED, replace(ATTESTED, serial="20261121.0")])
+        + index.render([ATTESTED, replace(ATTESTED, id=replace(RECORD.id, serial="20261121.0"))])
         + "\n\nField:\n a\n  b: c\nOther: x:y\n"
     )
     assert deb822.canonical(text) == deb822.parse(text)

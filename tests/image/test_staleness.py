@@ -17,19 +17,20 @@ import pytest
 from debian_cloud.archive import lifecycle
 from debian_cloud.errors import Error
 from debian_cloud.image import index, staleness
+from debian_cloud.image.resolution import Installed
 from debian_cloud.image.staleness import Update
 from debian_cloud.text import deb822
 from tests import malformed, throwaway
 from tests.image.test_names_and_index import RECORD
 
 INSTALLED = (
-    ("zlib1g", "1", "amd64"),
-    ("openssl", "3.0-1", "amd64"),
-    ("tzdata", "2026a", "all"),
-    ("base", "1", "all"),
+    Installed("zlib1g", "1", "amd64"),
+    Installed("openssl", "3.0-1", "amd64"),
+    Installed("tzdata", "2026a", "all"),
+    Installed("base", "1", "all"),
 )
 NEWER = {"openssl": ("3.0-2", True), "tzdata": ("2026b", False), "zlib1g": ("2", True)}
-OLD = replace(RECORD, serial="20261119.0")
+OLD = replace(RECORD, id=replace(RECORD.id, serial="20261119.0"))
 GONE = replace(
     OLD,
     status="withdrawn",
@@ -40,7 +41,7 @@ GONE = replace(
 
 
 def found(record: index.ImageRecord) -> str:
-    return staleness.found(record.directory, INSTALLED, lambda package: NEWER.get(package[0]), "2026-11-20")
+    return staleness.found(record.id, INSTALLED, lambda package: NEWER.get(package.name), "2026-11-20")
 
 
 def test_security_updates_come_first() -> None:
@@ -53,7 +54,7 @@ def test_security_updates_come_first() -> None:
         "Pending:\n"
         " tzdata 2026a 2026b\n"
     )
-    nothing = staleness.found(RECORD.directory, INSTALLED, lambda _: None, "2026-11-20")
+    nothing = staleness.found(RECORD.id, INSTALLED, lambda _: None, "2026-11-20")
     assert nothing == f"Image: {RECORD.directory}\nPending-Date: 2026-11-20\n"
 
 
@@ -61,8 +62,8 @@ def test_what_is_found_is_what_an_index_may_say() -> None:
     """Else no index would be published any more, from the first such image on."""
 
     def of(number: int, version: str) -> str:
-        those = [(f"{'p' * 70}{index}", version, "all") for index in range(number)]
-        return staleness.found(RECORD.directory, those, lambda _: ("9" * 70, True), "2026-11-20")
+        those = [Installed(f"{'p' * 70}{index}", version, "all") for index in range(number)]
+        return staleness.found(RECORD.id, those, lambda _: ("9" * 70, True), "2026-11-20")
 
     assert staleness.MOST_UPDATES < deb822.MOST_LINES
     largest = replace(RECORD, status="deprecated", status_date="2026-11-21")
@@ -78,7 +79,7 @@ def test_the_index_says_of_each_image_what_became_of_it() -> None:
     records = (*lifecycle.published([RECORD, replace(RECORD, format="raw"), GONE], ()), GONE)
     text = staleness.render(records, staleness.by_image(f"{found(RECORD)}\n{found(GONE)}"))
     gone, fine = staleness.parse(text)
-    assert (fine.serial, fine.status, fine.pending_date) == ("20261120.0", "current", "2026-11-20")
+    assert (fine.id.serial, fine.status, fine.pending_date) == ("20261120.0", "current", "2026-11-20")
     assert fine.security == (Update("openssl", "3.0-1", "3.0-2"), Update("zlib1g", "1", "2"))
     assert fine.others == (Update("tzdata", "2026a", "2026b"),)
     assert (gone.status, gone.date, gone.reason) == ("withdrawn", "2026-11-21", GONE.status_reason)
@@ -121,7 +122,7 @@ def test_a_malformed_index_is_refused(text: bytes) -> None:
 
 
 def test_what_was_read_is_remembered_once_for_all_images() -> None:
-    known = {"a" * 64: INSTALLED, "b" * 64: (*INSTALLED[1:], ("base", "2", "all")), "c" * 64: ()}
+    known = {"a" * 64: INSTALLED, "b" * 64: (*INSTALLED[1:], Installed("base", "2", "all")), "c" * 64: ()}
     text = staleness.remembered(known)
     assert staleness.recalled(text) == known
     assert text.count("openssl") == 1

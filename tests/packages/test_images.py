@@ -8,19 +8,15 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from debian_cloud import __main__
 from debian_cloud.host import run
 from debian_cloud.image import index, sources, staleness
+from debian_cloud.image.id import ImageId
 from debian_cloud.packages import evidence, images
 from tests import bounds, malformed
-
-if TYPE_CHECKING:
-    from debian_cloud.image.lock import Lock
 
 GOOD, BAD = "http://good.example", "http://bad.example"
 Says = Callable[..., tuple[int, str, str]]
@@ -137,7 +133,7 @@ def test_an_index_that_is_not_there_is_named(machine: Says, tmp_path: Path) -> N
 
 def test_updates_are_kept_of_the_wanted_image_alone(machine: Says, tmp_path: Path) -> None:
     machine("Images-Status", malformed.STATUS.encode(), b"", "status")
-    said = images.statuses(lambda found: found.serial == "20261119.0")
+    said = images.statuses(lambda found: found.id.serial == "20261119.0")
     assert [found.security for found in said.statuses] == [()] * 3
     assert len(staleness.parse(malformed.STATUS)[0].security) == 1
 
@@ -180,11 +176,10 @@ def test_verify_tells_of_the_index_that_it_could_not_ask(machine: Says) -> None:
     """Else an archive that withdrew the image would be silent, as if it knew nothing of it."""
     bad = malformed.BAD_STATUS["Latin-1 in a value"]
     machine("Images-Status", malformed.STATUS.encode(), bad, "status")
-    image = {"config": "ec2", "suite": "trixie", "architecture": "amd64", "serial": "20261120.0"}
-    word = evidence.of_machine(cast("Lock", SimpleNamespace(**image)))
+    word = evidence.of_machine(ImageId("trixie", "ec2", "amd64", "20261120.0"))
     assert word
     assert word.said
     assert (word.said.status, BAD in word.problem) == ("current", True)
-    word = evidence.of_machine(cast("Lock", SimpleNamespace(**{**image, "serial": "20261121.0"})))
+    word = evidence.of_machine(ImageId("trixie", "ec2", "amd64", "20261121.0"))
     assert word
     assert (word.said, BAD in word.problem) == (None, True)

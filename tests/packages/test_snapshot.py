@@ -20,7 +20,8 @@ import pytest
 from debian_cloud import names
 from debian_cloud.errors import Error
 from debian_cloud.host import run
-from debian_cloud.image import metadata, sources
+from debian_cloud.image import sources
+from debian_cloud.image.buildinfo import Buildinfo, Draft
 from debian_cloud.packages import images
 from tests import clock, throwaway
 from tests.archive.clients import serving
@@ -68,13 +69,13 @@ def web() -> Iterator[Web]:
             yield Web(archive, old, new, own, mirror)
 
 
-def planned(web: Web, url: str, *more: str) -> metadata.Facts:
+def planned(web: Web, url: str, *more: str) -> Buildinfo:
     """What the .buildinfo of an image would say, without building it."""
     done = debian_cloud("plan", "fine", *web.sources(url), *more)
     assert done.returncode == 0, done.stderr
     facts = re.search("> facts <<'END'\n(.*?)\nEND", done.stdout, re.S)
     assert facts is not None
-    return metadata.parse_facts(facts[1])
+    return Draft.parse(facts[1]).buildinfo
 
 
 def test_what_is_built_is_what_was_published_then(web: Web) -> None:
@@ -88,17 +89,19 @@ def test_what_is_built_is_what_was_published_then(web: Web) -> None:
     ):
         known = planned(web, url, "--snapshot", identifier)
         assert known.config_version == version
-        assert ("debian-cloud-config-fine", version) in {(row[2], row[3]) for row in known.packages}
+        assert ("debian-cloud-config-fine", version) in {
+            (package.name, package.version) for package in known.packages
+        }
         # What is written down is what was read.
-        sha256, size, suite, uri, _ = known.releases[-1]
-        signed = (web.snap / identifier / "dists" / suite / "InRelease").read_bytes()
-        assert uri.rstrip("/") == f"{address}/snap/{identifier}"
-        assert names.snapshot_at(uri) == identifier
-        assert (sha256, size) == (hashlib.sha256(signed).hexdigest(), str(len(signed)))
+        release = known.releases[-1]
+        signed = (web.snap / identifier / "dists" / release.suite / "InRelease").read_bytes()
+        assert release.uri.rstrip("/") == f"{address}/snap/{identifier}"
+        assert names.snapshot_at(release.uri) == identifier
+        assert (release.sha256, release.size) == (hashlib.sha256(signed).hexdigest(), len(signed))
         # Debian's are the same, in the build and in the image.
         assert known.releases[:-1] == now.releases[:-1]
         assert known.sources == now.sources
-    assert {names.snapshot_at(row[3]) for row in now.releases} == {""}
+    assert {names.snapshot_at(release.uri) for release in now.releases} == {""}
 
 
 def test_it_is_shown_and_listed(web: Web) -> None:

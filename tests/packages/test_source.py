@@ -16,7 +16,8 @@ import pytest
 from debian_cloud import names
 from debian_cloud.errors import USAGE, Error, slip
 from debian_cloud.host.checksums import Digest
-from debian_cloud.image import index, lock, metadata, sources
+from debian_cloud.image import index, metadata, sources
+from debian_cloud.image.buildinfo import Buildinfo, Draft
 from debian_cloud.image.resolution import Package
 from debian_cloud.packages import evidence
 from tests import throwaway
@@ -291,8 +292,8 @@ class Kept:
     closure: Path
 
     @property
-    def lock(self) -> lock.Lock:
-        return lock.parse(self.buildinfo.read_text(), "x")
+    def lock(self) -> Buildinfo:
+        return Buildinfo.parse(self.buildinfo.read_text(), "x")
 
 
 @pytest.fixture(scope="module")
@@ -304,13 +305,13 @@ def kept(both: Both) -> Kept:
     assert done.returncode == 0, done.stderr
     facts = re.search("> facts <<'END'\n(.*?)\nEND", done.stdout, re.S)
     assert facts is not None
-    known = metadata.parse_facts(facts[1])
-    assert int(known.serial.partition(".")[2]) >= 1000
-    digests = {f"{known.stem}.tar.xz": Digest(1, {"sha256": "a" * 64, "sha512": "b" * 128})}
+    known = Draft.parse(facts[1])
+    assert int(known.buildinfo.id.serial.partition(".")[2]) >= 1000
+    digests = {f"{known.buildinfo.stem}.tar.xz": Digest(1, {"sha256": "a" * 64, "sha512": "b" * 128})}
     (record,) = index.parse(metadata.record(known, digests), strict=True)
     assert (record.official, record.others) == (False, (f"{both.other.uri} stable",))
-    found = Kept(top / f"{known.stem}.buildinfo", top / "closure")
-    found.buildinfo.write_text(metadata.buildinfo(known, digests, ()))
+    found = Kept(top / f"{known.buildinfo.stem}.buildinfo", top / "closure")
+    found.buildinfo.write_text(known.buildinfo.sealed(digests).render(()))
     home = both.archive.folder / "gnupg"
     where: list[str | Path] = [found.buildinfo, found.closure, "--pool", top / "kept", "--homedir", home]
     refused(step("closure", *where, *both.archive.sources), 1, "no signed source has", "hint:")
@@ -335,7 +336,7 @@ def test_a_lock_needs_the_same_source(both: Both, kept: Kept) -> None:
     assert debian_cloud(*again).returncode in (1, 2)
 
 
-def proofs(both: Both, kept: Kept, *others: Path, changed: lock.Lock | None = None) -> dict[str, evidence.Proof]:
+def proofs(both: Both, kept: Kept, *others: Path, changed: Buildinfo | None = None) -> dict[str, evidence.Proof]:
     trusted = [s for path in others for s, _ in sources.others(path.read_text(), "x")]
     found = evidence.proofs(
         *(kept.closure / "evidence", changed or kept.lock, Path(names.DEBIAN_KEYRING), both.archive.keyring),

@@ -25,7 +25,7 @@ from spdx_tools.spdx.validation.document_validator import validate_full_spdx_doc
 
 from debian_cloud import projections
 from debian_cloud.errors import Error
-from debian_cloud.image import lock
+from debian_cloud.image.buildinfo import Buildinfo
 from debian_cloud.image.resolution import Package
 from debian_cloud.projections import provenance
 from debian_cloud.text import openpgp
@@ -38,7 +38,7 @@ PACKAGES = (
     # Differs from the one above in what an id of SPDX cannot say.
     Package("libstdc-.6", "14.2.0-19~bpo12+1", "all", 700000, "3" * 64),
 )
-LOCK = replace(lock.parse(described(), "x.buildinfo"), packages=PACKAGES)
+LOCK = replace(Buildinfo.parse(described(), "x.buildinfo"), packages=PACKAGES)
 STEM = "debian-13-ec2-amd64-20261121.0"
 SUBJECTS = {f"{STEM}.{name}": {"sha256": "a" * 64, "sha512": "b" * 128} for name in ("raw", "qcow2")}
 BUILDINFO = {f"{STEM}.buildinfo": {"sha256": "c" * 64}}
@@ -47,7 +47,7 @@ SIGNER = "D" * 40
 Json = dict[str, Any]
 
 
-def projected(name: str, of: lock.Lock = LOCK) -> Json:
+def projected(name: str, of: Buildinfo = LOCK) -> Json:
     found: Json = json.loads(projections.text(projections.find(name).document(of)))
     return found
 
@@ -291,7 +291,7 @@ def test_what_is_no_such_statement_is_refused(damage: Callable[[Json], None]) ->
     ],
 )
 def test_what_two_readers_may_read_in_two_ways_is_no_statement(old: str, new: str) -> None:
-    text = projections.text(projections.find("provenance").document(lock.parse(described(), "x")))
+    text = projections.text(projections.find("provenance").document(Buildinfo.parse(described(), "x")))
     assert provenance.parse(text, "x.json").kind == provenance.BUILT
     with pytest.raises(Error, match="no statement about an image"):
         provenance.parse(text.replace(old, new, 1), "x.json")
@@ -309,7 +309,7 @@ def test_the_verb_prints_it(tmp_path: Path, name: str) -> None:
     path.write_text(described())
     done = debian_cloud("sbom", path, "--format", name)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == projections.text(projections.find(name).document(lock.parse(described(), "x")))
+    assert done.stdout == projections.text(projections.find(name).document(Buildinfo.parse(described(), "x")))
 
 
 @pytest.mark.parametrize("suffix", ["qcow2", "raw", "image", "tar.xz"])
@@ -321,7 +321,7 @@ def test_the_verb_finds_the_buildinfo_beside_the_image(tmp_path: Path, suffix: s
     (tmp_path / f"{STEM}.buildinfo").write_text(described())
     done = debian_cloud("sbom", image)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == projections.text(projections.find("spdx").document(lock.parse(described(), "x")))
+    assert done.stdout == projections.text(projections.find("spdx").document(Buildinfo.parse(described(), "x")))
 
 
 def document_of(text: str) -> bytes:
@@ -334,7 +334,7 @@ def test_the_verb_prints_spdx_of_a_signed_file_by_default(tmp_path: Path) -> Non
     path = tmp_path / "signed"
     path.write_bytes(document_of(described()))
     done = debian_cloud("sbom", path)
-    assert done.stdout == projections.text(projections.find("spdx").document(lock.parse(described(), "x")))
+    assert done.stdout == projections.text(projections.find("spdx").document(Buildinfo.parse(described(), "x")))
 
 
 def test_the_verb_refuses_what_is_no_buildinfo(tmp_path: Path) -> None:

@@ -11,19 +11,20 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from debian_cloud.errors import Error
-from debian_cloud.image import entries, lock
+from debian_cloud.image import entries
+from debian_cloud.image.buildinfo import Buildinfo
 from debian_cloud.image.entries import Entry
 from debian_cloud.image.resolution import Package
 from debian_cloud.proof import difference
 from debian_cloud.proof.difference import Description, Difference
 from tests.image.test_lock import described
 
-LOCK = lock.parse(described(), "x.buildinfo")
+LOCK = Buildinfo.parse(described(), "x.buildinfo")
 
 
 def of_packages(*packages: tuple[str, str] | tuple[str, str, str]) -> Description:
     found = tuple(Package(name, version, "amd64", 10, (*rest, "a")[0] * 64) for name, version, *rest in packages)
-    return difference.of_lock("x", replace(LOCK, packages=found))
+    return difference.of_buildinfo("x", replace(LOCK, packages=found))
 
 
 def compared(old: tuple[str, str], new: tuple[str, str]) -> Difference:
@@ -400,7 +401,7 @@ def test_a_changelog_is_no_bomb(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [len(part) for part in read] == [2**16]
 
 
-def _sized(text: str) -> tuple[Description, difference.Package, Callable[[str], bytes]]:
+def _sized(text: str) -> tuple[Description, difference.Sourced, Callable[[str], bytes]]:
     tree = system().package("tool", "1").changelog("tool", text)
     described_ = tree.described()
     return described_, described_.packages["tool"], tree.content

@@ -12,7 +12,7 @@ import pytest
 from debian_cloud import projections
 from debian_cloud.errors import Error
 from debian_cloud.host import sign
-from debian_cloud.image import lock
+from debian_cloud.image.buildinfo import Buildinfo
 from debian_cloud.projections import provenance
 from debian_cloud.proof import trust
 from tests import throwaway
@@ -29,7 +29,7 @@ def keys() -> Iterator[list[Key]]:
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     """Its SHA-256 is the one that the .buildinfo gives."""
-    path = tmp_path / f"{lock.parse(described(), 'x').stem}.raw"
+    path = tmp_path / f"{Buildinfo.parse(described(), 'x').stem}.raw"
     path.write_bytes(b"the image")
     return path
 
@@ -37,7 +37,7 @@ def image(tmp_path: Path) -> Path:
 def state(image: Path, key: Key, name: str, folder: Path, content: bytes | None = None) -> Path:
     """A rebuilder's statement that it got these bytes."""
     sha256 = throwaway.sha256(image.read_bytes() if content is None else content)
-    kept = lock.parse(described().replace("a" * 64, sha256), "x")
+    kept = Buildinfo.parse(described().replace("a" * 64, sha256), "x")
     document = provenance.rebuilt(kept, {image.name: {"sha256": sha256}}, {"x.buildinfo": {"sha256": "b" * 64}})
     folder.mkdir(exist_ok=True)
     text = folder / "text"
@@ -98,7 +98,7 @@ def test_an_edited_word_does_not_count(image: Path, keys: list[Key]) -> None:
 
 def test_a_builder_s_own_word_is_no_rebuilder_s(image: Path, keys: list[Key]) -> None:
     sha256 = throwaway.sha256(image.read_bytes())
-    kept = lock.parse(described().replace("a" * 64, sha256), "x")
+    kept = Buildinfo.parse(described().replace("a" * 64, sha256), "x")
     folder = image.with_name("statements")
     folder.mkdir()
     text = image.with_name("text")

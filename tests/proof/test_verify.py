@@ -20,7 +20,7 @@ from debian_cloud.disk.layout import BIOS_TYPE, ESP, ESP_TYPE, ROOT_TYPES
 from debian_cloud.disk.opened import DiskImage, opened
 from debian_cloud.errors import Error
 from debian_cloud.host import sign
-from debian_cloud.image import lock
+from debian_cloud.image.buildinfo import Buildinfo
 from debian_cloud.packages.evidence import Proof
 from debian_cloud.proof import verify as prove
 from debian_cloud.proof.verification import Explained, Unexplained
@@ -170,7 +170,7 @@ def test_every_path_of_a_published_image_is_explained(case: Case, published: Pat
 
 
 def test_people_are_told_who_vouches_for_how_much() -> None:
-    kept = lock.parse(described(), "x")
+    kept = Buildinfo.parse(described(), "x")
     bash, own = kept.packages[0], replace(kept.packages[0], name="own")
     proofs = {bash: Proof("trixie", "Debian", "1" * 64, ("A" * 40,)), own: Proof("trixie", "", "2" * 64, ("B" * 40,))}
     explained = (
@@ -674,7 +674,7 @@ def test_an_image_under_another_s_name_is_refused(case: Case, tmp_path: Path) ->
 def test_a_name_that_says_otherwise_is_another_image_s(tmp_path: Path, name: str, *, good: bool) -> None:
     image = tmp_path / name.format(stem="debian-13-ec2-amd64-20261121.0")
     image.write_bytes(b"the image")
-    kept = lock.parse(
+    kept = Buildinfo.parse(
         described().replace("a" * 64, throwaway.sha256(b"the image")).replace(" 1 debian", " 9 debian"), "x"
     )
     if good:
@@ -713,16 +713,16 @@ def test_a_file_that_only_holds_the_same_disk_is_not_the_published_one(case: Cas
 def test_the_answer_says_which_image_it_is(case: Case, world: World) -> None:
     done = case.verify(None, "--archive", world.public)
     assert done.returncode == 0, done.stderr
-    kept = lock.parse(throwaway.signed_text(case.buildinfo), "x")
+    kept = Buildinfo.parse(throwaway.signed_text(case.buildinfo), "x")
     lines = done.stdout.splitlines()
     assert lines[0] == f"{case.published.name}: image ec2 of trixie for amd64"
-    assert lines[1].startswith(f"  serial {kept.serial}, of 2")
+    assert lines[1].startswith(f"  serial {kept.id.serial}, of 2")
     assert f"  it is current, says {world.public}" in lines
     assert f"  the file is {case.published.name}, SHA-256 {kept.digests[case.published.name][0]}" in lines
     assert f"  its apt asks {kept.sources[0].uri} for trixie trixie-updates" in lines
     found = json.loads(case.verify(None, "--archive", world.public, "--json").stdout)
     assert (found["config"], found["suite"], found["architecture"]) == ("ec2", "trixie", "amd64")
-    assert (found["serial"], found["status"]["status"], found["changes"]) == (kept.serial, "current", [])
+    assert (found["serial"], found["status"]["status"], found["changes"]) == (kept.id.serial, "current", [])
     sha256, size = kept.digests[case.published.name]
     assert found["file"] == {"described": case.published.name, "sha256": sha256, "size": size}
     assert found["sources"][0] == {
@@ -764,7 +764,7 @@ def restate(
 
 def test_an_image_that_was_withdrawn(case: Case, world: World, copied_archive: Path) -> None:
     stanza = "Image: debian-cloud-config-ec2\nVersion: {}\nSuite: trixie\nArchitecture: amd64\nStatus: {}\n"
-    serial = lock.parse(throwaway.signed_text(case.buildinfo), "x").serial
+    serial = Buildinfo.parse(throwaway.signed_text(case.buildinfo), "x").id.serial
     reason = "Status-Date: 2026-11-21\nStatus-Reason: login without a key\nCVEs: CVE-2026-12345\n"
     said = (stanza.format(serial, "current"), stanza.format(serial, "withdrawn") + reason)
     restate(world, copied_archive, {"Images-Status": said})
@@ -818,7 +818,7 @@ def test_an_index_that_the_archive_did_not_sign(case: Case, copied_archive: Path
 
 
 def test_other_files_under_the_same_name(case: Case, world: World, copied_archive: Path) -> None:
-    digest = lock.parse(throwaway.signed_text(case.buildinfo), "x").digests[case.published.name][0]
+    digest = Buildinfo.parse(throwaway.signed_text(case.buildinfo), "x").digests[case.published.name][0]
     restate(world, copied_archive, {"Images": (digest, "0" * 64)})
     done = case.verify(None, "--archive", copied_archive)
     refused(done, 1, f"the archive lists another {case.published.name} than the .buildinfo describes")

@@ -22,11 +22,11 @@ from debian_cloud.disk.layout import ESP
 from debian_cloud.disk.opened import DiskImage, opened
 from debian_cloud.errors import Error
 from debian_cloud.host import checksums
-from debian_cloud.image import lock
+from debian_cloud.image.buildinfo import Buildinfo
 from debian_cloud.image.entries import FILE, Entry
 from debian_cloud.proof import verification
 from debian_cloud.proof import verify as prove
-from debian_cloud.proof.verification import MISSING, MOST, Findings, Unexplained
+from debian_cloud.proof.verification import MISSING, MOST, Tally, Unexplained
 from tests.disk.test_filesystems import END, EPOCH, make_ext4, make_tar, member, put, run
 from tests.disk.test_opened import append, copy
 from tests.image.test_lock import described
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-STEM = lock.parse(described(), "x").stem
+STEM = Buildinfo.parse(described(), "x").stem
 LAYOUT = layout.layout(STEM, 256 * layout.MIB, "amd64", bios=True)
 RAW, QCOW2, TAR_XZ = (f"{STEM}.{format_}" for format_ in ("raw", "qcow2", "tar.xz"))
 
@@ -49,7 +49,7 @@ class Made:
     digests: dict[str, tuple[str, int]]
 
     def verify(self, image: Path, name: str, digests: dict[str, tuple[str, int]] | None = None) -> prove.Report:
-        kept = replace(lock.parse(described(), "x"), digests=self.digests if digests is None else digests)
+        kept = replace(Buildinfo.parse(described(), "x"), digests=self.digests if digests is None else digests)
         report = prove.Report(kept, {}, {}, (), file=prove._file(image, kept))
         return prove._compared(image, self.shipped, self.folder / name, report)
 
@@ -374,7 +374,7 @@ def test_a_reader_that_fails_changes_no_verdict(
 
 def test_a_million_findings_take_no_memory(made: Made) -> None:
     tracemalloc.start()
-    findings = Findings()
+    findings = Tally()
     for number in range(200_000):
         findings.add(Unexplained(f"usr/{number}", "it is not there", MISSING if number % 2 else verification.ADDED))
     findings.add(Unexplained("bin/su", "it is set-id", verification.LOUD))
@@ -383,7 +383,7 @@ def test_a_million_findings_take_no_memory(made: Made) -> None:
     assert most < 2**20
     assert (findings.total, len(findings.first)) == (200_001, MOST)
     assert findings.first[0].path == "bin/su"
-    kept = lock.parse(described(), "x")
+    kept = Buildinfo.parse(described(), "x")
     report = prove.Report(kept, {}, {}, (), unexplained=findings.first, more=findings.total - MOST)
     said = json.loads(json.dumps(verify._as_json(report)))
     assert (len(said["unexplained"]), said["more"]) == (MOST, 199_001)
@@ -396,7 +396,7 @@ def test_a_tar_is_told_that_it_is_no_disk(made: Made, tmp_path: Path) -> None:
     """Before anything is made again, and not as damaged."""
     shutil.copy(made.folder / TAR_XZ, tmp_path / "x.tar.xz")
     (tmp_path / "x.tar.xz").write_bytes((made.folder / TAR_XZ).read_bytes()[:1000])
-    kept = replace(lock.parse(described(), "x"), digests={RAW: made.digests[RAW]})
+    kept = replace(Buildinfo.parse(described(), "x"), digests={RAW: made.digests[RAW]})
     with pytest.raises(Error, match=r"this is not the image of that \.buildinfo: it is a tar\.xz, not a raw"):
         prove._format(tmp_path / "x.tar.xz", kept)
 

@@ -16,7 +16,7 @@ from debian_cloud.text.printable import printable
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
-    from debian_cloud.image.lock import Lock
+    from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.image.sources import Source
 
 BUILDINFO: Final = 2**21
@@ -43,50 +43,62 @@ _PLACE: Final = re.compile(rf"(?:mirror\+|tor\+)?https?://{_HOST}{_PATH}|(?:mirr
 _AGAIN: Final = "build it again, and upload it as `debian-cloud build` has written it"
 
 
-def check(kept: Lock, now: float, *, expired: bool) -> None:
+def check(buildinfo: Buildinfo, now: float, *, expired: bool) -> None:
     """Error unless a .buildinfo says what one can say; `now` in seconds since 1970.
 
     The image's own sources must be those of Debian for its suite, by whichever mirror; apt there must not take
     expired indexes, unless `expired`.
     """
-    packages = (*kept.packages, *kept.tools)
+    packages = (*buildinfo.packages, *buildinfo.tools)
     tomorrow = datetime.fromtimestamp(now + 86400, UTC)
     for wrong, what in (
-        (not 0 < kept.epoch <= now + 86400, f"SOURCE_DATE_EPOCH {printable(str(kept.epoch))}, no day that was"),
+        (
+            not 0 < buildinfo.epoch <= now + 86400,
+            f"SOURCE_DATE_EPOCH {printable(str(buildinfo.epoch))}, no day that was",
+        ),
         # It would be the newest, and current, until that day.
-        (kept.serial[:8] > f"{tomorrow:%Y%m%d}", f"the serial {kept.serial}, of a day that has not come"),
+        (
+            buildinfo.id.serial[:8] > f"{tomorrow:%Y%m%d}",
+            f"the serial {buildinfo.id.serial}, of a day that has not come",
+        ),
         (len(packages) > _PACKAGES, f"{len(packages)} packages, and at most {_PACKAGES} are kept"),
-        (not kept.packages, "no package"),
+        (not buildinfo.packages, "no package"),
         (sum(package.size for package in packages) > _TOTAL, f"packages of more than {_TOTAL} bytes"),
-        (not 0 < len(kept.releases) <= _RELEASES, f"{len(kept.releases)} release files"),
-        (not _HASH.fullmatch(kept.plan), f"the plan {printable(kept.plan, 80)}, which is no id of one"),
-        (not _is_version(kept.config_version), "a configuration of no version"),
-        *((not _is_line(line), f"the line {printable(line, 80)}") for line in (kept.builder, *kept.changes)),
-        *_packages(kept),
-        *_releases(kept),
-        *_sources(kept.suite, kept.sources, expired=expired),
+        (not 0 < len(buildinfo.releases) <= _RELEASES, f"{len(buildinfo.releases)} release files"),
+        (not _HASH.fullmatch(buildinfo.plan), f"the plan {printable(buildinfo.plan, 80)}, which is no id of one"),
+        (not _is_version(buildinfo.config_version), "a configuration of no version"),
+        *(
+            (not _is_line(line), f"the line {printable(line, 80)}")
+            for line in (buildinfo.builder, *buildinfo.changes)
+        ),
+        *_packages(buildinfo),
+        *_releases(buildinfo),
+        *_sources(buildinfo.id.suite, buildinfo.sources, expired=expired),
     ):
         if wrong:
-            raise Error(f"{kept.stem}.buildinfo has {what}", _AGAIN)
+            raise Error(f"{buildinfo.stem}.buildinfo has {what}", _AGAIN)
 
 
-def check_kept(kept: Lock, known: Collection[Package], keys: Collection[str]) -> None:
+def check_kept(buildinfo: Buildinfo, known: Collection[Package], keys: Collection[str]) -> None:
     """Error unless the archive has what of it went into an image.
 
     `known` are the packages that it lists, or of the snapshot that the image names; `keys` the fingerprints by which
     it signs or signed. What is Debian's is asked of Debian when it is fetched.
     """
-    if not any(signer in keys for release in kept.releases for signer in release.signers):
+    if not any(signer in keys for release in buildinfo.releases for signer in release.signers):
         raise Error(
-            f"{kept.stem}.buildinfo names no release file of this archive, so what it was made of cannot be kept",
+            f"{buildinfo.stem}.buildinfo names no release file of this archive, so what it was made of cannot be"
+            " kept",
             "build it from this archive, and upload it again",
         )
-    name = names.package(kept.config)
-    if (name, kept.config_version) not in {(package.name, package.version) for package in kept.packages}:
-        raise Error(f"{kept.stem}.buildinfo does not name {name} {kept.config_version} among its packages", _AGAIN)
+    name = buildinfo.id.package
+    if (name, buildinfo.config_version) not in {(package.name, package.version) for package in buildinfo.packages}:
+        raise Error(
+            f"{buildinfo.stem}.buildinfo does not name {name} {buildinfo.config_version} among its packages", _AGAIN
+        )
     listed = {package.name: package for package in known}
-    debian_s = {*of_debian(kept)}
-    for package in (*kept.packages, *kept.tools):
+    debian_s = {*of_debian(buildinfo)}
+    for package in (*buildinfo.packages, *buildinfo.tools):
         if package not in debian_s and package not in known:
             here = listed.get(package.name)
             there = (
@@ -100,14 +112,14 @@ def check_kept(kept: Lock, known: Collection[Package], keys: Collection[str]) ->
             )
 
 
-def of_debian(kept: Lock) -> tuple[Package, ...]:
+def of_debian(buildinfo: Buildinfo) -> tuple[Package, ...]:
     """What of an image, and of what it was made with, is Debian's."""
-    return tuple(p for p in (*kept.packages, *kept.tools) if not p.name.startswith(names.OURS))
+    return tuple(p for p in (*buildinfo.packages, *buildinfo.tools) if not p.name.startswith(names.OURS))
 
 
-def snapshot_of(kept: Lock) -> str:
+def snapshot_of(buildinfo: Buildinfo) -> str:
     """The id of the archive's snapshot that an image was made of; empty when it was made of none."""
-    return next(filter(None, (names.snapshot_at(release.uri) for release in kept.releases)), "")
+    return next(filter(None, (names.snapshot_at(release.uri) for release in buildinfo.releases)), "")
 
 
 def known(lines: Iterable[str]) -> Iterator[Package]:
@@ -117,24 +129,27 @@ def known(lines: Iterable[str]) -> Iterator[Package]:
             yield Package(words[0], words[1], words[2], int(words[3]), words[4])
 
 
-def _packages(kept: Lock) -> Iterator[tuple[bool, str]]:
+def _packages(buildinfo: Buildinfo) -> Iterator[tuple[bool, str]]:
     seen: set[str] = set()
-    for package in (*kept.packages, *kept.tools):
+    for package in (*buildinfo.packages, *buildinfo.tools):
         yield not _is_name(package.name), f"the package {printable(package.name, 80)}, which is no name of one"
         yield package.name in seen, f"the package {package.name} twice"
         seen.add(package.name)
         what = f"{package.name} {printable(package.version, 80)} {printable(package.architecture, 80)}"
         yield not _is_version(package.version), f"{what}, which is no version"
-        yield package.architecture not in (kept.architecture, "all"), f"{what}, and is for {kept.architecture}"
+        yield (
+            package.architecture not in (buildinfo.id.architecture, "all"),
+            f"{what}, and is for {buildinfo.id.architecture}",
+        )
         yield not 0 < package.size <= _TOTAL, f"{what} of {printable(str(package.size), 80)} bytes"
 
 
-def _releases(kept: Lock) -> Iterator[tuple[bool, str]]:
-    suites = (kept.suite, f"{kept.suite}-updates", f"{kept.suite}-security")
-    for release in kept.releases:
+def _releases(buildinfo: Buildinfo) -> Iterator[tuple[bool, str]]:
+    suites = (buildinfo.id.suite, f"{buildinfo.id.suite}-updates", f"{buildinfo.id.suite}-security")
+    for release in buildinfo.releases:
         what = f"the release file {printable(release.suite, 80)} of {printable(release.uri, 200)}"
-        other = (release.uri, release.suite) in kept.others
-        yield release.suite not in suites and not other, f"{what}, and is of {kept.suite}"
+        other = (release.uri, release.suite) in buildinfo.others
+        yield release.suite not in suites and not other, f"{what}, and is of {buildinfo.id.suite}"
         yield not _is_place(_PLACE, release.uri), f"{what}, which is no plain address"
         yield not 0 < release.size <= 2**24, f"{what} of {printable(str(release.size), 80)} bytes"
         yield len(release.signers) > _RELEASES, f"{what} with {len(release.signers)} signers"

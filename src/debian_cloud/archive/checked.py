@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from debian_cloud import names
 from debian_cloud.archive import lifecycle, served, signed, state
-from debian_cloud.archive.served import Finding
+from debian_cloud.archive.served import Fault
 from debian_cloud.errors import Error
 from debian_cloud.host import checksums, files, sign
 from debian_cloud.text import deb822, openpgp
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from debian_cloud.image.id import ImageId
     from debian_cloud.image.index import ImageRecord
 
 _SOON: Final = 3 * 86400
@@ -53,7 +54,7 @@ def indexes(archive: Path, keyring: Path, *, fast: bool) -> Iterator[Difference]
     yield from _times(archive)
 
 
-def _beside(archive: Path, keyring: Path, *, fast: bool) -> Iterator[Finding]:
+def _beside(archive: Path, keyring: Path, *, fast: bool) -> Iterator[Fault]:
     public = archive / "public"
     for folder in signed.folders(public, "dists/*"):
         record = signed.entry(archive, folder.relative_to(public))
@@ -66,7 +67,7 @@ def _beside(archive: Path, keyring: Path, *, fast: bool) -> Iterator[Finding]:
         place = folder.relative_to(public)
         text = signed.entry(archive, place)
         if text.is_file() and not openpgp.field(text.read_bytes(), "Valid-Until"):
-            yield Finding(folder / "InRelease", "its signature has no end, and passes for the suite itself; publish")
+            yield Fault(folder / "InRelease", "its signature has no end, and passes for the suite itself; publish")
         else:
             yield from signed.differing(archive, place, keyring, byhash=False)
     seen: dict[tuple[int, int], str] = {}
@@ -76,7 +77,7 @@ def _beside(archive: Path, keyring: Path, *, fast: bool) -> Iterator[Finding]:
 
 def _closure(
     archive: Path, folder: Path, keyring: Path, seen: dict[tuple[int, int], str], *, fast: bool
-) -> Iterator[Finding]:
+) -> Iterator[Fault]:
     """What of a closure is not as it was made: its index, its packages, and the indexes that vouch for them.
 
     Whose signature is on the evidence `debian-cloud verify` asks.
@@ -85,31 +86,31 @@ def _closure(
         text = signed.clear(dist / "InRelease", keyring)
         record = signed.entry(archive, dist.relative_to(archive / "public"))
         if not text or (record.is_file() and record.read_bytes() != text):
-            yield Finding(dist / "InRelease", "it is not what the archive signed")
+            yield Fault(dist / "InRelease", "it is not what the archive signed")
             continue
         for name, (sha256, size) in _listed(text).items():
             index = served.content(dist / name, sha256, size)
             if index is None:
-                yield Finding(dist / name, "it is not the index that InRelease lists")
+                yield Fault(dist / name, "it is not the index that InRelease lists")
                 continue
             for stanza in deb822.parse(index.decode()):
                 file, wanted = folder / stanza["Filename"], stanza["SHA256"]
                 if file.is_symlink() or not file.is_file() or str(file.stat().st_size) != stanza["Size"]:
-                    yield Finding(file, f"it is not there with its {stanza['Size']} bytes")
+                    yield Fault(file, f"it is not there with its {stanza['Size']} bytes")
                 elif not fast and _digest(file, seen) != wanted:
-                    yield Finding(file, f"it is not the file with the SHA-256 {wanted}")
+                    yield Fault(file, f"it is not the file with the SHA-256 {wanted}")
     for place in signed.folders(folder, "evidence/*"):
         yield from _evidence(place)
 
 
-def _evidence(place: Path) -> Iterator[Finding]:
+def _evidence(place: Path) -> Iterator[Fault]:
     file = place / "InRelease" if (place / "InRelease").exists() else place / "Release"
     try:
         listed = _listed(openpgp.inner(files.read(served.regular(file))))
     except (Error, ValueError, KeyError):
         listed = {}
     if not listed:
-        yield Finding(file, "it is no release file")
+        yield Fault(file, "it is no release file")
         return
     for index in sorted(place.glob("*_Packages.xz")):
         name = index.name.removesuffix(".xz").replace("_", "/")
@@ -118,7 +119,7 @@ def _evidence(place: Path) -> Iterator[Finding]:
         except Error:
             found = b""
         if listed.get(name) != (hashlib.sha256(found).hexdigest(), len(found)):
-            yield Finding(index, f"it is not the index that {file.name} lists")
+            yield Fault(index, f"it is not the index that {file.name} lists")
 
 
 def _listed(text: bytes) -> dict[str, tuple[str, int]]:
@@ -158,20 +159,21 @@ def images(archive: Path, keyring: Path, *, fast: bool) -> tuple[Difference, ...
 
 def _images(archive: Path, keyring: Path, *, fast: bool) -> Iterator[Difference]:
     public = archive / "public"
-    known: dict[str, list[ImageRecord]] = {}
+    known: dict[ImageId, list[ImageRecord]] = {}
     for suite in state.suites(archive / "state"):
         for record in state.records(archive / "state", suite):
-            known.setdefault(record.directory, []).append(record)
-    for directory, records in known.items():
+            known.setdefault(record.id, []).append(record)
+    for image, records in known.items():
         # What left the indexes loses its files some day.
-        if records[0].status not in lifecycle.GONE or (public / directory).exists():
+        if records[0].status not in lifecycle.GONE or (public / image.path()).exists():
             for path, why in _damaged(public, records, keyring, fast=fast):
                 yield Difference("damaged", path, why)
     # Below each of them an image has the same place.
-    for kept in ("images", "closures", "rebuilds"):
-        for folder in sorted(public.glob(f"{kept}/*/*/*/*/")):
+    for tree in (names.IMAGES, names.CLOSURES, names.REBUILDS):
+        there = {image.path(tree) for image in known}
+        for folder in sorted(public.glob(f"{tree}/*/*/*/*/")):
             path = str(folder.relative_to(public))
-            if not folder.is_symlink() and "images" + path.removeprefix(kept) not in known:
+            if not folder.is_symlink() and path not in there:
                 yield Difference("unknown", path, "no record tells of it")
 
 
@@ -200,8 +202,8 @@ def _damaged(public: Path, records: list[ImageRecord], keyring: Path, *, fast: b
             yield at, "it is not the file that the archive signed"
         elif record and record.sha512 != wanted[name]:
             yield at, "the index has another hash of it than the archive signed"
-    listed = {f"{records[0].stem}.{a.suffix}": a.sha256 for a in records[0].attestations}
-    listed |= {f"{records[0].stem}.buildinfo": records[0].buildinfo_sha256}
+    listed = {records[0].id.file(a.suffix): a.sha256 for a in records[0].attestations}
+    listed |= {records[0].id.file("buildinfo"): records[0].buildinfo_sha256}
     for name, sha256 in listed.items():
         path = folder / name
         if name in there & {*wanted} and checksums.digest(path, ("sha256",)).hashes["sha256"] != sha256:

@@ -29,12 +29,14 @@ from debian_cloud.archive import admission, lifecycle, state
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import checksums, run, sign
 from debian_cloud.host.progress import Progress
-from debian_cloud.image import closure, lock
+from debian_cloud.image import closure
 from debian_cloud.plan import Run
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from debian_cloud.image.buildinfo import Buildinfo
+    from debian_cloud.image.id import ImageId
     from debian_cloud.image.resolution import Package
     from debian_cloud.packages.origin import Origin
 
@@ -57,13 +59,13 @@ class Signing:
 
 
 def keep(
-    kept: lock.Lock, folder: Path, pool: Pool, signing: Signing, sources: AbstractContextManager[Origin]
+    buildinfo: Buildinfo, folder: Path, pool: Pool, signing: Signing, sources: AbstractContextManager[Origin]
 ) -> Kept:
     """Make a folder an apt suite of all that an image was made of, with the evidence for it; nothing, or whole.
 
     `sources` are opened when they are needed; the pool and the folder are on one file system.
     """
-    wanted = (*kept.packages, *kept.tools)
+    wanted = (*buildinfo.packages, *buildinfo.tools)
     if folder.exists():
         raise Error(f"{folder} exists already", "a closure is never rewritten: choose another folder", USAGE)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -77,12 +79,12 @@ def keep(
             evidence = _keep_evidence(origin, pool, made / "evidence")
         for package in wanted:
             pool.link(package.sha256, made / closure.filename(package))
-        _index(kept, stanzas, made, {**listed, **evidence}, signing)
+        _index(buildinfo, stanzas, made, {**listed, **evidence}, signing)
         made.rename(folder)
     return Kept(len(wanted), sum(package.size for package in wanted), pool.added)
 
 
-def refuse_unlisted(kept: lock.Lock, sources: AbstractContextManager[Origin]) -> str:
+def refuse_unlisted(buildinfo: Buildinfo, sources: AbstractContextManager[Origin]) -> str:
     """Error when Debian's signed indexes have no more what an image was made of, or have it otherwise.
 
     Where they cannot be read, that is no reason: the sentence is why. Else it is empty.
@@ -91,7 +93,7 @@ def refuse_unlisted(kept: lock.Lock, sources: AbstractContextManager[Origin]) ->
     try:
         with sources as origin:
             read = True
-            origin.apt.stanzas(admission.of_debian(kept))
+            origin.apt.stanzas(admission.of_debian(buildinfo))
     except Error as error:
         if read:
             raise
@@ -99,39 +101,35 @@ def refuse_unlisted(kept: lock.Lock, sources: AbstractContextManager[Origin]) ->
     return ""
 
 
-def wanting(archive: Path, *, due: bool = False) -> tuple[str, ...]:
-    """The images, SUITE/CONFIG/ARCH/SERIAL, whose closures an archive is to keep and has not.
+def wanting(archive: Path, *, due: bool = False) -> tuple[ImageId, ...]:
+    """The images whose closures an archive is to keep and has not.
 
     Those first that failed least often, and of these the newest; with `due`, only those whose time has come. A
     failure of any other image is forgotten.
     """
     now = time.time()
     missing = [
-        directory
+        image
         for suite in state.suites(archive / "state")
-        for directory in state.without_closure(archive, state.records(archive / "state", suite))
+        for image in state.without_closure(archive, state.records(archive / "state", suite))
     ]
-    for directory in {*state.failures(archive)} - {*missing}:
-        state.note_failure(archive, directory, None)
-    found = {directory: state.failure(archive, directory) for directory in missing}
-    newest = sorted(missing, key=lambda directory: names.serial_key(directory.rpartition("/")[2]), reverse=True)
-    ordered = sorted(newest, key=lambda directory: failure.tries if (failure := found[directory]) else 0)
+    for image in {*state.failures(archive)} - {*missing}:
+        state.note_failure(archive, image, None)
+    found = {image: state.failure(archive, image) for image in missing}
+    newest = sorted(missing, key=lambda image: image.number, reverse=True)
+    ordered = sorted(newest, key=lambda image: failure.tries if (failure := found[image]) else 0)
     # A clock that was set back must not make it wait for longer than it ever would.
     return tuple(
-        directory.removeprefix("images/")
-        for directory in ordered
-        if not due or not (failure := found[directory]) or not now < failure.next <= now + lifecycle.LAST_DELAY
+        image
+        for image in ordered
+        if not due or not (failure := found[image]) or not now < failure.next <= now + lifecycle.LAST_DELAY
     )
 
 
-def note_failure(archive: Path, image: str, said: str) -> None:
-    """Note why the closure of an image, SUITE/CONFIG/ARCH/SERIAL, could not be made, of what a tool said."""
-    parts = image.split("/")
-    if len(parts) != 4:
-        raise Error(f"{image!r} is no image", "an image is named SUITE/CONFIG/ARCH/SERIAL", USAGE)
-    directory = names.directory(*parts)
-    failure = lifecycle.failed(state.failure(archive, directory), _reason(said), time.time())
-    state.note_failure(archive, directory, failure)
+def note_failure(archive: Path, image: ImageId, said: str) -> None:
+    """Note why the closure of an image could not be made, of what a tool said."""
+    failure = lifecycle.failed(state.failure(archive, image), _reason(said), time.time())
+    state.note_failure(archive, image, failure)
 
 
 def _reason(said: str) -> str:
@@ -237,18 +235,21 @@ def _store(pool: Pool, content: bytes, sha256: str, folder: Path) -> None:
 
 
 def _index(
-    kept: lock.Lock,
+    buildinfo: Buildinfo,
     stanzas: dict[Package, str],
     folder: Path,
     listed: dict[str, tuple[str, int] | None],
     signing: Signing,
 ) -> None:
     text = closure.packages_text(stanzas)
-    index = folder / closure.packages_path(kept.suite, kept.architecture)
+    index = folder / closure.packages_path(buildinfo.id.suite, buildinfo.id.architecture)
     index.parent.mkdir(parents=True)
     index.write_text(text, "utf-8")
-    release = folder / "dists" / kept.suite / "Release"
-    place = names.closure(kept.suite, kept.config, kept.architecture, kept.serial)
-    release.write_text(closure.release_text(kept.suite, kept.architecture, kept.epoch, text, place, listed), "utf-8")
+    release = folder / "dists" / buildinfo.id.suite / "Release"
+    place = buildinfo.id.path(names.CLOSURES)
+    release.write_text(
+        closure.release_text(buildinfo.id.suite, buildinfo.id.architecture, buildinfo.epoch, text, place, listed),
+        "utf-8",
+    )
     sign.clearly(release, release.with_name("InRelease"), signing.homedir, signing.signers)
     release.unlink()

@@ -35,7 +35,7 @@ def add(public: Path, output: Path, given: Iterable[Path], keyring: Path) -> Ite
     Error at the first that is not by a key of the keyring.
     """
     folders = sorted(public.glob("dists/*/")) + sorted(public.glob("snap/*/dists/*/"), reverse=True)
-    releases = [_Release(folder) for folder in folders if (folder / "InRelease").is_file()]
+    releases = [_ReleaseFile(folder) for folder in folders if (folder / "InRelease").is_file()]
     with tempfile.TemporaryDirectory(prefix="debian-cloud.") as name:
         for file in given:
             for release, signer in _added(file, releases, keyring, Path(name)):
@@ -45,7 +45,7 @@ def add(public: Path, output: Path, given: Iterable[Path], keyring: Path) -> Ite
 
 
 @dataclass(slots=True)
-class _Release:
+class _ReleaseFile:
     """A Release and its signatures: as they are shown, and those that come."""
 
     folder: Path
@@ -56,7 +56,7 @@ class _Release:
         return openpgp.cleartext(files.read(self.folder / "InRelease"))
 
 
-def _added(file: Path, releases: list[_Release], keyring: Path, work: Path) -> list[tuple[_Release, str]]:
+def _added(file: Path, releases: list[_ReleaseFile], keyring: Path, work: Path) -> list[tuple[_ReleaseFile, str]]:
     """Where the signatures of a file belong, and whose they are; Error when one of them is not a cosigner's."""
     try:
         data = files.read(file)
@@ -85,7 +85,7 @@ def _added(file: Path, releases: list[_Release], keyring: Path, work: Path) -> l
     return added
 
 
-def _of_clear(file: Path, signed: openpgp.Cleartext, releases: list[_Release]) -> _Release:
+def _of_clear(file: Path, signed: openpgp.Cleartext, releases: list[_ReleaseFile]) -> _ReleaseFile:
     content = signed.content
     for release in releases:
         if release.signed().content == content:
@@ -98,7 +98,7 @@ def _of_clear(file: Path, signed: openpgp.Cleartext, releases: list[_Release]) -
     )
 
 
-def _signer(release: _Release, packet: bytes, keyring: Path, work: Path, *, clear: bool) -> str:
+def _signer(release: _ReleaseFile, packet: bytes, keyring: Path, work: Path, *, clear: bool) -> str:
     """Whose good signature of the release a packet is; nothing when it is none by a key of the keyring."""
     signature = work / "signature"
     try:
@@ -111,7 +111,7 @@ def _signer(release: _Release, packet: bytes, keyring: Path, work: Path, *, clea
         return ""
 
 
-def _add(release: _Release, packet: bytes, signer: str, keyring: Path, work: Path, *, clear: bool) -> None:
+def _add(release: _ReleaseFile, packet: bytes, signer: str, keyring: Path, work: Path, *, clear: bool) -> None:
     """Unless the same key has signed already."""
     if clear:
         shown, coming = release.signed().signatures, release.clear
@@ -121,7 +121,7 @@ def _add(release: _Release, packet: bytes, signer: str, keyring: Path, work: Pat
         coming.append(packet)
 
 
-def _write(release: _Release, public: Path, output: Path) -> None:
+def _write(release: _ReleaseFile, public: Path, output: Path) -> None:
     if not release.clear and not release.detached:
         return
     target = output / release.folder.relative_to(public)

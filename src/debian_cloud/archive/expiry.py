@@ -20,15 +20,17 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from debian_cloud import names
 from debian_cloud.archive import lifecycle, served, state
 from debian_cloud.errors import Error
 from debian_cloud.host import files
 from debian_cloud.image import index
+from debian_cloud.image.id import ImageId
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from debian_cloud.archive.served import Release
+    from debian_cloud.archive.served import SignedRelease
     from debian_cloud.image.index import ImageRecord
 
 _LARGEST: Final = 2**28
@@ -70,15 +72,15 @@ def tracks(archive: Path, work: Path) -> None:
     for found in ids:
         releases |= _signed(archive, f"snap/{found}/dists") if found not in gone else {}
     pool: set[str] = set()
-    images: set[str] = set()
+    images: set[ImageId] = set()
     for path, content in _indexes(releases):
         if path.endswith("Images"):
-            images |= lifecycle.directories(content)
+            images |= lifecycle.images(content)
         else:
             pool.update(lifecycle.pool_files(content))
     tracks = lifecycle.parse_tracks((work / "tracks").read_text("utf-8"))
     _write(work / "listed", pool)
-    _write(work / "in-snapshots", images)
+    _write(work / "in-snapshots", (image.path() for image in images))
     _write(work / "snapshots", gone)
     _write(work / "untrack", (f"{t.suite} {t.source} {t.version}" for t in lifecycle.unused(tracks, pool)))
 
@@ -91,29 +93,30 @@ def plan(archive: Path, work: Path) -> Plan:
     `folders`, `forget` and `pool`.
     """
     today = date.fromisoformat(time.strftime("%Y-%m-%d", time.gmtime()))
-    in_snapshots, snapshots = _lines(work / "in-snapshots"), sorted(_lines(work / "snapshots"))
+    in_snapshots = {ImageId.parse(line, names.IMAGES) for line in _lines(work / "in-snapshots")}
+    snapshots = sorted(_lines(work / "snapshots"))
     expired: list[str] = []
-    folders: list[str] = []
-    shown: set[str] = set()
-    listed: set[str] = set()
+    gone: list[ImageId] = []
+    shown: set[ImageId] = set()
+    listed: set[ImageId] = set()
     for suite in state.suites(archive / "state"):
         before = state.records(archive / "state", suite)
         outdated = _outdated(archive, suite, before, today)
         records = lifecycle.expired(before, outdated, today)
-        expired += outdated
+        expired += [image.path() for image in outdated]
         if outdated:
             state.enter(work / "state", suite, records)
         grace = state.grace(archive, suite)
         # Signed since, as when nothing could be published for a while.
         held = _held(archive / "public/dists" / suite, grace)
-        folders += [path for path in lifecycle.due(records, in_snapshots, today, grace) if path not in held]
-        listed |= {record.directory for record in index.listed(records)}
-        shown |= state.shown(archive / "public", suite) & {r.directory for r in records if r.status in lifecycle.GONE}
+        gone += [image for image in lifecycle.due(records, in_snapshots, today, grace) if image not in held]
+        listed |= {record.id for record in index.listed(records)}
+        shown |= state.shown(archive / "public", suite) & {r.id for r in records if r.status in lifecycle.GONE}
     there = [
         folder
-        for directory in folders
-        for kind in ("images", "closures", "rebuilds")
-        if (archive / "public" / (folder := kind + directory.removeprefix("images"))).exists()
+        for image in gone
+        for tree in (names.IMAGES, names.CLOSURES, names.REBUILDS)
+        if (archive / "public" / (folder := image.path(tree))).exists()
     ]
     known, in_pool = _lines(work / "known"), _pool(archive / "public")
     unlisted = (_lines(work / "unreferenced") | (in_pool - known)) - _lines(work / "listed")
@@ -122,7 +125,7 @@ def plan(archive: Path, work: Path) -> Plan:
     (work / "state").mkdir(exist_ok=True)
     (work / "state" / "leaving").write_text(lifecycle.render_leaving(after), "utf-8")
     _write(work / "expired", expired)
-    _write(work / "shown", shown)
+    _write(work / "shown", (image.path() for image in shown))
     _write(work / "folders", there)
     _write(work / "forget", (path for path in pool if path in known))
     _write(work / "pool", pool)
@@ -166,7 +169,7 @@ def as_text(found: Plan, *, dry_run: bool) -> str:
     return report
 
 
-def _signed(archive: Path, place: str) -> dict[Path, Release]:
+def _signed(archive: Path, place: str) -> dict[Path, SignedRelease]:
     """Folder in public/ -> what the archive signed last for it: whatever is served, that is what clients have.
 
     Error when it does not know what it signed.
@@ -187,7 +190,7 @@ def _signed(archive: Path, place: str) -> dict[Path, Release]:
     return found
 
 
-def _refuse_early(releases: Iterable[Release]) -> None:
+def _refuse_early(releases: Iterable[SignedRelease]) -> None:
     """Error when something was published later than the clock says."""
     for release in releases:
         if release.date > time.time():
@@ -198,7 +201,7 @@ def _refuse_early(releases: Iterable[Release]) -> None:
             )
 
 
-def _indexes(releases: Mapping[Path, Release]) -> Iterator[tuple[str, str]]:
+def _indexes(releases: Mapping[Path, SignedRelease]) -> Iterator[tuple[str, str]]:
     """Path and content of each index of packages, sources and images that the release files list, each once."""
     seen = set()
     for folder, release in releases.items():
@@ -223,17 +226,17 @@ def _content(path: Path, sha256: str) -> str:
     return content.decode()
 
 
-def _held(dist: Path, grace: timedelta) -> set[str]:
-    """Folders of the images that an index lists on which a signature is good; an index is as old as that."""
-    found: set[str] = set()
+def _held(dist: Path, grace: timedelta) -> set[ImageId]:
+    """The images that an index lists on which a signature is good; an index is as old as that."""
+    found: set[ImageId] = set()
     for file in dist.glob("main/images/by-hash/SHA256/*"):
         if file.stat().st_mtime + grace.total_seconds() >= time.time() and not file.is_symlink() and file.is_file():
             # Of a compressed one, nothing is found, and nothing need be.
-            found |= lifecycle.directories(file.read_text("utf-8", "replace"))
+            found |= lifecycle.images(file.read_text("utf-8", "replace"))
     return found
 
 
-def _outdated(archive: Path, suite: str, records: tuple[ImageRecord, ...], today: date) -> tuple[str, ...]:
+def _outdated(archive: Path, suite: str, records: tuple[ImageRecord, ...], today: date) -> tuple[ImageId, ...]:
     return lifecycle.outdated(
         records,
         state.policy(archive),

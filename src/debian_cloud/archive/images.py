@@ -15,12 +15,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from debian_cloud import formats, names, projections
+from debian_cloud import formats, projections
 from debian_cloud.archive import admission, state
-from debian_cloud.build import request
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import checksums, files, sign
 from debian_cloud.image import config, index
+from debian_cloud.packages import described
 from debian_cloud.projections import provenance
 from debian_cloud.text import deb822
 from debian_cloud.text.printable import printable
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from debian_cloud.host.checksums import Digest
-    from debian_cloud.image.lock import Lock
+    from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.image.resolution import Package
 
 _SLACK: Final = 86400
@@ -38,7 +38,7 @@ _SLACK: Final = 86400
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Keeping:
     """What an archive that keeps what images are made of has: its public folder, and two files.
 
     `known` has the suite's packages (name, version, architecture, size and SHA-256, one a line), `keys` the
@@ -57,7 +57,7 @@ class Terms:
     uploaders: Path
     unofficial: bool = False
     allow_expired: bool = False
-    kept: Kept | None = None
+    keeping: Keeping | None = None
 
 
 def admit(folder: Path, suite: str, terms: Terms) -> str:
@@ -78,15 +78,15 @@ def admit(folder: Path, suite: str, terms: Terms) -> str:
         raise Error(f"{found[0]} is not UTF-8 text") from None
     if not records:
         raise Error(f"{found[0]} has no record in it")
-    if len({record.directory for record in records}) != 1 or len({r.name for r in records}) != len(records):
+    if len({record.id for record in records}) != 1 or len({r.name for r in records}) != len(records):
         raise Error(f"{found[0]} has records of more than one image, or one twice", "upload each image on its own")
     first = records[0]
-    if first.suite != suite:
-        raise Error(f"the image is for {first.suite}, the upload for {suite}", "upload it to its own suite")
+    if first.id.suite != suite:
+        raise Error(f"the image is for {first.id.suite}, the upload for {suite}", "upload it to its own suite")
 
-    if first.serial > time.strftime("%Y%m%d.9999", time.gmtime(time.time() + _SLACK)):
-        raise Error(f"the serial {first.serial} lies in the future", "no later image could ever be newer")
-    expected = {f"{first.stem}.{extension}" for extension in ("image", "buildinfo", "changes")}
+    if first.id.serial > time.strftime("%Y%m%d.9999", time.gmtime(time.time() + _SLACK)):
+        raise Error(f"the serial {first.id.serial} lies in the future", "no later image could ever be newer")
+    expected = {first.id.file(extension) for extension in ("image", "buildinfo", "changes")}
     expected |= {*(record.name for record in records)}
     for name in sorted(expected - present):
         raise Error(f"the upload has no file {name}, which its record names")
@@ -94,18 +94,18 @@ def admit(folder: Path, suite: str, terms: Terms) -> str:
         raise Error(f"the upload has a file {name} that its record does not name")
     for name in sorted(expected):
         _refuse_special(folder, name, admission.BUILDINFO if name.endswith(".buildinfo") else None)
-    kept = request.locked(folder / f"{first.stem}.buildinfo")
-    if {(r.stem, r.config_version) for r in records} != {(kept.stem, kept.config_version)}:
+    buildinfo = described.of(folder / first.id.file("buildinfo"))
+    if {(r.id, r.config_version) for r in records} != {(buildinfo.id, buildinfo.config_version)}:
         raise Error(
-            f"the record is of {first.stem}, its .buildinfo of {kept.stem}, or of another version of that",
+            f"the record is of {first.stem}, its .buildinfo of {buildinfo.stem}, or of another version of that",
             "upload them as the builder wrote them",
         )
-    admission.check(kept, time.time(), expired=terms.allow_expired or terms.unofficial)
-    _refuse_unofficial(kept, records, suite, too=terms.unofficial)
-    if terms.kept:
-        keys = {*terms.kept.keys.read_text("utf-8").split()}
-        admission.check_kept(kept, _known(terms.kept, kept), keys)
-    builders = sign.verified(terms.uploaders, folder / f"{first.stem}.changes").signers
+    admission.check(buildinfo, time.time(), expired=terms.allow_expired or terms.unofficial)
+    _refuse_unofficial(buildinfo, records, suite, too=terms.unofficial)
+    if terms.keeping:
+        keys = {*terms.keeping.keys.read_text("utf-8").split()}
+        admission.check_kept(buildinfo, _known(terms.keeping, buildinfo), keys)
+    builders = sign.verified(terms.uploaders, folder / first.id.file("changes")).signers
     if len(builders) != 1:
         raise Error(f"the upload is signed by {len(builders)} keys", "one builder signs it")
 
@@ -115,7 +115,7 @@ def admit(folder: Path, suite: str, terms: Terms) -> str:
         if (got.size, got.hashes["sha256"], got.hashes["sha512"]) != (record.size, record.sha256, record.sha512):
             raise Error(f"{record.name} is not the file that its record describes", "build and sign it again")
         _refuse_format(folder, record)
-    for name, text in _attestations(kept, {record.name for record in records}, digests, *builders).items():
+    for name, text in _attestations(buildinfo, {record.name for record in records}, digests, *builders).items():
         (folder / name).write_text(text, "utf-8")
         digests[name] = checksums.digest(folder / name)
     for name, text in checksums.sums(digests).items():
@@ -128,12 +128,12 @@ def enter(folder: Path, following: Path, suite: str) -> None:
     known = state.records(following, suite)
     (path,) = folder.glob("*.image")
     added = index.parse(files.text(path), strict=True)
-    directory = added[0].directory
-    if any(record.directory == directory for record in known):
+    image = added[0].id
+    if any(record.id == image for record in known):
         raise Error(
-            f"the archive has or had {directory}, and no path is ever used again", "build it with a new serial"
+            f"the archive has or had {image.path()}, and no path is ever used again", "build it with a new serial"
         )
-    others = {record.name for record in added} | {f"{added[0].stem}.image", f"{added[0].stem}.changes"}
+    others = {record.name for record in added} | {image.file("image"), image.file("changes")}
     digests = {
         found.name: checksums.digest(found)
         for found in sorted(folder.iterdir())
@@ -165,46 +165,51 @@ def _refuse_format(folder: Path, record: index.ImageRecord) -> None:
         form.check(record.name, view, record.virtual_size)
 
 
-def _known(archive: Kept, kept: Lock) -> frozenset[Package]:
+def _known(archive: Keeping, buildinfo: Buildinfo) -> frozenset[Package]:
     """The packages that the archive lists, or of the snapshot that an image was made of; Error when there is none."""
-    identifier = admission.snapshot_of(kept)
+    identifier = admission.snapshot_of(buildinfo)
     if not identifier:
         return frozenset(admission.known(archive.known.read_text("utf-8").splitlines()))
-    dist = archive.public / "snap" / identifier / "dists" / kept.suite
+    dist = archive.public / "snap" / identifier / "dists" / buildinfo.id.suite
     if not dist.is_dir():
         raise Error(
-            f"the image was made of the snapshot {identifier} of {kept.suite}, which this archive has not",
+            f"the image was made of the snapshot {identifier} of {buildinfo.id.suite}, which this archive has not",
             "debian-cloud-archive snapshot DIR --list tells which it has",
         )
     stanzas = (
         stanza
-        for path in sorted(dist.glob(f"*/binary-{names.word(kept.architecture, 'architecture')}/Packages"))
+        for path in sorted(dist.glob(f"*/binary-{buildinfo.id.architecture}/Packages"))
         for stanza in deb822.canonical(path.read_text("utf-8"))
     )
     wanted = ("Package", "Version", "Architecture", "Size", "SHA256")
     return frozenset(admission.known(" ".join(stanza.get(name, "") for name in wanted) for stanza in stanzas))
 
 
-def _attestations(kept: Lock, disks: set[str], digests: dict[str, Digest], builder: str) -> dict[str, str]:
+def _attestations(buildinfo: Buildinfo, disks: set[str], digests: dict[str, Digest], builder: str) -> dict[str, str]:
     """File name -> what is said in it of the image; Error when its files are not those of the .buildinfo."""
-    buildinfo = f"{kept.stem}.buildinfo"
-    subjects, byproducts = ({name: digests[name].hashes for name in some} for some in (disks, (buildinfo,)))
-    built = provenance.built(kept, subjects, builder, byproducts)
-    bills = {found.SUFFIX: found.document(kept) for found in map(projections.find, projections.names()) if found.SBOM}
+    itself = buildinfo.id.file("buildinfo")
+    subjects, byproducts = ({name: digests[name].hashes for name in some} for some in (disks, (itself,)))
+    built = provenance.built(buildinfo, subjects, builder, byproducts)
+    bills = {
+        found.SUFFIX: found.document(buildinfo) for found in map(projections.find, projections.names()) if found.SBOM
+    }
     documents = {**bills, provenance.SUFFIX: built}
-    return {f"{kept.stem}.{suffix}": projections.text(document) for suffix, document in documents.items()}
+    return {buildinfo.id.file(suffix): projections.text(document) for suffix, document in documents.items()}
 
 
-def _refuse_unofficial(kept: Lock, records: tuple[index.ImageRecord, ...], suite: str, *, too: bool) -> None:
+def _refuse_unofficial(
+    buildinfo: Buildinfo, records: tuple[index.ImageRecord, ...], suite: str, *, too: bool
+) -> None:
     """Error when the suite does not take what a person changed, or when the record does not own up to it."""
-    others = tuple(f"{uri} {of_source}" for uri, of_source in kept.others)
-    if {(record.official, record.others) for record in records} != {(not kept.changes, others)}:
+    others = tuple(f"{uri} {of_source}" for uri, of_source in buildinfo.others)
+    if {(record.official, record.others) for record in records} != {(not buildinfo.changes, others)}:
         raise Error(
-            f"the record and {kept.stem}.buildinfo do not agree on whether the image is official, or on its sources",
+            f"the record and {buildinfo.stem}.buildinfo do not agree on whether the image is official, or on its"
+            " sources",
             "upload them as the builder wrote them",
         )
-    if kept.changes and not too:
-        changes = printable(", ".join(kept.changes))
+    if buildinfo.changes and not too:
+        changes = printable(", ".join(buildinfo.changes))
         raise Error(
             f"the image is not official ({changes}), and {suite} takes official images alone",
             "make the changes a configuration (debian-cloud new), or upload to a suite that takes such images",

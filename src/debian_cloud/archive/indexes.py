@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from debian_cloud.archive import lifecycle, state
 from debian_cloud.image import index, staleness
+from debian_cloud.image.id import ImageId
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class Listing:
     """What the indexes of a suite will say: records with their status, those that are gone, and what is pending.
 
-    `held` waits for other images, and is not in it; `pending` is of folders of images.
+    `held` waits for other images, and is not in it; `pending` is by the path of an image.
     """
 
     held: tuple[Held, ...]
@@ -35,7 +36,7 @@ def listing(known: Path, suite: str, archive: Path | None) -> Listing:
     """What a state says of a suite; an archive has the sets of its releases, and what it is to keep."""
     records = state.records(known, suite)
     held = state.held(archive, suite, records) if archive else ()
-    unkept = state.unkept(archive, suite, records) if archive else frozenset[str]()
+    unkept = state.unkept(archive, suite, records) if archive else frozenset[ImageId]()
     return Listing(
         held,
         lifecycle.published(records, held, unkept),

@@ -15,6 +15,7 @@ that of the InReleases that it showed.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 from debian_cloud import names
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.image import index
+from debian_cloud.image.id import ImageId
 from debian_cloud.text import deb822
 from debian_cloud.text.printable import LONGEST, printable
 
@@ -50,8 +52,9 @@ FIRST_DELAY: Final = 3600
 LAST_DELAY: Final = 86400
 """The longest of these delays."""
 
-_PARTS: Final = 4
 _SNAPSHOT: Final = re.compile("[0-9]{8}T[0-9]{6}Z")
+_ANY: Final = "20000101.0"
+"""A serial, where images are named without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +67,11 @@ class ReleaseSet:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What of one release waits, as paths of folders, and for which images, each CONFIG/ARCH."""
+    """Which images of one release, SUITE/SERIAL, wait, and for which other ones, each CONFIG/ARCH."""
 
-    suite: str
-    serial: str
-    directories: tuple[str, ...]
+    release: str
+    images: tuple[ImageId, ...]
     missing: tuple[str, ...]
-
-    @property
-    def release(self) -> str:
-        """Its name."""
-        return f"{self.suite}/{self.serial}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +117,6 @@ def valid_for(value: str) -> int:
     return days * 86400 or VALID_FOR
 
 
-def name(record: ImageRecord) -> str:
-    """SUITE/CONFIG/ARCH/SERIAL."""
-    return record.directory.removeprefix("images/")
-
-
 def release_sets(text: str, file: str) -> tuple[ReleaseSet, ...]:
     """The sets in lines such as `trixie ec2/amd64 azure/amd64`; Error names a line of `file` that is none."""
     found = []
@@ -135,7 +127,7 @@ def release_sets(text: str, file: str) -> tuple[ReleaseSet, ...]:
                 raise ValueError(words)
             for image in images:
                 config, arch = image.split("/")
-                names.directory(suite, config, arch, "20000101.0")
+                ImageId(suite, config, arch, _ANY)
         except (ValueError, Error):
             raise Error(
                 f"{file}, line {number}, names no set of images: {' '.join(words)}",
@@ -154,7 +146,7 @@ def policy(text: str, file: str) -> Policy:
         match words:
             case ["keep" | "monthly" | "snapshots", count]:
                 key = words[0]
-            case ["keep", image, count] if _is_image(f"{image}/20000101.0"):
+            case ["keep", image, count] if _is_image(f"{image}/{_ANY}"):
                 key = image
             case ["pinned", what] if _is_image(what) or _is_release(what) or _SNAPSHOT.fullmatch(what):
                 pinned.add(what)
@@ -177,59 +169,59 @@ def policy(text: str, file: str) -> Policy:
 def held(
     records: Iterable[ImageRecord],
     sets: Iterable[ReleaseSet],
-    shown: Collection[str] = (),
-    unkept: Collection[str] = (),
+    shown: Collection[ImageId] = (),
+    unkept: Collection[ImageId] = (),
 ) -> tuple[Held, ...]:
     """The releases of which an image of their set is missing, in the order of their names.
 
-    What was withdrawn or has expired was there, and what is `unkept` (paths of folders) is not yet. What an index
+    What was withdrawn or has expired was there, and what is `unkept` is not yet. What an index
     shows already, what the operator named `--partial` and what is not official is not held back.
     """
     of_suite: dict[str, list[ReleaseSet]] = defaultdict(list)
-    for one in sets:
-        of_suite[one.suite].append(one)
+    for of in sets:
+        of_suite[of.suite].append(of)
     there: dict[tuple[str, str], dict[str, ImageRecord]] = defaultdict(dict)
     for record in records:
-        if record.official and record.suite in of_suite and record.directory not in unkept:
-            there[record.suite, record.serial][f"{record.config}/{record.architecture}"] = record
-    found = []
+        one = record.id
+        if record.official and one.suite in of_suite and one not in unkept:
+            there[one.suite, one.serial][member(one)] = record
+    found: dict[tuple[str, tuple[int, int]], Held] = {}
     for (suite, serial), images in there.items():
         waiting, missing = set(), set()
-        for one in of_suite[suite]:
-            absent = {*one.images} - {*images}
+        for of in of_suite[suite]:
+            absent = {*of.images} - {*images}
             ours = {
-                images[image].directory
-                for image in {*one.images} & {*images}
-                if not images[image].partial
-                and images[image].status not in GONE
-                and images[image].directory not in shown
+                images[image].id
+                for image in {*of.images} & {*images}
+                if not images[image].partial and images[image].status not in GONE and images[image].id not in shown
             }
             if absent and ours:
                 waiting |= ours
                 missing |= absent
         if waiting:
-            found.append(Held(suite, serial, (*sorted(waiting),), (*sorted(missing),)))
-    return tuple(sorted(found, key=lambda one: (one.suite, names.serial_key(one.serial))))
+            held_back = (*sorted(waiting, key=str),)
+            found[suite, names.serial_key(serial)] = Held(held_back[0].release, held_back, (*sorted(missing),))
+    return tuple(found[order] for order in sorted(found))
 
 
 def published(
-    records: Iterable[ImageRecord], waiting: Iterable[Held], unkept: Collection[str] = ()
+    records: Iterable[ImageRecord], waiting: Iterable[Held], unkept: Collection[ImageId] = ()
 ) -> tuple[ImageRecord, ...]:
     """The records that an index shows, each with its status: none that is held back or `unkept`."""
-    back = {directory for one in waiting for directory in one.directories}.union(unkept)
-    return index.with_status(record for record in index.listed(records) if record.directory not in back)
+    back = {image for one in waiting for image in one.images}.union(unkept)
+    return index.with_status(record for record in index.listed(records) if record.id not in back)
 
 
 def partial(records: Iterable[ImageRecord], waiting: Iterable[Held], release: str) -> tuple[ImageRecord, ...]:
     """The same records; those of the release that are held back are so no longer, and say why. Error if none is."""
-    chosen = {directory for one in waiting if one.release == release for directory in one.directories}
+    chosen = {image for one in waiting if one.release == release for image in one.images}
     if not chosen:
         raise Error(
             f"nothing of {release} is held back",
             "--partial takes SUITE/SERIAL, as `publish` names what it holds back",
             USAGE,
         )
-    return tuple(replace(r, partial=True) if r.directory in chosen else r for r in records)
+    return tuple(replace(r, partial=True) if r.id in chosen else r for r in records)
 
 
 def marked(
@@ -237,11 +229,11 @@ def marked(
 ) -> tuple[ImageRecord, ...]:
     """The same records; those of one image are `withdrawn` or `deprecated` since the day, for the reason.
 
-    Error when there is no such image, when it is so already (a withdrawn or expired one cannot be deprecated
-    either), and when the reason is not one printable line of at most REASON characters.
+    `image` is what somebody named, SUITE/CONFIG/ARCH/SERIAL if it is one. Error when there is no such image, when it
+    is so already (a withdrawn or expired one cannot be deprecated either), and when the reason is not one printable
+    line of at most REASON characters.
     """
     records = tuple(records)
-    wanted = f"images/{image}"
     if not reason.strip() or not reason.isprintable():
         raise Error(
             "a reason is one line of text" if reason.strip() else "the reason is empty",
@@ -260,15 +252,15 @@ def marked(
     for cve in cves:
         if len(cve) > _CVE or not index.CVE.fullmatch(cve):
             raise Error(f"{printable(cve, 60)} is no CVE identifier", "it looks like CVE-2026-12345", USAGE)
-    before = {record.status for record in records if record.directory == wanted}
+    before = {record.status for record in records if str(record.id) == image}
     if not before:
         raise Error(f"the archive never had {printable(image, 120)}", _hint(records, image), USAGE)
     if status in before or (status == "deprecated" and before & {*GONE}):
-        since = next(record.status_date for record in records if record.directory == wanted)
+        since = next(record.status_date for record in records if str(record.id) == image)
         raise Error(f"{image} is {min(before)} since {since} already", "what was said of an image stays")
     return tuple(
         replace(record, status=status, status_date=day.isoformat(), status_reason=" ".join(reason.split()), cves=cves)
-        if record.directory == wanted
+        if str(record.id) == image
         else record
         for record in records
     )
@@ -280,46 +272,44 @@ def outdated(
     sets: Iterable[ReleaseSet],
     waiting: Iterable[Held],
     today: date,
-    unkept: Collection[str] = (),
-) -> tuple[str, ...]:
-    """Folders of the images that nothing keeps, sorted.
+    unkept: Collection[ImageId] = (),
+) -> tuple[ImageId, ...]:
+    """The images that nothing keeps, sorted by their names.
 
     Kept are those that the policy names, what is current, and with an image all of its release's set. What is held
     back or `unkept` takes nobody's place, and stays as long as it is newer than the oldest of the newest that stay.
     """
     waiting, records = tuple(waiting), tuple(index.listed(records))
-    back = {directory for one in waiting for directory in one.directories}.union(unkept)
+    back = {image for one in waiting for image in one.images}.union(unkept)
     shown = published(records, waiting, unkept)
-    listed: dict[str, set[str]] = defaultdict(set)
+    listed: dict[str, set[ImageId]] = defaultdict(set)
     for record in shown:
-        listed[name(record).rpartition("/")[0]].add(record.serial)
+        listed[record.id.series].add(record.id)
     months = {*_months(today, rules.monthly)}
-    kept = {record.directory for record in shown if record.status == "current"}
+    kept = {record.id for record in shown if record.status == "current"}
     oldest: dict[str, tuple[int, int]] = {}
-    for image, serials in listed.items():
-        ordered = sorted(serials, key=names.serial_key, reverse=True)
-        newest = ordered[: rules.keep_of.get(image, rules.keep)]
-        oldest[image] = names.serial_key(newest[-1])
-        last = {serial[:6]: serial for serial in reversed(ordered)}
-        kept |= {f"images/{image}/{serial}" for serial in (*newest, *(last[m] for m in months & {*last}))}
-    for record in records:
-        image = name(record).rpartition("/")[0]
-        if {name(record), f"{record.suite}/{record.serial}"} & rules.pinned or (
-            record.directory in back and (image not in oldest or names.serial_key(record.serial) >= oldest[image])
+    for series, images in listed.items():
+        ordered = sorted(images, key=lambda image: image.number, reverse=True)
+        newest = ordered[: rules.keep_of.get(series, rules.keep)]
+        oldest[series] = newest[-1].number
+        last = {image.serial[:6]: image for image in reversed(ordered)}
+        kept |= {*newest, *(last[month] for month in months & {*last})}
+    for image in dict.fromkeys(record.id for record in records):
+        if {str(image), image.release} & rules.pinned or (
+            image in back and (image.series not in oldest or image.number >= oldest[image.series])
         ):
-            kept.add(record.directory)
+            kept.add(image)
     together = {(s.suite, image): s for s in sets for image in s.images}
-    for directory in tuple(kept):
-        _, suite, config, arch, serial = directory.split("/")
-        if one := together.get((suite, f"{config}/{arch}")):
-            kept |= {f"images/{suite}/{image}/{serial}" for image in one.images}
-    return tuple(sorted({record.directory for record in records} - kept))
+    for image in tuple(kept):
+        if one := together.get((image.suite, member(image))):
+            kept |= {ImageId.parse(f"{image.suite}/{other}/{image.serial}") for other in one.images}
+    return tuple(sorted({record.id for record in records} - kept, key=str))
 
 
-def expired(records: Iterable[ImageRecord], directories: Collection[str], day: date) -> tuple[ImageRecord, ...]:
-    """The same records; those of the folders are expired since the day. Why they were deprecated stays."""
+def expired(records: Iterable[ImageRecord], images: Collection[ImageId], day: date) -> tuple[ImageRecord, ...]:
+    """The same records; those of the images are expired since the day. Why they were deprecated stays."""
     return tuple(
-        replace(record, status="expired", status_date=day.isoformat()) if record.directory in directories else record
+        replace(record, status="expired", status_date=day.isoformat()) if record.id in images else record
         for record in records
     )
 
@@ -333,21 +323,22 @@ def unwound(records: Iterable[ImageRecord], today: date) -> tuple[ImageRecord, .
 
 
 def due(
-    records: Iterable[ImageRecord], referenced: Collection[str], today: date, grace: timedelta
-) -> tuple[str, ...]:
-    """Folders of the images whose files may go, sorted: withdrawn or expired so long ago, and no signature is older.
+    records: Iterable[ImageRecord], referenced: Collection[ImageId], today: date, grace: timedelta
+) -> tuple[ImageId, ...]:
+    """The images whose files may go, sorted: withdrawn or expired so long ago, and no signature is older.
 
     What has expired stays while it is `referenced`: a snapshot that is kept lists it.
     """
     return tuple(
         sorted(
             {
-                record.directory
+                record.id
                 for record in records
                 if record.status in GONE
                 and date.fromisoformat(record.status_date) + grace <= today
-                and (record.status == "withdrawn" or record.directory not in referenced)
-            }
+                and (record.status == "withdrawn" or record.id not in referenced)
+            },
+            key=str,
         )
     )
 
@@ -456,9 +447,19 @@ def pool_files(text: str) -> Iterator[str]:
         inside = inside if line.startswith(" ") else line == "Checksums-Sha256:"
 
 
-def directories(text: str) -> set[str]:
-    """The folders of the images that an index lists."""
-    return {line[11:].rpartition("/")[0] for line in text.split("\n") if line.startswith("Buildinfo: ")}
+def images(text: str) -> set[ImageId]:
+    """The images that an index lists; a line of it that names none is passed over."""
+    found = set()
+    for line in text.split("\n"):
+        if line.startswith("Buildinfo: "):
+            with contextlib.suppress(Error):
+                found.add(ImageId.parse(line[11:].rpartition("/")[0], names.IMAGES))
+    return found
+
+
+def member(image: ImageId) -> str:
+    """What a set of images that are published together calls it: CONFIG/ARCH."""
+    return f"{image.config}/{image.architecture}"
 
 
 def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
@@ -468,9 +469,8 @@ def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _is_image(value: str) -> bool:
-    parts = value.split("/")
     try:
-        return len(parts) == _PARTS and bool(names.directory(*parts))
+        return bool(ImageId.parse(value))
     except Error:
         return False
 
@@ -488,7 +488,7 @@ def _months(today: date, number: int) -> Iterator[str]:
 
 
 def _hint(records: Iterable[ImageRecord], image: str) -> str:
-    known = {name(record) for record in records}
+    known = {str(record.id) for record in records}
     if not _is_image(image):
         return "an image is named SUITE/CONFIG/ARCH/SERIAL, as below images/"
     same = sorted(found for found in known if found.rpartition("/")[0] == image.rpartition("/")[0])

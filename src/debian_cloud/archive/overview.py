@@ -19,9 +19,11 @@ from debian_cloud.image import index
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from debian_cloud.image.id import ImageId
+
 
 @dataclass(frozen=True, slots=True)
-class Closure:
+class Unkept:
     """What is known of an image whose closure is not there.
 
     `next` is when it is tried again, in seconds since 1970; None is at once.
@@ -41,7 +43,7 @@ class Waiting:
     packages: tuple[str, ...]
     images: tuple[str, ...]
     held: tuple[str, ...]
-    closures: tuple[Closure, ...]
+    closures: tuple[Unkept, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +125,9 @@ def _suite(archive: Path, known: Path, suite: str, accepted: set[tuple[str, ...]
     missing = state.without_closure(archive, records)
     unkept = state.unkept(archive, suite, records)
     shown = index.parse(_text(dist / "main/images/Images"))
-    folders = {record.directory for record in shown}
+    published = {record.id for record in shown}
     packages = _published(dist)
-    statuses = Counter({record.directory: record.status for record in shown}.values())
+    statuses = Counter({record.id: record.status for record in shown}.values())
     return Suite(
         suite=suite,
         date=_seconds(dist / "Release", "Date"),
@@ -135,19 +137,20 @@ def _suite(archive: Path, known: Path, suite: str, accepted: set[tuple[str, ...]
         waiting=Waiting(
             packages=tuple(sorted({f"{name} {version}" for _, name, version in accepted - packages})),
             images=tuple(
-                sorted({record.directory for record in lifecycle.published(records, held, unkept)} - folders)
+                image.path()
+                for image in sorted({r.id for r in lifecycle.published(records, held, unkept)} - published, key=str)
             ),
             held=tuple(one.release for one in held),
-            closures=tuple(_closure(archive, directory, shown=directory not in unkept) for directory in missing),
+            closures=tuple(_closure(archive, image, shown=image not in unkept) for image in missing),
         ),
     )
 
 
-def _closure(archive: Path, directory: str, *, shown: bool) -> Closure:
-    failure = state.failure(archive, directory)
+def _closure(archive: Path, image: ImageId, *, shown: bool) -> Unkept:
+    failure = state.failure(archive, image)
     if not failure:
-        return Closure(directory, shown, 0, None, "")
-    return Closure(directory, shown, failure.tries, failure.next, failure.reason)
+        return Unkept(image.path(), shown, 0, None, "")
+    return Unkept(image.path(), shown, failure.tries, failure.next, failure.reason)
 
 
 def _accepted(archive: Path, database: Path) -> dict[str, set[tuple[str, ...]]]:

@@ -35,7 +35,7 @@ LARGEST: Final = 2**28
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
+class SignedRelease:
     """A release file: `text` as it was signed, dates in seconds since 1970, name of an index -> SHA-256 and size."""
 
     text: bytes
@@ -51,7 +51,7 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Fault:
     """What is not as it should be: a path below the archive's public folder, and why.
 
     `spare` is a file that is whole, and may take its place.
@@ -62,7 +62,7 @@ class Finding:
     spare: Path | None = None
 
 
-def release(text: bytes, what: object) -> Release:
+def release(text: bytes, what: object) -> SignedRelease:
     """A release file read; Error when it is not whole: each of ours has a suite, two dates, and lists indexes."""
     try:
         (fields,) = deb822.canonical(text.decode("utf-8"))
@@ -74,10 +74,10 @@ def release(text: bytes, what: object) -> Release:
         raise Error(f"{what} is not a whole release file", "it was cut off or changed") from None
     if not known or until < date or not text.endswith(b"\n"):
         raise Error(f"{what} is not a whole release file", "it was cut off or changed")
-    return Release(text, fields, date, until, indexes)
+    return SignedRelease(text, fields, date, until, indexes)
 
 
-def dated(found: Release, date: int, term: int) -> bytes:
+def dated(found: SignedRelease, date: int, term: int) -> bytes:
     """The text of the same, of another date, with a signature that is good for so many seconds."""
     new = {"Date": date, "Valid-Until": date + term}
     lines = found.text.decode().split("\n")
@@ -100,26 +100,26 @@ def with_term(text: bytes, term: int) -> bytes:
     return "\n".join(lines).encode()
 
 
-def signed_text(folder: Path, keyring: Path) -> tuple[bytes, list[Finding]]:
+def signed_text(folder: Path, keyring: Path) -> tuple[bytes, list[Fault]]:
     """What a folder's InRelease says, if a key of the keyring signed it, and what of its three files differs."""
     text, found = b"", []
     try:
         text = sign.verified(keyring, regular(folder / "InRelease")).content
     except (Error, FileNotFoundError):
-        found.append(Finding(folder / "InRelease", "it is not signed by a key of the archive; publish"))
+        found.append(Fault(folder / "InRelease", "it is not signed by a key of the archive; publish"))
     file = folder / "Release"
     try:
         plain = regular(file).read_bytes()
         if text and _words(plain) != _words(text):
-            found.append(Finding(file, "it does not say what InRelease says; publish"))
+            found.append(Fault(file, "it does not say what InRelease says; publish"))
         else:
             sign.verified(keyring, file, regular(folder / "Release.gpg"))
     except (Error, FileNotFoundError):
-        found.append(Finding(folder / "Release.gpg", "it is no signature of the archive over Release; publish"))
+        found.append(Fault(folder / "Release.gpg", "it is no signature of the archive over Release; publish"))
     return text, found
 
 
-def indexes(known: Release, folder: Path, *, byhash: bool) -> Iterator[Finding]:
+def indexes(known: SignedRelease, folder: Path, *, byhash: bool) -> Iterator[Fault]:
     """What of the listed indexes is missing in a folder, or another: by name, and by hash, if that is asked."""
     for name, (sha256, size) in known.indexes.items():
         hashed = folder / name.rpartition("/")[0] / "by-hash/SHA256" / sha256
@@ -127,26 +127,26 @@ def indexes(known: Release, folder: Path, *, byhash: bool) -> Iterator[Finding]:
         good = [place for place in places if content(place, sha256, size) is not None]
         for place in places:
             if good and place not in good:
-                yield Finding(place, "it is again what Release lists", good[0])
+                yield Fault(place, "it is again what Release lists", good[0])
             elif not good and (place.exists() or place.is_symlink()):
-                yield Finding(place, "it is not the index that Release lists; publish")
+                yield Fault(place, "it is not the index that Release lists; publish")
         # A form that is listed need not be there (Packages beside Packages.xz).
         if not good and not (folder / name).exists() and not (folder / f"{name}.xz").exists():
-            yield Finding(folder / name, "it is missing; publish")
+            yield Fault(folder / name, "it is missing; publish")
 
 
-def staged(known: Release, folder: Path, shown: Path) -> Iterator[Finding]:
+def staged(known: SignedRelease, folder: Path, shown: Path) -> Iterator[Fault]:
     """What of the listed indexes is neither whole in the folder that will be shown, nor by hash in what is shown."""
     for name, (sha256, size) in known.indexes.items():
         new, hashed = folder / name, shown / name.rpartition("/")[0] / "by-hash/SHA256" / sha256
         if new.exists() or new.is_symlink():
             if content(new, sha256, size) is None:
-                yield Finding(new, "it is not the index that Release lists")
+                yield Fault(new, "it is not the index that Release lists")
         elif ((shown / name).exists() or not any((place / f"{name}.xz").exists() for place in (folder, shown))) and (
             # What is not new is shown already, under both names.
             content(hashed, sha256, size) is None or content(shown / name, sha256, size) is None
         ):
-            yield Finding(new, "it is missing")
+            yield Fault(new, "it is missing")
 
 
 def content(file: Path, sha256: str, size: int) -> bytes | None:
@@ -157,18 +157,20 @@ def content(file: Path, sha256: str, size: int) -> bytes | None:
     return data if hashlib.sha256(data).hexdigest() == sha256 else None
 
 
-def misnamed(folder: Path, listed: Collection[Path]) -> Iterator[Finding]:
+def misnamed(folder: Path, listed: Collection[Path]) -> Iterator[Fault]:
     """What a folder has by hash that has another hash; `listed` are seen to already."""
     for file in sorted(folder.rglob("by-hash/SHA256/*")):
         if file in listed or file.name.startswith("."):
             continue
         if file.is_symlink() or not file.is_file():
-            yield Finding(file, "it is not a regular file")
+            yield Fault(file, "it is not a regular file")
         elif hashlib.sha256(file.read_bytes()).hexdigest() != file.name:
-            yield Finding(file, "it is not the index that its name says; remove it")
+            yield Fault(file, "it is not the index that its name says; remove it")
 
 
-def incomplete(known: Release, folder: Path, packages: Collection[tuple[str, str, str, str]]) -> Iterator[Finding]:
+def incomplete(
+    known: SignedRelease, folder: Path, packages: Collection[tuple[str, str, str, str]]
+) -> Iterator[Fault]:
     """What of the indexes that are about to be signed does not say what the archive knows.
 
     `packages` are component, architecture, name and version of each package of the suite. What is there in
@@ -178,14 +180,14 @@ def incomplete(known: Release, folder: Path, packages: Collection[tuple[str, str
     kinds = [f"binary-{arch}/Packages" for arch in known.fields.get("Architectures", "").split()]
     for name in [f"{component}/{kind}" for component in known.fields.get("Components", "").split() for kind in kinds]:
         if not {name, f"{name}.xz"} & {*known.indexes}:
-            yield Finding(folder / name, "Release does not list it")
+            yield Fault(folder / name, "Release does not list it")
     for name in known.indexes:
         if not (folder / name).exists():
             continue
         stem = name.removesuffix(".xz")
         if stem != name and (folder / stem).exists():
             if _unpacked(folder / name) != (folder / stem).read_bytes():
-                yield Finding(folder / name, "it does not say what it says without compression")
+                yield Fault(folder / name, "it does not say what it says without compression")
             continue
         component, _, rest = stem.partition("/")
         place, _, kind = rest.partition("/")
@@ -195,7 +197,7 @@ def incomplete(known: Release, folder: Path, packages: Collection[tuple[str, str
     for component, architecture, package, version in sorted(there ^ {*packages}):
         kind = "source/Sources" if architecture == "source" else f"binary-{architecture}/Packages"
         word = "does not list" if (component, architecture, package, version) in packages else "lists"
-        yield Finding(folder / component / kind, f"it {word} {package} {version}, other than the archive's state")
+        yield Fault(folder / component / kind, f"it {word} {package} {version}, other than the archive's state")
 
 
 def terms(conf: str) -> dict[str, int]:
@@ -206,7 +208,7 @@ def terms(conf: str) -> dict[str, int]:
     }
 
 
-def remembered(text: str, now: int, *more: Release) -> dict[int, int]:
+def remembered(text: str, now: int, *more: SignedRelease) -> dict[int, int]:
     """Term -> until when a signature with this term is good, of those that are still: of lines `TERM UNTIL`."""
     found: dict[int, int] = {}
     rows = [(int(term), int(until)) for term, until in (line.split() for line in text.splitlines())]

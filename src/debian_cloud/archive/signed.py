@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.archive import lifecycle, served
-from debian_cloud.archive.served import Finding
+from debian_cloud.archive.served import Fault
 from debian_cloud.errors import FAILED, Error
 from debian_cloud.host import sign
 from debian_cloud.text import openpgp
@@ -40,7 +40,7 @@ def folders(root: Path, pattern: str) -> list[Path]:
     return sorted(path for path in root.glob(pattern) if path.is_dir() and not path.is_symlink())
 
 
-def refuse(found: Iterable[Finding], what: str, hint: str, status: int = FAILED) -> None:
+def refuse(found: Iterable[Fault], what: str, hint: str, status: int = FAILED) -> None:
     """Error that names the first of what was found."""
     for finding in found:
         why = "it is not what Release lists" if finding.spare else finding.sentence.removesuffix("; publish")
@@ -57,7 +57,7 @@ def note(archive: Path, folder: Path, keyring: Path) -> None:
         refuse(found, what, hint, UNSOUND)
         known = served.release(text, dist / "InRelease")
         if known.fields["Codename"] != dist.name or known.fields.get("Snapshot") != _snapshot(place):
-            refuse([Finding(dist / "InRelease", "it is of another suite or snapshot")], what, hint, UNSOUND)
+            refuse([Fault(dist / "InRelease", "it is of another suite or snapshot")], what, hint, UNSOUND)
         refuse(served.staged(known, dist, archive / "public" / place), what, hint, UNSOUND)
         texts[place] = text
     now = int(time.time())
@@ -101,7 +101,7 @@ def adopt(archive: Path, keyring: Path, paths: Sequence[Path] = ()) -> None:
         if (record := entry(archive, place)).exists():
             continue
         if place.parts[0] == "closures":
-            text, wrong = clear(file, keyring), list[Finding]()
+            text, wrong = clear(file, keyring), list[Fault]()
         else:
             text, wrong = served.signed_text(file.parent, keyring)
         named = openpgp.field(text, "Snapshot") or None
@@ -134,7 +134,7 @@ def refuse_changed(archive: Path, keyring: Path, what: str = "what is served is 
     refuse(shown(archive, keyring), what, _HINT)
 
 
-def shown(archive: Path, keyring: Path) -> Iterator[Finding]:
+def shown(archive: Path, keyring: Path) -> Iterator[Fault]:
     """What is served under dists and is not what was signed last."""
     suites = {folder.name for folder in folders(archive / "public", "dists/*")}
     suites |= {folder.name for folder in folders(archive / "signed", "dists/*")} & {*terms_of(archive)}
@@ -143,16 +143,16 @@ def shown(archive: Path, keyring: Path) -> Iterator[Finding]:
         yield from differing(archive, place, keyring, byhash=True)
 
 
-def differing(archive: Path, place: Path, keyring: Path, *, byhash: bool) -> Iterator[Finding]:
+def differing(archive: Path, place: Path, keyring: Path, *, byhash: bool) -> Iterator[Fault]:
     """What of one folder of public/ is not what was signed last for it; by hash, too, if that is asked."""
     folder, record = archive / "public" / place, entry(archive, place)
     text, found = served.signed_text(folder, keyring)
     yield from found
     if not record.is_file():
-        yield Finding(folder / "InRelease", "the archive does not know what it signed there; publish")
+        yield Fault(folder / "InRelease", "the archive does not know what it signed there; publish")
         return
     wanted = record.read_bytes()
     if text and text != wanted:
-        yield Finding(folder / "InRelease", "it is not what the archive signed last; publish")
+        yield Fault(folder / "InRelease", "it is not what the archive signed last; publish")
     known = served.release(wanted, record)
     yield from served.indexes(known, folder, byhash=byhash)

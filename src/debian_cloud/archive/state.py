@@ -12,13 +12,16 @@ upload again, and `check` moves it to lost/.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from debian_cloud import names
 from debian_cloud.archive import lifecycle, served
+from debian_cloud.errors import Error
 from debian_cloud.image import index, staleness
+from debian_cloud.image.id import ImageId
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,7 +54,7 @@ def enter(state: Path, suite: str, entered: Iterable[ImageRecord]) -> None:
 
 
 def pending(state: Path, suite: str) -> dict[str, Stanza]:
-    """Folder of an image -> which of its packages have a newer version."""
+    """Path of an image -> which of its packages have a newer version."""
     found: dict[str, Stanza] = {}
     for file in sorted((state / "staleness" / names.word(suite, "suite")).glob("*")):
         found |= staleness.by_image(_text(file))
@@ -63,9 +66,9 @@ def release_sets(file: Path) -> tuple[ReleaseSet, ...]:
     return lifecycle.release_sets(_text(file), str(file))
 
 
-def shown(public: Path, suite: str) -> set[str]:
-    """Folders of the images that the index lists which users see."""
-    return lifecycle.directories(_text(public / "dists" / names.word(suite, "suite") / "main/images/Images"))
+def shown(public: Path, suite: str) -> set[ImageId]:
+    """The images that the index lists which users see."""
+    return lifecycle.images(_text(public / "dists" / names.word(suite, "suite") / "main/images/Images"))
 
 
 def held(archive: Path, suite: str, entered: Iterable[ImageRecord]) -> tuple[Held, ...]:
@@ -77,31 +80,31 @@ def held(archive: Path, suite: str, entered: Iterable[ImageRecord]) -> tuple[Hel
     return lifecycle.held(entered, sets, shown(archive / "public", suite), unkept(archive, suite, entered))
 
 
-def without_closure(archive: Path, entered: Iterable[ImageRecord]) -> tuple[str, ...]:
-    """Folders of the images of which an index may list each, and the archive is to keep the closure and has not."""
+def without_closure(archive: Path, entered: Iterable[ImageRecord]) -> tuple[ImageId, ...]:
+    """The images of which an index may list each, and the archive is to keep the closure and has not."""
     if not (archive / "conf/closures").exists():
         return ()
-    found = dict.fromkeys(record.directory for record in index.listed(entered))
-    return tuple(directory for directory in found if not (archive / "public" / _closure(directory)).exists())
+    found = dict.fromkeys(record.id for record in index.listed(entered))
+    return tuple(image for image in found if not (archive / "public" / image.path(names.CLOSURES)).exists())
 
 
-def unkept(archive: Path, suite: str, entered: Iterable[ImageRecord]) -> frozenset[str]:
+def unkept(archive: Path, suite: str, entered: Iterable[ImageRecord]) -> frozenset[ImageId]:
     """Of these, those that no index has shown yet: none does before what they were made of is kept."""
     missing = without_closure(archive, entered)
     return frozenset(missing) - shown(archive / "public", suite) if missing else frozenset()
 
 
-def failure(archive: Path, directory: str) -> Failure | None:
+def failure(archive: Path, image: ImageId) -> Failure | None:
     """Why what an image was made of could not be kept, if that was tried."""
     try:
-        return lifecycle.parse_failure((archive / "cache" / _closure(directory)).read_text("utf-8"))
+        return lifecycle.parse_failure(_note(archive, image).read_text("utf-8"))
     except (OSError, UnicodeDecodeError):
         return None
 
 
-def note_failure(archive: Path, directory: str, found: Failure | None) -> None:
+def note_failure(archive: Path, image: ImageId, found: Failure | None) -> None:
     """Note it; None when it is kept by now, or no longer wanted."""
-    file = archive / "cache" / _closure(directory)
+    file = _note(archive, image)
     if found is None:
         file.unlink(missing_ok=True)
         return
@@ -111,16 +114,17 @@ def note_failure(archive: Path, directory: str, found: Failure | None) -> None:
     partial.replace(file)
 
 
-def failures(archive: Path) -> tuple[str, ...]:
-    """Folders of the images of which one is noted."""
-    place = archive / "cache"
-    return tuple(
-        f"images/{file.relative_to(place / 'closures')}" for file in sorted(place.glob("closures/*/*/*/[0-9]*"))
-    )
+def failures(archive: Path) -> tuple[ImageId, ...]:
+    """The images of which one is noted; whatever else is there is passed over."""
+    place, found = archive / "cache", []
+    for file in sorted(place.glob(f"{names.CLOSURES}/*/*/*/[0-9]*")):
+        with contextlib.suppress(Error):
+            found.append(ImageId.parse(str(file.relative_to(place)), names.CLOSURES))
+    return tuple(found)
 
 
-def _closure(directory: str) -> str:
-    return "closures" + directory.removeprefix("images")
+def _note(archive: Path, image: ImageId) -> Path:
+    return archive / "cache" / image.path(names.CLOSURES)
 
 
 def policy(archive: Path) -> Policy:

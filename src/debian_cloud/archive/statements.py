@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from debian_cloud import names
 from debian_cloud.archive import lifecycle, state
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import checksums, sign
@@ -15,6 +16,7 @@ from debian_cloud.projections import provenance
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from debian_cloud.image.id import ImageId
     from debian_cloud.image.index import ImageRecord
 
 
@@ -31,42 +33,44 @@ def enter(archive: Path, following: Path, file: Path, keyring: Path) -> str:
     said = provenance.parse(signed.content.decode("utf-8", "replace"), file.name)
     if said.kind != provenance.REBUILT:
         raise Error(f"{file} says that an image was built, not that it was made again", "debian-cloud rebuild")
-    suite, directory, records = _image(archive, following, said, file)
+    image, records = _image(archive, following, said, file)
     name = f"{signed.signers[0].lower()}.asc"
-    if any(known.suffix == name for record in records for known in record.rebuilds if record.directory == directory):
-        raise Error(f"{signed.signers[0]} said so of {directory} already", "what was said stays, and is not replaced")
+    if any(known.suffix == name for record in records for known in record.rebuilds if record.id == image):
+        raise Error(
+            f"{signed.signers[0]} said so of {image.path()} already", "what was said stays, and is not replaced"
+        )
     digest = checksums.digest(file, ("sha256",))
     entry = index.Attestation(name, digest.size, digest.hashes["sha256"])
     records = tuple(
         replace(record, rebuilds=(*sorted((*record.rebuilds, entry), key=lambda found: found.suffix),))
-        if record.directory == directory
+        if record.id == image
         else record
         for record in records
     )
-    state.enter(following, suite, records)
-    return next(f"{r.rebuilds_directory}/{name}" for r in records if r.directory == directory)
+    state.enter(following, image.suite, records)
+    return f"{image.path(names.REBUILDS)}/{name}"
 
 
 def _image(
     archive: Path, following: Path, said: provenance.Statement, file: Path
-) -> tuple[str, str, tuple[ImageRecord, ...]]:
-    """Suite and folder of the image that a statement is about, and all records of its suite."""
+) -> tuple[ImageId, tuple[ImageRecord, ...]]:
+    """The image that a statement is about, and all records of its suite."""
     for suite in state.suites(following):
         records = state.records(following, suite)
-        shown = {r.directory for r in lifecycle.published(records, state.held(archive, suite, records))}
+        shown = {r.id for r in lifecycle.published(records, state.held(archive, suite, records))}
         about = [record for record in records if record.name in said.subjects]
         if not about:
             continue
-        directory = about[0].directory
-        if directory not in shown:
+        image = about[0].id
+        if image not in shown:
             raise Error(
-                f"{directory} is {about[0].status or 'not published yet'}", "only a published image is vouched for"
+                f"{image.path()} is {about[0].status or 'not published yet'}", "only a published image is vouched for"
             )
         for record in records:
-            if record.directory == directory and (said.subjects.get(record.name, {}).get("sha256") != record.sha256):
+            if record.id == image and (said.subjects.get(record.name, {}).get("sha256") != record.sha256):
                 raise Error(
                     f"{file} is about other bytes than {record.name} has",
                     "who got others has found something: tell the maintainers of the archive",
                 )
-        return suite, directory, records
+        return image, records
     raise Error(f"{file} is about no image of the archive", f"it names {', '.join(sorted(said.subjects)[:3])}")

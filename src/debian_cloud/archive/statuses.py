@@ -61,6 +61,5 @@ def _today() -> date:
 
 def _is_unpublished(archive: Path, suite: str, image: str, records: tuple[ImageRecord, ...]) -> bool:
     """Whether an image was withdrawn, and the index that is shown lists it all the same."""
-    return f"images/{image}" in state.shown(archive / "public", suite) and any(
-        record.directory == f"images/{image}" and record.status == "withdrawn" for record in records
-    )
+    withdrawn = {record.id for record in records if str(record.id) == image and record.status == "withdrawn"}
+    return bool(withdrawn & state.shown(archive / "public", suite))

@@ -14,33 +14,35 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from debian_cloud.archive import state
-from debian_cloud.build import request
 from debian_cloud.errors import Error
 from debian_cloud.host import checksums
 from debian_cloud.image import index, staleness
+from debian_cloud.image.resolution import Installed
+from debian_cloud.packages import described
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from debian_cloud.image.id import ImageId
     from debian_cloud.image.index import ImageRecord
     from debian_cloud.packages.origin import Origin
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Folder of an image -> its packages, and the hash of its .buildinfo, that names them; and what was not read."""
+    """Image -> its packages, and the hash of its .buildinfo, that names them; and what was not read."""
 
-    installed: Mapping[str, tuple[staleness.Installed, ...]]
-    hashes: Mapping[str, str]
+    installed: Mapping[ImageId, tuple[Installed, ...]]
+    hashes: Mapping[ImageId, str]
     errors: tuple[Error, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Folder of an image -> what `Images-Status` says of its packages, and the errors of those that were left out."""
+    """Image -> what `Images-Status` says of its packages, and the errors of those that were left out."""
 
-    found: Mapping[str, str]
+    found: Mapping[ImageId, str]
     errors: tuple[Error, ...]
 
     @property
@@ -52,19 +54,17 @@ class Pending:
 def contents(known: Path, public: Path, suite: str, arch: str, cache: Path | None = None) -> Contents:
     """The packages of each image of a suite and an architecture that an index may list."""
     images = {
-        record.directory: record
-        for record in index.listed(state.records(known, suite))
-        if record.architecture == arch
+        record.id: record for record in index.listed(state.records(known, suite)) if record.id.architecture == arch
     }
     kept = _kept(cache)
-    installed: dict[str, tuple[staleness.Installed, ...]] = {}
+    installed: dict[ImageId, tuple[Installed, ...]] = {}
     errors = []
-    for directory, record in images.items():
+    for image, record in images.items():
         try:
-            installed[directory] = kept.get(record.buildinfo_sha256) or _read(public, record)
+            installed[image] = kept.get(record.buildinfo_sha256) or _read(public, record)
         except Error as error:
             errors.append(error)
-    hashes = {directory: images[directory].buildinfo_sha256 for directory in installed}
+    hashes = {image: images[image].buildinfo_sha256 for image in installed}
     return Contents(installed, hashes, tuple(errors))
 
 
@@ -74,14 +74,14 @@ def pending(those: Contents, origin: Origin) -> Pending:
 
     # Images share most of their packages.
     @functools.cache
-    def newest(package: staleness.Installed) -> tuple[str, bool] | None:
-        return origin.apt.newer(package[0], package[1])
+    def newest(package: Installed) -> tuple[str, bool] | None:
+        return origin.apt.newer(package.name, package.version)
 
-    found: dict[str, str] = {}
+    found: dict[ImageId, str] = {}
     errors = []
-    for directory, packages in those.installed.items():
+    for image, packages in those.installed.items():
         try:
-            found[directory] = staleness.found(directory, packages, newest, day)
+            found[image] = staleness.found(image, packages, newest, day)
         except Error as error:
             errors.append(error)
     return Pending(found, tuple(errors))
@@ -90,21 +90,21 @@ def pending(those: Contents, origin: Origin) -> Pending:
 def write(found: Pending, those: Contents, output: Path, cache: Path | None = None) -> None:
     """Write what is pending, and what was read of .buildinfo files, by their hash, for the next time."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text("\n".join(found.found[directory] for directory in sorted(found.found)), "utf-8")
+    output.write_text("\n".join(found.found[image] for image in sorted(found.found, key=str)), "utf-8")
     if cache:
-        _keep(cache, {those.hashes[directory]: packages for directory, packages in those.installed.items()})
+        _keep(cache, {those.hashes[image]: packages for image, packages in those.installed.items()})
 
 
-def _read(public: Path, record: ImageRecord) -> tuple[staleness.Installed, ...]:
+def _read(public: Path, record: ImageRecord) -> tuple[Installed, ...]:
     file = public / record.buildinfo
     if not file.is_file() or checksums.digest(file, ("sha256",)).hashes["sha256"] != record.buildinfo_sha256:
         raise Error(
             f"{record.buildinfo} is missing, or not as it was signed", "debian-cloud-archive check tells more"
         )
-    return tuple((p.name, p.version, p.architecture) for p in request.locked(file).packages)
+    return tuple(Installed(p.name, p.version, p.architecture) for p in described.of(file).packages)
 
 
-def _kept(file: Path | None) -> dict[str, tuple[staleness.Installed, ...]]:
+def _kept(file: Path | None) -> dict[str, tuple[Installed, ...]]:
     try:
         return staleness.recalled(file.read_text("utf-8")) if file else {}
     except (OSError, ValueError):
@@ -112,7 +112,7 @@ def _kept(file: Path | None) -> dict[str, tuple[staleness.Installed, ...]]:
         return {}
 
 
-def _keep(file: Path, known: dict[str, tuple[staleness.Installed, ...]]) -> None:
+def _keep(file: Path, known: dict[str, tuple[Installed, ...]]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     partial.write_text(staleness.remembered(known), "utf-8")

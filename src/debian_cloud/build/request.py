@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from debian_cloud import formats, names
 from debian_cloud.build import steps
 from debian_cloud.errors import FAILED, USAGE, Error
-from debian_cloud.host import files, sign
+from debian_cloud.host import files
 from debian_cloud.image import sources
 from debian_cloud.image.custom import OFFICIAL, Custom, custom
 from debian_cloud.packages import evidence, origin
@@ -24,7 +24,8 @@ from debian_cloud.packages.origin import USUAL, Origin, Places
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from debian_cloud.image.lock import Lock
+    from debian_cloud.image.buildinfo import Buildinfo
+    from debian_cloud.image.id import ImageId
     from debian_cloud.image.resolution import Resolution
     from debian_cloud.plan import Plan
 
@@ -44,7 +45,7 @@ class BuildRequest:
     serial: str = ""
     changes: Custom = OFFICIAL
     places: Places = USUAL
-    lock: Lock | None = None
+    lock: Buildinfo | None = None
 
     @property
     def changed(self) -> Custom:
@@ -59,32 +60,18 @@ class Planned:
 
     plan: Plan
     resolution: Resolution
-    stem: str
+    image: ImageId
     outputs: tuple[str, ...]
+
+    @property
+    def stem(self) -> str:
+        """The common part of the names of its files."""
+        return self.image.stem
 
     @property
     def id(self) -> str:
         """What the .buildinfo names the plan by."""
         return steps.identity(self.plan)
-
-
-def locked(path: Path) -> Lock:
-    """The lock in a .buildinfo, whoever signed it: a list of wishes, and of facts to those who verified it before."""
-    return evidence.read(sign.text(path), str(path))
-
-
-def described_by(file: Path) -> Path:
-    """The .buildinfo of a file of an image: itself, or the one beside it; Error when there is none."""
-    if file.suffix == ".buildinfo" or not file.exists():
-        return file
-    found = [path for path in file.parent.glob("*.buildinfo") if file.name.startswith(f"{path.stem}.")]
-    if len(found) != 1:
-        raise Error(
-            f"{file} has no .buildinfo beside it",
-            "give the image's .buildinfo, or put both into one directory",
-            USAGE,
-        )
-    return found[0]
 
 
 def resolved(asked: BuildRequest) -> Resolution:
@@ -100,20 +87,20 @@ def planned(asked: BuildRequest) -> Planned:
     if asked.serial:
         names.serial(asked.serial)
     names.word(asked.config, "configuration")
-    kept, places = asked.lock, asked.places
-    if kept:
+    buildinfo, places = asked.lock, asked.places
+    if buildinfo:
         # Packages come from signed archives; the sources that the image gets are the lock's own word.
-        evidence.refuse_sources(kept, (places.mirror, places.security_mirror), expired=places.expired)
+        evidence.refuse_sources(buildinfo, (places.mirror, places.security_mirror), expired=places.expired)
     with origin.of(places, asked.suite, asked.architecture) as found:
-        resolution = found.resolve(asked.config, asked.suite, asked.changed, kept)
-        if not kept:
+        resolution = found.resolve(asked.config, asked.suite, asked.changed, buildinfo)
+        if not buildinfo:
             # An image that was made once has had room.
             steps.check_size(resolution)
-        return _planned(found, resolution, asked.serial, asked.formats, kept)
+        return _planned(found, resolution, asked.serial, asked.formats, buildinfo)
 
 
 def again(
-    kept: Lock,
+    buildinfo: Buildinfo,
     keyring: Path,
     *,
     closure: str = "",
@@ -121,13 +108,13 @@ def again(
     seed: Path | None = None,
     wanted: tuple[str, ...] = (),
 ) -> Planned:
-    """The plan that makes the image of a lock from its closure; Error when it cannot be the same one.
+    """The plan that makes the image of a .buildinfo from its closure; Error when it cannot be the same one.
 
     `keyring` has the archive's keys. `closure` is the closure's URL or directory, by default where the archive keeps
     it; `archive` is the same of that. `seed` is the file that the image was made with. `wanted` are the formats, if
-    not all that the lock names.
+    not all that it names.
     """
-    lines = [line.partition(" ")[::2] for line in kept.changes]
+    lines = [line.partition(" ")[::2] for line in buildinfo.changes]
     add, remove, hostname, keep, size = (
         ",".join(value for word, value in lines if word == change)
         for change in ("add", "remove", "hostname", "keep", "size")
@@ -135,34 +122,34 @@ def again(
     others = tuple(value for word, value in lines if word == "source")
     made = custom(add, remove, seed_text(seed) if seed else "", hostname, keep, size)
     changes = replace(made, sources=others)
-    if changes.lines != kept.changes:
+    if changes.lines != buildinfo.changes:
         raise Error(
             f"the image was made with another seed than {seed or 'none'}",
             "give the same with --seed: the .buildinfo has its SHA-256",
             USAGE,
         )
-    with origin.of_closure(kept, keyring, closure, archive) as found:
+    with origin.of_closure(buildinfo, keyring, closure, archive) as found:
         try:
-            resolution = found.resolve(kept.config, kept.suite, changes, kept)
+            resolution = found.resolve(buildinfo.id.config, buildinfo.id.suite, changes, buildinfo)
         except Error as error:
-            # Who calls names no package: it is the closure that lacks what the lock has.
+            # Who calls names no package: it is the closure that lacks what the .buildinfo has.
             hint = error.hint if error.status == FAILED else "the closure is not whole, or is another image's"
             raise Error(error.message, hint) from None
-        return _planned(found, resolution, kept.serial, wanted or kept.formats, kept)
+        return _planned(found, resolution, buildinfo.id.serial, wanted or buildinfo.formats, buildinfo)
 
 
 def _planned(
-    found: Origin, resolution: Resolution, serial: str, wanted: tuple[str, ...], kept: Lock | None
+    found: Origin, resolution: Resolution, serial: str, wanted: tuple[str, ...], buildinfo: Buildinfo | None
 ) -> Planned:
     config = resolution.config
     day = time.strftime("%Y%m%d", time.gmtime(resolution.epoch))
-    serial = serial or (kept.serial if kept else f"{day}.{resolution.custom.number}")
+    serial = serial or (buildinfo.id.serial if buildinfo else f"{day}.{resolution.custom.number}")
     wanted = wanted or config.formats
-    of_image = kept.sources if kept else ()
-    stem = names.stem(config.suite, names.config(config.name), config.architecture, serial)
+    of_image = buildinfo.sources if buildinfo else ()
+    image = config.image(serial)
     plan = steps.plan(resolution, serial, wanted, found.debian, found.archive, of_image, found.others)
     published = ("image", "changes") if any(formats.find(name).PUBLISHED for name in wanted) else ()
-    return Planned(plan, resolution, stem, tuple(f"{stem}.{e}" for e in (*wanted, "buildinfo", *published)))
+    return Planned(plan, resolution, image, tuple(image.file(e) for e in (*wanted, "buildinfo", *published)))
 
 
 def seed_text(file: Path) -> str:

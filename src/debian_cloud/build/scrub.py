@@ -63,7 +63,7 @@ _UNPACKED_BY: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Secret:
     """A path that everybody could read, what is in it, and whose it is, as far as that is known."""
 
     path: str
@@ -80,7 +80,7 @@ class Scrubbed:
     """The paths that were taken out, and what was found that may not stay."""
 
     removed: tuple[str, ...]
-    findings: tuple[Finding, ...]
+    secrets: tuple[Secret, ...]
 
 
 def shown(path: str) -> str:
@@ -125,10 +125,10 @@ def scrub(tree: Path, keep: Iterable[str] = (), drop: Iterable[str] = ()) -> Scr
         elif not any(matches(pattern, decided) for pattern in keep):
             found[path] = [(path, _COPY)]
     _remove(tree, removed)
-    findings = [finding for folder, some in found.items() for finding in _told(folder, some, shipped)]
+    secrets = [secret for folder, some in found.items() for secret in _told(folder, some, shipped)]
     for path in initrds:
-        findings += _in_initrd(tree, path, shipped, keep, gone)
-    return Scrubbed(tuple(removed), tuple(findings))
+        secrets += _in_initrd(tree, path, shipped, keep, gone)
+    return Scrubbed(tuple(removed), tuple(secrets))
 
 
 class _Gone:
@@ -165,14 +165,14 @@ def _original(path: str) -> str:
     return path.removeprefix(_OF_UCF).replace(":", "/") if path.startswith(_OF_UCF) else path
 
 
-def _told(folder: str, some: list[tuple[str, str]], shipped: _Shipped) -> Iterator[Finding]:
+def _told(folder: str, some: list[tuple[str, str]], shipped: _Shipped) -> Iterator[Secret]:
     """What was found in a folder that is closed to others: each path, or many in one line."""
     if len(some) <= _MANY:
         for path, what in some:
             known = identities.identity(path)
-            yield Finding(path, what, known.package if known else shipped.owner(path))
+            yield Secret(path, what, known.package if known else shipped.owner(path))
     else:
-        yield Finding(
+        yield Secret(
             f"{folder}/**", f"{len(some)} files, as {shown(some[0][0])}: {some[0][1]}", shipped.owner(folder)
         )
 
@@ -327,7 +327,7 @@ def _found(tree: Path, path: str, shipped: _Shipped, *, closed: bool, known: ide
     return what if what and not shipped.has(content) else ""
 
 
-def _in_initrd(tree: Path, where: str, shipped: _Shipped, keep: tuple[str, ...], gone: _Gone) -> Iterator[Finding]:
+def _in_initrd(tree: Path, where: str, shipped: _Shipped, keep: tuple[str, ...], gone: _Gone) -> Iterator[Secret]:
     """What may not be in an initrd: it cannot be taken out there, nor made again before the machine runs."""
     with contextlib.ExitStack() as stack:
         source = stack.enter_context((tree / where).open("rb"))
@@ -347,6 +347,6 @@ def _in_initrd(tree: Path, where: str, shipped: _Shipped, keep: tuple[str, ...],
                 place = f"{where}:{member.path}"
                 if not what or any(matches(pattern, place) for pattern in keep) or shipped.has(member.content):
                     continue
-                yield Finding(place, what, known.package if known else shipped.owner(member.path))
+                yield Secret(place, what, known.package if known else shipped.owner(member.path))
         except (initrd.UnreadableError, *files.BROKEN) as error:
-            yield Finding(where, f"it cannot be searched: {error}", "")
+            yield Secret(where, f"it cannot be searched: {error}", "")

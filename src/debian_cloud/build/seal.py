@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from debian_cloud.host import checksums, run, tools
 from debian_cloud.image import metadata
+from debian_cloud.image.buildinfo import DRAFT, Draft
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,22 +15,23 @@ if TYPE_CHECKING:
 
 def seal(folder: Path) -> None:
     """Write the .buildinfo, the record and the .changes of the image in a workspace."""
-    known = metadata.parse_facts((folder / metadata.FACTS).read_text("utf-8"))
-    published = {f"{known.stem}.{name}" for name in known.published}
+    draft = Draft.parse((folder / DRAFT).read_text("utf-8"))
+    image = draft.buildinfo.id
+    published = {image.file(name) for name in draft.published}
     digests = {
         name: checksums.digest(folder / name, checksums.UPLOADED if name in published else ("sha256",))
-        for name in (f"{known.stem}.{name}" for name in known.formats)
+        for name in (image.file(name) for name in draft.formats)
     }
     query = ("dpkg-query", "--show", "--showformat=${Package} (= ${Version})\\n")
     host_tools = run.output((*query, *sorted(set(tools.PACKAGES.values()) - {"debian-cloud"}))).splitlines()
     uploaded = {name: digests[name] for name in sorted(published)}
 
     def write(extension: str, text: str) -> None:
-        path = folder / f"{known.stem}.{extension}"
+        path = folder / image.file(extension)
         path.write_text(text, "utf-8")
         uploaded[path.name] = checksums.digest(path, checksums.UPLOADED)
 
-    write("buildinfo", metadata.buildinfo(known, digests, host_tools))
+    write("buildinfo", draft.buildinfo.sealed(digests).render(host_tools))
     if published:
-        write("image", metadata.record(known, digests))
-        (folder / f"{known.stem}.changes").write_text(metadata.changes(known, uploaded), "utf-8")
+        write("image", metadata.record(draft, digests))
+        (folder / image.file("changes")).write_text(metadata.changes(draft, uploaded), "utf-8")

@@ -27,7 +27,8 @@ from debian_cloud import formats, names
 from debian_cloud.build import scripts
 from debian_cloud.disk import layout as disk_layout
 from debian_cloud.errors import USAGE, Error, did_you_mean
-from debian_cloud.image import metadata, sources
+from debian_cloud.image import sources
+from debian_cloud.image.buildinfo import DRAFT, Draft
 from debian_cloud.image.config import in_words
 from debian_cloud.packages import network
 from debian_cloud.plan import HOSTNAME, TREE, Plan, Run, Write, in_tree, plan_id
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from debian_cloud.disk.layout import Disk
     from debian_cloud.image.config import ImageConfig
+    from debian_cloud.image.id import ImageId
     from debian_cloud.image.resolution import Resolution
 
 _SIGNED_SHIM: Final = "usr/lib/shim"
@@ -141,32 +143,32 @@ def plan(
         _refuse_secret(source)
     debian = tuple(_of_image(source, config) for source in debian)
     of_image = tuple(_of_image(source, config) for source in of_image) or debian
-    stem = names.stem(config.suite, names.config(config.name), config.architecture, serial)
-    raw = f"{stem}.raw"
+    image = config.image(serial)
+    raw = image.file("raw")
     layout = (
-        disk_layout.layout(stem, config.size, config.architecture, bios="bios" in config.firmware)
+        disk_layout.layout(image.stem, config.size, config.architecture, bios="bios" in config.firmware)
         if config.firmware
         else None
     )
     making = (
         *_tree(resolution, debian, archive, others),
         *_tools(resolution),
-        *_settings(resolution, serial, of_image),
+        *_settings(resolution, image, of_image),
         *(_boot(layout) if layout else ()),
         *_clean(resolution),
         *(_disk(raw, layout, epoch) if layout else ()),
         *(
             step
             for name in wanted
-            for step in formats.find(name).steps(raw if layout else TREE, f"{stem}.{name}", epoch)
+            for step in formats.find(name).steps(raw if layout else TREE, image.file(name), epoch)
         ),
     )
     return (
         *making,
         Write(
             "write down the facts",
-            metadata.FACTS,
-            metadata.facts(resolution, serial, wanted, of_image, plan_id(making)),
+            DRAFT,
+            Draft.of(resolution, serial, wanted, of_image, plan_id(making)).render(),
         ),
         Run("write hashes and records", ("debian-cloud", "seal", "."), root=False),
     )
@@ -333,7 +335,7 @@ def _tools(resolution: Resolution) -> Plan:
     )
 
 
-def _settings(resolution: Resolution, serial: str, debian: Iterable[sources.Source]) -> Plan:
+def _settings(resolution: Resolution, image: ImageId, debian: Iterable[sources.Source]) -> Plan:
     """What belongs to this image rather than to any package."""
     config, hostname = resolution.config, resolution.custom.hostname
     first, *others = debian
@@ -350,9 +352,7 @@ def _settings(resolution: Resolution, serial: str, debian: Iterable[sources.Sour
             "etc/apt/sources.list.d/debian.sources",
             sources.as_deb822((first, *others), types="deb deb-src"),
         ),
-        _install(
-            "say what image it is", "etc/cloud-release", f'ID={names.config(config.name)}\nVERSION="{serial}"\n'
-        ),
+        _install("say what image it is", "etc/cloud-release", f'ID={image.config}\nVERSION="{image.serial}"\n'),
         # As an installer does: no package owns this file, and whoever chooses another locale changes it
         # (update-locale(8)). From trixie on it is a link to /etc/locale.conf, which need not be there yet.
         in_tree("set the default locale", resolution.epoch, "sh", "-c", _DEFAULT_LOCALE),

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Sized
 
-    from debian_cloud.proof.difference import Changed, Changelog, Description, Difference, Files, Package
+    from debian_cloud.proof.difference import Changed, Changelog, Description, Difference, Files, Sourced
 
 
 _SHOWN: Final = 1000
@@ -123,7 +123,7 @@ def _section(title: str, lines: Iterator[str], most: int) -> Iterator[str]:
         yield f"  and {number - most} lines more; --full prints them"
 
 
-def _package(package: Package, found: Difference) -> str:
+def _package(package: Sourced, found: Difference) -> str:
     return _plain(f"{package.name} {package.version}") + (f"  {_size(package.size)}" if found.sized else "")
 
 

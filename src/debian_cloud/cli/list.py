@@ -26,6 +26,8 @@ from debian_cloud.text.printable import printable
 if TYPE_CHECKING:
     import argparse
 
+    from debian_cloud.packages.images import Image
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
@@ -53,17 +55,24 @@ def _images(args: argparse.Namespace) -> int:
     if not known.images and not known.refused:
         warn(f"no image of {args.suite}{f' for {args.arch}' if args.arch else ''} is published")
     if args.json:
-        print(json.dumps([{**asdict(image.record), "url": image.url} for image in known.images], indent=2))
+        print(json.dumps([_as_json(image) for image in known.images], indent=2))
         return status
     for image in known.images:
-        record = image.record
+        record, of = image.record, image.record.id
         print(
-            f"{record.config:<16} {record.suite:<10} {record.architecture:<8} {record.serial:<14} {record.format:<8} "
+            f"{of.config:<16} {of.suite:<10} {of.architecture:<8} {of.serial:<14} {record.format:<8} "
             f"{record.size / 2**20:>7.0f} MiB  {record.status}"
             f"{'' if record.official else ', not official'}"
             f"{''.join(f', with packages of {printable(source)}' for source in record.others)}"
         )
     return status
+
+
+def _as_json(image: Image) -> dict[str, object]:
+    record = asdict(image.record)
+    of = record.pop("id")
+    # The four words first, one by one.
+    return {**{word: of[word] for word in ("config", "serial", "suite", "architecture")}, **record, "url": image.url}
 
 
 def _configurations(args: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from debian_cloud.build import request
 from debian_cloud.build.request import BuildRequest
 from debian_cloud.image.custom import Custom, custom
-from debian_cloud.packages import origin, words
+from debian_cloud.packages import described, origin, words
 from debian_cloud.proof.trust import Trust
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def build_request(args: argparse.Namespace) -> BuildRequest:
         resolve_request(args),
         formats=tuple(dict.fromkeys(name for name in args.format.split(",") if name)),
         serial=args.serial,
-        lock=request.locked(args.lock) if args.lock else None,
+        lock=described.of(args.lock) if args.lock else None,
     )
 
 

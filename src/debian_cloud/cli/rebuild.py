@@ -56,7 +56,7 @@ def main(args: argparse.Namespace) -> int:
         statement=args.statement,
         quiet=args.quiet,
     )
-    stem, signers = made.described.kept.stem, made.described.signers
+    stem, signers = made.described.buildinfo.stem, made.described.signers
     if args.json:
         print(
             json.dumps({"stem": stem, "plan": made.plan, "same": made.same, "buildinfo-signers": signers}, indent=2)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud import formats, projections
-from debian_cloud.build import request
+from debian_cloud.packages import described
 
 if TYPE_CHECKING:
     import argparse
@@ -37,6 +37,6 @@ def main(args: argparse.Namespace) -> int:
     file: Path = args.file
     # Whatever the name of a .buildinfo is.
     is_image = file.suffix[1:] in _IMAGES and not file.name.endswith(".buildinfo")
-    known = request.locked(request.described_by(file) if is_image else file)
+    known = described.of(described.beside(file) if is_image else file)
     sys.stdout.write(projections.text(projections.find(args.format).document(known)))
     return 0

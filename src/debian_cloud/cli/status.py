@@ -20,7 +20,6 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from debian_cloud import names
 from debian_cloud.cli import warn
 from debian_cloud.errors import FAILED
 from debian_cloud.packages import machine
@@ -52,7 +51,7 @@ def _as_text(became: Became) -> str:
     said = f"{found.status}{f' since {found.date}' if found.date else ''}"
     said += f": {printable(found.reason, _LONGEST)}" if found.reason else ""
     lines = [f"{said}\n  {' '.join(found.cves)}" if found.cves else said] if found.reason else []
-    image = f"image: {names.package(found.config)} {found.serial} of {found.suite} for {found.architecture}"
+    image = f"image: {found.id.package} {found.id.serial} of {found.id.suite} for {found.id.architecture}"
     lines.append(image if found.reason else f"{image}, {said}")
     lines.append(f"newer: {newer}" if newer else "newer: none")
     if not found.pending_date:
@@ -72,10 +71,10 @@ def _as_text(became: Became) -> str:
 def _as_json(became: Became) -> str:
     found = became.image
     document = {
-        "image": names.package(found.config),
-        "version": found.serial,
-        "suite": found.suite,
-        "architecture": found.architecture,
+        "image": found.id.package,
+        "version": found.id.serial,
+        "suite": found.id.suite,
+        "architecture": found.id.architecture,
         "status": found.status,
         "status-date": found.date,
         "reason": found.reason,

@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from debian_cloud.image.lock import Lock
+    from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.packages.evidence import Word
     from debian_cloud.proof.trust import Trust
     from debian_cloud.proof.verify import Report
@@ -192,16 +192,20 @@ def _as_text(name: str, report: Report) -> str:
 
 def _identity(name: str, report: Report) -> Iterator[str]:
     """Which image it is, and who says so."""
-    kept, file = report.kept, report.file
-    yield f"{printable(name)}: image {kept.config} of {kept.suite} for {kept.architecture}"
-    yield f"  serial {kept.serial}, of {_day(kept)}, configuration version {kept.config_version}"
-    yield f"  {', '.join(kept.changes)}: it is not official" if kept.changes else "  as its configuration says"
+    buildinfo, file = report.buildinfo, report.file
+    yield f"{printable(name)}: image {buildinfo.id.config} of {buildinfo.id.suite} for {buildinfo.id.architecture}"
+    yield f"  serial {buildinfo.id.serial}, of {_day(buildinfo)}, configuration version {buildinfo.config_version}"
+    yield (
+        f"  {', '.join(buildinfo.changes)}: it is not official"
+        if buildinfo.changes
+        else "  as its configuration says"
+    )
     yield f"  its .buildinfo is signed by {', '.join(report.signers) or 'nobody: it proves nothing of all this'}"
     if file:
         what = file.described or "none that its .buildinfo describes: what the disk holds was compared"
         yield f"  the file is {what}, SHA-256 {file.sha256}"
     yield f"  {_said(report.word)}"
-    for source in kept.sources:
+    for source in buildinfo.sources:
         late = ", also past their Valid-Until" if source.expired else ""
         yield f"  its apt asks {source.uri} for {' '.join(source.suites)}{late}"
 
@@ -221,27 +225,27 @@ def _said(word: Word | None) -> str:
     return f"it is {said.status}{since}, says {printable(word.where)}{why}{' '.join(('', *said.cves))}{others}"
 
 
-def _day(kept: Lock) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(kept.epoch))
+def _day(buildinfo: Buildinfo) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(buildinfo.epoch))
 
 
 def _as_json(report: Report) -> dict[str, object]:
-    kept, file, said = report.kept, report.file, report.word.said if report.word else None
+    buildinfo, file, said = report.buildinfo, report.file, report.word.said if report.word else None
     return {
-        "image": kept.stem,
-        "config": kept.config,
-        "config-version": kept.config_version,
-        "suite": kept.suite,
-        "architecture": kept.architecture,
-        "serial": kept.serial,
-        "date": _day(kept),
-        "changes": kept.changes,
+        "image": buildinfo.stem,
+        "config": buildinfo.id.config,
+        "config-version": buildinfo.config_version,
+        "suite": buildinfo.id.suite,
+        "architecture": buildinfo.id.architecture,
+        "serial": buildinfo.id.serial,
+        "date": _day(buildinfo),
+        "changes": buildinfo.changes,
         "file": {"described": file.described, "sha256": file.sha256, "size": file.size} if file else None,
         "problem": report.word.problem if report.word else "",
         "status": None
         if said is None
         else {"status": said.status, "date": said.date, "reason": said.reason, "cves": said.cves},
-        "sources": [{"uri": s.uri, "suites": s.suites, "expired": s.expired} for s in kept.sources],
+        "sources": [{"uri": s.uri, "suites": s.suites, "expired": s.expired} for s in buildinfo.sources],
         "buildinfo-signers": report.signers,
         "packages": [
             {

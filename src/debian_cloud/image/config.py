@@ -7,8 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from debian_cloud import formats
+from debian_cloud import formats, names
 from debian_cloud.errors import Error, did_you_mean
+from debian_cloud.image.id import ImageId
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,6 +138,10 @@ class ImageConfig:
     components: tuple[str, ...]
     drop_secrets: tuple[str, ...] = ()
     keep_secrets: tuple[str, ...] = ()
+
+    def image(self, serial: str) -> ImageId:
+        """The image of this configuration with a serial; Error when the serial is none."""
+        return ImageId(self.suite, names.config(self.name), self.architecture, serial)
 
 
 def is_image(fields: Mapping[str, str]) -> bool:

@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Final
 
 from debian_cloud import names
 from debian_cloud.errors import Error, did_you_mean
+from debian_cloud.image.id import ImageId
 from debian_cloud.text import deb822
 
 if TYPE_CHECKING:
@@ -82,10 +83,7 @@ class ImageRecord:
     and suite of each source of packages that a person added.
     """
 
-    config: str
-    serial: str
-    suite: str
-    architecture: str
+    id: ImageId
     format: str
     config_version: str
     size: int
@@ -107,17 +105,17 @@ class ImageRecord:
     @property
     def directory(self) -> str:
         """The folder of the image, relative to the archive's root."""
-        return names.directory(self.suite, self.config, self.architecture, self.serial)
+        return self.id.path()
 
     @property
     def stem(self) -> str:
         """The common part of the image's file names."""
-        return names.stem(self.suite, self.config, self.architecture, self.serial)
+        return self.id.stem
 
     @property
     def name(self) -> str:
         """The file's name."""
-        return f"{self.stem}.{self.format}"
+        return self.id.file(self.format)
 
     @property
     def filename(self) -> str:
@@ -127,12 +125,12 @@ class ImageRecord:
     @property
     def rebuilds_directory(self) -> str:
         """The folder of others' statements about the image: its own is never changed."""
-        return "rebuilds/" + self.directory.removeprefix("images/")
+        return self.id.path(names.REBUILDS)
 
     @property
     def buildinfo(self) -> str:
         """The path of the image's .buildinfo, relative to the archive's root."""
-        return f"{self.directory}/{self.stem}.buildinfo"
+        return f"{self.directory}/{self.id.file('buildinfo')}"
 
 
 def parse(text: str, *, strict: bool = False) -> tuple[ImageRecord, ...]:
@@ -153,7 +151,7 @@ def read(file: IO[bytes]) -> Iterator[ImageRecord]:
 
 def _records(stanzas: Iterable[deb822.Stanza], *, strict: bool) -> Iterator[ImageRecord]:
     files: set[str] = set()
-    current: dict[tuple[str, str, str], str] = {}
+    current: dict[str, str] = {}
     described: dict[str, tuple[str | int, ...]] = {}
     for stanza in stanzas:
         try:
@@ -164,10 +162,10 @@ def _records(stanzas: Iterable[deb822.Stanza], *, strict: bool) -> Iterator[Imag
         if record.filename in files:
             raise Error(f"two image records are of {record.filename}", _WHICH)
         files.add(record.filename)
-        image = (record.suite, record.config, record.architecture)
-        if record.status == STATUS[0] and current.setdefault(image, record.serial) != record.serial:
+        series, serial = record.id.series, record.id.serial
+        if record.status == STATUS[0] and current.setdefault(series, serial) != serial:
             raise Error(
-                f"two serials of {'/'.join(image)} are current: {current[image]} and {record.serial}",
+                f"two serials of {series} are current: {current[series]} and {serial}",
                 "one image is the newest",
             )
         for path, said in _files(record):
@@ -196,7 +194,7 @@ def with_files(record: ImageRecord, digests: Mapping[str, Digest]) -> ImageRecor
 
     `digests` are by name, of files beside the image.
     """
-    buildinfo = digests[f"{record.stem}.buildinfo"]
+    buildinfo = digests[record.id.file("buildinfo")]
     return replace(
         record,
         buildinfo_sha256=buildinfo.hashes["sha256"],
@@ -221,37 +219,32 @@ def with_status(records: Iterable[ImageRecord]) -> tuple[ImageRecord, ...]:
     and is current to nobody.
     """
     records = tuple(records)
-    given = {record.directory for record in records if record.status in STATUS[2:]}
-    newest: dict[tuple[str, str, str], tuple[bool, tuple[int, int]]] = {}
+    given = {record.id for record in records if record.status in STATUS[2:]}
+    newest: dict[str, tuple[bool, tuple[int, int]]] = {}
     for record in records:
-        if record.directory in given:
+        if record.id in given:
             continue
-        image = (record.suite, record.config, record.architecture)
-        newest[image] = max(newest.get(image, (False, (0, 0))), _rank(record))
+        series = record.id.series
+        newest[series] = max(newest.get(series, (False, (0, 0))), _rank(record))
     return tuple(
         record
-        if record.directory in given
-        else replace(
-            record,
-            status="current"
-            if _rank(record) == newest[record.suite, record.config, record.architecture]
-            else "superseded",
-        )
+        if record.id in given
+        else replace(record, status="current" if _rank(record) == newest[record.id.series] else "superseded")
         for record in records
     )
 
 
 def _rank(record: ImageRecord) -> tuple[bool, tuple[int, int]]:
-    return record.official, names.serial_key(record.serial)
+    return record.official, record.id.number
 
 
 def _order(record: ImageRecord) -> tuple[str, str, str, tuple[int, int], str]:
-    return record.suite, record.config, record.architecture, names.serial_key(record.serial), record.format
+    return record.id.suite, record.id.config, record.id.architecture, record.id.number, record.format
 
 
 def _stanza(record: ImageRecord) -> list[tuple[str, str]]:
     values = (
-        *(names.package(record.config), record.serial, record.suite, record.architecture, record.format),
+        *(record.id.package, record.id.serial, record.id.suite, record.id.architecture, record.format),
         *(record.config_version, record.filename, str(record.size), str(record.virtual_size)),
         *(record.sha256, record.sha512, record.buildinfo, "" if record.official else "no", ", ".join(record.others)),
         *(record.buildinfo_sha256, record.buildinfo_sha512),
@@ -298,10 +291,7 @@ def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
     if not stanza["Image"].startswith(names.PACKAGE_PREFIX):
         raise Error(f"an image record names no image configuration: {stanza['Image']!r}")
     record = ImageRecord(
-        names.config(stanza["Image"]),
-        stanza["Version"],
-        stanza["Suite"],
-        stanza["Architecture"],
+        ImageId(stanza["Suite"], names.config(stanza["Image"]), stanza["Architecture"], stanza["Version"]),
         names.word(stanza["Format"], "format"),
         stanza["Config-Version"],
         size,
@@ -381,4 +371,4 @@ def _refuse_long(name: str) -> None:
 
 def _beside(record: ImageRecord, suffix: str) -> str:
     """The path of a file beside the image, relative to the archive's root."""
-    return f"{record.directory}/{record.stem}.{suffix}"
+    return f"{record.directory}/{record.id.file(suffix)}"

@@ -13,12 +13,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Package:
-    """One binary package of the image; size and SHA-256 are its .deb's."""
+class Installed:
+    """One binary package as dpkg knows it where it is installed."""
 
     name: str
     version: str
     architecture: str
+
+
+@dataclass(frozen=True, slots=True)
+class Package(Installed):
+    """The same as an archive has it; size and SHA-256 are its .deb's."""
+
     size: int
     sha256: str
 
@@ -29,7 +35,7 @@ class Package:
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
+class ReleaseFile:
     """One signed release file whose indexes were used; SHA-256 and size are the file's.
 
     `signers` are the fingerprints of the primary keys that signed it, of those
@@ -61,6 +67,6 @@ class Resolution:
     tools: tuple[Package, ...] = ()
     """What makes the image besides, and is not in it: of the same suite, sorted by name."""
     pins: str = ""
-    releases: tuple[Release, ...] = ()
+    releases: tuple[ReleaseFile, ...] = ()
     recommended: tuple[str, ...] = ()
     """What the configuration itself recommends, of `packages`: a machine may remove it."""

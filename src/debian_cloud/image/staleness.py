@@ -31,6 +31,8 @@ from typing import IO, TYPE_CHECKING, Final
 from debian_cloud import names
 from debian_cloud.errors import Error
 from debian_cloud.image import index
+from debian_cloud.image.id import ImageId
+from debian_cloud.image.resolution import Installed
 from debian_cloud.text import deb822
 from debian_cloud.text.printable import printable
 
@@ -58,9 +60,6 @@ _SINGLE: Final = (
 _GONE: Final = "withdraw it (debian-cloud-archive withdraw); of the others all is told"
 _AGAIN: Final = "`apt-get update`, and try again; if that does not help, its archive must be mended"
 
-Installed = tuple[str, str, str]
-"""Name, version and architecture of a package in an image."""
-
 
 @dataclass(frozen=True, slots=True)
 class Update:
@@ -85,10 +84,7 @@ class Pending:
 class ImageStatus:
     """What an archive says of one image; `date` and `pending_date`: YYYY-MM-DD, or "" for not known."""
 
-    config: str
-    serial: str
-    suite: str
-    architecture: str
+    id: ImageId
     status: str
     date: str = ""
     reason: str = ""
@@ -99,24 +95,24 @@ class ImageStatus:
 
 
 def found(
-    directory: str, installed: Iterable[Installed], newest: Callable[[Installed], tuple[str, bool] | None], day: str
+    image: ImageId, installed: Iterable[Installed], newest: Callable[[Installed], tuple[str, bool] | None], day: str
 ) -> str:
-    """The stanza for `render` of the image in a folder: what `newest` knows of each of its packages.
+    """The stanza for `render` of an image: what `newest` knows of each of its packages.
 
     `newest` gives a newer version and whether it, or one between, is a security update; None when there is none.
     Error when no reader would take the stanza: what is in the state stands in each index from then on.
     """
     updates: dict[bool, list[str]] = {True: [], False: []}
-    for package in sorted(installed):
+    for package in sorted(installed, key=lambda one: (one.name, one.version, one.architecture)):
         if answer := newest(package):
-            line = f" {package[0]} {package[1]} {answer[0]}"
+            line = f" {package.name} {package.version} {answer[0]}"
             if len(line) > _LONGEST_UPDATE or not _UPDATE.fullmatch(line):
-                raise Error(f"{directory} has a package that no index can name: {printable(line.strip())}", _GONE)
+                raise Error(f"{image.path()} has a package that no index can name: {printable(line.strip())}", _GONE)
             updates[answer[1]].append(f"\n{line}")
     if sum(map(len, updates.values())) > MOST_UPDATES:
-        raise Error(f"{directory} has more than {MOST_UPDATES} packages with updates", _GONE)
+        raise Error(f"{image.path()} has more than {MOST_UPDATES} packages with updates", _GONE)
     fields = ((SECURITY, "".join(updates[True])), (_OTHERS, "".join(updates[False])))
-    return deb822.render(((_IMAGE, directory), (_DATE, day), *((name, value) for name, value in fields if value)))
+    return deb822.render(((_IMAGE, image.path()), (_DATE, day), *((name, value) for name, value in fields if value)))
 
 
 def remembered(known: Mapping[str, Iterable[Installed]]) -> str:
@@ -126,7 +122,8 @@ def remembered(known: Mapping[str, Iterable[Installed]]) -> str:
     for sha256, packages in known.items():
         own = " ".join(str(numbers.setdefault(package, len(numbers))) for package in packages)
         lines.append(f"{sha256} {own}\n")
-    return "".join(f"{' '.join(package)}\n" for package in numbers) + "\n" + "".join(lines)
+    heads = (f"{package.name} {package.version} {package.architecture}\n" for package in numbers)
+    return f"{''.join(heads)}\n{''.join(lines)}"
 
 
 def recalled(text: str) -> dict[str, tuple[Installed, ...]]:
@@ -137,7 +134,7 @@ def recalled(text: str) -> dict[str, tuple[Installed, ...]]:
     packages: list[Installed] = []
     for line in head.split("\n"):
         name, version, architecture = line.split(" ")
-        packages.append((name, version, architecture))
+        packages.append(Installed(name, version, architecture))
     known = {}
     for line in tail.splitlines():
         sha256, *numbers = line.split()
@@ -154,23 +151,23 @@ def by_image(text: str) -> dict[str, deb822.Stanza]:
 
 def render(records: Iterable[ImageRecord], pending: Mapping[str, deb822.Stanza]) -> str:
     """`Images-Status` of records with their statuses; `pending` is by folder. What is gone gets no updates."""
-    first: dict[str, ImageRecord] = {}
+    first: dict[ImageId, ImageRecord] = {}
     for record in records:
-        first.setdefault(record.directory, record)
+        first.setdefault(record.id, record)
     stanzas = []
-    for directory, record in sorted(first.items(), key=lambda item: _order(item[1])):
+    for image, record in sorted(first.items(), key=lambda item: _order(item[0])):
         fields = [
-            (_IMAGE, names.package(record.config)),
-            ("Version", record.serial),
-            ("Suite", record.suite),
-            ("Architecture", record.architecture),
+            (_IMAGE, image.package),
+            ("Version", image.serial),
+            ("Suite", image.suite),
+            ("Architecture", image.architecture),
             ("Status", record.status),
             ("Status-Date", record.status_date),
             ("Status-Reason", record.status_reason),
             ("CVEs", " ".join(record.cves)),
         ]
         if record.status not in ("withdrawn", "expired"):
-            stanza = pending.get(directory, {})
+            stanza = pending.get(image.path(), {})
             fields += [(name, stanza.get(name, "")) for name in _FOUND]
         stanzas.append(deb822.render(field for field in fields if field[1]))
     return "\n".join(stanzas)
@@ -187,8 +184,8 @@ def read(file: IO[bytes]) -> Iterator[ImageStatus]:
 
 
 def _statuses(stanzas: Iterable[deb822.Stanza]) -> Iterator[ImageStatus]:
-    seen: set[str] = set()
-    current: dict[tuple[str, str, str], str] = {}
+    seen: set[ImageId] = set()
+    current: dict[str, str] = {}
     for stanza in stanzas:
         try:
             found = _status(stanza)
@@ -196,13 +193,12 @@ def _statuses(stanzas: Iterable[deb822.Stanza]) -> Iterator[ImageStatus]:
             raise Error(f"a stanza of Images-Status has no field {error.args[0]}", "it may be cut off") from None
         except Error as error:
             raise Error(error.message, error.hint) from None
-        image = (found.suite, found.config, found.architecture)
-        directory = names.directory(found.suite, found.config, found.architecture, found.serial)
-        if directory in seen:
-            raise Error(f"Images-Status has two stanzas of {directory}", _AGAIN)
-        seen.add(directory)
-        if found.status == index.STATUS[0] and current.setdefault(image, found.serial) != found.serial:
-            raise Error(f"Images-Status has two serials of {'/'.join(image)} that are current", _AGAIN)
+        series, serial = found.id.series, found.id.serial
+        if found.id in seen:
+            raise Error(f"Images-Status has two stanzas of {found.id.path()}", _AGAIN)
+        seen.add(found.id)
+        if found.status == index.STATUS[0] and current.setdefault(series, serial) != serial:
+            raise Error(f"Images-Status has two serials of {series} that are current", _AGAIN)
         yield found
 
 
@@ -232,7 +228,7 @@ def _status(stanza: deb822.Stanza) -> ImageStatus:
     for field in _SINGLE:
         if "\n" in stanza.get(field, ""):
             raise Error(f"{field} in Images-Status has more than one line", _AGAIN)
-    names.stem(stanza["Suite"], names.config(stanza[_IMAGE]), stanza["Architecture"], stanza["Version"])
+    image = ImageId(stanza["Suite"], names.config(stanza[_IMAGE]), stanza["Architecture"], stanza["Version"])
     cves = tuple(stanza.get("CVEs", "").split())
     for field, bad in (
         (_IMAGE, not stanza[_IMAGE].startswith(names.PACKAGE_PREFIX)),
@@ -243,10 +239,7 @@ def _status(stanza: deb822.Stanza) -> ImageStatus:
         if bad:
             raise Error(f"{field} in Images-Status is {stanza[field]!r}", _AGAIN)
     return ImageStatus(
-        names.config(stanza[_IMAGE]),
-        stanza["Version"],
-        stanza["Suite"],
-        stanza["Architecture"],
+        image,
         stanza["Status"],
         stanza.get("Status-Date", ""),
         stanza.get("Status-Reason", ""),
@@ -267,5 +260,5 @@ def _updates(stanza: deb822.Stanza, field: str) -> tuple[Update, ...]:
     return tuple(Update(*match.groups()) for _, match in matches if match)
 
 
-def _order(record: ImageRecord) -> tuple[str, str, str, tuple[int, int]]:
-    return record.suite, record.config, record.architecture, names.serial_key(record.serial)
+def _order(image: ImageId) -> tuple[str, str, str, tuple[int, int]]:
+    return image.suite, image.config, image.architecture, image.number

@@ -8,17 +8,20 @@ used least recently are removed, each by a rename under its own lock, while all 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import shutil
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from debian_cloud.errors import Error
+from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import folders
+from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 BOUND: Final = 2**30
 """Bytes that stay on the disk: some ten suites. What is in use stays besides."""
@@ -28,6 +31,47 @@ KEYRINGS: Final = "keyrings"
 _GONE: Final = ".gone."
 _FRESH: Final = 86400
 """Seconds for which a keyring stays, however many there are: a run may be about to read it."""
+# In one-line style apt takes blanks, brackets, "#", "%" and quotes for more than themselves (sources.list(5)), in
+# Signed-By blanks and commas; what is not UTF-8 no file of settings can have.
+_NO_PATH_OF_APT: Final = re.compile(r"[\s\x00-\x1f\x7f\"#%,\[\]\\\ud800-\udfff]")
+
+
+def directory() -> Path:
+    """The directory of the cache, which is made if need be; Error where there can be none."""
+    # As root, apt fetches as its own user, who cannot look into /root.
+    folder = (Path("/var/cache") if os.geteuid() == 0 else _home()) / "debian-cloud"
+    hint = "set XDG_CACHE_HOME to another directory" if os.geteuid() else "root's is there and nowhere else"
+    if bad := _NO_PATH_OF_APT.search(str(folder)):
+        raise Error(
+            f"the cache cannot be in {printable(str(folder))}: apt takes no {printable(bad[0])!r} in the name of a"
+            " directory or a keyring",
+            hint,
+            USAGE,
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise Error(f"the cache cannot be in {folder}: {error.strerror}", hint, USAGE) from None
+    return folder
+
+
+def _home() -> Path:
+    # A relative path is to be passed over (XDG Base Directory Specification).
+    if (given := os.environ.get("XDG_CACHE_HOME", "")).startswith("/"):
+        return Path(given)
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = Path()
+    if not home.is_absolute():
+        raise Error(
+            "there is no home directory for the cache",
+            "set HOME, or XDG_CACHE_HOME, to the absolute path of a directory",
+            USAGE,
+        )
+    return home / ".cache"
 
 
 @contextlib.contextmanager

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What signatures vouch for: an image's .buildinfo, each package of a closure, what an archive says; no network."""
+"""What signatures vouch for: each package of a closure, what an archive says of an image; no network."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from urllib.parse import urlsplit
 
 from debian_cloud import names
 from debian_cloud.errors import USAGE, Error
-from debian_cloud.host import checksums, files, run, sign
-from debian_cloud.image import index, lock, sources, staleness
+from debian_cloud.host import files, run, sign
+from debian_cloud.image import index, sources, staleness
 from debian_cloud.packages import images
-from debian_cloud.text import deb822, openpgp
+from debian_cloud.text import deb822
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from debian_cloud.image.lock import Lock
+    from debian_cloud.image.buildinfo import Buildinfo
+    from debian_cloud.image.id import ImageId
     from debian_cloud.image.resolution import Package
     from debian_cloud.image.staleness import ImageStatus
 
@@ -66,7 +67,7 @@ _DEBIAN, _ARCHIVE, _OTHER = range(3)
 
 
 @dataclass(frozen=True, slots=True)
-class _Release:
+class _ReleaseFile:
     proof: Proof
     rank: int
     suites: tuple[str, str]
@@ -75,80 +76,21 @@ class _Release:
     indexes: Mapping[str, tuple[str, int]]
 
 
-@dataclass(frozen=True, slots=True)
-class Described:
-    """A .buildinfo: its name and bytes, what it says, the fingerprints of those who signed it, the archive's keys."""
-
-    name: str
-    data: bytes
-    kept: Lock
-    signers: tuple[str, ...]
-    keyring: Path
-
-
-def described(file: Path, keyring: Path, signed_by: Path | None = None, *, unsigned: bool = False) -> Described:
-    """A .buildinfo that a key of `signed_by` signed, or of `keyring`: that, or the sums beside it.
-
-    Error when nobody did, unless it is said in so many words (`unsigned`) that nobody need have. What the signature
-    is about is read, and nothing else of the file.
-    """
-    data = files.read(file)
-    signers: tuple[str, ...] = ()
-    sums = file.parent / "SHA512SUMS"
-    if unsigned:
-        if signed_by:
-            raise Error("--unsigned and --signed-by contradict each other", "give one of them", USAGE)
-        text = sign.decoded(data, str(file))
-    elif signed_by or (openpgp.is_cleartext(data) and not sums.exists()):
-        try:
-            signed = sign.verified(signed_by or keyring, file)
-        except Error as error:
-            if signed_by or error.status == USAGE:
-                raise
-            raise Error(
-                f"{file} is signed, but not by a key that is known",
-                "--signed-by FILE: its builder's keys; or put the archive's SHA512SUMS and SHA512SUMS.gpg beside it",
-            ) from None
-        if openpgp.inner(data) != signed.content:
-            raise Error(f"{file} was changed while it was read", "verify a copy that nobody writes to")
-        text, signers = signed.content.decode("utf-8", "replace"), signed.signers
-    elif sums.exists():
-        # The archive's own word on what it published.
-        listed = sign.verified(keyring, sums, sums.with_name("SHA512SUMS.gpg"))
-        if hashlib.sha512(data).hexdigest() != checksums.find(listed.content.decode("ascii", "replace"), file.name):
-            raise Error(f"{file} is not the one that the archive signed", "it was edited: get it again")
-        text, signers = sign.decoded(data, str(file)), listed.signers
-    else:
-        raise Error(
-            f"{file} is signed by nobody, and proves nothing: whoever made the image may have written it",
-            "put the archive's SHA512SUMS and SHA512SUMS.gpg beside it; or --unsigned, if it is your own",
-        )
-    return Described(file.name, data, read(text, str(file)), signers, keyring)
-
-
-def read(text: str, name: str) -> Lock:
-    """The lock in a .buildinfo's text; Error when it is of a day that has not come. `name` is the file's."""
-    kept = lock.parse(text, name)
-    if kept.epoch > time.time() + _DAY:
-        raise Error(f"{name} is of a day that has not come", "is this machine's clock right?")
-    return kept
-
-
-def refuse_sources(kept: Lock, given: Iterable[str], *, expired: bool = False) -> None:
+def refuse_sources(buildinfo: Buildinfo, given: Iterable[str], *, expired: bool = False) -> None:
     """Error when an image's apt would ask others than Debian for its suite's packages, or with less care.
 
     Debian is at hosts of its own name, at those that this machine's apt takes for Debian, and at the URIs `given`.
     `expired`: the image may take indexes past their Valid-Until.
     """
-    suite, wanted = kept.suite, _of_debian(kept.suite)
-    found = [source.suites for source in kept.sources]
+    suite, wanted = buildinfo.id.suite, _of_debian(buildinfo.id.suite)
+    found = [source.suites for source in buildinfo.sources]
     if found != wanted:
         raise Error(
             f"the image's apt follows {_listed(found)}, and an image of {suite} follows {_listed(wanted)}",
             "its .buildinfo is not of an image that debian-cloud built",
         )
     known = {uri.rstrip("/") for uri in given if uri}
-    for source in kept.sources:
+    for source in buildinfo.sources:
         uri = source.uri.rstrip("/")
         if uri not in known and not _is_debian(uri) and uri not in _of_machine():
             raise Error(
@@ -205,26 +147,27 @@ class Word:
     problem: str = ""
 
 
-def of_machine(kept: Lock) -> Word | None:
-    """What the archives say that this machine's apt knows; None when it knows none. Of two, the worse counts."""
+def of_machine(image: ImageId) -> Word | None:
+    """What archives that this machine's apt knows say of an image, the worse of two; None when it knows none."""
     where = "this machine's apt"
     try:
         found = images.statuses(lambda _: False)
     except Error as error:
         return None if error.status == USAGE else Word(where, problem=error.message)
-    return Word(where, _worst(found.statuses, kept), "; ".join(found.refused))
+    return Word(where, _worst(found.statuses, image), "; ".join(found.refused))
 
 
-def of_archive(folder: Path, kept: Lock, keyring: Path, *, signers: int = 1) -> Word:
+def of_archive(folder: Path, buildinfo: Buildinfo, keyring: Path, *, signers: int = 1) -> Word:
     """What an archive says, of which a folder is a copy, in the index that it signed and that is valid today.
 
     Error when it says nothing of the image, or lists other files under its name.
     """
-    place = folder / "dists" / kept.suite
+    suite = buildinfo.id.suite
+    place = folder / "dists" / suite
     release = place / "InRelease"
     fields = _fields(sign.verified(keyring, release, signers=signers))
-    if kept.suite not in (fields.get("Codename"), fields.get("Suite")):
-        raise Error(f"{release} is of the suite {fields.get('Codename', '')!r}, not of {kept.suite}", "get it again")
+    if suite not in (fields.get("Codename"), fields.get("Suite")):
+        raise Error(f"{release} is of the suite {fields.get('Codename', '')!r}, not of {suite}", "get it again")
     if "Snapshot" in fields:
         raise Error(f"{release} is of the snapshot {fields['Snapshot']!r}, and says what was then", "get it again")
     if "Valid-Until" not in fields or _seconds(fields["Valid-Until"], release) < time.time():
@@ -240,14 +183,16 @@ def of_archive(folder: Path, kept: Lock, keyring: Path, *, signers: int = 1) -> 
             raise Error(f"{release} lists no {name}", "is it a copy of an archive of images?")
         texts.append(_text_of(place / name, listed[name]))
     for record in index.parse(texts[0]):
-        if record.stem == kept.stem and kept.digests.get(record.name) != (record.sha256, record.size):
+        if record.stem == buildinfo.stem and buildinfo.digests.get(record.name) != (record.sha256, record.size):
             raise Error(
                 f"the archive lists another {record.name} than the .buildinfo describes",
                 "it is another image of the same name: get both from the archive",
             )
-    word = Word(str(folder), _worst(staleness.parse(texts[1]), kept))
+    word = Word(str(folder), _worst(staleness.parse(texts[1]), buildinfo.id))
     if not word.said:
-        raise Error(f"the archive in {folder} never published {kept.stem}", "is it of another archive, or newer?")
+        raise Error(
+            f"the archive in {folder} never published {buildinfo.stem}", "is it of another archive, or newer?"
+        )
     return word
 
 
@@ -263,10 +208,9 @@ def _text_of(file: Path, listed: tuple[str, int]) -> str:
     return found.decode("utf-8", "replace")
 
 
-def _worst(known: Iterable[ImageStatus], kept: Lock) -> ImageStatus | None:
+def _worst(known: Iterable[ImageStatus], image: ImageId) -> ImageStatus | None:
     """What is said of an image, by those who say the worst."""
-    of_image = (kept.config, kept.suite, kept.architecture, kept.serial)
-    same = [said for said in known if (said.config, said.suite, said.architecture, said.serial) == of_image]
+    same = [said for said in known if said.id == image]
     order = ("withdrawn", "expired", "deprecated")
     same.sort(key=lambda said: order.index(said.status) if said.status in order else len(order))
     return same[0] if same else None
@@ -285,14 +229,14 @@ def _rows(fields: Mapping[str, str]) -> dict[str, tuple[str, int]]:
 
 def proofs(
     folder: Path,
-    kept: Lock,
+    buildinfo: Buildinfo,
     debian: Path,
     archive: Path,
     *,
     signers: int = 1,
     others: Sequence[sources.Source] = (),
 ) -> dict[Package, Proof]:
-    """The proof of each package of a lock, and of each that it was made with; Error names the first that has none.
+    """The proof of each package of a .buildinfo, tools too; Error names the first that has none.
 
     `folder` is a closure's evidence, `debian` and `archive` are the keyrings by
     which Debian and the archive of configurations are trusted. A release file
@@ -300,24 +244,24 @@ def proofs(
     before the image's day; each of Debian's is there. The archive vouches for no package that Debian has,
     and for others only when `signers` keys of its keyring have signed. `others` are the sources that a person
     added, as whoever verifies trusts them: each vouches for what neither Debian nor the archive has, by the very
-    release file that the lock names.
+    release file that it names.
     """
     trusted = {(source.uri, suite) for source in others for suite in source.suites}
-    for uri, suite in kept.others:
+    for uri, suite in buildinfo.others:
         if (uri, suite) not in trusted:
             raise Error(
                 f"the image has packages of {uri} {suite}, whose keys are not known",
                 "--source FILE.sources: the one that it was built with, if you trust it",
                 USAGE,
             )
-    everything = (*kept.packages, *kept.tools)
+    everything = (*buildinfo.packages, *buildinfo.tools)
     wanted = {package.sha256.encode(): package for package in everything}
     listed: dict[Package, tuple[Proof, int]] = {}
     had: tuple[set[bytes], ...] = (set(), set(), set())
     dates = []
-    missing = set(itertools.chain.from_iterable(_of_debian(kept.suite)))
+    missing = set(itertools.chain.from_iterable(_of_debian(buildinfo.id.suite)))
     for place in _few(folder, "*"):
-        release = _release(place, kept, debian, archive, signers, others)
+        release = _release(place, buildinfo, debian, archive, signers, others)
         dates.append(release.date)
         if release.rank == _DEBIAN:
             missing.difference_update(release.suites)
@@ -327,7 +271,7 @@ def proofs(
             for package in _found(content, wanted):
                 if package not in listed or release.rank < listed[package][1]:
                     listed[package] = (release.proof, release.rank)
-    if not dates or kept.epoch > max(dates):
+    if not dates or buildinfo.epoch > max(dates):
         raise Error(
             "the evidence is older than the image: no release file is of its day",
             "it must be the closure of the same image",
@@ -380,15 +324,15 @@ def _of_the_archive(keyring: Path, file: Path, signature: Path | None, signers: 
 
 
 def _of_another(
-    file: Path, signature: Path | None, kept: Lock, digest: str, others: Sequence[sources.Source]
+    file: Path, signature: Path | None, buildinfo: Buildinfo, digest: str, others: Sequence[sources.Source]
 ) -> tuple[sign.Signed, str] | None:
     """A release file of a source that a person added, by that one's keys, and its suite; None when it is of none."""
-    for release in kept.releases:
+    for release in buildinfo.releases:
         named = (release.uri, release.suite)
         for source in others:
             if (
                 release.sha256 == digest
-                and named in kept.others
+                and named in buildinfo.others
                 and named in {(source.uri, s) for s in source.suites}
             ):
                 return sign.verified(Path(source.signed_by), file, signature), release.suite
@@ -396,8 +340,8 @@ def _of_another(
 
 
 def _release(
-    place: Path, kept: Lock, debian: Path, archive: Path, signers: int, others: Sequence[sources.Source]
-) -> _Release:
+    place: Path, buildinfo: Buildinfo, debian: Path, archive: Path, signers: int, others: Sequence[sources.Source]
+) -> _ReleaseFile:
     file, signature = place / "InRelease", None
     if not file.exists():
         file, signature = place / "Release", place / "Release.gpg"
@@ -405,8 +349,8 @@ def _release(
         raise Error(f"{place} has no signed release file", "the closure is not whole")
     digest = hashlib.sha256(files.read(file)).hexdigest()
     rank = _DEBIAN
-    suites = {kept.suite, f"{kept.suite}-updates", f"{kept.suite}-security"}
-    if other := _of_another(file, signature, kept, digest, others):
+    suites = {buildinfo.id.suite, f"{buildinfo.id.suite}-updates", f"{buildinfo.id.suite}-security"}
+    if other := _of_another(file, signature, buildinfo, digest, others):
         rank = _OTHER
         signed, suites = other[0], {other[1]}
     else:
@@ -422,9 +366,10 @@ def _release(
     own = (named, fields.get("Suite", ""))
     if not suites & {*own}:
         raise Error(
-            f"{file} is of the suite {printable(named)}, and the image of {kept.suite}", "it is another's evidence"
+            f"{file} is of the suite {printable(named)}, and the image of {buildinfo.id.suite}",
+            "it is another's evidence",
         )
-    asked = {names.snapshot_at(release.uri) for release in kept.releases}
+    asked = {names.snapshot_at(release.uri) for release in buildinfo.releases}
     if rank == _ARCHIVE and fields.get("Snapshot", "") not in asked:
         raise Error(
             f"{file} is of the archive's snapshot {printable(fields.get('Snapshot', ''))}, of which the image was not"
@@ -437,13 +382,13 @@ def _release(
     date = _seconds(fields.get("Date", ""), file)
     if date > time.time() + _DAY:
         raise Error(f"{file} is of a day that has not come", "is this machine's clock right?")
-    if "Valid-Until" in fields and _seconds(fields["Valid-Until"], file) < kept.epoch:
+    if "Valid-Until" in fields and _seconds(fields["Valid-Until"], file) < buildinfo.epoch:
         raise Error(
             f"{file} had expired when the image was made: {fields['Valid-Until']}",
             "an older index hides the updates since",
         )
     proof = Proof(named, fields.get("Origin", ""), digest, signed.signers)
-    return _Release(proof, rank, own, date, _rows(fields))
+    return _ReleaseFile(proof, rank, own, date, _rows(fields))
 
 
 def _seconds(date: str, file: Path) -> int:
@@ -454,7 +399,7 @@ def _seconds(date: str, file: Path) -> int:
     raise Error(f"{file} has no date that can be read: {date[:_LONGEST_DATE]!r}", "its archive must be mended")
 
 
-def _index(file: Path, release: _Release) -> bytes:
+def _index(file: Path, release: _ReleaseFile) -> bytes:
     """The content of an index that the release file lists; Error when it is another."""
     name = file.name.removesuffix(".xz").replace("_", "/")
     sha256, size = release.indexes.get(name, ("", -1))

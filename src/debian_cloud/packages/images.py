@@ -112,11 +112,11 @@ def listed(targets: Sequence[Target], suite: str, arch: str, keyring: Path | Non
         return [
             Image(record, target.uri, target.filename)
             for record in index.read(file)
-            if record.suite == suite and arch in ("", record.architecture)
+            if record.id.suite == suite and arch in ("", record.id.architecture)
         ]
 
     found, refused = _read(targets, of, keyring)
-    found.sort(key=lambda i: (i.record.config, i.record.architecture, names.serial_key(i.record.serial)))
+    found.sort(key=lambda i: (i.record.id.config, i.record.id.architecture, i.record.id.number))
     return Known((*found,), refused)
 
 

@@ -43,18 +43,14 @@ def image(warn: Callable[[str], None]) -> Became:
     config, serial = _image()
     arch = run.output(("dpkg", "--print-architecture")).strip()
     said = images.statuses(
-        lambda status: (status.config, status.serial, status.architecture) == (config, serial, arch)
+        lambda status: (status.id.config, status.id.serial, status.id.architecture) == (config, serial, arch)
     )
     for sentence in said.refused:
         warn(sentence)
     known = said.statuses
     found = _found(known, config, serial, arch)
     newest = max(
-        (
-            other.serial
-            for other in known
-            if other.status == "current" and (other.config, other.suite, other.architecture) == _kind(found)
-        ),
+        (other.id.serial for other in known if other.status == "current" and other.id.series == found.id.series),
         key=names.serial_key,
         default="",
     )
@@ -83,19 +79,16 @@ def _found(known: tuple[ImageStatus, ...], config: str, serial: str, arch: str) 
 
     Error when nothing is said.
     """
-    same = [said for said in known if (said.config, said.serial, said.architecture) == (config, serial, arch)]
+    wanted = (config, serial, arch)
+    same = [said for said in known if (said.id.config, said.id.serial, said.id.architecture) == wanted]
     if not same:
         raise Error(
             f"no archive that this machine's apt knows ever published {config} {serial} for {arch}",
             "`apt-get update`; or the image is one that was never uploaded",
         )
     codename = _fields(_OS_RELEASE).get("VERSION_CODENAME", "")
-    own = [said for said in same if said.suite == codename] or same
+    own = [said for said in same if said.id.suite == codename] or same
     return min(own, key=lambda said: _STATUSES.index(said.status) if said.status in _STATUSES else len(_STATUSES))
-
-
-def _kind(said: ImageStatus) -> tuple[str, str, str]:
-    return said.config, said.suite, said.architecture
 
 
 def _installed(arch: str) -> dict[str, str]:

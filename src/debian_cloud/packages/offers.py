@@ -64,14 +64,14 @@ def choose(wanted: Wanted, warn: Callable[[str], None]) -> images.Image:
         warn(sentence)
     # It may be in the index that cannot be read.
     status = FAILED if offered.refused else USAGE
-    found = [image for image in offered.images if image.record.config == config]
+    found = [image for image in offered.images if image.record.id.config == config]
     gone = _gone(said, config, suite, arch)
     if not found:
         raise _refusal(
             gone, serial, "no other image of it is published; `debian-cloud list --images` has all"
         ) or Error(
             f"no image of {config} in {suite}",
-            did_you_mean(config, {i.record.config for i in offered.images})
+            did_you_mean(config, {i.record.id.config for i in offered.images})
             if offered.images
             else f"no image is published for {suite} and {arch}",
             status,
@@ -82,7 +82,7 @@ def choose(wanted: Wanted, warn: Callable[[str], None]) -> images.Image:
         image
         for image in found
         if image.record.format == format_
-        and serial in ("", image.record.serial)
+        and serial in ("", image.record.id.serial)
         and archive in ("", image.archive.rstrip("/"))
     ]
     if not found:
@@ -100,8 +100,8 @@ def choose(wanted: Wanted, warn: Callable[[str], None]) -> images.Image:
     # The newest may be deprecated, or not official.
     current = [image for image in found if image.record.status == "current"]
     chosen = (current or found)[-1]
-    newest = names.serial_key(gone[-1][0].serial) if gone else (0, 0)
-    if not serial and newest > names.serial_key(chosen.record.serial):
+    newest = gone[-1][0].id.number if gone else (0, 0)
+    if not serial and newest > chosen.record.id.number:
         warn(_words(*gone[-1]))
     return chosen
 
@@ -111,7 +111,7 @@ def _offered(suite: str, arch: str, archive: str, config: str) -> tuple[images.K
     mine = origin.offered(suite, arch)
     if mine and archive not in ("", mine.uri.rstrip("/")):
         mine = None
-    if mine and any(image.record.config == config for image in mine.known.images):
+    if mine and any(image.record.id.config == config for image in mine.known.images):
         return mine.known, mine.said
     try:
         of_machine = images.known(suite, arch)
@@ -133,19 +133,19 @@ def _gone(said: images.Said, config: str, suite: str, arch: str) -> list[tuple[I
     found = [
         (status, archive)
         for status, archive in zip(said.statuses, said.archives, strict=True)
-        if (status.config, status.suite, status.architecture) == (config, suite, arch) and status.status in index.GONE
+        if status.id.series == f"{suite}/{config}/{arch}" and status.status in index.GONE
     ]
-    return sorted(found, key=lambda one: names.serial_key(one[0].serial))
+    return sorted(found, key=lambda one: one[0].id.number)
 
 
 def _refusal(gone: list[tuple[ImageStatus, str]], serial: str, hint: str) -> Error | None:
     """What is reported of the newest of these, or of that with the serial; None when there is none."""
-    wanted = [one for one in gone if serial in ("", one[0].serial)]
+    wanted = [one for one in gone if serial in ("", one[0].id.serial)]
     return Error(_words(*wanted[-1]), hint) if wanted else None
 
 
 def _words(status: ImageStatus, archive: str) -> str:
-    image = f"{status.config} {status.serial} of {status.suite} for {status.architecture}"
+    image = f"{status.id.config} {status.id.serial} of {status.id.suite} for {status.id.architecture}"
     became = f"was withdrawn by {archive}" if status.status == "withdrawn" else f"has expired at {archive}"
     day = f" on {status.date}" if status.date else ""
     reason = f": {printable(status.reason, index.REASON)}" if status.reason else ""

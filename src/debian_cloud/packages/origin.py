@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import re
@@ -19,16 +18,17 @@ from debian_cloud.host import checksums, files, run, sign
 from debian_cloud.host.progress import Progress
 from debian_cloud.image import sources
 from debian_cloud.image.custom import OFFICIAL, Custom
-from debian_cloud.image.resolution import Release
-from debian_cloud.packages import cache, images, own, resolver
+from debian_cloud.image.lock import check
+from debian_cloud.image.resolution import ReleaseFile
+from debian_cloud.packages import cache, images, keyrings, resolver
 from debian_cloud.text import deb822
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.image.config import ImageConfig
-    from debian_cloud.image.lock import Lock
     from debian_cloud.image.resolution import Resolution
 
 DEFAULT_SUITE: Final = "trixie"
@@ -36,9 +36,6 @@ _LARGEST_SOURCES: Final = 2**20
 """Bytes of a .sources file; with a key in it, one has some thousand."""
 _PLAIN: Final = "/+,:=~"
 """What stands for itself in the URL of a directory, beside letters, digits and `_.-`."""
-# In one-line style apt takes blanks, brackets, "#", "%" and quotes for more than themselves (sources.list(5)), in
-# Signed-By blanks and commas; what is not UTF-8 no file of settings can have.
-_NO_PATH_OF_APT: Final = re.compile(r"[\s\x00-\x1f\x7f\"#%,\[\]\\\ud800-\udfff]")
 # A blank, or a "%" that is not two digits of a byte other than NUL (RFC 3986, 2.1): readers would differ.
 _NO_URL: Final = re.compile(r"\s|%(?![0-9A-Fa-f]{2})|%00")
 _SCHEMES: Final = ("http://", "https://", "file:", "copy:", "mirror+")
@@ -83,11 +80,11 @@ class Origin:
     """What a person added, each with keys of its own."""
 
     @property
-    def releases(self) -> tuple[Release, ...]:
+    def releases(self) -> tuple[ReleaseFile, ...]:
         """The release files that were read, with the keys that signed them."""
         return tuple(_signed(*found) for found in self.apt.release_files)
 
-    def resolve(self, name: str, suite: str, custom: Custom = OFFICIAL, lock: Lock | None = None) -> Resolution:
+    def resolve(self, name: str, suite: str, custom: Custom = OFFICIAL, lock: Buildinfo | None = None) -> Resolution:
         """The exact packages of a configuration; Error with apt's own reason when it cannot be installed.
 
         With a lock: Error when they are not those that it has.
@@ -119,7 +116,7 @@ class Origin:
                 "apt's reason is above; does the suite have every package that it depends on?",
             )
         if lock:
-            lock.check(resolution)
+            check(lock, resolution)
         return replace(resolution, releases=self.releases)
 
 
@@ -141,9 +138,9 @@ def other_sources(file: str) -> tuple[tuple[sources.Source, tuple[str, ...]], ..
             replace(
                 source,
                 signed_by=str(
-                    _kept_keyring(Path(source.signed_by))
+                    keyrings.copy(Path(source.signed_by))
                     if source.signed_by.startswith("/")
-                    else _kept_keys(source.signed_by.encode())
+                    else keyrings.copy_of(source.signed_by.encode())
                 ),
             ),
             architectures,
@@ -184,9 +181,9 @@ def of(places: Places, suite: str = DEFAULT_SUITE, arch: str = "") -> Iterator[O
     snapshot = names.snapshot(places.snapshot) if places.snapshot else ""
     known = sources.targets(run.output(sources.INDEXTARGETS))
     debian = _debian(places, known, suite)
-    keyring = str(_kept_keyring(places.keyring)) if places.keyring else ""
+    keyring = str(keyrings.copy(places.keyring)) if places.keyring else ""
     # What a user has made known comes before what the machine knows: it is the nearer one.
-    archive = None if places.archive or keyring else _own(suite)
+    archive = None if places.archive or keyring else keyrings.own_archive(suite)
     archive = archive or sources.archive(
         known, suite, url=_url(places.archive, "--archive"), keyring=keyring, installed=images.installed()
     )
@@ -194,19 +191,11 @@ def of(places: Places, suite: str = DEFAULT_SUITE, arch: str = "") -> Iterator[O
         archive = _as_of(archive, snapshot, arch)
     # One for each mirror and suite, whatever the archive: Debian's large indexes are fetched once.
     more = _others_for(places, arch, (*debian, archive))
-    with _read(_cache() / _identity(debian, arch), debian, archive, arch, more) as found:
+    with _read(cache.directory() / _identity(debian, arch), debian, archive, arch, more) as found:
         for source, _, file in found.apt.release_files:
             if source is archive:
                 _refuse_replayed(source, _fields(source, file), snapshot)
         yield found
-
-
-def _own(suite: str) -> sources.Source | None:
-    """The archive that the user has made known for a suite, if there is one."""
-    found = own.archive(suite)
-    if found is None:
-        return None
-    return replace(found.source, suites=(suite,), signed_by=str(_kept_keys(found.keys)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,12 +212,12 @@ def offered(suite: str, arch: str) -> Offered | None:
 
     Its indexes are fetched and verified. Where they cannot be, that is a sentence in `known.refused`.
     """
-    source = _own(names.word(suite, "suite"))
+    source = keyrings.own_archive(names.word(suite, "suite"))
     if source is None:
         return None
     source = replace(source, components=("main",))
     machine = architecture(arch)
-    root = _cache() / f"{_identity((source,), machine)}.images"
+    root = cache.directory() / f"{_identity((source,), machine)}.images"
     plan = sources.update(root, (source,), machine, sources.IMAGES)
     uri, ring = source.uri, Path(source.signed_by)
 
@@ -248,44 +237,24 @@ def offered(suite: str, arch: str) -> Offered | None:
     return Offered(uri, known, said)
 
 
-def keyrings(keyring: Path | None, suite: str) -> tuple[Path, ...]:
-    """The keys that may sign for the archive: those given, else the user's own archive's, and its keyring package's.
-
-    They are of different archives: what is verified is verified by one of them.
-    """
-    if keyring:
-        found = [_kept_keyring(keyring)]
-    else:
-        mine = _own(suite) if suite else None
-        found = [Path(mine.signed_by)] if mine else []
-        found += [package] if (package := Path(names.ARCHIVE_KEYRING)).exists() else []
-    if not found:
-        raise Error(
-            "the archive's key is not known",
-            f"install its {names.KEYRING_PACKAGE} package, or give --keyring FILE",
-            USAGE,
-        )
-    return (*found,)
-
-
 @contextlib.contextmanager
-def of_closure(kept: Lock, keyring: Path, url: str = "", archive: str = "") -> Iterator[Origin]:
+def of_closure(buildinfo: Buildinfo, keyring: Path, url: str = "", archive: str = "") -> Iterator[Origin]:
     """Fetch and verify the indexes of what an image was made of, and of nothing else; they stay while in use.
 
     `url` is the closure's, a directory or "" where the archive keeps it; `archive` is the same of that.
     """
-    key = str(_kept_keyring(keyring))
+    suite, arch = buildinfo.id.suite, buildinfo.id.architecture
+    key = str(keyrings.copy(keyring))
     url = _url(url, "--closure")
     if not url:
-        of_archive = None if archive else _own(kept.suite)
+        of_archive = None if archive else keyrings.own_archive(suite)
         if of_archive is None or of_archive.signed_by != key:
             known = sources.targets(run.output(sources.INDEXTARGETS))
             address = _url(archive, "--archive")
-            of_archive = sources.archive(known, kept.suite, url=address, keyring=key, installed=images.installed())
-        path = names.closure(kept.suite, kept.config, kept.architecture, kept.serial)
-        url = f"{of_archive.uri.rstrip('/')}/{path}"
-    source = sources.Source(url, (kept.suite,), key)
-    with _read(_cache() / _identity((source,), kept.architecture), (), source, kept.architecture) as found:
+            of_archive = sources.archive(known, suite, url=address, keyring=key, installed=images.installed())
+        url = f"{of_archive.uri.rstrip('/')}/{buildinfo.id.path(names.CLOSURES)}"
+    source = sources.Source(url, (suite,), key)
+    with _read(cache.directory() / _identity((source,), arch), (), source, arch) as found:
         yield found
 
 
@@ -327,7 +296,7 @@ def _refuse_replayed(source: sources.Source, fields: dict[str, str], snapshot: s
 
 def _release_fields(archive: sources.Source, source: sources.Source, arch: str) -> dict[str, str]:
     """What the signed release file of a source says, that is the archive or one of its snapshots."""
-    root = _cache() / f"{_identity((archive,), arch)}.release"
+    root = cache.directory() / f"{_identity((archive,), arch)}.release"
     plan = sources.update(root, (source,), arch, sources.NO_PACKAGES)
     with cache.used(root, "the cache of the archive's release files"):
         run.carry_out(plan, root, Progress(len(plan), quiet=True))
@@ -378,7 +347,7 @@ def contents(places: Places, suite: str = DEFAULT_SUITE, arch: str = "") -> Iter
     """
     suite, arch = names.word(suite, "suite"), architecture(arch)
     release = replace(_debian(places, sources.targets(run.output(sources.INDEXTARGETS)), suite)[0], suites=(suite,))
-    root = _cache() / f"{_identity((release,), arch)}.contents"
+    root = cache.directory() / f"{_identity((release,), arch)}.contents"
     plan = sources.update(root, (release,), arch, sources.CONTENTS)
     with cache.used(root, "the cache of Debian's lists of files"):
         run.carry_out(plan, root, Progress(len(plan), quiet=True))
@@ -388,9 +357,9 @@ def contents(places: Places, suite: str = DEFAULT_SUITE, arch: str = "") -> Iter
         yield found
 
 
-def _signed(source: sources.Source, suite: str, file: Path) -> Release:
+def _signed(source: sources.Source, suite: str, file: Path) -> ReleaseFile:
     got = checksums.digest(file, ("sha256",))
-    return Release(source.uri, suite, got.size, got.hashes["sha256"], _verified(source, file).signers)
+    return ReleaseFile(source.uri, suite, got.size, got.hashes["sha256"], _verified(source, file).signers)
 
 
 def _fields(source: sources.Source, file: Path) -> dict[str, str]:
@@ -411,44 +380,6 @@ def _debian(places: Places, known: tuple[sources.Target, ...], suite: str) -> tu
         security_mirror=_url(places.security_mirror, "--security-mirror"),
         expired=places.expired,
     )
-
-
-def _cache() -> Path:
-    """The directory of the cache, which is made if need be; Error where there can be none."""
-    # As root, apt fetches as its own user, who cannot look into /root.
-    folder = (Path("/var/cache") if os.geteuid() == 0 else _cache_home()) / "debian-cloud"
-    hint = "set XDG_CACHE_HOME to another directory" if os.geteuid() else "root's is there and nowhere else"
-    if bad := _NO_PATH_OF_APT.search(str(folder)):
-        raise Error(
-            f"the cache cannot be in {printable(str(folder))}: apt takes no {printable(bad[0])!r} in the name of a"
-            " directory or a keyring",
-            hint,
-            USAGE,
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:
-        raise Error(f"the cache cannot be in {folder}: {error.strerror}", hint, USAGE) from None
-    return folder
-
-
-def _cache_home() -> Path:
-    # A relative path is to be passed over (XDG Base Directory Specification).
-    if (given := os.environ.get("XDG_CACHE_HOME", "")).startswith("/"):
-        return Path(given)
-    try:
-        home = Path.home()
-    except RuntimeError:
-        home = Path()
-    if not home.is_absolute():
-        raise Error(
-            "there is no home directory for the cache",
-            "set HOME, or XDG_CACHE_HOME, to the absolute path of a directory",
-            USAGE,
-        )
-    return home / ".cache"
 
 
 def _identity(all_sources: tuple[sources.Source, ...], arch: str) -> str:
@@ -479,27 +410,3 @@ def _is_directory(value: str) -> bool:
     except OSError:
         # A name that is too long, say.
         return False
-
-
-def _kept_keyring(file: Path) -> Path:
-    """A copy of a keyring under the name of its content.
-
-    apt's own user must be able to read it, and may not look into the folder
-    that it is given in; and a plan that names it means these very keys.
-    """
-    return _kept_keys(files.read(file, what="keyring"))
-
-
-def _kept_keys(content: bytes) -> Path:
-    # apt tells armoured keys from binary ones by the name (sources.list(5), Signed-By).
-    extension = "asc" if content.startswith(b"-----BEGIN PGP PUBLIC KEY BLOCK-----") else "gpg"
-    kept = _cache() / cache.KEYRINGS / f"{hashlib.sha256(content).hexdigest()}.{extension}"
-    try:
-        os.utime(kept)
-    except FileNotFoundError:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_suffix(f".{os.getpid()}")
-        partial.write_bytes(content)
-        partial.chmod(0o644)
-        partial.rename(kept)
-    return kept

@@ -17,12 +17,13 @@ from debian_cloud import formats, names
 from debian_cloud.errors import FAILED, USAGE, Error, did_you_mean, slip
 from debian_cloud.image import config
 from debian_cloud.image.custom import OFFICIAL, Custom
+from debian_cloud.image.lock import preferences
 from debian_cloud.image.resolution import Package, Resolution
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from debian_cloud.image.lock import Lock
+    from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.image.sources import Source
 
     _Marked = list[tuple[apt_pkg.Package, apt_pkg.Version]]
@@ -97,7 +98,7 @@ class Apt:
         return _parsed(*images[wanted], suite)
 
     def resolve(
-        self, wanted: config.ImageConfig, custom: Custom = OFFICIAL, lock: Lock | None = None
+        self, wanted: config.ImageConfig, custom: Custom = OFFICIAL, lock: Buildinfo | None = None
     ) -> Resolution | None:
         """The exact packages of a configuration, on an empty system, as mmdebstrap's minbase installs it.
 
@@ -130,7 +131,7 @@ class Apt:
             self._refuse_gone(lock)
         # What a person leaves out of the image may be needed to make it: before the pins.
         tools = tuple(self.stanzas(lock.tools)) if lock else self._tools(wanted)
-        pins = "\n".join(filter(None, (lock.preferences if lock else "", self._without, custom.preferences)))
+        pins = "\n".join(filter(None, (preferences(lock) if lock else "", self._without, custom.preferences)))
         if pins:
             self._pin(pins)
         marked = self._marked(*asked)
@@ -151,7 +152,7 @@ class Apt:
             recommended=recommended,
         )
 
-    def _recommended(self, wanted: config.ImageConfig, lock: Lock | None) -> tuple[str, ...]:
+    def _recommended(self, wanted: config.ImageConfig, lock: Buildinfo | None) -> tuple[str, ...]:
         """What the configuration itself recommends, of each group the first that there is; Error when there is none.
 
         With a lock, what it has of them: it may be of an image that was made without.
@@ -225,7 +226,7 @@ class Apt:
             return None
         return [(p, v) for p, v in versions if depcache.marked_install(p)]
 
-    def _refuse_gone(self, lock: Lock) -> None:
+    def _refuse_gone(self, lock: Buildinfo) -> None:
         """Error when no source has a package of the lock any more, in this version."""
         for package in lock.packages:
             versions = self._cache[package.name].version_list if package.name in self._cache else []

@@ -23,7 +23,7 @@ from debian_cloud.errors import USAGE, Error, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from debian_cloud.image.lock import Lock
+    from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.image.resolution import Package
 
 Document = dict[str, object]
@@ -39,7 +39,7 @@ class Projection(Protocol):
     SBOM: bool
     SUFFIX: str
 
-    def document(self, lock: Lock) -> Document:
+    def document(self, buildinfo: Buildinfo) -> Document:
         """The whole document about one image."""
 
 

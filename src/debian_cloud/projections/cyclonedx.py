@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Final
 from debian_cloud.projections import identity, purl, time
 
 if TYPE_CHECKING:
-    from debian_cloud.image.lock import Lock
+    from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.projections import Document
 
 SBOM: Final = True
 SUFFIX: Final = "cdx.json"
 
 
-def document(lock: Lock) -> Document:
+def document(buildinfo: Buildinfo) -> Document:
     """The bill of materials of one image."""
     components: list[Document] = []
-    for package in sorted(lock.packages, key=lambda package: (package.name, package.architecture)):
-        url = purl(package, lock.suite)
+    for package in sorted(buildinfo.packages, key=lambda package: (package.name, package.architecture)):
+        url = purl(package, buildinfo.id.suite)
         components.append(
             {
                 "type": "library",
@@ -35,12 +35,12 @@ def document(lock: Lock) -> Document:
                 "purl": url,
             }
         )
-    tool, _, version = lock.builder.partition(" ")
+    tool, _, version = buildinfo.builder.partition(" ")
     image = {
         "type": "operating-system",
-        "bom-ref": lock.stem,
-        "name": lock.stem,
-        "version": lock.serial,
+        "bom-ref": buildinfo.stem,
+        "name": buildinfo.stem,
+        "version": buildinfo.id.serial,
         "components": [
             {
                 "type": "file",
@@ -48,7 +48,7 @@ def document(lock: Lock) -> Document:
                 "name": name,
                 "hashes": [{"alg": "SHA-256", "content": sha256}],
             }
-            for name, (sha256, _) in sorted(lock.digests.items())
+            for name, (sha256, _) in sorted(buildinfo.digests.items())
         ],
     }
     content: Document = {
@@ -56,12 +56,12 @@ def document(lock: Lock) -> Document:
         "specVersion": "1.6",
         "version": 1,
         "metadata": {
-            "timestamp": time(lock.epoch),
+            "timestamp": time(buildinfo.epoch),
             "tools": {"components": [{"type": "application", "name": tool, "version": version}]},
             "component": image,
         },
         "components": components,
-        "dependencies": [{"ref": lock.stem, "dependsOn": [component["bom-ref"] for component in components]}],
-        "compositions": [{"aggregate": "complete", "assemblies": [lock.stem]}],
+        "dependencies": [{"ref": buildinfo.stem, "dependsOn": [component["bom-ref"] for component in components]}],
+        "compositions": [{"aggregate": "complete", "assemblies": [buildinfo.stem]}],
     }
     return {**content, "serialNumber": identity("cyclonedx", content)}

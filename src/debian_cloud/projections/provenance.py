@@ -22,7 +22,7 @@ from debian_cloud.projections import purl
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from debian_cloud.image.lock import Lock
+    from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.projections import Document
 
     Digests = Mapping[str, Mapping[str, str]]
@@ -52,35 +52,35 @@ class Statement:
     subjects: Digests
 
 
-def document(lock: Lock) -> Document:
+def document(buildinfo: Buildinfo) -> Document:
     """The builder's statement, of what the .buildinfo alone says: no SHA-512, no key."""
-    return built(lock, _digests(lock))
+    return built(buildinfo, _digests(buildinfo))
 
 
-def built(lock: Lock, subjects: Digests, signer: str = "", byproducts: Digests | None = None) -> Document:
+def built(buildinfo: Buildinfo, subjects: Digests, signer: str = "", byproducts: Digests | None = None) -> Document:
     """The builder's statement that it made these files; `signer` is the fingerprint of its key.
 
     `byproducts` are what else the build wrote, the .buildinfo above all.
     """
-    tool, _, version = lock.builder.partition(" ")
+    tool, _, version = buildinfo.builder.partition(" ")
     return _statement(
         BUILT,
-        lock,
+        buildinfo,
         subjects,
         {
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
                 "externalParameters": {
-                    "config": lock.config,
-                    "configVersion": lock.config_version,
-                    "suite": lock.suite,
-                    "architecture": lock.architecture,
-                    "serial": lock.serial,
-                    "formats": sorted(lock.formats),
-                    **({"changes": list(lock.changes)} if lock.changes else {}),
+                    "config": buildinfo.id.config,
+                    "configVersion": buildinfo.config_version,
+                    "suite": buildinfo.id.suite,
+                    "architecture": buildinfo.id.architecture,
+                    "serial": buildinfo.id.serial,
+                    "formats": sorted(buildinfo.formats),
+                    **({"changes": list(buildinfo.changes)} if buildinfo.changes else {}),
                 },
-                "internalParameters": {"plan": lock.plan, "SOURCE_DATE_EPOCH": str(lock.epoch)},
-                "resolvedDependencies": _materials(lock),
+                "internalParameters": {"plan": buildinfo.plan, "SOURCE_DATE_EPOCH": str(buildinfo.epoch)},
+                "resolvedDependencies": _materials(buildinfo),
             },
             "runDetails": {
                 # A key is what is trusted here, not a place in the web.
@@ -89,25 +89,25 @@ def built(lock: Lock, subjects: Digests, signer: str = "", byproducts: Digests |
                     "version": {tool: version},
                 },
                 # No startedOn and finishedOn: what goes in decides on what comes out, not the hour.
-                "metadata": {"invocationId": lock.stem},
+                "metadata": {"invocationId": buildinfo.stem},
                 "byproducts": _resources(byproducts or {}),
             },
         },
     )
 
 
-def rebuilt(lock: Lock, subjects: Digests, buildinfo: Digests) -> Document:
-    """A rebuilder's statement that what `buildinfo` describes came out as these very bytes, again."""
+def rebuilt(buildinfo: Buildinfo, subjects: Digests, itself: Digests) -> Document:
+    """A rebuilder's statement that what a .buildinfo describes came out as these bytes, again; `itself` is that."""
     return _statement(
         REBUILT,
-        lock,
+        buildinfo,
         subjects,
         {
             "name": _STEP,
-            "command": ["debian-cloud", "rebuild", *sorted(buildinfo)],
-            "materials": [*_resources(buildinfo), *_materials(lock)],
+            "command": ["debian-cloud", "rebuild", *sorted(itself)],
+            "materials": [*_resources(itself), *_materials(buildinfo)],
             "byproducts": {"return-value": 0},
-            "environment": {"SOURCE_DATE_EPOCH": str(lock.epoch)},
+            "environment": {"SOURCE_DATE_EPOCH": str(buildinfo.epoch)},
         },
     )
 
@@ -146,24 +146,24 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-def _statement(kind: str, lock: Lock, subjects: Digests, predicate: Document) -> Document:
+def _statement(kind: str, buildinfo: Buildinfo, subjects: Digests, predicate: Document) -> Document:
     """Error when the files are not the ones that the .buildinfo has."""
     for name, digests in subjects.items():
-        if name not in lock.digests or digests.get("sha256") != lock.digests[name][0]:
-            raise Error(f"{name} is not the file that the .buildinfo of {lock.stem} describes", "build it again")
+        if name not in buildinfo.digests or digests.get("sha256") != buildinfo.digests[name][0]:
+            raise Error(f"{name} is not the file that the .buildinfo of {buildinfo.stem} describes", "build it again")
     return {"_type": STATEMENT, "subject": _resources(subjects), "predicateType": kind, "predicate": predicate}
 
 
-def _digests(lock: Lock) -> Digests:
-    return {name: {"sha256": sha256} for name, (sha256, _) in lock.digests.items()}
+def _digests(buildinfo: Buildinfo) -> Digests:
+    return {name: {"sha256": sha256} for name, (sha256, _) in buildinfo.digests.items()}
 
 
-def _materials(lock: Lock) -> list[Document]:
+def _materials(buildinfo: Buildinfo) -> list[Document]:
     """The packages, those it was made with, and the signed release files that list them."""
-    both = (*lock.packages, *lock.tools)
+    both = (*buildinfo.packages, *buildinfo.tools)
     packages = sorted(both, key=lambda package: (package.name, package.architecture))
     debs: list[Document] = [
-        {"uri": purl(package, lock.suite), "digest": {"sha256": package.sha256}} for package in packages
+        {"uri": purl(package, buildinfo.id.suite), "digest": {"sha256": package.sha256}} for package in packages
     ]
     lists: list[Document] = [
         {
@@ -172,7 +172,7 @@ def _materials(lock: Lock) -> list[Document]:
             "digest": {"sha256": release.sha256},
             "annotations": {"signers": list(release.signers)},
         }
-        for release in sorted(lock.releases, key=lambda release: (release.uri, release.suite))
+        for release in sorted(buildinfo.releases, key=lambda release: (release.uri, release.suite))
     ]
     return debs + lists
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from debian_cloud.projections import identity, purl, time
 
 if TYPE_CHECKING:
-    from debian_cloud.image.lock import Lock
+    from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.projections import Document
 
 SBOM: Final = True
@@ -25,15 +25,15 @@ _DOCUMENT: Final = "SPDXRef-DOCUMENT"
 _IMAGE: Final = "SPDXRef-Image"
 
 
-def document(lock: Lock) -> Document:
+def document(buildinfo: Buildinfo) -> Document:
     """The bill of materials of one image."""
     files: list[Document] = [
         {
-            **_package(f"SPDXRef-File-{_word(name)}", name, lock.serial, "FILE"),
+            **_package(f"SPDXRef-File-{_word(name)}", name, buildinfo.id.serial, "FILE"),
             "packageFileName": name,
             "checksums": [{"algorithm": "SHA256", "checksumValue": sha256}],
         }
-        for name, (sha256, _) in sorted(lock.digests.items())
+        for name, (sha256, _) in sorted(buildinfo.digests.items())
     ]
     debs: list[Document] = [
         {
@@ -45,22 +45,22 @@ def document(lock: Lock) -> Document:
                 {
                     "referenceCategory": "PACKAGE-MANAGER",
                     "referenceType": "purl",
-                    "referenceLocator": purl(p, lock.suite),
+                    "referenceLocator": purl(p, buildinfo.id.suite),
                 }
             ],
         }
-        for p in sorted(lock.packages, key=lambda package: (package.name, package.architecture))
+        for p in sorted(buildinfo.packages, key=lambda package: (package.name, package.architecture))
     ]
     content: Document = {
         "spdxVersion": "SPDX-2.3",
         "dataLicense": "CC0-1.0",
         "SPDXID": _DOCUMENT,
-        "name": lock.stem,
+        "name": buildinfo.stem,
         "creationInfo": {
-            "created": time(lock.epoch),
-            "creators": [f"Tool: {lock.builder.replace(' ', '-')}"],
+            "created": time(buildinfo.epoch),
+            "creators": [f"Tool: {buildinfo.builder.replace(' ', '-')}"],
         },
-        "packages": [_package(_IMAGE, lock.stem, lock.serial, "OPERATING-SYSTEM"), *files, *debs],
+        "packages": [_package(_IMAGE, buildinfo.stem, buildinfo.id.serial, "OPERATING-SYSTEM"), *files, *debs],
         "relationships": [
             _relation(_DOCUMENT, "DESCRIBES", _IMAGE),
             *(_relation(file["SPDXID"], "GENERATED_FROM", _IMAGE) for file in files),

@@ -24,10 +24,10 @@ from debian_cloud import names
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import checksums, files, folders, sign
 from debian_cloud.image import closure
-from debian_cloud.packages import evidence, images, own
+from debian_cloud.packages import described, images, own
 
 if TYPE_CHECKING:
-    from debian_cloud.image.lock import Lock
+    from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.packages.images import Image
 
 _SUMS: Final = ("SHA512SUMS", "SHA512SUMS.gpg")
@@ -63,18 +63,18 @@ def fetch(image: Image, output: Path) -> Fetched:
             made.mkdir(mode=0o755)
             _fetch_words(image, made)
             made.rename(folder)
-    kept = folder / names.CLOSURE
-    if kept.exists():
+    made_of = folder / names.CLOSURE
+    if made_of.exists():
         return Fetched(folder)
-    found = evidence.read(sign.text(folder / f"{record.stem}.buildinfo"), f"{record.stem}.buildinfo")
-    path = names.closure(record.suite, record.config, record.architecture, record.serial)
-    asked = tuple(f"{base}/{path}" for base in images.addresses(image))
+    buildinfo = record.id.file("buildinfo")
+    found = described.read(sign.text(folder / buildinfo), buildinfo)
+    asked = tuple(f"{base}/{record.id.path(names.CLOSURES)}" for base in images.addresses(image))
     for place in asked:
-        with folders.partial(kept, f"the fetch of {kept.name} to {folder}") as partial:
-            made = partial / kept.name
+        with folders.partial(made_of, f"the fetch of {made_of.name} to {folder}") as partial:
+            made = partial / made_of.name
             made.mkdir(mode=0o755)
             if _fetch_closure(place, found, made):
-                made.rename(kept)
+                made.rename(made_of)
                 return Fetched(folder)
     return Fetched(folder, asked)
 
@@ -84,7 +84,7 @@ def _fetch_words(image: Image, folder: Path) -> None:
     if not record.buildinfo_sha512:
         raise Error(f"the index has no hash of the .buildinfo of {record.stem}", "its archive is of an older version")
     place = image.place(record.directory)
-    buildinfo, name = f"{record.stem}.buildinfo", f"{record.stem}.image"
+    buildinfo, name = record.id.file("buildinfo"), record.id.file("image")
     wanted = [(f"{place}/{buildinfo}", buildinfo, f"SHA512:{record.buildinfo_sha512}")]
     _get(folder, wanted, files.LARGEST_TEXT)
     for sums in _SUMS:
@@ -99,9 +99,12 @@ def _fetch_words(image: Image, folder: Path) -> None:
     _get(folder, [(f"{place}/{name}", name, f"SHA512:{checksums.find(text, name)}")], files.LARGEST_TEXT)
 
 
-def _fetch_closure(place: str, kept: Lock, folder: Path) -> bool:
+def _fetch_closure(place: str, buildinfo: Buildinfo, folder: Path) -> bool:
     """Fetch a closure, whose names all follow from the .buildinfo and its own list; whether it is there."""
-    release, index = closure.release_path(kept.suite), closure.packages_path(kept.suite, kept.architecture)
+    release, index = (
+        closure.release_path(buildinfo.id.suite),
+        closure.packages_path(buildinfo.id.suite, buildinfo.id.architecture),
+    )
     if not images.there(f"{place}/{release}", folder / release, files.LARGEST_TEXT):
         return False
     _get(folder, [(f"{place}/{index}", index, "")], _INDEX)
@@ -109,15 +112,15 @@ def _fetch_closure(place: str, kept: Lock, folder: Path) -> bool:
     for name, sha256 in listed.items():
         _get(folder, [(f"{place}/{name}", name, f"SHA256:{sha256}" if sha256 else "")], _INDEX)
     if not listed:
-        _probe_evidence(place, kept, folder)
-    packages = tuple(dict.fromkeys((*kept.packages, *kept.tools)))
+        _probe_evidence(place, buildinfo, folder)
+    packages = tuple(dict.fromkeys((*buildinfo.packages, *buildinfo.tools)))
     names_ = {package: closure.filename(package) for package in packages}
     wanted = [(f"{place}/{names_[p]}", names_[p], f"SHA256:{p.sha256}") for p in packages]
     _get(folder, wanted, max(package.size for package in packages))
     return True
 
 
-def _probe_evidence(place: str, kept: Lock, folder: Path) -> None:
+def _probe_evidence(place: str, buildinfo: Buildinfo, folder: Path) -> None:
     """Fetch what there is of the evidence of a closure that does not list it, as older archives made them."""
     for number in range(_SOURCES):
         near = f"evidence/{number}"
@@ -126,7 +129,7 @@ def _probe_evidence(place: str, kept: Lock, folder: Path) -> None:
                 break
             _get(folder, [(f"{place}/{near}/Release.gpg", f"{near}/Release.gpg", "")], files.LARGEST_TEXT)
         for component in _COMPONENTS:
-            name = f"{near}/{component}_binary-{kept.architecture}_Packages.xz"
+            name = f"{near}/{component}_binary-{buildinfo.id.architecture}_Packages.xz"
             images.there(f"{place}/{name}", folder / name, _INDEX)
 
 
@@ -155,9 +158,8 @@ def published(file: Path) -> Path:
         return file
     if not (here := _own(file)):
         return file
-    folder, text, kept = here
-    place = names.directory(kept.suite, kept.config, kept.architecture, kept.serial)
-    found = folder / place / f"{kept.stem}.buildinfo"
+    folder, text, buildinfo = here
+    found = folder / buildinfo.id.path() / buildinfo.id.file("buildinfo")
     return found if found.is_file() and sign.text(found) == text else file
 
 
@@ -165,25 +167,29 @@ def own_closure(file: Path) -> Path | None:
     """What the image of a .buildinfo was made of, where an archive of the user's own on this machine has it."""
     if not (here := _own(file)):
         return None
-    folder, _, kept = here
-    found = folder / names.closure(kept.suite, kept.config, kept.architecture, kept.serial)
+    folder, _, buildinfo = here
+    found = folder / buildinfo.id.path(names.CLOSURES)
     return found if found.is_dir() else None
 
 
-def _own(file: Path) -> tuple[Path, str, Lock] | None:
+def _own(file: Path) -> tuple[Path, str, Buildinfo] | None:
     """The archive of the user's own on this machine that may have published a .buildinfo, and what that says."""
     try:
         text = sign.text(file)
-        kept = evidence.read(text, str(file))
+        buildinfo = described.read(text, str(file))
     except Error:
         # Whoever verifies it tells why.
         return None
-    one = own.archive(kept.suite)
-    return (Path(os.fsdecode(unquote_to_bytes(one.source.folder))), text, kept) if one and one.source.folder else None
+    one = own.archive(buildinfo.id.suite)
+    return (
+        (Path(os.fsdecode(unquote_to_bytes(one.source.folder))), text, buildinfo)
+        if one and one.source.folder
+        else None
+    )
 
 
 def closure_of(file: Path) -> str:
     """What the image was made of that a .buildinfo or a record describes, if both were fetched; else nothing."""
     folder = file.resolve().parent
-    kept = folder / names.CLOSURE
-    return str(kept) if folder.name == names.proof(file.stem) and kept.is_dir() else ""
+    made_of = folder / names.CLOSURE
+    return str(made_of) if folder.name == names.proof(file.stem) and made_of.is_dir() else ""

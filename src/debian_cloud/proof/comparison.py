@@ -6,9 +6,9 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from debian_cloud.build import request
 from debian_cloud.disk.opened import opened
 from debian_cloud.errors import USAGE, Error
+from debian_cloud.packages import described
 from debian_cloud.proof import difference
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def compare(old: Path, new: Path) -> Difference:
 def _described(path: Path, stack: ExitStack) -> tuple[Description, Content | None]:
     """What a person named, and the way to the files in it: a .buildinfo has none."""
     if path.suffix == ".buildinfo":
-        return difference.of_lock(path.name, request.locked(path)), None
+        return difference.of_buildinfo(path.name, described.of(path)), None
     if not path.is_file():
         raise Error(f"there is no file {path}", "give an image, or the .buildinfo beside it", USAGE)
     image = stack.enter_context(opened(path))

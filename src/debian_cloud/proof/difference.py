@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Final
 from debian_cloud.errors import Error
 from debian_cloud.image import entries
 from debian_cloud.image.binary import ENTRY
+from debian_cloud.image.resolution import Package
 from debian_cloud.text import deb822
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.image.entries import Entry
-    from debian_cloud.image.lock import Lock
 
     Content = Callable[[str], bytes]
     """The content of a file of an image, by its path."""
@@ -56,19 +57,14 @@ _CLOSES: Final = re.compile(r"closes:\s*(?:bug)?#?\s?\d+(?:,\s*(?:bug)?#?\s?\d+)
 
 
 @dataclass(frozen=True, slots=True)
-class Package:
-    """One binary package; `size` in bytes, of the .deb or of its files, as the description says.
+class Sourced(Package):
+    """One package of an image, with where it is from; `size` in bytes, of the .deb or of its files.
 
-    `sha256` is the .deb's, where it is known. `source` is the source package,
-    `source_version` the version of its changelog's newest entry, a rebuild's
-    mark with it; both are empty where only a .buildinfo is known.
+    Which of them, the description says. `sha256` is the .deb's, or "" where it is not known. `source` is the source
+    package, `source_version` the version of its changelog's newest entry, a rebuild's mark with it; both are empty
+    where only a .buildinfo is known.
     """
 
-    name: str
-    version: str
-    architecture: str
-    size: int = 0
-    sha256: str = ""
     source: str = ""
     source_version: str = ""
 
@@ -84,7 +80,7 @@ class Description:
 
     title: str
     architecture: str
-    packages: Mapping[str, Package]
+    packages: Mapping[str, Sourced]
     files: Mapping[str, Entry] | None = None
     owners: Mapping[str, str] | None = None
 
@@ -162,8 +158,8 @@ class Difference:
 
     old: Description
     new: Description
-    added: tuple[Package, ...]
-    removed: tuple[Package, ...]
+    added: tuple[Sourced, ...]
+    removed: tuple[Sourced, ...]
     upgraded: tuple[Changed, ...]
     downgraded: tuple[Changed, ...]
     replaced: tuple[Changed, ...]
@@ -172,13 +168,13 @@ class Difference:
     changelogs: tuple[Changelog, ...] = ()
 
 
-def of_lock(title: str, lock: Lock) -> Description:
+def of_buildinfo(title: str, buildinfo: Buildinfo) -> Description:
     """An image as its .buildinfo describes it."""
-    packages = [Package(p.name, p.version, p.architecture, p.size, p.sha256) for p in lock.packages]
+    packages = [Sourced(p.name, p.version, p.architecture, p.size, p.sha256) for p in buildinfo.packages]
     for package in packages:
         if not _is_version(package.version):
             raise Error(f"{title} has a package of no version: {package.version!r}", "it was changed by hand")
-    return Description(title, lock.architecture, _by_name(packages))
+    return Description(title, buildinfo.id.architecture, _by_name(packages))
 
 
 def of_image(title: str, found: Iterable[Entry], content: Content) -> Description:
@@ -189,7 +185,7 @@ def of_image(title: str, found: Iterable[Entry], content: Content) -> Descriptio
     owners = database.owners(installed)
     sizes = _sizes(files, lambda path: owners.get(path, GENERATED))
     packages = {
-        name: Package(p.name, p.version, p.architecture, sizes.get(name, 0), "", p.source, p.source_version)
+        name: Sourced(p.name, p.version, p.architecture, sizes.get(name, 0), "", p.source, p.source_version)
         for name, p in installed.items()
     }
     return Description(title, database.architecture(packages), packages, files, owners)
@@ -320,7 +316,7 @@ def _sources(of: Description) -> dict[str, str]:
     return found
 
 
-def _texts(image: Description, package: Package, content: Content) -> Iterator[str]:
+def _texts(image: Description, package: Sourced, content: Content) -> Iterator[str]:
     """The changelogs of a package: of its rebuild, of Debian, or of a package that is Debian's own."""
     for name in (f"changelog.Debian.{package.architecture}.gz", "changelog.Debian.gz", "changelog.gz", "changelog"):
         path = _resolved(image.files or {}, f"{_DOC}/{package.name}/{name}")
@@ -361,7 +357,7 @@ def _resolved(files: Mapping[str, Entry], path: str) -> str | None:
     return found.path if found and found.kind == entries.FILE else None
 
 
-def _by_name(packages: Iterable[Package]) -> dict[str, Package]:
+def _by_name(packages: Iterable[Sourced]) -> dict[str, Sourced]:
     packages = tuple(packages)
     times = Counter(package.name for package in packages)
     return {f"{p.name}:{p.architecture}" if times[p.name] > 1 else p.name: p for p in packages}
@@ -433,7 +429,7 @@ class _Database:
     content: Content
     left: list[int]
 
-    def packages(self) -> dict[str, Package]:
+    def packages(self) -> dict[str, Sourced]:
         """What is installed; what only left its conffiles is not."""
         found = []
         if self.files.get(_STATUS, None) is None:
@@ -451,19 +447,19 @@ class _Database:
                 source_version = source[2] + (rebuild[0] if rebuild else "") if source[2] else version
                 deb822.version(version)
                 deb822.version(source_version)
-                package = Package(name, version, architecture, 0, "", source[1], source_version)
+                package = Sourced(name, version, architecture, 0, "", source[1], source_version)
             except (KeyError, ValueError):
                 raise self._damaged(_STATUS) from None
             found.append(package)
         return _by_name(found)
 
-    def architecture(self, packages: Mapping[str, Package]) -> str:
+    def architecture(self, packages: Mapping[str, Sourced]) -> str:
         """That of dpkg itself."""
         if "dpkg" not in packages:
             raise Error(f"{self.title} has no package dpkg", "it is no image of a Debian system")
         return packages["dpkg"].architecture
 
-    def owners(self, packages: Mapping[str, Package]) -> dict[str, str]:
+    def owners(self, packages: Mapping[str, Sourced]) -> dict[str, str]:
         """Path -> the package that has it, the first by name where several share it."""
         # Before a file system is merged, packages have paths that lead through these (file-hierarchy(7)).
         aliases = {

@@ -18,8 +18,8 @@ from debian_cloud.projections import provenance
 from debian_cloud.proof import bundle, trust
 
 if TYPE_CHECKING:
-    from debian_cloud.image.lock import Lock
-    from debian_cloud.packages.evidence import Described
+    from debian_cloud.image.buildinfo import Buildinfo
+    from debian_cloud.packages.described import Described
     from debian_cloud.proof.trust import Trust
 
 
@@ -50,28 +50,28 @@ def rebuild(
     Error where `statement`, to which `state` is to write afterwards, is there already.
     """
     found = _described(file, trusted)
-    kept = found.kept
+    buildinfo = found.buildinfo
     if statement and statement.exists():
         raise Error(f"{statement} exists already", "choose another name with --statement", USAGE)
     # Before anything is fetched.
     run.check_namespace()
     workspace.make_output((output or Path()).resolve())
     planned = request.again(
-        kept, found.keyring, closure=closure or bundle.closure_of(file), archive=archive, seed=seed
+        buildinfo, found.keyring, closure=closure or bundle.closure_of(file), archive=archive, seed=seed
     )
     if output:
         workspace.make(planned, output.resolve(), quiet=quiet)
-        return Rebuilt(found, planned.id, _compared(kept, output))
+        return Rebuilt(found, planned.id, _compared(buildinfo, output))
     with tempfile.TemporaryDirectory(prefix="debian-cloud.", dir=".") as folder:
         workspace.make(planned, Path(folder).resolve(), quiet=quiet)
-        return Rebuilt(found, planned.id, _compared(kept, Path(folder)))
+        return Rebuilt(found, planned.id, _compared(buildinfo, Path(folder)))
 
 
 def refuse(found: Rebuilt, output: Path | None = None) -> None:
     """Error that names the files that are not the same; those that were made are in `output`, if anywhere."""
     if not all(found.same.values()):
         different = ", ".join(name for name, equal in found.same.items() if not equal)
-        hint = f"it was built by {found.described.kept.builder}; "
+        hint = f"it was built by {found.described.buildinfo.builder}; "
         hint += "compare the files with diffoscope(1)" if output else "--output DIR keeps the files to compare"
         raise Error(f"{different} is not what the .buildinfo describes", hint)
 
@@ -80,9 +80,9 @@ def state(found: Rebuilt, statement: Path, homedir: Path | None) -> None:
     """Write a statement that the same bytes came out, signed by the key of a GnuPG home; Error when they did not."""
     refuse(found)
     described = found.described
-    subjects = {name: {"sha256": sha256} for name, (sha256, _) in described.kept.digests.items()}
+    subjects = {name: {"sha256": sha256} for name, (sha256, _) in described.buildinfo.digests.items()}
     hashes = {name: hashlib.new(name, described.data).hexdigest() for name in checksums.PUBLISHED}
-    document = provenance.rebuilt(described.kept, subjects, {described.name: hashes})
+    document = provenance.rebuilt(described.buildinfo, subjects, {described.name: hashes})
     with tempfile.TemporaryDirectory(prefix="debian-cloud.") as folder:
         unsigned = Path(folder) / "statement"
         unsigned.write_text(projections.text(document), "utf-8")
@@ -99,7 +99,7 @@ def _described(file: Path, trusted: Trust) -> Described:
     records = index.parse(files.text(file), strict=True)
     found = trust.believed(buildinfo, trusted)
     for record in records:
-        if found.kept.digests.get(record.name) != (record.sha256, record.size):
+        if found.buildinfo.digests.get(record.name) != (record.sha256, record.size):
             raise Error(
                 f"{file.name} and {file.stem}.buildinfo do not agree on {record.name}",
                 "take both from the same folder of the archive",
@@ -109,10 +109,10 @@ def _described(file: Path, trusted: Trust) -> Described:
     return found
 
 
-def _compared(kept: Lock, folder: Path) -> dict[str, bool]:
+def _compared(buildinfo: Buildinfo, folder: Path) -> dict[str, bool]:
     """File name -> whether it came out the same."""
     found = {}
-    for name, (sha256, size) in kept.digests.items():
+    for name, (sha256, size) in buildinfo.digests.items():
         got = checksums.digest(folder / name, ("sha256",))
         found[name] = (got.hashes["sha256"], got.size) == (sha256, size)
     return found

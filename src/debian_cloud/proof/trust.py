@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud import names
-from debian_cloud.build import request
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import sign
-from debian_cloud.packages import evidence, origin
+from debian_cloud.packages import described, evidence, keyrings
 from debian_cloud.projections import provenance
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from debian_cloud.image.sources import Source
-    from debian_cloud.packages.evidence import Described
+    from debian_cloud.packages.described import Described
 
 _STATEMENTS: Final = 1000
 """Statements about one image that are read."""
@@ -67,8 +66,8 @@ def believed(file: Path, trust: Trust) -> Described:
 
     Of several archives that are known, its keyring is that of the image's.
     """
-    found = _described(file, trust, origin.keyrings(trust.keyring, _suite(file)))
-    evidence.refuse_sources(found.kept, trust.mirrors, expired=trust.expired)
+    found = _described(file, trust, keyrings.of_archive(trust.keyring, _suite(file)))
+    evidence.refuse_sources(found.buildinfo, trust.mirrors, expired=trust.expired)
     return found
 
 
@@ -78,7 +77,7 @@ def _suite(file: Path) -> str:
     Whoever verifies it tells why.
     """
     try:
-        return request.locked(file).suite
+        return described.of(file).id.suite
     except Error:
         return ""
 
@@ -87,7 +86,7 @@ def _described(file: Path, trust: Trust, rings: tuple[Path, ...]) -> Described:
     failed: Error | None = None
     for ring in rings:
         try:
-            return evidence.described(file, ring, trust.signed_by, unsigned=trust.unsigned)
+            return described.verified(file, ring, trust.signed_by, unsigned=trust.unsigned)
         except Error as error:
             failed = failed or error
     assert failed

@@ -63,7 +63,7 @@ class Unexplained:
     rank: int = PLACE
 
 
-class Findings:
+class Tally:
     """What is unexplained, by rank: of each the first few are kept, and all are counted."""
 
     def __init__(self) -> None:

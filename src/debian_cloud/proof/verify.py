@@ -51,8 +51,8 @@ from debian_cloud.text.printable import printable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.image.entries import Entry
-    from debian_cloud.image.lock import Lock
     from debian_cloud.image.resolution import Package
     from debian_cloud.packages.evidence import Proof, Word
     from debian_cloud.proof.trust import Trust
@@ -101,7 +101,7 @@ class File:
 class Report:
     """All verdicts on one image; `seconds` it took by what was done, `signers` of its .buildinfo, fingerprints."""
 
-    kept: Lock
+    buildinfo: Buildinfo
     proofs: Mapping[Package, Proof]
     seconds: dict[str, float]
     signers: tuple[str, ...]
@@ -135,40 +135,42 @@ def verify(
     if not given.rebuilt:
         # Before anything is read: it will be made again.
         run.check_namespace()
-    buildinfo = _buildinfo(image, trusted, given)
-    folder = given.closure or _closure(image, trusted, buildinfo)
-    found = trust.believed(buildinfo, trusted)
-    kept = found.kept
-    file = _identified(image, kept, diagnose=diagnose)
+    beside = _buildinfo(image, trusted, given)
+    folder = given.closure or _closure(image, trusted, beside)
+    found = trust.believed(beside, trusted)
+    buildinfo = found.buildinfo
+    file = _identified(image, buildinfo, diagnose=diagnose)
     rebuilders: tuple[str, ...] = ()
     if trusted.rebuilders:
         # Of what was converted, the files that it was made of count: all of the disk is compared besides.
-        files = [file.described] if file.described else [*kept.digests]
-        rebuilders = trust.rebuilders(trusted.rebuilders, {name: kept.digests[name][0] for name in files})
+        files = [file.described] if file.described else [*buildinfo.digests]
+        rebuilders = trust.rebuilders(trusted.rebuilders, {name: buildinfo.digests[name][0] for name in files})
     word = (
-        evidence.of_archive(given.archive, kept, found.keyring, signers=trusted.signers)
+        evidence.of_archive(given.archive, buildinfo, found.keyring, signers=trusted.signers)
         if given.archive
-        else evidence.of_machine(kept)
+        else evidence.of_machine(buildinfo.id)
     )
     done("image")
     proofs = evidence.proofs(
-        *(folder / "evidence", kept, trusted.debian, found.keyring), signers=trusted.signers, others=trusted.others
+        *(folder / "evidence", buildinfo, trusted.debian, found.keyring),
+        signers=trusted.signers,
+        others=trusted.others,
     )
-    report = Report(kept, proofs, seconds, found.signers, rebuilders, file=file, word=word)
+    report = Report(buildinfo, proofs, seconds, found.signers, rebuilders, file=file, word=word)
     done("signatures and indexes")
     # What is no image is told before a hundred packages are read, and nothing else of it until it is made again.
-    form = _format(image, kept)
+    form = _format(image, buildinfo)
     wanted = {RAW: "raw", QCOW2: "qcow2"}.get(form, "tar.xz")
-    shipped = manifest.by_path((p.name, entries) for p, entries in _manifests(folder, kept).items())
+    shipped = manifest.by_path((p.name, entries) for p, entries in _manifests(folder, buildinfo).items())
     done("packages")
     if given.rebuilt:
         return _compared(image, shipped, _of_format(given.rebuilt, wanted, form), report)
-    planned = request.again(kept, found.keyring, closure=str(folder), seed=given.seed, wanted=(wanted,))
+    planned = request.again(buildinfo, found.keyring, closure=str(folder), seed=given.seed, wanted=(wanted,))
     with tempfile.TemporaryDirectory(prefix="debian-cloud.", dir=".") as name:
         made = Path(name).resolve()
         workspace.make(planned, made, quiet=quiet)
         done("made again")
-        return _compared(image, shipped, made / f"{kept.stem}.{wanted}", report)
+        return _compared(image, shipped, made / buildinfo.id.file(wanted), report)
 
 
 def refuse(image: Path, report: Report) -> None:
@@ -181,21 +183,21 @@ def refuse(image: Path, report: Report) -> None:
         )
     if report.file:
         # Whatever its paths are, after --diagnose.
-        _refuse_undescribed(image, report.kept, report.file)
+        _refuse_undescribed(image, report.buildinfo, report.file)
     said = report.word.said if report.word else None
     if said and said.status == "withdrawn":
         raise Error(
-            f"{report.kept.stem} was withdrawn by its archive: {printable(said.reason)}",
+            f"{report.buildinfo.stem} was withdrawn by its archive: {printable(said.reason)}",
             "take a newer one; each byte of this one is what its .buildinfo says",
         )
 
 
-def _format(image: Path, kept: Lock) -> str:
+def _format(image: Path, buildinfo: Buildinfo) -> str:
     """The format of an image; Error when its .buildinfo is not of such a one."""
     kind = format_of(image)
-    if (kind in DISKS) != any(one in DISKS for one in kept.formats):
+    if (kind in DISKS) != any(one in DISKS for one in buildinfo.formats):
         raise Error(
-            f"{image.name}: this is not the image of that .buildinfo: it is a {kind}, not a {kept.formats[0]}",
+            f"{image.name}: this is not the image of that .buildinfo: it is a {kind}, not a {buildinfo.formats[0]}",
             "give the image's own .buildinfo with --buildinfo",
         )
     return kind
@@ -241,41 +243,41 @@ def _closure(image: Path, trusted: Trust, buildinfo: Path) -> Path:
     )
 
 
-def _identified(image: Path, kept: Lock, *, diagnose: bool = False) -> File:
+def _identified(image: Path, buildinfo: Buildinfo, *, diagnose: bool = False) -> File:
     """The image's file, by its bytes; Error when it is not the image that is described, or has another's name."""
     if not image.is_file():
         raise Error(f"there is no file {image}", "give an image: a .raw, .qcow2 or .tar.xz", USAGE)
     serials = _SERIAL.findall(image.name)
     ours = image.name.startswith("debian-") and serials
-    if {*serials} - {kept.serial} or (ours and kept.stem not in image.name):
+    if {*serials} - {buildinfo.id.serial} or (ours and buildinfo.stem not in image.name):
         raise Error(
-            f"{printable(image.name)} has the name of another image than its .buildinfo describes, {kept.stem}",
+            f"{printable(image.name)} has the name of another image than its .buildinfo describes, {buildinfo.stem}",
             "was an older image given a newer name? get both from the archive",
         )
-    file = _file(image, kept)
+    file = _file(image, buildinfo)
     if not diagnose:
-        _refuse_undescribed(image, kept, file)
+        _refuse_undescribed(image, buildinfo, file)
     return file
 
 
-def _file(image: Path, kept: Lock) -> File:
+def _file(image: Path, buildinfo: Buildinfo) -> File:
     """What an image's file is to a .buildinfo, by its bytes."""
     got = checksums.digest(image, ("sha256",))
     found = (got.hashes["sha256"], got.size)
-    described = next((name for name, digest in kept.digests.items() if digest == found), "")
-    return File(*found, described, converted=not described and kind(image) not in ("", *kept.formats))
+    described = next((name for name, digest in buildinfo.digests.items() if digest == found), "")
+    return File(*found, described, converted=not described and kind(image) not in ("", *buildinfo.formats))
 
 
-def _refuse_undescribed(image: Path, kept: Lock, file: File) -> None:
+def _refuse_undescribed(image: Path, buildinfo: Buildinfo, file: File) -> None:
     if not file.described and not file.converted:
         raise Error(
-            f"{printable(image.name)} is not the file that the .buildinfo of {kept.stem} describes",
+            f"{printable(image.name)} is not the file that the .buildinfo of {buildinfo.stem} describes",
             "it was changed, or is another image: get it again; --diagnose tells what differs",
         )
 
 
-def _manifests(folder: Path, kept: Lock) -> dict[Package, tuple[Entry, ...]]:
-    debs = {package: folder / closure.filename(package) for package in kept.packages}
+def _manifests(folder: Path, buildinfo: Buildinfo) -> dict[Package, tuple[Entry, ...]]:
+    debs = {package: folder / closure.filename(package) for package in buildinfo.packages}
     # None is unpacked before all are known to be the signed ones.
     for package, path in debs.items():
         if not path.is_file():
@@ -299,7 +301,7 @@ def _refuse_other(package: Package, deb: Path, sha256: str) -> None:
 def _compared(image: Path, shipped: verification.Shipped, rebuilt: Path, report: Report) -> Report:
     """The report with a verdict on all that the image has."""
     began = time.monotonic()
-    findings, explained = verification.Findings(), list[Explained]()
+    tally, explained = verification.Tally(), list[Explained]()
     kind = format_of(image)
     file = report.file
     described = bool(file and (file.described or file.converted))
@@ -315,18 +317,18 @@ def _compared(image: Path, shipped: verification.Shipped, rebuilt: Path, report:
             why = "this is not the image of that .buildinfo"
             if file and file.described:
                 why = "this is the image of that .buildinfo, and not what the packages make that it names"
-            findings.add(Unexplained(image.name, why, verification.IMAGE))
+            tally.add(Unexplained(image.name, why, verification.IMAGE))
         for verdict in verdicts:
             if isinstance(verdict, Explained):
                 explained.append(verdict)
             else:
-                findings.add(verdict)
+                tally.add(verdict)
     report.seconds["image"] = round(report.seconds.get("image", 0) + time.monotonic() - began, 1)
     return replace(
         report,
         explained=tuple(explained),
-        unexplained=findings.first,
-        more=findings.total - len(findings.first),
+        unexplained=tally.first,
+        more=tally.total - len(tally.first),
     )
 
 

@@ -53,7 +53,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    kept = images.Kept(args.public, args.known, args.keys) if args.public else None
-    terms = images.Terms(args.uploaders, args.unofficial, args.allow_expired, kept)
+    keeping = images.Keeping(args.public, args.known, args.keys) if args.public else None
+    terms = images.Terms(args.uploaders, args.unofficial, args.allow_expired, keeping)
     print(images.admit(args.folder, args.suite, terms))
     return 0

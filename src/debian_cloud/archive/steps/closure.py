@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debian_cloud.archive import admission, closures
-from debian_cloud.build import request
 from debian_cloud.host import signals
-from debian_cloud.packages import origin, words
+from debian_cloud.packages import described, origin, words
 
 if TYPE_CHECKING:
     import argparse
@@ -43,15 +42,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     with signals.ending_politely():
-        kept = request.locked(args.buildinfo)
+        buildinfo = described.of(args.buildinfo)
         # An image of a snapshot may be of what the archive lists no longer.
-        places = replace(words.places(args), snapshot=admission.snapshot_of(kept))
+        places = replace(words.places(args), snapshot=admission.snapshot_of(buildinfo))
         found = closures.keep(
-            kept,
+            buildinfo,
             args.folder,
             closures.Pool(args.pool),
             closures.Signing(args.homedir, tuple(args.signer)),
-            origin.of(places, kept.suite, kept.architecture),
+            origin.of(places, buildinfo.id.suite, buildinfo.id.architecture),
         )
         print(f"{found.packages} packages, {found.size} bytes; {found.added} bytes more than before")
     return 0

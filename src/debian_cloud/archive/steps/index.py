@@ -17,7 +17,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud.archive import indexes
+from debian_cloud.archive import indexes, lifecycle
 
 if TYPE_CHECKING:
     import argparse
@@ -35,7 +35,7 @@ def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     found = indexes.listing(args.state, args.suite, args.archive)
     for one in found.held:
-        images = " ".join(directory.split("/", 2)[2].rpartition("/")[0] for directory in one.directories)
+        images = " ".join(map(lifecycle.member, one.images))
         print(f"held back: {one.release}: {images} (missing: {' '.join(one.missing)})")
     indexes.write(found, args.folder)
     return 0

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debian_cloud.archive import admission, closures
-from debian_cloud.build import request
 from debian_cloud.host import signals
-from debian_cloud.packages import origin, words
+from debian_cloud.packages import described, origin, words
 
 if TYPE_CHECKING:
     import argparse
@@ -32,10 +31,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    kept = request.locked(args.buildinfo)
-    places = replace(words.places(args), snapshot=admission.snapshot_of(kept))
+    buildinfo = described.of(args.buildinfo)
+    places = replace(words.places(args), snapshot=admission.snapshot_of(buildinfo))
     with signals.ending_politely():
-        why = closures.refuse_unlisted(kept, origin.of(places, kept.suite, kept.architecture))
+        why = closures.refuse_unlisted(buildinfo, origin.of(places, buildinfo.id.suite, buildinfo.id.architecture))
     if why:
         print(f"warning: {why}", file=sys.stderr)
     return 0

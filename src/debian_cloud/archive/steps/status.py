@@ -18,7 +18,7 @@ from debian_cloud.archive.overview import overview
 if TYPE_CHECKING:
     import argparse
 
-    from debian_cloud.archive.overview import Closure, Overview
+    from debian_cloud.archive.overview import Overview, Unkept
 
 _SHOWN: Final = 20
 """Images without a closure that people are told of; an archive that begins to keep them may have thousands."""
@@ -64,7 +64,7 @@ def _tell(found: Overview) -> None:
         print(f"           {key.state}, {_left(key.until, 'signs', 'EXPIRED')}")
 
 
-def _tell_closure(found: Closure) -> None:
+def _tell_closure(found: Unkept) -> None:
     word = "shown, and not kept" if found.shown else "not shown, as it is not kept"
     print(f"           {word} what it was made of: {found.image}")
     if found.reason:

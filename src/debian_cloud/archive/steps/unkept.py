@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.archive import closures
+from debian_cloud.image.id import ImageId
 
 if TYPE_CHECKING:
     import argparse
@@ -34,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     if args.failed:
-        closures.note_failure(args.archive, args.failed, sys.stdin.read(_SAID))
+        closures.note_failure(args.archive, ImageId.parse(args.failed), sys.stdin.read(_SAID))
         return 0
     for image in closures.wanting(args.archive, due=args.due):
         print(image)

@@ -37,10 +37,10 @@ def main(args: argparse.Namespace) -> int:
     done = scrub.scrub(args.tree, keep, drop)
     for path in done.removed:
         print(f"left out: {scrub.shown(path)}")
-    if not done.findings:
+    if not done.secrets:
         return 0
-    told = "".join(f"\n  {finding}" for finding in done.findings[:_SHOWN])
-    more = len(done.findings) - _SHOWN
+    told = "".join(f"\n  {finding}" for finding in done.secrets[:_SHOWN])
+    more = len(done.secrets) - _SHOWN
     raise Error(
         "everybody who gets the image could read what should be one machine's alone:"
         f"{told}{f' (and {more} more)' if more > 0 else ''}",

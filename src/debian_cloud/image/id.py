@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which image: one serial of a configuration, for a suite and an architecture; every name of its files follows."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from debian_cloud import names
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.text.printable import printable
+
+_PARTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ImageId:
+    """The four words that name an image; Error when one of them may not be a part of a path.
+
+    As text it is SUITE/CONFIG/ARCH/SERIAL. `config` is the short name of the configuration package.
+    """
+
+    suite: str
+    config: str
+    architecture: str
+    serial: str
+
+    def __post_init__(self) -> None:
+        _check(self.suite, self.config, self.architecture, self.serial)
+
+    def __str__(self) -> str:
+        return f"{self.series}/{self.serial}"
+
+    @classmethod
+    def parse(cls, text: str, tree: str = "") -> ImageId:
+        """The image that is named SUITE/CONFIG/ARCH/SERIAL, or that has this path below `tree`; Error if none is."""
+        parts = text.removeprefix(f"{tree}/" if tree else "").split("/")
+        if len(parts) != _PARTS or (tree and not text.startswith(f"{tree}/")):
+            what = printable(repr(text), 120)
+            raise Error(f"{what} is no image", "an image is named SUITE/CONFIG/ARCH/SERIAL", USAGE)
+        return cls(*parts)
+
+    @property
+    def series(self) -> str:
+        """What the image is one serial of: SUITE/CONFIG/ARCH."""
+        return f"{self.suite}/{self.config}/{self.architecture}"
+
+    @property
+    def release(self) -> str:
+        """What is built of one suite under one serial: SUITE/SERIAL."""
+        return f"{self.suite}/{self.serial}"
+
+    @property
+    def number(self) -> tuple[int, int]:
+        """The order of the images of a series: the day, then the number."""
+        return names.serial_key(self.serial)
+
+    @property
+    def package(self) -> str:
+        """The binary package that is the image's configuration."""
+        return names.package(self.config)
+
+    @property
+    def stem(self) -> str:
+        """The common part of the image's file names: `debian-13-ec2-amd64-20261120.0`."""
+        return names.STEM.format(
+            release=names.RELEASES.get(self.suite, self.suite),
+            config=self.config,
+            arch=self.architecture,
+            serial=self.serial,
+        )
+
+    def file(self, suffix: str) -> str:
+        """The name of a file of the image, such as its `buildinfo`."""
+        return f"{self.stem}.{suffix}"
+
+    def path(self, tree: str = names.IMAGES) -> str:
+        """The image's directory in one of an archive's trees, relative to the archive's root."""
+        return f"{tree}/{self}"
+
+
+# An index asks for the same few names again and again, one image after another.
+@functools.lru_cache(maxsize=1024)
+def _check(suite: str, config: str, architecture: str, serial: str) -> None:
+    names.word(suite, "suite")
+    names.word(config, "configuration")
+    names.word(architecture, "architecture")
+    names.serial(serial)

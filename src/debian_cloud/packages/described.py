@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A .buildinfo on a disk: found beside an image, read, and believed by a signature.
+
+Whoever reads one needs no apt: nothing here imports it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.host import checksums, files, sign
+from debian_cloud.image.buildinfo import Buildinfo
+from debian_cloud.text import openpgp
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_DAY: Final = 86400
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A .buildinfo: its name and bytes, what it says, the fingerprints of those who signed it, the archive's keys."""
+
+    name: str
+    data: bytes
+    buildinfo: Buildinfo
+    signers: tuple[str, ...]
+    keyring: Path
+
+
+def verified(file: Path, keyring: Path, signed_by: Path | None = None, *, unsigned: bool = False) -> Described:
+    """A .buildinfo that a key of `signed_by` signed, or of `keyring`: that, or the sums beside it.
+
+    Error when nobody did, unless it is said in so many words (`unsigned`) that nobody need have. What the signature
+    is about is read, and nothing else of the file.
+    """
+    data = files.read(file)
+    signers: tuple[str, ...] = ()
+    sums = file.parent / "SHA512SUMS"
+    if unsigned:
+        if signed_by:
+            raise Error("--unsigned and --signed-by contradict each other", "give one of them", USAGE)
+        text = sign.decoded(data, str(file))
+    elif signed_by or (openpgp.is_cleartext(data) and not sums.exists()):
+        try:
+            signed = sign.verified(signed_by or keyring, file)
+        except Error as error:
+            if signed_by or error.status == USAGE:
+                raise
+            raise Error(
+                f"{file} is signed, but not by a key that is known",
+                "--signed-by FILE: its builder's keys; or put the archive's SHA512SUMS and SHA512SUMS.gpg beside it",
+            ) from None
+        if openpgp.inner(data) != signed.content:
+            raise Error(f"{file} was changed while it was read", "verify a copy that nobody writes to")
+        text, signers = signed.content.decode("utf-8", "replace"), signed.signers
+    elif sums.exists():
+        # The archive's own word on what it published.
+        listed = sign.verified(keyring, sums, sums.with_name("SHA512SUMS.gpg"))
+        if hashlib.sha512(data).hexdigest() != checksums.find(listed.content.decode("ascii", "replace"), file.name):
+            raise Error(f"{file} is not the one that the archive signed", "it was edited: get it again")
+        text, signers = sign.decoded(data, str(file)), listed.signers
+    else:
+        raise Error(
+            f"{file} is signed by nobody, and proves nothing: whoever made the image may have written it",
+            "put the archive's SHA512SUMS and SHA512SUMS.gpg beside it; or --unsigned, if it is your own",
+        )
+    return Described(file.name, data, read(text, str(file)), signers, keyring)
+
+
+def read(text: str, name: str) -> Buildinfo:
+    """What a .buildinfo says by its text; Error when it is of a day that has not come. `name` is the file's."""
+    buildinfo = Buildinfo.parse(text, name)
+    if buildinfo.epoch > time.time() + _DAY:
+        raise Error(f"{name} is of a day that has not come", "is this machine's clock right?")
+    return buildinfo
+
+
+def of(path: Path) -> Buildinfo:
+    """What a .buildinfo says, whoever signed it: wishes, and facts to those who verified it before."""
+    return read(sign.text(path), str(path))
+
+
+def beside(file: Path) -> Path:
+    """The .buildinfo of a file of an image: itself, or the one beside it; Error when there is none."""
+    if file.suffix == ".buildinfo" or not file.exists():
+        return file
+    found = [path for path in file.parent.glob("*.buildinfo") if file.name.startswith(f"{path.stem}.")]
+    if len(found) != 1:
+        raise Error(
+            f"{file} has no .buildinfo beside it",
+            "give the image's .buildinfo, or put both into one directory",
+            USAGE,
+        )
+    return found[0]
