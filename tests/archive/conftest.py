@@ -24,8 +24,8 @@ from debian_cloud.text import deb822
 from tests.archive.clients import client as client
 from tests.archive.clients import clients as clients
 from tests.archive.clients import trees as trees
-from tests.build.test_plan import DEBIAN, RESOLUTION
 from tests.remove import remove
+from tests.samples import DEBIAN, RESOLUTION
 
 ROOT = Path(__file__).resolve().parents[2]
 SERIAL = "20261120.0"

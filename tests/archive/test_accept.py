@@ -21,9 +21,9 @@ import pytest
 
 from tests.archive.clients import machine
 from tests.archive.conftest import SERIAL, Archive, Key, Maker, Upload, run
+from tests.archive.owners import NO_QUESTIONS, exported, key_of
 from tests.remove import remove
 
-NO_QUESTIONS = ("--passphrase", "", "--pinentry-mode", "loopback")
 PROPOSED = "trixie-proposed"
 CONFIGURATION = "debian-cloud-config-my-hpc"
 
@@ -46,24 +46,6 @@ def rules(shared: Archive) -> Iterator[Path]:
     before = path.read_text()
     yield path
     path.write_text(before)
-
-
-def key_of(short_path: Path, name: str, *generate: str) -> Key:
-    """A new key, by the options of gpg --quick-generate-key after the name."""
-    home = short_path / name
-    home.mkdir(mode=0o700)
-    key = Key(home, short_path / f"{name}.asc", "")
-    options = [word for word in generate if word.startswith("--") or word.endswith("T000000")]
-    rest = [word for word in generate if word not in options]
-    key.gpg(*NO_QUESTIONS, *options, "--quick-generate-key", f"{name} <{name}@example.org>", *rest)
-    return exported(key)
-
-
-def exported(key: Key) -> Key:
-    """The same key, its public part exported as it is now."""
-    key.gpg("--armor", "--export", "--output", key.public)
-    listing = key.gpg("--with-colons", "--list-keys")
-    return replace(key, fingerprint=next(line.split(":")[9] for line in listing.splitlines() if line[:4] == "fpr:"))
 
 
 def import_by_hand(archive: Archive, key: Key, rights: str = "all *") -> None:

@@ -14,7 +14,7 @@ from debian_cloud.image import lock, metadata
 from debian_cloud.image.lock import Lock
 from debian_cloud.image.resolution import Package, Release
 from debian_cloud.image.sources import Source
-from tests.build.test_plan import DEBIAN, RESOLUTION
+from tests.samples import DEBIAN, RESOLUTION
 
 NOW = 1795300000
 KEY = "D" * 40

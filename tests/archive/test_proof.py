@@ -19,8 +19,8 @@ import pytest
 from debian_cloud.image.resolution import Package
 from debian_cloud.proof import bundle
 from tests.archive.clients import Apt, machine, serving
-from tests.build.test_plan import RESOLUTION
 from tests.command import refused
+from tests.samples import RESOLUTION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,8 +20,8 @@ from debian_cloud.archive.incoming import LIMITS
 from debian_cloud.text import openpgp
 from tests import malformed
 from tests.archive.conftest import ROOT, Archive, Key, Upload, run
-from tests.archive.test_accept import NO_QUESTIONS, exported
-from tests.archive.test_debfile import BROKEN_MEMBERS, CONTROLS, DATA, DATAS, PLAIN, VERSION, deb, member
+from tests.archive.debs import BROKEN_MEMBERS, CONTROLS, DATA, DATAS, PLAIN, VERSION, deb, member
+from tests.archive.owners import NO_QUESTIONS, exported
 from tests.remove import remove
 
 if TYPE_CHECKING:

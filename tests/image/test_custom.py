@@ -25,8 +25,8 @@ from debian_cloud.host.progress import Progress
 from debian_cloud.image import custom, index, lock, metadata
 from debian_cloud.image.resolution import Resolution
 from tests import throwaway
-from tests.build.test_plan import ARCHIVE, CONFIG, DEBIAN, RESOLUTION
 from tests.command import debian_cloud, refused
+from tests.samples import ARCHIVE, CONFIG, DEBIAN, RESOLUTION
 from tests.throwaway import FINE, Archive, configuration
 
 SEED = "# comment\n\ntzdata tzdata/Areas select Europe\n"

@@ -17,24 +17,15 @@ from debian_cloud.build import request
 from debian_cloud.build import steps as build_steps
 from debian_cloud.errors import Error
 from debian_cloud.host import sign
-from debian_cloud.host.checksums import Digest
 from debian_cloud.image import lock, metadata
 from debian_cloud.image.entries import FILE, Entry
 from debian_cloud.image.resolution import Package
 from debian_cloud.packages import evidence
 from debian_cloud.proof import verification
 from tests import throwaway
-from tests.build.test_plan import ARCHIVE, DEBIAN, RESOLUTION, SERIAL
 from tests.command import debian_cloud, refused
+from tests.samples import ARCHIVE, DEBIAN, DIGEST, RESOLUTION, SERIAL, described
 from tests.throwaway import FINE, Archive, configuration
-
-DIGEST = Digest(1, {"sha256": "a" * 64})
-
-
-def described() -> str:
-    """A .buildinfo."""
-    known = metadata.parse_facts(metadata.facts(RESOLUTION, SERIAL, ("raw", "qcow2"), DEBIAN, "1" * 64))
-    return metadata.buildinfo(known, {f"{known.stem}.{name}": DIGEST for name in known.formats}, ("apt (= 1)",))
 
 
 def test_what_a_buildinfo_says_is_read_back() -> None:

@@ -14,19 +14,7 @@ from debian_cloud.errors import Error
 from debian_cloud.image import index
 from debian_cloud.text import deb822
 from tests import bounds, malformed
-
-RECORD = index.ImageRecord(
-    config="ec2",
-    serial="20261120.0",
-    suite="trixie",
-    architecture="amd64",
-    format="qcow2",
-    config_version="1:0.1.0~deb13u1",
-    size=149660336,
-    virtual_size=8589934592,
-    sha256="a" * 64,
-    sha512="b" * 128,
-)
+from tests.samples import RECORD
 
 
 def test_a_record_survives_its_text() -> None:

@@ -20,7 +20,7 @@ from debian_cloud.image import index, staleness
 from debian_cloud.image.staleness import Update
 from debian_cloud.text import deb822
 from tests import malformed, throwaway
-from tests.image.test_names_and_index import RECORD
+from tests.samples import RECORD
 
 INSTALLED = (
     ("zlib1g", "1", "amd64"),

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.archive.conftest import Archive, Maker, make_key
-from tests.mirror.test_mirror import apt
-from tests.mirror.tree import SCRIPT, Mirror, serve
+from tests.mirror.tree import SCRIPT, Mirror, apt, serve
 from tests.remove import remove
 
 

@@ -371,3 +371,28 @@ def seen_by_client(root: Path, suite: str = "trixie") -> datetime:
     found = re.search(r"^Date: (.*)$", text, re.M)
     assert found
     return parsedate_to_datetime(found[1])
+
+
+def apt(mirror: Mirror, root: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    """apt-get in a root of its own that knows only the mirror, by file:, and checks every date."""
+    for d in (
+        "etc/apt/apt.conf.d",
+        "etc/apt/preferences.d",
+        "etc/apt/trusted.gpg.d",
+        "var/lib/apt/lists/partial",
+        "var/cache/apt/archives/partial",
+    ):
+        (root / d).mkdir(parents=True, exist_ok=True)
+    (root / "status").write_text("")
+    (root / "etc/apt/sources.list").write_text(
+        f"deb [arch=amd64 signed-by={mirror.keyring}] file:{mirror.dest} trixie main\n"
+    )
+    (root / "apt.conf").write_text(
+        f'Dir "{root}"; Dir::State::status "{root}/status"; Dir::Etc::trusted "{mirror.keyring}";\n'
+        'APT::Architecture "amd64"; APT::Sandbox::User "root"; Acquire::Languages "none";\n'
+        'Acquire::Check-Valid-Until "true"; Acquire::Check-Date "true";\n'
+        'Acquire::IndexTargets::deb::Images { MetaKey "$(COMPONENT)/images/Images"; ShortDescription "Images";\n'
+        '  Description "$(RELEASE)/$(COMPONENT) Images"; Optional "true"; KeepCompressed "false"; };\n'
+    )
+    env = {**os.environ, "APT_CONFIG": str(root / "apt.conf"), "LC_ALL": "C"}
+    return subprocess.run(["apt-get", *args], env=env, cwd=root, capture_output=True, text=True, timeout=60)

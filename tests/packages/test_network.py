@@ -31,10 +31,9 @@ from debian_cloud.host.progress import Progress
 from debian_cloud.image import sources
 from debian_cloud.packages import images, network
 from tests import throwaway
-from tests.build.test_plan import CONFIG, RESOLUTION, SERIAL, planned
-from tests.cli.test_bad_input import archive, pristine
 from tests.command import debian_cloud, refused
-from tests.image.test_names_and_index import RECORD
+from tests.pristine import archive, pristine
+from tests.samples import CONFIG, RECORD, RESOLUTION, SERIAL, planned
 
 __all__ = ["archive", "pristine"]
 
