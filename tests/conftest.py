@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from debian_cloud.names import RELEASES
+from tests import gnupg
+from tests.command import said
 from tests.throwaway import Published
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 ROOT = Path(__file__).resolve().parents[1]
 # The commands of this tree, and Debian's before any other Python's, however pytest was called.
@@ -198,8 +200,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     process.wait()
     folder = Path(item.config.stash[_reports].name)
-    said = (json.loads(line) for line in (folder / "reports").read_text("utf-8").splitlines())
-    found = [report for report in said if report["nodeid"] == item.nodeid]
+    reports = (json.loads(line) for line in (folder / "reports").read_text("utf-8").splitlines())
+    found = [report for report in reports if report["nodeid"] == item.nodeid]
     assert found, (folder / "log").read_text("utf-8", "replace")[-6000:]
     for data in found:
         report = item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
@@ -231,6 +233,16 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> pytest.TestReport:
+    """Show of a failure what the commands said, whoever ran them."""
+    report = pytest.TestReport.from_item_and_call(item, call)
+    if call.excinfo and report.failed:
+        report.sections += [
+            (f"what was said by: {command}", text) for command, text in said(call.excinfo.value).items()
+        ]
+    return report
+
+
 @pytest.fixture(scope="session")
 def world(request: pytest.FixtureRequest) -> World:
     """What `tests/world` made, once for all tests."""
@@ -254,6 +266,13 @@ def container(world: World) -> Path:
     """The root file system of the container's image, as a tar."""
     (tar,) = (world.folder / "images").glob("*-container-*.tar.xz")
     return tar
+
+
+@pytest.fixture
+def gnupg_home() -> Iterator[Path]:
+    """An empty GnuPG home, whose agent ends with the test."""
+    with gnupg.temporary_home() as home:
+        yield home
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from debian_cloud.text import deb822
 from tests.archive.clients import client as client
 from tests.archive.clients import clients as clients
 from tests.archive.clients import trees as trees
-from tests.remove import remove
+from tests.gnupg import remove
 from tests.samples import DEBIAN, RESOLUTION
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -313,8 +313,6 @@ def short_path() -> Iterator[Path]:
     """A folder with a short path: the socket of gpg's agent must fit into 108 bytes."""
     path = Path(tempfile.mkdtemp(prefix="dca-"))
     yield path
-    for home in {socket.parent for socket in path.rglob("S.gpg-agent")}:
-        subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=False)
     remove(path)
 
 
@@ -380,6 +378,4 @@ def archive(short_path: Path, env: dict[str, str], uploader: Key) -> Iterator[Ar
     # These tests' images are made of nothing.
     (path / "conf" / "closures").unlink()
     yield Archive(path, env)
-    # An agent removes its sockets when it likes: rm(1) does not mind that one is gone already.
-    run(["gpgconf", "--homedir", path / "gnupg", "--kill", "all"], env, check=False)
-    run(["rm", "-rf", path.parent], env)
+    remove(path.parent)

@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import tarfile
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,10 +18,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import gnupg
 from tests.archive.clients import machine
 from tests.archive.conftest import SERIAL, Archive, Key, Maker, Upload, run
 from tests.archive.owners import NO_QUESTIONS, exported, key_of
-from tests.remove import remove
+from tests.gnupg import remove
 
 PROPOSED = "trixie-proposed"
 CONFIGURATION = "debian-cloud-config-my-hpc"
@@ -155,13 +155,12 @@ def test_a_key_that_expires_takes_nothing_back(archive: Archive, make: Maker, sh
 
 def signed_before(short_path: Path, public: str, key: Key, upload: Upload) -> Upload:
     """The upload, signed by somebody who has the secret key and has not heard of its revocation."""
-    with tempfile.TemporaryDirectory(prefix="dca-") as home:
-        thief = replace(key, home=Path(home))
+    with gnupg.temporary_home() as home:
+        thief = replace(key, home=home)
         shutil.copytree(key.home / "private-keys-v1.d", thief.home / "private-keys-v1.d")
         (thief.home / "public").write_text(public)
         thief.gpg("--import", thief.home / "public")
         thief.clearsign(upload.changes)
-        subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
     return upload
 
 

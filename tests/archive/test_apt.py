@@ -20,7 +20,7 @@ import pytest
 from debian_cloud import names
 from tests.archive.clients import machine, serving
 from tests.archive.conftest import run
-from tests.remove import remove
+from tests.gnupg import remove
 
 if TYPE_CHECKING:
     from tests.archive.clients import Apt

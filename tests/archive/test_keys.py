@@ -23,7 +23,7 @@ from tests.command import SOURCE, STEP
 from tests.mirror.tree import Mirror, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tests.archive.clients import Apt
     from tests.archive.conftest import Archive, Maker
@@ -81,7 +81,12 @@ def content(client: Apt, *arguments: str) -> None:
 
 
 def test_old_client_never_sees_an_error_while_a_key_follows_another(
-    archive: Archive, client: Apt, clients: Callable[[str], Apt], request: pytest.FixtureRequest, tmp_path: Path
+    archive: Archive,
+    client: Apt,
+    clients: Callable[[str], Apt],
+    request: pytest.FixtureRequest,
+    gnupg_home: Path,
+    tmp_path: Path,
 ) -> None:
     first = only(archive, "active")
     package = archive.public / f"{PACKAGE}_trixie.deb"
@@ -117,7 +122,7 @@ def test_old_client_never_sees_an_error_while_a_key_follows_another(
     content(sleeper, "update")
 
     # A key that another has got: with the keyring package it is gone.
-    secret = tmp_path / "stolen"
+    secret = gnupg_home / "stolen"
     shutil.copytree(archive.path / "gnupg", secret, ignore=shutil.ignore_patterns("S.*"))
     archive.run("revoke-key", first)
     content(client, "update")
@@ -132,7 +137,6 @@ def test_old_client_never_sees_an_error_while_a_key_follows_another(
     secret.chmod(0o700)
     thief = Key(secret, tmp_path / "no", first)
     thief.gpg("--local-user", f"{first}!", "--output", forged, "--clearsign", tmp_path / "Release")
-    subprocess.run(["gpgconf", "--homedir", secret, "--kill", "all"], check=True)
     done = client.get("update")
     assert done.returncode != 0
     assert first[-16:] in done.stdout
@@ -163,15 +167,14 @@ def fingerprints(key: Key) -> list[str]:
 
 
 @pytest.fixture
-def offline(archive: Archive) -> Iterator[Offline]:
+def offline(archive: Archive) -> Offline:
     """An archive's key, beside the one that it has."""
     home = archive.path.parent / "primary"
     home.mkdir(mode=0o700)
     maker = Key(home, home / "no", "")
     maker.gpg(*LOOPBACK, "--quick-generate-key", "Offline <offline@example.org>", "ed25519", "cert", "never")
     [primary] = fingerprints(maker)
-    yield Offline(replace(maker, fingerprint=primary), archive, home / "subkeys")
-    run(["gpgconf", "--homedir", home, "--kill", "all"], dict(os.environ))
+    return Offline(replace(maker, fingerprint=primary), archive, home / "subkeys")
 
 
 def test_release_binds_a_client_that_trusts_more_keys_to_those_of_the_archive(
@@ -301,7 +304,6 @@ def test_verbs_for_keys_refuse_what_would_harm(
     refuses("does not sign", "retire-key", first)
     archive.run("revoke-key", first)
     refuses("is revoked", "add-key", "--key", keyring_of(archive, first, tmp_path))
-    subprocess.run(["gpgconf", "--homedir", archive.path / "gnupg", "--kill", "all"], check=True)
 
 
 def keyring_of(archive: Archive, key: str, folder: Path) -> Path:

@@ -22,7 +22,7 @@ from tests import malformed
 from tests.archive.conftest import ROOT, Archive, Key, Upload, run
 from tests.archive.debs import BROKEN_MEMBERS, CONTROLS, DATA, DATAS, PLAIN, VERSION, deb, member
 from tests.archive.owners import NO_QUESTIONS, exported
-from tests.remove import remove
+from tests.gnupg import remove
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

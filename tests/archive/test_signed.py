@@ -21,7 +21,7 @@ from debian_cloud.errors import Error
 from debian_cloud.host import sign
 from tests import clock
 from tests.archive.conftest import Archive, Key, run
-from tests.remove import remove
+from tests.gnupg import remove
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

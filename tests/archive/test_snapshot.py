@@ -24,8 +24,8 @@ import pytest
 from tests import clock
 from tests.archive.clients import serving
 from tests.archive.conftest import Archive, run
+from tests.gnupg import remove
 from tests.mirror.tree import Mirror, serve
-from tests.remove import remove
 
 if TYPE_CHECKING:
     from tests.archive.clients import Apt

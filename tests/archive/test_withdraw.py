@@ -23,7 +23,7 @@ from debian_cloud.projections import provenance
 from debian_cloud.proof import trust
 from tests.archive.clients import machine
 from tests.archive.conftest import run
-from tests.remove import remove
+from tests.gnupg import remove
 
 if TYPE_CHECKING:
     from tests.archive.conftest import Archive, Key, Maker

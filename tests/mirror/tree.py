@@ -19,6 +19,7 @@ from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
 
 from debian_cloud.names import RELEASES
+from tests import gnupg
 
 SCRIPT = Path(__file__).resolve().parents[2] / "archive" / "debian-cloud-mirror"
 INDEXES = ("main/binary-amd64/Packages", "main/source/Sources", "main/images/Images", "main/images/Images-Status")
@@ -40,15 +41,13 @@ class Key:
 
     @classmethod
     def make(cls, home: Path) -> Key:
-        home.mkdir(mode=0o700)
+        gnupg.new_key(home, "Archive <archive@example.org>", "never")
         key = cls(home, home / "keyring.gpg")
-        key.gpg("--passphrase", "", "--quick-gen-key", "Archive <archive@example.org>", "ed25519", "sign", "never")
         key.gpg("--export", "--output", str(key.keyring))
         return key
 
     def gpg(self, *args: str) -> None:
-        command = ["gpg", "--homedir", str(self.home), "--batch", "--yes", "--quiet", "--pinentry-mode", "loopback"]
-        subprocess.run([*command, *args], check=True, stdin=subprocess.DEVNULL)
+        gnupg.gpg(self.home, *args)
 
     def fingerprints(self) -> list[str]:
         """Of the primary and of each subkey."""
@@ -62,7 +61,7 @@ class Key:
         self.gpg("--output", f"{path}.gpg", "--detach-sign", str(path))
 
     def end(self) -> None:
-        subprocess.run(["gpgconf", "--homedir", str(self.home), "--kill", "all"], check=True)
+        gnupg.end(self.home)
 
 
 @dataclass(slots=True)
