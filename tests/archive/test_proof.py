@@ -65,6 +65,12 @@ def tree(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture
+def archive(new_archive: Archive) -> Archive:
+    """One whose address debian-cloud has not read before."""
+    return new_archive
+
+
+@pytest.fixture
 def proved(
     archive: Archive,
     make: Maker,
