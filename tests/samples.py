@@ -81,6 +81,11 @@ RECORD = index.ImageRecord(
     sha256="a" * 64,
     sha512="b" * 128,
 )
+ATTESTED = replace(
+    RECORD,
+    attestations=(index.Attestation("intoto.json", 812, "c" * 64), index.Attestation("spdx.json", 9, "d" * 64)),
+)
+"""The same record with what is said of the image."""
 DIGEST = Digest(1, {"sha256": "a" * 64})
 
 
