@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -191,10 +192,37 @@ class Archive:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """An archive in the directory `kept`, which works in `path` alone."""
+    """An archive in the directory `kept`, of which there are copies in `path`, where alone it works.
+
+    Its keyring package, which is signed, has that address, and so has what uploaders configure dput with.
+    """
 
     kept: Path
     path: Path
+
+    @classmethod
+    def begun(cls, short_path: Path, name: str, env: dict[str, str], uploader: Key, *options: str) -> Template:
+        """A new archive with one uploader, by `init` with these options, to be gone on with in `path`."""
+        found = cls(short_path / f"{name}-template", short_path / name / "a")
+        found.path.parent.mkdir()
+        begin(found.path, env, uploader, *options)
+        return found
+
+    def keep(self) -> None:
+        """Take the archive that is in `path`, the only thing in its directory."""
+        gnupg.end(self.path / "gnupg")
+        self.path.rename(self.kept)
+        self.path.parent.rmdir()
+
+    @contextmanager
+    def copied(self) -> Iterator[None]:
+        """A copy for a test."""
+        self.path.parent.mkdir()
+        subprocess.run(["cp", "-a", self.kept, self.path], check=True)
+        try:
+            yield
+        finally:
+            remove(self.path.parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,9 +407,9 @@ def make(tmp_path: Path, env: dict[str, str]) -> Maker:
     return Maker(tmp_path, env)
 
 
-def begin(path: Path, env: dict[str, str], uploader: Key) -> None:
+def begin(path: Path, env: dict[str, str], uploader: Key, *options: str) -> None:
     """Make an archive with one uploader."""
-    run(["debian-cloud-archive", "init", path, "--uploader", uploader.public], env)
+    run(["debian-cloud-archive", "init", path, "--uploader", uploader.public, *options], env)
     # These tests' images are made of nothing.
     (path / "conf" / "closures").unlink()
 
@@ -389,23 +417,40 @@ def begin(path: Path, env: dict[str, str], uploader: Key) -> None:
 @pytest.fixture(scope="session")
 def template(short_path: Path, env: dict[str, str], uploader: Key) -> Template:
     """A new archive that is copied for each test, as copying takes a hundredth of the time that `init` does."""
-    made = Template(short_path / "template", short_path / "archive" / "a")
-    # It knows where it is: in its keyring package, which is signed, and in what uploaders configure dput with.
-    made.path.parent.mkdir()
-    begin(made.path, env, uploader)
-    gnupg.end(made.path / "gnupg")
-    made.path.rename(made.kept)
-    made.path.parent.rmdir()
+    made = Template.begun(short_path, "archive", env, uploader)
+    made.keep()
     return made
 
 
 @pytest.fixture
 def archive(template: Template, env: dict[str, str]) -> Iterator[Archive]:
     """A new archive with one uploader; in each test it is at the same place."""
-    template.path.parent.mkdir()
-    run(["cp", "-a", template.kept, template.path], env)
-    yield Archive(template.path, env)
-    remove(template.path.parent)
+    with template.copied():
+        yield Archive(template.path, env)
+
+
+@pytest.fixture(scope="session")
+def full_template(
+    short_path: Path,
+    env: dict[str, str],
+    uploader: Key,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Template:
+    """The same with an image, and then a package, published."""
+    made = Template.begun(short_path, "full", env, uploader)
+    make, archive = Maker(tmp_path_factory.mktemp("uploads"), env), Archive(made.path, env)
+    for upload in (make.image(uploader), make.deb(uploader)):
+        archive.take(upload)
+        archive.run("publish")
+    made.keep()
+    return made
+
+
+@pytest.fixture
+def full(full_template: Template, env: dict[str, str]) -> Iterator[Archive]:
+    """An archive with an image and a package; in each test it is at the same place."""
+    with full_template.copied():
+        yield Archive(full_template.path, env)
 
 
 @pytest.fixture

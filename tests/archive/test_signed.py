@@ -50,16 +50,6 @@ def refused(archive: Archive, words: str, verb: str, *arguments: str) -> None:
     assert archive.snapshot() == before
 
 
-@pytest.fixture
-def full(archive: Archive, make: Maker, uploader: Key) -> Archive:
-    """An archive with an image and a package, published twice."""
-    archive.take(make.image(uploader))
-    archive.run("publish")
-    archive.take(make.deb(uploader))
-    archive.run("publish")
-    return archive
-
-
 def rewrite(file: Path, text: str) -> None:
     """Under its name alone, whatever other names it has."""
     file.unlink()
