@@ -36,8 +36,10 @@ def end(home: Path) -> None:
     """
     conf = ("gpgconf", "--homedir", home)
     asked = subprocess.run([*conf, "--list-dirs", "agent-socket"], capture_output=True, text=True, check=True)
-    subprocess.run([*conf, "--kill", "all"], capture_output=True, check=True)
     place = Path(asked.stdout.strip())
+    if not _listens(place):
+        return
+    subprocess.run([*conf, "--kill", "all"], capture_output=True, check=True)
     until = time.monotonic() + 30
     while _listens(place):
         assert time.monotonic() < until, f"the agent of {home} does not end"
