@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -49,3 +50,40 @@ def refused(done: subprocess.CompletedProcess[str], status: int, *said: str) -> 
     assert len(re.findall("^debian-cloud: error: ", done.stderr, re.M)) == 1
     for words in said:
         assert words in done.stderr
+
+
+def said(error: BaseException) -> dict[str, str]:
+    """What the commands said of which an error tells, or that a function on its way had run: command -> its words.
+
+    An error of subprocess names the status alone, and an assertion shows of an output no more than its beginning.
+    """
+    found: dict[str, str] = {}
+    for one in _causes(error):
+        if isinstance(one, subprocess.CalledProcessError | subprocess.TimeoutExpired):
+            found[_words(one.cmd)] = _text(one.stdout) + _text(one.stderr)
+        frames = one.__traceback__
+        while frames:
+            for value in frames.tb_frame.f_locals.values():
+                if isinstance(value, subprocess.CompletedProcess):
+                    found[_words(value.args)] = _text(value.stdout) + _text(value.stderr)
+            frames = frames.tb_next
+    return found
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _words(command: object) -> str:
+    words = command if isinstance(command, list | tuple) else (command,)
+    return " ".join(map(str, words))[:200]
+
+
+def _text(output: object, most: int = 6000) -> str:
+    """The end of an output, which may be bytes or none."""
+    text = output.decode("utf-8", "replace") if isinstance(output, bytes) else str(output or "")
+    return text if len(text) <= most else f"[…]{text[-most:]}"

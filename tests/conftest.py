@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from debian_cloud.names import RELEASES
+from tests import gnupg
+from tests.command import said
 from tests.throwaway import Published
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 ROOT = Path(__file__).resolve().parents[1]
 # The commands of this tree, and Debian's before any other Python's, however pytest was called.
@@ -179,6 +181,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         process.wait()
 
 
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> pytest.TestReport:
+    """Show of a failure what the commands said, whoever ran them."""
+    report = pytest.TestReport.from_item_and_call(item, call)
+    if call.excinfo and report.failed:
+        report.sections += [
+            (f"what was said by: {command}", text) for command, text in said(call.excinfo.value).items()
+        ]
+    return report
+
+
 @pytest.fixture(scope="session")
 def world(request: pytest.FixtureRequest) -> World:
     """What `tests/world` made, once for all tests."""
@@ -206,6 +218,13 @@ def container(world: World) -> Path:
     """The root file system of the container's image, as a tar."""
     (tar,) = (world.folder / "images").glob("*-container-*.tar.xz")
     return tar
+
+
+@pytest.fixture
+def gnupg_home() -> Iterator[Path]:
+    """An empty GnuPG home, whose agent ends with the test."""
+    with gnupg.temporary_home() as home:
+        yield home
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from debian_cloud.image import index, staleness
-from debian_cloud.image.id import ImageId
-from debian_cloud.image.index import Attestation, ImageRecord
+from debian_cloud.image.index import Attestation
 from debian_cloud.text import openpgp
+from tests.samples import RECORD
 
 
 def packed_signatures(times: int) -> bytes:
@@ -25,14 +25,8 @@ def packed_signatures(times: int) -> bytes:
     return text + openpgp.armoured([b"\xc8\xff" + len(content).to_bytes(4, "big") + content])
 
 
-_ONE = ImageRecord(
-    id=ImageId("trixie", "ec2", "amd64", "20261120.0"),
-    format="qcow2",
-    config_version="1:0.1.0~deb13u1",
-    size=149660336,
-    virtual_size=8589934592,
-    sha256="a" * 64,
-    sha512="b" * 128,
+_ONE = replace(
+    RECORD,
     buildinfo_sha256="c" * 64,
     buildinfo_sha512="d" * 128,
     attestations=(Attestation("intoto.json", 812, "e" * 64), Attestation("spdx.json", 9, "f" * 64)),

@@ -169,6 +169,38 @@ def test_the_package_does_without_the_source_tree() -> None:
     assert {name for name, path in MODULES.items() if imports(path.read_text("utf-8")) & {"tools", "tests"}} == set()
 
 
+def of_tests(text: str) -> set[str]:
+    """The test modules that a module imports: `tests.cli.test_new`, or another of its names below that."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if re.match(r"tests\.(\w+\.)*test_", name)}
+
+
+def test_no_test_module_imports_another() -> None:
+    """What several tests need is in a module that has no test."""
+    modules = sorted((ROOT / "tests").rglob("*.py"))
+    assert {f"{path}": found for path in modules if (found := of_tests(path.read_text("utf-8")))} == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from tests.cli.test_new import deb",
+        "from tests.cli import clients, test_new",
+        "from tests import test_shape",
+        "import tests.archive.test_keys as keys",
+        "def f():\n    from tests.cli.test_new import deb",
+    ],
+)
+def test_an_import_of_a_test_module_is_found(text: str) -> None:
+    assert of_tests(text)
+    assert not of_tests(text.replace("test_", "of_"))
+
+
 @pytest.mark.parametrize("pure", PURE)
 def test_what_computes_does_nothing_else(pure: str) -> None:
     inside = [path for name, path in MODULES.items() if pure in (name, package_of(name))]

@@ -14,9 +14,9 @@ import pytest
 
 from debian_cloud.errors import Error
 from debian_cloud.image import sources
-from tests.cli.test_bad_input import archive, pristine
 from tests.command import debian_cloud, refused
 from tests.conftest import ROOT
+from tests.pristine import archive, pristine
 from tests.throwaway import Archive, sha256
 
 __all__ = ["archive", "pristine"]

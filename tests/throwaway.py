@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.remove import remove
+from tests.gnupg import remove
 
 SUITE = "trixie"
 FINE = {"Image-Size": "1G", "Image-Format": "qcow2", "Image-Firmware": "bios uefi"}
@@ -96,8 +96,6 @@ def folder() -> Iterator[Path]:
     try:
         yield top
     finally:
-        for home in top.rglob("private-keys-v1.d"):
-            subprocess.run(["gpgconf", "--homedir", home.parent, "--kill", "all"], check=True)
         remove(top)
 
 

@@ -120,6 +120,22 @@ def machine(root: Path, env: dict[str, str]) -> Apt:
     return Apt(root, {**env, "APT_CONFIG": str(root / "apt.conf")})
 
 
+def private(folder: Path, sources: str) -> list[str]:
+    """Options of an apt in a new folder, which knows these sources, a deb822 file, and nothing of this machine's."""
+    for name in ("state/lists/partial", "cache", "sources"):
+        (folder / name).mkdir(parents=True)
+    (folder / "sources/a.sources").write_text(sources)
+    words = (
+        f"Dir::State={folder}/state",
+        "Dir::State::status=/dev/null",
+        f"Dir::Cache={folder}/cache",
+        "Dir::Etc::SourceList=/dev/null",
+        f"Dir::Etc::SourceParts={folder}/sources",
+        "APT::Sandbox::User=root",
+    )
+    return [word for pair in words for word in ("-o", pair)]
+
+
 @contextmanager
 def serving(folder: Path, requests: list[str]) -> Iterator[str]:
     """Serve a folder over HTTP on loopback: its address. Each request is noted, with its status."""

@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import tarfile
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,11 +18,12 @@ from pathlib import Path
 
 import pytest
 
+from tests import gnupg
 from tests.archive.clients import machine
-from tests.archive.conftest import SERIAL, Archive, Key, Maker, Upload, run
-from tests.remove import remove
+from tests.archive.conftest import SERIAL, Archive, Key, Maker, Template, Upload, run
+from tests.archive.owners import NO_QUESTIONS, exported, key_of
+from tests.gnupg import remove
 
-NO_QUESTIONS = ("--passphrase", "", "--pinentry-mode", "loopback")
 PROPOSED = "trixie-proposed"
 CONFIGURATION = "debian-cloud-config-my-hpc"
 
@@ -46,24 +46,6 @@ def rules(shared: Archive) -> Iterator[Path]:
     before = path.read_text()
     yield path
     path.write_text(before)
-
-
-def key_of(short_path: Path, name: str, *generate: str) -> Key:
-    """A new key, by the options of gpg --quick-generate-key after the name."""
-    home = short_path / name
-    home.mkdir(mode=0o700)
-    key = Key(home, short_path / f"{name}.asc", "")
-    options = [word for word in generate if word.startswith("--") or word.endswith("T000000")]
-    rest = [word for word in generate if word not in options]
-    key.gpg(*NO_QUESTIONS, *options, "--quick-generate-key", f"{name} <{name}@example.org>", *rest)
-    return exported(key)
-
-
-def exported(key: Key) -> Key:
-    """The same key, its public part exported as it is now."""
-    key.gpg("--armor", "--export", "--output", key.public)
-    listing = key.gpg("--with-colons", "--list-keys")
-    return replace(key, fingerprint=next(line.split(":")[9] for line in listing.splitlines() if line[:4] == "fpr:"))
 
 
 def import_by_hand(archive: Archive, key: Key, rights: str = "all *") -> None:
@@ -173,13 +155,12 @@ def test_a_key_that_expires_takes_nothing_back(archive: Archive, make: Maker, sh
 
 def signed_before(short_path: Path, public: str, key: Key, upload: Upload) -> Upload:
     """The upload, signed by somebody who has the secret key and has not heard of its revocation."""
-    with tempfile.TemporaryDirectory(prefix="dca-") as home:
-        thief = replace(key, home=Path(home))
+    with gnupg.temporary_home() as home:
+        thief = replace(key, home=home)
         shutil.copytree(key.home / "private-keys-v1.d", thief.home / "private-keys-v1.d")
         (thief.home / "public").write_text(public)
         thief.gpg("--import", thief.home / "public")
         thief.clearsign(upload.changes)
-        subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
     return upload
 
 
@@ -660,88 +641,114 @@ def versions(archive: Archive, suite: str) -> dict[str, str]:
     return {package: version for package, version in words if package != "debian-cloud-archive-keyring"}
 
 
-def test_packages_go_from_suite_to_suite_without_an_upload(
-    short_path: Path, env: dict[str, str], make: Maker, uploader: Key
-) -> None:
-    path = short_path / "suites"
-    named = ("trixie", PROPOSED, "testing", "experimental")
-    suites = [word for suite in named for word in ("--suite", suite)]
-    run(["debian-cloud-archive", "init", path, *suites, "--uploader", uploader.public], env)
-    (path / "conf/closures").unlink()
-    archive = Archive(path, env)
-    way = (PROPOSED, "trixie")
+DEMO = "debian-cloud-config-demo"
+WAY = (PROPOSED, "trixie")
+NAMED = ("trixie", PROPOSED, "testing", "experimental")
 
-    def fails(verb: str, *words: str, status: int = 1) -> str:
-        before = {suite: versions(archive, suite) for suite in named}
-        done = archive.run(verb, *words, check=False)
-        assert (done.returncode, "hint: " in done.stderr) == (status, True)
-        assert {suite: versions(archive, suite) for suite in named} == before
-        return done.stderr
 
-    # What Debian sets where (proposed as backports): apt takes nothing by itself, and upgrades what came from there.
+@pytest.fixture(scope="module")
+def suites_template(
+    short_path: Path, env: dict[str, str], uploader: Key, tmp_path_factory: pytest.TempPathFactory
+) -> Template:
+    options = [word for suite in NAMED for word in ("--suite", suite)]
+    template = Template.begun(short_path, "suites", env, uploader, *options)
+    archive, make = Archive(template.path, env), Maker(tmp_path_factory.mktemp("uploads"), env)
+    archive.take(make.deb(uploader, "1.0", suite=PROPOSED))
+    archive.take(make.deb(uploader, "1.0.1", package="debian-cloud-config-more", suite=PROPOSED))
+    archive.take(make.deb(uploader, "1.0", package=CONFIGURATION, source=CONFIGURATION, suite=PROPOSED))
+    archive.take(make.image(uploader))
+    template.keep()
+    return template
+
+
+@pytest.fixture
+def suites(suites_template: Template, env: dict[str, str]) -> Iterator[Archive]:
+    """An archive of several suites: packages of two sources are in trixie-proposed, and an image in trixie."""
+    with suites_template.copied():
+        yield Archive(suites_template.path, env)
+
+
+def fails(archive: Archive, verb: str, *words: str, status: int = 1) -> str:
+    """What a verb says that changes nothing."""
+    before = {suite: versions(archive, suite) for suite in NAMED}
+    done = archive.run(verb, *words, check=False)
+    assert (done.returncode, "hint: " in done.stderr) == (status, True)
+    assert {suite: versions(archive, suite) for suite in NAMED} == before
+    return done.stderr
+
+
+def test_apt_takes_from_a_suite_what_debian_lets_it(suites: Archive) -> None:
+    """As Debian sets it, proposed as backports: nothing by itself, and upgrades of what came from there."""
     for suite, fields in (("trixie", []), ("testing", []), ("experimental", ["NotAutomatic"])):
-        release = (path / f"public/dists/{suite}/Release").read_text()
+        release = (suites.public / f"dists/{suite}/Release").read_text()
         assert f"Suite: {suite}\nCodename: {suite}\n" in release
         assert re.findall("^(NotAutomatic|ButAutomaticUpgrades): yes$", release, re.M) == fields
-    release = (path / f"public/dists/{PROPOSED}/Release").read_text()
+    release = (suites.public / f"dists/{PROPOSED}/Release").read_text()
     assert f"Suite: {PROPOSED}\nCodename: {PROPOSED}\n" in release
     assert "NotAutomatic: yes\nButAutomaticUpgrades: yes\n" in release
     assert "Description: Packages and disk images for clouds, to be tried before they go to trixie\n" in release
 
-    demo, own = "debian-cloud-config-demo", CONFIGURATION
-    archive.take(make.deb(uploader, "1.0", suite=PROPOSED))
-    archive.take(make.deb(uploader, "1.0.1", package="debian-cloud-config-more", suite=PROPOSED))
-    archive.take(make.deb(uploader, "1.0", package=own, source=own, suite=PROPOSED))
-    archive.take(make.image(uploader))
-    done = archive.run("copy", *way, "debian-cloud")
+
+def test_a_source_goes_from_suite_to_suite_without_an_upload(suites: Archive) -> None:
+    done = suites.run("copy", *WAY, "debian-cloud")
     assert done.stdout.splitlines() == [
         f"copied: debian-cloud 1.0.1: {PROPOSED} -> trixie, packages: 2",
-        f"to show it: debian-cloud-archive publish {path}",
+        f"to show it: debian-cloud-archive publish {suites.path}",
     ]
-    assert versions(archive, "trixie") == {demo: "1.0", "debian-cloud-config-more": "1.0.1"}
-    assert demo not in (archive.dist / "main/binary-amd64/Packages").read_text()
-    assert f"copied: debian-cloud 1.0.1: {PROPOSED} -> trixie" in (path / "log/accept.log").read_text()
-    assert archive.run("copy", *way, "debian-cloud").stdout == "unchanged: debian-cloud 1.0.1 is in trixie\n"
+    assert versions(suites, "trixie") == {DEMO: "1.0", "debian-cloud-config-more": "1.0.1"}
+    assert DEMO not in (suites.dist / "main/binary-amd64/Packages").read_text()
+    assert f"copied: debian-cloud 1.0.1: {PROPOSED} -> trixie" in (suites.path / "log/accept.log").read_text()
+    assert suites.run("copy", *WAY, "debian-cloud").stdout == "unchanged: debian-cloud 1.0.1 is in trixie\n"
 
-    # All that is newer; and proposed keeps it, for the machines that follow it.
-    archive.take(make.deb(uploader, "1.1", suite=PROPOSED))
-    assert archive.run("promote", *way).stdout.count("copied: ") == 2
-    newest = {demo: "1.1", "debian-cloud-config-more": "1.0.1", own: "1.0"}
-    assert versions(archive, "trixie") == versions(archive, PROPOSED) == newest
-    assert archive.run("promote", *way).stdout == f"nothing is newer in {PROPOSED} than in trixie\n"
-    archive.run("publish")
-    assert "Version: 1.1\n" in (archive.dist / "main/binary-amd64/Packages").read_text()
 
-    # Nothing goes back.
-    archive.take(make.deb(uploader, "2.0"))
-    archive.take(make.deb(uploader, "1.1", package=own, source=own, suite=PROPOSED))
+def test_what_is_promoted_stays_where_it_was_and_nothing_goes_back(
+    suites: Archive, make: Maker, uploader: Key
+) -> None:
+    """It is kept for the machines that follow the other suite."""
+    suites.run("copy", *WAY, "debian-cloud")
+    suites.take(make.deb(uploader, "1.1", suite=PROPOSED))
+    assert suites.run("promote", *WAY).stdout.count("copied: ") == 2
+    newest = {DEMO: "1.1", "debian-cloud-config-more": "1.0.1", CONFIGURATION: "1.0"}
+    assert versions(suites, "trixie") == versions(suites, PROPOSED) == newest
+    assert suites.run("promote", *WAY).stdout == f"nothing is newer in {PROPOSED} than in trixie\n"
+    suites.run("publish")
+    assert "Version: 1.1\n" in (suites.dist / "main/binary-amd64/Packages").read_text()
+
+    suites.take(make.deb(uploader, "2.0"))
+    suites.take(make.deb(uploader, "1.1", package=CONFIGURATION, source=CONFIGURATION, suite=PROPOSED))
     older = f"error: trixie has debian-cloud 2.0, and {PROPOSED} the older 1.1\n"
     for words in (
-        ("copy", *way, "debian-cloud"),
-        ("promote", *way, "debian-cloud"),
-        ("copy", *way, own, "debian-cloud"),
+        ("copy", *WAY, "debian-cloud"),
+        ("promote", *WAY, "debian-cloud"),
+        ("copy", *WAY, CONFIGURATION, "debian-cloud"),
     ):
-        assert older in fails(*words)
-    done = archive.run("promote", *way)
+        assert older in fails(suites, *words)
+    done = suites.run("promote", *WAY)
     assert f"left: debian-cloud: trixie has 2.0, and {PROPOSED} the older 1.1\n" in done.stdout
-    assert f"copied: {own} 1.1: " in done.stdout
-    assert versions(archive, "trixie") == {**newest, demo: "2.0", own: "1.1"}
+    assert f"copied: {CONFIGURATION} 1.1: " in done.stdout
+    assert versions(suites, "trixie") == {**newest, DEMO: "2.0", CONFIGURATION: "1.1"}
 
-    # Wrong use, and what is no source package.
-    assert "the archive has no suite 'sid'" in fails("copy", "sid", "trixie", own, status=2)
-    assert "the archive has no suite 'sid'" in fails("promote", "trixie", "sid", status=2)
-    assert "no way to go" in fails("copy", "trixie", "trixie", own, status=2)
-    assert "no way to go" in fails("promote", "trixie", "trixie", status=2)
-    assert "takes DIR, FROM, TO" in fails("copy", *way, status=2)
-    assert "takes DIR, FROM" in fails("promote", PROPOSED, status=2)
-    assert "has no source package 'nonsense'" in fails("copy", *way, "nonsense")
-    assert "has no source package '-x'" in fails("promote", *way, "-x")
-    assert "is a package of the source package debian-cloud" in fails("copy", *way, demo)
-    assert "each suite has a keyring package of its own" in fails("copy", *way, "debian-cloud-archive-keyring")
-    image = fails("copy", "trixie", "testing", f"debian-13-ec2-amd64-{SERIAL}")
-    assert "an image is of one suite" in image
-    assert "hint: build it for testing" in image
-    remove(path)
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (("copy", "sid", "trixie", CONFIGURATION), 2, "the archive has no suite 'sid'"),
+        (("promote", "trixie", "sid"), 2, "the archive has no suite 'sid'"),
+        (("copy", "trixie", "trixie", CONFIGURATION), 2, "no way to go"),
+        (("promote", "trixie", "trixie"), 2, "no way to go"),
+        (("copy", *WAY), 2, "takes DIR, FROM, TO"),
+        (("promote", PROPOSED), 2, "takes DIR, FROM"),
+        (("copy", *WAY, "nonsense"), 1, "has no source package 'nonsense'"),
+        (("promote", *WAY, "-x"), 1, "has no source package '-x'"),
+        (("copy", *WAY, DEMO), 1, "is a package of the source package debian-cloud"),
+        (("copy", *WAY, "debian-cloud-archive-keyring"), 1, "each suite has a keyring package of its own"),
+        (("copy", "trixie", "testing", f"debian-13-ec2-amd64-{SERIAL}"), 1, "an image is of one suite"),
+    ],
+)
+def test_what_cannot_go_stays(suites: Archive, words: tuple[str, ...], status: int, said: str) -> None:
+    text = fails(suites, *words, status=status)
+    assert said in text
+    assert "image" not in said or "hint: build it for testing" in text
 
 
 @pytest.mark.parametrize("suite", ["images", "all", "Trixie", "-x", "../x"])

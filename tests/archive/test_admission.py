@@ -13,7 +13,7 @@ from debian_cloud.host.checksums import Digest
 from debian_cloud.image.buildinfo import Buildinfo, Draft
 from debian_cloud.image.resolution import Package, ReleaseFile
 from debian_cloud.image.sources import Source
-from tests.build.test_plan import DEBIAN, RESOLUTION
+from tests.samples import DEBIAN, RESOLUTION
 
 NOW = 1795300000
 KEY = "D" * 40

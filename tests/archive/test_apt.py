@@ -20,7 +20,7 @@ import pytest
 from debian_cloud import names
 from tests.archive.clients import machine, serving
 from tests.archive.conftest import run
-from tests.remove import remove
+from tests.gnupg import remove
 
 if TYPE_CHECKING:
     from tests.archive.clients import Apt
@@ -30,19 +30,10 @@ STEP = Path(__file__).resolve().parents[2] / "archive/steps/keyring-package"
 
 
 @pytest.fixture
-def served(archive: Archive, make: Maker, uploader: Key) -> Archive:
-    """An archive with a package and an image."""
-    archive.take(make.deb(uploader))
-    archive.take(make.image(uploader))
-    archive.run("publish")
-    return archive
-
-
-@pytest.fixture
-def apt(tmp_path: Path, env: dict[str, str], served: Archive) -> Apt:
+def apt(tmp_path: Path, env: dict[str, str], full: Archive) -> Apt:
     """A machine that trusts the archive."""
     client = machine(tmp_path / "machine", env)
-    client.installs(served.public / "debian-cloud-archive-keyring_trixie.deb")
+    client.installs(full.public / "debian-cloud-archive-keyring_trixie.deb")
     return client
 
 
@@ -175,12 +166,12 @@ def web(short_path: Path, tmp_path: Path, env: dict[str, str], uploader: Key) ->
     remove(path.parent)
 
 
-def test_update_finds_packages_and_images(served: Archive, apt: Apt) -> None:
+def test_update_finds_packages_and_images(full: Archive, apt: Apt) -> None:
     done = apt.get("update")
     assert done.returncode == 0, done.stdout
     targets = apt.get("indextargets", "--format", "$(FILENAME)", "Created-By: Images")
     (images,) = targets.stdout.split()
-    assert Path(images).read_text() == (served.dist / "main/images/Images").read_text()
+    assert Path(images).read_text() == (full.dist / "main/images/Images").read_text()
     simulated = apt.get("install", "--simulate", "debian-cloud-config-demo")
     assert "Inst debian-cloud-config-demo (1.0" in simulated.stdout
 
@@ -215,8 +206,8 @@ def tamper(archive: Archive, folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", ["main/binary-amd64", "main/images"])
-def test_update_refuses_tampered_index(served: Archive, apt: Apt, folder: str) -> None:
-    tamper(served, folder)
+def test_update_refuses_tampered_index(full: Archive, apt: Apt, folder: str) -> None:
+    tamper(full, folder)
     done = apt.get("update")
     assert done.returncode != 0
     assert "Hash Sum mismatch" in done.stdout or "unexpected size" in done.stdout
@@ -234,29 +225,29 @@ def sign_again(archive: Archive, key: Key, **fields: str) -> None:
     key.gpg("--armor", "--detach-sign", "--output", archive.dist / "Release.gpg", release)
 
 
-def test_update_refuses_another_key(served: Archive, apt: Apt, stranger: Key) -> None:
-    sign_again(served, stranger)
+def test_update_refuses_another_key(full: Archive, apt: Apt, stranger: Key) -> None:
+    sign_again(full, stranger)
     done = apt.get("update")
     assert done.returncode != 0
     assert "NO_PUBKEY" in done.stdout
 
 
-def test_update_refuses_an_uploaders_key(served: Archive, apt: Apt, uploader: Key) -> None:
-    sign_again(served, uploader)
+def test_update_refuses_an_uploaders_key(full: Archive, apt: Apt, uploader: Key) -> None:
+    sign_again(full, uploader)
     assert apt.get("update").returncode != 0
 
 
-def test_update_refuses_edited_release(served: Archive, apt: Apt) -> None:
-    release = served.dist / "InRelease"
+def test_update_refuses_edited_release(full: Archive, apt: Apt) -> None:
+    release = full.dist / "InRelease"
     release.write_text(release.read_text().replace("Label: debian-cloud", "Label: debian-clown"))
     assert apt.get("update").returncode != 0
 
 
-def test_update_refuses_expired_release(served: Archive, apt: Apt) -> None:
+def test_update_refuses_expired_release(full: Archive, apt: Apt) -> None:
     then = datetime.now(UTC) - timedelta(days=20)
     sign_again(
-        served,
-        served.key,
+        full,
+        full.key,
         Date=format_datetime(then, usegmt=True).replace("GMT", "UTC"),
         Valid_Until=format_datetime(then + timedelta(days=14), usegmt=True).replace("GMT", "UTC"),
     )
@@ -265,9 +256,9 @@ def test_update_refuses_expired_release(served: Archive, apt: Apt) -> None:
     assert "expired" in done.stdout
 
 
-def test_download_refuses_tampered_package(served: Archive, apt: Apt) -> None:
+def test_download_refuses_tampered_package(full: Archive, apt: Apt) -> None:
     assert apt.get("update").returncode == 0
-    (deb,) = served.public.glob("pool/main/d/debian-cloud/*.deb")
+    (deb,) = full.public.glob("pool/main/d/debian-cloud/*.deb")
     data = deb.read_bytes()
     deb.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     done = apt.get("install", "--download-only", "--yes", "debian-cloud-config-demo")
@@ -275,8 +266,8 @@ def test_download_refuses_tampered_package(served: Archive, apt: Apt) -> None:
     assert "Hash Sum mismatch" in done.stdout
 
 
-def test_each_apt_installs_and_heeds_the_dates(served: Archive, client: Apt) -> None:
-    client.installs(served.public / "debian-cloud-archive-keyring_trixie.deb")
+def test_each_apt_installs_and_heeds_the_dates(full: Archive, client: Apt) -> None:
+    client.installs(full.public / "debian-cloud-archive-keyring_trixie.deb")
     done = client.get("update")
     assert done.returncode == 0, done.stdout
     done = client.get("install", "--yes", "debian-cloud-config-demo")

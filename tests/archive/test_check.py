@@ -22,15 +22,6 @@ PLACE = f"images/trixie/ec2/amd64/{SERIAL}"
 STEM = f"debian-13-ec2-amd64-{SERIAL}"
 
 
-@pytest.fixture
-def full(archive: Archive, make: Maker, uploader: Key) -> Archive:
-    """An archive with an image and a package, published."""
-    archive.take(make.image(uploader))
-    archive.take(make.deb(uploader))
-    archive.run("publish")
-    return archive
-
-
 def check(archive: Archive, *arguments: str) -> tuple[int, list[str]]:
     """Exit status and lines."""
     done = archive.run("check", *arguments, check=False)

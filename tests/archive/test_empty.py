@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from tests.archive.conftest import Archive, Key, Maker
 
 
+@pytest.fixture
+def archive(new_archive: Archive) -> Archive:
+    """One whose address debian-cloud has not read before."""
+    return new_archive
+
+
 def machine_of(archive: Archive, folder: Path, env: dict[str, str]) -> Apt:
     """A machine with the archive's keyring package, as apt sees it."""
     apt = machine(folder, env)

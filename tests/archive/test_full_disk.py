@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.archive.conftest import Archive, Key, Maker, run
+from tests.archive.conftest import Archive, Key, Maker, Template, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,17 +104,32 @@ def copied(archive: Path, disk: Path, env: dict[str, str], free: int) -> None:
         filler.write(bytes(1024 * max(left(disk) - free, 0)))
 
 
-@pytest.mark.parametrize("verb", sorted({*FREE} - {"add"}))
-def test_a_full_disk_loses_nothing(
-    archive: Archive, disk: tuple[Archive, Path], make: Maker, uploader: Key, tmp_path: Path, verb: str
-) -> None:
-    full, seen = disk
+@pytest.fixture(scope="module")
+def waiting_template(
+    short_path: Path, env: dict[str, str], uploader: Key, tmp_path_factory: pytest.TempPathFactory
+) -> Template:
+    template = Template.begun(short_path, "waiting", env, uploader)
+    archive, make = Archive(template.path, env), Maker(tmp_path_factory.mktemp("uploads"), env)
     for upload in make.image(uploader, "20261119.0"), make.deb(uploader, package="debian-cloud-config-first"):
         archive.put(upload)
     archive.run("accept")
     archive.run("publish")
     for upload in make.image(uploader), make.deb(uploader, "2.0", content=os.urandom(20000).hex()):
         archive.put(upload)
+    template.keep()
+    return template
+
+
+@pytest.fixture
+def waiting(waiting_template: Template, env: dict[str, str]) -> Iterator[Archive]:
+    """An archive that has an image and a package, and others in its queue."""
+    with waiting_template.copied():
+        yield Archive(waiting_template.path, env)
+
+
+@pytest.mark.parametrize("verb", sorted({*FREE} - {"add"}))
+def test_a_full_disk_loses_nothing(waiting: Archive, disk: tuple[Archive, Path], tmp_path: Path, verb: str) -> None:
+    archive, (full, seen) = waiting, disk
     if verb != "accept":
         archive.run("accept")
     if verb == "expire":

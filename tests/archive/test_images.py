@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import subprocess
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +23,7 @@ from debian_cloud.image import index
 from debian_cloud.image.buildinfo import Buildinfo
 from debian_cloud.projections import provenance
 from tests.archive.conftest import VIRTUAL_SIZE, qcow2
-from tests.remove import remove
+from tests.gnupg import remove
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -346,22 +345,19 @@ def test_what_the_archive_says_of_an_image(archive: Archive, make: Maker, upload
 
 
 def test_refuses_an_upload_of_two_builders(
-    archive: Archive, make: Maker, uploader: Key, stranger: Key, tmp_path: Path
+    archive: Archive, make: Maker, uploader: Key, stranger: Key, gnupg_home: Path, tmp_path: Path
 ) -> None:
     secret = tmp_path / "secret"
-    uploader.gpg("--export-secret-keys", "--output", secret)
-    with tempfile.TemporaryDirectory(prefix="dca-") as home:
-        both = replace(stranger, home=Path(home))
+    both = replace(stranger, home=gnupg_home)
+    for key in (uploader, stranger):
+        key.gpg("--export-secret-keys", "--output", secret)
         both.gpg("--import", secret)
-        stranger.gpg("--export-secret-keys", "--output", secret)
-        both.gpg("--import", secret)
-        archive.run("add-uploader", stranger.public)
-        upload = make.image(None)
-        signed = upload.changes.with_suffix(".asc")
-        users = (word for key in (uploader, stranger) for word in ("--local-user", key.fingerprint))
-        both.gpg(*users, "--clearsign", "--output", signed, upload.changes)
-        signed.replace(upload.changes)
-        subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
+    archive.run("add-uploader", stranger.public)
+    upload = make.image(None)
+    signed = upload.changes.with_suffix(".asc")
+    users = (word for key in (uploader, stranger) for word in ("--local-user", key.fingerprint))
+    both.gpg(*users, "--clearsign", "--output", signed, upload.changes)
+    signed.replace(upload.changes)
     assert "the upload is signed by 2 keys" in archive.refuse(upload)
 
 

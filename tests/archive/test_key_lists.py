@@ -6,22 +6,7 @@ from __future__ import annotations
 import pytest
 
 from debian_cloud.archive import keys
-
-A, B, C = "A" * 40, "B" * 40, "C" * 40
-
-
-def line(kind: str, *, expires: str = "", may: str = "", tenth: str = "") -> str:
-    """A line of gpg's listing (gnupg, doc/DETAILS)."""
-    return f"{kind}:u:255:22:0123456789ABCDEF:1790000000:{expires}:::{tenth}::{may}:::::ed25519:::0:\n"
-
-
-def key(*parts: tuple[str, str, str], owners: tuple[str, ...] = ("Somebody <a@b.example>",)) -> str:
-    """A primary and its subkeys: fingerprint, what it may, when it expires."""
-    text = ""
-    for number, (fingerprint, may, expires) in enumerate(parts):
-        text += line("sub" if number else "pub", expires=expires, may=may) + line("fpr", tenth=fingerprint)
-        text += "" if number else "".join(line("uid", tenth=owner) for owner in owners)
-    return text
+from tests.archive.listings import A, B, C, key
 
 
 @pytest.mark.parametrize(

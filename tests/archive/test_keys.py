@@ -18,7 +18,7 @@ from debian_cloud.errors import Error
 from debian_cloud.host import sign
 from debian_cloud.text import openpgp
 from tests.archive.clients import machine
-from tests.archive.conftest import Key, run
+from tests.archive.conftest import Archive, Key, Maker, Template, run
 from tests.command import SOURCE, STEP
 from tests.mirror.tree import Mirror, serve
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.archive.clients import Apt
-    from tests.archive.conftest import Archive, Maker
 
 PRESET = Path("/usr/lib/gnupg/gpg-preset-passphrase")
 LOOPBACK = ("--passphrase", "", "--pinentry-mode", "loopback")
@@ -81,7 +80,12 @@ def content(client: Apt, *arguments: str) -> None:
 
 
 def test_old_client_never_sees_an_error_while_a_key_follows_another(
-    archive: Archive, client: Apt, clients: Callable[[str], Apt], request: pytest.FixtureRequest, tmp_path: Path
+    archive: Archive,
+    client: Apt,
+    clients: Callable[[str], Apt],
+    request: pytest.FixtureRequest,
+    gnupg_home: Path,
+    tmp_path: Path,
 ) -> None:
     first = only(archive, "active")
     package = archive.public / f"{PACKAGE}_trixie.deb"
@@ -117,7 +121,7 @@ def test_old_client_never_sees_an_error_while_a_key_follows_another(
     content(sleeper, "update")
 
     # A key that another has got: with the keyring package it is gone.
-    secret = tmp_path / "stolen"
+    secret = gnupg_home / "stolen"
     shutil.copytree(archive.path / "gnupg", secret, ignore=shutil.ignore_patterns("S.*"))
     archive.run("revoke-key", first)
     content(client, "update")
@@ -132,7 +136,6 @@ def test_old_client_never_sees_an_error_while_a_key_follows_another(
     secret.chmod(0o700)
     thief = Key(secret, tmp_path / "no", first)
     thief.gpg("--local-user", f"{first}!", "--output", forged, "--clearsign", tmp_path / "Release")
-    subprocess.run(["gpgconf", "--homedir", secret, "--kill", "all"], check=True)
     done = client.get("update")
     assert done.returncode != 0
     assert first[-16:] in done.stdout
@@ -163,15 +166,14 @@ def fingerprints(key: Key) -> list[str]:
 
 
 @pytest.fixture
-def offline(archive: Archive) -> Iterator[Offline]:
+def offline(archive: Archive) -> Offline:
     """An archive's key, beside the one that it has."""
     home = archive.path.parent / "primary"
     home.mkdir(mode=0o700)
     maker = Key(home, home / "no", "")
     maker.gpg(*LOOPBACK, "--quick-generate-key", "Offline <offline@example.org>", "ed25519", "cert", "never")
     [primary] = fingerprints(maker)
-    yield Offline(replace(maker, fingerprint=primary), archive, home / "subkeys")
-    run(["gpgconf", "--homedir", home, "--kill", "all"], dict(os.environ))
+    return Offline(replace(maker, fingerprint=primary), archive, home / "subkeys")
 
 
 def test_release_binds_a_client_that_trusts_more_keys_to_those_of_the_archive(
@@ -301,7 +303,6 @@ def test_verbs_for_keys_refuse_what_would_harm(
     refuses("does not sign", "retire-key", first)
     archive.run("revoke-key", first)
     refuses("is revoked", "add-key", "--key", keyring_of(archive, first, tmp_path))
-    subprocess.run(["gpgconf", "--homedir", archive.path / "gnupg", "--kill", "all"], check=True)
 
 
 def keyring_of(archive: Archive, key: str, folder: Path) -> Path:
@@ -471,90 +472,142 @@ def test_agent_of_the_operator_signs_and_stays(archive: Archive, short_path: Pat
             run(["gpgconf", "--homedir", folder, "--kill", "all"], dict(os.environ))
 
 
-def test_maintainers_sign_besides(
-    archive: Archive, make: Maker, uploader: Key, stranger: Key, tmp_path: Path, env: dict[str, str]
-) -> None:
-    apt = machine(tmp_path / "machine", env)
+@pytest.fixture(scope="module")
+def cosigned_template(
+    short_path: Path, env: dict[str, str], uploader: Key, stranger: Key, tmp_path_factory: pytest.TempPathFactory
+) -> Template:
+    template = Template.begun(short_path, "cosigned", env, uploader)
+    archive = Archive(template.path, env)
     archive.run("add-key", "--cosigner", stranger.public)
     archive.run("add-uploader", stranger.public)
     archive.run("add-key", "--cosigner", uploader.public)
     archive.run("retire-key", uploader.fingerprint)
-    apt.installs(archive.public / f"{PACKAGE}_trixie.deb")
-    archive.take(make.image(uploader))
+    archive.take(Maker(tmp_path_factory.mktemp("uploads"), env).image(uploader))
     archive.run("publish")
-    content(apt, "update")
-    own = only(archive, "active")
-    keys = keyring(archive, tmp_path / "keys", "debian-cloud-archive-cosigners")
-    assert listed(keys) == {own, stranger.fingerprint, uploader.fingerprint}
-    assert listed(keyring(archive, tmp_path / "keys")) == {own}
-    release = archive.dist / "Release"
     kept = archive.public / "closures/trixie/ec2/amd64/20261120.0/evidence/0/InRelease"
     kept.parent.mkdir(parents=True)
     shutil.copy(archive.dist / "InRelease", kept)
+    template.keep()
+    return template
 
-    def signed(key: Key, name: str, *how: str, text: Path = release) -> Path:
-        key.gpg("--output", tmp_path / name, *how, text)
-        return tmp_path / name
 
-    def refuses(says: str, *files: Path) -> None:
-        before = archive.snapshot()
-        done = archive.run("cosign", *files, check=False)
+@dataclass(frozen=True, slots=True)
+class Cosigned:
+    """An archive with an image, a cosigner and a former one, and a machine that trusts it."""
+
+    archive: Archive
+    cosigner: Key
+    apt: Apt
+    keys: Path
+    """The keyring of all of them."""
+    folder: Path
+
+    @property
+    def release(self) -> Path:
+        return self.archive.dist / "Release"
+
+    @property
+    def kept(self) -> Path:
+        """Of an image's closure, what the archive itself said."""
+        return self.archive.public / "closures/trixie/ec2/amd64/20261120.0/evidence/0/InRelease"
+
+    def signed(self, name: str, *how: str, by: Key | None = None) -> Path:
+        """The release file, signed by the cosigner or another."""
+        (by or self.cosigner).gpg("--output", self.folder / name, *how, self.release)
+        return self.folder / name
+
+    def refuses(self, says: str, *files: Path) -> None:
+        before = self.archive.snapshot()
+        done = self.archive.run("cosign", *files, check=False)
         assert done.returncode == 1
         assert says in done.stderr, done.stderr
-        assert archive.snapshot() == before
+        assert self.archive.snapshot() == before
 
-    clear, detached = signed(stranger, "clear", "--clearsign"), signed(stranger, "detached", "--detach-sign")
-    edited = tmp_path / "edited"
+
+@pytest.fixture
+def cosigned(cosigned_template: Template, env: dict[str, str], stranger: Key, tmp_path: Path) -> Iterator[Cosigned]:
+    with cosigned_template.copied():
+        archive = Archive(cosigned_template.path, env)
+        apt = machine(tmp_path / "machine", env)
+        apt.installs(archive.public / f"{PACKAGE}_trixie.deb")
+        content(apt, "update")
+        keys = keyring(archive, tmp_path / "keys", "debian-cloud-archive-cosigners")
+        yield Cosigned(archive, stranger, apt, keys, tmp_path)
+
+
+@pytest.fixture
+def mirror(cosigned: Cosigned) -> Iterator[Mirror]:
+    """A mirror of it that has not run yet."""
+    server = serve("http", cosigned.archive.public, cosigned.folder / "etc")
+    yield Mirror(server.url, cosigned.folder / "mirror", cosigned.keys)
+    server.kill()
+
+
+def test_what_is_no_signature_of_a_cosigner_is_refused(cosigned: Cosigned, uploader: Key) -> None:
+    clear, detached = cosigned.signed("clear", "--clearsign"), cosigned.signed("detached", "--detach-sign")
+    edited, bad = cosigned.folder / "edited", cosigned.folder / "bad"
     edited.write_bytes(clear.read_bytes().replace(b"Origin: ", b"Origin: x"))
-    weak = signed(stranger, "weak", "--digest-algo", "SHA1", "--detach-sign")
-    refuses("not about a Release that is shown", clear, edited)
-    refuses("too weak", weak)
-    refuses("is not a cosigner's", clear, signed(uploader, "other", "--clearsign"))
-    refuses("is not a cosigner's", signed(uploader, "other", "--armor", "--detach-sign"))
-    refuses("adds no signature", release)
-    bad = tmp_path / "bad"
     packet = bytearray(detached.read_bytes())
     packet[-1] ^= 1
     bad.write_bytes(packet)
-    refuses("is not a cosigner's", bad)
+    cosigned.refuses("not about a Release that is shown", clear, edited)
+    cosigned.refuses("too weak", cosigned.signed("weak", "--digest-algo", "SHA1", "--detach-sign"))
+    cosigned.refuses("is not a cosigner's", clear, cosigned.signed("other", "--clearsign", by=uploader))
+    cosigned.refuses("is not a cosigner's", cosigned.signed("other", "--armor", "--detach-sign", by=uploader))
+    cosigned.refuses("adds no signature", cosigned.release)
+    cosigned.refuses("is not a cosigner's", bad)
 
-    server = serve("http", archive.public, tmp_path / "etc")
-    try:
-        mirror = Mirror(server.url, tmp_path / "mirror", keys)
-        mirror.refused("--signers", "2", says="is signed by 1 of the keys")
-        with pytest.raises(Error, match="signed by 1 of the keys"):
-            sign.verified(keys, kept, signers=2)
-        serial = (archive.public / "project/trace/master").read_text()
-        archive.run("cosign", clear, detached)
-        archive.run("check")
-        assert signers(archive, keys) == {own, stranger.fingerprint}
-        assert sign.verified(keys, kept, signers=2).content.startswith(b"Origin: ")
-        assert (archive.public / "project/trace/master").read_text() != serial
-        # The same key again is no other signer.
-        archive.run("cosign", signed(stranger, "again", "--clearsign"))
-        assert len(openpgp.cleartext((archive.dist / "InRelease").read_bytes()).signatures) == 2
-        with pytest.raises(Error, match="signed by 2 of the keys"):
-            sign.verified(keys, archive.dist / "InRelease", signers=3)
-        mirror.ok("--signers", "2")
-        content(apt, "update")
 
-        # A later publication waits for its maintainers: mirrors that demand them stay, apt goes on.
-        time.sleep(1.1)
-        archive.take(make.deb(uploader))
-        archive.run("publish")
-        mirror.refused("--signers", "2", says="is signed by 1 of the keys")
-        content(apt, "update")
-        assert apt.candidate("debian-cloud-config-demo") == "1.0"
-        refuses("not about a Release that is shown", clear)
-        archive.run("cosign", signed(stranger, "clear", "--clearsign"))
-        mirror.ok("--signers", "2")
-    finally:
-        server.kill()
+def test_maintainers_sign_besides(cosigned: Cosigned, mirror: Mirror, uploader: Key) -> None:
+    archive, keys, kept, cosigner = cosigned.archive, cosigned.keys, cosigned.kept, cosigned.cosigner.fingerprint
+    own = only(archive, "active")
+    assert listed(keys) == {own, cosigner, uploader.fingerprint}
+    assert listed(keyring(archive, cosigned.folder / "own")) == {own}
+    mirror.refused("--signers", "2", says="is signed by 1 of the keys")
+    with pytest.raises(Error, match="signed by 1 of the keys"):
+        sign.verified(keys, kept, signers=2)
+    serial = (archive.public / "project/trace/master").read_text()
+    archive.run("cosign", cosigned.signed("clear", "--clearsign"), cosigned.signed("detached", "--detach-sign"))
+    archive.run("check")
+    assert signers(archive, keys) == {own, cosigner}
+    assert sign.verified(keys, kept, signers=2).content.startswith(b"Origin: ")
+    assert (archive.public / "project/trace/master").read_text() != serial
+    # The same key again is no other signer.
+    archive.run("cosign", cosigned.signed("again", "--clearsign"))
+    assert len(openpgp.cleartext((archive.dist / "InRelease").read_bytes()).signatures) == 2
+    with pytest.raises(Error, match="signed by 2 of the keys"):
+        sign.verified(keys, archive.dist / "InRelease", signers=3)
+    mirror.ok("--signers", "2")
+    content(cosigned.apt, "update")
 
-    # Alone it vouches for nothing.
-    stranger.gpg("--output", archive.dist / "InRelease", "--clearsign", release)
-    assert apt.get("update").returncode != 0
-    archive.run("retire-key", stranger.fingerprint)
-    assert states(archive)[stranger.fingerprint] == "former-cosigner"
-    assert listed(keyring(archive, tmp_path / "later", "debian-cloud-archive-cosigners")) == listed(keys)
-    refuses("names no cosigner", clear)
+
+def test_a_later_publication_waits_for_its_maintainers(
+    cosigned: Cosigned, mirror: Mirror, make: Maker, uploader: Key
+) -> None:
+    """Mirrors that demand them stay, and apt goes on."""
+    archive, apt = cosigned.archive, cosigned.apt
+    clear = cosigned.signed("clear", "--clearsign")
+    archive.run("cosign", clear)
+    mirror.ok("--signers", "2")
+    time.sleep(1.1)
+    archive.take(make.deb(uploader))
+    archive.run("publish")
+    mirror.refused("--signers", "2", says="is signed by 1 of the keys")
+    content(apt, "update")
+    assert apt.candidate("debian-cloud-config-demo") == "1.0"
+    cosigned.refuses("not about a Release that is shown", clear)
+    archive.run("cosign", cosigned.signed("clear", "--clearsign"))
+    mirror.ok("--signers", "2")
+
+
+def test_a_cosigner_alone_vouches_for_nothing(cosigned: Cosigned) -> None:
+    archive, cosigner = cosigned.archive, cosigned.cosigner
+    clear = cosigned.signed("clear", "--clearsign")
+    archive.run("cosign", clear)
+    cosigner.gpg("--output", archive.dist / "InRelease", "--clearsign", cosigned.release)
+    assert cosigned.apt.get("update").returncode != 0
+    archive.run("retire-key", cosigner.fingerprint)
+    assert states(archive)[cosigner.fingerprint] == "former-cosigner"
+    later = keyring(archive, cosigned.folder / "later", "debian-cloud-archive-cosigners")
+    assert listed(later) == listed(cosigned.keys)
+    cosigned.refuses("names no cosigner", clear)

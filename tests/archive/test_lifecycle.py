@@ -16,15 +16,10 @@ from debian_cloud.errors import Error
 from debian_cloud.image import index, staleness
 from debian_cloud.image.id import ImageId
 from tests import malformed
-from tests.image.test_names_and_index import RECORD
+from tests.archive.listings import MANY, image
 
 TODAY = date(2026, 11, 21)
 GRACE = timedelta(days=14)
-
-
-def image(name: str, **fields: Any) -> index.ImageRecord:
-    """A record of CONFIG/ARCH/SERIAL."""
-    return replace(RECORD, id=ImageId.parse(f"{fields.pop('suite', 'trixie')}/{name}"), **fields)
 
 
 def serials(images: tuple[ImageId, ...]) -> list[str]:
@@ -211,12 +206,6 @@ def test_a_line_that_is_no_policy_is_named(line: str) -> None:
 def test_months_alone_would_let_the_newest_go() -> None:
     with pytest.raises(Error, match="without `keep`"):
         lifecycle.policy("monthly 3\n", "x")
-
-
-MANY = tuple(
-    image(f"ec2/amd64/{serial}")
-    for serial in ("20260731.0", "20260830.0", "20260930.0", "20260930.1", "20261010.0", "20261101.0", "20261102.0")
-)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.archive.conftest import Archive, run
-from tests.remove import remove
+from tests.gnupg import remove
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

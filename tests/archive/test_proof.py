@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,13 +20,13 @@ import pytest
 from debian_cloud.image.resolution import Package
 from debian_cloud.proof import bundle
 from tests.archive.clients import Apt, machine, serving
-from tests.build.test_plan import RESOLUTION
+from tests.archive.conftest import Archive, Key, Maker, Template
 from tests.command import refused
+from tests.gnupg import remove
+from tests.samples import RESOLUTION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from tests.archive.conftest import Archive, Key, Maker
 
 STEM = "debian-13-ec2-amd64-20261120.0"
 PLACE = "trixie/ec2/amd64/20261120.0"
@@ -64,15 +65,13 @@ def tree(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-@pytest.fixture
-def proved(
-    archive: Archive,
-    make: Maker,
-    uploader: Key,
-    tmp_path: Path,
-    env: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Proved]:
+@pytest.fixture(scope="module")
+def published(
+    short_path: Path, env: dict[str, str], uploader: Key, tmp_path_factory: pytest.TempPathFactory
+) -> Template:
+    """The archive, to be copied."""
+    template = Template.begun(short_path, "proved", env, uploader)
+    archive = Archive(template.path, env)
     closure = archive.public / "closures" / PLACE
     (closure / "pool").mkdir(parents=True)
     packages = []
@@ -97,20 +96,28 @@ def proved(
     )
     (closure / "dists/trixie/InRelease").write_text(f"Codename: trixie\nClosure-Files:\n{listed}")
     made = dataclasses.replace(RESOLUTION, packages=(*packages[:2],), tools=(packages[2],))
-    # pytest has its conftest under a name of its own.
-    monkeypatch.setitem(type(make).image.__globals__, "RESOLUTION", made)
-    archive.take(make.image(uploader))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(Maker.image.__globals__, "RESOLUTION", made)
+        archive.take(Maker(tmp_path_factory.mktemp("uploads"), env).image(uploader))
     archive.run("publish")
-    mirror = tmp_path / "mirror"
-    shutil.copytree(archive.public, mirror, symlinks=True)
-    apt = machine(tmp_path / "machine", env)
-    apt.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
-    entry = apt.root / "etc/apt/sources.list.d/debian-cloud.sources"
-    with serving(mirror, []) as url:
-        entry.write_text(entry.read_text().replace(f"file://{archive.public}", url))
-        done = apt.get("update")
-        assert done.returncode == 0, done.stdout
-        yield Proved(archive, mirror, apt, tmp_path / "out")
+    template.keep()
+    return template
+
+
+@pytest.fixture
+def proved(published: Template, tmp_path: Path, env: dict[str, str]) -> Iterator[Proved]:
+    with published.copied():
+        archive = Archive(published.path, env)
+        mirror = tmp_path / "mirror"
+        shutil.copytree(archive.public, mirror, symlinks=True)
+        apt = machine(tmp_path / "machine", env)
+        apt.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
+        entry = apt.root / "etc/apt/sources.list.d/debian-cloud.sources"
+        with serving(mirror, []) as url:
+            entry.write_text(entry.read_text().replace(f"file://{archive.public}", url))
+            done = apt.get("update")
+            assert done.returncode == 0, done.stdout
+            yield Proved(archive, mirror, apt, tmp_path / "out")
 
 
 def test_all_that_verify_needs_is_beside_the_image(proved: Proved) -> None:
@@ -372,13 +379,22 @@ def test_an_output_that_cannot_be(proved: Proved, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def own(proved: Proved, env: dict[str, str], tmp_path: Path) -> Proved:
+def address(proved: Proved, short_path: Path) -> Iterator[Path]:
+    """Where a user finds the archive, and none did before: debian-cloud keeps what it has read of an address."""
+    folder = Path(tempfile.mkdtemp(dir=short_path))
+    (folder / "a").symlink_to(proved.archive.path)
+    yield folder / "a/public"
+    remove(folder)
+
+
+@pytest.fixture
+def own(proved: Proved, address: Path, env: dict[str, str], tmp_path: Path) -> Proved:
     """The same on a machine whose apt knows no archive of images, for a user who has made this one known."""
     apt = machine(tmp_path / "clean", env)
     file = tmp_path / "config/debian-cloud/mine.sources"
     file.parent.mkdir(parents=True)
     file.write_text(
-        f"Types: deb\nURIs: file:{proved.archive.public}\nSuites: trixie\nComponents: main\n"
+        f"Types: deb\nURIs: file:{address}\nSuites: trixie\nComponents: main\n"
         f"Signed-By: {proved.archive.path}/keyring.gpg\n"
     )
     apt.env["XDG_CONFIG_HOME"] = str(tmp_path / "config")
@@ -405,17 +421,15 @@ def test_an_archive_of_one_s_own_needs_no_keyring_package(own: Proved) -> None:
     assert f"{own.folder}/closure" in done.stdout
 
 
-def test_what_became_of_an_image_of_one_s_own(own: Proved) -> None:
+def test_what_became_of_an_image_of_one_s_own(own: Proved, address: Path) -> None:
     own.archive.run("withdraw", PLACE, "--reason", "login without a key")
     done = own.fetch()
-    refused(
-        done, 1, f"ec2 20261120.0 of trixie for amd64 was withdrawn by file:{own.archive.public}", "login without"
-    )
+    refused(done, 1, f"ec2 20261120.0 of trixie for amd64 was withdrawn by file:{address}", "login without")
     done = own.apt.run("debian-cloud", "list", "--images")
     assert (done.returncode, done.stdout) == (0, "debian-cloud: warning: no image of trixie is published\n")
 
 
-def test_two_archives_of_which_one_is_one_s_own(own: Proved, proved: Proved) -> None:
+def test_two_archives_of_which_one_is_one_s_own(own: Proved, proved: Proved, address: Path) -> None:
     """The user's own is nearer; what it does not have is the machine's."""
     both = dataclasses.replace(proved, apt=dataclasses.replace(proved.apt, env={**proved.apt.env}))
     both.apt.env["XDG_CONFIG_HOME"] = own.apt.env["XDG_CONFIG_HOME"]
@@ -423,7 +437,7 @@ def test_two_archives_of_which_one_is_one_s_own(own: Proved, proved: Proved) -> 
     assert done.stdout.count("ec2 ") == 2, done.stdout
     done = both.fetch()
     assert done.returncode == 0, done.stderr
-    assert f"copy:{proved.archive.public}/images/" in done.stderr
+    assert f"copy:{address}/images/" in done.stderr
     shutil.rmtree(both.out)
     command = [*both.command(), "--archive", url(proved)]
     done = subprocess.run(command, env=both.apt.env, text=True, capture_output=True, check=False)
@@ -433,12 +447,12 @@ def test_two_archives_of_which_one_is_one_s_own(own: Proved, proved: Proved) -> 
     proved.archive.public.rename(proved.archive.public.with_name("gone"))
     done = both.apt.run("debian-cloud", "list", "--images")
     assert done.returncode == 1
-    assert f"warning: file:{proved.archive.public} is left out: " in done.stdout
+    assert f"warning: file:{address} is left out: " in done.stdout
     assert done.stdout.count("ec2 ") == 1
     shutil.rmtree(both.out)
     done = both.fetch()
     assert done.returncode == 0, done.stderr
-    assert f"warning: file:{proved.archive.public} is left out: " in done.stderr
+    assert f"warning: file:{address} is left out: " in done.stderr
 
 
 def url(proved: Proved) -> str:

@@ -20,9 +20,9 @@ from debian_cloud.archive.incoming import LIMITS
 from debian_cloud.text import openpgp
 from tests import malformed
 from tests.archive.conftest import Archive, Key, Upload, run
-from tests.archive.test_accept import NO_QUESTIONS, exported
-from tests.archive.test_debfile import BROKEN_MEMBERS, CONTROLS, DATA, DATAS, PLAIN, VERSION, deb, member
-from tests.remove import remove
+from tests.archive.debs import BROKEN_MEMBERS, CONTROLS, DATA, DATAS, PLAIN, VERSION, deb, member
+from tests.archive.owners import NO_QUESTIONS, exported
+from tests.gnupg import remove
 from tools import archive_manual
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ import pytest
 
 from debian_cloud.archive import keys, uploaders
 from debian_cloud.image import index
-from tests.archive.test_key_lists import A, B, C, key
-from tests.archive.test_lifecycle import MANY
+from tests.archive.listings import MANY, A, B, C, key
 from tests.conftest import ROOT
 
 READERS = ROOT / "archive/lib/readers.sh"

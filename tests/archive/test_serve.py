@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from tests.archive.conftest import Archive, Maker, run
-from tests.remove import remove
+from tests.gnupg import remove
 
 if TYPE_CHECKING:
     from tests.archive.conftest import Key

@@ -21,7 +21,7 @@ from debian_cloud.errors import Error
 from debian_cloud.host import sign
 from tests import clock
 from tests.archive.conftest import Archive, Key, run
-from tests.remove import remove
+from tests.gnupg import remove
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,16 +48,6 @@ def refused(archive: Archive, words: str, verb: str, *arguments: str) -> None:
     assert "hint: " in done.stderr
     assert "Traceback" not in done.stderr
     assert archive.snapshot() == before
-
-
-@pytest.fixture
-def full(archive: Archive, make: Maker, uploader: Key) -> Archive:
-    """An archive with an image and a package, published twice."""
-    archive.take(make.image(uploader))
-    archive.run("publish")
-    archive.take(make.deb(uploader))
-    archive.run("publish")
-    return archive
 
 
 def rewrite(file: Path, text: str) -> None:

@@ -23,13 +23,13 @@ import pytest
 
 from tests import clock
 from tests.archive.clients import serving
-from tests.archive.conftest import Archive, run
+from tests.archive.conftest import Archive, Maker, Template, run
+from tests.gnupg import remove
 from tests.mirror.tree import Mirror, serve
-from tests.remove import remove
 
 if TYPE_CHECKING:
     from tests.archive.clients import Apt
-    from tests.archive.conftest import Key, Maker
+    from tests.archive.conftest import Key
 
 KILLS = 100 if os.environ.get("DEBIAN_CLOUD_ALL") else 8
 DEMO = "debian-cloud-config-demo"
@@ -183,20 +183,29 @@ def test_a_kill_leaves_a_whole_snapshot_or_none(archive: Archive, make: Maker, u
     assert kills > KILLS / 2
 
 
-@pytest.fixture
-def web(short_path: Path, env: dict[str, str], uploader: Key, make: Maker) -> Iterator[tuple[Archive, list[str]]]:
-    """An archive served over HTTP that published three versions of a package, and their ids."""
-    folder = Path(tempfile.mkdtemp(dir=short_path))
-    archive = Archive(folder / "a", env)
+@pytest.fixture(scope="module")
+def web_template(
+    short_path: Path, env: dict[str, str], uploader: Key, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Template, list[str]]]:
+    make = Maker(tmp_path_factory.mktemp("uploads"), env)
+    archive = Archive(short_path / "web" / "a", env)
+    # Its address is in what is signed: the server stays, whichever copy is there.
     with serving(archive.public, []) as url:
-        archive.run("init", "--url", f"{url}/", "--uploader", uploader.public)
-        (archive.path / "conf/closures").unlink()
+        template = Template.begun(short_path, "web", env, uploader, "--url", f"{url}/")
         found = []
         for version in ("1.0", "2.0", "3.0"):
             archive.take(make.deb(uploader, version, content=version))
             found.append(publish(archive))
-        yield archive, found
-    remove(folder)
+        template.keep()
+        yield template, found
+
+
+@pytest.fixture
+def web(web_template: tuple[Template, list[str]], env: dict[str, str]) -> Iterator[tuple[Archive, list[str]]]:
+    """An archive served over HTTP that published three versions of a package, and their ids."""
+    template, found = web_template
+    with template.copied():
+        yield Archive(template.path, env), found
 
 
 def demo(machine: Apt) -> str:

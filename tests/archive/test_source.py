@@ -7,6 +7,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from debian_cloud import VERSION
+from tests.archive.clients import private
 from tests.archive.conftest import ROOT, run
 
 if TYPE_CHECKING:
@@ -27,20 +28,10 @@ def test_apt_source(archive: Archive, tmp_path: Path) -> None:
     run(["dpkg-deb", "--extract", package, tmp_path / "k"], archive.env)
     text = (tmp_path / "k/etc/apt/sources.list.d/debian-cloud.sources").read_text()
     assert "Types: deb deb-src\n" in text
-    for folder in ("state/lists/partial", "cache", "sources", "got"):
-        (tmp_path / folder).mkdir(parents=True)
     keyring = "/usr/share/keyrings/debian-cloud-archive-keyring.gpg"
     assert f"Signed-By: {keyring}\n" in text
-    (tmp_path / "sources/a.sources").write_text(text.replace(keyring, f"{tmp_path}/k{keyring}"))
-    words = [
-        f"Dir::State={tmp_path}/state",
-        "Dir::State::status=/dev/null",
-        f"Dir::Cache={tmp_path}/cache",
-        "Dir::Etc::SourceList=/dev/null",
-        f"Dir::Etc::SourceParts={tmp_path}/sources",
-        "APT::Sandbox::User=root",
-    ]
-    options = [word for pair in words for word in ("-o", pair)]
+    options = private(tmp_path / "apt", text.replace(keyring, f"{tmp_path}/k{keyring}"))
+    (tmp_path / "got").mkdir()
     run(["apt-get", *options, "--error-on=any", "update"], archive.env)
     done = subprocess.run(
         ["apt-get", *options, "source", "debian-cloud"],

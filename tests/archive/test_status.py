@@ -23,7 +23,8 @@ def status(archive: Archive) -> Any:
     return json.loads(archive.run("status", "--json").stdout)
 
 
-def test_status_tells_what_is_published_and_what_waits(archive: Archive, make: Maker, uploader: Key) -> None:
+def test_status_tells_what_is_published_and_what_waits(new_archive: Archive, make: Maker, uploader: Key) -> None:
+    archive = new_archive
     new = status(archive)
     now = time.time()
     assert new["archive"] == str(archive.path)

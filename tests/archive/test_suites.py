@@ -74,7 +74,6 @@ def test_a_suite_that_is_added_is_as_init_makes_it(
     archive.run("publish")
     updates(trixie)
     assert trixie.candidate("debian-cloud-config-demo") == "2.0"
-    run(["gpgconf", "--homedir", other / "gnupg", "--kill", "all"], env)
 
 
 def test_what_an_operator_changed_holds_for_a_new_suite(archive: Archive) -> None:

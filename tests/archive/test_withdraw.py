@@ -23,11 +23,13 @@ from debian_cloud.image.buildinfo import Buildinfo
 from debian_cloud.projections import provenance
 from debian_cloud.proof import trust
 from tests.archive.clients import machine
-from tests.archive.conftest import run
-from tests.remove import remove
+from tests.archive.conftest import Archive, Maker, Template, run
+from tests.gnupg import remove
 
 if TYPE_CHECKING:
-    from tests.archive.conftest import Archive, Key, Maker
+    from collections.abc import Iterator
+
+    from tests.archive.conftest import Key
 
 OLD, NEW = "20261119.0", "20261120.0"
 REASON = "it does not boot on machines with an NVMe disk: 7 % of all"
@@ -157,8 +159,17 @@ def pool(archive: Archive) -> set[str]:
     return {path.name for path in (archive.public / "pool/main/d/debian-cloud").iterdir()}
 
 
-def test_what_the_policy_does_not_keep_goes_after_two_weeks(archive: Archive, make: Maker, uploader: Key) -> None:
-    folders = archive.public / "images/trixie/ec2/amd64"
+POLICY = "keep 2\npinned trixie/ec2/amd64/20261118.0\n"
+FIRST = "trixie/ec2/amd64/20261117.0"
+"""The image that goes."""
+
+
+@pytest.fixture(scope="module")
+def expiring_template(
+    short_path: Path, env: dict[str, str], uploader: Key, tmp_path_factory: pytest.TempPathFactory
+) -> Template:
+    template = Template.begun(short_path, "expiring", env, uploader)
+    archive, make = Archive(template.path, env), Maker(tmp_path_factory.mktemp("uploads"), env)
     for serial in ("20261117.0", "20261118.0", OLD, NEW):
         archive.take(make.image(uploader, serial))
     for version in ("1", "2"):
@@ -170,75 +181,111 @@ def test_what_the_policy_does_not_keep_goes_after_two_weeks(archive: Archive, ma
         (archive.path / "kept/aa").mkdir(parents=True, exist_ok=True)
         (archive.path / "kept/aa" / serial).write_text(serial)
         os.link(archive.path / "kept/aa" / serial, closure / "x.deb")
+    template.keep()
+    return template
 
-    # Without a policy nothing expires.
-    before = archive.snapshot()
-    snaps = len([*(archive.public / "snap").iterdir()])
-    nothing = f"nothing to expire: 4 images, {snaps} snapshots and 7 files of the pool stay; conf/expire "
-    for arguments in (), ("--dry-run",):
-        assert archive.run("expire", *arguments).stdout == f"{nothing}is not there, so no image goes\n"
-    assert archive.snapshot() == before
 
+@pytest.fixture
+def expiring(expiring_template: Template, env: dict[str, str]) -> Iterator[Archive]:
+    """An archive with four images, of two of which there are closures, and two versions of a package."""
+    with expiring_template.copied():
+        yield Archive(expiring_template.path, env)
+
+
+def snapshots(archive: Archive) -> list[str]:
+    return sorted(path.name for path in (archive.public / "snap").iterdir())
+
+
+def nothing(archive: Archive, images: int) -> str:
+    """What is said where nothing expires."""
+    number = len(snapshots(archive))
+    return f"nothing to expire: {images} images, {number} snapshots and 7 files of the pool stay; conf/expire "
+
+
+def expired_before(archive: Archive) -> None:
+    """The first image has expired 20 days ago, and now snapshots may go, too."""
     policy = archive.path / "conf/expire"
-    policy.write_text("keep 2\npinned trixie/ec2/amd64/20261118.0\n")
-    now = archive.run("expire", "--dry-run").stdout
-    assert now == "would be expired: images/trixie/ec2/amd64/20261117.0\n"
-    assert archive.snapshot() == before
-    assert json.loads(archive.run("expire", "--dry-run", "--json").stdout) == {
+    policy.write_text(POLICY)
+    archive.run("expire")
+    earlier(archive, 20)
+    policy.write_text(f"{POLICY}snapshots 1\n")
+
+
+def test_without_a_policy_no_image_expires(expiring: Archive) -> None:
+    before = expiring.snapshot()
+    for arguments in (), ("--dry-run",):
+        assert expiring.run("expire", *arguments).stdout == f"{nothing(expiring, 4)}is not there, so no image goes\n"
+    assert expiring.snapshot() == before
+
+
+def test_what_the_policy_does_not_keep_is_listed_no_more(expiring: Archive) -> None:
+    before = expiring.snapshot()
+    (expiring.path / "conf/expire").write_text(POLICY)
+    assert expiring.run("expire", "--dry-run").stdout == f"would be expired: images/{FIRST}\n"
+    assert expiring.snapshot() == before
+    assert json.loads(expiring.run("expire", "--dry-run", "--json").stdout) == {
         "dry-run": True,
-        "expired": ["images/trixie/ec2/amd64/20261117.0"],
+        "expired": [f"images/{FIRST}"],
         "removed": {"folders": [], "snapshots": [], "pool": []},
         "leaving": {},
     }
-    done = archive.run("expire")
-    assert re.fullmatch(r"published: serial \d+\nexpired: images/trixie/ec2/amd64/20261117.0\n", done.stdout)
-    assert {*listed(archive)} == {"20261118.0", OLD, NEW}
-    assert statuses(archive)["20261117.0"].status == "expired"
-    assert (folders / "20261117.0").exists()
-    nothing = nothing.replace("4 images", "3 images").replace(f"{snaps} snap", f"{snaps + 1} snap")
-    assert archive.run("expire").stdout == f"{nothing}lets no more go\n"
-
+    done = expiring.run("expire")
+    assert re.fullmatch(rf"published: serial \d+\nexpired: images/{FIRST}\n", done.stdout)
+    assert {*listed(expiring)} == {"20261118.0", OLD, NEW}
+    assert statuses(expiring)["20261117.0"].status == "expired"
+    assert (expiring.public / "images" / FIRST).exists()
+    assert expiring.run("expire").stdout == f"{nothing(expiring, 3)}lets no more go\n"
     # Time alone removes nothing that a snapshot lists.
-    earlier(archive, 20)
-    assert archive.run("expire").stdout == f"{nothing}lets no more go\n"
-    policy.write_text("keep 2\npinned trixie/ec2/amd64/20261118.0\nsnapshots 1\n")
-    gone = "".join(f"removed: {kind}/trixie/ec2/amd64/20261117.0\n" for kind in ("images", "closures"))
-    snapshots = sorted(path.name for path in (archive.public / "snap").iterdir())
-    assert len(snapshots) > 2
-    first = "".join(f"removed: snap/{found}\n" for found in snapshots[:-1])
-    (waiting,) = (f"leaving: 3 files of the pool, the first 15 days after {ago(0)}\n",)
-    dry = archive.run("expire", "--dry-run").stdout
-    assert dry.replace("would be ", "") == first + gone + waiting
-    assert archive.run("expire").stdout == first + gone + waiting
-    assert not (folders / "20261117.0").exists()
-    assert [path.name for path in (archive.public / "snap").iterdir()] == snapshots[-1:]
-    assert [path.name for path in (archive.path / "kept/aa").iterdir()] == [NEW]
-    assert {path.name for path in folders.iterdir()} == {"20261118.0", OLD, NEW, "current"}
+    earlier(expiring, 20)
+    assert expiring.run("expire").stdout == f"{nothing(expiring, 3)}lets no more go\n"
 
-    # The first version of the package is in no index any more.
-    assert len(pool(archive)) == 6
-    earlier(archive, 14)
-    assert archive.run("expire").stdout.splitlines(keepends=True)[1:] == [waiting.replace(ago(0), ago(14))]
-    earlier(archive, 1)
+
+def test_what_no_snapshot_lists_goes_after_two_weeks(expiring: Archive, make: Maker, uploader: Key) -> None:
+    folders = expiring.public / "images/trixie/ec2/amd64"
+    expired_before(expiring)
+    known = snapshots(expiring)
+    assert len(known) > 2
+    first = "".join(f"removed: snap/{found}\n" for found in known[:-1])
+    gone = "".join(f"removed: {kind}/{FIRST}\n" for kind in ("images", "closures"))
+    waiting = f"leaving: 3 files of the pool, the first 15 days after {ago(0)}\n"
+    dry = expiring.run("expire", "--dry-run").stdout
+    assert dry.replace("would be ", "") == first + gone + waiting
+    assert expiring.run("expire").stdout == first + gone + waiting
+    assert snapshots(expiring) == known[-1:]
+    assert [path.name for path in (expiring.path / "kept/aa").iterdir()] == [NEW]
+    assert {path.name for path in folders.iterdir()} == {"20261118.0", OLD, NEW, "current"}
+    # What is gone may not come back, and nothing else is missing.
+    refused = expiring.refuse(make.image(uploader, "20261117.0"))
+    assert "no path is ever used again" in refused
+    expiring.run("publish")
+    assert {*listed(expiring)} == {"20261118.0", OLD, NEW}
+
+
+def test_a_file_of_the_pool_goes_after_two_weeks_in_no_index(expiring: Archive) -> None:
+    """The first version of the package."""
+    expired_before(expiring)
+    waiting = f"leaving: 3 files of the pool, the first 15 days after {ago(0)}"
+    assert expiring.run("expire").stdout.splitlines()[-1] == waiting
+    assert len(pool(expiring)) == 6
+    earlier(expiring, 14)
+    assert expiring.run("expire").stdout.splitlines()[1:] == [waiting.replace(ago(0), ago(14))]
+    earlier(expiring, 1)
     # A run that was cut off had forgotten a file already.
     known = "pool/main/d/debian-cloud/debian-cloud-config-demo_1_all.deb"
-    reprepro: tuple[str | Path, ...] = ("reprepro", "--basedir", archive.path)
-    assert known in run([*reprepro, "dumpunreferenced"], archive.env).stdout
-    run([*reprepro, "_forget", known], archive.env)
-    removed = archive.run("expire").stdout.splitlines()
+    reprepro: tuple[str | Path, ...] = ("reprepro", "--basedir", expiring.path)
+    assert known in run([*reprepro, "dumpunreferenced"], expiring.env).stdout
+    run([*reprepro, "_forget", known], expiring.env)
+    removed = expiring.run("expire").stdout.splitlines()
     assert [line.partition("demo_1")[0] for line in removed] == [
         "removed: pool/main/d/debian-cloud/debian-cloud-config-"
     ] + [f"removed: pool/main/d/debian-cloud/debian-cloud_1_{rest}" for rest in ("all.changes", "amd64.buildinfo")]
-    assert {name for name in pool(archive) if "_1_" in name} == set()
-    assert len(pool(archive)) == 3
-    assert run([*reprepro, "dumpunreferenced"], archive.env).stdout == ""
-    assert archive.run("expire").stdout.startswith("nothing to expire: 3 images, 1 snapshots and 4 files of the pool")
-    assert not (archive.path / "tmp/expire").exists()
-    # What is gone may not come back, and nothing else is missing.
-    refused = archive.refuse(make.image(uploader, "20261117.0"))
-    assert "no path is ever used again" in refused
-    archive.run("publish")
-    assert {*listed(archive)} == {"20261118.0", OLD, NEW}
+    assert {name for name in pool(expiring) if "_1_" in name} == set()
+    assert len(pool(expiring)) == 3
+    assert run([*reprepro, "dumpunreferenced"], expiring.env).stdout == ""
+    assert expiring.run("expire").stdout.startswith(
+        "nothing to expire: 3 images, 1 snapshots and 4 files of the pool"
+    )
+    assert not (expiring.path / "tmp/expire").exists()
 
 
 def test_a_withdrawn_image_goes_whatever_lists_it(archive: Archive, make: Maker, uploader: Key) -> None:

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from debian_cloud.disk.opened import DiskImage, opened
-from debian_cloud.host import run, tools
+from debian_cloud.host import tools
 from debian_cloud.image import sources
 from debian_cloud.image.entries import FILE
 from debian_cloud.names import RELEASES
+from tests.build.compared import compared, debian
 from tests.conftest import ALL, ROOT, SUITE, World, traces
 
 if TYPE_CHECKING:
@@ -155,11 +156,6 @@ def another_release(another_tree: Path, place: Path) -> Host:
     )
 
 
-def debian(suite: str) -> tuple[sources.Source, ...]:
-    """Debian's sources, by the mirrors that this machine's apt uses."""
-    return sources.debian(sources.targets(run.output(sources.INDEXTARGETS)), suite, expired=True)
-
-
 def built(world: World, config: str, host: Host, place: Path) -> dict[str, Path]:
     """The files of an image, built in `place`, of the packages of the world's: extension -> file."""
     # The checkout and the archive may stand where only root may look.
@@ -220,18 +216,6 @@ def account(first: Path, second: Path) -> str:
     script = 'cmp -l "$1" "$2" 2>&1 | head -n 20'
     offsets = subprocess.run(["sh", "-c", script, "sh", first, second], capture_output=True, text=True, check=True)
     return f"{told}\nfirst bytes (offset, octal, octal):\n{offsets.stdout}"
-
-
-def compared(first: Path, second: Path) -> str:
-    """What diffoscope says of two files or folders, not more than anybody reads."""
-    limits = ("--max-text-report-size", "20000", "--timeout", "300")
-    done = subprocess.run(
-        ["diffoscope", "--text", "-", *limits, "--exclude-directory-metadata", "yes", first, second],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout + done.stderr
 
 
 def of_disks(first: Path, second: Path, folder: Path) -> str:

@@ -16,64 +16,12 @@ from debian_cloud.build import steps as build_steps
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import folders, run, tools
 from debian_cloud.host.progress import Progress
-from debian_cloud.image import config, sources
-from debian_cloud.image.resolution import Package, ReleaseFile, Resolution
+from tests.samples import ARCHIVE, CONFIG, CONTAINER, DEBIAN, EC2, RESOLUTION, SERIAL, configured, planned
 
 if TYPE_CHECKING:
-    from debian_cloud.image.config import ImageConfig
+    pass
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-EC2 = {
-    "Maintainer": "Some One <one@example.org>",
-    "Image-Size": "8G",
-    "Image-Format": "raw qcow2",
-    "Image-Firmware": "bios uefi",
-    "Image-First-Boot": "cloud-init",
-    "Image-User": "admin",
-    "Image-Datasource": "Ec2",
-}
-CONTAINER = {"Maintainer": "Some One <one@example.org>", "Image-Format": "tar.xz"}
-
-
-def configured(fields: dict[str, str], name: str = "ec2", architecture: str = "amd64") -> ImageConfig:
-    return config.parse(
-        fields,
-        name=f"debian-cloud-config-{name}",
-        version="0.1.0",
-        architecture=architecture,
-        suite="trixie",
-        description="an image",
-    )
-
-
-CONFIG = configured(EC2)
-RESOLUTION = Resolution(
-    CONFIG,
-    (
-        Package("base-files", "13.8", "amd64", 88296, "f" * 64),
-        Package("login", "1:4.16.0-2", "amd64", 114952, "8" * 64),
-    ),
-    1795224967,
-    2**20,
-    tools=(Package("mtools", "4.0.48-1", "amd64", 198228, "c" * 64),),
-    releases=(ReleaseFile("http://debian.example/debian", "trixie", 140000, "e" * 64, ("D" * 40,)),),
-)
-DEBIAN = (
-    sources.Source("http://debian.example/debian", ("trixie", "trixie-updates"), "/debian.gpg"),
-    sources.Source("http://debian.example/security", ("trixie-security",), "/debian.gpg"),
-)
-ARCHIVE = sources.Source("file:/srv/archive", ("trixie",), "/archive.gpg")
-SERIAL = "20261121.0"
-
-
-def planned(
-    of: ImageConfig,
-    wanted: tuple[str, ...] = (),
-    debian: tuple[sources.Source, ...] = DEBIAN,
-    archive: sources.Source = ARCHIVE,
-) -> plan.Plan:
-    resolution = replace(RESOLUTION, config=of)
-    return build_steps.plan(resolution, SERIAL, wanted or of.formats, debian, archive)
 
 
 def written(steps: plan.Plan, path: str) -> str:

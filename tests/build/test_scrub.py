@@ -25,6 +25,7 @@ from debian_cloud.errors import Error
 from debian_cloud.host import run
 from debian_cloud.host.progress import Progress
 from debian_cloud.image import identities
+from tests import gnupg
 from tests.command import debian_cloud, refused
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -256,15 +257,11 @@ def made(tmp: Path, words: str, *more: str) -> bytes:
     return (tmp / "out").read_bytes() if (tmp / "out").exists() else done.stdout
 
 
-def openpgp(tmp: Path, *options: str) -> bytes:
-    home = tmp / "g"
-    home.mkdir(mode=0o700)
-    gpg = ("gpg", "--homedir", str(home), "--batch", "--quiet", "--passphrase", "")
-    try:
-        subprocess.run([*gpg, "--quick-generate-key", "x", "ed25519", "sign"], check=True, capture_output=True)
-        return made(tmp, "", *gpg, *options)
-    finally:
-        subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
+def openpgp(*options: str) -> bytes:
+    """What gpg prints of a new key; without options, the key as it keeps it."""
+    with gnupg.temporary_home() as home:
+        gnupg.new_key(home, "x")
+        return gnupg.gpg(home, *options) if options else next(home.rglob("*.key")).read_bytes()
 
 
 def certified(tmp: Path) -> None:
@@ -295,9 +292,9 @@ SECRETS: Final[dict[str, Callable[[Path], bytes]]] = {
     "SEC 1, DER": lambda tmp: made(tmp, "openssl ec -outform DER -in", key(tmp, "ecparam -name prime256v1 -genkey")),
     "PKCS #12": stored,
     "OpenSSH": lambda tmp: made(tmp, "ssh-keygen -q -t ed25519 -f out -N", ""),
-    "OpenPGP, armoured": lambda tmp: openpgp(tmp, "--armor", "--export-secret-keys"),
-    "OpenPGP": lambda tmp: openpgp(tmp, "--export-secret-keys"),
-    "GnuPG": lambda tmp: (openpgp(tmp, "--list-keys"), next((tmp / "g").rglob("*.key")).read_bytes())[1],
+    "OpenPGP, armoured": lambda _: openpgp("--armor", "--export-secret-keys"),
+    "OpenPGP": lambda _: openpgp("--export-secret-keys"),
+    "GnuPG": lambda _: openpgp(),
     "in JSON": lambda _: ('{"private_key": "' + armoured("PRIVATE KEY", "\\n") + '"}').encode(),
     "with CRLF": lambda _: armoured("RSA PRIVATE KEY", "\r\n").encode(),
     "behind much else": lambda _: b"#\n" * 100000 + armoured("EC PRIVATE KEY").encode(),
@@ -365,8 +362,8 @@ PUBLIC: Final[dict[str, Callable[[Path], bytes]]] = {
     "public key": lambda tmp: made(tmp, "openssl pkey -pubout -in", key(tmp, "genrsa 1024")),
     "public key, DER": lambda tmp: made(tmp, "openssl pkey -pubout -outform DER -in", key(tmp, "genrsa 1024")),
     "public key, SSH": lambda tmp: (SECRETS["OpenSSH"](tmp), (tmp / "out.pub").read_bytes())[1],
-    "public key, OpenPGP": lambda tmp: openpgp(tmp, "--export"),
-    "public key, OpenPGP, armoured": lambda tmp: openpgp(tmp, "--armor", "--export"),
+    "public key, OpenPGP": lambda _: openpgp("--export"),
+    "public key, OpenPGP, armoured": lambda _: openpgp("--armor", "--export"),
     "Diffie-Hellman": lambda tmp: made(tmp, "openssl genpkey -genparam -algorithm DH -pkeyopt group:ffdhe2048"),
     "certificates, Java": lambda _: b"\xfe\xed\xfe\xed\0\0\0\x02\0\0\0\x01\0\0\0\x02\0\x03key" + bytes(40),
     "a program": lambda _: b'MARK = "-----BEGIN PRIVATE KEY-----"\nif line == MARK: ...\n',

@@ -27,8 +27,8 @@ from debian_cloud.image.config import ImageConfig, in_words
 from debian_cloud.image.resolution import Resolution
 from debian_cloud.packages import origin, resolver
 from tests import throwaway
-from tests.build.test_plan import ARCHIVE, CONFIG, CONTAINER, DEBIAN, RESOLUTION, SERIAL, configured
 from tests.command import debian_cloud, refused
+from tests.samples import ARCHIVE, CONFIG, CONTAINER, DEBIAN, RESOLUTION, SERIAL, configured
 from tests.throwaway import FINE, Archive, configuration
 
 MIB, GIB = layout.MIB, layout.GIB

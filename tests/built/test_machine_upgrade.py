@@ -16,6 +16,7 @@ import pytest
 
 from debian_cloud.build import scripts
 from debian_cloud.names import RELEASES
+from tests import gnupg
 from tests.built import nspawn
 from tests.built.conftest import Root, unpacked
 from tests.built.dpkg import Dpkg
@@ -90,15 +91,17 @@ def next_version(world: World, tmp_path_factory: pytest.TempPathFactory) -> Arch
     change(tree / "configs/ec2/files" / GRUB, OLD_WORD, NEW_WORD)
     render.adopt(tree, SUITE)
     (changes,) = build.build(tree).glob("debian-cloud_*.changes")
-    home = {"GNUPGHOME": str(world.folder / "maintainer")}
-    (key,) = re.findall(
-        r"^fpr:+([0-9A-F]+):", run("gpg", "--list-secret-keys", "--with-colons", **home), re.MULTILINE
-    )
-    run("debsign", f"-k{key}", changes, **home)
-    run("dput", "-c", dput, "debian-cloud", changes, **home)
+    with gnupg.temporary_home() as place:
+        # A copy of the maintainer's: others sign with it, and its agent is theirs.
+        shutil.copytree(world.folder / "maintainer", place, ignore=sockets, dirs_exist_ok=True)
+        home = {"GNUPGHOME": str(place)}
+        (key,) = re.findall(
+            r"^fpr:+([0-9A-F]+):", run("gpg", "--list-secret-keys", "--with-colons", **home), re.MULTILINE
+        )
+        run("debsign", f"-k{key}", changes, **home)
+        run("dput", "-c", dput, "debian-cloud", changes, **home)
     run("debian-cloud-archive", "accept", archive)
     run("debian-cloud-archive", "publish", archive)
-    run("gpgconf", "--homedir", world.folder / "maintainer", "--kill", "all")
     run("dpkg-deb", "--extract", archive / "public" / f"debian-cloud-archive-keyring_{SUITE}.deb", tmp / "keyring")
     sources = (tmp / "keyring/etc/apt/sources.list.d/debian-cloud.sources").read_text("utf-8")
     (url,) = re.findall(r"^URIs: (http://127\.0\.0\.1:\d+)$", sources, re.MULTILINE)

@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 from debian_cloud.image import identities
-from tests.build.test_identity import compared, debian
+from tests.build.compared import compared, debian
 from tests.built import nspawn
 from tests.built.tree import Tree
 from tests.conftest import ALL, SUITE, World

@@ -22,34 +22,9 @@ from debian_cloud.build import workspace
 from debian_cloud.cli import build
 from debian_cloud.errors import Error
 from debian_cloud.host import folders
-from tests import throwaway
 from tests.command import debian_cloud, refused
 from tests.conftest import traces
-from tests.throwaway import FINE, Archive, configuration
-
-
-@pytest.fixture(scope="module")
-def pristine() -> Iterator[Archive]:
-    """An archive with good and bad configurations."""
-    with throwaway.folder() as top:
-        yield throwaway.archive(
-            top,
-            configuration(top / "debs", "fine", FINE),
-            configuration(top / "debs", "field", {**FINE, "Image-Sise": "1G"}),
-            configuration(top / "debs", "size", {**FINE, "Image-Size": "8 gigs"}),
-            configuration(top / "debs", "needy", FINE, depends="base-files (>= 999)"),
-            configuration(top / "debs", "common", {}),
-        )
-
-
-@pytest.fixture
-def archive(pristine: Archive) -> Iterator[Archive]:
-    """The archive, put back after the test: its address stays, so that Debian's indexes are fetched once."""
-    kept = pristine.folder.with_name("kept")
-    subprocess.run(["cp", "-a", pristine.public, kept], check=True)
-    yield pristine
-    subprocess.run(["rm", "-rf", pristine.public], check=True)
-    kept.rename(pristine.public)
+from tests.throwaway import Archive
 
 
 def test_the_archive_is_fine_as_long_as_nobody_tampers(archive: Archive) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from debian_cloud.cli.diff import _section as section
 from tests.command import debian_cloud, refused
-from tests.image.test_lock import described
+from tests.samples import described
 
 ROOT_X86_64 = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"  # Discoverable Partitions Specification
 

@@ -20,7 +20,7 @@ import pytest
 from debian_cloud.image import index
 from debian_cloud.packages import images, offers
 from tests.conftest import PUBLISHED, SUITE, World
-from tests.image.test_names_and_index import RECORD
+from tests.samples import RECORD
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):

@@ -23,7 +23,7 @@ from debian_cloud.packages import images
 from tests import throwaway
 from tests.command import debian_cloud, refused
 from tests.conftest import ROOT
-from tests.image.test_lock import described
+from tests.samples import described
 from tests.throwaway import FINE, Archive, configuration
 
 NAMES = ("a b", "p%20q", "p%q", "#", "ä", "new\nline", "q\"q'", "back\\slash", os.fsdecode(b"\xff"))

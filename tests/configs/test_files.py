@@ -20,6 +20,7 @@ from debian_cloud.errors import Error
 from debian_cloud.image import config
 from debian_cloud.text import deb822
 from tests.configs import kernel, matrix, official
+from tests.configs.expected import LAYERS
 from tools import render
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ yaml = importlib.import_module("yaml")  # Debian's python3-yaml has no types
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 NAMES = render.configurations(ROOT)
-LAYERS = ("cloud", "cloud-init", "common")
 IMAGES = tuple(name for name in NAMES if name not in LAYERS)
 BOOTED = tuple(name for name in IMAGES if name not in ("container", "raspi"))
 CLOUD_INIT = ("azure", "ec2", "generic", "genericcloud", "openstack")

@@ -7,14 +7,8 @@ import pytest
 
 from debian_cloud import names
 from tests.configs import matrix
+from tests.configs.expected import ON
 from tools import render
-
-VENDORS = ["azure", "container", "ec2", "gce", "generic", "genericcloud", "nocloud", "openstack"]
-ON = {
-    "amd64": VENDORS,
-    "arm64": sorted({*VENDORS, "raspi"} - {"gce"}),
-}
-"""The images that there must be, in each of the suites."""
 
 
 @pytest.mark.parametrize("architecture", names.ARCHITECTURES)

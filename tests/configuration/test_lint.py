@@ -20,8 +20,8 @@ from debian_cloud.configuration import lint
 from debian_cloud.image.binary import MAINTAINER_SCRIPTS, QUESTIONS, Binary, File
 from debian_cloud.packages import debs
 from debian_cloud.packages.origin import Places
-from tests.cli.test_new import ONE_IMAGE, Configurations, configurations, deb
 from tests.command import debian_cloud, refused
+from tests.configurations import ONE_IMAGE, Configurations, configurations, deb
 
 __all__ = ["configurations"]
 

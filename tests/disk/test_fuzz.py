@@ -16,7 +16,7 @@ from debian_cloud.errors import Error
 from debian_cloud.packages import manifest
 from debian_cloud.view import ENTRIES, View
 from tests import fuzz
-from tests.disk.test_filesystems import END, ROOT, member
+from tests.disk.made import END, ROOT, member
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,7 +22,7 @@ from debian_cloud.errors import Error
 from debian_cloud.image.entries import FILE
 from debian_cloud.proof import verification
 from debian_cloud.view import View
-from tests.disk.test_filesystems import make_ext4, make_fat, make_tar, make_tree, place, plain, put, run, view
+from tests.disk.made import append, copy, make_ext4, make_fat, make_tar, make_tree, place, plain, put, run, view
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
 
 LAYOUT = layout.layout("debian-13-try-amd64-20261120.0", 512 * layout.MIB, "amd64", bios=True)
 GPT_ENTRIES = 128 * 128
-
-
-def copy(source: Path, image: Path, offset: int) -> None:
-    run("dd", f"if={source}", f"of={image}", f"seek={offset // 512}", "conv=notrunc,sparse", "status=none")
 
 
 @pytest.fixture(scope="module")
@@ -172,11 +168,6 @@ PLACES: Mapping[str, tuple[str, Callable[[Path], object], str]] = {
         "padding of /a",
     ),
 }
-
-
-def append(image: Path, data: bytes) -> None:
-    with image.open("ab") as file:
-        file.write(data)
 
 
 @pytest.mark.parametrize(("image", "attack"), [(PLACES[name][0], name) for name in PLACES], indirect=["image"])

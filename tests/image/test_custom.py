@@ -26,8 +26,8 @@ from debian_cloud.image import custom, index, metadata
 from debian_cloud.image.buildinfo import Buildinfo, Draft
 from debian_cloud.image.resolution import Resolution
 from tests import throwaway
-from tests.build.test_plan import ARCHIVE, CONFIG, DEBIAN, RESOLUTION
 from tests.command import debian_cloud, refused
+from tests.samples import ARCHIVE, CONFIG, DEBIAN, RESOLUTION
 from tests.throwaway import FINE, Archive, configuration
 
 SEED = "# comment\n\ntzdata tzdata/Areas select Europe\n"

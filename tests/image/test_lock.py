@@ -16,7 +16,6 @@ from debian_cloud import names, plan
 from debian_cloud.build import steps as build_steps
 from debian_cloud.errors import Error
 from debian_cloud.host import sign
-from debian_cloud.host.checksums import Digest
 from debian_cloud.image import lock
 from debian_cloud.image.buildinfo import Buildinfo, Draft
 from debian_cloud.image.entries import FILE, Entry
@@ -25,18 +24,9 @@ from debian_cloud.packages import evidence
 from debian_cloud.packages.described import of
 from debian_cloud.proof import verification
 from tests import throwaway
-from tests.build.test_plan import ARCHIVE, CONFIG, DEBIAN, RESOLUTION, SERIAL
 from tests.command import debian_cloud, refused
+from tests.samples import ARCHIVE, CONFIG, DEBIAN, DIGEST, RESOLUTION, SERIAL, described
 from tests.throwaway import FINE, Archive, configuration
-
-DIGEST = Digest(1, {"sha256": "a" * 64})
-
-
-def described() -> str:
-    """A .buildinfo."""
-    known = Draft.parse(Draft.of(RESOLUTION, SERIAL, ("raw", "qcow2"), DEBIAN, "1" * 64).render())
-    digests = {known.buildinfo.id.file(name): DIGEST for name in known.formats}
-    return known.buildinfo.sealed(digests).render(("apt (= 1)",))
 
 
 def test_what_a_buildinfo_says_is_read_back() -> None:

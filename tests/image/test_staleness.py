@@ -20,8 +20,8 @@ from debian_cloud.image import index, staleness
 from debian_cloud.image.resolution import Installed
 from debian_cloud.image.staleness import Update
 from debian_cloud.text import deb822
-from tests import malformed, throwaway
-from tests.image.test_names_and_index import RECORD
+from tests import gnupg, malformed, throwaway
+from tests.samples import RECORD
 
 INSTALLED = (
     Installed("zlib1g", "1", "amd64"),
@@ -175,12 +175,9 @@ def test_apt_knows_what_is_newer_and_what_is_security() -> None:
     epoch = int(time.time()) - 3600
     with throwaway.folder() as top:
         home = top / "key"
-        home.mkdir(mode=0o700)
-        gpg = ("gpg", "--homedir", home, "--batch", "--quiet")
-        generate = ("--passphrase", "", "--quick-generate-key", "x", "ed25519", "sign")
-        subprocess.run([*gpg, *generate], check=True, capture_output=True)
+        gnupg.new_key(home, "x")
         keyring = top / "key.gpg"
-        subprocess.run([*gpg, "--output", keyring, "--export"], check=True)
+        keyring.write_bytes(gnupg.gpg(home, "--export"))
         debian = {"same": "1", "later": "2", "fixed": "1.1", "passed": "1.2", "ours": "1", "older": "1"}
         repository(top / "debian", "trixie", "Debian", debian, home, epoch)
         security = {"fixed": "1.1+deb13u1", "passed": "1.1+deb13u1", "same": "0.9"}

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.gnupg import remove
 from tests.mirror.tree import Archive, Key, Mirror, Server, serve
-from tests.remove import remove
 
 
 @pytest.fixture(scope="session")

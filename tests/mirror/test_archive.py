@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -14,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.archive.conftest import Archive, Maker, make_key
-from tests.mirror.test_mirror import apt
-from tests.mirror.tree import SCRIPT, Mirror, serve
-from tests.remove import remove
+from tests.gnupg import remove
+from tests.mirror.tree import SCRIPT, Mirror, apt, serve
 
 
 @pytest.fixture
@@ -24,8 +22,6 @@ def short() -> Iterator[Path]:
     """A folder with a short path: the socket of gpg's agent must fit into 108 bytes."""
     path = Path(tempfile.mkdtemp(prefix="dcm-"))
     yield path
-    for home in (path / "uploader", path / "a/gnupg"):
-        subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=False)
     remove(path)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from debian_cloud.image import closure
+from tests.gnupg import remove
 from tests.mirror.tree import Archive, Key, Mirror, sha
-from tests.remove import remove
 
 PLACES = ("closures/trixie/ec2/amd64/20261119.0", "closures/trixie/ec2/amd64/20261120.0")
 OWN = "evidence/1/InRelease"

@@ -29,6 +29,7 @@ from tests.mirror.tree import (
     Key,
     Mirror,
     Server,
+    apt,
     free_port,
     seen_by_client,
     serve,
@@ -40,31 +41,6 @@ from tests.mirror.tree import (
 def tree(root: Path) -> dict[str, str]:
     """What a mirror that shows all of a source shows."""
     return Mirror("", root, root).shown()
-
-
-def apt(mirror: Mirror, root: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    """apt-get in a root of its own that knows only the mirror, by file:, and checks every date."""
-    for d in (
-        "etc/apt/apt.conf.d",
-        "etc/apt/preferences.d",
-        "etc/apt/trusted.gpg.d",
-        "var/lib/apt/lists/partial",
-        "var/cache/apt/archives/partial",
-    ):
-        (root / d).mkdir(parents=True, exist_ok=True)
-    (root / "status").write_text("")
-    (root / "etc/apt/sources.list").write_text(
-        f"deb [arch=amd64 signed-by={mirror.keyring}] file:{mirror.dest} trixie main\n"
-    )
-    (root / "apt.conf").write_text(
-        f'Dir "{root}"; Dir::State::status "{root}/status"; Dir::Etc::trusted "{mirror.keyring}";\n'
-        'APT::Architecture "amd64"; APT::Sandbox::User "root"; Acquire::Languages "none";\n'
-        'Acquire::Check-Valid-Until "true"; Acquire::Check-Date "true";\n'
-        'Acquire::IndexTargets::deb::Images { MetaKey "$(COMPONENT)/images/Images"; ShortDescription "Images";\n'
-        '  Description "$(RELEASE)/$(COMPONENT) Images"; Optional "true"; KeepCompressed "false"; };\n'
-    )
-    env = {**os.environ, "APT_CONFIG": str(root / "apt.conf"), "LC_ALL": "C"}
-    return subprocess.run(["apt-get", *args], env=env, cwd=root, capture_output=True, text=True, timeout=60)
 
 
 def test_fresh_mirror_serves_apt(mirror: Mirror, archive: Archive, tmp_path: Path) -> None:

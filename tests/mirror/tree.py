@@ -19,6 +19,7 @@ from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
 
 from debian_cloud.names import RELEASES
+from tests import gnupg
 
 SCRIPT = Path(__file__).resolve().parents[2] / "archive" / "debian-cloud-mirror"
 INDEXES = ("main/binary-amd64/Packages", "main/source/Sources", "main/images/Images", "main/images/Images-Status")
@@ -40,15 +41,13 @@ class Key:
 
     @classmethod
     def make(cls, home: Path) -> Key:
-        home.mkdir(mode=0o700)
+        gnupg.new_key(home, "Archive <archive@example.org>", "never")
         key = cls(home, home / "keyring.gpg")
-        key.gpg("--passphrase", "", "--quick-gen-key", "Archive <archive@example.org>", "ed25519", "sign", "never")
         key.gpg("--export", "--output", str(key.keyring))
         return key
 
     def gpg(self, *args: str) -> None:
-        command = ["gpg", "--homedir", str(self.home), "--batch", "--yes", "--quiet", "--pinentry-mode", "loopback"]
-        subprocess.run([*command, *args], check=True, stdin=subprocess.DEVNULL)
+        gnupg.gpg(self.home, *args)
 
     def fingerprints(self) -> list[str]:
         """Of the primary and of each subkey."""
@@ -62,7 +61,7 @@ class Key:
         self.gpg("--output", f"{path}.gpg", "--detach-sign", str(path))
 
     def end(self) -> None:
-        subprocess.run(["gpgconf", "--homedir", str(self.home), "--kill", "all"], check=True)
+        gnupg.end(self.home)
 
 
 @dataclass(slots=True)
@@ -371,3 +370,28 @@ def seen_by_client(root: Path, suite: str = "trixie") -> datetime:
     found = re.search(r"^Date: (.*)$", text, re.M)
     assert found
     return parsedate_to_datetime(found[1])
+
+
+def apt(mirror: Mirror, root: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    """apt-get in a root of its own that knows only the mirror, by file:, and checks every date."""
+    for d in (
+        "etc/apt/apt.conf.d",
+        "etc/apt/preferences.d",
+        "etc/apt/trusted.gpg.d",
+        "var/lib/apt/lists/partial",
+        "var/cache/apt/archives/partial",
+    ):
+        (root / d).mkdir(parents=True, exist_ok=True)
+    (root / "status").write_text("")
+    (root / "etc/apt/sources.list").write_text(
+        f"deb [arch=amd64 signed-by={mirror.keyring}] file:{mirror.dest} trixie main\n"
+    )
+    (root / "apt.conf").write_text(
+        f'Dir "{root}"; Dir::State::status "{root}/status"; Dir::Etc::trusted "{mirror.keyring}";\n'
+        'APT::Architecture "amd64"; APT::Sandbox::User "root"; Acquire::Languages "none";\n'
+        'Acquire::Check-Valid-Until "true"; Acquire::Check-Date "true";\n'
+        'Acquire::IndexTargets::deb::Images { MetaKey "$(COMPONENT)/images/Images"; ShortDescription "Images";\n'
+        '  Description "$(RELEASE)/$(COMPONENT) Images"; Optional "true"; KeepCompressed "false"; };\n'
+    )
+    env = {**os.environ, "APT_CONFIG": str(root / "apt.conf"), "LC_ALL": "C"}
+    return subprocess.run(["apt-get", *args], env=env, cwd=root, capture_output=True, text=True, timeout=60)

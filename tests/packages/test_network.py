@@ -30,11 +30,10 @@ from debian_cloud.host import folders, run
 from debian_cloud.host.progress import Progress
 from debian_cloud.image import sources
 from debian_cloud.packages import images, network
-from tests import throwaway
-from tests.build.test_plan import CONFIG, RESOLUTION, SERIAL, planned
-from tests.cli.test_bad_input import archive, pristine
+from tests import gnupg, throwaway
 from tests.command import debian_cloud, refused
-from tests.image.test_names_and_index import RECORD
+from tests.pristine import archive, pristine
+from tests.samples import CONFIG, RECORD, RESOLUTION, SERIAL, planned
 
 __all__ = ["archive", "pristine"]
 
@@ -316,11 +315,8 @@ def top() -> Iterator[Path]:
             for file in sorted(index.iterdir())
         )
         home = folder / "gnupg"
-        home.mkdir(mode=0o700)
-        gpg = ("gpg", "--homedir", home, "--batch", "--quiet", "--passphrase", "")
-        subprocess.run([*gpg, "--quick-generate-key", "test", "ed25519", "sign", "never"], check=True)
-        with (folder / "key.gpg").open("wb") as out:
-            subprocess.run([*gpg, "--export"], stdout=out, check=True)
+        gnupg.new_key(home, "test", "never")
+        (folder / "key.gpg").write_bytes(gnupg.gpg(home, "--export"))
         text = (
             "Origin: test\nLabel: test\nSuite: trixie\nCodename: trixie\nArchitectures: amd64\nComponents: main\n"
             f"Date: {http.server.BaseHTTPRequestHandler.date_time_string(None).replace('GMT', 'UTC')}\n"  # type: ignore[arg-type]

@@ -22,6 +22,7 @@ from debian_cloud.host import files, sign
 from debian_cloud.packages import own
 from debian_cloud.proof import rebuild
 from tests import throwaway
+from tests.archive.clients import private
 from tests.command import debian_cloud, refused
 from tests.conftest import PUBLISHED, World
 from tests.throwaway import FINE, configuration
@@ -274,18 +275,8 @@ def test_init_says_where(user: Own) -> None:
 
 def test_apt_itself_reads_the_file(user: Own, tmp_path: Path) -> None:
     """It is apt's own format: the same file, among apt's, is a source."""
-    for folder in ("state/lists/partial", "cache", "sources"):
-        (tmp_path / folder).mkdir(parents=True)
-    shutil.copy(Path(user.env["XDG_CONFIG_HOME"]) / "debian-cloud/a.sources", tmp_path / "sources")
-    words = [
-        f"Dir::State={tmp_path}/state",
-        "Dir::State::status=/dev/null",
-        f"Dir::Cache={tmp_path}/cache",
-        "Dir::Etc::SourceList=/dev/null",
-        f"Dir::Etc::SourceParts={tmp_path}/sources",
-        "APT::Sandbox::User=root",
-    ]
-    options = [word for pair in words for word in ("-o", pair)]
+    file = Path(user.env["XDG_CONFIG_HOME"]) / "debian-cloud/a.sources"
+    options = private(tmp_path / "apt", file.read_text())
     done = subprocess.run(
         ["apt-get", *options, "--error-on=any", "update"], capture_output=True, text=True, check=False
     )

@@ -20,7 +20,7 @@ from debian_cloud.image import index, metadata, sources
 from debian_cloud.image.buildinfo import Buildinfo, Draft
 from debian_cloud.image.resolution import Package
 from debian_cloud.packages import evidence
-from tests import throwaway
+from tests import gnupg, throwaway
 from tests.command import debian_cloud, refused, step
 from tests.throwaway import FINE, Archive, configuration
 
@@ -75,11 +75,9 @@ def other(folder: Path) -> Other:
     package(folder, "debian-cloud-config-fine", "99", **TREE)
     package(folder, "everybodys", "1", Essential="yes")
     home = folder / "home"
-    home.mkdir(mode=0o700)
-    gpg = ("gpg", "--homedir", home, "--batch", "--quiet")
-    subprocess.run([*gpg, "--passphrase", "", "--quick-generate-key", "Other <o@localhost>"], check=True)
-    made.keyring.write_bytes(subprocess.run([*gpg, "--export"], stdout=subprocess.PIPE, check=True).stdout)
-    armoured = subprocess.run([*gpg, "--armor", "--export"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    gnupg.new_key(home, "Other <o@localhost>")
+    made.keyring.write_bytes(gnupg.gpg(home, "--export"))
+    armoured = gnupg.gpg(home, "--armor", "--export").decode()
     publish(made)
     stanza = f"Types: deb\nURIs: {made.uri}\nSuites: stable\nComponents: extra\nArchitectures: amd64\n"
     made.by_path.write_text(f"# As its maker gives it.\n{stanza}Signed-By: {made.keyring}\n")

@@ -15,8 +15,7 @@ from debian.debfile import DebFile
 from debian_cloud import cli, formats, names
 from debian_cloud.host import tools
 from debian_cloud.image.config import FIELDS
-from tests.configs.test_files import LAYERS
-from tests.configs.test_matrix import ON
+from tests.configs.expected import LAYERS, ON
 from tests.packaging.build import ROOT, build, built_packages, clean, copy
 from tools import manual
 

@@ -30,7 +30,7 @@ from debian_cloud.image.resolution import Package
 from debian_cloud.projections import provenance
 from debian_cloud.text import openpgp
 from tests.command import debian_cloud, refused
-from tests.image.test_lock import described
+from tests.samples import described
 
 PACKAGES = (
     Package("zlib1g", "1:1.3.dfsg+really1.3.1-1+b1", "amd64", 88, "1" * 64),

@@ -17,7 +17,7 @@ from debian_cloud.image.entries import Entry
 from debian_cloud.image.resolution import Package
 from debian_cloud.proof import difference
 from debian_cloud.proof.difference import Description, Difference
-from tests.image.test_lock import described
+from tests.samples import described
 
 LOCK = Buildinfo.parse(described(), "x.buildinfo")
 

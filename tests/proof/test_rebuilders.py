@@ -17,7 +17,7 @@ from debian_cloud.projections import provenance
 from debian_cloud.proof import trust
 from tests import throwaway
 from tests.archive.conftest import Key, make_key
-from tests.image.test_lock import described
+from tests.samples import described
 
 
 @pytest.fixture(scope="module")

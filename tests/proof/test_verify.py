@@ -28,7 +28,7 @@ from debian_cloud.text import openpgp
 from tests import bounds, throwaway
 from tests.command import debian_cloud, refused
 from tests.conftest import ALL, World
-from tests.image.test_lock import described
+from tests.samples import described
 
 
 @dataclass(frozen=True, slots=True)

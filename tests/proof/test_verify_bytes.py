@@ -27,9 +27,8 @@ from debian_cloud.image.entries import FILE, Entry
 from debian_cloud.proof import verification
 from debian_cloud.proof import verify as prove
 from debian_cloud.proof.verification import MISSING, MOST, Tally, Unexplained
-from tests.disk.test_filesystems import END, EPOCH, make_ext4, make_tar, member, put, run
-from tests.disk.test_opened import append, copy
-from tests.image.test_lock import described
+from tests.disk.made import END, EPOCH, append, copy, make_ext4, make_tar, member, put, run
+from tests.samples import described
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

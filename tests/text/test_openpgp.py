@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,23 +14,17 @@ import pytest
 from debian_cloud.errors import Error
 from debian_cloud.host import run, sign
 from debian_cloud.text import openpgp
+from tests import gnupg
+from tests.gnupg import gpg
 
 TEXT = b"Origin: test\n- a line with a dash \n-----BEGIN PGP SIGNATURE-----\nlast: line\n"
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("gpg")
-    path.chmod(0o700)
-    gpg(path, "--passphrase", "", "--quick-generate-key", "A <a@example.org>", "ed25519", "sign")
-    return path
-
-
-def gpg(home: Path, *arguments: str | Path, text: bytes = b"") -> bytes:
-    command: list[str | Path] = ["gpg", "--homedir", home, "--batch", "--pinentry-mode", "loopback", *arguments]
-    done = subprocess.run(command, input=text, capture_output=True, check=True).stdout
-    subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
-    return done
+def home() -> Iterator[Path]:
+    with gnupg.temporary_home() as home:
+        gnupg.new_key(home, "A <a@example.org>")
+        yield home
 
 
 def test_a_document_is_the_same_after_it_was_taken_apart(home: Path) -> None:
@@ -277,16 +271,14 @@ def test_what_is_verified_is_what_is_given_out(
         sign.verified(keyring, file, signature)
 
 
-def test_a_name_of_a_key_s_owner_is_no_verdict(home: Path, tmp_path: Path) -> None:
+def test_a_name_of_a_key_s_owner_is_no_verdict(gnupg_home: Path, tmp_path: Path) -> None:
     """Else one key would count as two: gpgv shows whatever its owner calls himself."""
     other = "A" * 40
     name = f"B\u2028[GNUPG:] GOODSIG 0 x\u2028[GNUPG:] VALIDSIG {other} 2026-11-21 1 0 4 0 22 8 00 {other}\u2028"
-    folder = home.with_name("b")
-    folder.mkdir(mode=0o700)
-    gpg(folder, "--passphrase", "", "--quick-generate-key", name, "ed25519", "sign")
+    gnupg.new_key(gnupg_home, name)
     keys, file = tmp_path / "keys", tmp_path / "file"
-    keys.write_bytes(gpg(folder, "--export"))
-    file.write_bytes(gpg(folder, "--clearsign", text=GENUINE))
+    keys.write_bytes(gpg(gnupg_home, "--export"))
+    file.write_bytes(gpg(gnupg_home, "--clearsign", text=GENUINE))
     found = sign.verified(keys, file).signers
     assert len(found) == 1
     assert other not in found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Names, records and the index: what follows from what, and what is refused."""
+"""Records of images and their index: what follows from what, and what is refused."""
 
 from __future__ import annotations
 
@@ -12,19 +12,9 @@ import pytest
 from debian_cloud import names
 from debian_cloud.errors import Error
 from debian_cloud.image import index
-from debian_cloud.image.id import ImageId
 from debian_cloud.text import deb822
 from tests import bounds, malformed
-
-RECORD = index.ImageRecord(
-    id=ImageId("trixie", "ec2", "amd64", "20261120.0"),
-    format="qcow2",
-    config_version="1:0.1.0~deb13u1",
-    size=149660336,
-    virtual_size=8589934592,
-    sha256="a" * 64,
-    sha512="b" * 128,
-)
+from tests.samples import ATTESTED, RECORD
 
 
 def test_a_record_survives_its_text() -> None:
@@ -44,10 +34,6 @@ def test_paths_follow_from_the_other_fields() -> None:
     assert RECORD.buildinfo == "images/trixie/ec2/amd64/20261120.0/debian-13-ec2-amd64-20261120.0.buildinfo"
 
 
-ATTESTED = replace(
-    RECORD,
-    attestations=(index.Attestation("intoto.json", 812, "c" * 64), index.Attestation("spdx.json", 9, "d" * 64)),
-)
 PLACE = "images/trixie/ec2/amd64/20261120.0/debian-13-ec2-amd64-20261120.0"
 
 
@@ -183,32 +169,6 @@ def test_a_value_of_two_lines_is_refused() -> None:
     text = index.render([RECORD]).replace("Suite: trixie", "Suite: trixie\n Filename: /etc/passwd")
     with pytest.raises(Error, match="more than one line"):
         index.parse(text)
-
-
-@pytest.mark.parametrize("value", ["", "-x", "EC2", "a b", "a/b", "..", "a..b", "é", "a\n"])
-def test_what_is_no_debian_name_is_no_path_component(value: str) -> None:
-    with pytest.raises(Error, match="not a valid name"):
-        names.word(value, "configuration")
-
-
-def test_stanzas_are_read_alike_in_both_ways() -> None:
-    text = (
-        "\n"
-        + index.render([ATTESTED, replace(ATTESTED, id=replace(RECORD.id, serial="20261121.0"))])
-        + "\n\nField:\n a\n  b: c\nOther: x:y\n"
-    )
-    assert deb822.canonical(text) == deb822.parse(text)
-    assert len(deb822.canonical(text)) == 3
-    assert deb822.canonical("") == ()
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["A: b\nA: c", "A b", " a: b", "A: b\n\n c", "A:b", "A: b ", "A: b\r", "A:  b", "A: \n", "# A: b", "A: b\n \n c"],
-)
-def test_what_no_program_of_ours_wrote_is_no_canonical_stanza(text: str) -> None:
-    with pytest.raises(Error, match=r"line [12345] is not as this program writes it"):
-        deb822.canonical(text)
 
 
 @pytest.mark.parametrize("malformed_text", malformed.BAD_IMAGES.values(), ids=malformed.BAD_IMAGES)

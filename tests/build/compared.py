@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What two builds of an image are compared by."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from debian_cloud.host import run
+from debian_cloud.image import sources
+
+
+def debian(suite: str) -> tuple[sources.Source, ...]:
+    """Debian's sources, by the mirrors that this machine's apt uses."""
+    return sources.debian(sources.targets(run.output(sources.INDEXTARGETS)), suite, expired=True)
+
+
+def compared(first: Path, second: Path) -> str:
+    """What diffoscope says of two files or folders, not more than anybody reads."""
+    limits = ("--max-text-report-size", "20000", "--timeout", "300")
+    done = subprocess.run(
+        ["diffoscope", "--text", "-", *limits, "--exclude-directory-metadata", "yes", first, second],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout + done.stderr
