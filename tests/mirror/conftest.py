@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -55,12 +56,20 @@ def template(tmp_path_factory: pytest.TempPathFactory, key: Key) -> Archive:
     return archive
 
 
-@pytest.fixture
-def archive(template: Archive, base: Path, request: pytest.FixtureRequest) -> Iterator[Archive]:
-    """An archive of the test's own: two packages, a source, three images of two configurations."""
-    root = base / re.sub(r"\W+", "-", request.node.name)
+@pytest.fixture(scope="session")
+def next_template(template: Archive, tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    """The same archive, after it has published a package, a source and an image more."""
+    archive = copied(template, tmp_path_factory.mktemp("next") / "archive")
+    archive.add_deb("new", "1")
+    archive.add_source("debian-cloud", "0.2.0")
+    archive.add_image("ec2", "20261121.0")
+    archive.publish()
+    return archive
+
+
+def copied(template: Archive, root: Path) -> Archive:
     shutil.copytree(template.root, root, symlinks=True)
-    yield Archive(
+    return Archive(
         root,
         template.key,
         packages=dict(template.packages),
@@ -69,7 +78,44 @@ def archive(template: Archive, base: Path, request: pytest.FixtureRequest) -> It
         date=template.date,
         sources=template.sources,
     )
-    remove(root)
+
+
+@pytest.fixture
+def archive(template: Archive, base: Path, request: pytest.FixtureRequest) -> Iterator[Archive]:
+    """An archive of the test's own: two packages, a source, three images of two configurations."""
+    made = copied(template, base / re.sub(r"\W+", "-", request.node.name))
+    yield made
+    remove(made.root)
+
+
+@pytest.fixture
+def next_archive(next_template: Archive, base: Path, request: pytest.FixtureRequest) -> Iterator[Archive]:
+    """What becomes of that archive, of the test's own."""
+    made = copied(next_template, base / re.sub(r"\W+", "-", request.node.name))
+    yield made
+    remove(made.root)
+
+
+@pytest.fixture(scope="session")
+def mirrored(
+    template: Archive, base: Path, servers: dict[str, Server], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Path]]:
+    """What mirrors of the archive show and remember: by which way they took it -> folder."""
+    made = copied(template, base / "mirrored")
+    dests = {}
+    for scheme, server in servers.items():
+        mirror = Mirror(f"{server.url}/mirrored", tmp_path_factory.mktemp("mirrored") / scheme, template.key.keyring)
+        mirror.ok()
+        dests[scheme] = mirror.dest
+    yield dests
+    remove(made.root)
+
+
+@pytest.fixture
+def follower(next_archive: Archive, mirrored: dict[str, Path], server: Server, key: Key, tmp_path: Path) -> Mirror:
+    """A mirror that has what there was before the next publication."""
+    subprocess.run(["cp", "-a", mirrored[server.scheme], tmp_path / "mirror"], check=True)
+    return Mirror(f"{server.url}/{next_archive.root.name}", tmp_path / "mirror", key.keyring)
 
 
 @pytest.fixture(params=["rsync", "http"])

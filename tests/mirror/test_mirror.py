@@ -742,16 +742,20 @@ ATTACKS.append((tampered_rebuild, f"asc {MISMATCH}"))
 
 @pytest.mark.parametrize(("attack", "says"), ATTACKS, ids=[a.__name__ for a, _ in ATTACKS])
 def test_attack_changes_nothing(
-    mirror: Mirror, archive: Archive, other_key: Key, attack: Callable[[Archive, Key], None], says: str
+    follower: Mirror, next_archive: Archive, other_key: Key, attack: Callable[[Archive, Key], None], says: str
 ) -> None:
-    mirror.ok()
-    archive.add_deb("new", "1")
-    archive.add_source("debian-cloud", "0.2.0")
-    archive.add_image("ec2", "20261121.0")
-    archive.publish()
-    attack(archive, other_key)
-    mirror.refused(says=says)
-    assert not list(mirror.dest.parent.rglob("escaped"))
+    attack(next_archive, other_key)
+    follower.refused(says=says)
+    assert not list(follower.dest.parent.rglob("escaped"))
+
+
+def test_what_nobody_attacks_is_followed(follower: Mirror, next_archive: Archive) -> None:
+    """Else each attack would be refused for what it stands on."""
+    before = follower.shown()
+    assert seen_by_client(follower.dest) < next_archive.date
+    follower.ok()
+    assert seen_by_client(follower.dest) == next_archive.date
+    assert len(follower.shown()) > len(before)
 
 
 def test_signatures_without_an_end_end(mirror: Mirror, archive: Archive) -> None:
