@@ -16,7 +16,7 @@ from tests.samples import ATTESTED
 def test_stanzas_are_read_alike_in_both_ways() -> None:
     text = (
         "\n"
-        + index.render([ATTESTED, replace(ATTESTED, serial="20261121.0")])
+        + index.render([ATTESTED, replace(ATTESTED, id=replace(ATTESTED.id, serial="20261121.0"))])
         + "\n\nField:\n a\n  b: c\nOther: x:y\n"
     )
     assert deb822.canonical(text) == deb822.parse(text)

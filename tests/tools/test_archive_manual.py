@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from debian_cloud.archive.steps import STEPS
-from tests.tools.test_manual import options_by_verb, shown
+from tests.tools.pages import options_by_verb, shown
 from tools import archive_manual
 
 ROOT = Path(__file__).resolve().parents[2]
