@@ -157,10 +157,14 @@ def test_init_leaves_what_exists_alone(bash: Any, env: dict[str, str], archive: 
     archive.run("publish")
 
 
+# What is asked before anything is written.
+ANSWERING = '[ "$1" != suite ] || { echo 13 14d; exit; }'
+
+
 def test_failed_init_leaves_nothing(bash: Any, env: dict[str, str], short_path: Path) -> None:
     folder = short_path / "failed"
     folder.mkdir()
-    with bash(envvars=stubbed(short_path / "broken", env, "exit 1")) as shell:
+    with bash(envvars=stubbed(short_path / "broken", env, f"{ANSWERING}\nexit 1")) as shell:
         fails(shell, f"debian-cloud-archive init {folder}/a", 1)
     assert list(folder.iterdir()) == []
 
@@ -170,7 +174,7 @@ def test_init_cut_off_leaves_nothing(env: dict[str, str], short_path: Path, numb
     folder = short_path / f"cut{number}"
     folder.mkdir()
     begun = short_path / f"begun{number}"
-    slow = stubbed(short_path / f"slow{number}", env, f"touch {begun}; sleep 60")
+    slow = stubbed(short_path / f"slow{number}", env, f"{ANSWERING}\ntouch {begun}; sleep 60")
     command: list[str | Path] = ["debian-cloud-archive", "init", folder / "a"]
     with subprocess.Popen(command, env=slow, start_new_session=True, stderr=subprocess.DEVNULL) as process:
         for _ in range(200):
