@@ -347,7 +347,7 @@ def escape(text: str) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the page, or the words for completion; the exit status."""
+    """Print the page, or the words for completion, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python3 -m tools.manual", description=__doc__)
     parser.add_argument("--completion", action="store_true", help="verbs and options, for bash")
     parser.add_argument("--fields", action="store_true", help="the page of the fields")

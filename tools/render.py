@@ -229,7 +229,7 @@ def difference(root: Path) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Rewrite debian/control, or with --check compare; the exit status."""
+    """Rewrite debian/control, or with --check compare it, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python3 -m tools.render", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; fail if debian/control is stale")
     parser.add_argument("--suite", default="", help="make the source tree this suite's (default: keep it as it is)")

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LARGEST_CONTROL: Final = 2**24
-"""Bytes of a control.tar, unpacked."""
+"""Maximum bytes of an unpacked control.tar."""
 LARGEST_DATA: Final = 2**30
-"""Bytes of a data.tar, unpacked."""
+"""Maximum bytes of an unpacked data.tar."""
 MOST_ENTRIES: Final = 100_000
-"""Entries of one tar."""
+"""Maximum entries of one tar."""
 _HINT: Final = "build it again, as dpkg-deb does"
 _AR: Final = b"!<arch>\n"
 _AR_HEADER: Final = struct.Struct("16s12s6s6s8s10s2s")

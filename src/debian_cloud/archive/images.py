@@ -200,7 +200,7 @@ def _attestations(buildinfo: Buildinfo, disks: set[str], digests: dict[str, Dige
 def _refuse_unofficial(
     buildinfo: Buildinfo, records: tuple[index.ImageRecord, ...], suite: str, *, too: bool
 ) -> None:
-    """Raise Error if the suite refuses unofficial images, or if record and .buildinfo disagree on that."""
+    """Raise Error if the suite refuses an unofficial image, or if the record disagrees with the .buildinfo."""
     others = tuple(f"{uri} {of_source}" for uri, of_source in buildinfo.others)
     if {(record.official, record.others) for record in records} != {(not buildinfo.changes, others)}:
         raise Error(

@@ -436,7 +436,7 @@ def _is_changes(name: str) -> bool:
 
 
 def _names(text: bytes) -> tuple[str, ...]:
-    """The names that a .changes seems to list, as a file system has them."""
+    """The names that a .changes seems to list, decoded like file names."""
     return tuple(map(os.fsdecode, upload.listed(text)))
 
 

@@ -93,7 +93,7 @@ def _date(archive: Path, work: Path, born: int, *, after_wrong_clock: bool) -> i
 
 
 def _packages(file: Path) -> dict[str, set[_Package]]:
-    """Suite -> component, architecture, name and version, of lines `SUITE|COMPONENT|ARCHITECTURE: NAME VERSION`."""
+    """Suite -> component, architecture, name and version, from lines `SUITE|COMPONENT|ARCHITECTURE: NAME VERSION`."""
     found: dict[str, set[_Package]] = {}
     for line in file.read_text("utf-8").splitlines():
         if line.startswith("suite "):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def suites(state: Path) -> tuple[str, ...]:
-    """The suites that an image was ever entered for, sorted."""
+    """The suites for which an image was ever entered, sorted."""
     return tuple(sorted(names.word(file.name, "suite") for file in (state / "images").glob("*")))
 
 

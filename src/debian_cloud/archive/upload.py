@@ -106,7 +106,7 @@ def stanza(text: bytes, what: str) -> Stanza:
 
 
 def listed(text: bytes) -> tuple[bytes, ...]:
-    """The file names that a .changes seems to list, without verification; none leads elsewhere.
+    """The file names that a .changes seems to list, without verification; none leads to another directory.
 
     The .changes of another upload, and names of files that the archive itself writes, are left out.
     """

@@ -49,7 +49,7 @@ class NotSignedError(Error):
 
 
 def keys(text: str) -> dict[str, Key]:
-    """Fingerprint -> key, of the lines "SIGNER OWNER STATE NAME" that the archive's step `signing` writes."""
+    """Fingerprint -> key, from the lines "SIGNER OWNER STATE NAME" that the archive's step `signing` writes."""
     found = {}
     # Not splitlines: a name may have a line separator in it.
     for line in filter(None, text.split("\n")):

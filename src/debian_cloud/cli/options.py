@@ -90,7 +90,7 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
 
 
 def add_closure(parser: argparse.ArgumentParser) -> None:
-    """Declare where an image's closure is."""
+    """Declare the location of an image's closure."""
     group = parser.add_argument_group("where its packages come from")
     group.add_argument(
         "--closure", default="", metavar="URL", help="the image's closure (default: where the archive keeps it)"
