@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Make debian-cloud-archive(1) from the headers of archive/verbs and the template debian-cloud-archive.1.in.
+"""Make debian-cloud-archive(1) from the headers of archive/verbs and archive/debian-cloud-archive.1.in.
 
 `python3 -m tools.archive_manual` prints roff (man(7)); the package's build calls it. A header is
 what `debian-cloud-archive VERB --help` prints: `VERB ARGUMENTS: SUMMARY`, then paragraphs, and

@@ -196,7 +196,10 @@ def _fetch(origin: Origin, pool: Pool, packages: tuple[Package, ...], folder: Pa
 
 
 def _keep_evidence(origin: Origin, pool: Pool, folder: Path) -> dict[str, tuple[str, int] | None]:
-    """Keep each signed release file and its indexes; what the closure's own release file lists of them."""
+    """Keep each signed release file and its indexes.
+
+    It returns what the closure's own release file lists of them.
+    """
     of_debian = len(origin.apt.release_files) - len(origin.archive.suites)
     for number, (_, _, release) in enumerate(origin.apt.release_files):
         place = folder / str(number)

@@ -61,9 +61,9 @@ class Terms:
 
 
 def admit(folder: Path, suite: str, terms: Terms) -> str:
-    """Check the files of one upload, and write attestations and sums beside them.
+    """Check the files of one upload, write attestations and sums beside them, and return their published path.
 
-    It returns the path at which the archive publishes the directory; Error if the archive does not accept the upload.
+    Error if the archive does not accept the upload.
     """
     if not folder.is_dir():
         raise Error(f"{folder} is no folder", "FOLDER holds the files of one upload", USAGE)

@@ -155,7 +155,10 @@ class Queue:
         self._clear()
 
     def refuse(self, said: str) -> str:
-        """Refuse the upload that was taken, for the reason `said`; the line to report. Error on a full disk."""
+        """Refuse the upload that was taken, for the reason `said`, and return the line to report.
+
+        Error on a full disk.
+        """
         (name,) = (path.name for path in self._checked.glob("*.changes"))
         if "No space left on device" in said or shutil.disk_usage(self._archive).free < _SPARE:
             shutil.rmtree(self._checked)
@@ -177,7 +180,7 @@ class Queue:
         return limits
 
     def prune(self, limits: Mapping[str, int]) -> Iterator[str]:
-        """Remove the uploads that exceed the limits of rejected/, the oldest first; the lines to report.
+        """Remove the uploads that exceed the limits of rejected/, the oldest first, and yield the lines to report.
 
         Days are counted back from the newest upload: a clock that is wrong today removes nothing.
         """
@@ -316,7 +319,7 @@ class Queue:
             yield from (f"overridden: {note}" for note in owners.notes(found.source, names))
 
     def _set_aside(self, raw: str, name: str, error: Error, key: Key | None) -> str:
-        """Refuse the upload in tmp/upload, with the files that it lists; the line to report."""
+        """Refuse the upload in tmp/upload, with the files that it lists, and return the line to report."""
         if key is not None:
             self._who.write_text(f"{key}\n", "utf-8")
         path = self._upload / name
@@ -335,7 +338,7 @@ class Queue:
         return self._keep(name, said)
 
     def _keep(self, name: str, said: str) -> str:
-        """Move tmp/upload to rejected/, with a reason that has no control characters for a terminal."""
+        """Move tmp/upload to rejected/, with a reason without control characters, and return the line to report."""
         lines = [printable(line.removeprefix("debian-cloud: ")) for line in said.splitlines()[:_LINES]]
         while lines and not lines[0]:
             del lines[0]
@@ -393,7 +396,7 @@ class Queue:
             return ()
 
     def _move(self, raw: str, name: str) -> bool:
-        """Move a file from incoming/ to tmp/upload; whether it was there."""
+        """Move a file from incoming/ to tmp/upload, and return whether it was there."""
         source, target = self._incoming / raw, self._upload / name
         try:
             source.rename(target)
@@ -408,7 +411,7 @@ class Queue:
         return True
 
     def _hidden(self, raw: str, name: str, error: OSError) -> str:
-        """Rename what cannot be moved to a name in incoming/ that is not that of an upload; the line to report."""
+        """Rename what cannot be moved to a name that is not that of an upload, and return the line to report."""
         if error.errno in _FULL:
             raise _full(name) from None
         number = 1

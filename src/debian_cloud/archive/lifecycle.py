@@ -152,7 +152,7 @@ def policy(text: str, file: str) -> Policy:
             case ["pinned", what] if _is_image(what) or _is_release(what) or _SNAPSHOT.fullmatch(what):
                 pinned.add(what)
                 continue
-            case _:  # a case whose guard failed may have bound them
+            case _:  # a case whose guard failed may have bound `count`
                 key = count = ""
         if not re.fullmatch("[1-9][0-9]{0,4}", count) or key in numbers:
             raise Error(
@@ -280,9 +280,9 @@ def outdated(
 ) -> tuple[ImageId, ...]:
     """The images that no rule keeps, sorted by name.
 
-    Kept are the images that the policy names, those that are current, and with each of them all images of its release
-    set. An image that is held back or `unkept` does not count as one of the newest; it is kept unless it is older
-    than the oldest of the newest that are kept.
+    The images that the policy names and those that are current are kept, and with each of them all images of its
+    release set. An image that is held back or `unkept` does not count as one of the newest; it is kept unless it is
+    older than the oldest of the newest that are kept.
     """
     waiting, records = tuple(waiting), tuple(index.listed(records))
     back = {image for one in waiting for image in one.images}.union(unkept)
@@ -320,7 +320,7 @@ def expired(records: Iterable[ImageRecord], images: Collection[ImageId], day: da
 
 
 def unwound(records: Iterable[ImageRecord], today: date) -> tuple[ImageRecord, ...]:
-    """The records, in which a status date in the future is today."""
+    """The records, with today as the status date of each that has one in the future."""
     return tuple(
         replace(record, status_date=min(record.status_date, today.isoformat())) if record.status_date else record
         for record in records
@@ -373,7 +373,7 @@ def leaving(
 def unused(tracks: Iterable[Track], listed: Collection[str]) -> tuple[Track, ...]:
     """The versions of source packages that reprepro tracks, but of which no suite has anything any more.
 
-    A version is left out if an index, then that of a kept snapshot, lists a file that no version in use has.
+    A version is left out if an index, then that of a kept snapshot, lists a file of it that no version in use has.
     """
     tracks = tuple(tracks)
     used = {file for track in tracks if track.used for file in track.files}

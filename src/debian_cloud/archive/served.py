@@ -2,11 +2,11 @@
 """Comparison of what an archive serves with what it signed, and of what it will sign with its state.
 
 `DIR/signed` has the text of each Release that the archive signed last, under the path of its directory in public/. It
-is not part of public/: a file there may have been changed, and is not signed again because it is there.
+is not part of public/: a file there may have been changed, and must not be signed again merely because it is there.
 
 Before a publication is signed, its indexes must be complete and list what the state has; before any verb publishes
-it, it must be as it was signed, and writable by no other user. `expire` also finds here what is listed. If a key is
-lost, another key signs only what is in DIR/signed: a thief may have signed more with the lost one.
+it, it must be as it was signed, and writable by no other user. `expire` also uses this module to find what is listed.
+If a key is lost, another key signs only what is in DIR/signed: a thief may have signed more with the lost one.
 """
 
 from __future__ import annotations

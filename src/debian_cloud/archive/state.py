@@ -134,7 +134,7 @@ def policy(archive: Path) -> Policy:
 
 
 def grace(archive: Path, suite: str = "") -> timedelta:
-    """The time until no signature is valid that lists what the index lists today, in days, rounded up.
+    """The days, rounded up, until every signature over what the index lists today has expired.
 
     It is that of one suite, or the longest of all. ValidFor may have been longer before: the term of such a signature
     is recorded as long as the signature is valid.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def enter(archive: Path, following: Path, file: Path, keyring: Path) -> str:
-    """Enter a rebuilder's signed statement into the next state; its path below the archive's public directory.
+    """Enter a rebuilder's signed statement into the next state, and return its path below the public directory.
 
     Error unless one key of the keyring signed it, it is about the same bytes of a published image, and that key has
     no statement on the image yet.

@@ -4,9 +4,9 @@
 A package belongs to the source that uploaded it, in all suites, as in Debian's override file; the names in
 debian/control belong to debian-cloud even before it uploads them. reprepro grants rights by name only, and upgrades
 go by name: the right to upload one configuration must not extend to packages that every machine has. A package has
-the version of its source, so that it is never ahead of it. conf/overrides gives a name to another source, and that is
-logged. The fields that affect a machine (`Essential`, `Provides` and so on) have limits: a maintainer script could
-still do all of it, but only on a machine where the package was installed.
+the version of its source, so that no package is ever ahead of its source. conf/overrides gives a name to another
+source, and that is logged. The fields that affect a machine (`Essential`, `Provides` and so on) have limits: a
+maintainer script could still do all of it, but only on a machine where the package was installed.
 """
 
 from __future__ import annotations

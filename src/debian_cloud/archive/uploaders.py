@@ -25,7 +25,7 @@ _CHANGED: Final = "sign it as it is, and upload again"
 _WEAK_DIGESTS: Final = ("1", "2", "3")
 """MD5, SHA-1 and RIPEMD-160 (RFC 4880, 9.4)."""
 _NO_KEY: Final = "9"
-"""The reason by which gpg reports that it could not verify because the key is missing (GnuPG, doc/DETAILS)."""
+"""gpg's reason code for a missing key (GnuPG, doc/DETAILS)."""
 
 
 @dataclass(frozen=True, slots=True)
