@@ -3,9 +3,9 @@
 
 The first complete upload in DIR/incoming that an uploader has signed is copied into
 DIR/tmp/checked, where no other process can change it: the files of its signed list,
-each with its size and hash. Each package is then parsed strictly. What comes before
-it and is no such upload is moved to DIR/rejected, with a reason. A line is printed
-for each decision. If no upload is left, DIR/tmp/checked is empty.
+each with its size and hash. Each package is then parsed strictly. Anything before
+it that is not such an upload is moved to DIR/rejected, with a reason. A line is
+printed for each decision. If no upload is left, DIR/tmp/checked is empty.
 
 With --refused, the upload that was taken before is first moved to DIR/rejected, for
 the reason in the file.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Prepare what an archive is about to sign: complete, as the archive knows it, and dated.
+"""Prepare what an archive is about to sign: complete, in agreement with its state, and dated.
 
 FOLDER/dists is as reprepro has written it, with the list of packages in --packages;
 with --again it is made from what was signed last, which must be what is served.
