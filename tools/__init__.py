@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the source tree alone has: it makes debian/control and the manual pages, and is not shipped."""
+"""Tools of the source tree, not shipped: they make debian/control and the manual pages."""

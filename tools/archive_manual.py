@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""debian-cloud-archive(1) from the headers of archive/verbs and the template archive/debian-cloud-archive.1.in.
+"""Make debian-cloud-archive(1) from the headers of archive/verbs and archive/debian-cloud-archive.1.in.
 
-`python3 -m tools.archive_manual` prints roff (man(7)); the package's build calls it. A header is what
-`debian-cloud-archive VERB --help` prints: `VERB ARGUMENTS: SUMMARY`, then paragraphs, and options with
-two blanks before them.
+`python3 -m tools.archive_manual` prints roff (man(7)); the package's build calls it. A header is
+what `debian-cloud-archive VERB --help` prints: `VERB ARGUMENTS: SUMMARY`, then paragraphs, and
+options with two blanks before them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ARCHIVE: Final = Path(__file__).resolve().parents[1] / "archive"
 # A line of 80 columns, less man's indent.
 _WRAPPER: Final = textwrap.TextWrapper(72, subsequent_indent=" " * 6, break_long_words=False, break_on_hyphens=False)
 _OPTION: Final = re.compile(r"^  (--[a-z-]+)(?: ([A-Z/]+))?(?:  +(.*))?$")
-# What is typed as it is: in backquotes, a verb, an option; and what stands for something else, as DIR/conf.
+# Literal text: in backquotes, a verb, an option; and placeholders, such as DIR/conf.
 _TYPED: Final = re.compile(r"`([^`]+)`|^(debian-cloud-archive \S+)|(?<![\w-])(--[a-z][a-z-]*)")
 _FOR_ANOTHER: Final = re.compile(r"(?<![\w/-])([A-Z]{2,})(?:/(?:[\w./-]*\w)?)?(?!\w)")
 
@@ -46,7 +46,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """What the header of a script says: the words after its name, a summary, paragraphs, options."""
+    """The header of a script: the words after its name, a summary, paragraphs, options."""
 
     name: str
     arguments: str
@@ -62,7 +62,7 @@ class Verb:
 
     @property
     def placeholders(self) -> frozenset[str]:
-        """The words that stand for others, as DIR."""
+        """The placeholders, such as DIR."""
         return frozenset(re.findall(r"[A-Z]{2,}", " ".join((self.usage, *(option.label for option in self.options)))))
 
 
@@ -72,7 +72,7 @@ def verbs() -> tuple[Verb, ...]:
 
 
 def verb(name: str, script: str) -> Verb:
-    """A script's header: its comment from the third line on. ValueError where it is not written as it must be."""
+    """Parse a script's header, its comment from the third line on; ValueError if it is malformed."""
     comment = re.match(r"#!/bin/sh\n# SPDX.*\n((?:#.*\n)+)\n", script)
     lines = [line.removeprefix("#").removeprefix(" ") for line in comment[1].splitlines()] if comment else [""]
     first = re.fullmatch(rf"{re.escape(name)} (DIR\b[^:]*): (.+)", lines[0])
@@ -85,7 +85,7 @@ def verb(name: str, script: str) -> Verb:
 
 
 def _options(name: str, block: list[str]) -> Iterator[Option]:
-    """The options of a block; a line that is indented further goes on with the one before."""
+    """The options of a block; a line that is indented further continues the one before."""
     found: list[tuple[str, str, list[str]]] = []
     for line in block:
         if match := _OPTION.match(line):
@@ -121,7 +121,7 @@ def section(each: Verb) -> str:
 
 
 def page() -> str:
-    """The whole page."""
+    """The complete page."""
     known = verbs()
     made = {
         "SYNOPSIS": synopsis(known),
@@ -133,7 +133,7 @@ def page() -> str:
 
 
 def marked(text: str, placeholders: Container[str]) -> str:
-    """A line of text as roff: what is typed in bold, the words that stand for others in italics."""
+    """A line of text as roff: literal text in bold, placeholders in italics."""
     typed = ((match.span(), "B", next(filter(None, match.groups()))) for match in _TYPED.finditer(text))
     others = ((match.span(), "I", match[0]) for match in _FOR_ANOTHER.finditer(text) if match[1] in placeholders)
     roff, done = "", 0

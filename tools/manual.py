@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""debian-cloud(1) from the verbs, debian-cloud-config(5) from the fields: what they say of themselves.
+"""Make debian-cloud(1) from the docstrings of the verbs, and debian-cloud-config(5) from the table of fields.
 
-`python3 -m tools.manual` prints roff (man(7)); the package's build calls
-it. `--fields` prints the page of the fields, `--completion` the verbs and their
+`python3 -m tools.manual` prints roff (man(7)); the package's build calls it.
+`--fields` prints the page of the fields, `--completion` the verbs and their
 options for bash.
 """
 
@@ -238,7 +238,7 @@ def fields() -> str:
 
 
 def manual() -> str:
-    """The whole page."""
+    """The complete page."""
     page = [_HEAD]
     for verbs, title in ((cli.names(), "VERBS"), (cli.of_plans(), "VERBS OF A PLAN")):
         page.append(f".SH {title}\n")
@@ -283,12 +283,12 @@ def _words(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def _values(name: str, action: argparse.Action) -> Iterable[str]:
-    """What an option may be: words, or the kind of them; nothing where it is a file or anything."""
+    """The values of an option: words, or their kind; empty for a file or free text."""
     if action.choices:
         return map(str, action.choices)
     if action.metavar == "CONFIG":
         return ("@configurations",)
-    # Another verb's serial is one that there is not yet.
+    # With any other verb, the serial does not exist yet.
     if name == "fetch" and action.dest == "serial":
         return ("@serials",)
     return {"suite": (*names.RELEASES,), "arch": names.ARCHITECTURES, "format": formats.names()}.get(action.dest, ())
@@ -317,7 +317,7 @@ def _help(action: argparse.Action, parser: argparse.ArgumentParser) -> str:
 
 
 def _prose(text: str) -> Iterator[str]:
-    """Paragraphs of a docstring; indented lines stand as they are, as examples do."""
+    """Paragraphs of a docstring; indented lines, such as examples, are not filled."""
     for number, paragraph in enumerate(_paragraphs(text)):
         if paragraph[0].startswith((" ", "\t")):
             yield from (".PP", ".EX", *map(line, paragraph), ".EE")
@@ -337,7 +337,7 @@ def line(text: str) -> str:
 
 
 def plain(roff: str) -> str:
-    """A line that is escaped already, and no request."""
+    """An escaped line, protected from being read as a request."""
     return f"\\&{roff}" if roff.startswith((".", "'")) else roff
 
 
@@ -347,7 +347,7 @@ def escape(text: str) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the page, or the words for completion; the exit status."""
+    """Print the page, or the words for completion, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python3 -m tools.manual", description=__doc__)
     parser.add_argument("--completion", action="store_true", help="verbs and options, for bash")
     parser.add_argument("--fields", action="store_true", help="the page of the fields")

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Configurations -> debian/control of one suite; the only importer of jinja2.
+"""Render debian/control of one suite from the configurations.
 
-`python3 -m tools.render` rewrites debian/control of the source tree in
-the current folder, for the suite that debian/changelog is for, and the list of
-its packages that no other source may bring into an archive; with `--check` it
-shows what would change, and fails. With `--suite` it makes the tree that
-suite's first: a changelog entry whose version carries the suite (`~deb13u1`).
+`python3 -m tools.render` rewrites debian/control of the source tree in the current directory, for
+the suite of debian/changelog, and the list of its packages that no other source may upload to an
+archive; with `--check` it prints what would change, and fails if anything would. With `--suite` it
+first makes the tree one of that suite: it adds a changelog entry whose version has the mark of the
+suite (`~deb13u1`).
 
-What differs stands beside the word that differs: `{forky}` for suites, resolved here;
-`[amd64]` for architectures, resolved by dpkg in relations and by debian/rules in `Image-*`
-fields. One pool carries all suites, so a machine that moves to the next release gets the
-next configuration by the same source.
+A difference is marked beside the word that differs: `{forky}` for suites, resolved here; `[amd64]`
+for architectures, resolved by dpkg in relations and by debian/rules in `Image-*` fields. One pool
+has all suites, so a machine that is upgraded to the next release gets the next configuration from
+the same source.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ RESERVED: Final = "src/debian_cloud/archive/reserved.py"
 _STANZA: Final = "stanza.j2"
 
 _SUITES = re.compile(r"(?P<package>.*?)(?:\s*\{(?P<suites>[^}]*)\})?")
-"""A package's name and, where it is not for every suite, the suites it is for."""
+"""A package's name and, if it is not for every suite, its suites."""
 _WORD = re.compile(r"(?P<word>\S+(?: \[[^]]*\])?)(?: \{(?P<suites>[^}]*)\})?")
-"""A word of a fact with its architectures and, where it is not true of every suite, the suites."""
+"""A word of a fact with its architectures and, if it is not for every suite, its suites."""
 
 _RESERVED_TEXT: Final = '''\
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -65,7 +65,7 @@ _ARCHITECTURE = re.compile(r"\[(?P<only>[^]]*)\]")
 
 
 def configurations(root: Path) -> tuple[str, ...]:
-    """Names of the configurations in a source tree: the folders of configs/ that have a stanza, sorted."""
+    """Names of the configurations in a source tree: the directories of configs/ that have a stanza, sorted."""
     return tuple(sorted(path.parent.name for path in root.glob(f"configs/*/{_STANZA}")))
 
 
@@ -104,7 +104,7 @@ def render(root: Path, suite_: str = "") -> str:
 
 
 def reserved(root: Path) -> str:
-    """The text of the module that has the names of all packages of the source, whatever suite they are for."""
+    """The text of the module that has the names of all packages of the source, for all suites."""
     texts = [render(root, suite_) for suite_ in names.RELEASES]
     packages = sorted({name for text in texts for name in re.findall("^Package: (.*)$", text, re.MULTILINE)})
     return _RESERVED_TEXT.format(
@@ -114,7 +114,7 @@ def reserved(root: Path) -> str:
 
 
 def _of_suite(packages: Mapping[str, str], suite_: str) -> dict[str, str]:
-    """The packages that a suite gets, without the marks that say so."""
+    """The packages that a suite gets, without their marks of suites."""
     found = {}
     for marked, why in packages.items():
         match = _SUITES.fullmatch(marked)
@@ -129,13 +129,13 @@ def _of_architecture(packages: Mapping[str, str], architectures: str) -> dict[st
     return {
         package: why
         for package, why in packages.items()
-        # All of them are looked at, so that each mark is checked.
+        # All of them are evaluated, so that each mark is checked.
         if True in {_is_of(alternative, architectures) for alternative in package.split("|")}
     }
 
 
 def _words(words: str, suite_: str, architectures: str) -> str:
-    """The words of a fact that are true of a suite, without the marks that say so, and of these architectures."""
+    """The words of a fact for a suite and for these architectures, without their marks of suites."""
     return " ".join(
         match["word"]
         for match in _WORD.finditer(words)
@@ -144,7 +144,7 @@ def _words(words: str, suite_: str, architectures: str) -> str:
 
 
 def _is_of(marked: str, architectures: str) -> bool:
-    """Whether what a mark such as [amd64] follows is for one of the architectures; without a mark it is for all."""
+    """Whether a word with a mark such as [amd64] is for one of the architectures; without a mark it is for all."""
     match = _ARCHITECTURE.search(marked)
     if match and match["only"] not in names.ARCHITECTURES:
         raise ValueError(
@@ -154,7 +154,7 @@ def _is_of(marked: str, architectures: str) -> bool:
 
 
 def _is_for(suites: str | None, suite_: str, marked: str) -> bool:
-    """Whether what stands before a mark is for a suite; without a mark it is for every one."""
+    """Whether a word with a mark of suites is for a suite; without a mark it is for all."""
     for name in (suites or "").split():
         if name not in names.RELEASES:
             raise ValueError(f"{marked!r} is for the unknown suite {name}; {did_you_mean(name, names.RELEASES)}")
@@ -162,7 +162,7 @@ def _is_for(suites: str | None, suite_: str, marked: str) -> bool:
 
 
 def _fact(name: str) -> str:
-    """The whole name of a field."""
+    """The complete name of a field."""
     field = config.PREFIX + name
     if field not in config.FIELDS:
         raise ValueError(f"unknown fact {name}; {did_you_mean(field, config.FIELDS)}")
@@ -178,11 +178,12 @@ def _entry(root: Path) -> dict[str, str]:
 
 
 def adopt(root: Path, suite_: str) -> None:
-    """Make a source tree a suite's: a changelog entry of its own, and its debian/control.
+    """Make a source tree one of a suite: it gets a changelog entry, and its debian/control.
 
-    The suite in whose name the tree is written keeps the plain version; the others' sort before it,
-    the older the earlier, so that a machine that moves on to the next release moves on here, too.
-    Error when the tree is an older suite's already.
+    The suite for which the tree is written keeps the plain version; the versions of the other
+    suites sort before it, those of older suites first, so that a machine that is upgraded to the
+    next release also upgrades its configuration. Error if the tree is already that of an older
+    suite.
     """
     entry = _entry(root)
     if suite_ != entry["suite"]:
@@ -209,7 +210,7 @@ def adopt(root: Path, suite_: str) -> None:
 
 
 def _place(error: Exception, root: Path) -> str:
-    """Template and line of an error; jinja2 names them in syntax errors, else in the traceback alone."""
+    """Template and line of an error; jinja2 names them in syntax errors, otherwise only in the traceback."""
     if isinstance(error, jinja2.TemplateSyntaxError):
         return f"{error.name}:{error.lineno}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(".j2")]
@@ -228,7 +229,7 @@ def difference(root: Path) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Rewrite debian/control, or with --check compare; the exit status."""
+    """Rewrite debian/control, or with --check compare it, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python3 -m tools.render", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; fail if debian/control is stale")
     parser.add_argument("--suite", default="", help="make the source tree this suite's (default: keep it as it is)")

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an archive reads and decides: its scripts lock, move, sign and call reprepro."""
+"""The Python part of an archive: it reads and decides; the scripts lock, move, sign and call reprepro."""

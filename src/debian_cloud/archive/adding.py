@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Packages and images of one's own made signed uploads, ready for an archive's queue.
+"""Signed uploads for an archive's queue, made from the operator's own packages and images.
 
-They are signed by a key that is an uploader's, with a line of its own, and not the archive's: `accept` has one way
-in. The key has no passphrase and is stored beside the archive's, which has none either: who can read the one can
-read the other. Copies are signed; the files stay as they are.
+An uploader's key with its own line in conf/uploaders signs them, not the archive's key, so that `accept` has one way
+in. The key has no passphrase and is stored beside the archive's key, which has none either: a user who can read one
+can read the other. Copies are signed; the original files do not change.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SIGNED: Final = (".dsc", ".buildinfo")
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An upload: the name of its .changes, and where that is; None where the archive has all of it already."""
+    """An upload: the name of its .changes, and its path; None if the archive already has all of it."""
 
     name: str
     changes: Path | None
@@ -46,10 +46,10 @@ class Prepared:
 def prepare(
     archive: Path, work: Path, given: Iterable[Path], *, suite: str, homedir: Path, key: str, known: Path
 ) -> Iterator[Prepared]:
-    """Make an upload of each .changes, .deb and directory that is given, each in a directory of its own below `work`.
+    """Make uploads of the given .changes, .debs and directories, each in its own directory below `work`.
 
-    .debs go to `suite`; the key signs, by a GnuPG home; `known` has what the archive has, in lines of codename and
-    SHA-256.
+    .debs go to `suite`; `key` in the GnuPG home `homedir` signs; `known` lists what the archive has, in lines of
+    codename and SHA-256.
     """
     there = frozenset(files.text(known, 2**28).splitlines())
     changes, debs = _given(given)
@@ -68,7 +68,7 @@ def prepare(
 
 
 def _given(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """The .changes and the .debs that are meant; of a directory the .debs only where it has no .changes."""
+    """The .changes and the .debs to add; the .debs of a directory only if it has no .changes."""
     changes: list[Path] = []
     debs: list[Path] = []
     for path in paths:
@@ -116,7 +116,7 @@ def _listed(path: Path) -> tuple[str, str, dict[str, Path]]:
 
 
 def _of_debs(paths: Iterable[Path], suite: str) -> Iterator[tuple[str, str, dict[str, Path]]]:
-    """The same of .debs, by their source package and its version."""
+    """Name, text and files of a new .changes for each source package and version of the .debs."""
     sources: dict[tuple[str, str], dict[str, tuple[Path, Stanza]]] = {}
     for path in paths:
         if not path.is_file():
@@ -131,7 +131,7 @@ def _of_debs(paths: Iterable[Path], suite: str) -> Iterator[tuple[str, str, dict
     for (source, version), found in sources.items():
         digests = {name: checksums.digest(path, _ALGORITHMS) for name, (path, _) in found.items()}
         text = upload.written(suite, {name: fields for name, (_, fields) in found.items()}, digests, formatdate())
-        # Some packages of a source may come today, and others tomorrow.
+        # The name has a hash because packages of one source may be added at different times.
         which = hashlib.sha256("".join(sorted(d.hashes["sha256"] for d in digests.values())).encode()).hexdigest()
         stem = f"{source}_{version.rpartition(':')[2]}_added-{which[:8]}"
         yield f"{stem}.changes", text, {name: path for name, (path, _) in found.items()}
@@ -154,7 +154,7 @@ def _link(path: Path, target: Path) -> None:
 
 
 def _sign(folder: Path, name: str, text: str, homedir: Path, key: str) -> None:
-    """Sign what is in an upload and then its .changes, as debsign(1) does."""
+    """Sign the .dsc and .buildinfo of an upload, then its .changes, as debsign(1) does."""
     texts = {name: text}
     for suffix in _SIGNED:
         for path in sorted(folder.glob(f"*{suffix}")):
@@ -173,7 +173,7 @@ def _sign(folder: Path, name: str, text: str, homedir: Path, key: str) -> None:
 
 
 def _clearly(path: Path, content: str, homedir: Path, key: str) -> None:
-    """Write a text, signed; never into the file of somebody else's that is linked here."""
+    """Write a signed text to a new file, never into the original that is hard-linked here."""
     plain = path.with_name(f".{path.name}")
     plain.write_text(content, "utf-8")
     path.unlink(missing_ok=True)

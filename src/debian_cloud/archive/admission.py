@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an archive takes of an image's .buildinfo: it is sane, and all that it names can be kept."""
+"""Checks of an uploaded image's .buildinfo: its values are valid, and the archive can keep all that it names."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from debian_cloud.image.sources import Source
 
 BUILDINFO: Final = 2**21
-"""Bytes of a .buildinfo: one of a large desktop has a tenth of that."""
+"""Maximum bytes of a .buildinfo; that of a large desktop image has a tenth."""
 RECORD: Final = 2**16
-"""Bytes of a record: a stanza of some 800 for each format."""
+"""Maximum bytes of a record, which has a stanza of some 800 bytes for each format."""
 
 _PACKAGES: Final = staleness.MOST_UPDATES
-"""Of a large desktop there are half as many."""
+"""Maximum number of packages; a large desktop image has half as many."""
 _RELEASES: Final = 16
 _TOTAL: Final = 2**36
-"""Bytes of all packages: no more is read of an image, unpacked."""
+"""Maximum bytes of all packages; no more is read of an unpacked image."""
 _LINE: Final = 400
-"""Characters of a line that says anything else."""
+"""Maximum characters of any other line."""
 _LONGEST_VERSION: Final = 100
-"""Characters: Debian's have half as many."""
+"""Maximum characters of a version; Debian's have at most half as many."""
 _FINGERPRINT: Final = re.compile("[0-9A-F]{40}(?:[0-9A-F]{24})?")
 _HASH: Final = re.compile("[0-9a-f]{64}")
-# What a machine's apt asks, without a user, a password, or words that it would take for more (RFC 3986, 3).
+# A URI for a machine's apt, without a user, a password, or words that apt would read as more (RFC 3986, 3).
 _HOST: Final = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
 _PATH: Final = r"(?:/[A-Za-z0-9._~%+:,=-]*)*"
 _MIRROR: Final = re.compile(rf"(?:mirror\+|tor\+)?https?://{_HOST}{_PATH}")
@@ -44,10 +44,10 @@ _AGAIN: Final = "build it again, and upload it as `debian-cloud build` has writt
 
 
 def check(buildinfo: Buildinfo, now: float, *, expired: bool) -> None:
-    """Error unless a .buildinfo says what one can say; `now` in seconds since 1970.
+    """Raise Error unless the values of a .buildinfo are valid; `now` is in seconds since 1970.
 
-    The image's own sources must be those of Debian for its suite, by whichever mirror; apt there must not take
-    expired indexes, unless `expired`.
+    The image's own sources must be Debian's for its suite, from any mirror, and must not accept expired indexes,
+    unless `expired` is true.
     """
     packages = (*buildinfo.packages, *buildinfo.tools)
     tomorrow = datetime.fromtimestamp(now + 86400, UTC)
@@ -56,7 +56,7 @@ def check(buildinfo: Buildinfo, now: float, *, expired: bool) -> None:
             not 0 < buildinfo.epoch <= now + 86400,
             f"SOURCE_DATE_EPOCH {printable(str(buildinfo.epoch))}, no day that was",
         ),
-        # It would be the newest, and current, until that day.
+        # Until that day, the image would be the newest, and therefore current.
         (
             buildinfo.id.serial[:8] > f"{tomorrow:%Y%m%d}",
             f"the serial {buildinfo.id.serial}, of a day that has not come",
@@ -80,10 +80,10 @@ def check(buildinfo: Buildinfo, now: float, *, expired: bool) -> None:
 
 
 def check_kept(buildinfo: Buildinfo, known: Collection[Package], keys: Collection[str]) -> None:
-    """Error unless the archive has what of it went into an image.
+    """Raise Error unless the archive has those of its own packages that went into an image.
 
-    `known` are the packages that it lists, or of the snapshot that the image names; `keys` the fingerprints by which
-    it signs or signed. What is Debian's is asked of Debian when it is fetched.
+    `known` are the packages that the archive lists, or those of the snapshot that the image names; `keys` are the
+    fingerprints of its present and former signing keys. Debian's packages are checked when they are fetched.
     """
     if not any(signer in keys for release in buildinfo.releases for signer in release.signers):
         raise Error(
@@ -113,17 +113,17 @@ def check_kept(buildinfo: Buildinfo, known: Collection[Package], keys: Collectio
 
 
 def of_debian(buildinfo: Buildinfo) -> tuple[Package, ...]:
-    """What of an image, and of what it was made with, is Debian's."""
+    """Debian's packages in an image and in the tools that built it."""
     return tuple(p for p in (*buildinfo.packages, *buildinfo.tools) if not p.name.startswith(names.OURS))
 
 
 def snapshot_of(buildinfo: Buildinfo) -> str:
-    """The id of the archive's snapshot that an image was made of; empty when it was made of none."""
+    """The id of the archive's snapshot that an image was made of; empty if it was made of none."""
     return next(filter(None, (names.snapshot_at(release.uri) for release in buildinfo.releases)), "")
 
 
 def known(lines: Iterable[str]) -> Iterator[Package]:
-    """The packages in lines NAME VERSION ARCHITECTURE SIZE SHA256; others are passed over."""
+    """The packages in lines NAME VERSION ARCHITECTURE SIZE SHA256; other lines are ignored."""
     for words in (line.split() for line in lines):
         if len(words) == 5 and words[3].isdecimal() and _HASH.fullmatch(words[4]):
             yield Package(words[0], words[1], words[2], int(words[3]), words[4])
@@ -158,7 +158,7 @@ def _releases(buildinfo: Buildinfo) -> Iterator[tuple[bool, str]]:
 
 
 def _sources(suite: str, those: tuple[Source, ...], *, expired: bool) -> Iterator[tuple[bool, str]]:
-    """What is wrong with the sources that the image's own apt will ask."""
+    """Each check of the sources that the image's own apt will use: whether it fails, and the fault."""
     usual = sources.debian((), suite, mirror="http://d.example", security_mirror="http://d.example")
     got = [" ".join(source.suites) for source in those]
     yield (
@@ -179,7 +179,7 @@ def _is_name(name: str) -> bool:
 
 
 def _is_version(version: str) -> bool:
-    """Whether it is one that an index can name."""
+    """Whether an index can have this version."""
     return len(version) <= _LONGEST_VERSION and bool(index.VERSION.fullmatch(version))
 
 

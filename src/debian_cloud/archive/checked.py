@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All that an archive serves, compared with what it has signed: indexes, images, and what images were made of."""
+"""Comparison of all that an archive serves with what it signed: indexes, images and closures."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from debian_cloud.image.index import ImageRecord
 
 _SOON: Final = 3 * 86400
-"""Seconds before its end at which one is warned of an index."""
+"""Seconds before an index expires from which a warning is given."""
 _AHEAD: Final = 600
 """Seconds by which the date of an index may be ahead of the clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What is not as it should be: a word for how bad that is, a path below public/, and a sentence.
+    """A difference: a word for its severity, a path below public/, and a sentence.
 
-    The word is `problem`, `warning`, or `mended` where `spare` is a file that may take its place; of images it is
-    `damaged`, or `unknown` for a folder of which no record tells.
+    For indexes the word is `problem`, `warning`, or `mended` if `spare` is a file that can replace it; for images it
+    is `damaged`, or `unknown` for a directory without a record.
     """
 
     word: str
@@ -43,9 +43,9 @@ class Difference:
 
 
 def indexes(archive: Path, keyring: Path, *, fast: bool) -> Iterator[Difference]:
-    """What differs of the indexes that are served and of closures, and which indexes end or have not begun.
+    """Differences in the served indexes and in closures, and indexes that expire or are dated in the future.
 
-    Fast compares packages of closures by size alone.
+    `fast` compares packages of closures by size only.
     """
     public = archive / "public"
     for finding in (*signed.shown(archive, keyring), *_beside(archive, keyring, fast=fast)):
@@ -78,9 +78,9 @@ def _beside(archive: Path, keyring: Path, *, fast: bool) -> Iterator[Fault]:
 def _closure(
     archive: Path, folder: Path, keyring: Path, seen: dict[tuple[int, int], str], *, fast: bool
 ) -> Iterator[Fault]:
-    """What of a closure is not as it was made: its index, its packages, and the indexes that vouch for them.
+    """Faults of a closure: in its index, its packages, and the indexes that prove them.
 
-    Whose signature is on the evidence `debian-cloud verify` asks.
+    The signatures on the evidence are not verified here: `debian-cloud verify` does that.
     """
     for dist in signed.folders(folder, "dists/*"):
         text = signed.clear(dist / "InRelease", keyring)
@@ -123,14 +123,14 @@ def _evidence(place: Path) -> Iterator[Fault]:
 
 
 def _listed(text: bytes) -> dict[str, tuple[str, int]]:
-    """Name -> SHA-256 and size, of what a release file lists."""
+    """Name -> SHA-256 and size of each file that a release file lists."""
     fields = deb822.parse(text.decode("utf-8", "replace"))[0]
     rows = (line.split() for line in fields["SHA256"].splitlines() if line.strip())
     return {name: (sha256, int(size)) for sha256, size, name in rows}
 
 
 def _digest(file: Path, seen: dict[tuple[int, int], str]) -> str:
-    """The SHA-256 of a file, read once for all its names."""
+    """The SHA-256 of a file; a file with several hard links is read once."""
     key = (file.stat().st_dev, file.stat().st_ino)
     if key not in seen:
         seen[key] = checksums.digest(file, ("sha256",)).hashes["sha256"]
@@ -138,7 +138,7 @@ def _digest(file: Path, seen: dict[tuple[int, int], str]) -> str:
 
 
 def _times(archive: Path) -> Iterator[Difference]:
-    """What ends, or has not begun."""
+    """Indexes that have expired, expire soon, or are dated in the future."""
     now = time.time()
     for record in sorted((archive / "signed/dists").glob("*/Release")):
         known = served.release(record.read_bytes(), record)
@@ -153,7 +153,7 @@ def _times(archive: Path) -> Iterator[Difference]:
 
 
 def images(archive: Path, keyring: Path, *, fast: bool) -> tuple[Difference, ...]:
-    """What differs of the images of which files are still kept; fast compares disks by size alone."""
+    """Differences in the images whose files are still kept; `fast` compares disks by size only."""
     return tuple(_images(archive, keyring, fast=fast))
 
 
@@ -164,11 +164,11 @@ def _images(archive: Path, keyring: Path, *, fast: bool) -> Iterator[Difference]
         for record in state.records(archive / "state", suite):
             known.setdefault(record.id, []).append(record)
     for image, records in known.items():
-        # What left the indexes loses its files some day.
+        # `expire` removes the files of a withdrawn or expired image at some time.
         if records[0].status not in lifecycle.GONE or (public / image.path()).exists():
             for path, why in _damaged(public, records, keyring, fast=fast):
                 yield Difference("damaged", path, why)
-    # Below each of them an image has the same place.
+    # An image has the same path below each of these trees.
     for tree in (names.IMAGES, names.CLOSURES, names.REBUILDS):
         there = {image.path(tree) for image in known}
         for folder in sorted(public.glob(f"{tree}/*/*/*/*/")):

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What images were made of, kept: whether it can be, how it is, and of which images that is still to be done.
+"""Closures, the kept packages that images were made of: which can be kept, how, and which are still missing.
 
-`accept` asks what the closure will need: of the archive's packages (all named debian-cloud*) exactly those that the
-suite has, or the snapshot that the image names; of Debian's what the signed indexes list, if they can be read. Later
-a mirror may fail, or Debian may have moved on, so an image is in no index before its closure exists
-(`state.unkept`), as if its release were held back, and its set waits with it; what is shown is not taken back.
-`publish` shows indexes first, then fetches, for an hour at most, and shows again what it could keep. A failure is a
-note in DIR/cache, with the time of the next try; it is no failure of `publish`, whose indexes are out.
+`accept` checks that a closure can be made: the archive's own packages (all named debian-cloud*) must be exactly those
+of the suite, or of the snapshot that the image names; Debian's must be in its signed indexes, if those can be read. A
+mirror may fail later, or Debian may have moved on, so no index lists an image before its closure exists
+(`state.unkept`). Until then the image is treated as held back, and its release set waits with it; an image that is
+already published stays published. `publish` first publishes the indexes, then fetches for an hour at most, and then
+publishes the images whose closures it made. A failure is noted in DIR/cache with the time of the next try; it does
+not make `publish` fail, whose indexes are already published.
 
-Closures are hard links into one pool by content, so a serial costs what changed. The InRelease of a closure names
-its place and lists all its files (`Closure-Files`), those without a hash that the archive signed and may sign anew:
-so `debian-cloud-mirror --closures` can carry it. `rebuild` takes packages from there and from nowhere else.
+Closures are hard links into one pool of files named by their content, so that a serial costs only what changed. The
+InRelease of a closure names its path and lists all its files (`Closure-Files`), without a hash for those that the
+archive signed and may sign again, so that `debian-cloud-mirror --closures` can copy it. `rebuild` takes packages only
+from there.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """How many packages a closure has, their bytes, and the bytes that the pool had not before."""
+    """Number and bytes of a closure's packages, and the bytes that were added to the pool."""
 
     packages: int
     size: int
@@ -52,7 +54,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Signing:
-    """A GnuPG home, and the keys of it that sign, by fingerprint; without one, the first secret key does."""
+    """A GnuPG home, and the fingerprints of its keys that sign; without any, its first secret key signs."""
 
     homedir: Path
     signers: tuple[str, ...] = ()
@@ -61,15 +63,15 @@ class Signing:
 def keep(
     buildinfo: Buildinfo, folder: Path, pool: Pool, signing: Signing, sources: AbstractContextManager[Origin]
 ) -> Kept:
-    """Make a folder an apt suite of all that an image was made of, with the evidence for it; nothing, or whole.
+    """Write an image's closure to a directory, as an apt suite with its evidence, completely or not at all.
 
-    `sources` are opened when they are needed; the pool and the folder are on one file system.
+    `sources` are opened when they are needed; the pool and the directory must be on one file system.
     """
     wanted = (*buildinfo.packages, *buildinfo.tools)
     if folder.exists():
         raise Error(f"{folder} exists already", "a closure is never rewritten: choose another folder", USAGE)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Seen by nobody before it is whole.
+    # Hidden until it is complete.
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
         made = Path(name) / "closure"
         with sources as origin:
@@ -85,9 +87,9 @@ def keep(
 
 
 def refuse_unlisted(buildinfo: Buildinfo, sources: AbstractContextManager[Origin]) -> str:
-    """Error when Debian's signed indexes have no more what an image was made of, or have it otherwise.
+    """Raise Error if Debian's signed indexes no longer list a package of an image, or list it with other content.
 
-    Where they cannot be read, that is no reason: the sentence is why. Else it is empty.
+    If the indexes cannot be read, there is no error, and the returned sentence is the reason; otherwise it is empty.
     """
     read = False
     try:
@@ -102,10 +104,10 @@ def refuse_unlisted(buildinfo: Buildinfo, sources: AbstractContextManager[Origin
 
 
 def wanting(archive: Path, *, due: bool = False) -> tuple[ImageId, ...]:
-    """The images whose closures an archive is to keep and has not.
+    """The images whose closures an archive must keep and does not have.
 
-    Those first that failed least often, and of these the newest; with `due`, only those whose time has come. A
-    failure of any other image is forgotten.
+    They are sorted by the number of failures, then newest first; with `due`, only those whose next try is due. The
+    notes of failures of all other images are removed.
     """
     now = time.time()
     missing = [
@@ -118,7 +120,7 @@ def wanting(archive: Path, *, due: bool = False) -> tuple[ImageId, ...]:
     found = {image: state.failure(archive, image) for image in missing}
     newest = sorted(missing, key=lambda image: image.number, reverse=True)
     ordered = sorted(newest, key=lambda image: failure.tries if (failure := found[image]) else 0)
-    # A clock that was set back must not make it wait for longer than it ever would.
+    # After a clock was set back, an image must not wait longer than the longest delay.
     return tuple(
         image
         for image in ordered
@@ -127,13 +129,13 @@ def wanting(archive: Path, *, due: bool = False) -> tuple[ImageId, ...]:
 
 
 def note_failure(archive: Path, image: ImageId, said: str) -> None:
-    """Note why the closure of an image could not be made, of what a tool said."""
+    """Note why the closure of an image could not be made, from the output of a tool."""
     failure = lifecycle.failed(state.failure(archive, image), _reason(said), time.time())
     state.note_failure(archive, image, failure)
 
 
 def _reason(said: str) -> str:
-    """The sentence among what a tool said, and apt's own first one."""
+    """Our own error in a tool's output, and apt's first one."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     first = next((line.partition("error: ")[2] for line in lines if "error: " in line), "")
     of_apt = next((line for line in lines if line.startswith(("E: ", "Err:"))), "")
@@ -141,20 +143,20 @@ def _reason(said: str) -> str:
 
 
 class Pool:
-    """Files by their content: `aa/SHA256`, each in as many closures as need it, by hard links."""
+    """Files named by their content, `aa/SHA256`, hard-linked into each closure that needs them."""
 
     def __init__(self, folder: Path) -> None:
-        """A pool in a folder, which is made if need be."""
+        """A pool in a directory, which is created if it does not exist."""
         self._folder = folder
         self.added = 0
-        """Bytes that it was given."""
+        """Bytes that were added."""
 
     def has(self, sha256: str) -> bool:
-        """Whether it has a file."""
+        """Whether the pool has a file."""
         return self._path(sha256).exists()
 
     def add(self, file: Path, sha256: str) -> None:
-        """Take a file that has this hash; it was checked."""
+        """Move a file into the pool; the caller has checked its hash."""
         path = self._path(sha256)
         path.parent.mkdir(parents=True, exist_ok=True)
         file.chmod(0o644)
@@ -164,7 +166,7 @@ class Pool:
         self.added += path.stat().st_size
 
     def link(self, sha256: str, target: Path) -> None:
-        """Show a file under another name."""
+        """Hard-link a file to another name."""
         target.parent.mkdir(parents=True, exist_ok=True)
         target.hardlink_to(self._path(sha256))
 
@@ -173,14 +175,14 @@ class Pool:
 
 
 def _fetch(origin: Origin, pool: Pool, packages: tuple[Package, ...], folder: Path) -> None:
-    """Fetch what the pool lacks; Error when a .deb is not the one that is named."""
+    """Fetch the packages that the pool lacks; Error if a .deb is not the one that the .buildinfo names."""
     missing = tuple(package for package in packages if not pool.has(package.sha256))
     if not missing:
         return
     folder = folder / "fetched"
     folder.mkdir()
     wanted = (f"{package.name}={package.version}" for package in missing)
-    # As the owner of the folder: apt's own user may not write there.
+    # As the owner of the directory: apt's own user may not write there.
     as_us = ("-o", "APT::Sandbox::User=root")
     step = Run(
         f"fetch {len(missing)} packages", ("apt-get", "-c", str(origin.conf), *as_us, "-q", "download", *wanted)
@@ -194,7 +196,10 @@ def _fetch(origin: Origin, pool: Pool, packages: tuple[Package, ...], folder: Pa
 
 
 def _keep_evidence(origin: Origin, pool: Pool, folder: Path) -> dict[str, tuple[str, int] | None]:
-    """Keep each signed release file, and the indexes that it lists; what the closure's own is to list of them."""
+    """Keep each signed release file and its indexes.
+
+    It returns what the closure's own release file lists of them.
+    """
     of_debian = len(origin.apt.release_files) - len(origin.archive.suites)
     for number, (_, _, release) in enumerate(origin.apt.release_files):
         place = folder / str(number)
@@ -205,7 +210,7 @@ def _keep_evidence(origin: Origin, pool: Pool, folder: Path) -> dict[str, tuple[
         prefix = release.name.removesuffix(name)
         for index in sorted(release.parent.glob(f"{prefix}*_Packages")):
             content = index.read_bytes()
-            # By what it says: the same bytes need not come out of another xz.
+            # By the uncompressed content: another version of xz may write other bytes.
             sha256 = hashlib.sha256(content).hexdigest()
             if not pool.has(sha256):
                 _store(pool, lzma.compress(content, preset=1), sha256, folder)
@@ -214,7 +219,7 @@ def _keep_evidence(origin: Origin, pool: Pool, folder: Path) -> dict[str, tuple[
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = f"{folder.name}/{file.relative_to(folder)}"
         got = checksums.digest(file, ("sha256",))
-        # The archive signs its own anew when a key is no longer good (`steps/vouch`).
+        # The archive signs its own again when a key is no longer valid (`steps/vouch`).
         own = file.name == "InRelease" and int(file.parent.name) >= of_debian
         listed[name] = None if own else (got.hashes["sha256"], got.size)
     return listed

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The signatures of cosigners added to the release files that an archive shows.
+"""Addition of cosigners' signatures to the release files that an archive publishes.
 
 Cosigners' keys are in a second keyring of the keyring package, which apt does not read: apt needs the archive's own
-signature, and a cosigner's alone is never enough. `--signers M` counts primaries with a good signature.
+signature, and a cosigner's is never enough. `--signers M` counts primary keys with a good signature.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """A signature that is good: of which folder of public/, in which file it came, and whose it is by fingerprint."""
+    """A good signature: the directory of public/, the file's name, and the signer's fingerprint."""
 
     place: Path
     name: str
@@ -30,9 +30,9 @@ class Added:
 
 
 def add(public: Path, output: Path, given: Iterable[Path], keyring: Path) -> Iterator[Added]:
-    """Add the signatures in files to what is shown; what changes is written below `output` when all were good.
+    """Add the signatures in files to the published release files; if all are good, write what changes below `output`.
 
-    Error at the first that is not by a key of the keyring.
+    Error at the first signature that is not by a key of the keyring.
     """
     folders = sorted(public.glob("dists/*/")) + sorted(public.glob("snap/*/dists/*/"), reverse=True)
     releases = [_ReleaseFile(folder) for folder in folders if (folder / "InRelease").is_file()]
@@ -46,7 +46,7 @@ def add(public: Path, output: Path, given: Iterable[Path], keyring: Path) -> Ite
 
 @dataclass(slots=True)
 class _ReleaseFile:
-    """A Release and its signatures: as they are shown, and those that come."""
+    """A published Release, and the new signatures for it."""
 
     folder: Path
     clear: list[bytes] = field(default_factory=list)
@@ -57,7 +57,7 @@ class _ReleaseFile:
 
 
 def _added(file: Path, releases: list[_ReleaseFile], keyring: Path, work: Path) -> list[tuple[_ReleaseFile, str]]:
-    """Where the signatures of a file belong, and whose they are; Error when one of them is not a cosigner's."""
+    """The Release and the signer of each signature in a file; Error if one is not a cosigner's."""
     try:
         data = files.read(file)
         clear = openpgp.is_cleartext(data)
@@ -99,7 +99,7 @@ def _of_clear(file: Path, signed: openpgp.Cleartext, releases: list[_ReleaseFile
 
 
 def _signer(release: _ReleaseFile, packet: bytes, keyring: Path, work: Path, *, clear: bool) -> str:
-    """Whose good signature of the release a packet is; nothing when it is none by a key of the keyring."""
+    """The signer of a packet that is a good signature of the release; empty if no key of the keyring made it."""
     signature = work / "signature"
     try:
         if clear:
@@ -112,7 +112,7 @@ def _signer(release: _ReleaseFile, packet: bytes, keyring: Path, work: Path, *, 
 
 
 def _add(release: _ReleaseFile, packet: bytes, signer: str, keyring: Path, work: Path, *, clear: bool) -> None:
-    """Unless the same key has signed already."""
+    """Add a signature, unless the same key has signed already."""
     if clear:
         shown, coming = release.signed().signatures, release.clear
     else:

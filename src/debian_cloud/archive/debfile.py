@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A .deb of somebody else's, read strictly: all that it has is known, and what is found is what dpkg would unpack.
+"""Strict reader of untrusted .debs, which finds exactly what dpkg would unpack.
 
-apt, dpkg, tar and libarchive differ in what they ignore. What each of them reads alike is accepted, and any failure
-is a refusal. All .debs that Debian and dpkg make are accepted.
+apt, dpkg, tar and libarchive differ in what they ignore. Only a .deb that all of them read alike is accepted; any
+failure is a refusal. All .debs that Debian and dpkg make are accepted.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LARGEST_CONTROL: Final = 2**24
-"""Bytes of a control.tar, unpacked."""
+"""Maximum bytes of an unpacked control.tar."""
 LARGEST_DATA: Final = 2**30
-"""Bytes of a data.tar, unpacked."""
+"""Maximum bytes of an unpacked data.tar."""
 MOST_ENTRIES: Final = 100_000
-"""Entries of one tar."""
+"""Maximum entries of one tar."""
 _HINT: Final = "build it again, as dpkg-deb does"
 _AR: Final = b"!<arch>\n"
 _AR_HEADER: Final = struct.Struct("16s12s6s6s8s10s2s")
-"""Name, time, user, group, mode, size, and its end: each has its place, by which all readers find it (ar(5))."""
+"""Name, time, user, group, mode, size and end marker, at offsets that all readers use (ar(5))."""
 _AR_FIELDS: Final = re.compile(rb"([a-z.-]+)/? *\0(?:[0-9]+ *\0){3}[0-7]+ *\0([0-9]+) *\0`\n")
 _COMPRESSED: Final = ("", ".gz", ".xz", ".zst")
-"""Of what dpkg reads (deb(5)), without bzip2 and lzma, which nobody makes any more."""
+"""The compressions that dpkg reads (deb(5)), without bzip2 and lzma, which are no longer used."""
 _MEMBERS: Final = (("debian-binary", ("",)), ("control.tar", _COMPRESSED), ("data.tar", _COMPRESSED))
 _BLOCK: Final = 512
 _PIECE: Final = 2**20
@@ -41,7 +41,7 @@ _REGULAR: Final = (b"0", b"\0")
 _LINKS: Final = (b"1", b"2")
 _DIRECTORY: Final = b"5"
 _LONG: Final = {b"L": "name", b"K": "link"}
-"""Of GNU's tar: entries that hold what does not fit into the next one's header."""
+"""Entries of GNU tar that hold what does not fit into the next entry's header."""
 _POSIX, _GNU = b"ustar\x0000", b"ustar  \0"
 _CONTROL_NAME: Final = re.compile(rb"[a-z0-9][a-z0-9.+-]*")
 _OCTAL: Final = re.compile(rb" *([0-7]*)[ \0]*")
@@ -49,7 +49,7 @@ _OCTAL: Final = re.compile(rb" *([0-7]*)[ \0]*")
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One entry of a tar, its name without `./`; `content` is of a regular file, where that is kept."""
+    """One entry of a tar, its name without `./`; `content` is that of a regular file, if it is kept."""
 
     name: bytes
     kind: bytes
@@ -57,10 +57,10 @@ class _Entry:
 
 
 def control(deb: Path) -> bytes:
-    """The control file of a .deb; Error when not every reader would read the same from it (deb(5)).
+    """The control file of a .deb; Error if two readers could read it differently (deb(5)).
 
-    It has its three members and no other, in their order. In control.tar, `control` is one regular file, and there is
-    no entry that could be unpacked over it. data.tar has what dpkg unpacks. All that is unpacked here has a bound.
+    The .deb has its three members in order, and no others. In control.tar, `control` is one regular file, and no
+    entry could be unpacked over it. data.tar has only what dpkg unpacks. All unpacking has a size limit.
     """
     with deb.open("rb") as file:
         _members(deb.name, file)
@@ -80,7 +80,7 @@ def control(deb: Path) -> bytes:
 
 
 def _members(name: str, file: IO[bytes]) -> None:
-    """Error when an archive of ar(1) has other members than a .deb."""
+    """Raise Error if an ar(1) archive has other members than a .deb."""
     damaged = Error(f"{name} is no package: it has not the three members of deb(5), one after the other", _HINT)
     if file.read(len(_AR)) != _AR:
         raise damaged
@@ -107,9 +107,9 @@ def _members(name: str, file: IO[bytes]) -> None:
 
 
 def _entries(deb: Path, what: str, option: str, largest: int) -> Iterator[_Entry]:
-    """The entries of one of the two tars; Error when it is damaged, cut off, too large, or of another kind."""
+    """The entries of one of the two tars; Error if it is damaged, truncated, too large, or of another format."""
     names: set[bytes] = set()
-    # More threads would take more memory than we know of.
+    # More threads would take more memory, in an unknown amount.
     with run.printing(("dpkg-deb", "--threads-max=1", option, str(deb))) as file:
         reader = _Reader(f"the {what} of {deb.name}", file, largest)
         for entry in reader.entries(keep=largest == LARGEST_CONTROL):
@@ -130,7 +130,7 @@ class _Reader:
         self._left = largest
 
     def entries(self, *, keep: bool) -> Iterator[_Entry]:
-        """Entry after entry, until the end that tar(5) demands."""
+        """Yield each entry, up to the end that tar(5) requires."""
         long: dict[str, bytes] = {}
         while any(header := self._read(_BLOCK)):
             name, kind, size = self._header(header)
@@ -142,7 +142,7 @@ class _Reader:
                     raise self._damaged()
                 long[_LONG[kind]] = text[:-1]
                 continue
-            # What has a size and no content, one reader passes over and another does not.
+            # If an entry has a size but no content, some readers skip that many bytes, and others do not.
             if size and kind not in _REGULAR:
                 raise self._damaged()
             path = self._path(long.get("name", name), kind)
@@ -163,13 +163,13 @@ class _Reader:
         if magic not in (_POSIX, _GNU) or self._number(checksum) != added or (prefix and magic == _GNU):
             raise self._damaged()
         name = name.partition(b"\0")[0]
-        # An empty one is the end for dpkg, and for tar it is none.
+        # For dpkg an empty name is the end of the tar; for tar it is not.
         if not name:
             raise self._damaged()
         return prefix + b"/" * bool(prefix) + name, kind, self._number(size)
 
     def _path(self, name: bytes, kind: bytes) -> bytes:
-        """The name without `./`; Error when it leads elsewhere, or when it ends as another kind's does."""
+        """The name without `./`; Error if it leads elsewhere, or ends like that of another kind."""
         path = name
         if kind == _DIRECTORY:
             path = b"" if name in (b".", b"./") else name.removesuffix(b"/")
@@ -180,7 +180,7 @@ class _Reader:
         return path
 
     def _content(self, size: int, *, keep: bool) -> bytes:
-        """The content of an entry, with what fills its last block."""
+        """The content of an entry; the padding of its last block is read, too."""
         pieces = []
         left = size
         while left:
@@ -198,7 +198,7 @@ class _Reader:
         return int(match[1] or b"0", 8)
 
     def _read(self, size: int) -> bytes:
-        """Exactly so many bytes."""
+        """Read exactly `size` bytes."""
         self._left -= size
         if self._left < 0:
             raise Error(f"{self._what} is larger than any package of this archive may be", _HINT)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an archive need not keep: found out, and written down for who removes it.
+"""What an archive need not keep: computed here, and written to files for the script that removes it.
 
-`expire` first publishes the indexes without an image. Its files are removed when every signature on an older index
-has expired and no snapshot that is kept lists it; those of a withdrawn image although a snapshot lists it. The pool
-is compared with what all indexes list that are shown or kept, and not with what reprepro knows: it would keep the
-files of each version that it tracks, and forget those of snapshots. It forgets a file, by a new state, before the
-file goes: one that it knew and that is absent could be uploaded again and never be missed. Directories go by one
-rename.
+`expire` first publishes the indexes without an image. The image's files are removed when every signature on an older
+index has expired and no kept snapshot lists it; those of a withdrawn image even if a snapshot lists it. The pool is
+compared with what all published and kept indexes list, not with what reprepro knows: reprepro would keep the files of
+each version that it tracks, and forget those of snapshots. By a new state, reprepro forgets a file before the file is
+removed: a file that it knew but that is absent could be uploaded again without its absence being noticed. Directories
+are removed by one rename.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     from debian_cloud.image.index import ImageRecord
 
 _LARGEST: Final = 2**28
-"""Bytes of an index of packages; Debian's own main has a quarter of that."""
+"""Maximum bytes of an index of packages; that of Debian's main has a quarter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What expires, and what goes: paths below public/ but for the ids of snapshots, all sorted.
+    """What expires, and what is removed: paths below public/, or the ids of snapshots, all sorted.
 
-    `waiting` leaves the pool some day: path -> the day since which nothing lists it, and `grace` the days that it
-    stays from then on. Then how many images, snapshots and files of the pool stay; `rules` is whether there is a
-    conf/expire.
+    `waiting` are files that will leave the pool: path -> the day since which no index lists it, and `grace` is the
+    number of days that it stays from then on. `images`, `staying` and `in_pool` are the numbers of images, snapshots
+    and pool files that stay; `rules` is whether conf/expire exists.
     """
 
     expired: tuple[str, ...]
@@ -59,10 +59,10 @@ class Plan:
 
 
 def tracks(archive: Path, work: Path) -> None:
-    """Write what signed indexes list, below `work`, of its file `tracks` (reprepro's dumptracks).
+    """Write what signed indexes list to files below `work`, using its file `tracks` (reprepro's dumptracks).
 
-    `listed`, `in-snapshots` and `snapshots`: files of the pool, images, and the snapshots that the policy does not
-    keep; `untrack`: versions that no suite has.
+    `listed`: files of the pool; `in-snapshots`: images; `snapshots`: those that the policy does not keep; `untrack`:
+    versions that no suite has.
     """
     public = archive / "public"
     releases = _signed(archive, "dists")
@@ -86,11 +86,11 @@ def tracks(archive: Path, work: Path) -> None:
 
 
 def plan(archive: Path, work: Path) -> Plan:
-    """What expires and what goes today, of what `tracks` wrote and of `unreferenced` and `known`.
+    """What expires and what is removed today, from the files of `tracks`, and `unreferenced` and `known`.
 
-    Those two are reprepro's dumpunreferenced and _listchecksums. Below `work` come `state`, the files of the state
-    that are others then, and what goes: `expired`, `shown` (what of the images that are gone an index still shows),
-    `folders`, `forget` and `pool`.
+    Those two are the output of reprepro's dumpunreferenced and _listchecksums. It writes below `work`: `state`, the
+    files of the state that change; `expired`; `shown`, the withdrawn or expired images that an index still lists; and
+    what is removed: `folders`, `forget` and `pool`.
     """
     today = date.fromisoformat(time.strftime("%Y-%m-%d", time.gmtime()))
     in_snapshots = {ImageId.parse(line, names.IMAGES) for line in _lines(work / "in-snapshots")}
@@ -107,7 +107,7 @@ def plan(archive: Path, work: Path) -> Plan:
         if outdated:
             state.enter(work / "state", suite, records)
         grace = state.grace(archive, suite)
-        # Signed since, as when nothing could be published for a while.
+        # An index that lists it was signed since, for example if publication failed for a while.
         held = _held(archive / "public/dists" / suite, grace)
         gone += [image for image in lifecycle.due(records, in_snapshots, today, grace) if image not in held]
         listed |= {record.id for record in index.listed(records)}
@@ -170,9 +170,9 @@ def as_text(found: Plan, *, dry_run: bool) -> str:
 
 
 def _signed(archive: Path, place: str) -> dict[Path, SignedRelease]:
-    """Folder in public/ -> what the archive signed last for it: whatever is served, that is what clients have.
+    """Directory in public/ -> what the archive signed last for it, which clients have, whatever is served now.
 
-    Error when it does not know what it signed.
+    Error if the archive has no record of what it signed.
     """
     suites = served.terms((archive / "conf/distributions").read_text("utf-8"))
     names = {folder.name for folder in (archive / "public" / place).glob("[!.]*")}
@@ -185,13 +185,13 @@ def _signed(archive: Path, place: str) -> dict[Path, SignedRelease]:
                 f"the archive does not know what it signed for {folder}, and nothing is removed",
                 "debian-cloud-archive check tells what else differs; mend it, or remove it by hand",
             )
-        # Of an older version, a snapshot may have no end yet.
+        # A snapshot made by an older version may have no Valid-Until yet.
         found[folder] = served.release(served.with_term(record.read_bytes(), lifecycle.VALID_FOR), record)
     return found
 
 
 def _refuse_early(releases: Iterable[SignedRelease]) -> None:
-    """Error when something was published later than the clock says."""
+    """Raise Error if something was published later than the time of the clock."""
     for release in releases:
         if release.date > time.time():
             raise Error(
@@ -227,11 +227,11 @@ def _content(path: Path, sha256: str) -> str:
 
 
 def _held(dist: Path, grace: timedelta) -> set[ImageId]:
-    """The images that an index lists on which a signature is good; an index is as old as that."""
+    """The images in indexes on which a signature may be valid, by the age of the index file."""
     found: set[ImageId] = set()
     for file in dist.glob("main/images/by-hash/SHA256/*"):
         if file.stat().st_mtime + grace.total_seconds() >= time.time() and not file.is_symlink() and file.is_file():
-            # Of a compressed one, nothing is found, and nothing need be.
+            # In a compressed index nothing is found, and nothing need be.
             found |= lifecycle.images(file.read_text("utf-8", "replace"))
     return found
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An uploaded image checked against its record, described in others' words, and entered into an archive's state.
+"""Admission of an uploaded image: it is checked against its record, attested, and entered into an archive's state.
 
-The bills of materials and the statement come from the .buildinfo alone: an upload that brings its own is refused,
-and so is one whose .buildinfo is no lock. The builder in the statement is the key that signed the upload; the
-archive's key signs the statement, beside it as with the sums. The record, with the hashes of all that, is entered
-once and never read from DIR/public again: publishing hashes nothing that did not change, and `check` compares what
-is served with what was entered and signed.
+The bills of materials and the statement are made from the .buildinfo only: an upload that has its own is refused, and
+so is one whose .buildinfo is not a lock. The builder in the statement is the key that signed the upload; the
+archive's key signs the statement in a file beside it, like the sums. The record, with the hashes of all that, is
+entered once and never read from DIR/public again: publishing hashes nothing that did not change, and `check` compares
+what is served with what was entered and signed.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _SLACK: Final = 86400
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """What an archive that keeps what images are made of has: its public folder, and two files.
+    """The inputs of an archive that keeps closures: its public directory, and two files.
 
-    `known` has the suite's packages (name, version, architecture, size and SHA-256, one a line), `keys` the
-    fingerprints of its keys.
+    `known` lists the suite's packages (name, version, architecture, size and SHA-256, one a line), `keys` the
+    fingerprints of the archive's keys.
     """
 
     public: Path
@@ -52,7 +52,7 @@ class Keeping:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What an archive takes for a suite: a keyring of those who may upload, and what the suite lets pass."""
+    """What an archive accepts for a suite: the keyring of its uploaders, and the exceptions that the suite allows."""
 
     uploaders: Path
     unofficial: bool = False
@@ -61,9 +61,9 @@ class Terms:
 
 
 def admit(folder: Path, suite: str, terms: Terms) -> str:
-    """Check the files of one upload, and write beside them what they say in others' words, and their sums.
+    """Check the files of one upload, write attestations and sums beside them, and return their published path.
 
-    The path at which the archive publishes the folder; Error when it does not take it.
+    Error if the archive does not accept the upload.
     """
     if not folder.is_dir():
         raise Error(f"{folder} is no folder", "FOLDER holds the files of one upload", USAGE)
@@ -124,7 +124,7 @@ def admit(folder: Path, suite: str, terms: Terms) -> str:
 
 
 def enter(folder: Path, following: Path, suite: str) -> None:
-    """Enter an admitted and signed image into the next state; Error when the archive ever had it."""
+    """Enter an admitted and signed image into the next state; Error if the archive has or ever had it."""
     known = state.records(following, suite)
     (path,) = folder.glob("*.image")
     added = index.parse(files.text(path), strict=True)
@@ -144,7 +144,7 @@ def enter(folder: Path, following: Path, suite: str) -> None:
 
 
 def _refuse_special(folder: Path, name: str, most: int | None) -> None:
-    """Error unless it is a regular file of at most so many bytes."""
+    """Raise Error unless a file is regular and has at most `most` bytes."""
     if (folder / name).is_symlink() or not (folder / name).is_file():
         raise Error(f"{name} is not a regular file", "upload the file itself")
     if most and (folder / name).stat().st_size > most:
@@ -152,7 +152,7 @@ def _refuse_special(folder: Path, name: str, most: int | None) -> None:
 
 
 def _refuse_format(folder: Path, record: index.ImageRecord) -> None:
-    """Error unless a file is of the format that its record says, and its disk of that size."""
+    """Raise Error unless a file has the format, and its disk the size, that its record gives."""
     form = formats.find(record.format)
     if not form.PUBLISHED:
         raise Error(f"{record.name} is {record.format}, which no archive takes", "upload it in another format")
@@ -166,7 +166,7 @@ def _refuse_format(folder: Path, record: index.ImageRecord) -> None:
 
 
 def _known(archive: Keeping, buildinfo: Buildinfo) -> frozenset[Package]:
-    """The packages that the archive lists, or of the snapshot that an image was made of; Error when there is none."""
+    """The packages of the archive, or of the snapshot that an image was made of; Error if it does not exist."""
     identifier = admission.snapshot_of(buildinfo)
     if not identifier:
         return frozenset(admission.known(archive.known.read_text("utf-8").splitlines()))
@@ -186,7 +186,7 @@ def _known(archive: Keeping, buildinfo: Buildinfo) -> frozenset[Package]:
 
 
 def _attestations(buildinfo: Buildinfo, disks: set[str], digests: dict[str, Digest], builder: str) -> dict[str, str]:
-    """File name -> what is said in it of the image; Error when its files are not those of the .buildinfo."""
+    """File name -> text of each attestation; Error if the files are not those that the .buildinfo names."""
     itself = buildinfo.id.file("buildinfo")
     subjects, byproducts = ({name: digests[name].hashes for name in some} for some in (disks, (itself,)))
     built = provenance.built(buildinfo, subjects, builder, byproducts)
@@ -200,7 +200,7 @@ def _attestations(buildinfo: Buildinfo, disks: set[str], digests: dict[str, Dige
 def _refuse_unofficial(
     buildinfo: Buildinfo, records: tuple[index.ImageRecord, ...], suite: str, *, too: bool
 ) -> None:
-    """Error when the suite does not take what a person changed, or when the record does not own up to it."""
+    """Raise Error if the suite refuses an unofficial image, or if the record disagrees with the .buildinfo."""
     others = tuple(f"{uri} {of_source}" for uri, of_source in buildinfo.others)
     if {(record.official, record.others) for record in records} != {(not buildinfo.changes, others)}:
         raise Error(

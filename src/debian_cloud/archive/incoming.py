@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The queue of an archive: the next upload taken out of it, or set aside with a reason, whatever lies there.
+"""The queue of an archive: it takes the next upload, and moves what it refuses to rejected/ with a reason.
 
-Below the archive: incoming/, into which others write; tmp/upload/, the files of one upload, moved away from there;
-tmp/checked/, copies that nobody else can have open, the only ones that are read; rejected/NAME.N/, what was refused.
+Below the archive: incoming/, into which uploaders write; tmp/upload/, the files of one upload, moved out of
+incoming/; tmp/checked/, copies that no other process can have open, the only ones that are read; rejected/NAME.N/,
+refused uploads.
 
-incoming/ belongs to others: a file there may be anything, and a process that has it open may write to it later. So
-reprepro gets copies, made within the sizes that the signed list gives. What is published of a .changes is its signed
-text in a new armour. Before its signature is found good, nothing else of the upload is read.
+incoming/ belongs to others: a file there may be anything, and a process that has it open may write to it later.
+Therefore reprepro gets copies, made within the sizes that the signed list gives. The published .changes is its signed
+text in a new armour. Nothing else of an upload is read before its signature is verified.
 
 An upload stays in tmp/upload until the state is committed; reprepro, which removes what it has taken, works on links
-to the copies. So an interruption leaves either the decision to be reported or all files to begin again. What is no
-upload is set aside under a name of our own; no file is opened before its kind and size were checked, and rejected/
-has limits.
+to the copies. So an interruption leaves either a decision to report, or all files to begin again. What is not an
+upload is moved to rejected/ under a name made here; no file is opened before its type and size are checked, and
+rejected/ has limits.
 """
 
 from __future__ import annotations
@@ -40,22 +41,22 @@ if TYPE_CHECKING:
     from debian_cloud.archive.uploaders import Key
 
 LIMITS: Final = {"uploads": 200, "megabytes": 4096, "days": 60}
-"""What rejected/ holds at most, unless conf/rejected says otherwise: the oldest goes first."""
+"""Limits of rejected/, unless conf/rejected has others; the oldest upload is removed first."""
 _LONGEST: Final = 190
-"""Bytes of an upload's name, without .changes, that are kept of a longer one."""
+"""Maximum bytes of an upload's name, without .changes; a longer name is truncated."""
 _SUFFIX: Final = ".changes"
 _REASON: Final = "reason"
 _LINES: Final = 100
-"""Lines of what a tool says that a reason has."""
+"""Maximum lines of a tool's output in a reason."""
 _PIECE: Final = 2**20
 _SPARE: Final = 2**20
-"""Bytes on the disk without which a tool may have failed for no other reason."""
+"""Free bytes on the disk; with less, a full disk is taken as the cause if a tool failed."""
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Who may upload: keys that sign, primaries with a right, the keyring of all, and which packages are whose."""
+    """The upload rules: signing keys, permitted primary keys, their keyring, and the owners of packages."""
 
     home: Path
     keyring: Path
@@ -65,14 +66,14 @@ class Rules:
 
 
 _KEY: Final = re.compile("^[ \t]*([0-9A-Fa-f]{40})(?=[ \t])", re.MULTILINE)
-"""What a line of conf/uploaders begins with."""
+"""The key at the beginning of a line of conf/uploaders."""
 
 
 def rules(archive: Path, keyring: Path, keys: Path, owners: Path) -> Rules:
-    """Who may upload to an archive, by its conf/uploaders and conf/overrides.
+    """The upload rules of an archive, from its conf/uploaders and conf/overrides.
 
-    The files have the uploaders' keys as gpg exports them, the same as the step `signing` lists them, and the
-    packages of all suites, each with its source.
+    `keyring` has the uploaders' keys as gpg exports them, `keys` lists them as the step `signing` does; `owners`
+    lists the packages of all suites, each with its source.
     """
     overrides = archive / "conf/overrides"
     return Rules(
@@ -88,9 +89,9 @@ def rules(archive: Path, keyring: Path, keys: Path, owners: Path) -> Rules:
 
 
 def decide(archive: Path, known: Rules, refused: Path | None = None) -> Iterator[str]:
-    """Take the next upload (`Queue.take`); what is to be told, a line a decision.
+    """Take the next upload (`Queue.take`), and yield a line to report for each decision.
 
-    With `refused`, the one that was taken before is set aside first, for the reason in that file.
+    With `refused`, the upload that was taken before is refused first, for the reason in that file.
     """
     queue = Queue(archive)
     limits = queue.limits()
@@ -101,7 +102,7 @@ def decide(archive: Path, known: Rules, refused: Path | None = None) -> Iterator
 
 
 class Queue:
-    """incoming/ of an archive whose lock we hold."""
+    """The incoming/ of an archive whose lock the caller holds."""
 
     def __init__(self, archive: Path) -> None:
         self._archive = archive
@@ -114,10 +115,10 @@ class Queue:
         self._numbers: dict[str, int] | None = None
 
     def take(self, rules: Rules) -> Iterator[str]:
-        """Take the next upload that is an uploader's and whole: its copies are in tmp/checked then.
+        """Take the next complete upload of an uploader: its copies are then in tmp/checked.
 
-        Gives what is to be told of those before it, which were refused, and of this one; nothing of it is to be read
-        but tmp/checked. Where none is left, tmp/checked is not there.
+        It yields the lines to report for the refused uploads before it, and for this one. The upload must be read
+        only from tmp/checked; if no upload is left, that is empty.
         """
         try:
             waiting = sorted(path.name for path in self._incoming.iterdir() if _is_changes(path.name))
@@ -145,7 +146,7 @@ class Queue:
                     raise _full(name) from None
                 yield self._set_aside(raw, name, Error(f"it cannot be read: {error.strerror}"), None)
             except (ValueError, LookupError, ArithmeticError, TypeError, AttributeError) as error:
-                # A reader's fault, that nobody has found yet: the next upload is decided all the same.
+                # An unknown defect of a reader; the next upload is decided all the same.
                 yield self._set_aside(
                     raw, name, Error(f"it cannot be read: {type(error).__name__} in a reader"), None
                 )
@@ -154,7 +155,10 @@ class Queue:
         self._clear()
 
     def refuse(self, said: str) -> str:
-        """Refuse the upload that was taken, for what was said of it; what is to be told. Error on a full disk."""
+        """Refuse the upload that was taken, for the reason `said`, and return the line to report.
+
+        Error on a full disk.
+        """
         (name,) = (path.name for path in self._checked.glob("*.changes"))
         if "No space left on device" in said or shutil.disk_usage(self._archive).free < _SPARE:
             shutil.rmtree(self._checked)
@@ -162,7 +166,7 @@ class Queue:
         return self._keep(name, said)
 
     def limits(self) -> dict[str, int]:
-        """What rejected/ may hold, by conf/rejected; Error at the first line that says nothing of it."""
+        """The limits of rejected/, from conf/rejected; Error at the first line that is not a limit."""
         limits = dict(LIMITS)
         for number, line in enumerate(_text(self._archive / "conf/rejected").splitlines(), 1):
             words = line.partition("#")[0].split()
@@ -176,9 +180,9 @@ class Queue:
         return limits
 
     def prune(self, limits: Mapping[str, int]) -> Iterator[str]:
-        """Remove of rejected/ what is beyond its limits, the oldest first; what is to be told.
+        """Remove the uploads that exceed the limits of rejected/, the oldest first, and yield the lines to report.
 
-        Days are counted from the last one: a clock that is wrong today removes nothing.
+        Days are counted back from the newest upload: a clock that is wrong today removes nothing.
         """
         kept = sorted(
             ((_time(path), path) for path in (self._archive / "rejected").iterdir()),
@@ -203,7 +207,7 @@ class Queue:
                 _remove(path)
                 gone.setdefault(why, []).append(printable(path.name))
                 continue
-            # Of the last one the reason at least is there to be read.
+            # At least the reason and the .changes of the newest upload stay.
             for inner in path.iterdir():
                 if inner.name != _REASON and not inner.name.endswith(_SUFFIX):
                     _remove(inner)
@@ -213,7 +217,7 @@ class Queue:
             yield f"removed: rejected/{some}: {why}"
 
     def _look(self, name: str, rules: Rules) -> Iterator[str]:
-        """Read an upload; Error when it is none to be taken."""
+        """Read an upload, and yield the lines to report; Error if it is refused."""
         text = self._text_of(name)
         if not openpgp.is_cleartext(text):
             raise uploaders.NotSignedError(
@@ -221,7 +225,7 @@ class Queue:
                 "debsign -k KEY FILE.changes, and upload again",
             )
         try:
-            # Before gpg(1) sees it: of what else may be packed into an armour, that unpacks without an end.
+            # Before gpg(1) reads it: if an armour holds other content, gpg unpacks that without a limit.
             clear = openpgp.cleartext(text)
         except Error as error:
             raise uploaders.NotSignedError(
@@ -231,7 +235,7 @@ class Queue:
         own.write_bytes(text)
         key = uploaders.signer(rules.home, own, rules.keys, rules.allowed)
         self._who.write_text(f"{key}\n", "utf-8")
-        # What the signature does not cover, as headers of its armour or blanks at ends of lines, is not published.
+        # What the signature does not cover, such as armour headers or blanks at line ends, is not published.
         own.write_bytes(clear.document())
         signed = sign.verified(rules.keyring, own)
         if signed.signers != (key.owner,):
@@ -244,7 +248,7 @@ class Queue:
         yield from self._judge(found, rules.owners)
 
     def _text_of(self, name: str) -> bytes:
-        """What the .changes holds."""
+        """The content of the .changes."""
         path = self._upload / name
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
@@ -258,7 +262,7 @@ class Queue:
             return file.read(upload.LARGEST_TEXT)
 
     def _gather(self, names: tuple[str, ...], owner: int | None = None) -> None:
-        """Move the files of an upload away, of one owner only if that is given, and none that another one lists."""
+        """Move the files of an upload, only those of `owner` if given, and none that another upload lists."""
         waiting = self._others() if names else collections.Counter[str]()
         for one in names:
             if waiting[one]:
@@ -270,7 +274,7 @@ class Queue:
                 continue
 
     def _copy(self, one: upload.Listed) -> None:
-        """Copy a file that the .changes lists, or Error; from then on only the copy is read."""
+        """Copy a file that the .changes lists; Error if it differs. From then on only the copy is read."""
         path = self._upload / one.name
         if not os.path.lexists(path):
             path = self._incoming / one.name
@@ -298,7 +302,7 @@ class Queue:
             )
 
     def _judge(self, found: Changes, owners: Owners) -> Iterator[str]:
-        """Read what the upload brings; Error when it may not be, else what is to be told of it."""
+        """Read the packages of an upload, and yield the lines to report; Error if it is refused."""
         names = [found.source, *found.binaries]
         packages = [one for one in found.files if one.section != upload.IMAGES]
         for one in packages:
@@ -310,12 +314,12 @@ class Queue:
                 names += upload.claimed(upload.source(found, one.name, _signed_or_not(path)))
             elif kind == "buildinfo":
                 upload.buildinfo(found, one.name, _signed_or_not(path))
-        # An image is of the source debian-cloud, whosever its configuration is.
+        # The source of an image is debian-cloud, whatever the source of its configuration.
         if packages:
             yield from (f"overridden: {note}" for note in owners.notes(found.source, names))
 
     def _set_aside(self, raw: str, name: str, error: Error, key: Key | None) -> str:
-        """Refuse what is in tmp/upload, with the files that it lists; what is to be told."""
+        """Refuse the upload in tmp/upload, with the files that it lists, and return the line to report."""
         if key is not None:
             self._who.write_text(f"{key}\n", "utf-8")
         path = self._upload / name
@@ -326,7 +330,7 @@ class Queue:
                     names = _names(file.read(upload.LARGEST_TEXT))
             except Error:
                 names = ()
-            # Nobody has proved to be allowed to touch another's files.
+            # Without a verified signature, an upload may not move the files of other users.
             self._gather(names, None if self._signed else status.st_uid)
         said = f"error: {error.message}\nhint: {error.hint or 'mend that, sign it anew, and upload it again'}"
         if name != raw:
@@ -334,7 +338,7 @@ class Queue:
         return self._keep(name, said)
 
     def _keep(self, name: str, said: str) -> str:
-        """Give tmp/upload its place in rejected/, with a reason in which nothing stands that a terminal obeys."""
+        """Move tmp/upload to rejected/, with a reason without control characters, and return the line to report."""
         lines = [printable(line.removeprefix("debian-cloud: ")) for line in said.splitlines()[:_LINES]]
         while lines and not lines[0]:
             del lines[0]
@@ -345,7 +349,7 @@ class Queue:
         who = _text(self._who).strip()
         (self._upload / _REASON).write_text("\n".join([f"uploader: {who}"] * bool(who) + lines) + "\n", "utf-8")
         (self._upload / _REASON).chmod(0o644)
-        # What others still need was not moved: then the copy is kept.
+        # A file that another upload lists was not moved: its copy is kept.
         for copy in self._checked.iterdir():
             if not os.path.lexists(self._upload / copy.name):
                 copy.replace(self._upload / copy.name)
@@ -357,7 +361,7 @@ class Queue:
         return f"refused: {name}: {error} (kept: rejected/{kept})"
 
     def _number(self, name: str) -> int:
-        """The next number of an upload's name in rejected/."""
+        """The next number for the name of an upload in rejected/."""
         if self._numbers is None:
             self._numbers = {}
             for path in (self._archive / "rejected").iterdir():
@@ -368,7 +372,7 @@ class Queue:
         return self._numbers[name]
 
     def _others(self) -> collections.Counter[str]:
-        """Name of a file that waits -> how many of the .changes that wait list it."""
+        """Name of a waiting file -> number of waiting .changes that list it."""
         if self._waiting is None:
             there = frozenset(path.name for path in self._incoming.iterdir())
             self._waiting = collections.Counter()
@@ -377,7 +381,7 @@ class Queue:
         return self._waiting
 
     def _forget(self, raw: str) -> None:
-        """A .changes, now in tmp/upload, does not wait any more."""
+        """Stop counting a .changes that is now in tmp/upload as waiting."""
         if self._waiting is not None:
             self._waiting.subtract(name for name in self._listed(self._upload / _safe(raw)) if name in self._waiting)
 
@@ -392,14 +396,14 @@ class Queue:
             return ()
 
     def _move(self, raw: str, name: str) -> bool:
-        """Move something out of incoming/ into tmp/upload; whether it was there."""
+        """Move a file from incoming/ to tmp/upload, and return whether it was there."""
         source, target = self._incoming / raw, self._upload / name
         try:
             source.rename(target)
         except FileNotFoundError:
             return False
         except OSError as error:
-            # On a file system of its own; what is no file stays there, and is hidden.
+            # incoming/ is on another file system; what is not a regular file stays there, and is hidden.
             if error.errno != errno.EXDEV or not stat.S_ISREG(source.lstat().st_mode):
                 raise
             shutil.copyfile(source, target, follow_symlinks=False)
@@ -407,7 +411,7 @@ class Queue:
         return True
 
     def _hidden(self, raw: str, name: str, error: OSError) -> str:
-        """Give what cannot be moved a name in incoming/ that is no upload's; what is to be told."""
+        """Rename what cannot be moved to a name that is not that of an upload, and return the line to report."""
         if error.errno in _FULL:
             raise _full(name) from None
         number = 1
@@ -420,9 +424,9 @@ class Queue:
         return f"refused: {name}: it cannot be moved: {error.strerror} (kept: incoming/.refused.{number})"
 
     def _clear(self) -> None:
-        """Make room for the next one."""
+        """Empty tmp/upload and tmp/checked for the next upload."""
         for folder in (self._upload, self._checked):
-            # What others gave us first: of an upload that is half gone nothing must be left to be decided.
+            # tmp/upload first: of an upload that is partly removed, nothing must be left to decide.
             for path in folder.iterdir() if folder.is_dir() else ():
                 _remove(path)
             folder.mkdir(mode=0o755, exist_ok=True)
@@ -435,18 +439,18 @@ def _is_changes(name: str) -> bool:
 
 
 def _names(text: bytes) -> tuple[str, ...]:
-    """The names that a .changes seems to list, as a file system has them."""
+    """The names that a .changes seems to list, decoded like file names."""
     return tuple(map(os.fsdecode, upload.listed(text)))
 
 
 def _safe(raw: str) -> str:
-    """A name that is no option, has no blanks, and leaves room for more."""
+    """A name that is not an option, has no blanks, and leaves room for a suffix."""
     plain = re.sub(r"[^A-Za-z0-9.+~_-]", "_", raw.removesuffix(_SUFFIX)[:_LONGEST])
     return re.sub("^-", "_", plain or "_") + _SUFFIX
 
 
 def _opened(path: Path, name: str) -> IO[bytes]:
-    """A regular file, to be read; Error when it is none, or none any more."""
+    """Open a regular file to read; Error if it is not one, or no longer one."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -460,7 +464,7 @@ def _opened(path: Path, name: str) -> IO[bytes]:
 
 
 def _signed_or_not(path: Path) -> bytes:
-    """The text of a .dsc or .buildinfo, for which the .changes vouches, whoever else has signed it."""
+    """The text of a .dsc or .buildinfo, for which the .changes vouches, whether it is signed or not."""
     if path.stat().st_size > upload.LARGEST_TEXT:
         raise Error(
             f"{path.name} has {path.stat().st_size} bytes, and such a file no more than {upload.LARGEST_TEXT}"
@@ -484,7 +488,7 @@ def _time(path: Path) -> float:
 
 
 def _size(path: Path) -> int:
-    """Bytes that a folder takes on the disk."""
+    """Bytes that a directory takes on the disk."""
     return sum(one.lstat().st_blocks * 512 for one in (path, *path.rglob("*")) if os.path.lexists(one))
 
 

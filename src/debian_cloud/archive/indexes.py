@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What the indexes of a suite will say: records with their status, those that are gone, and what is pending.
+    """The content of a suite's indexes: records with their status, withdrawn or expired records, and pending updates.
 
-    `held` waits for other images, and is not in it; `pending` is by the path of an image.
+    `held` are images that wait for others, and are not in the indexes; `pending` is by the path of an image.
     """
 
     held: tuple[Held, ...]
@@ -33,7 +33,7 @@ class Listing:
 
 
 def listing(known: Path, suite: str, archive: Path | None) -> Listing:
-    """What a state says of a suite; an archive has the sets of its releases, and what it is to keep."""
+    """The listing of a suite from a state; `archive` gives its release sets, and the closures it must keep."""
     records = state.records(known, suite)
     held = state.held(archive, suite, records) if archive else ()
     unkept = state.unkept(archive, suite, records) if archive else frozenset[ImageId]()
@@ -46,12 +46,12 @@ def listing(known: Path, suite: str, archive: Path | None) -> Listing:
 
 
 def write(found: Listing, folder: Path) -> None:
-    """Write Images and Images-Status into a folder; Error when a client would refuse one of them."""
+    """Write Images and Images-Status into a directory; Error if a client would refuse one of them."""
     images = index.render(found.listed)
     became = staleness.render((*found.listed, *found.gone), found.pending)
-    # apt fetches no empty file, and would not know the archive; an empty line is no record to any reader.
+    # apt fetches no empty file, and would not know the archive; an empty line is not a record for any reader.
     images, became = images or "\n", became or "\n"
-    # Signed is what clients and mirrors take, and nothing else.
+    # Only what clients and mirrors accept is signed.
     index.parse(images)
     staleness.parse(became)
     (folder / "Images").write_text(images, "utf-8")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The keys of an archive: what conf/keys says of them, and what gpg lists."""
+"""The keys of an archive, as conf/keys and gpg list them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ _NEVER: Final = float("inf")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A primary key or a subkey: what it may (gnupg, doc/DETAILS, field 12), and when it expires; None is never.
-
-    Times are in seconds since 1970.
-    """
+    """A primary key or a subkey: its capabilities (gnupg, doc/DETAILS, field 12) and its expiry; None is never."""
 
     fingerprint: str
     capabilities: str
@@ -22,25 +19,25 @@ class Part:
 
     @property
     def signs(self) -> bool:
-        """Whether it may sign; a capital letter is of the whole key."""
+        """Whether it may sign; a capital letter is a capability of the complete key."""
         return "s" in self.capabilities
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A key with its subkeys, the primary first, and its first owner."""
+    """A key with its subkeys, the primary key first, and its first user ID."""
 
     owner: str
     parts: tuple[Part, ...]
 
     @property
     def fingerprint(self) -> str:
-        """The primary's."""
+        """The fingerprint of the primary key."""
         return self.parts[0].fingerprint
 
     @property
     def until(self) -> int | None:
-        """When the last part that may sign expires, which no part outlives; None is never, or where none may."""
+        """When the last part that may sign expires, or the primary key if earlier; None is never, or if none may."""
         ends = [_NEVER if part.expires is None else part.expires for part in self.parts]
         signing = [min(ends[0], end) for end, part in zip(ends, self.parts, strict=True) if part.signs]
         last = max(signing, default=_NEVER)
@@ -48,8 +45,8 @@ class Listed:
 
 
 def states(text: str) -> dict[str, str]:
-    """Fingerprint -> state, of lines of conf/keys."""
-    # Not splitlines: in an owner's name there may be a line separator.
+    """Fingerprint -> state, from lines of conf/keys."""
+    # Not splitlines: an owner's name may have a line separator.
     rows = (line.split() for line in text.split("\n") if not line.startswith("#"))
     return {words[0].upper(): words[1] for words in rows if len(words) > 1}
 
@@ -75,7 +72,7 @@ def listed(text: str) -> tuple[Listed, ...]:
             parts.append(Part(line[9], capabilities, int(expires) if expires else None))
             kind = ""
         elif line[0] == "uid" and not owner:
-            # A colon is \x3a there.
+            # gpg writes a colon as \x3a.
             owner = line[9].replace("\\x3a", ":")
     end()
     return tuple(found)

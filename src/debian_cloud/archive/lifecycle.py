@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What becomes of images in an archive: releases held back until whole, statuses given, old ones left to expire.
+"""Lifecycle of images in an archive: incomplete releases are held back, statuses are set, old images expire.
 
-An image is named SUITE/CONFIG/ARCH/SERIAL, as its folder below images/; what is built of one suite under one
-serial is a release, SUITE/SERIAL. Days are `date`s; whoever calls knows which day it is.
+An image is named SUITE/CONFIG/ARCH/SERIAL, like its directory below images/; the images of one suite with one serial
+are a release, SUITE/SERIAL. Days are `date`s; the caller gives the current day.
 
 The status of an image is changed by a new state, which is then published; `current` and `superseded` follow from the
-other records. A release waits until the images that conf/releases names are there; a withdrawn one counts as there,
-and what was shown once is not taken back by a new rule.
+other records. A release waits until all images that conf/releases names exist; a withdrawn image counts as existing,
+and a new rule does not remove an image that is already published.
 
-ValidFor in conf/distributions gives how long a signature is good (`VALID_FOR` where it is absent). What removes
-files takes the longest of it and of what was signed and is still good (DIR/signed/dists/SUITE/terms), and the mirror
-that of the InReleases that it showed.
+ValidFor in conf/distributions gives how long a signature is valid (`VALID_FOR` if it is absent). A verb that removes
+files uses the longest of it and of the terms of signatures that are still valid (DIR/signed/dists/SUITE/terms); the
+mirror uses the longest term of the InReleases that it published.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from debian_cloud.image.index import ImageRecord
 
 VALID_FOR: Final = 14 * 86400
-"""Seconds for which a signature on an index is good, where conf/distributions has no ValidFor."""
+"""Seconds for which a signature on an index is valid, if conf/distributions has no ValidFor."""
 
 _TERM: Final = re.compile("([0-9]{1,5}) *([dmy])")
 _UNITS: Final = {"d": 1, "m": 31, "y": 365}
@@ -45,16 +45,16 @@ GONE: Final = index.GONE
 REASON: Final = index.REASON
 _CVES: Final = 100
 _CVE: Final = 24
-"""Characters of a CVE identifier, at most: the number may have many digits."""
+"""Maximum characters of a CVE identifier, whose number may have many digits."""
 
 FIRST_DELAY: Final = 3600
-"""Seconds until a closure that could not be made is tried again; twice as many after each other try."""
+"""Seconds until the next try after a closure could not be made; each further failure doubles them."""
 LAST_DELAY: Final = 86400
 """The longest of these delays."""
 
 _SNAPSHOT: Final = re.compile("[0-9]{8}T[0-9]{6}Z")
 _ANY: Final = "20000101.0"
-"""A serial, where images are named without one."""
+"""A serial, to check names of images that have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class ReleaseSet:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Which images of one release, SUITE/SERIAL, wait, and for which other ones, each CONFIG/ARCH."""
+    """The images of one release, SUITE/SERIAL, that wait, and the missing images, each CONFIG/ARCH."""
 
     release: str
     images: tuple[ImageId, ...]
@@ -76,7 +76,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why what an image was made of could not be kept, and after how many tries; `next` in seconds since 1970."""
+    """Why a closure could not be made, and after how many tries; `next` is in seconds since 1970."""
 
     tries: int
     next: int
@@ -85,10 +85,11 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What an archive keeps; None is all.
+    """What an archive keeps; None keeps all.
 
-    `keep`: newest serials of each image, `keep_of` of those that are named SUITE/CONFIG/ARCH; `monthly`: months of
-    which the last serial stays besides; `snapshots`: newest ones; `pinned`: images, releases and snapshots.
+    `keep`: number of newest serials of each image, `keep_of`: the same for a SUITE/CONFIG/ARCH; `monthly`: number of
+    months of which the last serial is also kept; `snapshots`: number of newest snapshots; `pinned`: images, releases
+    and snapshots that are always kept.
     """
 
     keep: int | None = None
@@ -100,7 +101,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """One version of a source package, as reprepro keeps track of it in a suite, with its files' paths."""
+    """One version of a source package, as reprepro tracks it in a suite, with the paths of its files."""
 
     suite: str
     source: str
@@ -110,7 +111,7 @@ class Track:
 
 
 def valid_for(value: str) -> int:
-    """Seconds that a ValidFor comes to, as `14d` or `1m 3d`; Error when it is nothing of the kind."""
+    """The seconds of a ValidFor such as `14d` or `1m 3d`; Error if it is not one."""
     days = sum(int(number) * _UNITS[unit] for number, unit in _TERM.findall(value))
     if value and (not days or _TERM.sub("", value).strip()):
         raise Error(f"ValidFor: {value} is no span of time", "as 14d: a number, and d, m or y (reprepro(1))")
@@ -118,7 +119,7 @@ def valid_for(value: str) -> int:
 
 
 def release_sets(text: str, file: str) -> tuple[ReleaseSet, ...]:
-    """The sets in lines such as `trixie ec2/amd64 azure/amd64`; Error names a line of `file` that is none."""
+    """The sets in lines such as `trixie ec2/amd64 azure/amd64`; Error names the line of `file` that is not one."""
     found = []
     for number, words in _lines(text):
         try:
@@ -138,7 +139,7 @@ def release_sets(text: str, file: str) -> tuple[ReleaseSet, ...]:
 
 
 def policy(text: str, file: str) -> Policy:
-    """The policy in lines such as `keep 3`; Error names a line of `file` that says nothing, or what another said."""
+    """The policy in lines such as `keep 3`; Error names the line of `file` that is invalid or a repetition."""
     numbers: dict[str, int] = {}
     pinned = set()
     for number, words in _lines(text):
@@ -151,7 +152,7 @@ def policy(text: str, file: str) -> Policy:
             case ["pinned", what] if _is_image(what) or _is_release(what) or _SNAPSHOT.fullmatch(what):
                 pinned.add(what)
                 continue
-            case _:  # a case that did not match may have named them all the same
+            case _:  # a case whose guard failed may have bound `count`
                 key = count = ""
         if not re.fullmatch("[1-9][0-9]{0,4}", count) or key in numbers:
             raise Error(
@@ -172,10 +173,10 @@ def held(
     shown: Collection[ImageId] = (),
     unkept: Collection[ImageId] = (),
 ) -> tuple[Held, ...]:
-    """The releases of which an image of their set is missing, in the order of their names.
+    """The releases that lack an image of their set, sorted by suite and serial.
 
-    What was withdrawn or has expired was there, and what is `unkept` is not yet. What an index
-    shows already, what the operator named `--partial` and what is not official is not held back.
+    Withdrawn and expired images count as existing, `unkept` ones do not. An image is not held back if an index
+    already lists it, if the operator released it with `--partial`, or if it is not official.
     """
     of_suite: dict[str, list[ReleaseSet]] = defaultdict(list)
     for of in sets:
@@ -207,13 +208,16 @@ def held(
 def published(
     records: Iterable[ImageRecord], waiting: Iterable[Held], unkept: Collection[ImageId] = ()
 ) -> tuple[ImageRecord, ...]:
-    """The records that an index shows, each with its status: none that is held back or `unkept`."""
+    """The records that an index lists, each with its status, without those held back or `unkept`."""
     back = {image for one in waiting for image in one.images}.union(unkept)
     return index.with_status(record for record in index.listed(records) if record.id not in back)
 
 
 def partial(records: Iterable[ImageRecord], waiting: Iterable[Held], release: str) -> tuple[ImageRecord, ...]:
-    """The same records; those of the release that are held back are so no longer, and say why. Error if none is."""
+    """The records, in which those of a release that were held back are marked as partial.
+
+    They are then no longer held back. Error if none was.
+    """
     chosen = {image for one in waiting if one.release == release for image in one.images}
     if not chosen:
         raise Error(
@@ -227,11 +231,11 @@ def partial(records: Iterable[ImageRecord], waiting: Iterable[Held], release: st
 def marked(
     records: Iterable[ImageRecord], image: str, status: str, day: date, reason: str, cves: Iterable[str] = ()
 ) -> tuple[ImageRecord, ...]:
-    """The same records; those of one image are `withdrawn` or `deprecated` since the day, for the reason.
+    """The records, in which those of one image are `withdrawn` or `deprecated` since the day, for the reason.
 
-    `image` is what somebody named, SUITE/CONFIG/ARCH/SERIAL if it is one. Error when there is no such image, when it
-    is so already (a withdrawn or expired one cannot be deprecated either), and when the reason is not one printable
-    line of at most REASON characters.
+    `image` is unchecked input, SUITE/CONFIG/ARCH/SERIAL if it is valid. Error if there is no such image, if it
+    already has that status (a withdrawn or expired image cannot be deprecated either), or if the reason is not one
+    printable line of at most REASON characters.
     """
     records = tuple(records)
     if not reason.strip() or not reason.isprintable():
@@ -274,10 +278,11 @@ def outdated(
     today: date,
     unkept: Collection[ImageId] = (),
 ) -> tuple[ImageId, ...]:
-    """The images that nothing keeps, sorted by their names.
+    """The images that no rule keeps, sorted by name.
 
-    Kept are those that the policy names, what is current, and with an image all of its release's set. What is held
-    back or `unkept` takes nobody's place, and stays as long as it is newer than the oldest of the newest that stay.
+    The images that the policy names and those that are current are kept, and with each of them all images of its
+    release set. An image that is held back or `unkept` does not count as one of the newest; it is kept unless it is
+    older than the oldest of the newest that are kept.
     """
     waiting, records = tuple(waiting), tuple(index.listed(records))
     back = {image for one in waiting for image in one.images}.union(unkept)
@@ -307,7 +312,7 @@ def outdated(
 
 
 def expired(records: Iterable[ImageRecord], images: Collection[ImageId], day: date) -> tuple[ImageRecord, ...]:
-    """The same records; those of the images are expired since the day. Why they were deprecated stays."""
+    """The records, in which those of the images are expired since the day; a reason for deprecation stays."""
     return tuple(
         replace(record, status="expired", status_date=day.isoformat()) if record.id in images else record
         for record in records
@@ -315,7 +320,7 @@ def expired(records: Iterable[ImageRecord], images: Collection[ImageId], day: da
 
 
 def unwound(records: Iterable[ImageRecord], today: date) -> tuple[ImageRecord, ...]:
-    """The same records; what was said of one on a day that has not come was said today."""
+    """The records, with today as the status date of each that has one in the future."""
     return tuple(
         replace(record, status_date=min(record.status_date, today.isoformat())) if record.status_date else record
         for record in records
@@ -325,9 +330,10 @@ def unwound(records: Iterable[ImageRecord], today: date) -> tuple[ImageRecord, .
 def due(
     records: Iterable[ImageRecord], referenced: Collection[ImageId], today: date, grace: timedelta
 ) -> tuple[ImageId, ...]:
-    """The images whose files may go, sorted: withdrawn or expired so long ago, and no signature is older.
+    """The images whose files may be removed, sorted: withdrawn or expired for at least `grace`.
 
-    What has expired stays while it is `referenced`: a snapshot that is kept lists it.
+    By then, no signature on an index that lists them is valid. An expired image stays while it is `referenced`: a
+    kept snapshot lists it.
     """
     return tuple(
         sorted(
@@ -344,7 +350,7 @@ def due(
 
 
 def snapshots(ids: Iterable[str], rules: Policy) -> tuple[str, ...]:
-    """The snapshots that the policy does not keep, oldest first; the newest is what is shown, and always stays."""
+    """The snapshots that the policy does not keep, oldest first; the newest is published, and always stays."""
     ordered = sorted(found for found in ids if _SNAPSHOT.fullmatch(found))
     number = len(ordered) if rules.snapshots is None else rules.snapshots
     return tuple(found for found in ordered[: max(len(ordered) - number, 0)] if found not in rules.pinned)
@@ -353,20 +359,21 @@ def snapshots(ids: Iterable[str], rules: Policy) -> tuple[str, ...]:
 def leaving(
     before: Mapping[str, date], unlisted: Iterable[str], today: date, grace: timedelta
 ) -> tuple[dict[str, date], tuple[str, ...]]:
-    """What of the pool is about to leave (path -> the first day that nothing listed it), and what leaves today.
+    """Files that will leave the pool (path -> the first day on which no index listed it), and those that leave today.
 
-    `unlisted` are the paths that nothing lists today; `grace` is for how long a signature is good that may list them.
-    It counts from the end of that day, in which the last index that lists one may have been signed. One that leaves
-    is in both answers: whoever is cut off before the file is gone finds it here again.
+    `unlisted` are the paths that no index lists today; `grace` is how long a signature on an index that lists them
+    may be valid. It counts from the end of that first day, because the last index that lists a file may have been
+    signed on that day. A file that leaves is in both results: after an interruption, the next run finds it here
+    again.
     """
     after = {path: before.get(path, today) for path in sorted(unlisted)}
     return after, tuple(path for path, day in after.items() if day + grace < today)
 
 
 def unused(tracks: Iterable[Track], listed: Collection[str]) -> tuple[Track, ...]:
-    """The versions of source packages that reprepro remembers, but of which no suite has anything any more.
+    """The versions of source packages that reprepro tracks, but of which no suite has anything any more.
 
-    Unless an index lists a file that is theirs alone: of a snapshot, then, that is kept.
+    A version is left out if an index, then that of a kept snapshot, lists a file of it that no version in use has.
     """
     tracks = tuple(tracks)
     used = {file for track in tracks if track.used for file in track.files}
@@ -376,7 +383,7 @@ def unused(tracks: Iterable[Track], listed: Collection[str]) -> tuple[Track, ...
 
 
 def failed(before: Failure | None, reason: str, now: float) -> Failure:
-    """Another failure to keep what an image was made of, at `now`: it is tried again later and later."""
+    """Another failure to make a closure, at `now`; the delay until the next try grows."""
     tries = before.tries + 1 if before else 1
     delay = FIRST_DELAY << min(tries - 1, 10)
     return Failure(tries, int(now) + min(delay, LAST_DELAY), printable(reason))
@@ -388,7 +395,7 @@ def render_failure(failure: Failure) -> str:
 
 
 def parse_failure(text: str) -> Failure | None:
-    """What `render_failure` wrote; None when it is not that."""
+    """The failure that `render_failure` wrote; None if the text is not one."""
     try:
         (stanza,) = deb822.canonical(text)
         return Failure(int(stanza["Tries"]), int(stanza["Next"]), printable(stanza["Reason"], 10 * LONGEST))
@@ -397,7 +404,7 @@ def parse_failure(text: str) -> Failure | None:
 
 
 def parse_tracks(text: str) -> tuple[Track, ...]:
-    """What reprepro's dumptracks prints."""
+    """The tracks that reprepro's dumptracks prints."""
     found = []
     for stanza in deb822.canonical(text):
         rows = [line.split() for line in stanza.get("Files", "").split("\n") if line]
@@ -414,7 +421,7 @@ def parse_tracks(text: str) -> tuple[Track, ...]:
 
 
 def parse_leaving(text: str) -> dict[str, date]:
-    """Path -> day, of lines `DAY PATH`; Error when one is not."""
+    """Path -> day, from lines `DAY PATH`; Error if a line is not one."""
     found = {}
     for line in text.splitlines():
         day, _, path = line.partition(" ")
@@ -448,7 +455,7 @@ def pool_files(text: str) -> Iterator[str]:
 
 
 def images(text: str) -> set[ImageId]:
-    """The images that an index lists; a line of it that names none is passed over."""
+    """The images that an index lists; a line that names no valid image is ignored."""
     found = set()
     for line in text.split("\n"):
         if line.startswith("Buildinfo: "):
@@ -458,7 +465,7 @@ def images(text: str) -> set[ImageId]:
 
 
 def member(image: ImageId) -> str:
-    """What a set of images that are published together calls it: CONFIG/ARCH."""
+    """The name of an image in a set of images that are published together: CONFIG/ARCH."""
     return f"{image.config}/{image.architecture}"
 
 
@@ -481,7 +488,7 @@ def _is_release(value: str) -> bool:
 
 
 def _months(today: date, number: int) -> Iterator[str]:
-    """YYYYMM of the last months, this one among them."""
+    """YYYYMM of the last months, including this one."""
     for back in range(number):
         year, month = divmod(today.year * 12 + today.month - 1 - back, 12)
         yield f"{year:04}{month + 1:02}"

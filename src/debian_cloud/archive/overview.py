@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How an archive stands: what is published, until when it is valid, and what waits."""
+"""The status of an archive: what is published, until when it is valid, and what waits."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Unkept:
-    """What is known of an image whose closure is not there.
+    """An image without a closure, and the failures to make it.
 
-    `next` is when it is tried again, in seconds since 1970; None is at once.
+    `next` is the time of the next try, in seconds since 1970; None is at once.
     """
 
     image: str
@@ -38,7 +38,7 @@ class Unkept:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What was accepted and is not published: packages, images, releases held back, and what is not kept."""
+    """What is not published yet: accepted packages and images, and held back releases; and the missing closures."""
 
     packages: tuple[str, ...]
     images: tuple[str, ...]
@@ -48,7 +48,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """What of a suite is published; dates in seconds since 1970, status -> how many images have it."""
+    """What is published of a suite; dates are in seconds since 1970, `images` is status -> number of images."""
 
     suite: str
     date: int | None
@@ -60,7 +60,7 @@ class Suite:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key of the archive; `until` is when the last part of one that may sign expires, None is never."""
+    """A key of the archive; `until` is when its last part that may sign expires, None is never."""
 
     fingerprint: str
     owner: str
@@ -70,7 +70,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """A whole archive: counts are of uploads."""
+    """The status of a complete archive; `incoming`, `undecided` and `rejected` are numbers of uploads."""
 
     archive: str
     url: str
@@ -84,14 +84,14 @@ class Overview:
 
 
 def overview(archive: Path) -> Overview:
-    """How an archive stands; nothing is changed there, and nobody is kept waiting."""
+    """The status of an archive; nothing is changed, and no lock is taken."""
     if not (archive / "state").is_dir():
         raise Error(f"{archive} is not an archive", f"make one: debian-cloud-archive init {archive}", USAGE)
     for _ in range(3):
         try:
             return _overview(archive)
         except FileNotFoundError as error:
-            # The state is another by now, and the former one gone.
+            # A new state has replaced the one that was being read.
             gone = error
     raise Error(f"{gone.filename} is missing", f"debian-cloud-archive check {archive}")
 
@@ -118,7 +118,7 @@ def _overview(archive: Path) -> Overview:
 
 
 def _suite(archive: Path, known: Path, suite: str, accepted: set[tuple[str, ...]]) -> Suite:
-    """What of a suite is published, and what was accepted and is not."""
+    """What of a suite is published, and what is accepted but not published."""
     dist = archive / "public/dists" / suite
     records = state.records(known, suite)
     held = state.held(archive, suite, records)
@@ -168,11 +168,11 @@ def _accepted(archive: Path, database: Path) -> dict[str, set[tuple[str, ...]]]:
 
 
 def _published(dist: Path) -> set[tuple[str, ...]]:
-    """The same of what the indexes list."""
+    """Architecture, name and version of each package that the indexes list."""
     found: set[tuple[str, ...]] = set()
     for path in (*dist.glob("*/binary-*/Packages"), *dist.glob("*/source/Sources")):
         architecture = path.parent.name.removeprefix("binary-")
-        # One of each in a stanza.
+        # Each stanza has one of each field.
         found.update(
             (architecture, *pair) for pair in zip(_fields(path, "Package"), _fields(path, "Version"), strict=True)
         )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What will be signed made ready: whole, as the archive knows it, and dated.
+"""Preparation of indexes for signing: they are complete, agree with the archive's state, and get dates.
 
-The date of an index is five minutes ago, and so is that of its signature: apt 3 refuses one that is three seconds
-ahead of its clock. It is never before the last one, nor before the youngest key that signs, and the end of its
-validity is counted from it.
+The date of an index, and of its signature, is five minutes ago, because apt 3 refuses a date that is three seconds
+ahead of its clock. It is never before the date of the last index, nor before the youngest signing key was made;
+Valid-Until is counted from it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def anew(archive: Path, work: Path, packages: Path, born: int, *, after_wrong_clock: bool = False) -> None:
-    """Make WORK/dists ready to be signed, as reprepro has written it: whole, or Error.
+    """Prepare WORK/dists, as reprepro has written it, for signing; Error if it is not complete.
 
-    `packages` is what `reprepro list` says of all suites, `born` when the youngest key was made that signs, in
-    seconds since 1970. After a wrong clock, what is dated in the future is no reason to stop.
+    `packages` is the output of `reprepro list` for all suites; `born` is when the youngest signing key was made, in
+    seconds since 1970. With `after_wrong_clock`, a date in the future is no error.
     """
     terms = signed.terms_of(archive)
     day = _date(archive, work, born, after_wrong_clock=after_wrong_clock)
@@ -38,7 +38,7 @@ def anew(archive: Path, work: Path, packages: Path, born: int, *, after_wrong_cl
 
 
 def again(archive: Path, work: Path, keyring: Path, born: int, *, after_wrong_clock: bool = False) -> None:
-    """Make WORK/dists ready to be signed, of what was signed last; Error unless that is what is served."""
+    """Prepare WORK/dists for signing from what was signed last; Error unless exactly that is served."""
     signed.refuse_changed(archive, keyring, "what is served is not what was signed, and nothing is signed anew")
     for record in sorted((archive / "signed/dists").glob("*/Release")):
         folder = work / "dists" / record.parent.name
@@ -49,11 +49,11 @@ def again(archive: Path, work: Path, keyring: Path, born: int, *, after_wrong_cl
 
 
 def _finish(work: Path, terms: Mapping[str, int], day: int, listed: Mapping[str, set[_Package]] | None) -> None:
-    """Give each Release its dates; Error when it is not whole, or does not say what is `listed`."""
+    """Set the dates of each Release; Error if it is not complete, or does not list what is `listed`."""
     what, hint = "what would be signed is not whole", "is the disk full, or damaged? Run it again"
     for folder in signed.folders(work, "dists/*"):
         file, term = folder / "Release", terms.get(folder.name, lifecycle.VALID_FOR)
-        # reprepro says nothing of its end where there is no ValidFor.
+        # reprepro writes no Valid-Until if there is no ValidFor.
         found = served.release(served.with_term(file.read_bytes(), term), file)
         if folder.name != found.fields["Codename"]:
             raise Error(f"{file} is of the suite {found.fields['Codename']}", "it was swapped or changed")
@@ -64,7 +64,7 @@ def _finish(work: Path, terms: Mapping[str, int], day: int, listed: Mapping[str,
 
 
 def _date(archive: Path, work: Path, born: int, *, after_wrong_clock: bool) -> int:
-    """The date of what will be signed: as far back as no client and no key minds."""
+    """The date to sign: BACK seconds ago, but not before the last index or the youngest signing key."""
     now, last = int(time.time()), 0
     said = time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime(now))
     for folder in signed.folders(work, "dists/*"):
@@ -73,11 +73,11 @@ def _date(archive: Path, work: Path, born: int, *, after_wrong_clock: bool) -> i
         try:
             found = served.release(served.regular(shown).read_bytes(), shown).date
         except (Error, FileNotFoundError):
-            # Of a new suite, or damaged before anything was written down; what is written down is whole.
+            # A new suite, or one that was damaged before anything was recorded; a record must be complete.
             if record.is_file():
                 raise
             continue
-        # A client takes no older index than it has: all would stop at what they know.
+        # A client accepts no index older than the one that it has: all clients would stay at that.
         if found > now and not after_wrong_clock:
             raise Error(
                 f"the clock says {said}, and {folder.name} was published later than that",
@@ -93,7 +93,7 @@ def _date(archive: Path, work: Path, born: int, *, after_wrong_clock: bool) -> i
 
 
 def _packages(file: Path) -> dict[str, set[_Package]]:
-    """Suite -> component, architecture, name and version, of lines `SUITE|COMPONENT|ARCHITECTURE: NAME VERSION`."""
+    """Suite -> component, architecture, name and version, from lines `SUITE|COMPONENT|ARCHITECTURE: NAME VERSION`."""
     found: dict[str, set[_Package]] = {}
     for line in file.read_text("utf-8").splitlines():
         if line.startswith("suite "):

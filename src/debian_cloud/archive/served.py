@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an archive serves, compared with what it has signed; and what it is about to sign, with what it should be.
+"""Comparison of what an archive serves with what it signed, and of what it will sign with its state.
 
-`DIR/signed` has the text of each Release that the archive signed last, under the path of its folder in public/. It
-is no part of public/: what lies there may have been changed, and is not signed again for lying there.
+`DIR/signed` has the text of each Release that the archive signed last, under the path of its directory in public/. It
+is not part of public/: a file there may have been changed, and must not be signed again merely because it is there.
 
-Before a publication is signed, its indexes must be whole and list what the state has; before it is shown, by
-whatever verb, it must be as it was signed, and writable by no other user. `expire` asks here, too, what is listed.
-When a key is lost, only what is in DIR/signed is signed by another: a thief may have signed more.
+Before a publication is signed, its indexes must be complete and list what the state has; before any verb publishes
+it, it must be as it was signed, and writable by no other user. `expire` also uses this module to find what is listed.
+If a key is lost, another key signs only what is in DIR/signed: a thief may have signed more with the lost one.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BACK: Final = 300
-"""Seconds by which an index is dated back, and signed back: apt 3 refuses one of 3 seconds from now."""
+"""Seconds by which an index and its signature are dated back: apt 3 refuses a date 3 seconds ahead."""
 LARGEST: Final = 2**28
-"""Bytes of an index; Debian's main has a fifth of that."""
+"""Maximum bytes of an index; that of Debian's main has a fifth."""
 
 
 @dataclass(frozen=True, slots=True)
 class SignedRelease:
-    """A release file: `text` as it was signed, dates in seconds since 1970, name of an index -> SHA-256 and size."""
+    """A release file: `text` as signed, dates in seconds since 1970, `indexes` name -> SHA-256 and size."""
 
     text: bytes
     fields: Mapping[str, str]
@@ -46,15 +46,15 @@ class SignedRelease:
 
     @property
     def term(self) -> int:
-        """For how many seconds its signature is good."""
+        """Seconds for which its signature is valid."""
         return self.until - self.date
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is not as it should be: a path below the archive's public folder, and why.
+    """A fault: a path below the archive's public directory, and a sentence on what is wrong.
 
-    `spare` is a file that is whole, and may take its place.
+    `spare` is an intact file that can replace it.
     """
 
     path: Path
@@ -63,7 +63,7 @@ class Fault:
 
 
 def release(text: bytes, what: object) -> SignedRelease:
-    """A release file read; Error when it is not whole: each of ours has a suite, two dates, and lists indexes."""
+    """Parse a release file; Error if it is not complete, with suite, codename, two dates and indexes."""
     try:
         (fields,) = deb822.canonical(text.decode("utf-8"))
         rows = [line.split() for line in fields["SHA256"].split("\n") if line]
@@ -78,7 +78,7 @@ def release(text: bytes, what: object) -> SignedRelease:
 
 
 def dated(found: SignedRelease, date: int, term: int) -> bytes:
-    """The text of the same, of another date, with a signature that is good for so many seconds."""
+    """The text of a release file with another date, and a validity of `term` seconds from then."""
     new = {"Date": date, "Valid-Until": date + term}
     lines = found.text.decode().split("\n")
     heads = [line.partition(":")[0] for line in lines]
@@ -88,9 +88,9 @@ def dated(found: SignedRelease, date: int, term: int) -> bytes:
 
 
 def with_term(text: bytes, term: int) -> bytes:
-    """A release file that says until when it is good; one that says so already stays as it is.
+    """The text of a release file with a Valid-Until, which is `term` seconds after its Date if it had none.
 
-    Of a snapshot, then, that an older version made: its day is what counts.
+    A snapshot that an older version made has none, nor has a Release that reprepro writes without ValidFor.
     """
     lines = text.decode().split("\n")
     heads = [line.partition(":")[0] for line in lines]
@@ -101,7 +101,7 @@ def with_term(text: bytes, term: int) -> bytes:
 
 
 def signed_text(folder: Path, keyring: Path) -> tuple[bytes, list[Fault]]:
-    """What a folder's InRelease says, if a key of the keyring signed it, and what of its three files differs."""
+    """The text of a directory's InRelease if a key of the keyring signed it, and faults of its three files."""
     text, found = b"", []
     try:
         text = sign.verified(keyring, regular(folder / "InRelease")).content
@@ -120,7 +120,7 @@ def signed_text(folder: Path, keyring: Path) -> tuple[bytes, list[Fault]]:
 
 
 def indexes(known: SignedRelease, folder: Path, *, byhash: bool) -> Iterator[Fault]:
-    """What of the listed indexes is missing in a folder, or another: by name, and by hash, if that is asked."""
+    """Listed indexes that a directory lacks or has otherwise: by name, and by hash if `byhash` is true."""
     for name, (sha256, size) in known.indexes.items():
         hashed = folder / name.rpartition("/")[0] / "by-hash/SHA256" / sha256
         places = [folder / name, *((hashed,) if byhash else ())]
@@ -130,27 +130,27 @@ def indexes(known: SignedRelease, folder: Path, *, byhash: bool) -> Iterator[Fau
                 yield Fault(place, "it is again what Release lists", good[0])
             elif not good and (place.exists() or place.is_symlink()):
                 yield Fault(place, "it is not the index that Release lists; publish")
-        # A form that is listed need not be there (Packages beside Packages.xz).
+        # A listed variant may be absent (Packages beside Packages.xz).
         if not good and not (folder / name).exists() and not (folder / f"{name}.xz").exists():
             yield Fault(folder / name, "it is missing; publish")
 
 
 def staged(known: SignedRelease, folder: Path, shown: Path) -> Iterator[Fault]:
-    """What of the listed indexes is neither whole in the folder that will be shown, nor by hash in what is shown."""
+    """Listed indexes that are neither intact in the directory to be published nor already published by hash."""
     for name, (sha256, size) in known.indexes.items():
         new, hashed = folder / name, shown / name.rpartition("/")[0] / "by-hash/SHA256" / sha256
         if new.exists() or new.is_symlink():
             if content(new, sha256, size) is None:
                 yield Fault(new, "it is not the index that Release lists")
         elif ((shown / name).exists() or not any((place / f"{name}.xz").exists() for place in (folder, shown))) and (
-            # What is not new is shown already, under both names.
+            # What is not new is already published, under both names.
             content(hashed, sha256, size) is None or content(shown / name, sha256, size) is None
         ):
             yield Fault(new, "it is missing")
 
 
 def content(file: Path, sha256: str, size: int) -> bytes | None:
-    """What is in an index, if that is a regular file with this hash and size."""
+    """The content of an index, if it is a regular file with this hash and size."""
     if file.is_symlink() or not file.is_file() or file.stat().st_size != size:
         return None
     data = file.read_bytes()
@@ -158,7 +158,7 @@ def content(file: Path, sha256: str, size: int) -> bytes | None:
 
 
 def misnamed(folder: Path, listed: Collection[Path]) -> Iterator[Fault]:
-    """What a folder has by hash that has another hash; `listed` are seen to already."""
+    """By-hash files of a directory that have another hash; those in `listed` are checked elsewhere."""
     for file in sorted(folder.rglob("by-hash/SHA256/*")):
         if file in listed or file.name.startswith("."):
             continue
@@ -171,10 +171,10 @@ def misnamed(folder: Path, listed: Collection[Path]) -> Iterator[Fault]:
 def incomplete(
     known: SignedRelease, folder: Path, packages: Collection[tuple[str, str, str, str]]
 ) -> Iterator[Fault]:
-    """What of the indexes that are about to be signed does not say what the archive knows.
+    """Indexes to be signed that differ from the archive's state.
 
-    `packages` are component, architecture, name and version of each package of the suite. What is there in
-    several forms says the same in each.
+    `packages` are component, architecture, name and version of each package of the suite. If an index is there in
+    several variants, all must have the same content.
     """
     there: set[tuple[str, str, str, str]] = set()
     kinds = [f"binary-{arch}/Packages" for arch in known.fields.get("Architectures", "").split()]
@@ -201,7 +201,7 @@ def incomplete(
 
 
 def terms(conf: str) -> dict[str, int]:
-    """Suite -> for how many seconds a signature of it is to be good, by ValidFor in conf/distributions."""
+    """Suite -> seconds for which its signatures are valid, from ValidFor in conf/distributions."""
     return {
         names.word(stanza["Codename"], "suite"): lifecycle.valid_for(stanza.get("ValidFor", ""))
         for stanza in deb822.parse(conf)
@@ -209,13 +209,13 @@ def terms(conf: str) -> dict[str, int]:
 
 
 def remembered(text: str, now: int, *more: SignedRelease) -> dict[int, int]:
-    """Term -> until when a signature with this term is good, of those that are still: of lines `TERM UNTIL`."""
+    """Term -> until when a signature with this term is valid, if it still is, from lines `TERM UNTIL`."""
     found: dict[int, int] = {}
     rows = [(int(term), int(until)) for term, until in (line.split() for line in text.splitlines())]
     for term, until in (*rows, *((one.term, one.until) for one in more)):
         if until >= now:
             found[term] = max(until, found.get(term, 0))
-    # What another outdoes in both need not be kept.
+    # An entry is not needed if one with a longer term is valid for at least as long.
     return {t: u for t, u in found.items() if not any(t2 > t and u2 >= u for t2, u2 in found.items())}
 
 
@@ -241,14 +241,14 @@ def _unpacked(file: Path) -> bytes:
 
 
 def regular(file: Path) -> Path:
-    """The file itself; OSError when it is none, such as a FIFO, of which to read would not end."""
+    """The file itself; FileNotFoundError if it is not regular, such as a FIFO, which might block the reader."""
     if file.is_symlink() or not file.is_file():
         raise FileNotFoundError(file)
     return file
 
 
 def _words(text: bytes) -> list[bytes]:
-    """The lines of a text, without what a clear signature leaves out."""
+    """The lines of a text, without what a cleartext signature does not cover."""
     return [line.rstrip() for line in text.splitlines() if line.strip()]
 
 

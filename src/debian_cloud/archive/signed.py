@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The texts that an archive signed last: it keeps them in DIR/signed, under the path of each one's folder in public/.
+"""The texts that an archive signed last, kept in DIR/signed under the paths of their directories in public/.
 
-What is served, and what is about to be shown, is compared with them (`served`); only here are they written.
+What is served, and what is about to be published, is compared with them (`served`); only this module writes them.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 UNSOUND: Final = 3
-"""Exit status where what was to be shown is not whole, and not of a full disk."""
+"""Exit status if what was to be published is not as it was signed, and a full disk is not the cause."""
 _HINT: Final = "debian-cloud-archive check mends what it can, and publish makes all indexes anew"
 
 
 def terms_of(archive: Path) -> dict[str, int]:
-    """Suite -> for how many seconds a signature of it is to be good (conf/distributions)."""
+    """Suite -> seconds for which its signatures are valid (conf/distributions)."""
     return served.terms((archive / "conf/distributions").read_text("utf-8"))
 
 
 def entry(archive: Path, folder: Path) -> Path:
-    """Where the text is kept that was signed for a folder of what is, or will be, in public/."""
+    """The path of the text that was signed for a directory of public/, given relative to that."""
     return archive / "signed" / folder / "Release"
 
 
 def folders(root: Path, pattern: str) -> list[Path]:
-    """The folders that match, sorted, without links."""
+    """The directories that match, sorted, without symbolic links."""
     return sorted(path for path in root.glob(pattern) if path.is_dir() and not path.is_symlink())
 
 
 def refuse(found: Iterable[Fault], what: str, hint: str, status: int = FAILED) -> None:
-    """Error that names the first of what was found."""
+    """Raise Error that names the first of the faults, if there is one."""
     for finding in found:
         why = "it is not what Release lists" if finding.spare else finding.sentence.removesuffix("; publish")
         raise Error(f"{what}: {finding.path}: {why}", hint, status)
 
 
 def note(archive: Path, folder: Path, keyring: Path) -> None:
-    """Everything is signed and whole, or Error; then it is written down as what was signed."""
+    """Record what was signed below a directory; Error unless all of it is signed and complete."""
     what, hint = "what was about to be shown is not as it was signed", "publish makes all of it anew"
     texts: dict[Path, bytes] = {}
     for dist in (*folders(folder, "dists/*"), *folders(folder, "snap/*/dists/*")):
@@ -71,12 +71,12 @@ def note(archive: Path, folder: Path, keyring: Path) -> None:
 
 
 def _snapshot(place: Path) -> str | None:
-    """The id of the snapshot to which a folder belongs."""
+    """The id of the snapshot to which a directory belongs; None for a suite."""
     return place.parts[1] if place.parts[0] == "snap" else None
 
 
 def _write(file: Path, content: bytes) -> None:
-    """In one step, and on the disk."""
+    """Write a file in one step, and sync it to the disk."""
     file.parent.mkdir(parents=True, exist_ok=True)
     new = file.with_name(f".{file.name}.new")
     with new.open("wb") as out:
@@ -86,10 +86,10 @@ def _write(file: Path, content: bytes) -> None:
 
 
 def adopt(archive: Path, keyring: Path, paths: Sequence[Path] = ()) -> None:
-    """Write down what was signed, where it is known by its signature alone: of PATHs, else of all without a record.
+    """Record texts that are known only by their signature: those below `paths`, by default all.
 
-    So it is with what an older version left, and with a closure that has just been made. What is not whole, or is
-    in another's place, is left out.
+    These are texts that an older version left, and those of a closure that has just been made. A text with a record,
+    one that is incomplete, and one in the wrong place are left out.
     """
     public = archive / "public"
     patterns = [f"{path}/**/InRelease" for path in paths] or [
@@ -111,7 +111,7 @@ def adopt(archive: Path, keyring: Path, paths: Sequence[Path] = ()) -> None:
 
 
 def end(archive: Path, folder: Path) -> None:
-    """Write below a folder each snapshot whose signature has no end, with one."""
+    """Write below a directory, with a Valid-Until, the Release of each snapshot that has none."""
     terms = terms_of(archive)
     for record in sorted((archive / "signed/snap").glob("*/dists/*/Release")):
         place, text = record.relative_to(archive / "signed"), record.read_bytes()
@@ -122,7 +122,7 @@ def end(archive: Path, folder: Path) -> None:
 
 
 def clear(file: Path, keyring: Path) -> bytes:
-    """What the archive signed, or nothing."""
+    """The content of a file if the archive signed it, otherwise nothing."""
     try:
         return sign.verified(keyring, served.regular(file)).content
     except (Error, FileNotFoundError):
@@ -130,12 +130,12 @@ def clear(file: Path, keyring: Path) -> bytes:
 
 
 def refuse_changed(archive: Path, keyring: Path, what: str = "what is served is not what was signed") -> None:
-    """Error unless all that is served under dists is what was signed last."""
+    """Raise Error unless all that is served under dists is what was signed last."""
     refuse(shown(archive, keyring), what, _HINT)
 
 
 def shown(archive: Path, keyring: Path) -> Iterator[Fault]:
-    """What is served under dists and is not what was signed last."""
+    """What is served under dists but differs from what was signed last."""
     suites = {folder.name for folder in folders(archive / "public", "dists/*")}
     suites |= {folder.name for folder in folders(archive / "signed", "dists/*")} & {*terms_of(archive)}
     for suite in sorted(suites):
@@ -144,7 +144,7 @@ def shown(archive: Path, keyring: Path) -> Iterator[Fault]:
 
 
 def differing(archive: Path, place: Path, keyring: Path, *, byhash: bool) -> Iterator[Fault]:
-    """What of one folder of public/ is not what was signed last for it; by hash, too, if that is asked."""
+    """What one directory of public/ has that differs from what was signed last; also by hash if `byhash`."""
     folder, record = archive / "public" / place, entry(archive, place)
     text, found = served.signed_text(folder, keyring)
     yield from found

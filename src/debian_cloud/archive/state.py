@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The files of an archive in which its images are entered, and what it has shown of them; never changed in place.
+"""The files of an archive's state: records of its images, and what was published; never changed in place.
 
-Below a state (DIR/state, or the copy that a verb changes): images/SUITE, records; staleness/SUITE/ARCH, what has
-newer versions; leaving, what goes from the pool. Beside it DIR/cache/closures has why a closure could not be made;
-without it, all are tried again.
+Below a state (DIR/state, or the copy that a verb changes): images/SUITE, records; staleness/SUITE/ARCH, packages that
+have newer versions; leaving, files that will leave the pool. Beside it, DIR/cache/closures has why a closure could
+not be made; without it, all are tried again.
 
-reprepro's database has no transactions, so a verb copies the state, works on the copy, and one rename of a link
-makes it the state. A file in public/ that the state does not have belongs to nothing: the next `accept` decides its
-upload again, and `check` moves it to lost/.
+reprepro's database has no transactions, so a verb copies the state, changes the copy, and makes it the state by
+renaming one link. A file in public/ that the state does not have is an orphan: the next `accept` decides its upload
+again, and `check` moves it to lost/.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 
 
 def suites(state: Path) -> tuple[str, ...]:
-    """The suites that an image was ever entered for, sorted."""
+    """The suites for which an image was ever entered, sorted."""
     return tuple(sorted(names.word(file.name, "suite") for file in (state / "images").glob("*")))
 
 
 def records(state: Path, suite: str) -> tuple[ImageRecord, ...]:
-    """The records of all images that the archive ever took for a suite."""
+    """The records of all images that the archive ever accepted for a suite."""
     return index.parse(_text(state / "images" / names.word(suite, "suite")))
 
 
 def enter(state: Path, suite: str, entered: Iterable[ImageRecord]) -> None:
-    """Write the records of a suite; Error when one that is new or changed is none that a client would take."""
+    """Write the records of a suite; Error if a client would refuse one that is new or changed."""
     file = state / "images" / names.word(suite, "suite")
     file.parent.mkdir(parents=True, exist_ok=True)
     text = index.render(entered)
@@ -54,7 +54,7 @@ def enter(state: Path, suite: str, entered: Iterable[ImageRecord]) -> None:
 
 
 def pending(state: Path, suite: str) -> dict[str, Stanza]:
-    """Path of an image -> which of its packages have a newer version."""
+    """Path of an image -> its packages that have a newer version."""
     found: dict[str, Stanza] = {}
     for file in sorted((state / "staleness" / names.word(suite, "suite")).glob("*")):
         found |= staleness.by_image(_text(file))
@@ -62,17 +62,17 @@ def pending(state: Path, suite: str) -> dict[str, Stanza]:
 
 
 def release_sets(file: Path) -> tuple[ReleaseSet, ...]:
-    """What conf/releases says, if it is there."""
+    """The release sets of conf/releases, if it exists."""
     return lifecycle.release_sets(_text(file), str(file))
 
 
 def shown(public: Path, suite: str) -> set[ImageId]:
-    """The images that the index lists which users see."""
+    """The images that the published index lists."""
     return lifecycle.images(_text(public / "dists" / names.word(suite, "suite") / "main/images/Images"))
 
 
 def held(archive: Path, suite: str, entered: Iterable[ImageRecord]) -> tuple[Held, ...]:
-    """The releases of a suite that wait for images that are missing."""
+    """The releases of a suite that wait for missing images."""
     sets = release_sets(archive / "conf/releases")
     if not sets:
         return ()
@@ -81,7 +81,7 @@ def held(archive: Path, suite: str, entered: Iterable[ImageRecord]) -> tuple[Hel
 
 
 def without_closure(archive: Path, entered: Iterable[ImageRecord]) -> tuple[ImageId, ...]:
-    """The images of which an index may list each, and the archive is to keep the closure and has not."""
+    """The images that an index may list, and whose closures the archive must keep but does not have."""
     if not (archive / "conf/closures").exists():
         return ()
     found = dict.fromkeys(record.id for record in index.listed(entered))
@@ -89,13 +89,13 @@ def without_closure(archive: Path, entered: Iterable[ImageRecord]) -> tuple[Imag
 
 
 def unkept(archive: Path, suite: str, entered: Iterable[ImageRecord]) -> frozenset[ImageId]:
-    """Of these, those that no index has shown yet: none does before what they were made of is kept."""
+    """Images without a closure that no index lists yet; none does before the closure is kept."""
     missing = without_closure(archive, entered)
     return frozenset(missing) - shown(archive / "public", suite) if missing else frozenset()
 
 
 def failure(archive: Path, image: ImageId) -> Failure | None:
-    """Why what an image was made of could not be kept, if that was tried."""
+    """Why the closure of an image could not be made, if that was tried."""
     try:
         return lifecycle.parse_failure(_note(archive, image).read_text("utf-8"))
     except (OSError, UnicodeDecodeError):
@@ -103,7 +103,7 @@ def failure(archive: Path, image: ImageId) -> Failure | None:
 
 
 def note_failure(archive: Path, image: ImageId, found: Failure | None) -> None:
-    """Note it; None when it is kept by now, or no longer wanted."""
+    """Note a failure for an image; None removes it, if the closure is kept or no longer needed."""
     file = _note(archive, image)
     if found is None:
         file.unlink(missing_ok=True)
@@ -115,7 +115,7 @@ def note_failure(archive: Path, image: ImageId, found: Failure | None) -> None:
 
 
 def failures(archive: Path) -> tuple[ImageId, ...]:
-    """The images of which one is noted; whatever else is there is passed over."""
+    """The images for which a failure is noted; other files are ignored."""
     place, found = archive / "cache", []
     for file in sorted(place.glob(f"{names.CLOSURES}/*/*/*/[0-9]*")):
         with contextlib.suppress(Error):
@@ -128,15 +128,16 @@ def _note(archive: Path, image: ImageId) -> Path:
 
 
 def policy(archive: Path) -> Policy:
-    """What conf/expire says, if it is there."""
+    """The policy of conf/expire, if it exists."""
     file = archive / "conf/expire"
     return lifecycle.policy(_text(file), str(file))
 
 
 def grace(archive: Path, suite: str = "") -> timedelta:
-    """How long it takes until no signature is good any more that lists what the index lists today: whole days.
+    """The days, rounded up, until every signature over what the index lists today has expired.
 
-    Of one suite, or of all. ValidFor may have been longer once: such a signature is remembered as long as it is good.
+    It is that of one suite, or the longest of all. ValidFor may have been longer before: the term of such a signature
+    is recorded as long as the signature is valid.
     """
     found = {0}
     for one, term in served.terms(_text(archive / "conf/distributions")).items():
@@ -147,12 +148,12 @@ def grace(archive: Path, suite: str = "") -> timedelta:
 
 
 def leaving(state: Path) -> dict[str, date]:
-    """What nothing lists any more, since when."""
+    """Files that no index lists any more -> the day since which that is so."""
     return lifecycle.parse_leaving(_text(state / "leaving"))
 
 
 def _text(file: Path) -> str:
-    # What is not UTF-8 the readers refuse, by their lines.
+    # The parsers refuse a line that is not UTF-8, and name it.
     return file.read_bytes().decode("utf-8", "surrogateescape") if file.exists() else ""
 
 

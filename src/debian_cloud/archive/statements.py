@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""That others made an image again, entered into the state of an archive."""
+"""Rebuilders' statements on an image, entered into the state of an archive."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 
 def enter(archive: Path, following: Path, file: Path, keyring: Path) -> str:
-    """Enter a rebuilder's signed statement into the next state; its place below the archive's public folder.
+    """Enter a rebuilder's signed statement into the next state, and return its path below the public directory.
 
-    Error unless one key of the keyring signed it, about the same bytes of a published image, and had said nothing.
+    Error unless one key of the keyring signed it, it is about the same bytes of a published image, and that key has
+    no statement on the image yet.
     """
     if not file.is_file():
         raise Error(f"there is no file {file}", "`debian-cloud rebuild --statement` writes one", USAGE)

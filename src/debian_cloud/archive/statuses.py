@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the state of an archive says became of an image: marked by its operator, or taken back after a wrong clock."""
+"""Changes to the status of images in an archive: by its operator, or after a wrong clock."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ STATUSES: Final = ("withdrawn", "deprecated", _PARTIAL)
 
 
 def mark(archive: Path, following: Path, status: str, named: str, reason: str = "", cves: Sequence[str] = ()) -> None:
-    """Say in the next state that an image is withdrawn or deprecated, or that a release may be partial.
+    """Mark in the next state an image as withdrawn or deprecated, or a release as partial.
 
-    `named` is SUITE/CONFIG/ARCH/SERIAL of an image, or SUITE/SERIAL of a release; Error when there is none.
+    `named` is SUITE/CONFIG/ARCH/SERIAL of an image, or SUITE/SERIAL of a release; Error if it does not exist.
     """
     what = named.removeprefix("images/").strip("/")
     suite = what.partition("/")[0]
@@ -38,7 +38,7 @@ def mark(archive: Path, following: Path, status: str, named: str, reason: str = 
     if status == _PARTIAL:
         records = lifecycle.partial(records, state.held(archive, suite, records), what)
     elif status == "withdrawn" and _is_unpublished(archive, suite, what, records):
-        # A run that was cut off has said so, and nobody has read it yet.
+        # An interrupted run has marked it, but that is not published yet.
         return
     else:
         records = lifecycle.marked(records, what, status, _today(), reason, cves)
@@ -46,7 +46,7 @@ def mark(archive: Path, following: Path, status: str, named: str, reason: str = 
 
 
 def unwind(following: Path) -> None:
-    """Date back to today what the next state dates in the future."""
+    """Set the dates of the next state that are in the future to today."""
     today = _today()
     for suite in state.suites(following):
         state.enter(following, suite, lifecycle.unwound(state.records(following, suite), today))
@@ -60,6 +60,6 @@ def _today() -> date:
 
 
 def _is_unpublished(archive: Path, suite: str, image: str, records: tuple[ImageRecord, ...]) -> bool:
-    """Whether an image was withdrawn, and the index that is shown lists it all the same."""
+    """Whether an image is withdrawn, but the published index still lists it."""
     withdrawn = {record.id for record in records if str(record.id) == image and record.status == "withdrawn"}
     return bool(withdrawn & state.shown(archive / "public", suite))

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which packages of an archive's images have a newer version by now; nothing is built.
+"""Packages of an archive's images that have a newer version by now; nothing is built.
 
-An update counts as security if any version between the two came from Debian's security suite, since a point release
-overtakes it. The lists have the day of the newest release file, and no hour: then nothing new is nothing to publish.
+An update counts as a security update if any version between the two came from Debian's security suite, because a
+point release may supersede that version. The lists have the day of the newest release file, without the time, so that
+they change only if there is something new to publish.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Image -> its packages, and the hash of its .buildinfo, that names them; and what was not read."""
+    """Image -> its packages, and the hash of its .buildinfo, which names them; and errors of those not read."""
 
     installed: Mapping[ImageId, tuple[Installed, ...]]
     hashes: Mapping[ImageId, str]
@@ -40,14 +41,14 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Image -> what `Images-Status` says of its packages, and the errors of those that were left out."""
+    """Image -> what `Images-Status` has on its packages, and the errors of images that were left out."""
 
     found: Mapping[ImageId, str]
     errors: tuple[Error, ...]
 
     @property
     def urgent(self) -> int:
-        """Of how many images security updates are pending."""
+        """The number of images with pending security updates."""
         return sum(staleness.SECURITY in text for text in self.found.values())
 
 
@@ -69,7 +70,7 @@ def contents(known: Path, public: Path, suite: str, arch: str, cache: Path | Non
 
 
 def pending(those: Contents, origin: Origin) -> Pending:
-    """What of them has a newer version, by the signed indexes that were read."""
+    """The packages that have a newer version in the signed indexes that were read."""
     day = datetime.fromtimestamp(origin.apt.debian_epoch, UTC).strftime("%Y-%m-%d")
 
     # Images share most of their packages.
@@ -88,7 +89,7 @@ def pending(those: Contents, origin: Origin) -> Pending:
 
 
 def write(found: Pending, those: Contents, output: Path, cache: Path | None = None) -> None:
-    """Write what is pending, and what was read of .buildinfo files, by their hash, for the next time."""
+    """Write the pending updates, and keep the packages of .buildinfo files, by hash, for the next time."""
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text("\n".join(found.found[image] for image in sorted(found.found, key=str)), "utf-8")
     if cache:
@@ -108,7 +109,7 @@ def _kept(file: Path | None) -> dict[str, tuple[Installed, ...]]:
     try:
         return staleness.recalled(file.read_text("utf-8")) if file else {}
     except (OSError, ValueError):
-        # It is not there yet, or it was damaged: all is read again.
+        # It does not exist yet, or is damaged: all is read again.
         return {}
 
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an upload says of itself, read in one way only; which packages a source may bring, and what they may be.
+"""The control files of an upload, read without ambiguity; packages that a source may have, and their limits.
 
-A package belongs to the source that brought it, in all suites, as in Debian's override file; the names of
-debian/control are debian-cloud's even before it brought them. reprepro knows rights by name alone, and upgrades go
-by name: the right to upload one configuration must not reach what every machine has. The version is the source's, so
-that no package is ever ahead of it. conf/overrides gives a name to another source, and that is logged. What a
-package may demand of a machine has bounds (`Essential`, `Provides` and so on): a maintainer script could still do
-all of it, but only where somebody installed the package.
+A package belongs to the source that uploaded it, in all suites, as in Debian's override file; the names in
+debian/control belong to debian-cloud even before it uploads them. reprepro grants rights by name only, and upgrades
+go by name: the right to upload one configuration must not extend to packages that every machine has. A package has
+the version of its source, so that no package is ever ahead of its source. conf/overrides gives a name to another
+source, and that is logged. The fields that affect a machine (`Essential`, `Provides` and so on) have limits: a
+maintainer script could still do all of it, but only on a machine where the package was installed.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from debian_cloud.text.deb822 import Stanza
 
 LARGEST_TEXT: Final = 2**20
-"""Bytes of a control file of any kind: .changes, .dsc, .buildinfo, control."""
+"""Maximum bytes of a control file of any kind: .changes, .dsc, .buildinfo, control."""
 MOST_LINES: Final = 10_000
-"""Lines of one."""
+"""Maximum lines of a control file."""
 MOST_FILES: Final = 1000
-"""Files of one upload."""
+"""Maximum files of one upload."""
 IMAGES: Final = "raw-images"
 """The section of an image's files."""
 
 _HINT: Final = "build and sign it again, as dpkg-buildpackage does"
-# deb-changes(5). What begins with a dot is hidden, and "reason" is the archive's own.
+# deb-changes(5). A name that begins with a dot is hidden, and "reason" is reserved for the archive.
 _FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]{0,199}")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _VERSION: Final = re.compile(r"(?:[0-9]{1,9}:)?[0-9][A-Za-z0-9.+~-]*")
@@ -48,7 +48,7 @@ _ONE_LINE: Final = ("Source", "Package", "Version", "Architecture", "Distributio
 _ONE_WORD: Final = ("Distribution",)
 _LISTED: Final = re.compile(rb"^ [0-9a-f]* [0-9]* [^ \n]* [^ \n]* ([^ /.\n][^ /\n]*)$", re.MULTILINE)
 _TARBALL: Final = re.compile(r"\.(?:diff\.gz|(?:orig(?:-[a-zA-Z0-9-]+)?|debian)?\.?tar\.(?:gz|xz|bz2|zst)(?:\.asc)?)")
-# Without these a machine gets no updates any more.
+# Without these packages a machine gets no updates.
 _LIFELINE: Final = re.compile(r"apt|dpkg|unattended-upgrades|.*-archive-keyring.*")
 _OURS: Final = "debian-cloud"
 
@@ -65,7 +65,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """A .changes (deb-changes(5)), its names, versions and sizes looked at."""
+    """A .changes (deb-changes(5)) with checked names, versions and sizes."""
 
     source: str
     version: str
@@ -75,12 +75,11 @@ class Changes:
 
 
 def stanza(text: bytes, what: str) -> Stanza:
-    """The one paragraph of a control file, its fields with capitals (Multi-Arch) however they are written.
+    """The only paragraph of a control file, with capital letters in field names (Multi-Arch).
 
-    Error when two readers may read it in two ways (deb822(5)).
-
-    A line of nothing but blanks ends a paragraph for some readers and belongs to the field for others, and so with
-    a carriage return; of a field that stands there twice one reads the first, another the last.
+    Error if two readers may read it differently (deb822(5)): for some, a line of blanks or with a carriage return
+    ends a paragraph, for others it belongs to the field; of a field that is there twice, some read the first, others
+    the last.
     """
     if len(text) > LARGEST_TEXT or text.count(b"\n") > MOST_LINES:
         raise Error(f"{what} has more than {LARGEST_TEXT} bytes, or {MOST_LINES} lines", _HINT)
@@ -107,9 +106,9 @@ def stanza(text: bytes, what: str) -> Stanza:
 
 
 def listed(text: bytes) -> tuple[bytes, ...]:
-    """The names of files that a .changes seems to list, whatever else it is; none leads elsewhere.
+    """The file names that a .changes seems to list, without verification; none leads to another directory.
 
-    Nobody has verified them. Another upload's .changes is not among them, nor what the archive itself writes.
+    The .changes of another upload, and names of files that the archive itself writes, are left out.
     """
     _, _, after = (b"\n" + text).partition(b"\nFiles:")
     names = dict.fromkeys(_LISTED.findall(after)[:MOST_FILES])
@@ -117,13 +116,13 @@ def listed(text: bytes) -> tuple[bytes, ...]:
 
 
 def changes(text: bytes) -> Changes:
-    """A .changes of its signed text; Error when it is not as dpkg-genchanges writes it."""
+    """Parse the signed text of a .changes; Error if it is not as dpkg-genchanges writes it."""
     fields = stanza(text, "the .changes")
     for field in ("Source", "Version", "Distribution", "Architecture", "Files", "Checksums-Sha256"):
         if not fields.get(field):
             raise Error(f"the .changes has no field {field}", _HINT)
     version = _valid(_VERSION, fields["Version"], "the .changes has the version")
-    # A rebuild says another version of its source.
+    # A rebuild has another version than its source.
     source, source_version = _source(fields["Source"], version, "the .changes")
     if source_version != version:
         raise Error(
@@ -165,7 +164,7 @@ def _files(fields: Stanza) -> tuple[Listed, ...]:
 
 
 def binary(upload: Changes, file: str, text: bytes) -> Stanza:
-    """The control file of one .deb of an upload; Error when it does not agree with that, or demands too much."""
+    """The control file of one .deb of an upload; Error if it disagrees with that, or exceeds the limits."""
     fields = stanza(text, file)
     for field in ("Package", "Version", "Architecture", "Maintainer", "Description"):
         if not fields.get(field):
@@ -191,7 +190,7 @@ def binary(upload: Changes, file: str, text: bytes) -> Stanza:
 
 
 def _modest(file: str, fields: Stanza) -> None:
-    """Error when a package would be more on a machine than one of this archive may be."""
+    """Raise Error if a package has a field or relation that no package of this archive may have."""
     for field in ("Essential", "Protected", "Important"):
         if fields.get(field, "no") != "no":
             raise Error(f"{file} says {field}: {printable(fields[field])}", "no package of this archive is that")
@@ -199,7 +198,7 @@ def _modest(file: str, fields: Stanza) -> None:
         raise Error(f"{file} has the priority {printable(fields['Priority'])}", "here each package is optional")
     for field in ("Provides", "Replaces", "Conflicts", "Breaks"):
         for name in _related(fields.get(field, "")):
-            # dpkg takes capital letters there, for the same as small ones.
+            # dpkg accepts capital letters there, and treats them like small ones.
             _valid(_NAME, name, f"{file} has in {field} the package")
             if field in ("Provides", "Replaces") and not name.startswith(_OURS):
                 raise Error(
@@ -222,7 +221,7 @@ def provided(fields: Stanza) -> tuple[str, ...]:
 
 
 def source(upload: Changes, file: str, text: bytes) -> Stanza:
-    """A .dsc of an upload, without its signature; Error when it does not agree with that (dsc(5))."""
+    """A .dsc of an upload, without its signature; Error if it disagrees with the .changes (dsc(5))."""
     fields = stanza(text, file)
     if (fields.get("Source"), fields.get("Version")) != (upload.source, upload.version):
         raise Error(
@@ -240,12 +239,12 @@ def source(upload: Changes, file: str, text: bytes) -> Stanza:
 
 
 def claimed(fields: Stanza) -> tuple[str, ...]:
-    """The packages that a .dsc says its source brings."""
+    """The packages that a .dsc lists as built from its source."""
     return tuple(name for part in fields.get("Binary", "").split(",") if (name := part.strip()))
 
 
 def buildinfo(upload: Changes, file: str, text: bytes) -> None:
-    """Error when a .buildinfo of packages is of another source than the upload (deb-buildinfo(5))."""
+    """Raise Error if a .buildinfo of packages is of another source than the upload (deb-buildinfo(5))."""
     fields = stanza(text, file)
     if "Source" in fields:
         of, version = _source(fields["Source"], fields.get("Version", upload.version), file)
@@ -254,7 +253,7 @@ def buildinfo(upload: Changes, file: str, text: bytes) -> None:
 
 
 def kind(upload: Changes, file: str) -> str:
-    """deb, dsc, buildinfo, or tar: what a file of an upload of packages is; Error when it is nothing of these."""
+    """The kind of a file in an upload of packages: deb, dsc, buildinfo or tar; Error if it is none of these."""
     for suffix in ("deb", "dsc", "buildinfo"):
         if file.endswith(f".{suffix}"):
             return suffix
@@ -267,13 +266,13 @@ def kind(upload: Changes, file: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Owners:
-    """Package -> the sources that bring it in any suite, and the sources to which an operator has given it."""
+    """Package -> sources that have it in any suite, and package -> sources to which the operator has given it."""
 
     known: Mapping[str, frozenset[str]]
     given: Mapping[str, frozenset[str]]
 
     def notes(self, source_: str, names: Iterable[str]) -> tuple[str, ...]:
-        """What to log where a source takes names of others because it was given them; Error where it was not."""
+        """Lines to log if a source was given names of other sources; Error for a name that it was not given."""
         found = []
         for name in dict.fromkeys(names):
             others = self.known.get(name, frozenset()) - {source_}
@@ -295,7 +294,7 @@ class Owners:
 
 
 def holders(text: str) -> dict[str, frozenset[str]]:
-    """Package -> the sources that bring it, of lines "PACKAGE SOURCE" as reprepro lists what it holds."""
+    """Package -> its sources, from lines "PACKAGE SOURCE" as reprepro lists what it holds."""
     found: dict[str, frozenset[str]] = {}
     for package, source_ in (line.split(" ") for line in text.splitlines()):
         found[package] = found.get(package, frozenset()) | {source_}
@@ -303,7 +302,7 @@ def holders(text: str) -> dict[str, frozenset[str]]:
 
 
 def pairs(text: str, what: str) -> dict[str, frozenset[str]]:
-    """Package -> sources, of lines "PACKAGE SOURCE" with comments; Error at the first that is none."""
+    """Package -> sources, from lines "PACKAGE SOURCE" with comments; Error at the first that is not one."""
     lines = []
     for number, line in enumerate(text.split("\n"), 1):
         words = line.partition("#")[0].split()
@@ -316,9 +315,10 @@ def pairs(text: str, what: str) -> dict[str, frozenset[str]]:
 
 
 def written(suite: str, debs: Mapping[str, Stanza], digests: Mapping[str, Digest], date: str) -> str:
-    """A .changes of .debs that have none, all of one source (deb-changes(5)): file name -> control file, hashes.
+    """Make a .changes for .debs of one source that have none (deb-changes(5)).
 
-    It lists them as dpkg-genchanges does, and says nothing of how they were built.
+    `debs` is file name -> control file, `digests` file name -> hashes. The .debs are listed as dpkg-genchanges does,
+    without anything on how they were built.
     """
     first = next(iter(debs.values()))
     source, version = origin(first)
@@ -386,7 +386,7 @@ def file_name(fields: Stanza) -> str:
 
 
 def relisted(text: str, name: str, digest: Digest) -> str:
-    """A .changes or .buildinfo whose lists have another size and other hashes of a file, as debsign(1) does it."""
+    """The text of a .changes or .buildinfo with new size and hashes of a file, as debsign(1) writes it."""
     by_length = {len(value): value for value in digest.hashes.values()}
     line = re.compile(rf"^ ([0-9a-f]+) [0-9]+((?: \S+ \S+)?) {re.escape(name)}$", re.MULTILINE)
     return line.sub(lambda found: f" {by_length[len(found[1])]} {digest.size}{found[2]} {name}", text)
@@ -400,7 +400,7 @@ def _word(fields: Stanza, field: str, default: str) -> str:
 
 
 def _source(value: str, version: str, what: str) -> tuple[str, str]:
-    """Name and version of a source package, of a field Source and the version where that has none."""
+    """Name and version of a source package, from a field Source, and from `version` if that has none."""
     match = re.fullmatch(r"(\S+)(?: \((\S+)\))?", value)
     if match is None:
         raise Error(f"{what} has the source {printable(value)!r}", _HINT)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whose upload it is: the one good signature of an uploader, or why there is none.
+"""The uploader who signed an upload, or why there is not one good signature of an uploader.
 
-This is found before reprepro reads the upload: of an expired key it reports only that no rule accepts it. The key
-must be good today; only its owner knows whether the date in a signature is true.
+This is checked before reprepro reads the upload: of an expired key, reprepro reports only that no rule accepts it.
+The key must be valid today; only its owner knows whether the date in a signature is true.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _CHANGED: Final = "sign it as it is, and upload again"
 _WEAK_DIGESTS: Final = ("1", "2", "3")
 """MD5, SHA-1 and RIPEMD-160 (RFC 4880, 9.4)."""
 _NO_KEY: Final = "9"
-"""Why gpg has no verdict: the key is not there (GnuPG, doc/DETAILS)."""
+"""gpg's reason code for a missing key (GnuPG, doc/DETAILS)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key or subkey that signs, by the primary key to which it belongs; `weak` is one of less than 2048 bits."""
+    """A key or subkey that signs: `owner` is its primary key, `weak` is less than 2048 bits."""
 
     owner: str
     weak: bool
@@ -41,7 +41,7 @@ class Key:
 
 
 class NotSignedError(Error):
-    """No upload of an uploader's; `key` is whose it says it is, if that is known."""
+    """An upload without one good signature of an uploader; `key` is the key that it names, if known."""
 
     def __init__(self, message: str, hint: str, key: Key | None = None) -> None:
         super().__init__(message, hint)
@@ -49,7 +49,7 @@ class NotSignedError(Error):
 
 
 def keys(text: str) -> dict[str, Key]:
-    """Fingerprint -> key, of the lines "SIGNER OWNER STATE NAME" that the archive's step `signing` writes."""
+    """Fingerprint -> key, from the lines "SIGNER OWNER STATE NAME" that the archive's step `signing` writes."""
     found = {}
     # Not splitlines: a name may have a line separator in it.
     for line in filter(None, text.split("\n")):
@@ -59,9 +59,9 @@ def keys(text: str) -> dict[str, Key]:
 
 
 def signer(home: Path, file: Path, known: Mapping[str, Key], allowed: frozenset[str]) -> Key:
-    """Who signed a file clearly, by gpg(1) and its home; NotSignedError unless it was one, with a good key.
+    """The key that signed a file in cleartext, by gpg(1); NotSignedError unless one valid key signed it once.
 
-    Who may upload what is not asked here: `allowed` are the primaries of all that may upload anything.
+    Rights to single packages are not checked here: `allowed` are the primary keys of all who may upload anything.
     """
     argv = (
         "gpg",

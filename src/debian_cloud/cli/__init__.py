@@ -46,7 +46,7 @@ def parser(name: str) -> argparse.ArgumentParser:
 
 
 def summary(name: str) -> str:
-    """The first line of a verb's docstring, without its stop."""
+    """The first line of a verb's docstring, without its full stop."""
     return _of(name).summary(name)
 
 
@@ -59,12 +59,12 @@ def usage() -> str:
 
 
 def warn(sentence: str) -> None:
-    """Tell of something that was left out."""
+    """Print a warning on standard error."""
     print(f"debian-cloud: warning: {paragraph(sentence)}", file=sys.stderr)
 
 
 def run(argv: Sequence[str]) -> int:
-    """Carry out one command line; the exit status."""
+    """Run one command line and return its exit status."""
     if not argv:
         raise Error("no verb given", f"one of: {', '.join(names())}; see debian-cloud --help", USAGE)
     name, *rest = argv

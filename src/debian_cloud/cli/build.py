@@ -50,7 +50,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the verb and return its exit status."""
     output: Path = args.output.resolve()
     planned = workspace.build(options.build_request(args), output, quiet=args.quiet)
     if args.json:

@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
 
 _SHOWN: Final = 1000
-"""Lines of a section that people are shown; --full and --json have all of them."""
+"""Maximum lines of a section in the text; --full and --json have all of them."""
 _LONGEST: Final = 4096
-"""Characters of a line: a path has no more (PATH_MAX in limits.h)."""
+"""Maximum characters of a line; a path has no more (PATH_MAX in limits.h)."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +53,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the verb and return its exit status."""
     found = comparison.compare(args.old, args.new)
     if args.json:
         print(json.dumps(_as_json(found), indent=2))
@@ -112,7 +112,7 @@ def _counts(found: Difference) -> str:
 
 
 def _section(title: str, lines: Iterator[str], most: int) -> Iterator[str]:
-    """Lines under a title, and how many more there are; nothing where there is none."""
+    """The lines under a title, and how many more there are; nothing if there are no lines."""
     number = 0
     for number, line in enumerate(lines, 1):
         if number == 1:
@@ -177,7 +177,7 @@ def _signed(size: int) -> str:
 
 
 def _plain(text: str) -> str:
-    """One line of an image's text as a terminal may have it."""
+    """One line of an image's text, safe for a terminal."""
     return printable(text.expandtabs(), _LONGEST)
 
 

@@ -47,7 +47,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the verb and return its exit status."""
     wanted = Wanted(args.config, args.suite, args.arch, args.format, args.serial, args.archive)
     print(fetch.fetch(wanted, args.output, warn, proof=args.proof))
     return 0

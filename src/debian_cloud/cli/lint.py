@@ -51,7 +51,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the verb and return its exit status."""
     if args.rules:
         for rule in lint.RULES:
             print(f"{rule.severity:<8} {rule.name}: {rule.demand}")

@@ -37,7 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the verb and return its exit status."""
     return _images(args) if args.images else _configurations(args)
 
 
@@ -71,7 +71,7 @@ def _images(args: argparse.Namespace) -> int:
 def _as_json(image: Image) -> dict[str, object]:
     record = asdict(image.record)
     of = record.pop("id")
-    # The four words first, one by one.
+    # The parts of the id come first, each as a field.
     return {**{word: of[word] for word in ("config", "serial", "suite", "architecture")}, **record, "url": image.url}
 
 

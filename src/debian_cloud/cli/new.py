@@ -31,7 +31,7 @@ from debian_cloud.packages import words
 if TYPE_CHECKING:
     import argparse
 
-# deb-src-control(5), Maintainer; a comma would begin another one.
+# deb-src-control(5), Maintainer; a comma would begin another maintainer.
 _MAINTAINER = re.compile(r"[^<>,\n]*[^<>,\s] <[^<>,\s@]+@[^<>,\s@]+>")
 
 
@@ -51,7 +51,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the verb and return its exit status."""
     name = names.config(names.word(args.name, "configuration"))
     names.word(name, "configuration")
     names.word(args.base, "configuration")
@@ -65,7 +65,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _now() -> datetime:
-    """The time that the changelog's entry has: the one set, so that a source package can be written anew."""
+    """The time of the changelog entry: SOURCE_DATE_EPOCH if it is set, for a reproducible source package, or now."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH") or str(int(time.time()))
     try:
         return datetime.fromtimestamp(int(epoch), UTC)
@@ -76,7 +76,7 @@ def _now() -> datetime:
 
 
 def maintainer(wanted: str) -> str:
-    """The maintainer asked for, else the one that Debian's tools know (debchange(1), ENVIRONMENT VARIABLES)."""
+    """The given maintainer, or else the one that Debian's tools know (debchange(1), ENVIRONMENT VARIABLES)."""
     if not wanted:
         email = os.environ.get("DEBEMAIL", "")
         name = os.environ.get("DEBFULLNAME", "")

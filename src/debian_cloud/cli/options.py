@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_request(parser: argparse.ArgumentParser) -> None:
-    """Declare what decides what is built (`build_request`)."""
+    """Declare the arguments of a build request (`build_request`)."""
     parser.add_argument("config", metavar="CONFIG", help="an image configuration, such as ec2")
     add_sources(parser)
     parser.add_argument("--format", default="", metavar="LIST", help="disk formats, comma between them: raw,qcow2")
@@ -41,7 +41,7 @@ def add_request(parser: argparse.ArgumentParser) -> None:
 
 
 def build_request(args: argparse.Namespace) -> BuildRequest:
-    """What is to be built (`add_request`)."""
+    """The build request that the arguments give (`add_request`)."""
     return replace(
         resolve_request(args),
         formats=tuple(dict.fromkeys(name for name in args.format.split(",") if name)),
@@ -51,12 +51,12 @@ def build_request(args: argparse.Namespace) -> BuildRequest:
 
 
 def resolve_request(args: argparse.Namespace) -> BuildRequest:
-    """What is to be resolved, of which nothing need be built (`add_sources`, `add_changes`)."""
+    """The request that the arguments give, to be resolved but not built (`add_sources`, `add_changes`)."""
     return BuildRequest(args.config, args.suite, args.arch, changes=_changes(args), places=words.places(args))
 
 
 def add_changes(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Declare what a person may change about the packages; the group, for what else may be changed."""
+    """Declare the changes that a user may make to the packages; the group, for further changes."""
     group = parser.add_argument_group("for a quick try; such an image is not official, and its record says so")
     group.add_argument(
         *("--add",),
@@ -71,14 +71,14 @@ def add_changes(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 
 def _changes(args: argparse.Namespace) -> Custom:
-    # Of `show`, which declares fewer.
+    # `show` declares fewer of them.
     seed, hostname, keep = (getattr(args, name, "") for name in ("seed", "hostname", "keep_secrets"))
     text = request.seed_text(Path(seed)) if seed else ""
     return custom(args.add, args.remove, text, hostname, keep, args.size)
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
-    """Declare where packages come from, and of which suite."""
+    """Declare the sources of packages, and their suite."""
     add_suite(parser)
     group = words.add_places(parser)
     group.add_argument(
@@ -90,7 +90,7 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
 
 
 def add_closure(parser: argparse.ArgumentParser) -> None:
-    """Declare where an image's closure is."""
+    """Declare the location of an image's closure."""
     group = parser.add_argument_group("where its packages come from")
     group.add_argument(
         "--closure", default="", metavar="URL", help="the image's closure (default: where the archive keeps it)"
@@ -106,7 +106,7 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
-    """Declare what of a .buildinfo is believed (`trust`)."""
+    """Declare the conditions on which a .buildinfo is trusted (`trust`)."""
     group = parser.add_argument_group("what of its .buildinfo is believed")
     group.add_argument(
         "--signed-by", type=Path, metavar="FILE", help="keys, one of which must have signed the .buildinfo"
@@ -124,7 +124,7 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
 
 
 def trust(args: argparse.Namespace) -> Trust:
-    """Whose word on an image counts (`add_trust`, and a `--keyring`)."""
+    """The keys and sources that are trusted for an image (`add_trust`, and a `--keyring`)."""
     return Trust(
         keyring=Path(args.keyring) if args.keyring else None,
         signed_by=args.signed_by,

@@ -32,7 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the verb and return its exit status."""
     planned = request.planned(options.build_request(args))
     config = planned.resolution.config
     changes = planned.resolution.custom.lines
@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> int:
     if sys.stdout.isatty():
         print(script, end="")
     else:
-        # Whoever runs it makes the same bytes: a seed, say, may hold what no terminal should get.
+        # Unchanged, so that it makes the same bytes: a seed, for example, may have bytes unfit for a terminal.
         out = beneath(sys.stdout)
         out.flush()
         out.buffer.write(script.encode())

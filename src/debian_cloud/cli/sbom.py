@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import argparse
 
 _IMAGES: Final = {"image", *(name.rpartition(".")[2] for name in formats.names())}
-"""What the names of an image's files end in."""
+"""The suffixes of the names of an image and its record."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,9 +33,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the verb and return its exit status."""
     file: Path = args.file
-    # Whatever the name of a .buildinfo is.
+    # Any other file is read as a .buildinfo, whatever its name.
     is_image = file.suffix[1:] in _IMAGES and not file.name.endswith(".buildinfo")
     known = described.of(described.beside(file) if is_image else file)
     sys.stdout.write(projections.text(projections.find(args.format).document(known)))

@@ -33,7 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the verb and return its exit status."""
     resolution = request.resolved(options.resolve_request(args))
     config = resolution.config
     if args.json:
@@ -67,6 +67,6 @@ def main(args: argparse.Namespace) -> int:
     for name, value in facts:
         if value:
             print(f"{name:<14} {printable(value)}")
-    # What it would be is said first: it may be what the number is chosen by.
+    # After the facts are printed: the user may need them to choose the size.
     steps.check_size(resolution)
     return 0

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from debian_cloud.packages.machine import Became
 
 _LONGEST: Final = 4000
-"""Characters of a reason."""
+"""Maximum characters of a reason."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the verb and return its exit status."""
     became = machine.image(warn)
     print(_as_json(became) if args.json else _as_text(became))
     return FAILED if became.image.status == "withdrawn" else 0

@@ -80,7 +80,7 @@ if TYPE_CHECKING:
     from debian_cloud.proof.verify import Report
 
 _SHOWN = 50
-"""Unexplained paths and places that people are shown; --json has more, and says how many are left out."""
+"""Maximum unexplained paths and places in the text; --json has more, and the number that is left out."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -127,7 +127,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the verb and return its exit status."""
     image: Path = args.image
     given = Given(args.buildinfo, args.closure, args.archive, args.rebuilt, Path(args.seed) if args.seed else None)
     report = verify.verify(image, _trust(args), given, diagnose=args.diagnose, quiet=args.quiet)
@@ -142,7 +142,7 @@ def _trust(args: argparse.Namespace) -> Trust:
 
 
 def _folder_of_archive(value: str) -> Path:
-    """A copy of an archive that is here; Error when it is none, or elsewhere."""
+    """The path of a copy of an archive on this machine; Error if it is not one."""
     if not (Path(value) / "dists").is_dir():
         raise Error(
             f"--archive {value} is no copy of an archive",
@@ -153,7 +153,7 @@ def _folder_of_archive(value: str) -> Path:
 
 
 def _folder(value: str) -> Path:
-    """A closure that is here; Error when it is elsewhere, or nowhere."""
+    """The path of a closure on this machine; Error if it is elsewhere, or does not exist."""
     if "://" in value:
         raise Error(
             f"--closure {value} is a URL, and nothing is verified over a network",
@@ -191,7 +191,7 @@ def _as_text(name: str, report: Report) -> str:
 
 
 def _identity(name: str, report: Report) -> Iterator[str]:
-    """Which image it is, and who says so."""
+    """Lines that identify the image and its signers."""
     buildinfo, file = report.buildinfo, report.file
     yield f"{printable(name)}: image {buildinfo.id.config} of {buildinfo.id.suite} for {buildinfo.id.architecture}"
     yield f"  serial {buildinfo.id.serial}, of {_day(buildinfo)}, configuration version {buildinfo.config_version}"
@@ -211,7 +211,7 @@ def _identity(name: str, report: Report) -> Iterator[str]:
 
 
 def _said(word: Word | None) -> str:
-    """The archive's word on an image, in words."""
+    """The status of an image in its archive, as a sentence."""
     if word is None:
         return "whether it is current is not known: no signed index of its archive is at hand (--archive)"
     if word.said is None and word.problem:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the scripts of `archive/` have read or decided: one step a file, the folder is the registry.
+"""Steps that the scripts of `archive/` call to read and decide: one module each, the directory is the registry.
 
-A step that one verb of debian-cloud-archive alone calls is named after that verb. It parses words, calls one
-function of `archive/` or `proof/`, and prints; `step` of archive/lib/common.sh calls it.
+A step that only one verb of debian-cloud-archive calls is named after that verb. It parses its arguments, calls one
+function of `archive/` or `proof/`, and prints; `step` in archive/lib/common.sh calls it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STEPS: Final = Verbs(__name__, "python3 -m debian_cloud.archive.steps")
 
 
 def run(argv: Sequence[str]) -> int:
-    """Carry out one step; the exit status."""
+    """Run one step and return its exit status."""
     if not argv:
         raise Error("no step given", f"one of: {', '.join(STEPS.names())}", USAGE)
     return STEPS.run(argv)

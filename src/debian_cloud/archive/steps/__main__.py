@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`python3 -m debian_cloud.archive.steps STEP …`: for the scripts of `archive/` alone."""
+"""`python3 -m debian_cloud.archive.steps STEP …`: only for the scripts of `archive/`."""
 
 from __future__ import annotations
 

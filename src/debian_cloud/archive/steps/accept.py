@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Take the next upload from the queue of an archive.
 
-Of what is in DIR/incoming, the first upload that an uploader has signed and that
-is whole comes into DIR/tmp/checked, as copies that nobody else can change: from
-the list in the signed text, each file with its size and hash, and each package
-read as strictly as no tool does. Whatever comes before it and is none is set
-aside in DIR/rejected, with a reason. A line a decision is printed. When nothing
-is left, DIR/tmp/checked is empty.
+The first complete upload in DIR/incoming that an uploader has signed is copied into
+DIR/tmp/checked, where no other process can change it: the files of its signed list,
+each with its size and hash. Each package is then parsed strictly. Anything before
+it that is not such an upload is moved to DIR/rejected, with a reason. A line is
+printed for each decision. If no upload is left, DIR/tmp/checked is empty.
 
-With --refused, the upload that was taken is set aside before that, for the
-reason in the file.
+With --refused, the upload that was taken before is first moved to DIR/rejected, for
+the reason in the file.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the step and return its exit status."""
     known = incoming.rules(args.archive, args.keyring, args.keys, args.owners)
     for line in incoming.decide(args.archive, known, args.refused):
         print(line)

@@ -2,12 +2,12 @@
 """Make signed uploads of packages and images, ready for an archive's queue.
 
 Each FILE is a .changes, with the files that it lists beside it, a .deb, or a
-directory with such files. Each upload gets a directory of its own below WORK,
-its files by hard links where that can be. .debs without a .changes get one for
-each source package. What is not signed yet, of the .dsc, the .buildinfo and the
-.changes, is signed by the key, and the .changes in any case. Its name, with
-WORK/NUMBER before it, is printed, a line an upload. What the archive has already
-is left out, with a word on standard error.
+directory with such files. Each upload gets its own directory below WORK, with hard
+links to its files if possible. .debs without a .changes get one for each source
+package. The key signs the .dsc and the .buildinfo if they are not signed yet, and
+the .changes in any case. For each upload, the path of its .changes,
+WORK/NUMBER/NAME, is printed on a line. What the archive already has is left out,
+and reported on standard error.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the step and return its exit status."""
     given = {"suite": args.suite, "homedir": args.homedir, "key": args.key, "known": args.known}
     for one in adding.prepare(args.archive, args.work, args.files, **given):
         if one.changes:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Enter into the state of an archive that others made an image again.
+"""Enter a rebuilder's statement on an image into the state of an archive.
 
 FILE is a statement that `rebuild --statement` wrote: signed by one key of
---keyring, about a published image of STATE, and about the same bytes of each
-file of it. Its place below the archive's public folder is printed; the record
-gets its size and its hash. Who said so of an image already is refused.
+--keyring, about a published image of STATE, and about the same bytes of each file
+of it. Its path below the archive's public directory is printed; the record gets its
+size and its hash. A second statement by the same key on an image is refused.
 """
 
 from __future__ import annotations
@@ -27,6 +27,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the step and return its exit status."""
     print(statements.enter(args.archive, args.state, args.file, args.keyring))
     return 0

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Check an uploaded image against its record, before the archive takes it.
+"""Check an uploaded image against its record, before the archive accepts it.
 
 FOLDER holds the files of one upload, whose signature and hashes the archive has
-verified: the record STEM.image, the .buildinfo, the .changes, and each file
-that the record names, with the size and the hashes that it gives, and nothing
-else. Each must be of the format that its name says, and the .buildinfo must say
-what one can say. The suite must be SUITE. An image that a person changed by
-options of the builder (`Official: no`) is for suites that take such images.
+verified: the record STEM.image, the .buildinfo, the .changes, and each file that
+the record names, with the size and the hashes that it gives, and nothing else. Each
+must be of the format that its name says, and the values of the .buildinfo must be
+valid. The suite must be SUITE. An image that a person changed by options of the
+builder (`Official: no`) is only for suites that accept such images.
 
-With --public, the archive keeps what its images are made of: then an image is
-refused whose .buildinfo names packages of the archive that it does not list.
+With --public, the archive keeps closures: then an image is refused if its
+.buildinfo names packages of the archive that the archive does not list.
 
-What the .buildinfo says is written beside them in others' words: bills of
-materials, and a statement that whoever signed the .changes built these files,
-which the archive signs. Then SHA256SUMS and SHA512SUMS are written, and the
-path at which the archive publishes the folder is printed.
+Attestations are made from the .buildinfo and written beside the files: bills of
+materials, and a statement that the signer of the .changes built these files, which
+the archive signs. Then SHA256SUMS and SHA512SUMS are written, and the path at which
+the archive publishes the directory is printed.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the step and return its exit status."""
     keeping = images.Keeping(args.public, args.known, args.keys) if args.public else None
     terms = images.Terms(args.uploaders, args.unofficial, args.allow_expired, keeping)
     print(images.admit(args.folder, args.suite, terms))

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write down what an archive has signed, where that is known by its signature alone.
+"""Record what an archive has signed, if that is known only by its signature.
 
-So it is for PATHs below DIR/public, which were made just now, and without a PATH
-for all that an older version left. What is not whole, or is in another's place, is
-left out.
+This is for PATHs below DIR/public that were just made, and without a PATH for all
+that an older version left. What is incomplete or in the wrong place is left out.
 """
 
 from __future__ import annotations
@@ -25,6 +24,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the step and return its exit status."""
     signed.adopt(args.archive, args.keyring, args.paths)
     return 0

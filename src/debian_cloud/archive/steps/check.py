@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Compare what an archive serves with what it has signed.
 
-WHAT is `images`: the folders below public/ must hold the files that the archive
-signed when it took each image, and the record must describe them; or `indexes`, of
-suites, snapshots and closures. What differs is printed, one a line: a word, the
-path, a sentence, and for the word `mended` a file to take its place, with tabs
-between. Of images the word is `damaged` for what is not as it was signed, `unknown`
-for a folder of which no record tells; of indexes `problem` or `warning`. The exit
-status is 1 where there is more than warnings and what can be mended.
+WHAT is `images`: the directories below public/ must hold the files that the archive
+signed when it accepted each image, and the record must describe them; or `indexes`,
+those of suites, snapshots and closures. Each difference is printed on a line: a
+word, the path, a sentence, and for the word `mended` a file that can replace it,
+separated by tabs. For images the word is `damaged` for what is not as it was
+signed, or `unknown` for a directory without a record; for indexes it is `problem`,
+`warning` or `mended`. The exit status is 1 if any word is not `warning` or
+`mended`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the step and return its exit status."""
     found = checked.images if args.what == "images" else checked.indexes
     bad = False
     for one in found(args.archive, args.keyring, fast=args.fast):

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keep all that an image was made of, so that it can be proved and made again.
+"""Keep all packages that an image was made of, so that it can be verified and rebuilt.
 
-BUILDINFO names each package by version and SHA-256. They are fetched through
-apt, as are the signed release files and the indexes that list them; a package
-that no signed source has, or has otherwise, is refused. FOLDER becomes an apt
-suite with these packages and this evidence. Its Release is signed by each
---signer, or by the first secret key of --homedir. What POOL has already is linked, not fetched again:
-serials that share a POOL cost what changed between them. POOL and FOLDER must
-be on one file system. The last line tells the packages, their bytes, and the
-bytes that POOL had not before. Whatever ends it leaves nothing in the place of FOLDER.
+BUILDINFO names each package by version and SHA-256. They are fetched through apt,
+as are the signed release files and the indexes that list them; a package that no
+signed source lists with this SHA-256 is refused. FOLDER becomes an apt suite with
+these packages and this evidence. Its Release is signed by each --signer, or by the
+first secret key of --homedir. What POOL already has is linked, not fetched again:
+serials that share a POOL cost what changed between them. POOL and FOLDER must be on
+one file system. The last line gives the number of packages, their bytes, and the
+bytes that were added to POOL. If it fails or is interrupted, FOLDER is not made.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the step and return its exit status."""
     with signals.ending_politely():
         buildinfo = described.of(args.buildinfo)
-        # An image of a snapshot may be of what the archive lists no longer.
+        # An image of a snapshot may have packages that the archive no longer lists.
         places = replace(words.places(args), snapshot=admission.snapshot_of(buildinfo))
         found = closures.keep(
             buildinfo,

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Add the signatures of cosigners to the release files that an archive shows.
+"""Add the signatures of cosigners to the release files that an archive publishes.
 
-Each FILE is what `gpg --clearsign` or `gpg --detach-sign` made of a Release of
+Each FILE is the output of `gpg --clearsign` or `gpg --detach-sign` for a Release of
 PUBLIC, in dists or in a snapshot: the first goes into InRelease, the second into
-Release.gpg. All its signatures must be good ones by a key of --keyring; one by
-a key that has signed already changes nothing. The files that change are written
-below OUTPUT under their names in PUBLIC, so do the indexes that closures have
-kept of the same signed text, and who signed what is printed.
+Release.gpg. Each signature must be a good one by a key of --keyring; one by a key
+that has signed already changes nothing. The files that change are written below
+OUTPUT under their names in PUBLIC, with the copies of the same InRelease that
+closures have kept. For each signature, the directory, FILE and signer are printed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the step and return its exit status."""
     for one in cosignatures.add(args.public, args.output, args.files, args.keyring):
         print(f"{one.place}: {one.name} is signed by {one.signer}")
     return 0

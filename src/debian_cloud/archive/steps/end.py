@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write each snapshot of an archive whose signature has no end, with one.
+"""Write each snapshot of an archive that has no Valid-Until, with one.
 
-An older version made such snapshots. Below FOLDER each is under its path in
-DIR/signed, to be signed anew (`vouch`).
+An older version made such snapshots. Each is written below FOLDER, under its path
+in DIR/signed, to be signed again (`vouch`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the step and return its exit status."""
     signed.end(args.archive, args.folder)
     return 0

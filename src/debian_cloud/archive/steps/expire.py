@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Find out what an archive need not keep.
 
-DIR is the archive, WORK a folder of files: each has a path or a word a line.
-STEP `tracks` reads WORK/tracks (reprepro's dumptracks) and writes WORK/listed,
-WORK/in-snapshots and WORK/snapshots: what the indexes list that were signed and
-that the policy keeps, and the snapshots that it does not keep; and
-WORK/untrack, versions that no suite has. STEP `plan` reads these, and
-WORK/unreferenced and WORK/known (reprepro's dumpunreferenced and
-_listchecksums), and writes WORK/expired and WORK/state, the files of the state
-that are others then; WORK/shown, what of the images that are gone an index still
-shows; WORK/folders, WORK/forget and WORK/pool, what goes; and WORK/report.
-Nothing else is changed. A clock that stands before the last publication is
-refused.
+DIR is the archive, WORK a directory of files with a path or a word on each line.
+STEP `tracks` reads WORK/tracks (reprepro's dumptracks) and writes WORK/listed and
+WORK/in-snapshots, the pool files and the images in the signed indexes that the
+policy keeps; WORK/snapshots, the snapshots that it does not keep; and WORK/untrack,
+versions that no suite has. STEP `plan` reads these, and WORK/unreferenced and
+WORK/known (reprepro's dumpunreferenced and _listchecksums), and writes
+WORK/expired; WORK/state, the files of the state that change; WORK/shown, the
+withdrawn or expired images that an index still lists; WORK/folders, WORK/forget and
+WORK/pool, what is removed; and WORK/report. Nothing else is changed. A clock that
+is behind the last publication is an error.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the step and return its exit status."""
     if args.step == "tracks":
         expiry.tracks(args.archive, args.work)
     else:

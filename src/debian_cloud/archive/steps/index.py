@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Write the indexes of the images of one suite of an archive.
 
-The records of STATE/images/SUITE, which the archive entered when it took each
-image, become FOLDER/Images: what was withdrawn or has expired is left out, and
-of the rest the newest serial of each image is `current`. With --archive, images
-of a set in DIR/conf/releases wait for each other: what is held back, and for
-what, is printed; nothing that is shown already is taken back so.
+The records of STATE/images/SUITE, which the archive entered when it accepted each
+image, become FOLDER/Images: withdrawn and expired images are left out, and of the
+rest the newest serial of each image is `current`. With --archive, images of a set
+in DIR/conf/releases wait for each other: those that are held back, and those that
+they wait for, are printed; an image that is already published stays published.
 
-FOLDER/Images-Status says of each image that was ever published what became of
-it, and which of its packages have a newer version, as `stale` found it. What a
-client would refuse is not written: neither of the two, then.
+FOLDER/Images-Status has for each image that was ever published its status, and
+which of its packages have a newer version, as `stale` found it. If a client would
+refuse one of the two files, neither is written.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the step and return its exit status."""
     found = indexes.listing(args.state, args.suite, args.archive)
     for one in found.held:
         images = " ".join(map(lifecycle.member, one.images))

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ask Debian whether it still has what an image was made of.
+"""Check whether Debian still has the packages that an image was made of.
 
-BUILDINFO names each package by version and SHA-256. The exit status is 1 when
-the signed indexes list one of them no more, or otherwise: then its closure
-cannot be made. Where they cannot be read, that is said, and the exit status is 0:
-it will be known when the closure is made. What the archive itself has is not
-asked for, nor is any package fetched.
+BUILDINFO names each package by version and SHA-256. The exit status is 1 if the
+signed indexes no longer list one of them, or list it with other content: then the
+closure cannot be made. If the indexes cannot be read, that is reported, and the
+exit status is 0: it will be known when the closure is made. The archive's own
+packages are not checked, and no package is fetched.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the step and return its exit status."""
     buildinfo = described.of(args.buildinfo)
     places = replace(words.places(args), snapshot=admission.snapshot_of(buildinfo))
     with signals.ending_politely():

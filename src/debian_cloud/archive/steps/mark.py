@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Say in the state of an archive what became of an image, or that a release may be incomplete.
+"""Mark in the state of an archive an image as withdrawn or deprecated, or a release as partial.
 
-STATUS is withdrawn or deprecated, and WHAT an image, SUITE/CONFIG/ARCH/SERIAL;
-or it is partial, and WHAT a release that is held back, SUITE/SERIAL. STATE is
-changed: it is not the one in use.
+STATUS is withdrawn or deprecated, and WHAT an image, SUITE/CONFIG/ARCH/SERIAL; or
+STATUS is partial, and WHAT a release that is held back, SUITE/SERIAL. STATE is
+changed: it must not be the one in use.
 """
 
 from __future__ import annotations
@@ -28,6 +28,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the step and return its exit status."""
     statuses.mark(args.archive, args.state, args.status, args.what, args.reason, args.cve)
     return 0

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Make what an archive is about to sign ready for it: whole, as the archive knows it, and dated.
+"""Prepare what an archive is about to sign: complete, in agreement with its state, and dated.
 
-FOLDER/dists is what reprepro has written, with the list of packages in --packages;
-with --again it is made of what was signed last, which must be what is shown. Each
-Release gets its dates.
+FOLDER/dists is as reprepro has written it, with the list of packages in --packages;
+with --again it is made from what was signed last, which must be what is served.
+Each Release gets its dates.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the step and return its exit status."""
     known = args.keyring if args.again else args.packages
     make = ready.again if args.again else ready.anew
     make(args.archive, args.folder, known, args.born, after_wrong_clock=args.after_wrong_clock)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Enter an admitted and signed image into the state of an archive.
 
-FOLDER holds the files of one image as they will be published. Its record is
-added to STATE/images/SUITE, with the hashes of what the archive and debsign have
-added since: the .buildinfo as it was signed, and the attestations. An image that
-the archive ever had is refused, so that nothing old comes back under its name.
+FOLDER holds the files of one image as they will be published. Its record is added
+to STATE/images/SUITE, with the hashes of what the archive and debsign have added
+since: the .buildinfo as it was signed, and the attestations. An image that the
+archive has or ever had is refused, so that no old image comes back under its name.
 """
 
 from __future__ import annotations
@@ -26,6 +26,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the step and return its exit status."""
     images.enter(args.folder, args.state, args.suite)
     return 0

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Refuse what an archive serves under dists and is not what it signed last.
+"""Fail if an archive serves something under dists that is not what it signed last.
 
-Nothing is made of it then: neither a snapshot nor a cosigner's signature.
+Nothing must be made from that: neither a snapshot nor a cosigner's signature.
 """
 
 from __future__ import annotations
@@ -22,6 +22,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the step and return its exit status."""
     signed.refuse_changed(args.archive, args.keyring)
     return 0

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write down what was signed and is about to be shown.
+"""Record what was signed and is about to be published.
 
-All of FOLDER is signed by the archive and whole, else nothing is written; then the
-exit status is 3, or 1 on a full disk.
+All of FOLDER must be signed by the archive and complete; otherwise nothing is
+recorded, and the exit status is 3, or 1 on a full disk.
 """
 
 from __future__ import annotations
@@ -24,6 +24,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the step and return its exit status."""
     signed.note(args.archive, args.folder, args.keyring)
     return 0

@@ -2,9 +2,10 @@
 """Find out which packages of an archive's images have a newer version by now.
 
 Nothing is built. The packages of each image of SUITE for ARCH that an index may
-list come from its .buildinfo below PUBLIC, and what is newest from the signed
-indexes of Debian and of the archive. OUTPUT becomes what STATE/staleness knows
-of them. --cache keeps what was read of .buildinfo files, by their hash.
+list come from its .buildinfo below PUBLIC, and the newest versions from the signed
+indexes of Debian and of the archive. The result is written to OUTPUT, for
+STATE/staleness. --cache keeps the packages of .buildinfo files, by the hash of the
+file.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the step and return its exit status."""
     arch = origin.architecture(args.arch)
     those = updates.contents(args.state, args.public, args.suite, arch, args.cache)
     _report(those.errors)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tell how an archive stands: what is published, until when it is valid, and what waits.
+"""Report the status of an archive: what is published, until when it is valid, and what waits.
 
-DIR is the archive's folder. Nothing is changed there and nobody is kept waiting:
-what another verb is about to change is told as it was before.
+DIR is the archive's directory. Nothing is changed there, and no lock is taken: what
+another verb is about to change is reported as it was before.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from debian_cloud.archive.overview import Overview, Unkept
 
 _SHOWN: Final = 20
-"""Images without a closure that people are told of; an archive that begins to keep them may have thousands."""
+"""Maximum images without a closure in the text; an archive that begins to keep closures may have thousands."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the step and return its exit status."""
     found = overview(args.folder)
     if args.json:
         print(json.dumps(asdict(found), indent=2))
@@ -41,7 +41,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _tell(found: Overview) -> None:
-    """The same for people, one line a fact."""
+    """Print the report for people, one fact a line."""
     print(f"archive    {found.archive}{f' as {url}' if (url := found.url) else ''}")
     print(f"published  serial {found.serial or 'none'}, snapshot {found.snapshot or 'none'}")
     for one in found.suites:

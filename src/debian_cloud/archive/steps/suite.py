@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Print a suite's release number, and for how long a signature of it is good unless somebody says otherwise.
+"""Print a suite's release number, and for how long its signatures are valid by default.
 
-One line, RELEASE VALID-FOR, such as "13 14d" (ValidFor in reprepro(1)). A suite without a number of its own comes
-after those that have one, as sid does: its release is 99.SUITE, with dots for hyphens, as a hyphen would begin
-a Debian revision. Those that write the suites of an archive and make their keyring packages ask for it.
+One line, RELEASE VALID-FOR, such as "13 14d" (ValidFor in reprepro(1)). A suite
+without its own number, such as sid, comes after those that have one: its release is
+99.SUITE, with dots for hyphens, because a hyphen would begin a Debian revision. The
+scripts that write the suites of an archive and make their keyring packages call
+this.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the step and return its exit status."""
     suite = names.word(args.suite, "suite")
     print(names.RELEASES.get(suite, f"99.{suite.replace('-', '.')}"), f"{lifecycle.VALID_FOR // 86400}d")
     return 0

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Print each suite of an archive, and for how many seconds a signature of it is good.
+"""Print each suite of an archive, and for how many seconds its signatures are valid.
 
-Those that make the keyring package and decide when machines have it ask for it.
+The scripts that make the keyring package, and decide when machines have it, call
+this.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the step and return its exit status."""
     for suite, term in signed.terms_of(args.archive).items():
         print(suite, term)
     return 0

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tell of which images an archive has yet to keep what they were made of.
+"""Print the images whose closures an archive must keep and does not have.
 
-DIR is the archive. Each image whose closure it is to keep and has not is printed,
-SUITE/CONFIG/ARCH/SERIAL: those first that failed least often, and of these the
-newest. With --due, only those whose time for another try has come. With
---failed, nothing is printed, and what standard input says of that image is noted
-as the reason, and when it is to be tried again: after an hour, then after two, at
-last once a day.
+DIR is the archive. Each image is printed as SUITE/CONFIG/ARCH/SERIAL, sorted by the
+number of failures, then newest first. With --due, only those whose next try is due
+are printed. With --failed, nothing is printed: the reason, from standard input, is
+noted for that image, with the time of the next try: after an hour, then after two,
+at last once a day.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     import argparse
 
 _SAID: Final = 2**16
-"""Characters of standard input, at most."""
+"""Maximum characters of standard input."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the step and return its exit status."""
     if args.failed:
         closures.note_failure(args.archive, ImageId.parse(args.failed), sys.stdin.read(_SAID))
         return 0

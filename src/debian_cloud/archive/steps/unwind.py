@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Take from the next state of an archive what is dated in the future.
+"""Set dates in the future in the next state of an archive to today.
 
-So it goes on after a clock that was ahead: what is dated after today is of today.
+This lets an archive continue after its clock was ahead.
 """
 
 from __future__ import annotations
@@ -21,6 +21,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the step and return its exit status."""
     statuses.unwind(args.state)
     return 0

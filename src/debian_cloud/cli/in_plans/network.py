@@ -27,10 +27,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the verb and return its exit status."""
     text = network.conf(run.output(network.DUMP), run.output(network.CREDENTIALS), os.environ)
     try:
-        # Not through a link, which another may have put there.
+        # Not through a link, which another user may have put there.
         descriptor = os.open(args.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
         raise Error(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import argparse
 
 _SHOWN = 10
-"""Findings that are told; the others are counted."""
+"""Maximum number of findings that are listed; the others are counted."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the verb and return its exit status."""
     keep, drop = ([path.lstrip("/") for path in paths] for paths in (args.keep, args.drop))
     done = scrub.scrub(args.tree, keep, drop)
     for path in done.removed:
