@@ -241,7 +241,7 @@ def offered(suite: str, arch: str) -> Offered | None:
 def of_closure(buildinfo: Buildinfo, keyring: Path, url: str = "", archive: str = "") -> Iterator[Origin]:
     """Fetch and verify the indexes of an image's closure, and no others; keep them while in use.
 
-    `url` is the closure's URL or directory, by default its place in the archive; `archive` is the archive's URL or
+    `url` is the closure's URL or directory, by default where the archive keeps it; `archive` is the archive's URL or
     directory.
     """
     suite, arch = buildinfo.id.suite, buildinfo.id.architecture
