@@ -66,7 +66,7 @@ def _refuse_taken(apt: Apt, name: str) -> None:
 
 
 def _refuse_essential(apt: Apt, added: Iterable[str]) -> None:
-    """Raise Error that names an essential package: none depends on it without a version (Debian Policy 3.5)."""
+    """Raise Error that names an essential package: nothing depends on one without a version (Debian Policy 3.5)."""
     for package in added:
         if apt.fields(package).get("Essential") == "yes":
             raise Error(f"{package} is part of every Debian system", "leave it out of --add", USAGE)

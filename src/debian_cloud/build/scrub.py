@@ -38,7 +38,7 @@ _OF_PACKAGES: Final = ("usr/", "bin/", "sbin/", "lib")
 """Files of packages here are as shipped: they are public, and are not read."""
 _OF_UCF: Final = "var/lib/ucf/cache/:"
 _OF_NOBODY: Final = (_OF_UCF, "usr/local/")
-"""Paths in the list of generated files whose content can be any: copies, and directories that should be empty."""
+"""Paths in the list of generated files that can have any content: copies, and directories that should be empty."""
 _MANY: Final = 3
 """Most files of one directory closed to others that are reported one by one."""
 _LONGEST: Final = 2**20

@@ -313,7 +313,7 @@ def _tree(
 
 
 def _tools(resolution: Resolution) -> Plan:
-    """Return the steps that unpack the tools that the tree lacks beside it, from the same signed archives."""
+    """Return the steps that unpack the missing tools beside the tree, from its suite and the same signed archives."""
     listed = "".join(f"{package.sha256}  {_DEBS}/{package.deb}\n" for package in resolution.tools)
     return (
         Write("prepare to run the image's own tools", "in-tree", scripts.text("in-tree"), 0o755),

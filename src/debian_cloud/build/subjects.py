@@ -131,7 +131,7 @@ def _versions(apt: Apt, packages: Iterable[str]) -> list[tuple[str, str]]:
 def with_owners(
     subjects: tuple[lint.Subject, ...], places: Places, suite: str = origin.DEFAULT_SUITE, arch: str = ""
 ) -> tuple[lint.Subject, ...]:
-    """Add the packages that also have the subjects' files, in the release that these are for, else in `suite`."""
+    """Return the subjects with the owners of their files, in the release that a package is for, else in `suite`."""
     # For example, UNRELEASED is not a suite of a mirror.
     suite = next((subject.suite for subject in subjects if subject.suite in names.RELEASES), suite)
     wanted = {file.path for subject in subjects for file in subject.binary.files}

@@ -83,7 +83,7 @@ def read(deb: Path) -> Binary:
 
 
 def _text(path: Path) -> str | None:
-    """Return the text of a regular file, else None: symlinks, FIFOs and directories are not followed."""
+    """Return the text of a regular file, else None: a symlink, a FIFO or a directory leads elsewhere or nowhere."""
     if path.is_symlink() or not path.is_file():
         return None
     return files.read(path).decode("utf-8", "replace")

@@ -42,7 +42,7 @@ _DAY: Final = 86400
 _LONGEST_DATE: Final = 64
 """Longest date, in characters."""
 _MOST: Final = 64
-"""Most release files of an image, and most indexes of one; there are four, with a few indexes each."""
+"""Most release files of an image, and most indexes of each; there are four, with a few indexes each."""
 _DOMAIN: Final = ".debian.org"
 """Domain of Debian's hosts."""
 _PATHS: Final = ("/debian", "/debian-security")

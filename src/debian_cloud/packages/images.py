@@ -53,7 +53,7 @@ class Image:
 
     @property
     def url(self) -> str:
-        """The URL of its file; `copy:` for a directory, since apt's `file:` gives a symlink to a file."""
+        """The URL of its file; `copy:` for a directory, since apt's `file:` gives a symlink to the file."""
         return self.place(self.record.filename)
 
     def place(self, path: str) -> str:
@@ -241,7 +241,7 @@ def addresses(image: Image) -> tuple[str, ...]:
 
 
 def _copied(archive: str) -> str:
-    # apt's `file:` gives a symlink to a file.
+    # apt's `file:` gives a symlink to the file.
     return (f"copy:{archive[5:]}" if archive.startswith("file:") else archive).rstrip("/")
 
 

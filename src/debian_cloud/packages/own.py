@@ -51,7 +51,7 @@ def directory() -> Path:
 
 
 def archives() -> tuple[Archive, ...]:
-    """Return all enabled archives; raise Error at the first file with anything else, or with a duplicate field."""
+    """Return all enabled archives; raise Error at the first file with invalid or duplicate settings."""
     found: list[Archive] = []
     try:
         there = sorted(path for path in directory().iterdir() if path.name.endswith(".sources"))

@@ -371,8 +371,8 @@ class Apt:
     def newer(self, name: str, version: str) -> tuple[str, bool] | None:
         """Return the newest version of a package, and whether it or one before it is a security update.
 
-        Return None if there is no newer version.
-        Versions of the archive are ignored if Debian has the package: no machine takes those.
+        Return None if there is no newer version. Versions of the archive are ignored if Debian has the package: no
+        machine takes those.
         """
         versions = self._cache[name].version_list if name in self._cache else []
         versions = [found for found in versions if self._is_debian_s(found)] or versions

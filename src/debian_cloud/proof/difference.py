@@ -47,7 +47,7 @@ _LINKS: Final = 40
 
 # A rebuild without a change of the source (Debian Policy 5.6.12, binNMU).
 _REBUILD: Final = re.compile(r"\+b[0-9]+$")
-# Debian Policy 5.6.1: any other value could contain anything, and is shown to users.
+# Debian Policy 5.6.1: any other value could contain anything, and the values are shown to users.
 _NAME: Final = re.compile("[a-z0-9][a-z0-9+.-]*")
 _SOURCE: Final = re.compile(rf"({_NAME.pattern})(?: \((\S+)\))?")
 _CVE: Final = re.compile(r"\bCVE-[0-9]{4}-[0-9]{4,19}\b")

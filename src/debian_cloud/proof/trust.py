@@ -57,7 +57,7 @@ class Trust:
 
     @property
     def said(self) -> bool:
-        """Whether the user said who may sign the .buildinfo; if not, the user's own archive also may."""
+        """Whether the user chose who may sign the .buildinfo; if not, the user's own archive also may."""
         return bool(self.unsigned or self.signed_by or self.keyring)
 
 

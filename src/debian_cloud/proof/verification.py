@@ -98,7 +98,7 @@ def verify(
             yield from shipped.get(entry.path, ())
         if esp or generated.is_copy(entry.path):
             found = copies.get((entry.sha256, entry.size), ())
-            # Of files with the same content, the most similar path comes first; all empty files are the same.
+            # Of files with the same content, the most similar path comes first; an empty file needs a similar path.
             for package in sorted(found, key=lambda one: (-_alike(one[1].path, entry.path), one[1].path)):
                 if entry.size or _alike(package[1].path, entry.path):
                     yield package

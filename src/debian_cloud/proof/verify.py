@@ -99,7 +99,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All verdicts on one image; `seconds` are by stage, `signers` are fingerprints of those of its .buildinfo."""
+    """All verdicts on one image; `seconds` is by stage, `signers` has fingerprints of the .buildinfo's signers."""
 
     buildinfo: Buildinfo
     proofs: Mapping[Package, Proof]
