@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A configuration of one's own, made from another that the archive has: its source package."""
+"""Make the source package of a new configuration from another that the archive has."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """The source package that was written, and why its image has too small a disk, if it has."""
+    """The source package that was written, and why its image's disk is too small, if it is."""
 
     folder: Path
     crowded: str = ""
 
 
 def derive(name: str, base: BuildRequest, maintainer: str, date: str, output: Path) -> Derived:
-    """Write the source package of a configuration: what `base` asks for, with the packages that it adds.
+    """Write the source package of a configuration: the one that `base` requests, with the packages that it adds.
 
-    `maintainer` is "Name <address>", `date` as in a changelog (RFC 5322); the package's directory goes into `output`.
+    `maintainer` is "Name <address>", `date` as in a changelog (RFC 5322); the package's directory is put in `output`.
     """
     names.word(name, "configuration")
     folder = output.resolve() / names.package(name)
-    # As os.path sees it, a name that is too long is not there; writing it says so.
+    # For os.path, a name that is too long does not exist; writing it reports the error.
     if os.path.lexists(folder):
         raise Error(f"{folder} exists already", "remove it, or choose another --output", USAGE)
     added = base.changes.add
@@ -66,14 +66,14 @@ def _refuse_taken(apt: Apt, name: str) -> None:
 
 
 def _refuse_essential(apt: Apt, added: Iterable[str]) -> None:
-    """Error that names what is there anyway: nobody depends on it without a version (Debian Policy 3.5)."""
+    """Raise Error that names an essential package: nothing depends on one without a version (Debian Policy 3.5)."""
     for package in added:
         if apt.fields(package).get("Essential") == "yes":
             raise Error(f"{package} is part of every Debian system", "leave it out of --add", USAGE)
 
 
 def write(folder: Path, files: Iterable[File]) -> None:
-    """Write the source package; its folder appears when it is whole."""
+    """Write the source package; its directory appears when it is complete."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with (

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is asked for, and the plan that makes it.
+"""A build request, and the plan that makes its image.
 
-A lock is a list of wishes and need not be signed; but the sources that it names would be the image's, so they must
-be Debian's, as for `verify`. It gives both apts pins that leave nothing else to install, and what they installed is
-compared with it.
+A lock is a list of requests and need not be signed; but the sources that it names would be the image's, so they must
+be Debian's, as for `verify`. Its pins let both apts install nothing else; what they install is compared with it.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BuildRequest:
-    """What is asked for: the image of a configuration; what is empty is as the configuration says.
+    """A request for the image of a configuration; what is empty is as the configuration says.
 
     `architecture` is by default this machine's, `formats` are the configuration's, `serial` is the day of the newest
-    index of packages. With a `lock`, the packages are exactly its own. Of `changes`, `sources` come from `places`.
+    index of packages. With a `lock`, the packages are exactly the lock's. `changes.sources` comes from `places`.
     """
 
     config: str
@@ -49,14 +48,14 @@ class BuildRequest:
 
     @property
     def changed(self) -> Custom:
-        """All that is changed about the image, with the sources that it is made of besides."""
+        """All changes to the image, including the other sources that it is made of."""
         lines = tuple(line for source in self.places.added for line in sources.as_change(source))
         return replace(self.changes, sources=lines)
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A plan, what it is for, and the names of the files that it leaves."""
+    """A plan, what it is for, and the names of the files that it makes."""
 
     plan: Plan
     resolution: Resolution
@@ -70,18 +69,18 @@ class Planned:
 
     @property
     def id(self) -> str:
-        """What the .buildinfo names the plan by."""
+        """The id of the plan in the .buildinfo."""
         return steps.identity(self.plan)
 
 
 def resolved(asked: BuildRequest) -> Resolution:
-    """The exact packages of the image, whether they fit on its disk or not."""
+    """Return the exact packages of the image, whether they fit on its disk or not."""
     with origin.of(asked.places, asked.suite, asked.architecture) as found:
         return found.resolve(asked.config, asked.suite, asked.changed, asked.lock)
 
 
 def planned(asked: BuildRequest) -> Planned:
-    """The plan of the image."""
+    """Return the plan of the image."""
     for name in asked.formats:
         formats.find(name)
     if asked.serial:
@@ -89,12 +88,12 @@ def planned(asked: BuildRequest) -> Planned:
     names.word(asked.config, "configuration")
     buildinfo, places = asked.lock, asked.places
     if buildinfo:
-        # Packages come from signed archives; the sources that the image gets are the lock's own word.
+        # Packages come from signed archives, but the sources of the image come from the lock, which may be unsigned.
         evidence.refuse_sources(buildinfo, (places.mirror, places.security_mirror), expired=places.expired)
     with origin.of(places, asked.suite, asked.architecture) as found:
         resolution = found.resolve(asked.config, asked.suite, asked.changed, buildinfo)
         if not buildinfo:
-            # An image that was made once has had room.
+            # The image of a lock was made before, so it fits.
             steps.check_size(resolution)
         return _planned(found, resolution, asked.serial, asked.formats, buildinfo)
 
@@ -108,11 +107,11 @@ def again(
     seed: Path | None = None,
     wanted: tuple[str, ...] = (),
 ) -> Planned:
-    """The plan that makes the image of a .buildinfo from its closure; Error when it cannot be the same one.
+    """Return the plan that makes the image of a .buildinfo from its closure; raise Error if it cannot be the same.
 
     `keyring` has the archive's keys. `closure` is the closure's URL or directory, by default where the archive keeps
-    it; `archive` is the same of that. `seed` is the file that the image was made with. `wanted` are the formats, if
-    not all that it names.
+    it; `archive` is the archive's URL or directory. `seed` is the file of the seed that the image was made with.
+    `wanted` are the formats, by default all that the .buildinfo names.
     """
     lines = [line.partition(" ")[::2] for line in buildinfo.changes]
     add, remove, hostname, keep, size = (
@@ -132,7 +131,7 @@ def again(
         try:
             resolution = found.resolve(buildinfo.id.config, buildinfo.id.suite, changes, buildinfo)
         except Error as error:
-            # Who calls names no package: it is the closure that lacks what the .buildinfo has.
+            # The caller named no package, so blame the closure, which lacks what the .buildinfo has.
             hint = error.hint if error.status == FAILED else "the closure is not whole, or is another image's"
             raise Error(error.message, hint) from None
         return _planned(found, resolution, buildinfo.id.serial, wanted or buildinfo.formats, buildinfo)
@@ -153,9 +152,9 @@ def _planned(
 
 
 def seed_text(file: Path) -> str:
-    """The answers to debconf in a file, as `Custom` has them."""
+    """Return the answers to debconf in a file, as `Custom` has them."""
     try:
-        # Byte for byte: the .buildinfo gives the file's own SHA-256.
+        # Keep every byte: the .buildinfo has the file's SHA-256.
         return files.read(file, what="seed").decode("utf-8")
     except UnicodeDecodeError:
         raise Error(f"seed {file} is not UTF-8 text", "give a file of answers to debconf", USAGE) from None

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A root file system without the secrets and identities that its packages made: taken out, or found and told.
+"""Remove the secrets and identities that packages made in a root file system, or find and report them.
 
-What each machine makes again is taken out before times are clamped, and the packages are noted in
-/var/lib/debian-cloud/renew; at the first boot `debian-cloud-renew.service` of the layer `common` makes it for those
-packages alone, so a key that an administrator removed stays removed. What it cannot make ends the build until the
-configuration decides (`Image-Drop-Secrets`, `Image-Keep-Secrets`). So does what no list has: keys by their form, in
+What each machine makes again is removed before times are clamped, and the packages are listed in
+/var/lib/debian-cloud/renew; at the first boot `debian-cloud-renew.service` of the layer `common` makes it for only
+those packages, so a key that an administrator removed stays removed. What it cannot make fails the build until the
+configuration decides (`Image-Drop-Secrets`, `Image-Keep-Secrets`). So does what is in no list: keys by their form, in
 the tree and in every archive of the initrd; a file that no package ships and that others may not read; a random id;
-a copy, by any name, of what is taken out. An initrd with data behind its archives is refused. Content that some
-package ships is public wherever it is (its MD5 is in dpkg's database). Files of packages in /usr are searched for
-such copies alone.
+a copy, under any name, of what is removed. An initrd with data after its archives is refused. Content that a package
+ships is public wherever it is (its MD5 is in dpkg's database). Files of packages in /usr are searched only for such
+copies.
 """
 
 from __future__ import annotations
@@ -35,36 +35,36 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _OF_PACKAGES: Final = ("usr/", "bin/", "sbin/", "lib")
-"""What packages have here is as they ship it: it is public, and is not read."""
+"""Files of packages here are as shipped: they are public, and are not read."""
 _OF_UCF: Final = "var/lib/ucf/cache/:"
 _OF_NOBODY: Final = (_OF_UCF, "usr/local/")
-"""Of the list of what is generated, but with any content: copies, and what should be empty folders."""
+"""Paths in the list of generated files that can have any content: copies, and directories that should be empty."""
 _MANY: Final = 3
-"""Files of one closed folder that are told one by one."""
+"""Most files of one directory closed to others that are reported one by one."""
 _LONGEST: Final = 2**20
-"""Bytes of a file of the initrd that are looked at; programs and modules are longer."""
+"""Most bytes of a file of the initrd that are searched; programs and modules are longer."""
 _MOST: Final = 2**26
-"""The same of a file of the tree."""
+"""Most bytes of a file of the tree that are searched."""
 _SHORTEST: Final = 16
-"""Bytes of what cannot be guessed; what is shorter may be the same elsewhere by chance."""
+"""Fewest bytes that cannot be guessed; shorter content may be the same elsewhere by chance."""
 _COPY: Final = "the same as what was taken out elsewhere, as each machine makes it for itself"
 _INITRDS: Final = ("boot/init*", "boot/**/init*")
 _ID_IN: Final = ("etc/", "var/lib/")
 _LARGEST_ID: Final = 2**16
-"""Where an identifier is looked for; a database has many that are nobody's."""
+"""Most bytes of a file that is searched for an identifier; a database has many that identify no machine."""
 _ALONE: Final = ("/usr/bin/env", "-i", "PATH=/usr/bin:/bin")
-"""What is of the tree sees nothing of our environment, in which a proxy's password may be."""
+"""Prefix of commands in the tree: they must not see our environment, which may contain a proxy's password."""
 _UNPACKED_BY: Final = {
     "zstd": ("zstd", "-dcq"),
     "lz4": ("lz4", "-dcq"),
     "lzop": ("lzop", "-dc"),
 }
-"""The tree's own tools, which packed it; Python has the others."""
+"""The tree's own tools, which compressed the initrd; Python decompresses the other formats."""
 
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A path that everybody could read, what is in it, and whose it is, as far as that is known."""
+    """A path that everybody could read, what is in it, and its package, if known."""
 
     path: str
     what: str
@@ -77,23 +77,22 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Scrubbed:
-    """The paths that were taken out, and what was found that may not stay."""
+    """The paths that were removed, and the secrets that must not stay."""
 
     removed: tuple[str, ...]
     secrets: tuple[Secret, ...]
 
 
 def shown(path: str) -> str:
-    """A path of the tree, fit for a terminal."""
+    """Return a path of the tree, safe to print on a terminal."""
     return f"/{printable(path)}"
 
 
 def scrub(tree: Path, keep: Iterable[str] = (), drop: Iterable[str] = ()) -> Scrubbed:
-    """Take out what each machine makes for itself, and find what else should be nobody's but a machine's.
+    """Remove what each machine makes for itself, and find what else should belong to one machine only.
 
-    `keep` and `drop` are paths as in `generated.GENERATED` on which the
-    configuration has decided. RENEWED is written where the layer has to make
-    something again.
+    `keep` and `drop` are paths as in `generated.GENERATED` on which the configuration has decided. RENEWED is written
+    if the layer has to make something again.
     """
     keep, drop = tuple(keep), tuple(drop)
     shipped = _Shipped(tree)
@@ -115,7 +114,7 @@ def scrub(tree: Path, keep: Iterable[str] = (), drop: Iterable[str] = ()) -> Scr
                 removed[path] = None
             else:
                 found.setdefault(closed or path, []).append((path, what))
-    # Not of what a configuration drops, as databases: it has decided by paths.
+    # Not for what a configuration drops, such as databases: it has decided by paths.
     gone = _Gone(tree, (path for path, known in removed.items() if known), shipped)
     told = {path for some in found.values() for path, _ in some}
     for path in gone.copies(tree, {*removed, *told, *initrds}):
@@ -132,7 +131,7 @@ def scrub(tree: Path, keep: Iterable[str] = (), drop: Iterable[str] = ()) -> Scr
 
 
 class _Gone:
-    """The content of what each machine makes for itself: a copy or a hard link gives it away, by whatever name."""
+    """The content of what each machine makes for itself: a copy or a hard link under any name discloses it."""
 
     def __init__(self, tree: Path, paths: Iterable[str], shipped: _Shipped) -> None:
         self._known: set[bytes] = set()
@@ -143,11 +142,11 @@ class _Gone:
         self._sizes = {len(content) for content in self._known}
 
     def has(self, content: bytes) -> bool:
-        """Whether something that is taken out had that content."""
+        """Return whether a removed file had this content."""
         return content in self._known
 
     def copies(self, tree: Path, known: set[str]) -> Iterator[str]:
-        """The paths of other files with the same content, without those that are `known` already."""
+        """Yield the paths of other files with the same content, except those in `known`."""
         for path, _ in _files(tree) if self._known else ():
             file = tree / path
             if path not in known and file.lstat().st_size in self._sizes and self.has(_beginning(file)):
@@ -155,18 +154,18 @@ class _Gone:
 
 
 def _beginning(file: Path) -> bytes:
-    """All of a file, or of a long one a byte more than _LONGEST."""
+    """Return the content of a file, at most one byte more than _LONGEST."""
     with files.opened(file) as opened:
         return opened.read(_LONGEST + 1)
 
 
 def _original(path: str) -> str:
-    """A path, or that of which ucf(1) keeps a copy there."""
+    """Return a path, or, if it is a copy that ucf(1) keeps, the path of the original."""
     return path.removeprefix(_OF_UCF).replace(":", "/") if path.startswith(_OF_UCF) else path
 
 
 def _told(folder: str, some: list[tuple[str, str]], shipped: _Shipped) -> Iterator[Secret]:
-    """What was found in a folder that is closed to others: each path, or many in one line."""
+    """Yield what was found in a directory that is closed to others: each path, or many as one."""
     if len(some) <= _MANY:
         for path, what in some:
             known = identities.identity(path)
@@ -183,12 +182,12 @@ def _renewable(tree: Path, known: identities.Identity) -> bool:
 
 
 def _is_there(tree: Path, path: str) -> bool:
-    """Whether the tree has a path: a link that leads nowhere, too, since it may lead somewhere in the image."""
+    """Return whether the tree has a path, or a dangling symlink, which may have a target in the image."""
     return os.path.lexists(tree / path)
 
 
 def _remove(tree: Path, removed: dict[str, identities.Identity | None]) -> None:
-    """Take files out, with the links beside them that lead there (certificates have names by their hash)."""
+    """Remove files, and the symlinks to them in the same directory (certificates have names by their hash)."""
     for path in removed:
         (tree / path).unlink()
     gone = {str(tree / path) for path in removed}
@@ -206,7 +205,7 @@ def _remove(tree: Path, removed: dict[str, identities.Identity | None]) -> None:
 
 
 def _note(tree: Path, text: str) -> None:
-    """Write RENEWED, by no link: a package's could lead out of the tree, and we may be root."""
+    """Write RENEWED without following symlinks: a package's could lead out of the tree, and we may be root."""
     *folders, name = identities.RENEWED.split("/")
     with contextlib.ExitStack() as stack:
 
@@ -221,7 +220,7 @@ def _note(tree: Path, text: str) -> None:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(folder, 0o755, dir_fd=place)
                 place = opened(folder, os.O_DIRECTORY | os.O_NOFOLLOW, place)
-            # What is there by that name, whatever it leads to, goes.
+            # Remove what has that name, whatever it leads to.
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=place)
             descriptor = opened(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, place)
@@ -235,7 +234,7 @@ def _note(tree: Path, text: str) -> None:
 
 
 class _Shipped:
-    """What dpkg knows: the content that packages ship, and whose each path is."""
+    """What dpkg knows: the MD5 of what packages ship, and the package of each path."""
 
     def __init__(self, tree: Path) -> None:
         info = tree / "var/lib/dpkg/info"
@@ -257,7 +256,7 @@ class _Shipped:
         self.md5.update(re.findall(rb"(?m)^ /\S.* ([0-9a-f]{32})(?: obsolete)?$", status))
 
     def has(self, content: bytes) -> bool:
-        """Whether some package ships that very content."""
+        """Return whether a package ships exactly this content."""
         return hashlib.md5(content, usedforsecurity=False).hexdigest().encode() in self.md5
 
     @cached_property
@@ -269,7 +268,7 @@ class _Shipped:
         )
 
     def owner(self, path: str) -> str:
-        """Whose a path is: its package, or whose maintainer script names it, or whose folder it is in."""
+        """Return the package that owns a path, or whose maintainer script names it, or that owns its directory."""
         if path in self.owners:
             return ", ".join(self.owners[path])
         word = f"/{path}".encode(errors="surrogateescape")
@@ -282,12 +281,12 @@ class _Shipped:
 
 
 def _of_dpkg(file: Path) -> bytes:
-    """A file of dpkg's database, which a package may have put there itself."""
+    """Return the content of a file of dpkg's database, which a package may have written itself."""
     return files.read(file, _MOST)
 
 
 def _files(tree: Path) -> Iterator[tuple[str, str]]:
-    """Every regular file, and what closes it to others: itself, or the topmost such folder; "" where it is open."""
+    """Yield every regular file, and what closes it to others: itself, or the topmost such directory; "" if open."""
     pending = [("", "")]
     while pending:
         folder, closed = pending.pop()
@@ -306,8 +305,8 @@ def _files(tree: Path) -> Iterator[tuple[str, str]]:
 
 
 def _found(tree: Path, path: str, shipped: _Shipped, *, closed: bool, known: identities.Identity | None) -> str:
-    """What secret or identity is in a file, in words; "" where none is."""
-    # What packages ship in /usr is public, and so is what is made of that.
+    """Return what secret or identity is in a file, in words; "" if there is none."""
+    # What packages ship in /usr is public, and so is what is made from that.
     in_usr = path.startswith(_OF_PACKAGES)
     if in_usr and path in shipped.owners:
         return ""
@@ -328,7 +327,7 @@ def _found(tree: Path, path: str, shipped: _Shipped, *, closed: bool, known: ide
 
 
 def _in_initrd(tree: Path, where: str, shipped: _Shipped, keep: tuple[str, ...], gone: _Gone) -> Iterator[Secret]:
-    """What may not be in an initrd: it cannot be taken out there, nor made again before the machine runs."""
+    """Yield the secrets in an initrd: they cannot be removed there, nor made again before the machine runs."""
     with contextlib.ExitStack() as stack:
         source = stack.enter_context((tree / where).open("rb"))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The last step of a build: what was made is described, by its digests."""
+"""The last step of a build: describe the files that were made, with their digests."""
 
 from __future__ import annotations
 

@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From a resolved configuration to the plan that builds its image.
+"""Make the plan that builds the image of a resolved configuration.
 
 apt resolves twice: `packages.resolver` for the list in the plan, and mmdebstrap's apt when it installs the
-configuration (and by name the archive's keyring package and what a person added). A step compares the .debs that
-were installed with the list by SHA-256; a difference fails the build.
+configuration (and, by name, the archive's keyring package and the packages that the user added). A step compares the
+.debs that were installed with the list by SHA-256; a difference fails the build.
 
 The builder writes what belongs to this disk and to no package: fstab, Debian's sources, /etc/cloud-release,
-machine-id (empty, or `uninitialized` where systemd-firstboot is to ask), the link resolv.conf, GRUB's files in
-/boot/grub, /etc/grub.d/enable_cloud (from then on upgrades of grub install themselves), the ESP, the default locale,
-and two answers to debconf (where shim installs itself; no locale but that one). Identities are uuid5 of the image's
-name; times are not later than the newest InRelease.
+machine-id (empty, or `uninitialized` if systemd-firstboot is to ask), the symlink resolv.conf, GRUB's files in
+/boot/grub, /etc/grub.d/enable_cloud (which lets later upgrades of grub install themselves), the ESP, the default
+locale, and two answers to debconf (where shim installs itself; no locale but that one). Identities are uuid5 of the
+image's name; times are not later than the newest InRelease.
 
 A build does not depend on the machine that it runs on. Root steps have a UTS namespace whose host name is
 `localhost` without a domain; the tree has that name in its own /etc/hostname, and an empty resolv.conf, before the
 first maintainer script runs (mmdebstrap copies the machine's). A step has the plan's variables and a few of the
 caller's (`plan.KEPT`); a printed plan unsets all others. The kernel's release and the processor cannot be hidden
-from a script that asks: tests build with another host name and number of processors, and not with another release.
+from a script that reads them: tests build with another host name and number of processors, but not with another
+release.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ _SIGNED_SHIM: Final = "usr/lib/shim"
 _SIGNED_GRUB: Final = "usr/lib/grub/x86_64-efi-signed"
 
 _ARCHITECTURES: Final = ("amd64",)
-"""Those whose boot files are listed below."""
+"""The architectures whose boot files are listed below."""
 
-# Target on the EFI system partition <- file of the tree. The removable path is the one that firmware
-# finds without any variable of its own (UEFI 2.10, 3.5.1.1); the other is grub-install's.
+# Target on the EFI system partition <- file of the tree. Firmware finds the removable path without
+# any variable (UEFI 2.10, 3.5.1.1); the other path is grub-install's.
 _ESP_FILES: Final = (
     ("EFI/BOOT/BOOTX64.EFI", f"{_SIGNED_SHIM}/shimx64.efi.signed"),
     ("EFI/BOOT/grubx64.efi", f"{_SIGNED_GRUB}/grubx64.efi.signed"),
@@ -76,28 +77,28 @@ _MKE2FS_CONF: Final = f"""\
 """
 
 _DEBS: Final = "debs"
-"""Folder of the workspace for the .debs of the tools that the image lacks."""
+"""Directory of the workspace for the .debs of the tools that the image lacks."""
 
 _NETWORK: Final = "network.conf"
-"""The building machine's way to the network, as its apt has it; it may hold passwords."""
+"""The network settings of the building machine's apt, which may contain passwords."""
 
 _PREFERENCES: Final = "etc/apt/preferences.d/99debian-cloud"
-"""What the bootstrap's apt does without; it has no place in the image."""
+"""The pins of the bootstrap's apt; the image does not keep them."""
 
 _NO_SOURCES: Final = "-o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts=/dev/null"
-"""Options for an apt that needs none of them."""
+"""Options for an apt that needs no sources."""
 
 _ANSWERS: Final = "locales locales/default_environment_locale select C.UTF-8\n"
-"""What debconf knows before the configuration is installed: locales, where it comes along, sets no locale itself."""
+"""Answers to debconf before the configuration is installed, so that locales, if installed, sets no locale itself."""
 
-# A later shim installs itself by grub-install, and on the removable path only if it reads this: else firmware
-# would go on starting the old one, which Secure Boot may have come to refuse.
+# A later shim installs itself by grub-install, and on the removable path only with this answer: otherwise firmware
+# would still start the old one, which Secure Boot may refuse by then.
 _ANSWERS_OF_GRUB: Final = "grub2 grub2/force_efi_extra_removable boolean true\n"
 
 _DEFAULT_LOCALE: Final = "grep -qs ^LANG= /etc/default/locale || echo LANG=C.UTF-8 >>/etc/default/locale"
 
-# mmdebstrap has copied the building machine's, and maintainer scripts keep what they find there: its name, and
-# the domain that it searches. They need no network: apt runs outside the tree.
+# mmdebstrap has copied the building machine's files, and maintainer scripts would keep its host name and search
+# domain. They need no network: apt runs outside the tree.
 _NOBODYS_MACHINE: Final = (
     'cd "$1/etc" && rm -f hostname resolv.conf && : > resolv.conf && '
     f"echo {HOSTNAME} > hostname && chmod 644 hostname resolv.conf"
@@ -127,13 +128,11 @@ def plan(
     of_image: Iterable[sources.Source] = (),
     others: Iterable[sources.Source] = (),
 ) -> Plan:
-    """The plan of one image in the given formats; paths are relative to the workspace.
+    """Return the plan of one image in the given formats; paths are relative to the workspace.
 
-    `of_image` are Debian's sources that the image has, if they are not those that
-    it is made from; `others` are those that a person added, and the image does not
-    have. The way to the network is the machine's that carries the plan out, and no
-    part of it. The last step writes the image's .buildinfo, record and
-    .changes.
+    `of_image` are Debian's sources in the image, if they are not those that it is made from; `others` are those that
+    the user added, which the image does not have. The network settings are those of the machine that carries out the
+    plan, and no part of it. The last step writes the image's .buildinfo, record and .changes.
     """
     config, epoch = resolution.config, resolution.epoch
     wanted = tuple(wanted)
@@ -175,7 +174,7 @@ def plan(
 
 
 def check_size(resolution: Resolution) -> None:
-    """Error that names the number to set when what apt resolved does not fit on the image's disk."""
+    """Raise Error that names the size to set, if the packages that apt resolved do not fit on the image's disk."""
     config, custom = resolution.config, resolution.custom
     if not config.firmware:
         return
@@ -193,12 +192,12 @@ def check_size(resolution: Resolution) -> None:
 
 
 def identity(plan: Plan) -> str:
-    """The id of the steps that make the image's files; the last two only describe what they made."""
+    """Return the id of the steps that make the image's files; the last two steps only describe these files."""
     return plan_id(plan[:-2])
 
 
 def _refuse(config: ImageConfig, wanted: Iterable[str]) -> None:
-    """Error when the image cannot be built, or cannot be had in a format."""
+    """Raise Error if the image cannot be built, or not in a requested format."""
     name = names.config(config.name)
     if "raspi" in config.firmware:
         raise Error(
@@ -216,13 +215,13 @@ def _refuse(config: ImageConfig, wanted: Iterable[str]) -> None:
 
 
 def _of_image(source: sources.Source, config: ImageConfig) -> sources.Source:
-    """The source with the components that the image has; Error when its URI would give a password away."""
+    """Return the source with the image's components; raise Error if its URI would disclose a password."""
     _refuse_secret(source)
     return replace(source, components=config.components)
 
 
 def _refuse_secret(source: sources.Source) -> None:
-    """Error when the URI of a source would give a password away: image, plan and .buildinfo have it."""
+    """Raise Error if the URI of a source would disclose a password: image, plan and .buildinfo have the URI."""
     if sources.names_a_user(source.uri):
         raise Error(
             f"the address of {' '.join(source.suites)} has a user or a password in its URI, and everybody who"
@@ -246,7 +245,7 @@ def _tree(
     record = 'cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"'
     fetch = f'mkdir "$1/../{_DEBS}" && cd "$1/../{_DEBS}" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -q download '
     fetch += " ".join(f"{package.name}={package.version}" for package in resolution.tools)
-    # Only for the apts that run outside of the tree: nothing in there ever sees it.
+    # Only for the apts that run outside the tree: nothing in the tree sees these settings.
     way = f'printf \'#include "%s/../{_NETWORK}";\\n\' "$1" >> "$MMDEBSTRAP_APT_CONFIG"'
     return (
         Write(
@@ -269,7 +268,7 @@ def _tree(
                 f"--include={','.join(asked)}",
                 f"--setup-hook={way}",
                 f"--setup-hook={_NOBODYS_MACHINE}",
-                # Before the configuration and what comes with it is there to ask.
+                # The next two hooks run before the configuration and its dependencies are installed.
                 *(
                     (f'--setup-hook=install -D -m 0644 "$1/../preferences" "$1/{_PREFERENCES}"',)
                     if resolution.pins
@@ -278,32 +277,32 @@ def _tree(
                 '--essential-hook=chroot "$1" debconf-set-selections < "$1/../seed"',
                 # 99mmdebstrap is removed again: these settings are the builder's, not the image's.
                 '--aptopt=Acquire::Languages "none"',
-                # apt's own user may not look into the folders around the workspace, or at an archive in
-                # somebody's home; and what it owns there would depend on that.
+                # apt's sandbox user may have no access to the directories above the workspace, or to an archive in
+                # a home directory; and which files it owns would depend on that.
                 '--aptopt=APT::Sandbox::User "root"',
                 "--dpkgopt=force-unsafe-io",
-                # The first ones are removed when they are installed, the others at the end: noted in time.
+                # The first .debs are removed when they are installed, the others at the end: list both before that.
                 f"--extract-hook={record}",
                 f"--customize-hook={record}",
-                # As on a machine where apt installs it with the configuration: it goes when the configuration goes.
-                # No source is read for that: apt refuses two lines of one archive that name different keyrings.
+                # As on a machine where apt installs them with the configuration: they are removed with it.
+                # apt-mark reads no sources: apt refuses two lines of one archive that name different keyrings.
                 *(
                     (f'--customize-hook=chroot "$1" apt-mark {_NO_SOURCES} auto {" ".join(recommended)}',)
                     if (recommended := [name for name in resolution.recommended if name not in custom.add])
                     else ()
                 ),
-                # While apt has the builder's sources alone: the keyring package brings the archive's own, too.
+                # While apt has only the builder's sources: the keyring package adds the archive's own.
                 *((f"--extract-hook={fetch}",) if resolution.tools else ()),
                 config.suite,
                 TREE,
                 "sources.list",
             ),
             root=True,
-            # Byte code that a maintainer script leaves by the way would carry the time of day.
+            # Byte code that a maintainer script leaves would contain the current time.
             env=(
                 ("SOURCE_DATE_EPOCH", str(resolution.epoch)),
                 ("PYTHONDONTWRITEBYTECODE", "1"),
-                # A proxy's password is not for maintainer scripts.
+                # Maintainer scripts must not see a proxy's password.
                 *((name, "") for name in network.ENVIRONMENT),
             ),
         ),
@@ -314,7 +313,7 @@ def _tree(
 
 
 def _tools(resolution: Resolution) -> Plan:
-    """The tools that the tree lacks, beside it: of its suite, and from the same signed archives."""
+    """Return the steps that unpack the missing tools beside the tree, from its suite and the same signed archives."""
     listed = "".join(f"{package.sha256}  {_DEBS}/{package.deb}\n" for package in resolution.tools)
     return (
         Write("prepare to run the image's own tools", "in-tree", scripts.text("in-tree"), 0o755),
@@ -324,7 +323,7 @@ def _tools(resolution: Resolution) -> Plan:
             if resolution.tools
             else ()
         ),
-        # No maintainer script runs: the tree's own dpkg only takes the archives apart.
+        # No maintainer script runs: the tree's own dpkg only unpacks the archives.
         *(
             in_tree(
                 *(f"unpack the tool {package.name}", resolution.epoch, "dpkg-deb", "--extract"),
@@ -336,7 +335,7 @@ def _tools(resolution: Resolution) -> Plan:
 
 
 def _settings(resolution: Resolution, image: ImageId, debian: Iterable[sources.Source]) -> Plan:
-    """What belongs to this image rather than to any package."""
+    """Return the steps that write what belongs to this image rather than to any package."""
     config, hostname = resolution.config, resolution.custom.hostname
     first, *others = debian
     if config.suite in names.RELEASES:
@@ -353,12 +352,12 @@ def _settings(resolution: Resolution, image: ImageId, debian: Iterable[sources.S
             sources.as_deb822((first, *others), types="deb deb-src"),
         ),
         _install("say what image it is", "etc/cloud-release", f'ID={image.config}\nVERSION="{image.serial}"\n'),
-        # As an installer does: no package owns this file, and whoever chooses another locale changes it
-        # (update-locale(8)). From trixie on it is a link to /etc/locale.conf, which need not be there yet.
+        # As an installer does: no package owns this file, and an administrator who chooses another locale changes it
+        # (update-locale(8)). From trixie on it is a symlink to /etc/locale.conf, which may not exist yet.
         in_tree("set the default locale", resolution.epoch, "sh", "-c", _DEFAULT_LOCALE),
         *((_install("set the host name", "etc/hostname", f"{hostname}\n"),) if hostname else ()),
-        # The first boot makes an id and keeps it. It is one that systemd-firstboot(1) sets up only if it finds
-        # this word; an empty file is a first boot to cloud-init, and none to systemd (machine-id(5)).
+        # The first boot makes an id and keeps it. systemd-firstboot(1) sets up the machine only if it finds this
+        # word; an empty file is a first boot for cloud-init, but not for systemd (machine-id(5)).
         _install("leave the machine-id to the first boot", "etc/machine-id", _UNINITIALIZED, "0444")
         if config.first_boot == "systemd-firstboot"
         else Run("empty machine-id", ("install", "-m", "0444", "/dev/null", f"{TREE}/etc/machine-id"), root=True),
@@ -375,7 +374,7 @@ def _install(title: str, path: str, text: str, mode: str = "0644") -> Run:
 
 
 def _boot(layout: Disk) -> Plan:
-    """What the tree has because it is on this disk: its mounts, and GRUB that finds it."""
+    """Return the steps that adapt the tree to its disk: its mounts, and GRUB."""
     fstab = (
         f"PARTUUID={layout.root.uuid} / ext4 rw,discard,errors=remount-ro,x-systemd.growfs 0 1\n"
         f"PARTUUID={layout.esp.uuid} /boot/efi vfat umask=0077,defaults 0 2\n"
@@ -396,7 +395,7 @@ def _boot(layout: Disk) -> Plan:
 
 
 def _clean(resolution: Resolution) -> Plan:
-    """Leave out what a machine makes for itself, and every time later than the archive's."""
+    """Return the steps that remove what a machine makes for itself, and every time later than the archive's."""
     config, epoch = resolution.config, resolution.epoch
     kept = dict.fromkeys((*config.keep_secrets, *resolution.custom.keep))
     decided = (*(f"--keep={path}" for path in kept), *(f"--drop={path}" for path in config.drop_secrets))
@@ -422,7 +421,7 @@ def _clean(resolution: Resolution) -> Plan:
             *("-name", "*-old", "-o", "-name", "*.old", "-o", "-path", f"{TREE}/etc/*-", "-o", "-name", ".pwd.lock"),
             ")",
         ),
-        # The table and the shapes are in `identities`: a path that packages make, or a key by its content.
+        # `identities` has the table of paths that packages make, and the patterns of keys in content.
         Run("leave out secrets and identities", ("debian-cloud", "scrub", *decided, TREE), root=True),
         Run(
             "clamp time stamps",
@@ -447,7 +446,7 @@ def _disk(raw: str, layout: Disk, epoch: int) -> Plan:
 
 
 def _bios(raw: str, partition: disk_layout.Partition) -> Plan:
-    """GRUB as grub-bios-setup(8) leaves it, at computed offsets (GRUB's manual, "BIOS installation")."""
+    """Install GRUB as grub-bios-setup(8) does, at computed offsets (GRUB's manual, "BIOS installation")."""
     sector = partition.start // disk_layout.SECTOR
 
     def copy(title: str, image: str, *operands: str) -> Run:
@@ -461,9 +460,9 @@ def _bios(raw: str, partition: disk_layout.Partition) -> Plan:
         copy("place GRUB's core image", "core.img", f"bs={disk_layout.SECTOR}", f"seek={sector}"),
         copy("place GRUB's boot sector", "boot.img", "bs=440", "count=1"),
         patch("point the boot sector to the core image", 0x5C, sector.to_bytes(8, "little")),
-        # Two NOPs where boot.img jumps: a wrong drive number from the firmware is then put right.
+        # Two NOPs instead of boot.img's jump: it then corrects a wrong drive number from the firmware.
         patch("let it mend the boot drive", 0x66, b"\x90\x90"),
-        # grub-mkimage wrote the length and the segment; where it starts is known only here.
+        # grub-mkimage wrote the length and the segment; the start is known only here.
         patch("point the core image to its rest", partition.start + 0x1F4, (sector + 1).to_bytes(8, "little")),
     )
 
@@ -473,7 +472,7 @@ def _uefi(raw: str, layout: Disk, epoch: int) -> Plan:
     esp = layout.esp
     at = f"/mnt/{raw}@@{esp.start}"
     grub_cfg = (
-        # Byte for byte what grub-install writes, with its blank at the end.
+        # Byte for byte what grub-install writes, with its space at the end of a line.
         f"search.fs_uuid {layout.root_uuid} root \nset prefix=($root)'/boot/grub'\nconfigfile $prefix/grub.cfg\n"
     )
     return (
@@ -483,8 +482,8 @@ def _uefi(raw: str, layout: Disk, epoch: int) -> Plan:
             "-T", str(esp.size // disk_layout.SECTOR),
             "-h", "255", "-s", "63", "-H", str(esp.start // disk_layout.SECTOR), "::",
         ),
-        # mformat writes a partition entry into its boot sector and that one's copy (sector 6): GRUB and the
-        # kernel would take the partition for a partitioned disk.
+        # mformat writes a partition entry into the boot sector and its copy (sector 6): GRUB and the kernel
+        # would take the partition for a partitioned disk.
         *(
             Run(
                 "take a partition entry out of it",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is checked by Debian's rules (`configuration.lint`): the configurations of a path, or one of the archive."""
+"""Collect what `configuration.lint` checks by Debian's rules: the configurations of a path, or one of the archive."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The packages that were checked, the rules that were not asked, and what was found."""
+    """The packages that were checked, the rules that could not be checked, and the findings."""
 
     packages: tuple[str, ...]
     unasked: tuple[str, ...]
@@ -41,7 +41,7 @@ class Checked:
 
 
 def check(subjects: Iterable[lint.Subject]) -> Checked:
-    """What breaks a rule; each finding once, as the two architectures of one stanza often say the same."""
+    """Check subjects; return each finding once, since the two architectures of one stanza often have the same."""
     subjects = tuple(subjects)
     return Checked(
         tuple(dict.fromkeys(subject.binary.name for subject in subjects)),
@@ -51,7 +51,7 @@ def check(subjects: Iterable[lint.Subject]) -> Checked:
 
 
 def of_path(path: Path) -> tuple[lint.Subject, ...]:
-    """What a file or a source tree has to be checked."""
+    """Return what is to be checked in a file or a source tree."""
     if (path / "debian" / "control").is_file():
         suite, binaries = debs.source(path.resolve())
         images = frozenset(binary.name for binary in binaries if config.is_image(binary.fields))
@@ -79,7 +79,7 @@ def _is_one(binary: Binary) -> bool:
 def _of_changes(path: Path) -> list[lint.Subject]:
     (changes, *_) = deb822.parse(sign.text(path)) or ({},)
     listed = [line.split()[-1] for line in changes.get("Files", "").splitlines() if line.endswith(".deb")]
-    # A name that leads elsewhere is none of this upload.
+    # A path to another directory is not part of this upload.
     binaries = [debs.read(path.parent / Path(name).name) for name in listed]
     suite = changes.get("Distribution", "")
     there = [binary for binary in binaries if _is_one(binary)]
@@ -90,7 +90,7 @@ def _of_changes(path: Path) -> list[lint.Subject]:
 def of_archive(
     name: str, places: Places, suite: str = origin.DEFAULT_SUITE, arch: str = ""
 ) -> tuple[lint.Subject, ...]:
-    """A configuration of the archive, with the layers that it brings and the packages of its image."""
+    """Return a configuration of the archive, with the layers that it installs and the packages of its image."""
     wanted = names.package(names.word(name, "configuration"))
     with origin.of(places, suite, arch) as read:
         known = sorted(package for package in read.apt.known() if package.startswith(names.PACKAGE_PREFIX))
@@ -131,8 +131,8 @@ def _versions(apt: Apt, packages: Iterable[str]) -> list[tuple[str, str]]:
 def with_owners(
     subjects: tuple[lint.Subject, ...], places: Places, suite: str = origin.DEFAULT_SUITE, arch: str = ""
 ) -> tuple[lint.Subject, ...]:
-    """The same, and who else has their files: in the release that a package is for, else in the one asked for."""
-    # UNRELEASED, say, is no suite that a mirror has.
+    """Return the subjects with the owners of their files, in the release that a package is for, else in `suite`."""
+    # For example, UNRELEASED is not a suite of a mirror.
     suite = next((subject.suite for subject in subjects if subject.suite in names.RELEASES), suite)
     wanted = {file.path for subject in subjects for file in subject.binary.files}
     with origin.contents(places, suite, arch) as contents:

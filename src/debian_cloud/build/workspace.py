@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A planned image made in a folder of its own, and renamed into place when it is whole.
+"""Make a planned image in a separate directory, and rename it into place when it is complete.
 
-The directory is beside the output, locked by its builder and by every process of its steps. It is removed whatever
-happens; what a killed build left is emptied by the next build, once its last process has ended.
+The directory is beside the output, locked by its builder and by every process of its steps. It is always removed; the
+next build empties what a killed build left, once the last process of that has ended.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _NO_PATH_OF_APT: Final = re.compile(r"[\x00-\x1f\x7f\"]")
 
 
 def build(asked: BuildRequest, output: Path, *, quiet: bool) -> Planned:
-    """Make the files of the image that is asked for in a directory, all or none; what was planned for it."""
-    # Before anything is fetched.
+    """Make the files of the requested image in a directory, all or none; return what was planned."""
+    # Check this before anything is fetched.
     run.check_namespace()
     planned = request.planned(asked)
     make(planned, output.resolve(), quiet=quiet)
@@ -37,7 +37,7 @@ def build(asked: BuildRequest, output: Path, *, quiet: bool) -> Planned:
 
 
 def make(planned: Planned, output: Path, *, quiet: bool) -> None:
-    """Make the planned files in a folder, all or none; Error when one of them is there already."""
+    """Make the planned files in a directory, all or none; raise Error if one of them already exists."""
     _refuse_name(output)
     _refuse_existing(output, planned.outputs)
     make_output(output)
@@ -45,7 +45,7 @@ def make(planned: Planned, output: Path, *, quiet: bool) -> None:
     workspace = output / f".{planned.stem}.build"
     with signals.ending_politely(), folders.locked(workspace, f"the build of {planned.stem} in {output}") as lock:
         try:
-            # What a killed build of the same image left is of no use: ours is the lock.
+            # Files that a killed build of the same image left are of no use: we hold the lock.
             folders.empty(workspace)
             run.carry_out(planned.plan, workspace, Progress(len(planned.plan), quiet=quiet), lock)
             with signals.undisturbed():
@@ -58,7 +58,7 @@ def make(planned: Planned, output: Path, *, quiet: bool) -> None:
 
 
 def make_output(output: Path) -> None:
-    """Make the directory that results go to, if need be; Error when it cannot be written to."""
+    """Make the directory for results, if needed; raise Error if it cannot be written to."""
     try:
         output.mkdir(parents=True, exist_ok=True)
         if not os.access(output, os.W_OK | os.X_OK):
@@ -70,7 +70,7 @@ def make_output(output: Path) -> None:
 
 
 def _refuse_name(output: Path) -> None:
-    """Error when apt's settings, in which the bootstrap names its directory, cannot have such a name."""
+    """Raise Error if apt's settings, in which the bootstrap names its directory, cannot contain this name."""
     if bad := _NO_PATH_OF_APT.search(str(output)):
         raise Error(
             f"no image can be built in {printable(str(output))}: apt takes no {printable(bad[0])!r} in the name of a"
@@ -87,7 +87,7 @@ def _refuse_existing(output: Path, outputs: tuple[str, ...]) -> None:
 
 
 def _refuse_full(output: Path, planned: Planned) -> None:
-    # The tree, the disk made of it, and its compressed form with the .debs before it.
+    # Room for the tree, the disk made of it, and its compressed form, or the .debs before that.
     needed = planned.resolution.installed_size * 5 // 2
     free = shutil.disk_usage(output).free
     if free < needed:

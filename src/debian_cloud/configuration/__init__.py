@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A configuration package, checked or newly written: it uses no process, no file and no clock."""
+"""Check a configuration package, or write a new one, without any process, file or clock."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Debian's rules for configurations of official images: one function a rule.
+"""Debian's rules for configurations of official images: one function for each rule.
 
-A rule's name is its function's, its demand the docstring. It yields, for
-whatever breaks it, where that is within the package and a sentence.
+A rule has the name of its function and demands what the docstring says. The function yields, for each violation, its
+place in the package and a sentence.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DROP_INS: Final = {
     "/usr/lib/*": "a vendor's settings, units and scripts",
     "/usr/share/*": "what is the same on every architecture",
 }
-"""Where a configuration may put files, and what they are there."""
+"""Where a configuration may install files, and what files belong there."""
 NOT_DROP_INS: Final = {
     "/etc/init.d/*": "services are systemd's units",
     "/etc/rc?.d/*": "services are systemd's units",
@@ -42,7 +42,7 @@ NOT_DROP_INS: Final = {
 SINGLE_FILES: Final = {
     "/etc/wsl.conf": "WSL reads this one file, and no package of Debian has it",
 }
-"""Files in /etc that are read alone, which no package of Debian ships."""
+"""Files in /etc that are read without drop-ins, and that no package of Debian ships."""
 
 # No more of a changelog is unpacked than its first line can be.
 _FIRST_LINE: Final = 1024
@@ -51,11 +51,11 @@ _GZIP: Final = 16 + zlib.MAX_WBITS
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One configuration package, and what is known of the world around it; what is empty is not known.
+    """One configuration package, and what is known of its surroundings; what is empty is unknown.
 
-    `images` are names of packages that are images; `components` say from where
-    each package of the image comes; `owners` who else ships a path; `unresolved`
-    why the image cannot be made; `crowded` why its packages do not fit on its disk.
+    `images` are names of packages that are images; `components` has the component of each package of the image;
+    `owners` has the other packages that ship a path; `unresolved` says why the image cannot be made; `crowded` says
+    why its packages do not fit on its disk.
     """
 
     binary: Binary
@@ -69,7 +69,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What breaks a rule: `place` is package:path or package:script."""
+    """A violation of a rule; `place` is package:path or package:script."""
 
     rule: str
     severity: str
@@ -80,7 +80,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One row of the table; `of_images` rules are not asked of layers."""
+    """One rule; with `of_images`, layers are not checked."""
 
     name: str
     severity: str
@@ -92,11 +92,11 @@ class Rule:
 
 RULES: Final[list[Rule]] = []
 _OF_ARCHIVE: Final = ("installable", "fits-on-its-disk")
-"""Rules whose answer only apt has, of a configuration that an archive has."""
+"""Rules that only apt can check, for a configuration that an archive has."""
 
 
 def findings(subject: Subject) -> tuple[Finding, ...]:
-    """All that breaks a rule, in the order of the rules."""
+    """Return all violations, in the order of the rules."""
     is_image = config.is_image(subject.binary.fields)
     return tuple(
         Finding(rule.name, rule.severity, ":".join(filter(None, (subject.binary.name, where))), sentence, rule.hint)
@@ -107,13 +107,13 @@ def findings(subject: Subject) -> tuple[Finding, ...]:
 
 
 def unasked(subject: Subject) -> tuple[str, ...]:
-    """The rules of which it is not known whether they hold, since nothing has resolved what the image depends on."""
+    """Return the rules that could not be checked, since the image's dependencies were not resolved."""
     known = subject.components or subject.unresolved or not config.is_image(subject.binary.fields)
     return () if known else _OF_ARCHIVE
 
 
 def suite(binary: Binary) -> str:
-    """The suite that a package's own changelog is for; "" where it has none."""
+    """Return the suite that a package's own changelog is for; "" if it has none."""
     doc = f"/usr/share/doc/{binary.name}"
     for file in binary.files:
         if file.path in (f"{doc}/changelog.gz", f"{doc}/changelog.Debian.gz"):
@@ -193,7 +193,7 @@ def no_other_image(subject: Subject) -> Iterator[tuple[str, str]]:
     """No configuration depends on another image."""
     for alternatives in _dependencies(subject):
         for name in alternatives:
-            # A name tells nothing: one's own layers are called debian-cloud-config-*, too.
+            # The name does not tell: a user's own layers are also called debian-cloud-config-*.
             if name == names.VIRTUAL_PACKAGE or (name in subject.images and name != subject.binary.name):
                 yield "", f"it depends on {name}, which is an image of its own"
 
@@ -329,7 +329,7 @@ def no_setuid(subject: Subject) -> Iterator[tuple[str, str]]:
 )
 def no_own_script(subject: Subject) -> Iterator[tuple[str, str]]:
     """An image's configuration is data: it has no maintainer script besides what debhelper adds."""
-    # What a script does is not looked at: no reader of ours knows all that a shell can say.
+    # The commands of a script are not examined: we have no complete parser of shell.
     for name in MAINTAINER_SCRIPTS:
         if scripts.is_own(subject.binary.control.get(name, "")):
             yield name, f"it has a {name} of its own"
@@ -351,7 +351,7 @@ def _words(subject: Subject, name: str) -> list[str]:
 
 
 def _dependencies(subject: Subject) -> list[list[str]]:
-    """What it depends on, each with its alternatives, by name."""
+    """Return the names of its dependencies, each with its alternatives."""
     fields = subject.binary.fields
     items = [item for name in ("Pre-Depends", "Depends") for item in relations(fields.get(name, ""))]
     return [[_name(alternative) for alternative in item.split("|")] for item in items]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A configuration of one's own: the Debian source package that `debian-cloud new` writes."""
+"""The Debian source package of a new configuration, as `debian-cloud new` writes it."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
     from debian_cloud.image.binary import Binary
 
-# What a package says of itself; the new one says it for itself.
+# What a package says about itself; the new package has its own.
 _OF_THE_BASE_ITSELF: Final = ("/usr/share/doc/", "/usr/share/lintian/")
 _OVERRIDES: Final = "/usr/share/lintian/overrides/"
 _ONE_IMAGE: Final = ("Provides", "Conflicts", "Replaces")
 _OTHER_RELATIONS: Final = ("Recommends", "Suggests", "Enhances", "Breaks")
 _VERSION: Final = re.compile(r" \([^)]*\)")
 
-# jinja2 templates of the package's own files, and what is written of each.
+# The package's own files that are written from jinja2 templates.
 _TEMPLATES: Final = ("README", "debian/changelog", "debian/control", "debian/copyright", "debian/rules")
 _PROGRAMS: Final = ("debian/rules",)
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What one's own configuration shall be: another, under a new name, and packages added.
+    """The new configuration that the user wants: another, under a new name, and packages added.
 
     `name` is the short one; `date` is written as in RFC 5322.
     """
@@ -48,7 +48,7 @@ class Wish:
 
 
 def source(wish: Wish) -> tuple[File, ...]:
-    """The files of the source package, each under its path in the package's folder."""
+    """Return the files of the source package, each with its path in the package's directory."""
     files = tuple(_renamed(file, wish) for file in wish.base.files if not file.path.startswith(_OF_THE_BASE_ITSELF))
     return (
         *_written(wish, files),
@@ -75,7 +75,7 @@ def _written(wish: Wish, files: Iterable[File]) -> Iterable[File]:
 
 
 def _facts(wish: Wish, files: Iterable[File]) -> dict[str, object]:
-    """What templates may say."""
+    """Return the variables of the templates."""
     fields = wish.base.fields
     return {
         "name": wish.name,
@@ -95,7 +95,7 @@ def _facts(wish: Wish, files: Iterable[File]) -> dict[str, object]:
         "one_image": {relation: _one_image(relation, fields) for relation in _ONE_IMAGE},
         "relations": dict(_relations(wish)),
         "facts": {field: fields[field] for field in config.FIELDS if field in fields},
-        # What shall not have debhelper's modes.
+        # Files that must not have debhelper's modes.
         "modes": {
             file.path: f"{_mode(file):o}" for file in files if not file.link and _mode(file) not in (0o644, 0o755)
         },
@@ -103,12 +103,12 @@ def _facts(wish: Wish, files: Iterable[File]) -> dict[str, object]:
 
 
 def _mode(file: File) -> int:
-    """Nobody but root writes what a package installs, and nothing runs as another than its caller."""
+    """Return the mode of a file, which only root may write, and without set-id bits."""
     return file.mode & 0o755
 
 
 def _renamed(file: File, wish: Wish) -> File:
-    """A file under the new configuration's name, wherever its path, its link or its text has the base's."""
+    """Return a file with the base's name replaced by the new one in its path, symlink target and text."""
     try:
         content = _under_new_name(file.content.decode(), wish).encode()
     except UnicodeDecodeError:
@@ -119,18 +119,18 @@ def _renamed(file: File, wish: Wish) -> File:
 
 
 def _under_new_name(text: str, wish: Wish) -> str:
-    # debian-cloud-config-genericcloud and -generic-x are others.
+    # debian-cloud-config-genericcloud and -generic-x are other packages.
     return re.sub(rf"{re.escape(wish.base.name)}(?![a-z0-9+]|-[a-z0-9])", names.package(wish.name), text)
 
 
 def _one_image(relation: str, fields: Mapping[str, str]) -> list[str]:
-    """What makes the configuration take another's place, and whatever else the base has so."""
+    """Return what makes the configuration replace another, and what else the base has in the relation."""
     others = [item for item in relations(fields.get(relation, "")) if item.split()[0] != names.VIRTUAL_PACKAGE]
     return [names.VIRTUAL_PACKAGE, *others]
 
 
 def _relations(wish: Wish) -> Iterator[tuple[str, list[tuple[str, list[str]]]]]:
-    """Pre-Depends, Depends and so on, each with its items by where they come from; without what would be empty."""
+    """Yield Pre-Depends, Depends and so on, each with its items by origin; leave out those that would be empty."""
     base = names.config(wish.base.name)
     for relation in ("Pre-Depends", "Depends", *_OTHER_RELATIONS):
         items = relations(wish.base.fields.get(relation, ""))
@@ -139,18 +139,18 @@ def _relations(wish: Wish) -> Iterator[tuple[str, list[tuple[str, list[str]]]]]:
             added = [name for name in wish.added if name not in taken]
             groups = [(f"as in {base} {wish.base.version}", taken), ("added", added)]
             yield relation, [(why, group) for why, group in groups if group]
-        # What is added is a dependency, and nothing less.
+        # An added package is a dependency, and in no other relation.
         elif kept := [_later(item) for item in items if item not in wish.added]:
             yield relation, [(f"as in {base}", kept)]
 
 
 def _later(relation: str) -> str:
-    """A relation that upgrades of a layer reach: without the version that the base was built with."""
+    """Return a relation that upgrades of a layer satisfy: without the version that the base was built with."""
     return _VERSION.sub("", relation) if relation.startswith(names.PACKAGE_PREFIX) else relation
 
 
 def _of_debian(wish: Wish) -> Iterable[File]:
-    """Of the base's own debian/: what lintian was told, its triggers and maintainer scripts."""
+    """Yield files of the base's own debian/: lintian overrides, triggers and maintainer scripts."""
     overrides = next((file for file in wish.base.files if file.path == _OVERRIDES + wish.base.name), None)
     if overrides:
         yield File("debian/lintian-overrides", _renamed(overrides, wish).content)
@@ -168,5 +168,5 @@ def _of_debian(wish: Wish) -> Iterable[File]:
 
 
 def _wrapped(text: str, first: str, then: str = " ") -> str:
-    # A package's name is broken nowhere.
+    # A package's name is never broken.
     return textwrap.fill(text, 78, initial_indent=first, subsequent_indent=then, break_on_hyphens=False) + "\n"

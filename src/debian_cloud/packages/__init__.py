@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What apt knows and fetches: nothing is used that no signature vouches for."""
+"""What apt knows and fetches: only what a signature covers is used."""

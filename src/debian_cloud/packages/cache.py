@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is kept of archives from one run to the next: what was used least recently goes when it is too much.
+"""The cache of archives' data, from which the least recently used data is removed if it is too large.
 
-There is one private apt for each mirror, suite and architecture, locked while in use. After use, those that were
-used least recently are removed, each by a rename under its own lock, while all together are larger than the bound.
+There is one private apt for each mirror, suite and architecture, locked while in use. After use, the least recently
+used ones are removed, each by a rename under its own lock, while the cache is larger than the bound.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BOUND: Final = 2**30
-"""Bytes that stay on the disk: some ten suites. What is in use stays besides."""
+"""Bytes that stay on the disk: about ten suites. Data in use stays in addition."""
 KEYRINGS: Final = "keyrings"
-"""The folder of keyrings, in a cache; in each other folder there is a private apt."""
+"""The directory of keyrings in a cache; each other directory is a private apt."""
 
 _GONE: Final = ".gone."
 _FRESH: Final = 86400
-"""Seconds for which a keyring stays, however many there are: a run may be about to read it."""
-# In one-line style apt takes blanks, brackets, "#", "%" and quotes for more than themselves (sources.list(5)), in
-# Signed-By blanks and commas; what is not UTF-8 no file of settings can have.
+"""Seconds for which a keyring stays, regardless of the bound: a run may be about to read it."""
+# In one-line style, white space, brackets, "#", "%" and quotes are special to apt (sources.list(5)), in Signed-By
+# white space and commas; a file of settings can only contain UTF-8.
 _NO_PATH_OF_APT: Final = re.compile(r"[\s\x00-\x1f\x7f\"#%,\[\]\\\ud800-\udfff]")
 
 
 def directory() -> Path:
-    """The directory of the cache, which is made if need be; Error where there can be none."""
-    # As root, apt fetches as its own user, who cannot look into /root.
+    """Return the directory of the cache, made if needed; raise Error if it cannot be used."""
+    # As root, apt fetches as its sandbox user, which has no access to /root.
     folder = (Path("/var/cache") if os.geteuid() == 0 else _home()) / "debian-cloud"
     hint = "set XDG_CACHE_HOME to another directory" if os.geteuid() else "root's is there and nowhere else"
     if bad := _NO_PATH_OF_APT.search(str(folder)):
@@ -58,7 +58,7 @@ def directory() -> Path:
 
 
 def _home() -> Path:
-    # A relative path is to be passed over (XDG Base Directory Specification).
+    # A relative path must be ignored (XDG Base Directory Specification).
     if (given := os.environ.get("XDG_CACHE_HOME", "")).startswith("/"):
         return Path(given)
     try:
@@ -76,19 +76,19 @@ def _home() -> Path:
 
 @contextlib.contextmanager
 def used(root: Path, what: str) -> Iterator[int]:
-    """Hold a folder of a cache while it is needed (`folders.locked`); afterwards the cache is within its bound."""
+    """Lock a directory of a cache while it is needed (`folders.locked`); then reduce the cache to its bound."""
     with folders.locked(root, what, wait=True) as descriptor:
         os.utime(root)
         try:
             yield descriptor
         finally:
-            # Whoever is cut off here leaves it to the next.
+            # If this is interrupted, the next run does it.
             with contextlib.suppress(OSError):
                 _bound(root.parent, root)
 
 
 def _bound(cache: Path, mine: Path) -> None:
-    """Remove what was used least recently, until the cache is within its bound."""
+    """Remove the least recently used data until the cache is within its bound."""
     folders, keyrings, total = [], [], 0
     for path in cache.iterdir():
         if path.name.startswith(_GONE):
@@ -110,7 +110,7 @@ def _bound(cache: Path, mine: Path) -> None:
 
 
 def _removed(folder: Path) -> bool:
-    """Remove a folder, unless somebody uses it; whether it is gone."""
+    """Remove a directory unless it is in use; return whether it was removed."""
     gone = folder.with_name(f"{_GONE}{folder.name}.{os.getpid()}")
     try:
         with folders.locked(folder, "it"):
@@ -122,7 +122,7 @@ def _removed(folder: Path) -> bool:
 
 
 def _size(path: Path) -> int:
-    """Bytes on the disk of a file, or of all files in a folder."""
+    """Return the bytes on the disk of a file, or of all files in a directory."""
     if not path.is_dir():
         return path.lstat().st_blocks * 512
     total = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Fetch .debs through the private apt, and take them and source trees apart."""
+"""Fetch .debs through the private apt, and read .debs and source trees."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from debian_cloud.packages.origin import Origin
 
 _LARGEST: Final = 2**26
-"""Bytes of a configuration's files."""
+"""Most bytes of a configuration's files."""
 _MOST: Final = 10_000
-"""How many there are."""
+"""Most files of a configuration."""
 _LONGEST: Final = 2**20
-"""Bytes of a line in Contents: a folder that many packages ship has them all on one."""
+"""Longest line of Contents, in bytes: a directory's line names all packages that ship it."""
 _CONTROL_FILES: Final = (*MAINTAINER_SCRIPTS, *QUESTIONS, "triggers")
 # XB-Image-Size in a source package is Image-Size in the binary one (deb-src-control(5)).
 _USER_FIELD: Final = re.compile("^X[BCS]*B[BCS]*-")
 
 
 def fetched(origin: Origin, packages: Iterable[tuple[str, str]]) -> tuple[Binary, ...]:
-    """Packages (name, version) of the origin, as its signed indexes have them, taken apart."""
+    """Fetch packages (name, version) from the origin, as its signed indexes have them, and read them."""
     wanted = tuple(f"{name}={version}" for name, version in packages)
     with tempfile.TemporaryDirectory(prefix="debian-cloud.") as folder:
         step = Run("fetch the configuration", ("apt-get", "-c", str(origin.conf), "-q", "download", *wanted))
@@ -46,11 +46,11 @@ def fetched(origin: Origin, packages: Iterable[tuple[str, str]]) -> tuple[Binary
 
 
 def read(deb: Path) -> Binary:
-    """A .deb taken apart; Error when it is none."""
+    """Read a .deb; raise Error if it is not one."""
     path = deb.resolve()
     if not path.is_file():
         raise Error(f"there is no file {deb}", "give a .deb, a .changes, a source tree or a configuration", USAGE)
-    # Before it is unpacked: a few kilobytes can hold what fills a disk.
+    # Check this before unpacking: a few kilobytes can unpack to more than a disk holds.
     size, count = manifest.holds(path)
     if size > _LARGEST or count > _MOST:
         raise Error(
@@ -83,14 +83,14 @@ def read(deb: Path) -> Binary:
 
 
 def _text(path: Path) -> str | None:
-    """The text of a regular file; of a link, a pipe or a folder, which lead elsewhere or nowhere, None."""
+    """Return the text of a regular file, else None: a symlink, a FIFO or a directory leads elsewhere or nowhere."""
     if path.is_symlink() or not path.is_file():
         return None
     return files.read(path).decode("utf-8", "replace")
 
 
 def _control_file(path: Path, package: Path) -> str | None:
-    """The text of one, None where the package has none; Error where dpkg would run what is not read here."""
+    """Return the text of a control file or None; raise Error if dpkg would run what is not read here."""
     text = _text(path)
     if text is None and (path.is_symlink() or path.exists()):
         raise Error(f"{package} has a {path.name} that is no plain file", "no link, pipe or folder is followed")
@@ -98,7 +98,7 @@ def _control_file(path: Path, package: Path) -> str | None:
 
 
 def tree(folder: Path) -> tuple[File, ...]:
-    """The files and links below a folder, as if it were the root."""
+    """Return the files and symlinks below a directory, as if it were the root."""
     found = []
     for path in sorted(folder.rglob("*")):
         name = f"/{path.relative_to(folder)}"
@@ -110,10 +110,10 @@ def tree(folder: Path) -> tuple[File, ...]:
 
 
 def source(root: Path) -> tuple[str, tuple[Binary, ...]]:
-    """The suite of a source tree, and its configurations, one Binary for each architecture.
+    """Return the suite of a source tree, and its configurations, one Binary for each architecture.
 
     Their files are in configs/NAME/files and files-ARCH; in a source package of
-    one configuration alone, in files and files-ARCH.
+    only one binary package, in files and files-ARCH.
     """
     path = root / "debian" / "control"
     control = deb822.parse(files.text(path))
@@ -148,26 +148,26 @@ def source(root: Path) -> tuple[str, tuple[Binary, ...]]:
 
 
 def is_configuration(name: str, fields: Mapping[str, str]) -> bool:
-    """Whether a package is an image's configuration, or a layer of some."""
+    """Return whether a package is an image's configuration, or a layer."""
     return name.startswith(names.PACKAGE_PREFIX) or config.is_image(fields)
 
 
 def owners(contents: Iterable[Path], wanted: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
-    """Path -> the packages that ship it, of those wanted; from Contents files, gzip-compressed."""
-    # Before the merge of /usr, the same file was listed without it.
+    """Return wanted path -> the packages that ship it, from gzip-compressed Contents files."""
+    # Before the /usr merge, the same file was listed without usr/.
     known = {_without_usr(path).encode(): path for path in wanted}
     found: dict[str, list[str]] = {}
     for path in contents:
         with gzip.open(path) as lines:
-            # Without a bound a line of gibibytes would be one piece of memory.
+            # Without a limit, a line of gibibytes would be read into memory.
             while line := lines.readline(_LONGEST + 1):
                 if len(line) > _LONGEST:
                     raise Error(f"{path.name} has a line of more than {_LONGEST} bytes", "its archive must be mended")
-                # Names of files may have blanks in them; those of packages have none.
+                # File names may contain spaces; package names do not.
                 name, _, packages = line.rstrip().rpartition(b" ")
                 wanted_path = known.get(name.rstrip().removeprefix(b"usr/"))
                 if wanted_path:
-                    # section/name, with a component before the section perhaps.
+                    # section/name or component/section/name.
                     found.setdefault(wanted_path, []).extend(
                         item.rpartition("/")[2] for item in packages.decode("utf-8", "replace").split(",")
                     )

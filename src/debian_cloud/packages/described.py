@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A .buildinfo on a disk: found beside an image, read, and believed by a signature.
+"""Find a .buildinfo beside an image, read it, and verify its signature.
 
-Whoever reads one needs no apt: nothing here imports it.
+This module does not import apt: a .buildinfo can be read without it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DAY: Final = 86400
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A .buildinfo: its name and bytes, what it says, the fingerprints of those who signed it, the archive's keys."""
+    """A .buildinfo: its name, bytes and content, the fingerprints of its signers, and the archive's keyring."""
 
     name: str
     data: bytes
@@ -34,10 +34,9 @@ class Described:
 
 
 def verified(file: Path, keyring: Path, signed_by: Path | None = None, *, unsigned: bool = False) -> Described:
-    """A .buildinfo that a key of `signed_by` signed, or of `keyring`: that, or the sums beside it.
+    """Return a .buildinfo that a key of `signed_by` signed, or of `keyring`: the file, or the sums beside it.
 
-    Error when nobody did, unless it is said in so many words (`unsigned`) that nobody need have. What the signature
-    is about is read, and nothing else of the file.
+    Raise Error if there is no such signature, unless `unsigned` is set. Only the signed part of the file is read.
     """
     data = files.read(file)
     signers: tuple[str, ...] = ()
@@ -60,7 +59,7 @@ def verified(file: Path, keyring: Path, signed_by: Path | None = None, *, unsign
             raise Error(f"{file} was changed while it was read", "verify a copy that nobody writes to")
         text, signers = signed.content.decode("utf-8", "replace"), signed.signers
     elif sums.exists():
-        # The archive's own word on what it published.
+        # The archive signed the sums of the files that it published.
         listed = sign.verified(keyring, sums, sums.with_name("SHA512SUMS.gpg"))
         if hashlib.sha512(data).hexdigest() != checksums.find(listed.content.decode("ascii", "replace"), file.name):
             raise Error(f"{file} is not the one that the archive signed", "it was edited: get it again")
@@ -74,7 +73,7 @@ def verified(file: Path, keyring: Path, signed_by: Path | None = None, *, unsign
 
 
 def read(text: str, name: str) -> Buildinfo:
-    """What a .buildinfo says by its text; Error when it is of a day that has not come. `name` is the file's."""
+    """Parse the text of a .buildinfo; raise Error if its date is in the future. `name` is the file's name."""
     buildinfo = Buildinfo.parse(text, name)
     if buildinfo.epoch > time.time() + _DAY:
         raise Error(f"{name} is of a day that has not come", "is this machine's clock right?")
@@ -82,12 +81,12 @@ def read(text: str, name: str) -> Buildinfo:
 
 
 def of(path: Path) -> Buildinfo:
-    """What a .buildinfo says, whoever signed it: wishes, and facts to those who verified it before."""
+    """Read a .buildinfo without verifying it: callers that have not verified it must not take it as facts."""
     return read(sign.text(path), str(path))
 
 
 def beside(file: Path) -> Path:
-    """The .buildinfo of a file of an image: itself, or the one beside it; Error when there is none."""
+    """Return the .buildinfo of an image's file: itself or the one beside it; raise Error if there is none."""
     if file.suffix == ".buildinfo" or not file.exists():
         return file
     found = [path for path in file.parent.glob("*.buildinfo") if file.name.startswith(f"{path.stem}.")]

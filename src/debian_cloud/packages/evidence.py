@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What signatures vouch for: each package of a closure, what an archive says of an image; no network."""
+"""Verify by signatures, without network, each package of a closure, and what an archive says of an image."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ _SHA256: Final = re.compile(rb"^SHA256: ([0-9a-f]{64})$", re.MULTILINE)
 _ROW: Final = re.compile(" +([0-9a-f]{64}) +([0-9]{1,15}) +(\\S+)")
 _NAME: Final = re.compile(rb"^Package: (\S+)$", re.MULTILINE)
 _LARGEST: Final = 2**28
-"""Bytes of an index, uncompressed; Debian's main has a fifth of that."""
+"""Largest uncompressed index, in bytes; that of Debian's main has a fifth of that."""
 _MEMORY: Final = 2**28
-"""Bytes that decompression may take; xz(1) takes a quarter of that for what it compressed at its best."""
+"""Memory for decompression, in bytes; xz(1) needs a quarter of that for a file compressed with `-9`."""
 _DAY: Final = 86400
 _LONGEST_DATE: Final = 64
-"""Characters of a date."""
+"""Longest date, in characters."""
 _MOST: Final = 64
-"""Release files that an image is made of, and indexes of one; there are four, and a few each."""
+"""Most release files of an image, and most indexes of each; there are four, with a few indexes each."""
 _DOMAIN: Final = ".debian.org"
-"""What a host of Debian's is called."""
+"""Domain of Debian's hosts."""
 _PATHS: Final = ("/debian", "/debian-security")
-"""Where a mirror has Debian, and where its security updates."""
+"""Paths of Debian and of its security updates on a mirror."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Why a .deb may be trusted: it is listed in Packages of a release file that keys signed.
+    """Why a .deb may be trusted: it is listed in a Packages index of a signed release file.
 
-    `release` is the SHA-256 of what was signed; `signers` are fingerprints.
+    `release` is the SHA-256 of the release file; `signers` are fingerprints.
     """
 
     suite: str
@@ -63,7 +63,7 @@ class Proof:
 
 
 _DEBIAN, _ARCHIVE, _OTHER = range(3)
-"""Whose a release file is; what one has, none after it vouches for."""
+"""The owner of a release file; a later owner does not vouch for a package that an earlier one has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +71,16 @@ class _ReleaseFile:
     proof: Proof
     rank: int
     suites: tuple[str, str]
-    """Its codename, and the name that moves on."""
+    """Its Codename, and its Suite, such as stable."""
     date: int
     indexes: Mapping[str, tuple[str, int]]
 
 
 def refuse_sources(buildinfo: Buildinfo, given: Iterable[str], *, expired: bool = False) -> None:
-    """Error when an image's apt would ask others than Debian for its suite's packages, or with less care.
+    """Raise Error if an image's apt has sources other than Debian's for its suite, or accepts expired indexes.
 
-    Debian is at hosts of its own name, at those that this machine's apt takes for Debian, and at the URIs `given`.
-    `expired`: the image may take indexes past their Valid-Until.
+    Debian's are those at hosts below debian.org, those that this machine's apt takes for Debian's, and the URIs
+    `given`. With `expired`, the image may accept indexes past their Valid-Until.
     """
     suite, wanted = buildinfo.id.suite, _of_debian(buildinfo.id.suite)
     found = [source.suites for source in buildinfo.sources]
@@ -105,7 +105,7 @@ def refuse_sources(buildinfo: Buildinfo, given: Iterable[str], *, expired: bool 
 
 
 def _of_debian(suite: str) -> list[tuple[str, ...]]:
-    """The suites that each of Debian's sources of an image has."""
+    """Return the suites of each of an image's Debian sources."""
     if suite in sources.WITHOUT_SECURITY:
         return [(suite,)]
     return [(suite, f"{suite}-updates"), (f"{suite}-security",)]
@@ -127,7 +127,7 @@ def _is_debian(uri: str) -> bool:
 
 
 def _of_machine() -> set[str]:
-    """Where this machine's own apt takes Debian from."""
+    """Return the URIs from which this machine's apt takes Debian."""
     known = sources.targets(run.output(sources.INDEXTARGETS))
     wanted = ("Packages", "Debian", "yes")
     return {
@@ -137,9 +137,9 @@ def _of_machine() -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """What an archive says of an image, and where; no `said` when it does not know it.
+    """What an archive says of an image, and where; `said` is None if it does not know the image.
 
-    `problem`: of those who may know it, somebody's index could not be read.
+    `problem` tells which index that may list the image could not be read.
     """
 
     where: str
@@ -148,7 +148,7 @@ class Word:
 
 
 def of_machine(image: ImageId) -> Word | None:
-    """What archives that this machine's apt knows say of an image, the worse of two; None when it knows none."""
+    """Return the worst that an archive of this machine's apt says of an image; None if apt knows no archive."""
     where = "this machine's apt"
     try:
         found = images.statuses(lambda _: False)
@@ -158,9 +158,9 @@ def of_machine(image: ImageId) -> Word | None:
 
 
 def of_archive(folder: Path, buildinfo: Buildinfo, keyring: Path, *, signers: int = 1) -> Word:
-    """What an archive says, of which a folder is a copy, in the index that it signed and that is valid today.
+    """Return what an archive says of an image, in the signed and still valid index of a copy of the archive.
 
-    Error when it says nothing of the image, or lists other files under its name.
+    Raise Error if the index does not have the image, or lists other files under its name.
     """
     suite = buildinfo.id.suite
     place = folder / "dists" / suite
@@ -197,7 +197,7 @@ def of_archive(folder: Path, buildinfo: Buildinfo, keyring: Path, *, signers: in
 
 
 def _text_of(file: Path, listed: tuple[str, int]) -> str:
-    """An index, plain or compressed, that a release file lists."""
+    """Return the text of an index, plain or compressed, that a release file lists."""
     if not file.exists():
         file = file.with_name(f"{file.name}.xz")
         found = files.unpacked(file, listed[1])
@@ -209,7 +209,7 @@ def _text_of(file: Path, listed: tuple[str, int]) -> str:
 
 
 def _worst(known: Iterable[ImageStatus], image: ImageId) -> ImageStatus | None:
-    """What is said of an image, by those who say the worst."""
+    """Return the worst status of an image, or None."""
     same = [said for said in known if said.id == image]
     order = ("withdrawn", "expired", "deprecated")
     same.sort(key=lambda said: order.index(said.status) if said.status in order else len(order))
@@ -217,12 +217,12 @@ def _worst(known: Iterable[ImageStatus], image: ImageId) -> ImageStatus | None:
 
 
 def _fields(signed: sign.Signed) -> dict[str, str]:
-    """The fields of a release file, as they are signed."""
+    """Return the signed fields of a release file."""
     return dict((deb822.parse(signed.content.decode("utf-8", "replace"))[:1] or ({},))[0])
 
 
 def _rows(fields: Mapping[str, str]) -> dict[str, tuple[str, int]]:
-    """Name -> SHA-256 and size of each file that a release file lists; what is no such line counts for nothing."""
+    """Return name -> SHA-256 and size of each file that a release file lists; ignore malformed lines."""
     rows = (_ROW.fullmatch(line) for line in fields.get("SHA256", "").split("\n"))
     return {row[3]: (row[1], int(row[2])) for row in rows if row}
 
@@ -236,15 +236,14 @@ def proofs(
     signers: int = 1,
     others: Sequence[sources.Source] = (),
 ) -> dict[Package, Proof]:
-    """The proof of each package of a .buildinfo, tools too; Error names the first that has none.
+    """Return the proof of each package of a .buildinfo, tools included; Error names the first that has none.
 
-    `folder` is a closure's evidence, `debian` and `archive` are the keyrings by
-    which Debian and the archive of configurations are trusted. A release file
-    must be of the image's suite or of its updates, and must not have expired
-    before the image's day; each of Debian's is there. The archive vouches for no package that Debian has,
-    and for others only when `signers` keys of its keyring have signed. `others` are the sources that a person
-    added, as whoever verifies trusts them: each vouches for what neither Debian nor the archive has, by the very
-    release file that it names.
+    `folder` is a closure's evidence, `debian` and `archive` are the keyrings of Debian and of the archive of
+    configurations. A release file must be of the image's suite or of its updates, and must not have expired before
+    the image's day; all of Debian's must be present. The archive vouches for no package that Debian has, and for
+    others only if `signers` keys of its keyring have signed. `others` are the sources that the user added and the
+    verifier trusts: each vouches for what neither Debian nor the archive has, by exactly the release file that the
+    .buildinfo names.
     """
     trusted = {(source.uri, suite) for source in others for suite in source.suites}
     for uri, suite in buildinfo.others:
@@ -277,7 +276,7 @@ def proofs(
             "it must be the closure of the same image",
         )
     if missing:
-        # Without them it would not be known what has an update, nor which packages are Debian's.
+        # Without them, it is unknown which packages have updates, and which are Debian's.
         raise Error(
             f"the evidence has no release file of Debian's {min(missing)}", "the closure is not whole: get it again"
         )
@@ -303,7 +302,7 @@ def proofs(
 
 
 def _few(folder: Path, pattern: str) -> list[Path]:
-    """What a folder has of a kind, sorted; Error when it is more than there can be."""
+    """Return the matching paths in a directory, sorted; raise Error if there are too many."""
     found = sorted(itertools.islice(folder.glob(pattern), _MOST + 1))
     if len(found) > _MOST:
         raise Error(f"{folder} has more than {_MOST} files or folders", "the closure was tampered with: get it again")
@@ -314,7 +313,7 @@ def _of_the_archive(keyring: Path, file: Path, signature: Path | None, signers: 
     try:
         return sign.verified(keyring, file, signature, signers=signers)
     except Error as error:
-        # Of several demanded, it matters who is missing.
+        # If several signers are required, this error says how many are missing.
         if error.status == USAGE or signers > 1:
             raise
         raise Error(
@@ -326,7 +325,7 @@ def _of_the_archive(keyring: Path, file: Path, signature: Path | None, signers: 
 def _of_another(
     file: Path, signature: Path | None, buildinfo: Buildinfo, digest: str, others: Sequence[sources.Source]
 ) -> tuple[sign.Signed, str] | None:
-    """A release file of a source that a person added, by that one's keys, and its suite; None when it is of none."""
+    """Verify a release file by the keys of the added source that it is from; return it and its suite, or None."""
     for release in buildinfo.releases:
         named = (release.uri, release.suite)
         for source in others:
@@ -377,7 +376,7 @@ def _release(
             "an older index hides the updates since",
         )
     if not (rank != _ARCHIVE or "Snapshot" in fields or "Valid-Until" in fields):
-        # As a closure's own, which lists Debian's packages, too.
+        # For example a closure's own release file, which also lists Debian's packages.
         raise Error(f"{file} is not of the archive itself: it has no Valid-Until", "it is no evidence: get it again")
     date = _seconds(fields.get("Date", ""), file)
     if date > time.time() + _DAY:
@@ -400,7 +399,7 @@ def _seconds(date: str, file: Path) -> int:
 
 
 def _index(file: Path, release: _ReleaseFile) -> bytes:
-    """The content of an index that the release file lists; Error when it is another."""
+    """Return the content of an index; raise Error if it is not the one that the release file lists."""
     name = file.name.removesuffix(".xz").replace("_", "/")
     sha256, size = release.indexes.get(name, ("", -1))
     content = files.unpacked(file, size) if 0 <= size <= _LARGEST else b""
@@ -410,7 +409,7 @@ def _index(file: Path, release: _ReleaseFile) -> bytes:
 
 
 def _found(content: bytes, wanted: Mapping[bytes, Package]) -> Iterator[Package]:
-    """The wanted packages that an index lists under their own names, versions and architectures."""
+    """Yield the wanted packages that an index lists with the same name, version, architecture and size."""
     for match in _SHA256.finditer(content):
         package = wanted.get(match[1])
         if package is None:

@@ -2,8 +2,8 @@
 """The images that this machine's apt knows of.
 
 An archive that is refused is named in a warning; `list --images` then shows the others and exits 1, since its list
-is not whole. An archive without an image is known by its index of images or by the source of the keyring package
-(`sources.archives`). The suites that it has are in its trace, which is unsigned: they are reported, and decide
+is incomplete. An archive without an image is known by its index of images or by the source of the keyring package
+(`sources.archives`). The suites that it has are in its trace, which is unsigned: they are only reported, and decide
 nothing.
 """
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _HELPER: Final = "/usr/lib/apt/apt-helper"
 _TRACE: Final = 2**16
-"""Bytes of the file by which an archive says which suites it has; it has some hundred."""
+"""Largest trace, the file in which an archive lists its suites, in bytes; it has a few hundred."""
 _SLACK: Final = 2**20
-"""Bytes by which a file may be too long, and apt still say in its own words that it is another."""
+"""Bytes by which a file may exceed its size so that apt itself reports that it is another file."""
 _ROOM: Final = 2**16
-"""Bytes that a disk has left at least, if a file of an archive could be written to it."""
+"""A disk with fewer free bytes than this counts as full."""
 _MEND: Final = "`apt-get update`, and try again; if that does not help, tell the archive's operator"
 
 
@@ -49,15 +49,15 @@ class Image:
     record: index.ImageRecord
     archive: str
     index: str = ""
-    """The file of the machine's apt that has the record."""
+    """The index file of the machine's apt that has the record."""
 
     @property
     def url(self) -> str:
-        """Where its file is; `copy:` for a folder, as apt's `file:` gives no file but a link to one."""
+        """The URL of its file; `copy:` for a directory, since apt's `file:` gives a symlink to the file."""
         return self.place(self.record.filename)
 
     def place(self, path: str) -> str:
-        """Where the archive has a file."""
+        """Return the URL of a file in the archive."""
         return f"{_copied(self.archive)}/{path}"
 
 
@@ -71,18 +71,18 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """The same of what archives say became of their images."""
+    """The statuses that archives give their images, and a sentence on each archive whose index cannot be read."""
 
     statuses: tuple[ImageStatus, ...]
     refused: tuple[str, ...] = ()
     archives: tuple[str, ...] = ()
-    """Of each status, the archive that says it."""
+    """For each status, the archive that gives it."""
 
 
 def known(suite: str, arch: str = "") -> Known:
-    """The images of a suite (and an architecture) in the indexes that `apt update` verified, oldest first.
+    """Return the images of a suite (and an architecture) in the indexes that `apt update` verified, oldest first.
 
-    Error when there is none of them that can be read.
+    Raise Error if none of these indexes can be read.
     """
     names.word(suite, "suite")
     read = sources.targets(run.output(sources.INDEXTARGETS))
@@ -90,7 +90,7 @@ def known(suite: str, arch: str = "") -> Known:
     if not archives:
         raise sources.unknown(read, "this machine's apt has no index of images", installed=installed(), status=FAILED)
     targets = sources.verified_images(read)
-    # One that published no image may have no index of them, where an older debian-cloud made it.
+    # An archive that published no image, made by an older debian-cloud, may have no index of images.
     if suite not in {target.codename for target in archives}:
         raise Error(
             f"this machine's apt reads no archive of images for {suite}, it reads: "
@@ -103,9 +103,9 @@ def known(suite: str, arch: str = "") -> Known:
 
 
 def listed(targets: Sequence[Target], suite: str, arch: str, keyring: Path | None = None) -> Known:
-    """The images of a suite (and an architecture) in these indexes, oldest first.
+    """Return the images of a suite (and an architecture) in these indexes, oldest first.
 
-    Their keys are in the keyring, by default that of the keyring package.
+    `keyring` has the keys that signed them; by default it is that of the keyring package.
     """
 
     def of(target: Target, file: IO[bytes]) -> list[Image]:
@@ -121,9 +121,9 @@ def listed(targets: Sequence[Target], suite: str, arch: str, keyring: Path | Non
 
 
 def statuses(wanted: Callable[[ImageStatus], bool]) -> Said:
-    """What the archives of this machine say became of their images, in the indexes that `apt update` verified.
+    """Return the statuses of images in the indexes that `apt update` verified on this machine.
 
-    Updates are kept of the wanted images alone. Error when there is no index that can be read.
+    Updates are kept for the wanted images only. Raise Error if no index can be read.
     """
     known = sources.targets(run.output(sources.INDEXTARGETS))
     targets = [target for target in known if (target.created_by, target.trusted) == ("Images-Status", "yes")]
@@ -135,7 +135,7 @@ def statuses(wanted: Callable[[ImageStatus], bool]) -> Said:
 
 
 def said(targets: Sequence[Target], wanted: Callable[[ImageStatus], bool], keyring: Path | None = None) -> Said:
-    """What these indexes say became of images, with updates of the wanted ones."""
+    """Return the statuses of images in these indexes, with updates of the wanted ones only."""
 
     def of(target: Target, file: IO[bytes]) -> list[tuple[str, ImageStatus]]:
         read = staleness.read(file)
@@ -148,14 +148,14 @@ def said(targets: Sequence[Target], wanted: Callable[[ImageStatus], bool], keyri
 
 
 def installed() -> bool:
-    """Whether the keyring package of an archive of images is installed."""
+    """Return whether the keyring package of an archive of images is installed."""
     return Path(names.ARCHIVE_KEYRING).exists()
 
 
 def _read(
     targets: Sequence[Target], of: Callable[[Target, IO[bytes]], list[_T]], keyring: Path | None
 ) -> tuple[list[_T], tuple[str, ...]]:
-    """What is in the indexes, and a sentence on each archive whose index is not as it must be: the others count."""
+    """Return what is in the valid indexes, and a sentence on each archive whose index is not valid."""
     found: list[_T] = []
     refused: list[str] = []
     for target in targets:
@@ -178,15 +178,15 @@ def _of(target: Target) -> str:
 
 
 def _refuse_replayed(target: sources.Target, keyring: Path) -> None:
-    """Error when apt took a snapshot in the place of the suite: it does not tell one from the other.
+    """Raise Error if apt fetched a snapshot instead of the suite: apt does not distinguish them.
 
-    Of an archive whose keys are not in the keyring nothing is asked.
+    An archive whose keys are not in the keyring is not checked.
     """
     # …_dists_SUITE_COMPONENT_images_Images
     place = target.filename.rsplit("_", 3)[0]
     clear, plain, signature = (Path(f"{place}_{name}") for name in ("InRelease", "Release", "Release.gpg"))
     try:
-        # Where there is no InRelease, apt takes the other two.
+        # If there is no InRelease, apt uses the other two.
         signed = sign.verified(keyring, clear) if clear.exists() else sign.verified(keyring, plain, signature)
     except Error:
         return
@@ -199,16 +199,16 @@ def _refuse_replayed(target: sources.Target, keyring: Path) -> None:
 
 
 def suites(uri: str) -> tuple[str, ...]:
-    """The suites that an archive says to have, in words that nobody signed; none where it does not say so."""
+    """Return the suites that an archive says, unsigned, to have; none if it does not say."""
     found: list[str] = []
     if uri.startswith(("file:", "copy:")):
-        # As apt decodes it; what can be no path has no suites.
+        # Decode it as apt does; an invalid path has no suites.
         with contextlib.suppress(OSError, ValueError):
             place = Path(os.fsdecode(unquote_to_bytes(uri[5:])))
             found = [path.parent.name for path in place.glob("dists/*/InRelease")]
     else:
         with tempfile.TemporaryDirectory(prefix="debian-cloud.") as folder:
-            # As root, apt fetches as its own user.
+            # As root, apt fetches as its sandbox user.
             Path(folder).chmod(0o755)
             out = Path(folder) / "trace"
             most = ("prlimit", f"--fsize={_TRACE}", "--")
@@ -226,9 +226,9 @@ def _is_word(name: str) -> bool:
 
 
 def addresses(image: Image) -> tuple[str, ...]:
-    """Where the files of an image's archive are: where apt takes it from, and where the archive itself is.
+    """Return the addresses of an image's archive: the one that apt uses, and that of the archive itself.
 
-    The latter stands in the release file that apt verified.
+    The latter is in the release file that apt verified.
     """
     place = image.index.rsplit("_", 3)[0]
     found = [_copied(image.archive)]
@@ -241,36 +241,36 @@ def addresses(image: Image) -> tuple[str, ...]:
 
 
 def _copied(archive: str) -> str:
-    # apt's `file:` gives no file but a link to one.
+    # apt's `file:` gives a symlink to the file.
     return (f"copy:{archive[5:]}" if archive.startswith("file:") else archive).rstrip("/")
 
 
 def there(uri: str, out: Path, largest: int) -> bool:
-    """Fetch a file that need not be there, and whose content is verified by others; whether it was."""
+    """Fetch a file that may be missing, and return whether it was there; callers verify its content."""
     out.parent.mkdir(parents=True, exist_ok=True)
     run.words(("prlimit", *_download(largest, uri, out.name)), out.parent)
     found = out.is_file() and not out.is_symlink()
     if not found:
         _refuse_full(out.parent)
         out.unlink(missing_ok=True)
-        # A folder without a release file would be one of which it was lost.
+        # A directory without a release file would look as if the file had been lost.
         with contextlib.suppress(OSError):
             out.parent.rmdir()
     return found
 
 
 def download(folder: Path, wanted: Sequence[tuple[str, str, str]], largest: int) -> None:
-    """Fetch files into a folder; Error when one is not to be had.
+    """Fetch files into a directory; raise Error if one cannot be fetched.
 
-    Each has its address, its path in the folder, and its hash, ALGORITHM:HASH or nothing; the last alone may be
-    without one.
+    Each has its address, its path in the directory, and its hash, ALGORITHM:HASH or nothing; only the last may have
+    no hash.
     """
     words: list[str] = []
     for uri, name, digest in wanted:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         words += [uri, name, *((digest,) if digest else ())]
     status = run.foreground(("prlimit", *_download(largest, *words)), folder)
-    # In one call, it is not known which of them failed.
+    # If one call fetches several files, it is unknown which of them failed.
     what = wanted[0][0] if len(wanted) == 1 else f"a file of {wanted[0][0].rpartition('/')[0]}"
     found = [folder / name for _, name, _ in wanted]
     if status or not all(out.is_file() and not out.is_symlink() for out in found):
@@ -282,7 +282,7 @@ def download(folder: Path, wanted: Sequence[tuple[str, str, str]], largest: int)
 
 
 def fetch(image: Image, out: Path) -> None:
-    """Fetch an image by apt's own helper, which proves its SHA-512; Error when it is not to be had."""
+    """Fetch an image by apt-helper, which verifies its SHA-512; raise Error if it cannot be fetched."""
     _refuse_full(out.parent, image.record.size)
     wanted = (image.url, out.name, f"SHA512:{image.record.sha512}")
     if run.foreground(("prlimit", *_download(image.record.size, *wanted)), out.parent):
@@ -294,15 +294,15 @@ def fetch(image: Image, out: Path) -> None:
 
 
 def _download(largest: int, *wanted: str) -> tuple[str, ...]:
-    """Arguments of prlimit(1), to be run in the folder where the files go: its name is in no message of apt's."""
-    # The helper is not told the size, and would write what comes until the disk is full.
+    """Return arguments of prlimit(1), to run in the target directory, so that apt's messages do not name it."""
+    # apt-helper does not know the size, and would write until the disk is full.
     most = (f"--fsize={largest + _SLACK}", "--")
-    # Its own user may not write into a directory of ours: apt would say so, and go on as we do here.
+    # apt's sandbox user cannot write to our directory: apt would warn of that, and continue as root, as set here.
     return (*most, _HELPER, "-o", "APT::Sandbox::User=root", "download-file", *wanted)
 
 
 def _refuse_full(folder: Path, needed: int = _ROOM) -> None:
-    """Error when the disk of a folder has no room for so many bytes: apt's own words need not say so."""
+    """Raise Error if a directory's disk has fewer free bytes than needed: apt's messages may not say so."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise Error(

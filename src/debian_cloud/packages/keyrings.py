@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The keys that may sign for an archive, each ring in a file that apt's own user can read."""
+"""The keys that may sign for an archive, each keyring in a file that apt's sandbox user can read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def own_archive(suite: str) -> Source | None:
-    """The archive that the user has made known for a suite, if there is one."""
+    """Return the archive that the user configured for a suite, or None."""
     found = own.archive(suite)
     if found is None:
         return None
@@ -27,9 +27,9 @@ def own_archive(suite: str) -> Source | None:
 
 
 def of_archive(keyring: Path | None, suite: str) -> tuple[Path, ...]:
-    """The keys that may sign for the archive: those given, else the user's own archive's, and its keyring package's.
+    """Return the archive's keyrings: the given one, else those of the user's own archive and the keyring package.
 
-    They are of different archives: what is verified is verified by one of them.
+    They belong to different archives: a file is verified by one of them.
     """
     if keyring:
         found = [copy(keyring)]
@@ -47,17 +47,17 @@ def of_archive(keyring: Path | None, suite: str) -> tuple[Path, ...]:
 
 
 def copy(file: Path) -> Path:
-    """A copy of a keyring under the name of its content.
+    """Copy a keyring to a file named after its content, and return the copy.
 
-    apt's own user must be able to read it, and may not look into the folder
-    that it is given in; and a plan that names it means these very keys.
+    apt's sandbox user must be able to read it, and may have no access to the directory of the original; and a plan
+    that names the copy refers to exactly these keys.
     """
     return copy_of(files.read(file, what="keyring"))
 
 
 def copy_of(content: bytes) -> Path:
-    """The same of the keys themselves, armoured or binary."""
-    # apt tells armoured keys from binary ones by the name (sources.list(5), Signed-By).
+    """Write keys, armoured or binary, to a file named after their content, and return it."""
+    # apt distinguishes armoured from binary keys by the file name (sources.list(5), Signed-By).
     extension = "asc" if content.startswith(b"-----BEGIN PGP PUBLIC KEY BLOCK-----") else "gpg"
     kept = cache.directory() / cache.KEYRINGS / f"{hashlib.sha256(content).hexdigest()}.{extension}"
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What became of the image that this machine was made of, as its apt knows it."""
+"""The status of the image that this machine was made of, as its apt knows it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STATUSES: Final = ("withdrawn", "expired", "deprecated")
 
 @dataclass(frozen=True, slots=True)
 class Became:
-    """What is said of the image; the serial of a newer one, or ""; updates that are not installed, and that are."""
+    """The image's status; the serial of a newer image, or ""; updates that are not installed, and that are."""
 
     image: ImageStatus
     newer: str
@@ -36,7 +36,7 @@ class Became:
 
 
 def image(warn: Callable[[str], None]) -> Became:
-    """What became of this machine's image; Error when it was made of none, or of one that no archive knows.
+    """Return the status of this machine's image; raise Error if it was made of none, or of one that no archive knows.
 
     `warn` is called with a sentence on each archive whose index cannot be read.
     """
@@ -59,7 +59,7 @@ def image(warn: Callable[[str], None]) -> Became:
 
 
 def _image() -> tuple[str, str]:
-    """Configuration and serial of the image that the machine was made of."""
+    """Return configuration and serial of the image that the machine was made of."""
     fields = _fields(_RECORD)
     try:
         return names.word(fields["ID"], "configuration"), names.serial(fields["VERSION"])
@@ -69,15 +69,15 @@ def _image() -> tuple[str, str]:
 
 
 def _fields(file: Path) -> dict[str, str]:
-    """The fields of a file in the manner of os-release(5), as far as quotes alone go."""
+    """Return the fields of a file in the format of os-release(5); quotes are removed, escapes are not supported."""
     text = files.read(file).decode("utf-8", "replace") if file.exists() else ""
     return dict(re.findall(r"""(?m)^([A-Z_]+)=["']?([^"'\n]*)["']?$""", text))
 
 
 def _found(known: tuple[ImageStatus, ...], config: str, serial: str, arch: str) -> ImageStatus:
-    """What is said of the image; of two suites' the machine's own, and of two archives' the worse.
+    """Return the image's status: of several suites that of the machine's own, of several archives the worst.
 
-    Error when nothing is said.
+    Raise Error if no archive knows the image.
     """
     wanted = (config, serial, arch)
     same = [said for said in known if (said.id.config, said.id.serial, said.id.architecture) == wanted]
@@ -92,7 +92,7 @@ def _found(known: tuple[ImageStatus, ...], config: str, serial: str, arch: str) 
 
 
 def _installed(arch: str) -> dict[str, str]:
-    """Package -> the version that is installed, of the machine's own architecture before others."""
+    """Return package -> the installed version, preferring the machine's own architecture."""
     answer = run.output(("dpkg-query", "-W", "-f", "${Package} ${Architecture} ${Version} ${db:Status-Status}\n"))
     rows = [line.split() for line in answer.splitlines()]
     rows = [row for row in rows if len(row) == 4 and row[3] in _INSTALLED]

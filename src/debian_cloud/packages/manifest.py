@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a .deb would put into a file system, entry by entry."""
+"""The file system entries that a .deb would install."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _HEADER: Final = 60
 _PIECE: Final = 2**20
 _CONTROL: Final = 2**26
 _DATA: Final = 2**34
-"""Bytes that a .deb's two tar archives may have at most, unpacked: many times what Debian's largest have."""
+"""Most bytes of a .deb's two tar archives, unpacked: many times what Debian's largest have."""
 _KINDS: Final = {
     tarfile.REGTYPE: entries.FILE,
     tarfile.AREGTYPE: entries.FILE,
@@ -41,27 +41,27 @@ _KINDS: Final = {
     tarfile.FIFOTYPE: entries.FIFO,
 }
 _LARGEST_CONTROL: Final = 2**26
-"""Bytes of one file of a control archive; the longest md5sums of Debian have a tenth of that."""
+"""Most bytes of one file of a control archive; the longest md5sums of Debian have a tenth of that."""
 _MOST_CONTROL: Final = 100
-"""Files of a control archive."""
+"""Most files of a control archive."""
 _LARGEST_HEADER: Final = 2**20
-"""Bytes of what tarfile itself keeps of one entry, as a long name."""
+"""Most bytes that tarfile itself keeps of one entry, such as a long name."""
 _MOST: Final = (2**34, 2**21)
-"""Bytes, and entries, that a .deb may unpack to: no package of Debian has a quarter of either."""
+"""Most bytes, and most entries, that a .deb may unpack to: no package of Debian has a quarter of either."""
 _BROKEN: Final = (
     *(tarfile.TarError, lzma.LZMAError, zlib.error, OSError, EOFError, ValueError, KeyError, RecursionError),
 )
 _INFO: Final = "var/lib/dpkg/info"
-"""Where dpkg keeps what came with a package besides its files."""
-# Since the merge of /usr these are links, and what a package has there is in /usr (Debian Policy 9.1.1, usrmerge).
+"""Where dpkg keeps the control files of a package."""
+# Since the /usr merge these are symlinks, and a package's files there are in /usr (Debian Policy 9.1.1, usrmerge).
 _MERGED: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 
 
 class _Bounded(tarfile.TarInfo):
-    """An entry, of which tarfile reads no more into memory than a name needs."""
+    """A tar entry of which tarfile reads no more into memory than a name needs."""
 
-    # The entry point "which can be overridden in a subclass" (tarfile.py); what is before it changed with a security
-    # update of Python.
+    # The entry point "which can be overridden in a subclass" (tarfile.py); the code that calls it changed with a
+    # security update of Python.
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         if self.type not in _KINDS and self.size > _LARGEST_HEADER:
             raise tarfile.ReadError(self.name)
@@ -70,14 +70,14 @@ class _Bounded(tarfile.TarInfo):
 
 
 def read_all(debs: Mapping[_Name, Path]) -> dict[_Name, tuple[str, tuple[Entry, ...]]]:
-    """The SHA-256 of each .deb and its entries, under the name that it has here. Two are read at a time."""
-    # Decompressing and hashing let go of the interpreter's lock.
+    """Return the SHA-256 of each .deb and its entries, by its name in `debs`. Two are read at a time."""
+    # Decompression and hashing release the interpreter's lock.
     with ThreadPoolExecutor(max_workers=2) as pool:
         return dict(zip(debs, pool.map(read, debs.values()), strict=True))
 
 
 def read(deb: Path) -> tuple[str, tuple[Entry, ...]]:
-    """The SHA-256 of a .deb and its entries; Error when it is none (deb(5))."""
+    """Return the SHA-256 of a .deb and its entries; raise Error if it is not one (deb(5))."""
     content = files.read(deb, files.LARGEST_PACKAGE)
     try:
         with _archive(content, "control.tar", deb.name, _CONTROL) as archive:
@@ -90,7 +90,7 @@ def read(deb: Path) -> tuple[str, tuple[Entry, ...]]:
 
 
 class _Limited:
-    """A stream, of which no more than `left` bytes are read."""
+    """A stream of which at most `left` bytes can be read."""
 
     def __init__(self, file: IO[bytes], left: int, name: str) -> None:
         self._file, self._left, self._name = file, left, name
@@ -104,13 +104,13 @@ class _Limited:
 
 
 def _archive(content: bytes, wanted: str, name: str, most: int) -> tarfile.TarFile:
-    """A tar archive of a .deb, open to be read once."""
+    """Return a tar archive of a .deb, open to be read once."""
     stream = _Limited(_member(content, wanted, name), most, name)
     return tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|", tarinfo=_Bounded)
 
 
 def holds(deb: Path) -> tuple[int, int]:
-    """How many bytes a .deb would unpack to, and how many files; Error when it is none."""
+    """Return how many bytes and how many files a .deb would unpack to; raise Error if it is not one."""
     content = files.read(deb, files.LARGEST_PACKAGE)
     total = count = 0
     try:
@@ -126,11 +126,11 @@ def holds(deb: Path) -> tuple[int, int]:
 
 
 def _member(content: bytes, wanted: str, name: str) -> IO[bytes]:
-    """A member of a .deb, open and uncompressed (deb(5), ar(5))."""
+    """Return a member of a .deb, open and decompressed (deb(5), ar(5))."""
     position = len(_AR)
     while content.startswith(_AR) and position + _HEADER <= len(content):
         header = content[position : position + _HEADER]
-        # int() takes a sign, too, and would go back.
+        # int() also accepts a sign, and a negative size would move backwards.
         if not header[48:58].strip().isdigit():
             raise ValueError(name)
         size = int(header[48:58])
@@ -143,7 +143,7 @@ def _member(content: bytes, wanted: str, name: str) -> IO[bytes]:
 
 
 def _control(archive: tarfile.TarFile) -> Iterator[Entry]:
-    """The maintainer scripts, conffiles, md5sums and so on, where dpkg keeps them (deb-control(5))."""
+    """Yield the maintainer scripts, conffiles, md5sums and so on, where dpkg keeps them (deb-control(5))."""
     members: dict[str, tuple[int, bytes]] = {}
     for member in archive:
         if member.isreg():
@@ -195,13 +195,13 @@ def _entries(archive: tarfile.TarFile) -> Iterator[Entry]:
 
 
 def merged(path: str) -> str:
-    """Where a path is since /bin and the like are links to /usr."""
+    """Return where a path is now that /bin and the like are symlinks to /usr."""
     first, slash, rest = path.partition("/")
     return f"usr/{first}/{rest}" if slash and first in _MERGED else path
 
 
 def by_path(manifests: Iterable[tuple[str, Iterable[Entry]]]) -> dict[str, list[tuple[str, Entry]]]:
-    """Path -> each package that ships it, with what it ships there."""
+    """Return path -> each package that ships it, with what it ships there."""
     found: dict[str, list[tuple[str, Entry]]] = {}
     for package, shipped in manifests:
         for entry in shipped:

@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The machine's way to the network, from its own apt to that of a build, and nothing besides.
+"""Copy the network settings, and no others, from the machine's apt to the apt of a build.
 
-Handed over is how apt reaches an archive (apt.conf(5), apt-transport-http(1)):
-all settings of its transports (proxies, of single hosts too, the program that
-finds one, certificates, time-outs, limits), those of all of them (tries,
-addresses), and where the credentials are (apt_auth.conf(5)). What is not of these kinds stays with the
-machine: signatures, dates, hashes, hooks, folders, pins. So nothing here can
-loosen what the build believes; what is fetched by whatever way is believed by
-its signature alone, and a machine that does not verify its proxy's certificate
-need not do so for a build.
+These settings say how apt reaches an archive (apt.conf(5), apt-transport-http(1)): all settings of its transports
+(proxies, also of single hosts, the program that detects one, certificates, timeouts, limits), those common to all
+transports (retries, address families), and where the credentials are (apt_auth.conf(5)). Other settings are not
+copied: signatures, dates, hashes, hooks, directories, pins. So nothing here can weaken verification in the build:
+what is fetched is trusted only by its signature, and a machine that does not verify its proxy's certificate need not
+do so for a build.
 
-The text may hold passwords. No plan, argument or image has it: it is a file of
-the workspace that only its owner reads, made when the build begins.
+The text may contain passwords. No plan, argument or image has it: it is a file in the workspace that only its owner
+can read, made when the build begins.
 """
 
 from __future__ import annotations
@@ -25,12 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 DUMP: Final = ("apt-config", "dump", "--no-empty", "--format", "%f %v%n")
-"""What to ask the machine's own apt; `conf` reads the answer (apt-config(8))."""
+"""Command that prints the settings of the machine's apt; `conf` reads its output (apt-config(8))."""
 CREDENTIALS: Final = ("apt-config", "shell", "netrc", "Dir::Etc::netrc/f", "netrcparts", "Dir::Etc::netrcparts/d")
-"""What to ask it, too: where its credentials are."""
+"""Command that prints where the credentials of the machine's apt are; `conf` reads its output."""
 
 ENVIRONMENT: Final = ("http_proxy", "https_proxy", "ftp_proxy")
-"""Variables that name proxies where apt has no setting: a build's maintainer scripts do not see them."""
+"""Variables that name proxies if apt has no setting; a build's maintainer scripts do not see them."""
 
 _TRANSPORTS: Final = {"http", "https", "ftp", "tor", "socks", "socks5h", "mirror", "s3"}
 _OF_ALL: Final = {
@@ -44,21 +42,24 @@ _OF_ALL: Final = {
     "acquire::send-uri-encoded",
     "acquire::uriencode",
 }
-# With all that is below: Acquire::Retries is a number, and has Delay besides.
+# Including all settings below these: Acquire::Retries is a number, and has Delay below it.
 _TREES_OF_ALL: Final = ("acquire::connect::", "acquire::queuehost::", "acquire::retries::")
 
 _BINARY: Final = "binary::apt-get::"
-"""Before a setting that is of apt-get alone."""
+"""Prefix of a setting for apt-get only."""
 _NAME: Final = re.compile(r"[\w.:+/@\[\]-]+")
 _SHELL: Final = re.compile(r"^(netrc|netrcparts)='([^']*)'$", re.MULTILINE)
 
 
 def conf(dump: str, credentials: str, environment: Mapping[str, str]) -> str:
-    """Lines of apt.conf(5) by the answers to DUMP and CREDENTIALS, and the environment; Error when one cannot be."""
-    # Not splitlines: a value may have what ends a line to Python, and is refused then, and not cut.
+    """Return lines of apt.conf(5) from the output of DUMP and CREDENTIALS, and from the environment.
+
+    Raise Error if a setting cannot be written.
+    """
+    # Not splitlines(): a value with another of Python's line ends must be refused, not split.
     found = dict(_settings(dump.split("\n")))
     there = {name.lower() for name in found}
-    # As apt itself does: only where no setting says otherwise, and http's are https's, too.
+    # As apt does: only if no setting says otherwise, and settings for http also apply to https.
     for variable, needed in (
         ("http_proxy", ("http",)),
         ("https_proxy", ("https", "http")),
@@ -73,9 +74,9 @@ def conf(dump: str, credentials: str, environment: Mapping[str, str]) -> str:
 
 
 def _settings(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Those that are handed over, what is of apt-get alone after what is of all."""
+    """Yield the settings to copy, those for apt-get only after those for all programs."""
     pairs = [line.partition(" ")[::2] for line in lines]
-    # apt does not tell its letters from small ones.
+    # apt ignores the case of names.
     of_apt_get = [(name[len(_BINARY) :], value) for name, value in pairs if name.lower().startswith(_BINARY)]
     yield from ((name, value) for name, value in (*pairs, *of_apt_get) if _is_handed_over(name))
 
@@ -93,7 +94,7 @@ def _is_handed_over(name: str) -> bool:
 def _line(setting: tuple[str, str]) -> str:
     name, value = setting
     if '"' in value or not value.isprintable():
-        # Its value may be a secret.
+        # Do not print the value: it may be a secret.
         raise Error(
             f"the setting {name} of this machine's apt has a character that apt.conf(5) cannot write",
             "write it without quotation marks; in a URI as %22",

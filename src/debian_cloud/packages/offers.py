@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The images that are offered here: by the user's own archive, and by those that this machine's apt knows."""
+"""The images that the user's own archive and the archives of this machine's apt offer."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which published image is asked for; what is empty is chosen.
+    """Which published image is requested; empty fields have defaults.
 
-    `architecture` is by default this machine's, `format` qcow2 or what there is, `serial` the current one, `archive`
-    (a URL) the only one that has such images.
+    `architecture` is by default this machine's, `format` qcow2 or another that exists, `serial` the current one,
+    `archive` (a URL) the only one that has such images.
     """
 
     config: str
@@ -35,16 +35,16 @@ class Wanted:
 
 
 def known(suite: str, arch: str = "") -> images.Known:
-    """All images of a suite (and an architecture), those of the user's own archive first.
+    """Return all images of a suite (and an architecture), those of the user's own archive first.
 
-    Error when no index of images is there.
+    Raise Error if there is no index of images.
     """
     mine = origin.offered(suite, arch)
     own = mine.known if mine else images.Known(())
     try:
         of_machine = images.known(suite, arch)
     except Error:
-        # An archive of one's own needs no other.
+        # The user's own archive is enough.
         if not mine:
             raise
         return own
@@ -52,9 +52,9 @@ def known(suite: str, arch: str = "") -> images.Known:
 
 
 def choose(wanted: Wanted, warn: Callable[[str], None]) -> images.Image:
-    """The image that is asked for; Error when there is none, or when several archives have it.
+    """Return the requested image; raise Error if there is none, or if several archives have it.
 
-    `warn` is called with a sentence on each archive that is left out, and on a newer image that is offered no more.
+    `warn` is called with a sentence on each archive that is left out, and on a newer image that is no longer offered.
     """
     config = names.config(names.word(wanted.config, "configuration"))
     arch = origin.architecture(wanted.architecture)
@@ -62,7 +62,7 @@ def choose(wanted: Wanted, warn: Callable[[str], None]) -> images.Image:
     offered, said = _offered(suite, arch, archive, config)
     for sentence in offered.refused:
         warn(sentence)
-    # It may be in the index that cannot be read.
+    # The image may be in an index that cannot be read.
     status = FAILED if offered.refused else USAGE
     found = [image for image in offered.images if image.record.id.config == config]
     gone = _gone(said, config, suite, arch)
@@ -107,7 +107,7 @@ def choose(wanted: Wanted, warn: Callable[[str], None]) -> images.Image:
 
 
 def _offered(suite: str, arch: str, archive: str, config: str) -> tuple[images.Known, images.Said]:
-    """Images, and what became of others: of the user's own archive where it has such, else of this machine's."""
+    """Return images and statuses of the user's own archive, if it has such images, else of this machine's."""
     mine = origin.offered(suite, arch)
     if mine and archive not in ("", mine.uri.rstrip("/")):
         mine = None
@@ -123,13 +123,13 @@ def _offered(suite: str, arch: str, archive: str, config: str) -> tuple[images.K
     try:
         said = images.statuses(lambda _: False)
     except Error:
-        # An archive need not say what became of its images.
+        # An archive need not have an index of statuses.
         said = images.Said(())
     return images.Known(of_machine.images, (*refused, *of_machine.refused)), said
 
 
 def _gone(said: images.Said, config: str, suite: str, arch: str) -> list[tuple[ImageStatus, str]]:
-    """The images of a configuration that are offered no more, oldest first, each with the archive that says so."""
+    """Return a configuration's images that are no longer offered, oldest first, each with its archive."""
     found = [
         (status, archive)
         for status, archive in zip(said.statuses, said.archives, strict=True)
@@ -139,7 +139,7 @@ def _gone(said: images.Said, config: str, suite: str, arch: str) -> list[tuple[I
 
 
 def _refusal(gone: list[tuple[ImageStatus, str]], serial: str, hint: str) -> Error | None:
-    """What is reported of the newest of these, or of that with the serial; None when there is none."""
+    """Return an error about the newest of these images, or about that with the serial; None if there is none."""
     wanted = [one for one in gone if serial in ("", one[0].id.serial)]
     return Error(_words(*wanted[-1]), hint) if wanted else None
 

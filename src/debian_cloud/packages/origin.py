@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where packages come from: the indexes of all these places fetched, verified, and read by a private apt."""
+"""Fetch and verify the indexes of all package sources, and read them with a private apt."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 
 DEFAULT_SUITE: Final = "trixie"
 _LARGEST_SOURCES: Final = 2**20
-"""Bytes of a .sources file; with a key in it, one has some thousand."""
+"""Largest .sources file, in bytes; one with a key in it has a few thousand."""
 _PLAIN: Final = "/+,:=~"
-"""What stands for itself in the URL of a directory, beside letters, digits and `_.-`."""
-# A blank, or a "%" that is not two digits of a byte other than NUL (RFC 3986, 2.1): readers would differ.
+"""Characters that are not percent-encoded in the URL of a directory, besides letters, digits and `_.-`."""
+# White space, or a "%" without two digits of a byte other than NUL (RFC 3986, 2.1): programs read these differently.
 _NO_URL: Final = re.compile(r"\s|%(?![0-9A-Fa-f]{2})|%00")
 _SCHEMES: Final = ("http://", "https://", "file:", "copy:", "mirror+")
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where packages come from, as far as it is said; what is empty, this machine's apt knows.
+    """Where packages come from; what is empty comes from this machine's apt.
 
-    `mirror`, `security_mirror` and `archive` are URLs as apt reads them, or directories. `expired` takes Debian's
+    `mirror`, `security_mirror` and `archive` are URLs as apt reads them, or directories. `expired` accepts Debian's
     indexes past their Valid-Until, `keyring` has the keys that may sign for the archive, `snapshot` is the id under
     which the archive was published, `others` are `other_sources`, each with the architectures that it is for.
     """
@@ -65,19 +65,19 @@ class Places:
 
 
 USUAL: Final = Places()
-"""Nothing is said."""
+"""No place is given."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a configuration and its packages come from, and the apt that has read it all."""
+    """The sources of a configuration and its packages, and the apt that has read them."""
 
     debian: tuple[sources.Source, ...]
     archive: sources.Source
     apt: resolver.Apt
     conf: Path
     others: tuple[sources.Source, ...] = ()
-    """What a person added, each with keys of its own."""
+    """Sources that the user added, each with its own keys."""
 
     @property
     def releases(self) -> tuple[ReleaseFile, ...]:
@@ -85,9 +85,9 @@ class Origin:
         return tuple(_signed(*found) for found in self.apt.release_files)
 
     def resolve(self, name: str, suite: str, custom: Custom = OFFICIAL, lock: Buildinfo | None = None) -> Resolution:
-        """The exact packages of a configuration; Error with apt's own reason when it cannot be installed.
+        """Return the exact packages of a configuration; raise Error with apt's reason if it cannot be installed.
 
-        With a lock: Error when they are not those that it has.
+        With a lock, raise Error if they are not the packages of the lock.
         """
         config = self.apt.configuration(name, suite)
         if custom.size:
@@ -131,7 +131,7 @@ def _resized(config: ImageConfig, size: int) -> ImageConfig:
 
 
 def other_sources(file: str) -> tuple[tuple[sources.Source, tuple[str, ...]], ...]:
-    """The sources in a .sources file, each with the architectures that it is for, if not for all."""
+    """Return the sources in a .sources file, each with the architectures that it is limited to, if any."""
     found = sources.others(files.text(Path(file), _LARGEST_SOURCES), file)
     return tuple(
         (
@@ -150,7 +150,7 @@ def other_sources(file: str) -> tuple[tuple[sources.Source, tuple[str, ...]], ..
 
 
 def _others_for(places: Places, arch: str, read: tuple[sources.Source, ...]) -> tuple[sources.Source, ...]:
-    """The other sources for an architecture; Error when one is not for it, or is read anyway."""
+    """Return the other sources for an architecture; raise Error if one is not for it, or is already read."""
     seen = {(source.uri.rstrip("/"), suite) for source in read for suite in source.suites}
     for source, architectures in places.others:
         if architectures and arch not in architectures:
@@ -167,7 +167,7 @@ def _others_for(places: Places, arch: str, read: tuple[sources.Source, ...]) -> 
 
 
 def architecture(asked: str = "") -> str:
-    """The architecture asked for, else this machine's."""
+    """Return the requested architecture, by default this machine's."""
     arch = asked or run.output(("dpkg", "--print-architecture")).strip()
     if arch not in names.ARCHITECTURES:
         raise Error(f"there are no images for architecture {arch!r}", did_you_mean(arch, names.ARCHITECTURES), USAGE)
@@ -176,20 +176,20 @@ def architecture(asked: str = "") -> str:
 
 @contextlib.contextmanager
 def of(places: Places, suite: str = DEFAULT_SUITE, arch: str = "") -> Iterator[Origin]:
-    """Fetch and verify the indexes of every source of a suite; they stay while in use."""
+    """Fetch and verify the indexes of every source of a suite; keep them while in use."""
     suite, arch = names.word(suite, "suite"), architecture(arch)
     snapshot = names.snapshot(places.snapshot) if places.snapshot else ""
     known = sources.targets(run.output(sources.INDEXTARGETS))
     debian = _debian(places, known, suite)
     keyring = str(keyrings.copy(places.keyring)) if places.keyring else ""
-    # What a user has made known comes before what the machine knows: it is the nearer one.
+    # The archive that the user configured has priority over the machine's: it is the more specific choice.
     archive = None if places.archive or keyring else keyrings.own_archive(suite)
     archive = archive or sources.archive(
         known, suite, url=_url(places.archive, "--archive"), keyring=keyring, installed=images.installed()
     )
     if snapshot:
         archive = _as_of(archive, snapshot, arch)
-    # One for each mirror and suite, whatever the archive: Debian's large indexes are fetched once.
+    # One directory for each mirror and suite, whatever the archive: Debian's large indexes are fetched once.
     more = _others_for(places, arch, (*debian, archive))
     with _read(cache.directory() / _identity(debian, arch), debian, archive, arch, more) as found:
         for source, _, file in found.apt.release_files:
@@ -200,7 +200,7 @@ def of(places: Places, suite: str = DEFAULT_SUITE, arch: str = "") -> Iterator[O
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """What the archive that the user has made known lists: its address, its images, and what became of them."""
+    """What the archive that the user configured lists: its address, its images, and their status."""
 
     uri: str
     known: images.Known
@@ -208,9 +208,9 @@ class Offered:
 
 
 def offered(suite: str, arch: str) -> Offered | None:
-    """The images that the archive which the user has made known for a suite offers; None when there is none.
+    """Return the images of the archive that the user configured for a suite, or None if there is no such archive.
 
-    Its indexes are fetched and verified. Where they cannot be, that is a sentence in `known.refused`.
+    Its indexes are fetched and verified. If that fails, `known.refused` has a sentence about it.
     """
     source = keyrings.own_archive(names.word(suite, "suite"))
     if source is None:
@@ -239,9 +239,10 @@ def offered(suite: str, arch: str) -> Offered | None:
 
 @contextlib.contextmanager
 def of_closure(buildinfo: Buildinfo, keyring: Path, url: str = "", archive: str = "") -> Iterator[Origin]:
-    """Fetch and verify the indexes of what an image was made of, and of nothing else; they stay while in use.
+    """Fetch and verify the indexes of an image's closure, and no others; keep them while in use.
 
-    `url` is the closure's, a directory or "" where the archive keeps it; `archive` is the same of that.
+    `url` is the closure's URL or directory, by default where the archive keeps it; `archive` is the archive's URL or
+    directory.
     """
     suite, arch = buildinfo.id.suite, buildinfo.id.architecture
     key = str(keyrings.copy(keyring))
@@ -259,11 +260,11 @@ def of_closure(buildinfo: Buildinfo, keyring: Path, url: str = "", archive: str 
 
 
 def _as_of(archive: sources.Source, snapshot: str, arch: str) -> sources.Source:
-    """The archive as it was published under an id; Error when it has none that says to be of that id."""
-    # It was asked for by its name, which it must say itself: so it may be as old as it is.
+    """Return the archive as published under an id; raise Error if it has no snapshot that names this id."""
+    # The user requested this id, and the snapshot must name it: so it may be past its Valid-Until.
     old = replace(archive, uri=f"{archive.uri.rstrip('/')}/snap/{snapshot}", expired=True)
     if not archive.uri.startswith("file:"):
-        # A mirror has no snapshots: its Release says where they are. Nothing else is taken of it: it may be old.
+        # A mirror has no snapshots: its Release says where they are. Only that is read, so it may have expired.
         address = _release_fields(archive, replace(archive, expired=True), arch).get("Snapshots", "")
         old = replace(old, uri=address.replace("@SNAPSHOTID@", snapshot) if address else old.uri)
     hint = f"its operator may have removed it: is {old.uri} there?"
@@ -276,7 +277,7 @@ def _as_of(archive: sources.Source, snapshot: str, arch: str) -> sources.Source:
 
 
 def _refuse_replayed(source: sources.Source, fields: dict[str, str], snapshot: str) -> None:
-    """Error when what the archive signed is not the suite itself, or the snapshot that was asked for."""
+    """Raise Error if the signed release file is not of the suite itself, or of the requested snapshot."""
     found = fields.get("Snapshot", "")
     if snapshot and found != snapshot:
         raise Error(
@@ -284,7 +285,7 @@ def _refuse_replayed(source: sources.Source, fields: dict[str, str], snapshot: s
             f"its operator may have removed it: is {source.uri} there?",
             FAILED,
         )
-    # By its address, a snapshot was asked for as well.
+    # The address of the archive may itself be that of a snapshot.
     if not snapshot and (found != names.snapshot_at(source.uri) if found else "Valid-Until" not in fields):
         what = f"its snapshot {found}" if found else "an index whose signature has no end"
         raise Error(
@@ -295,12 +296,12 @@ def _refuse_replayed(source: sources.Source, fields: dict[str, str], snapshot: s
 
 
 def _release_fields(archive: sources.Source, source: sources.Source, arch: str) -> dict[str, str]:
-    """What the signed release file of a source says, that is the archive or one of its snapshots."""
+    """Return the fields of the signed release file of `source`, which is the archive or one of its snapshots."""
     root = cache.directory() / f"{_identity((archive,), arch)}.release"
     plan = sources.update(root, (source,), arch, sources.NO_PACKAGES)
     with cache.used(root, "the cache of the archive's release files"):
         run.carry_out(plan, root, Progress(len(plan), quiet=True))
-        # apt has removed what is of other sources.
+        # apt has removed the files of other sources.
         (file,) = [*(root / "lists").glob("*_InRelease")] or (root / "lists").glob("*_Release")
         return _fields(source, file)
 
@@ -314,7 +315,7 @@ def _read(
     more: tuple[sources.Source, ...] = (),
 ) -> Iterator[Origin]:
     plan = sources.update(root, (*debian, archive, *more), arch)
-    # libapt opens the lists again when it looks a record up: nobody may replace them before.
+    # libapt opens the lists again when it looks up a record: no process may replace them before.
     with cache.used(root, "the cache of package indexes"):
         try:
             run.carry_out(plan, root, Progress(len(plan), quiet=True))
@@ -325,7 +326,7 @@ def _read(
 
 
 def _lacking(archive: sources.Source, error: Error) -> Error:
-    """What is reported where an archive has no such suite, with those that it has; else the error as it is."""
+    """Return an error that lists the suites of an archive, if it lacks the requested one; else the same error."""
     for suite in archive.suites:
         place = rf"{re.escape(archive.copied.uri.rstrip('/'))}/* {re.escape(suite)} Release'"
         if re.search(rf"'{place} (?:does not have|no longer has) a Release file", error.message):
@@ -341,9 +342,9 @@ def _lacking(archive: sources.Source, error: Error) -> Error:
 
 @contextlib.contextmanager
 def contents(places: Places, suite: str = DEFAULT_SUITE, arch: str = "") -> Iterator[tuple[Path, ...]]:
-    """Fetch and verify the lists of all files of a suite's packages, gzip-compressed; they stay while in use.
+    """Fetch and verify the lists of all files of a suite's packages, gzip-compressed; keep them while in use.
 
-    Of the release itself: its updates bring new versions of its packages, and few new files.
+    They are those of the release itself: its updates bring new versions of its packages, and few new files.
     """
     suite, arch = names.word(suite, "suite"), architecture(arch)
     release = replace(_debian(places, sources.targets(run.output(sources.INDEXTARGETS)), suite)[0], suites=(suite,))
@@ -367,7 +368,7 @@ def _fields(source: sources.Source, file: Path) -> dict[str, str]:
 
 
 def _verified(source: sources.Source, file: Path) -> sign.Signed:
-    # A Release without a signature of its own has one beside it.
+    # InRelease contains its signature; that of Release is in Release.gpg.
     signature = None if file.name.endswith("_InRelease") else file.with_name(f"{file.name}.gpg")
     return sign.verified(Path(source.signed_by), file, signature)
 
@@ -388,14 +389,14 @@ def _identity(all_sources: tuple[sources.Source, ...], arch: str) -> str:
 
 def _url(value: str, option: str) -> str:
     if value and _is_directory(value):
-        # As apt's own methods decode it; so it is one word in every format of sources.
+        # apt's methods decode this; it is one word in every format of sources.
         value = f"file:{quote(os.fsencode(Path(value).resolve()), safe=_PLAIN)}"
     if value and (not value.startswith(_SCHEMES) or _NO_URL.search(value)):
         raise Error(
             f"{option} {value!r} is not a URL that apt reads", "http://…, https://…, file:/… or a directory", USAGE
         )
     if sources.names_a_user(value):
-        # Not the value itself: what is printed may be kept.
+        # Do not print the value: output may be stored.
         raise Error(
             f"{option} has a user or a password in its URL, and arguments are read by everybody on the machine",
             "put it into apt_auth.conf(5), and give the URL without it",
@@ -408,5 +409,5 @@ def _is_directory(value: str) -> bool:
     try:
         return Path(value).is_dir()
     except OSError:
-        # A name that is too long, say.
+        # For example, the name is too long.
         return False

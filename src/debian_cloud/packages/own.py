@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Archives that a user has made known: apt's own .sources files in the user's configuration directory.
+"""Archives that the user configured: .sources files, as apt has them, in the user's configuration directory.
 
-Such an archive is the user's choice, so it comes before the machine's, and gives no right that `--archive` and
+Such an archive is the user's choice, so it has priority over the machine's, and gives no right that `--archive` and
 `--keyring` do not give. apt itself does not read these files, so no machine installs anything from there. They name
 DIR/keyring.gpg, which `publish` keeps up to date, and not a key, which may be retired. A file or a keyring that
-others can change, at any place of its path, could make other signatures count, and is refused. `verify` takes, of
-several keyrings, the one by which the image is signed, so that a second archive makes no image of the first
-unverifiable.
+others can change, at any place of its path, could make other signatures count, and is refused. If there are several
+keyrings, `verify` uses the one by which the image is signed, so that images of one archive can still be verified
+after a second archive is added.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from debian_cloud.text import deb822
 from debian_cloud.text.printable import printable
 
 _LARGEST: Final = 2**20
-"""Bytes of a .sources file; with a key in it, one has some thousand."""
+"""Largest .sources file, in bytes; one with a key in it has a few thousand."""
 _FIELDS: Final = ("Types", "URIs", "Suites", "Components", "Signed-By", "Enabled")
-"""What it may say (sources.list(5)): any other field could take verification away, or is not obeyed here."""
+"""Accepted fields (sources.list(5)): any other could disable verification, or is not supported here."""
 _REQUIRED: Final = _FIELDS[:5]
 _LINE: Final = re.compile(r"(?P<field>[A-Za-z][A-Za-z0-9-]*):.*|[ \t].*|")
 _ARMOUR: Final = ("-----BEGIN PGP PUBLIC KEY BLOCK-----", "-----END PGP PUBLIC KEY BLOCK-----")
@@ -36,7 +36,7 @@ _HINT: Final = "stanzas are as in sources.list(5), each with its own Signed-By: 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """An archive by one stanza of a file, and the keys that may sign it, armoured or binary."""
+    """An archive from one stanza of a file, and the keys that may sign it, armoured or binary."""
 
     file: Path
     source: sources.Source
@@ -44,14 +44,14 @@ class Archive:
 
 
 def directory() -> Path:
-    """Where the files are (XDG Base Directory Specification: what is no absolute path does not count)."""
+    """Return the directory of the files (XDG Base Directory Specification: a relative path is ignored)."""
     value = os.environ.get("XDG_CONFIG_HOME", "")
     base = Path(value) if value.startswith("/") else Path(os.path.expanduser("~")) / ".config"  # noqa: PTH111 - no home is no error
     return base / "debian-cloud"
 
 
 def archives() -> tuple[Archive, ...]:
-    """All that are enabled; Error at the first file that says anything else, or in two ways."""
+    """Return all enabled archives; raise Error at the first file with invalid or duplicate settings."""
     found: list[Archive] = []
     try:
         there = sorted(path for path in directory().iterdir() if path.name.endswith(".sources"))
@@ -69,7 +69,7 @@ def archives() -> tuple[Archive, ...]:
 
 
 def archive(suite: str) -> Archive | None:
-    """The one that has a suite, if any has; Error when several have."""
+    """Return the archive that has a suite, or None; raise Error if several have it."""
     found = {one.source.uri.rstrip("/"): one for one in archives() if suite in one.source.suites}
     if len(found) > 1:
         where = " and ".join(f"{uri} ({printable(str(one.file))})" for uri, one in sorted(found.items()))
@@ -82,7 +82,7 @@ def archive(suite: str) -> Archive | None:
 
 
 def _stanzas(text: str) -> tuple[deb822.Stanza, ...]:
-    """The stanzas, without comments; Error where a field is given twice, or a line is of another format."""
+    """Return the stanzas, without comments; raise Error for a duplicate field, or a line of another format."""
     lines: list[str] = []
     seen: set[str] = set()
     for number, line in enumerate(text.split("\n"), 1):
@@ -134,7 +134,7 @@ def _archive(stanza: deb822.Stanza) -> tuple[sources.Source, bytes]:
 
 
 def _keys(value: str) -> bytes:
-    """The keys of a Signed-By: it is the path of a keyring, or has them in their armour."""
+    """Return the keys of a Signed-By, which is the path of a keyring or has the armoured keys."""
     lines = [line.strip() for line in value.split("\n") if line.strip()]
     if (lines[0], lines[-1]) == _ARMOUR:
         return "".join(f"{'' if line == '.' else line}\n" for line in lines).encode()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ask apt what there is and what it would install; the only importer of apt.
+"""Ask apt which packages exist and what it would install; the only importer of apt.
 
-All components of Debian are read, so that it is known where a package is; an image takes from those that its
-configuration names. A package of the archive that Debian has, too, is refused.
+All components of Debian are read, so that the component of each package is known; an image takes packages only from
+those that its configuration names. A package of the archive that Debian also has is refused.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     _Marked = list[tuple[apt_pkg.Package, apt_pkg.Version]]
 
 PREFERENCES: Final = "preferences"
-"""Name of the file beside a private apt's apt.conf by which it leaves packages out (apt_preferences(5))."""
+"""Name of the file of pins beside a private apt's apt.conf (apt_preferences(5))."""
 
 NOT_DEBIAN_S: Final = "Debian does not have it: --source FILE.sources takes the signed archive of whoever does"
-"""The hint for a package that neither Debian has nor the archive."""
+"""The hint for a package that neither Debian nor the archive has."""
 
 _SECURITY: Final = "Debian-Security"
 """Label of Debian's suites of security updates."""
@@ -41,12 +41,11 @@ _SECURITY: Final = "Debian-Security"
 class Apt:
     """A private apt (`sources.update` made it), read into memory once.
 
-    libapt's configuration is one for the whole process: a process opens one of
-    these and no second.
+    libapt has one configuration for each process: a process must open only one of these.
     """
 
     def __init__(self, root: Path, debian: Iterable[Source], archive: Source, others: Iterable[Source] = ()) -> None:
-        """Read what these sources, and no others, gave; Error when one gave another suite than was asked for."""
+        """Read the indexes of these sources only; raise Error if one gave another suite than the requested one."""
         self._root = root
         debian, others = tuple(debian), tuple(others)
         apt_pkg.init_config()
@@ -59,14 +58,14 @@ class Apt:
             for source in (*debian, archive, *others)
             for suite in source.suites
         )
-        """Each source's and suite's signed release file, as apt has verified it."""
+        """The signed release file of each source and suite, as apt has verified it."""
         releases = [_release(*found) for found in self.release_files]
         self._archive = apt_pkg.uri_to_filename(f"{archive.uri.rstrip('/')}/dists/")
         dates = [apt_pkg.str_to_time(release["Date"]) for release in releases]
         self._epoch = max(dates)
         self.debian_epoch = max(dates[: sum(len(source.suites) for source in debian)], default=self._epoch)
         """When the newest of Debian's release files was signed, in seconds since 1970."""
-        # By the suite, too: backports, say, are at Debian's own address.
+        # The suite is part of the key: backports, for example, are at Debian's own address.
         self._others = {
             apt_pkg.uri_to_filename(f"{source.uri.rstrip('/')}/dists/{suite}/"): source.uri
             for source in others
@@ -77,13 +76,13 @@ class Apt:
             self._pin(self._without)
 
     def configurations(self, suite: str) -> tuple[config.ImageConfig, ...]:
-        """Every image configuration there is, sorted by name."""
+        """Return every image configuration, sorted by name."""
         return tuple(
             _parsed(version, fields, suite) for version, fields in self._candidates() if config.is_image(fields)
         )
 
     def configuration(self, name: str, suite: str) -> config.ImageConfig:
-        """One image configuration; Error suggests another when there is none of that name."""
+        """Return an image configuration; if there is none of that name, Error suggests another."""
         wanted = names.package(names.word(name, "configuration"))
         images = {v.parent_pkg.name: (v, fields) for v, fields in self._candidates() if config.is_image(fields)}
         if wanted not in images:
@@ -100,22 +99,20 @@ class Apt:
     def resolve(
         self, wanted: config.ImageConfig, custom: Custom = OFFICIAL, lock: Buildinfo | None = None
     ) -> Resolution | None:
-        """The exact packages of a configuration, on an empty system, as mmdebstrap's minbase installs it.
+        """Return the exact packages of a configuration on an empty system, as mmdebstrap's minbase installs it.
 
-        Essential packages come first, then apt and those of priority required,
-        then the configuration with the archive's keyring package, if it has one,
-        what the configuration itself recommends, and the added packages: apt's
-        choices among alternatives depend on what is there already. None when they cannot be
-        installed together; Error when a changed package is not there to be
-        added, or cannot be left out, and when the configuration depends on
-        another image. What was left out once stays so for the process. With a
-        lock, apt may take its versions alone: Error when a source lacks one.
+        Essential packages come first, then apt and those of priority required, then the configuration with the
+        archive's keyring package, if it has one, what the configuration itself recommends, and the added packages:
+        apt's choices among alternatives depend on what is already selected. Return None if they cannot be installed
+        together. Raise Error if a package to add does not exist, if a package to remove cannot be removed, or if the
+        configuration depends on another image. A removed package stays removed for the rest of the process. With a
+        lock, apt may take only its versions: raise Error if no source has one of them.
 
-        The tools are what `formats.tools` names, with all that they need, beyond
-        the image's own packages. A lock has its own.
+        The tools are those that `formats.tools` names, with all their dependencies, except the image's own packages.
+        A lock has its own tools.
         """
         self._refuse_another_image(wanted)
-        # Where later versions come from is the archive's to say, as Debian's sources are Debian's.
+        # The archive decides where its later versions come from, as Debian does for its own.
         archive = {names.KEYRING_PACKAGE} & self.known() - {*custom.remove}
         recommended = self._recommended(wanted, lock)
         asked = [wanted.name, *archive, *recommended, *custom.add]
@@ -129,7 +126,7 @@ class Apt:
             asked = [name for name in asked if name not in custom.remove]
         if lock is not None:
             self._refuse_gone(lock)
-        # What a person leaves out of the image may be needed to make it: before the pins.
+        # Resolve tools before the pins: a package that the user removes from the image may be needed to make it.
         tools = tuple(self.stanzas(lock.tools)) if lock else self._tools(wanted)
         pins = "\n".join(filter(None, (preferences(lock) if lock else "", self._without, custom.preferences)))
         if pins:
@@ -153,9 +150,9 @@ class Apt:
         )
 
     def _recommended(self, wanted: config.ImageConfig, lock: Buildinfo | None) -> tuple[str, ...]:
-        """What the configuration itself recommends, of each group the first that there is; Error when there is none.
+        """Return what the configuration recommends, of each group the first that exists; raise Error if none does.
 
-        With a lock, what it has of them: it may be of an image that was made without.
+        With a lock, return those that the lock has: its image may have been made without them.
         """
         own = self._cache[wanted.name].version_list
         (version,) = (found for found in own if found.ver_str == wanted.version)
@@ -175,7 +172,7 @@ class Apt:
         return tuple(dict.fromkeys(found))
 
     def _tools(self, wanted: config.ImageConfig) -> tuple[Package, ...]:
-        """What makes an image, with what every Debian system has; Error when the suite has it not."""
+        """Return the tools that make an image, with what every Debian system has; raise Error if one is missing."""
         tools = formats.tools("disk" if wanted.firmware else "tree")
         known = self.known()
         marked = self._marked(*tools) if known.issuperset(tools) else None
@@ -189,9 +186,9 @@ class Apt:
     def _packages(
         self, wanted: config.ImageConfig, marked: _Marked, asked: Iterable[str] = ()
     ) -> tuple[Package, ...]:
-        """What is marked, as data, sorted by name; Error when it may not come from where it does.
+        """Return the marked packages, sorted by name; raise Error if one comes from a source that must not give it.
 
-        `asked` are the names that a person gave.
+        `asked` are the names that the user gave.
         """
         packages: list[Package] = []
         self._refuse_components(wanted, asked, marked)
@@ -207,7 +204,7 @@ class Apt:
         return tuple(sorted(packages, key=lambda p: p.name))
 
     def _marked(self, *wanted: str) -> _Marked | None:
-        """What apt installs to have the wanted packages; None when it cannot have them all."""
+        """Return what apt installs for the wanted packages; None if it cannot install all of them."""
         depcache = apt_pkg.DepCache(self._cache)
         depcache.init()
         versions = [(p, v) for p in self._cache.packages if (v := depcache.get_candidate_ver(p)) is not None]
@@ -217,8 +214,8 @@ class Apt:
         for group in (essential, required):
             for package in group:
                 depcache.mark_install(package, True, True)  # noqa: FBT003 - (auto_inst, from_user), a C function
-        # As `apt-get install` does it: all are chosen before the dependencies of any, so that what is
-        # added by name serves as the alternative.
+        # As `apt-get install` does: select all before the dependencies of any, so that a package added by name
+        # is chosen among alternatives.
         for auto in (False, True):
             for package in last:
                 depcache.mark_install(package, auto, True)  # noqa: FBT003 - as above
@@ -227,7 +224,7 @@ class Apt:
         return [(p, v) for p, v in versions if depcache.marked_install(p)]
 
     def _refuse_gone(self, lock: Buildinfo) -> None:
-        """Error when no source has a package of the lock any more, in this version."""
+        """Raise Error if no source still has a package of the lock in its version."""
         for package in lock.packages:
             versions = self._cache[package.name].version_list if package.name in self._cache else []
             if not any(version.ver_str == package.version for version in versions):
@@ -237,7 +234,7 @@ class Apt:
                 )
 
     def _passed_over(self) -> str:
-        """The text by which apt takes nothing of other sources that Debian or the archive has, or must have."""
+        """Return pins by which apt takes nothing from other sources that Debian or the archive has, or must have."""
         return "\n".join(
             f"Package: {package.name}\nPin: version {version.ver_str}\nPin-Priority: -1\n"
             for package in (self._cache.packages if self._others else ())
@@ -245,7 +242,7 @@ class Apt:
             if self._is_other_s(version)
             and (
                 package.name.startswith(names.OURS)
-                # Nobody asks for these, and each image would have them.
+                # These are not requested, and would be in each image.
                 or package.essential
                 or _is_required(package, version)
                 or not all(map(self._is_other_s, package.version_list))
@@ -253,16 +250,16 @@ class Apt:
         )
 
     def _pin(self, text: str) -> None:
-        """Let apt prefer by the text that the build's apt gets, too."""
+        """Let apt use these pins, which the build's apt also gets."""
         path = self._root / PREFERENCES
         path.write_text(text, "utf-8")
         depcache = apt_pkg.DepCache(self._cache)
         depcache.policy.read_pinfile(str(path))  # type: ignore[attr-defined] # the stubs lack it
-        # Only now is it known what apt would take: configurations are read before anything is resolved.
+        # Compute the candidates now: configurations are read before anything is resolved.
         depcache.init()
 
     def _refuse_another_image(self, wanted: config.ImageConfig) -> None:
-        """Error when a configuration, or a layer that it is built on, depends on another image."""
+        """Raise Error if a configuration, or a layer that it is built on, depends on another image."""
         there = {
             version.parent_pkg.name: (version, config.is_image(fields)) for version, fields in self._candidates()
         }
@@ -283,7 +280,7 @@ class Apt:
                 waiting += sorted(new)
 
     def _refuse_unknown(self, name: str, suite: str, status: int, hint: str) -> None:
-        """Error when no signed source has a package of this name, whatever unsigned ones have."""
+        """Raise Error if no signed source has a package of this name, even if an unsigned one has it."""
         if name in self._cache and self._cache[name].has_versions:
             return
         if name in self._cache and (provided := self._cache[name].provides_list):
@@ -291,7 +288,7 @@ class Apt:
             raise Error(
                 f"{name} is a virtual package", f"name a package that provides it: {', '.join(providers)}", USAGE
             )
-        # Of tens of thousands: a slip seldom changes the first letter, and there is no use in a list of them all.
+        # There are tens of thousands: a typing error seldom changes the first letter, and a list of all is useless.
         meant = slip(name, (other for other in self.known() if other[0] == name[0]))
         raise Error(
             f"no signed source of {suite} has a package {name}",
@@ -300,7 +297,7 @@ class Apt:
         )
 
     def _refuse_addition(self, name: str, suite: str) -> None:
-        # What only an unsigned source has may be meant: that is a failed verification.
+        # The user may mean a package that only an unsigned source has: that is a failed verification.
         self._refuse_unknown(name, suite, FAILED, NOT_DEBIAN_S)
         if any(v.parent_pkg.name == name and config.is_image(fields) for v, fields in self._candidates()):
             raise Error(
@@ -320,13 +317,12 @@ class Apt:
             )
 
     def _refuse_needed(self, custom: Custom, whole: _Marked, rest: _Marked) -> None:
-        """Error that names who among the rest depends on a package that was left out of the whole.
+        """Raise Error that names a package of `rest` that depends on one that was removed from `whole`.
 
-        What takes its place must have been there before: leaving vim out is no
-        wish for vim-gtk3, which serves as vim, too.
+        A replacement must have been in `whole`: removing vim is not a request for vim-gtk3, which also provides vim.
         """
         there = {package.name for package, _ in whole} - {*custom.remove}
-        # The project's own packages first: they are what a person can write anew.
+        # The project's own packages first: they are those that a user can rewrite.
         for package, version in sorted(
             rest, key=lambda p: (not p[0].name.startswith(names.PACKAGE_PREFIX), p[0].name)
         ):
@@ -341,7 +337,7 @@ class Apt:
                     )
 
     def _refuse_replaced(self, package: apt_pkg.Package, version: apt_pkg.Version) -> None:
-        """Error when the archive of configurations, or another source, gives a package that is Debian's.
+        """Raise Error if the archive of configurations, or another source, gives a package that is Debian's.
 
         It may add packages; what Debian has comes from Debian, whatever version the archive claims.
         """
@@ -361,7 +357,7 @@ class Apt:
         return any(not self._is_archive_s(file) and not self._other(file) for file, _ in version.file_list)
 
     def _is_other_s(self, version: apt_pkg.Version) -> str:
-        """The address of the other source that a version is from, and from no other place; else ""."""
+        """Return the address of the other source, if a version is only in other sources; else ""."""
         found = [self._other(file) for file, _ in version.file_list]
         return found[0] if found and all(found) else ""
 
@@ -373,9 +369,10 @@ class Apt:
         return Path(file.filename).name.startswith(self._archive)
 
     def newer(self, name: str, version: str) -> tuple[str, bool] | None:
-        """The newest version of a package, and whether it or one before it is a security update; None: there is none.
+        """Return the newest version of a package, and whether it or one before it is a security update.
 
-        Versions of the archive do not count where Debian has the package: no machine takes those.
+        Return None if there is no newer version. Versions of the archive are ignored if Debian has the package: no
+        machine takes those.
         """
         versions = self._cache[name].version_list if name in self._cache else []
         versions = [found for found in versions if self._is_debian_s(found)] or versions
@@ -388,7 +385,7 @@ class Apt:
         return newest, any(file.label == _SECURITY for found in later for file, _ in found.file_list)
 
     def _refuse_components(self, wanted: config.ImageConfig, asked: Iterable[str], marked: _Marked) -> None:
-        """Error when packages are of components that the configuration does not say it takes from."""
+        """Raise Error if packages are of components that the configuration does not name."""
         found: dict[str, str] = {}
         for package, version in marked:
             components = {
@@ -400,7 +397,7 @@ class Apt:
                 found[package.name] = min(components)
         if not found:
             return
-        # What a person named says more than what came along.
+        # Prefer to name what the user named over what was installed as a dependency.
         depended = [d.target_pkg.name for v, _ in self._candidates() for group in _depends(v) for d in group]
         name = min(found, key=lambda name: (name not in asked, name not in depended, name))
         needed = [*wanted.components, *(c for c in config.COMPONENTS if c in found.values())]
@@ -412,7 +409,7 @@ class Apt:
         )
 
     def stanzas(self, wanted: Iterable[Package]) -> dict[Package, str]:
-        """What the signed indexes say of exactly these packages; Error names the first that none has."""
+        """Return the stanzas of exactly these packages in the signed indexes; Error names the first that none has."""
         found: dict[Package, str] = {}
         for package in wanted:
             versions = self._cache[package.name].version_list if package.name in self._cache else []
@@ -431,19 +428,19 @@ class Apt:
         return found
 
     def lacking(self, name: str) -> tuple[str, str] | None:
-        """Of what a package brings, the first that depends on what no source has: its name, and what it lacks."""
+        """Return the first of a package and its dependencies that needs what no source has, and what it needs."""
         depcache = apt_pkg.DepCache(self._cache)
-        # The cache has one for all: what could not be installed has lost its candidate there.
+        # All DepCaches share the cache's state: a package that could not be installed has lost its candidate there.
         depcache.init()
         waiting, seen = [name], {name}
         while waiting:
             version = depcache.get_candidate_ver(self._cache[waiting[0]])
             name = waiting.pop(0)
             for group in _depends(version) if version else ():
-                # Where another version is there, apt's own words say more.
+                # If another version exists, apt's own message says more.
                 if not any(d.all_targets() or d.target_pkg.has_versions for d in group):
                     return name, " | ".join(dependency.target_pkg.name for dependency in group)
-                # What serves in its place is apt's choice: only what has to come is looked at.
+                # apt chooses among alternatives: only a dependency without alternatives is followed.
                 target = group[0].target_pkg.name
                 if len(group) == 1 and target not in seen:
                     seen.add(target)
@@ -451,22 +448,22 @@ class Apt:
         return None
 
     def known(self) -> frozenset[str]:
-        """The names of all packages that a signed source has."""
+        """Return the names of all packages that a signed source has."""
         return frozenset(package.name for package in self._cache.packages if package.has_versions)
 
     def fields(self, name: str) -> dict[str, str]:
-        """What the signed index says of a package that is known, of the version that apt would install."""
+        """Return the fields that the signed index has for a known package, of the version that apt would install."""
         self._records.lookup(self._candidate(name).file_list[0])
         section = apt_pkg.TagSection(self._records.record)
         return {field: section[field] for field in section.keys()}  # noqa: SIM118 - a TagSection cannot be iterated
 
     def components(self, wanted: Iterable[str]) -> dict[str, str]:
-        """Package -> the component that apt would take it from, such as main or non-free-firmware."""
+        """Return package -> the component that apt would take it from, such as main or non-free-firmware."""
         return {name: self._candidate(name).file_list[0][0].component for name in wanted}
 
     def _candidate(self, name: str) -> apt_pkg.Version:
         version = apt_pkg.DepCache(self._cache).get_candidate_ver(self._cache[name])
-        assert version is not None, name  # nothing is pinned away but what a person leaves out
+        assert version is not None, name  # pins exclude only what the user removes
         return version
 
     def _candidates(self) -> Iterator[tuple[apt_pkg.Version, dict[str, str]]]:
@@ -482,7 +479,7 @@ class Apt:
 
 def _release_file(lists: Path, source: Source, suite: str) -> Path:
     uri = f"{source.uri.rstrip('/')}/dists/{suite}"
-    # apt takes Release with Release.gpg where there is no InRelease.
+    # apt takes Release with Release.gpg if there is no InRelease.
     paths = (lists / apt_pkg.uri_to_filename(f"{uri}/{name}") for name in ("InRelease", "Release"))
     path = next((path for path in paths if path.exists()), None)
     if path is None:
@@ -491,9 +488,9 @@ def _release_file(lists: Path, source: Source, suite: str) -> Path:
 
 
 def _release(source: Source, suite: str, path: Path) -> dict[str, str]:
-    """The fields that tell what the release file of a suite is; apt has verified it.
+    """Return the fields that identify the release file of a suite, which apt has verified.
 
-    Error when it is, rightly signed, another suite's: apt only warns of that.
+    Raise Error if it has a good signature but is another suite's: apt only warns of that.
     """
     found = dict.fromkeys(("Date", "Suite", "Codename"), "")
     for line in path.read_text("utf-8").splitlines():
@@ -513,12 +510,12 @@ def _release(source: Source, suite: str, path: Path) -> dict[str, str]:
 
 
 def _is_required(package: apt_pkg.Package, version: apt_pkg.Version) -> bool:
-    """Whether mmdebstrap's minbase has a package besides the essential ones."""
+    """Return whether a package is one that mmdebstrap's minbase has in addition to the essential ones."""
     return package.name == "apt" or version.priority_str == "required"
 
 
 def _depends(version: apt_pkg.Version) -> list[list[apt_pkg.Dependency]]:
-    """What a version needs to work: groups of alternatives."""
+    """Return the dependencies of a version, as groups of alternatives."""
     return [group for kind in ("PreDepends", "Depends") for group in version.depends_list.get(kind, [])]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The arguments of verbs and steps that say where packages come from: declared, and read into `Places`."""
+"""Declare the arguments of verbs and steps that say where packages come from, and read them into `Places`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_places(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Declare where packages come from; the group, for what else decides that."""
+    """Declare the options that say where packages come from; return their group, to which callers can add others."""
     group = parser.add_argument_group("where packages come from")
     group.add_argument("--mirror", default="", metavar="URL", help="Debian mirror (default: this machine's apt's)")
     group.add_argument("--security-mirror", default="", metavar="URL", help="mirror of Debian's security updates")
@@ -29,7 +29,7 @@ def add_places(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 
 def add_source(group: argparse._ActionsContainer) -> None:
-    """Declare other sources of packages, each signed by keys of its own."""
+    """Declare the option for other sources of packages, each signed by its own keys."""
     group.add_argument(
         "--source",
         type=origin.other_sources,
@@ -41,7 +41,7 @@ def add_source(group: argparse._ActionsContainer) -> None:
 
 
 def places(args: argparse.Namespace) -> Places:
-    """Where packages come from (`add_places`, and what else decides that)."""
+    """Return where packages come from, by the options of `add_places` and those that were added to its group."""
     return Places(
         mirror=args.mirror,
         security_mirror=args.security_mirror,
@@ -54,6 +54,6 @@ def places(args: argparse.Namespace) -> Places:
 
 
 def others(args: argparse.Namespace) -> tuple[tuple[Source, tuple[str, ...]], ...]:
-    """The other sources (`add_source`), each with the architectures that it is for."""
-    # One of these for each --source.
+    """Return the other sources (`add_source`), each with the architectures that it is for."""
+    # Each --source gives a tuple of sources.
     return tuple(source for file in getattr(args, "source", ()) for source in file)

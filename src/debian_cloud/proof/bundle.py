@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What proves a published image, fetched beside it, so that `verify` needs nothing else.
+"""Fetch the proof of a published image beside it, so that `verify` needs nothing else.
 
 ```
 STEM.proof/STEM.buildinfo STEM.image SHA512SUMS SHA512SUMS.gpg
 STEM.proof/closure/                                   what the image was made of (`closure`)
 ```
 
-Nothing is believed here but the signed index of images, which has the .buildinfo's SHA-512, and the .buildinfo, which
-has each package's SHA-256. Of the other files `verify` verifies the signatures.
+Only the signed index of images, which has the .buildinfo's SHA-512, and the .buildinfo, which has each package's
+SHA-256, are trusted here. `verify` verifies the signatures of the other files.
 
-A mirror is asked first; if it has no closures, the archive itself, whose address is in its InRelease (`Snapshots`).
+A mirror is tried first; if it has no closures, the archive itself, whose address is in its InRelease (`Snapshots`).
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 _SUMS: Final = ("SHA512SUMS", "SHA512SUMS.gpg")
 _INDEX: Final = 2**28
-"""Bytes of an index of a closure's evidence, compressed, at the most."""
+"""Most bytes of a compressed index in a closure's evidence."""
 _SOURCES: Final = 16
-"""Release files that a closure has as evidence; there are four."""
+"""Most release files in a closure's evidence; there are four."""
 _COMPONENTS: Final = ("main", "contrib", "non-free", "non-free-firmware")
 _AT_ONCE: Final = 50
 """Files that one process fetches."""
@@ -42,16 +42,16 @@ _AT_ONCE: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The folder with the proof; `asked` are the places that had no closure, where none was found."""
+    """The directory with the proof; if no closure was found, `asked` are the places that have none."""
 
     folder: Path
     asked: tuple[str, ...] = ()
 
 
 def fetch(image: Image, output: Path) -> Fetched:
-    """Fetch the proof of an image into a folder beside it; what is there already stays.
+    """Fetch the proof of an image into a directory beside it; keep what is already there.
 
-    Error when a file is missing, or is not what the signed index or the .buildinfo says.
+    Raise Error if a file is missing, or is not what the signed index or the .buildinfo says.
     """
     record = image.record
     folder = output / names.proof(record.stem)
@@ -100,7 +100,7 @@ def _fetch_words(image: Image, folder: Path) -> None:
 
 
 def _fetch_closure(place: str, buildinfo: Buildinfo, folder: Path) -> bool:
-    """Fetch a closure, whose names all follow from the .buildinfo and its own list; whether it is there."""
+    """Fetch a closure, whose file names follow from the .buildinfo and its own list; return whether it exists."""
     release, index = (
         closure.release_path(buildinfo.id.suite),
         closure.packages_path(buildinfo.id.suite, buildinfo.id.architecture),
@@ -121,7 +121,7 @@ def _fetch_closure(place: str, buildinfo: Buildinfo, folder: Path) -> bool:
 
 
 def _probe_evidence(place: str, buildinfo: Buildinfo, folder: Path) -> None:
-    """Fetch what there is of the evidence of a closure that does not list it, as older archives made them."""
+    """Fetch what exists of the evidence of a closure that does not list it, as older archives made them."""
     for number in range(_SOURCES):
         near = f"evidence/{number}"
         if not images.there(f"{place}/{near}/InRelease", folder / near / "InRelease", files.LARGEST_TEXT):
@@ -139,7 +139,7 @@ def _get(folder: Path, wanted: list[tuple[str, str, str]], largest: int) -> None
 
 
 def beside(image: Path) -> Path | None:
-    """The folder with the proof of an image, if it is beside it, as `fetch` puts it."""
+    """Return the directory with the proof of an image, if it is beside the image, as `fetch` makes it, or None."""
     suffix = names.proof("")
     found = [
         path
@@ -150,9 +150,9 @@ def beside(image: Path) -> Path | None:
 
 
 def published(file: Path) -> Path:
-    """The .buildinfo as an archive of the user's own has published it on this machine, with its signed sums.
+    """Return the .buildinfo as the user's own archive on this machine published it, with its signed sums.
 
-    It is the file itself where that has sums beside it, or was not published there with the same words.
+    Return the file itself if it has sums beside it, or if the same text was not published there.
     """
     if (file.parent / _SUMS[0]).exists():
         return file
@@ -164,7 +164,7 @@ def published(file: Path) -> Path:
 
 
 def own_closure(file: Path) -> Path | None:
-    """What the image of a .buildinfo was made of, where an archive of the user's own on this machine has it."""
+    """Return the closure of a .buildinfo's image in the user's own archive on this machine, or None."""
     if not (here := _own(file)):
         return None
     folder, _, buildinfo = here
@@ -173,12 +173,12 @@ def own_closure(file: Path) -> Path | None:
 
 
 def _own(file: Path) -> tuple[Path, str, Buildinfo] | None:
-    """The archive of the user's own on this machine that may have published a .buildinfo, and what that says."""
+    """Return the user's own archive on this machine that may have published a .buildinfo, its text and content."""
     try:
         text = sign.text(file)
         buildinfo = described.read(text, str(file))
     except Error:
-        # Whoever verifies it tells why.
+        # The verification reports why.
         return None
     one = own.archive(buildinfo.id.suite)
     return (
@@ -189,7 +189,7 @@ def _own(file: Path) -> tuple[Path, str, Buildinfo] | None:
 
 
 def closure_of(file: Path) -> str:
-    """What the image was made of that a .buildinfo or a record describes, if both were fetched; else nothing."""
+    """Return the closure of the image of a .buildinfo or a record, if both were fetched; else ""."""
     folder = file.resolve().parent
     made_of = folder / names.CLOSURE
     return str(made_of) if folder.name == names.proof(file.stem) and made_of.is_dir() else ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Two images, or their .buildinfo files, opened and compared."""
+"""Open and compare two images, or their .buildinfo files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def compare(old: Path, new: Path) -> Difference:
-    """What changed from one to the other; of two images, with their files and the changelogs in them."""
+    """Return what changed from one to the other; for two images, with their files and the changelogs in them."""
     with ExitStack() as stack:
         (before, before_content), (after, after_content) = (_described(path, stack) for path in (old, new))
         found = difference.compare(before, after)
@@ -28,7 +28,7 @@ def compare(old: Path, new: Path) -> Difference:
 
 
 def _described(path: Path, stack: ExitStack) -> tuple[Description, Content | None]:
-    """What a person named, and the way to the files in it: a .buildinfo has none."""
+    """Return what the user named, and a function that reads the files in it, which a .buildinfo does not have."""
     if path.suffix == ".buildinfo":
         return difference.of_buildinfo(path.name, described.of(path)), None
     if not path.is_file():

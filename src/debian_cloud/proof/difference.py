@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What differs between two images: packages, the changelogs between their versions, files.
 
-An image is a `Description`, of its .buildinfo or of the files in it: dpkg's
-database says what is installed and whose each path is. Nothing that is read
-from an image is believed to be well-formed, or small.
+An image is a `Description`, made from its .buildinfo or from the files in it: dpkg's database says which packages are
+installed and which package owns each path. Nothing that is read from an image is assumed to be well-formed or small.
 
 Packages are compared by source package, since a kernel has another name with each version, and changelogs by the
 position of an entry, as dpkg-parsechangelog(1) does. Entries that the newer image no longer has are listed apart.
@@ -33,22 +32,22 @@ if TYPE_CHECKING:
     """The content of a file of an image, by its path."""
 
 GENERATED: Final = ""
-"""Whose the paths are that no package has."""
+"""The owner of paths that no package owns."""
 
 _STATUS: Final = "var/lib/dpkg/status"
 _INFO: Final = "var/lib/dpkg/info/"
 _DIVERSIONS: Final = "var/lib/dpkg/diversions"
 _DOC: Final = "usr/share/doc"
 _LIMIT: Final = 2**26
-"""Bytes of one file of the database, or of one changelog: the kernel's, the longest, has a tenth."""
+"""Most bytes of one file of the database, or of one changelog: the longest, the kernel's, has a tenth."""
 _TOGETHER: Final = 2**30
-"""Bytes of all files of the database, or of all changelogs, of one image."""
+"""Most bytes of all files of the database, or of all changelogs, of one image."""
 _LINKS: Final = 40
-"""Symlinks on the way to one file, as Linux has it (path_resolution(7))."""
+"""Most symlinks in the resolution of one path, as in Linux (path_resolution(7))."""
 
 # A rebuild without a change of the source (Debian Policy 5.6.12, binNMU).
 _REBUILD: Final = re.compile(r"\+b[0-9]+$")
-# Debian Policy 5.6.1: what else stands there could be anything, and is shown to people.
+# Debian Policy 5.6.1: any other value could contain anything, and the values are shown to users.
 _NAME: Final = re.compile("[a-z0-9][a-z0-9+.-]*")
 _SOURCE: Final = re.compile(rf"({_NAME.pattern})(?: \((\S+)\))?")
 _CVE: Final = re.compile(r"\bCVE-[0-9]{4}-[0-9]{4,19}\b")
@@ -58,11 +57,11 @@ _CLOSES: Final = re.compile(r"closes:\s*(?:bug)?#?\s?\d+(?:,\s*(?:bug)?#?\s?\d+)
 
 @dataclass(frozen=True, slots=True)
 class Sourced(Package):
-    """One package of an image, with where it is from; `size` in bytes, of the .deb or of its files.
+    """One package of an image, with its source; `size` in bytes, of the .deb or of its files.
 
-    Which of them, the description says. `sha256` is the .deb's, or "" where it is not known. `source` is the source
-    package, `source_version` the version of its changelog's newest entry, a rebuild's mark with it; both are empty
-    where only a .buildinfo is known.
+    The description says which of the two. `sha256` is the .deb's, or "" if unknown. `source` is the source package,
+    `source_version` the version of its changelog's newest entry, including a binNMU's suffix; both are empty if only
+    a .buildinfo is known.
     """
 
     source: str = ""
@@ -71,11 +70,11 @@ class Sourced(Package):
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """One image; `title` is for people.
+    """One image; `title` is shown to users.
 
-    `packages` by name (`name:architecture` where several architectures have it).
-    Of a .buildinfo, `files` is None and sizes are of .debs; of an image's content,
-    `files` is by path, `owners` gives the package of each path, where one has it.
+    `packages` is by name (`name:architecture` if several architectures have it). For a .buildinfo, `files` is None
+    and sizes are of .debs; for an image's content, `files` is by path, and `owners` gives the package of each path
+    that a package owns.
     """
 
     title: str
@@ -105,10 +104,10 @@ class News:
 
 @dataclass(frozen=True, slots=True)
 class Changelog:
-    """What a source package's changelog says between two versions, newest first.
+    """The entries of a source package's changelog between two versions, newest first.
 
-    `packages` are those of the image that come from it. `lost`: the second image
-    has the older version, and these entries not.
+    `packages` are those of the image that come from it. If `lost`, the second image has the older version, and lacks
+    these entries.
     """
 
     source: str
@@ -119,13 +118,13 @@ class Changelog:
 
     @property
     def lost(self) -> bool:
-        """Whether it went back."""
+        """Whether the second image has the older version."""
         return deb822.version(self.old) > deb822.version(self.new)
 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A package in both images, and what it was; sizes in bytes."""
+    """A package in both images, before and after; sizes in bytes."""
 
     name: str
     old: Package
@@ -136,7 +135,7 @@ class Changed:
 class Files:
     """The paths of one package (GENERATED: of none) that differ; sizes in bytes, of its files before and after.
 
-    `changed` says of each path what: its kind, content, mode, owner or xattrs; times do not count.
+    `changed` says what differs in each path: kind, content, mode, owner or xattrs; times are ignored.
     """
 
     package: str
@@ -149,11 +148,10 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """From one image to another; everything sorted by name.
+    """The differences from one image to another, sorted by name.
 
-    `replaced` are packages of the same version whose .debs differ. `files` is
-    None where the content of an image is not known, `sized` is False where the
-    sizes of one are of .debs and of the other of files.
+    `replaced` are packages of the same version whose .debs differ. `files` is None if the content of an image is
+    unknown, `sized` is False if the sizes of one image are of .debs and those of the other of files.
     """
 
     old: Description
@@ -169,7 +167,7 @@ class Difference:
 
 
 def of_buildinfo(title: str, buildinfo: Buildinfo) -> Description:
-    """An image as its .buildinfo describes it."""
+    """Describe an image by its .buildinfo."""
     packages = [Sourced(p.name, p.version, p.architecture, p.size, p.sha256) for p in buildinfo.packages]
     for package in packages:
         if not _is_version(package.version):
@@ -178,7 +176,7 @@ def of_buildinfo(title: str, buildinfo: Buildinfo) -> Description:
 
 
 def of_image(title: str, found: Iterable[Entry], content: Content) -> Description:
-    """An image as the dpkg in it does; Error where it has none, or a damaged one."""
+    """Describe an image by its dpkg database; raise Error if that is missing or damaged."""
     files = {entry.path: entry for entry in found}
     database = _Database(title, files, content, [_TOGETHER])
     installed = database.packages()
@@ -192,7 +190,7 @@ def of_image(title: str, found: Iterable[Entry], content: Content) -> Descriptio
 
 
 def compare(old: Description, new: Description) -> Difference:
-    """What differs, without changelogs; Error for images of different architectures."""
+    """Return what differs, without changelogs; raise Error for images of different architectures."""
     if old.architecture != new.architecture:
         raise Error(
             f"{old.title} is of {old.architecture}, {new.title} of {new.architecture}",
@@ -215,7 +213,7 @@ def compare(old: Description, new: Description) -> Difference:
 
 
 def with_changelogs(found: Difference, old_content: Content, new_content: Content) -> Difference:
-    """The same, with what the changelogs in the image of the newer version say, by source package."""
+    """Add changelog entries, by source package, from the image that has the newer version of each."""
     old, new = found.old, found.new
     before, after = _sources(old), _sources(new)
     result, left = [], [_TOGETHER]
@@ -235,7 +233,7 @@ def with_changelogs(found: Difference, old_content: Content, new_content: Conten
 
 
 def _bounded(title: str, left: list[int], texts: Iterable[str]) -> Iterator[str]:
-    """Texts of an image, of which no more than what is left may be read."""
+    """Yield texts of an image; raise Error if they are longer than what `left` allows."""
     for text in texts:
         left[0] -= len(text)
         if left[0] < 0:
@@ -244,22 +242,21 @@ def _bounded(title: str, left: list[int], texts: Iterable[str]) -> Iterator[str]
 
 
 def named(changelogs: Iterable[Changelog], *, lost: bool) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """The CVEs and the bugs that changelogs name, of those that were lost or of the others."""
+    """Return the CVEs and the bugs that changelogs name, of the lost ones or of the others."""
     found = [entry for log in changelogs if log.lost is lost for entry in log.news]
     cves = {cve for entry in found for cve in entry.cves}
     return tuple(sorted(cves, key=_cve)), tuple(sorted({bug for entry in found for bug in entry.bugs}))
 
 
 def news(text: str, old: str, new: str) -> tuple[News, ...]:
-    """The entries of a changelog after version `old`, up to `new`, in its order.
+    """Return the entries of a changelog after version `old`, up to `new`, in the changelog's order.
 
-    What stands before the entry of `old` came after it; where there is none,
-    versions decide (dpkg-parsechangelog(1), --since).
+    Entries above that of `old` are later; if it has no entry, versions decide (dpkg-parsechangelog(1), --since).
     """
     found = list(_entries(text))
     versions = [entry.version for entry in found]
     low, high = deb822.version(old), deb822.version(new)
-    # A rebuild's own entry may be gone: the source's version is there.
+    # The binNMU's own entry may be missing: look for the version of the source.
     known = next((v for v in (old, _REBUILD.sub("", old)) if v in versions), None)
     since = found[: versions.index(known)] if known else found
     return tuple(
@@ -272,7 +269,7 @@ def news(text: str, old: str, new: str) -> tuple[News, ...]:
 
 
 def _news(texts: Iterable[str], old: str, new: str) -> tuple[News, ...]:
-    """The entries of several changelogs of one source package, each once: rebuilds have one of their own."""
+    """Return the entries of several changelogs of one source package, each once: a binNMU has its own changelog."""
     found = {entry.version: entry for text in texts for entry in news(text, old, new)}
     return tuple(sorted(found.values(), key=lambda entry: deb822.version(entry.version), reverse=True))
 
@@ -307,7 +304,7 @@ def _is_version(text: str) -> bool:
 
 
 def _sources(of: Description) -> dict[str, str]:
-    """Source package -> the newest of its versions in an image."""
+    """Return source package -> the newest of its versions in an image."""
     found: dict[str, str] = {}
     for package in of.packages.values():
         if package.source:
@@ -317,7 +314,7 @@ def _sources(of: Description) -> dict[str, str]:
 
 
 def _texts(image: Description, package: Sourced, content: Content) -> Iterator[str]:
-    """The changelogs of a package: of its rebuild, of Debian, or of a package that is Debian's own."""
+    """Yield the changelogs of a package: of its binNMU, of Debian, or of a native package."""
     for name in (f"changelog.Debian.{package.architecture}.gz", "changelog.Debian.gz", "changelog.gz", "changelog"):
         path = _resolved(image.files or {}, f"{_DOC}/{package.name}/{name}")
         if path is None or (image.files or {})[path].size > _LIMIT:
@@ -332,7 +329,7 @@ def _texts(image: Description, package: Sourced, content: Content) -> Iterator[s
 
 
 def _resolved(files: Mapping[str, Entry], path: str) -> str | None:
-    """The regular file that a path leads to within the image, by way of symlinks; None where there is none."""
+    """Return the regular file that a path leads to within the image, following symlinks; None if there is none."""
     todo, links = path.split("/")[::-1], 0
     done: list[str] = []
     while todo:
@@ -364,7 +361,7 @@ def _by_name(packages: Iterable[Sourced]) -> dict[str, Sourced]:
 
 
 def _sizes(files: Mapping[str, Entry], owner: Callable[[str], str]) -> dict[str, int]:
-    """Owner -> bytes of its regular files; hard links count once, for the first of their paths."""
+    """Return owner -> bytes of its regular files; hard links count once, for the first of their paths."""
     sizes: dict[str, int] = {}
     seen: set[int] = set()
     for path, entry in sorted(files.items()):
@@ -408,7 +405,7 @@ def _files(old: Description, new: Description) -> tuple[Files, ...] | None:
 
 
 def _what(old: Entry, new: Entry) -> tuple[str, ...]:
-    """What differs of one path; of another kind, nothing else is worth a word."""
+    """Return what differs in one path; if the kind differs, only that."""
     if old.kind != new.kind:
         return ("kind",)
     pairs = (
@@ -430,7 +427,7 @@ class _Database:
     left: list[int]
 
     def packages(self) -> dict[str, Sourced]:
-        """What is installed; what only left its conffiles is not."""
+        """Return the installed packages, without those of which only conffiles are left."""
         found = []
         if self.files.get(_STATUS, None) is None:
             raise Error(f"{self.title} has no {_STATUS}", "it is no image of a Debian system")
@@ -443,7 +440,7 @@ class _Database:
                 if not (source and _NAME.fullmatch(name) and _NAME.fullmatch(architecture)):
                     raise ValueError(name)
                 rebuild = _REBUILD.search(version)
-                # Without a version of its own, the source's is the package's (deb-control(5), Source).
+                # If Source has no version, it is that of the package (deb-control(5), Source).
                 source_version = source[2] + (rebuild[0] if rebuild else "") if source[2] else version
                 deb822.version(version)
                 deb822.version(source_version)
@@ -454,14 +451,14 @@ class _Database:
         return _by_name(found)
 
     def architecture(self, packages: Mapping[str, Sourced]) -> str:
-        """That of dpkg itself."""
+        """Return the architecture of dpkg itself."""
         if "dpkg" not in packages:
             raise Error(f"{self.title} has no package dpkg", "it is no image of a Debian system")
         return packages["dpkg"].architecture
 
     def owners(self, packages: Mapping[str, Sourced]) -> dict[str, str]:
-        """Path -> the package that has it, the first by name where several share it."""
-        # Before a file system is merged, packages have paths that lead through these (file-hierarchy(7)).
+        """Return path -> the package that owns it, the first by name if several share it."""
+        # Packages may list paths from before the /usr merge, which lead through these symlinks (file-hierarchy(7)).
         aliases = {
             path: entry.target.strip("/")
             for path, entry in self.files.items()
@@ -484,14 +481,14 @@ class _Database:
         return owners
 
     def _diversions(self) -> dict[str, tuple[str, str]]:
-        """Path -> where it is instead, and the package that keeps it (dpkg-divert(1)): three lines each."""
+        """Return path -> its diverted path, and the package that keeps it (dpkg-divert(1)): three lines each."""
         if _DIVERSIONS not in self.files:
             return {}
         lines = self._text(_DIVERSIONS).splitlines()
         return {lines[n]: (lines[n + 1], lines[n + 2]) for n in range(0, len(lines) - 2, 3)}
 
     def _text(self, path: str, errors: str = "surrogateescape") -> str:
-        """The text of a file; names in it that are not UTF-8 are as an Entry has them."""
+        """Return the text of a file; names in it that are not UTF-8 are decoded as in an Entry."""
         entry = self.files[path]
         if entry.kind != entries.FILE or entry.size > _LIMIT:
             raise self._damaged(path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A published image fetched, and beside it what proves it."""
+"""Fetch a published image, and its proof beside it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def fetch(wanted: Wanted, output: Path, warn: Callable[[str], None], *, proof: bool = False) -> Path:
-    """Fetch an image into a directory, with its `proof` if asked for; its file.
+    """Fetch an image into a directory, with its proof if `proof` is set, and return its file.
 
-    `warn` is called with a sentence on whatever is left out.
+    `warn` is called with a sentence on all that is left out.
     """
     image = offers.choose(wanted, warn)
     output = output.resolve()
@@ -42,7 +42,7 @@ def _fetch(image: Image, output: Path) -> Path:
             return path
         raise Error(f"{path} exists already and is another file", "remove it, or choose another --output", USAGE)
     workspace.make_output(output)
-    # A folder of its own: apt-helper keeps a file that it refuses, under another name.
+    # Use a separate directory: apt-helper keeps a file that it refuses, under another name.
     with folders.partial(path, f"the fetch of {path.name} to {output}") as folder:
         fetched = folder / path.name
         images.fetch(image, fetched)

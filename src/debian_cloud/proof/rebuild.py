@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A published image made again of its closure, and compared; who got the same bytes signs that."""
+"""Rebuild a published image from its closure, compare it, and sign a statement if the bytes are the same."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """An image made again: what described it, the id of the plan, and file name -> whether it is the same."""
+    """A rebuilt image: its .buildinfo, the id of the plan, and file name -> whether it is the same."""
 
     described: Described
     plan: str
@@ -43,17 +43,17 @@ def rebuild(
     statement: Path | None = None,
     quiet: bool = True,
 ) -> Rebuilt:
-    """Make the image of a .buildinfo, or of a record with the .buildinfo beside it, again, and compare its files.
+    """Rebuild the image of a .buildinfo, or of a record with the .buildinfo beside it, and compare its files.
 
-    `closure` is the closure's URL or directory, by default beside the file, or where the archive keeps it; `archive`
-    is the same of that. `seed` is the file that the image was made with. What was made is kept in `output`, if given.
-    Error where `statement`, to which `state` is to write afterwards, is there already.
+    `closure` is the closure's URL or directory, by default that beside the file, or in the archive; `archive` is the
+    archive's URL or directory. `seed` is the file of the seed that the image was made with. The rebuild is kept in
+    `output`, if given. Raise Error if `statement`, to which `state` is to write afterwards, already exists.
     """
     found = _described(file, trusted)
     buildinfo = found.buildinfo
     if statement and statement.exists():
         raise Error(f"{statement} exists already", "choose another name with --statement", USAGE)
-    # Before anything is fetched.
+    # Check this before anything is fetched.
     run.check_namespace()
     workspace.make_output((output or Path()).resolve())
     planned = request.again(
@@ -68,7 +68,7 @@ def rebuild(
 
 
 def refuse(found: Rebuilt, output: Path | None = None) -> None:
-    """Error that names the files that are not the same; those that were made are in `output`, if anywhere."""
+    """Raise Error that names the files that differ, if any; `output` is where the rebuilt files are kept."""
     if not all(found.same.values()):
         different = ", ".join(name for name, equal in found.same.items() if not equal)
         hint = f"it was built by {found.described.buildinfo.builder}; "
@@ -77,7 +77,7 @@ def refuse(found: Rebuilt, output: Path | None = None) -> None:
 
 
 def state(found: Rebuilt, statement: Path, homedir: Path | None) -> None:
-    """Write a statement that the same bytes came out, signed by the key of a GnuPG home; Error when they did not."""
+    """Write a statement, signed by the key of a GnuPG home, that the bytes are the same; raise Error if not."""
     refuse(found)
     described = found.described
     subjects = {name: {"sha256": sha256} for name, (sha256, _) in described.buildinfo.digests.items()}
@@ -110,7 +110,7 @@ def _described(file: Path, trusted: Trust) -> Described:
 
 
 def _compared(buildinfo: Buildinfo, folder: Path) -> dict[str, bool]:
-    """File name -> whether it came out the same."""
+    """Return file name -> whether the rebuilt file is the same."""
     found = {}
     for name, (sha256, size) in buildinfo.digests.items():
         got = checksums.digest(folder / name, ("sha256",))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whose word on an image counts, and what is believed by it: its .buildinfo, and that others made it again."""
+"""Whose signatures on an image are trusted, and what they prove: its .buildinfo, and that others rebuilt it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from debian_cloud.packages.described import Described
 
 _STATEMENTS: Final = 1000
-"""Statements about one image that are read."""
+"""Most statements about one image that are read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuilders:
-    """How many rebuilders must say that they got the same bytes, their keys, and the directory of what they say."""
+    """How many rebuilders must state that they got the same bytes, their keys, and the directory of statements."""
 
     number: int
     keys: Path | None = None
@@ -35,14 +35,14 @@ class Rebuilders:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Whose word on an image counts.
+    """Whose signatures on an image are trusted.
 
-    `keyring` has the keys of the archive; where it is not given, they are those of the user's own archive, and of
-    the keyring package. `debian` has those of Debian, `others` those of sources that a person added, each for its
-    own packages. `signers` is how many keys of the archive must have signed its indexes.
+    `keyring` has the keys of the archive; if it is not given, they are those of the user's own archive, and of the
+    keyring package. `debian` has those of Debian, `others` those of sources that the user added, each for its own
+    packages. `signers` is how many keys of the archive must have signed its indexes.
 
-    `signed_by` has the keys of whom else the .buildinfo may be signed by; `unsigned`: nobody need have signed it.
-    Its image may take Debian from `mirrors`, too, and, if `expired`, indexes past their Valid-Until.
+    `signed_by` has the keys of others that may have signed the .buildinfo; with `unsigned`, it need not be signed.
+    Its image may also take Debian from `mirrors`, and, with `expired`, accept indexes past their Valid-Until.
     """
 
     keyring: Path | None = None
@@ -57,14 +57,14 @@ class Trust:
 
     @property
     def said(self) -> bool:
-        """Whether it was said whose word on the .buildinfo counts; else it is the user's own archive's, too."""
+        """Whether the user chose who may sign the .buildinfo; if not, the user's own archive also may."""
         return bool(self.unsigned or self.signed_by or self.keyring)
 
 
 def believed(file: Path, trust: Trust) -> Described:
-    """A .buildinfo whose signature was verified, and whose image asks nobody but Debian.
+    """Return a .buildinfo after verifying its signature, and that its image's apt has only Debian's sources.
 
-    Of several archives that are known, its keyring is that of the image's.
+    If several archives are known, its keyring is that of the image's archive.
     """
     found = _described(file, trust, keyrings.of_archive(trust.keyring, _suite(file)))
     evidence.refuse_sources(found.buildinfo, trust.mirrors, expired=trust.expired)
@@ -72,9 +72,9 @@ def believed(file: Path, trust: Trust) -> Described:
 
 
 def _suite(file: Path) -> str:
-    """Which suite an image says to be of, to decide whose keys are asked, and for nothing else; "" when it says none.
+    """Return the suite that an unverified .buildinfo names, only to choose the keyrings; "" if it cannot be read.
 
-    Whoever verifies it tells why.
+    The verification then reports why.
     """
     try:
         return described.of(file).id.suite
@@ -94,7 +94,7 @@ def _described(file: Path, trust: Trust, rings: tuple[Path, ...]) -> Described:
 
 
 def rebuilders(demanded: Rebuilders, wanted: Mapping[str, str]) -> tuple[str, ...]:
-    """Fingerprints of those who made the same image again; Error when they are fewer than demanded.
+    """Return the fingerprints of those who rebuilt the same image; raise Error if they are fewer than demanded.
 
     `wanted` are its files, any of which counts: name and SHA-256.
     """
@@ -121,7 +121,7 @@ def rebuilders(demanded: Rebuilders, wanted: Mapping[str, str]) -> tuple[str, ..
             continue
         same = (statement.subjects.get(name, {}).get("sha256") == sha256 for name, sha256 in wanted.items())
         if statement.kind == provenance.REBUILT and any(same):
-            # Who signs with two keys is two only to those who trust both; who signs twice is one.
+            # A rebuilder with two keys counts twice only if both are trusted; two signatures by one key count once.
             found |= {*signed.signers}
         else:
             unheard.append(f"{file.name} is about other bytes")

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every path of an image explained: by the package that ships it, or by what generated it.
+"""Explain every path of an image: by the package that ships it, or by what generated it.
 
-Whether an image is the one that its packages make is decided by its bytes
-(`differing`). Where they are the rebuild's, all paths are read from the
-rebuild; where they are not, what can be read of the image tells people what
-was changed, and nothing that it says makes it a good one.
+The bytes of an image decide whether it is the one that its packages make (`differing`). If they are the rebuild's,
+all paths are read from the rebuild. If not, what can be read of the image tells the user what was changed; nothing in
+it can make the image valid.
 """
 
 from __future__ import annotations
@@ -30,21 +29,20 @@ if TYPE_CHECKING:
 
 
 MOST: Final = 1000
-"""What is unexplained and kept of one image; the rest is counted."""
+"""Most unexplained items of one image that are kept; the rest is only counted."""
 _GRAIN: Final = 256
-"""Bytes that are looked at together where two disks differ: an inode's."""
+"""Bytes that are compared together where two disks differ: those of an inode."""
 _GRAINS: Final = 2**15
-"""How many of those that differ are given a name: 8 MiB."""
-# What people are told first.
+"""Most of these that are named if they differ: 8 MiB."""
+# The order in which unexplained items are reported.
 IMAGE, LOUD, ADDED, CHANGED, MISSING, PLACE = range(6)
 
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """A path, and why it is as it is: `package` or `generator` is set.
+    """A path, and what explains it: `package` or `generator` is set.
 
-    `shipped` is where the package has it, when that is elsewhere: the builder
-    copied it.
+    `shipped` is the path in the package, if it is another: the builder copied the file.
     """
 
     path: str
@@ -56,7 +54,7 @@ class Explained:
 
 @dataclass(frozen=True, slots=True)
 class Unexplained:
-    """A path, or a place beside all paths, and what is wrong with it; `rank` is its place among others."""
+    """A path, or a place outside all paths, and what is wrong with it; `rank` is its order among others."""
 
     path: str
     why: str
@@ -64,34 +62,32 @@ class Unexplained:
 
 
 class Tally:
-    """What is unexplained, by rank: of each the first few are kept, and all are counted."""
+    """Unexplained items by rank: the first few of each rank are kept, and all are counted."""
 
     def __init__(self) -> None:
         self._kept: dict[int, list[Unexplained]] = {rank: [] for rank in range(PLACE + 1)}
         self.total = 0
 
     def add(self, one: Unexplained) -> None:
-        """Take one, or only count it."""
+        """Count an item, and keep it if its rank has room."""
         self.total += 1
         if len(self._kept[one.rank]) < MOST:
             self._kept[one.rank].append(one)
 
     @property
     def first(self) -> tuple[Unexplained, ...]:
-        """Those that matter most, at most MOST."""
+        """The most important items, at most MOST."""
         return tuple(itertools.islice(itertools.chain.from_iterable(self._kept.values()), MOST))
 
 
 def verify(
     image: Iterable[Entry], shipped: Shipped, rebuilt: Iterable[Entry], *, esp: bool = False
 ) -> Iterator[Explained | Unexplained]:
-    """A verdict on each path of the image, and on each that it lacks.
+    """Yield a verdict on each path of the image, and on each that it lacks.
 
-    `shipped` is what the .debs would put there (`manifest.by_path`). `rebuilt`
-    is the same image made again of the closure's own .debs: what a package does
-    not ship must be of the closed list (`generated.GENERATED`), and equal what
-    came out there. On the EFI system partition (`esp`) all that packages have is
-    a copy of their files, found by content.
+    `shipped` is what the .debs would install (`manifest.by_path`). `rebuilt` is the same image rebuilt from the
+    closure's .debs: what no package ships must be in the closed list (`generated.GENERATED`), and equal the rebuild.
+    On the EFI system partition (`esp`), packages have only copies of their files, found by content.
     """
     within = ESP if esp else ""
     copies = _by_content(shipped)
@@ -102,7 +98,7 @@ def verify(
             yield from shipped.get(entry.path, ())
         if esp or generated.is_copy(entry.path):
             found = copies.get((entry.sha256, entry.size), ())
-            # Of files of the same content, the one of the most similar place; empty files are alike everywhere.
+            # Of files with the same content, the most similar path comes first; an empty file needs a similar path.
             for package in sorted(found, key=lambda one: (-_alike(one[1].path, entry.path), one[1].path)):
                 if entry.size or _alike(package[1].path, entry.path):
                     yield package
@@ -119,7 +115,7 @@ def verify(
 
 
 def verify_esp(image: DiskImage, shipped: Shipped, rebuilt: DiskImage) -> Iterator[Explained | Unexplained]:
-    """A verdict on each path of the EFI system partition, if the rebuild has one."""
+    """Yield a verdict on each path of the EFI system partition, if the rebuild has one."""
     if rebuilt.esp:
         yield from verify(image.esp.entries() if image.esp else (), shipped, rebuilt.esp.entries(), esp=True)
 
@@ -127,20 +123,20 @@ def verify_esp(image: DiskImage, shipped: Shipped, rebuilt: DiskImage) -> Iterat
 def readable(
     what: str, verdicts: Callable[[], Iterable[Explained | Unexplained]]
 ) -> Iterator[Explained | Unexplained]:
-    """Verdicts on an image that is known to be another: what cannot be read of it is one of them."""
+    """Yield verdicts on an image whose bytes were compared; if it cannot be read, that is one of them."""
     try:
         yield from verdicts()
     except Error as error:
         yield Unexplained(what, f"it cannot be read: {error.message}", CHANGED)
     except Exception as error:
-        # The bytes have decided, whatever a reader of ours overlooked.
+        # The bytes have already decided, whatever our reader missed.
         yield Unexplained(what, f"it cannot be read: {type(error).__name__}", CHANGED)
 
 
 def differing(image: View, rebuilt: View) -> Iterator[tuple[int, int]]:
-    """Where the bytes of two disks differ: the first byte of each few hundred that do, and how many of them do.
+    """Yield where two disks differ: of each few hundred bytes, the first that differs, and how many do.
 
-    What only one of them has after the end of the other is told as one.
+    All bytes after the end of the shorter disk are reported as one place.
     """
     both = min(image.size, rebuilt.size)
     for start, end in _ranges(image, rebuilt):
@@ -161,9 +157,9 @@ def differing(image: View, rebuilt: View) -> Iterator[tuple[int, int]]:
 def beside(
     image: DiskImage | TreeImage, rebuilt: DiskImage | TreeImage, told: Container[str]
 ) -> Iterator[Unexplained]:
-    """The places at which the bytes of two images differ, by their names in the rebuild: one for each name.
+    """Yield the places where the bytes of two images differ, one for each name that places have in the rebuild.
 
-    Places of the paths that were `told` are left out: there, much follows from what was changed.
+    Places of the paths in `told` are left out: a change of a path causes many other differences there.
     """
     found: dict[str, tuple[int, int]] = {}
     for number, (offset, count) in enumerate(differing(image.view, rebuilt.view)):
@@ -185,7 +181,7 @@ def beside(
 
 
 def _ranges(image: View, rebuilt: View) -> Iterator[tuple[int, int]]:
-    """What is no hole in one of two files, each byte once."""
+    """Yield the ranges that are not a hole in at least one of two files, each byte once."""
     reached = 0
     for start, end in sorted((*image.data, *rebuilt.data)):
         if end > reached:
@@ -199,13 +195,13 @@ def _verdict(
     if again is None:
         return Unexplained(entry.path, f"nothing that the image is made of has it{_loud(entry)}", _rank(entry, ADDED))
     generator = generated.generator(entry.path, again.target, esp=esp)
-    # Times and numbers of inodes are the build's, not a package's.
+    # Times and inode numbers come from the build, not from a package.
     if what := _difference(entry, again):
         who = _who(origins, generator)
         return Unexplained(entry.path, f"{what} not what {who} gives it", _rank(entry, CHANGED))
     for package, of_package in origins:
         if of_package.path != entry.path or esp:
-            # A copy: owner and mode are the rebuild's, as was seen above.
+            # A copy: its owner and mode are the rebuild's, as compared above.
             if (entry.kind, entry.sha256, entry.size) == (entries.FILE, of_package.sha256, of_package.size):
                 return Explained(entry.path, entry.kind, package, shipped=of_package.path)
         elif not _difference(entry, replace(of_package, mtime=entry.mtime, xattrs=())):
@@ -220,12 +216,12 @@ def _verdict(
 
 
 def _who(origins: Iterable[tuple[str, Entry]], generator: str) -> str:
-    """Who makes a path, in words."""
+    """Return what makes a path, in words."""
     return ", ".join(dict.fromkeys(package for package, _ in origins)) or generator or "the rebuild"
 
 
 def _by_content(shipped: Shipped) -> dict[tuple[str, int], list[tuple[str, Entry]]]:
-    """SHA-256 and size -> each file of that content, with its package."""
+    """Return SHA-256 and size -> each file with that content, with its package."""
     found: dict[tuple[str, int], list[tuple[str, Entry]]] = {}
     for packages in shipped.values():
         for package, entry in packages:
@@ -235,7 +231,7 @@ def _by_content(shipped: Shipped) -> dict[tuple[str, int], list[tuple[str, Entry
 
 
 def _alike(path: str, other: str) -> int:
-    """How many of their last names two paths have alike."""
+    """Return how many of their last components two paths have in common."""
     pairs = zip(reversed(path.split("/")), reversed(other.split("/")), strict=False)
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
@@ -245,13 +241,13 @@ def _loud(entry: Entry) -> str:
 
 
 def _rank(entry: Entry, rank: int) -> int:
-    """What gives its caller more rights comes first."""
+    """Return the rank of an entry: what gives its caller more rights comes first."""
     capable = any(name == "security.capability" for name, _ in entry.xattrs)
     return LOUD if _loud(entry) or capable else rank
 
 
 def _difference(entry: Entry, other: Entry) -> str:
-    """What about an entry differs from another of the same path, in words; "" when nothing does."""
+    """Return, in words, how an entry differs from another of the same path; "" if it does not."""
     if entry.kind != other.kind:
         return f"it is a {entry.kind}, which is"
     if entry.kind == entries.FILE and (entry.sha256, entry.size) != (other.sha256, other.size):

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An image proved: who signed what it was made of, and that it is, byte for byte, what that makes.
+"""Prove an image: who signed what it was made of, and that this makes the same image, byte for byte.
 
 The .buildinfo is verified first, by the archive's signed sums or its own signature (unless `--unsigned` was given),
-then the file's SHA-256, before anything of it is parsed, and its name, which must not be another image's. Of a raw
-disk or a tar that somebody unpacked from a published file all bytes are compared, and the answer says that it is not
-that file. What the archive says of the image (current, superseded, withdrawn) comes from apt's verified indexes or
-from a copy of the archive, whose InRelease must be valid today and no snapshot's.
+then the file's SHA-256, before anything of it is parsed, and its name, which must not be another image's. If the file
+is a raw disk or a tar that was unpacked from a published file, all its bytes are compared, and the report says that
+it is not the published file. What the archive says of the image (current, superseded, withdrawn) comes from apt's
+verified indexes or from a copy of the archive, whose InRelease must be valid today and not of a snapshot.
 
 Each package is traced from its SHA-256 to an index, a signed release file and a key, offline, by the evidence in the
-closure; each of Debian's suites of the image must be in it. Then the image is made again of the closure, in the
-format that it has, and the two files must be equal. Each path of the rebuild must be what a package ships (on the
-EFI system partition a copy of it, known by its content), or be in the closed list `image.generated`.
+closure, which must have each of Debian's suites of the image. Then the image is rebuilt from the closure, in the same
+format, and the two files must be equal. Each path of the rebuild must be what a package ships (on the EFI system
+partition a copy of it, identified by its content), or be in the closed list `image.generated`.
 """
 
 from __future__ import annotations
@@ -58,19 +58,19 @@ if TYPE_CHECKING:
     from debian_cloud.proof.trust import Trust
 
 _SERIAL = re.compile(r"(?<![0-9])[0-9]{8}\.[0-9]+")
-"""What in the name of a file says which image it is."""
+"""The serial of an image in the name of a file."""
 _RELEASE = "etc/cloud-release"
-"""Where an image says which one it is."""
+"""The file in which an image says which one it is."""
 _LONGEST = 200
-"""Bytes of that which are read."""
+"""Most bytes of that file that are read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What is at hand to prove an image with; what is not given is looked for beside it, or done without.
+    """The files to prove an image with; those not given are looked for beside it, or not used.
 
-    `closure` is the directory of what it was made of, `archive` a copy of its archive, `rebuilt` what was made of it
-    again, in the same format, and `seed` the file of the seed that it was made with.
+    `closure` is the directory of its closure, `archive` a copy of its archive, `rebuilt` a rebuild of it in the same
+    format, and `seed` the file of the seed that it was made with.
     """
 
     buildinfo: Path | None = None
@@ -81,14 +81,14 @@ class Given:
 
 
 NOTHING: Final = Given()
-"""All is beside the image."""
+"""All files are beside the image."""
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """The image's file as it was read: `described` is the name that the .buildinfo has for these bytes, if any.
+    """The image's file as it was read; `described` is the name that the .buildinfo has for these bytes, if any.
 
-    `converted`: it is of a format that the .buildinfo does not have, so that the disk counts.
+    `converted` is set if the .buildinfo does not have its format, so that the content of the disk is compared.
     """
 
     sha256: str
@@ -99,7 +99,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All verdicts on one image; `seconds` it took by what was done, `signers` of its .buildinfo, fingerprints."""
+    """All verdicts on one image; `seconds` is by stage, `signers` has fingerprints of the .buildinfo's signers."""
 
     buildinfo: Buildinfo
     proofs: Mapping[Package, Proof]
@@ -109,7 +109,7 @@ class Report:
     explained: tuple[Explained, ...] = ()
     unexplained: tuple[Unexplained, ...] = ()
     more: int = 0
-    """How many are unexplained besides."""
+    """How many more are unexplained."""
     file: File | None = None
     word: Word | None = None
 
@@ -117,10 +117,10 @@ class Report:
 def verify(
     image: Path, trusted: Trust, given: Given = NOTHING, *, diagnose: bool = False, quiet: bool = True
 ) -> Report:
-    """A verdict on each path of an image; Error where its .buildinfo, its packages or its file are not as signed.
+    """Return a verdict on each path; raise Error if the .buildinfo, the packages or the file are not as signed.
 
-    With `diagnose`, a file that the .buildinfo does not describe is compared all the same. Whether the image may be
-    started, by all that the report says, is for `refuse`.
+    With `diagnose`, a file that the .buildinfo does not describe is compared anyway. `refuse` decides by the report
+    whether the image may be started.
     """
     began = time.monotonic()
     seconds: dict[str, float] = {}
@@ -133,7 +133,7 @@ def verify(
     if trusted.signers < 1:
         raise Error(f"--signers {trusted.signers} demands nothing", "one signature is demanded without it", USAGE)
     if not given.rebuilt:
-        # Before anything is read: it will be made again.
+        # Check this before anything is read: the image will be rebuilt.
         run.check_namespace()
     beside = _buildinfo(image, trusted, given)
     folder = given.closure or _closure(image, trusted, beside)
@@ -142,7 +142,7 @@ def verify(
     file = _identified(image, buildinfo, diagnose=diagnose)
     rebuilders: tuple[str, ...] = ()
     if trusted.rebuilders:
-        # Of what was converted, the files that it was made of count: all of the disk is compared besides.
+        # For a converted file, any file of the image counts: all bytes of the disk are also compared.
         files = [file.described] if file.described else [*buildinfo.digests]
         rebuilders = trust.rebuilders(trusted.rebuilders, {name: buildinfo.digests[name][0] for name in files})
     word = (
@@ -158,7 +158,7 @@ def verify(
     )
     report = Report(buildinfo, proofs, seconds, found.signers, rebuilders, file=file, word=word)
     done("signatures and indexes")
-    # What is no image is told before a hundred packages are read, and nothing else of it until it is made again.
+    # Report a file that is no image before reading a hundred packages; read the rest of it after the rebuild.
     form = _format(image, buildinfo)
     wanted = {RAW: "raw", QCOW2: "qcow2"}.get(form, "tar.xz")
     shipped = manifest.by_path((p.name, entries) for p, entries in _manifests(folder, buildinfo).items())
@@ -174,7 +174,7 @@ def verify(
 
 
 def refuse(image: Path, report: Report) -> None:
-    """Error where an image is not to be started, by what was found out about it."""
+    """Raise Error if, by its report, an image must not be started."""
     if report.unexplained:
         number = len(report.unexplained) + report.more
         raise Error(
@@ -182,7 +182,7 @@ def refuse(image: Path, report: Report) -> None:
             "do not start it; diffoscope(1) against what `debian-cloud rebuild --output` makes tells more",
         )
     if report.file:
-        # Whatever its paths are, after --diagnose.
+        # After --diagnose, even if all paths are explained.
         _refuse_undescribed(image, report.buildinfo, report.file)
     said = report.word.said if report.word else None
     if said and said.status == "withdrawn":
@@ -193,7 +193,7 @@ def refuse(image: Path, report: Report) -> None:
 
 
 def _format(image: Path, buildinfo: Buildinfo) -> str:
-    """The format of an image; Error when its .buildinfo is not of such a one."""
+    """Return the format of an image; raise Error if only one of it and its .buildinfo is of a disk."""
     kind = format_of(image)
     if (kind in DISKS) != any(one in DISKS for one in buildinfo.formats):
         raise Error(
@@ -204,7 +204,7 @@ def _format(image: Path, buildinfo: Buildinfo) -> str:
 
 
 def _of_format(rebuilt: Path, wanted: str, kind: str) -> Path:
-    """What was made again, in the format of the image: the file that was named, or the one beside it."""
+    """Return the rebuild in the format of the image: the given file, or the one beside it."""
     other = format_of(rebuilt)
     if other == kind or (other == wanted and kind == TAR) or (kind == RAW and other == QCOW2):
         return rebuilt
@@ -219,7 +219,7 @@ def _of_format(rebuilt: Path, wanted: str, kind: str) -> Path:
 
 
 def _buildinfo(image: Path, trusted: Trust, given: Given) -> Path:
-    """The image's .buildinfo: the one given, else the one beside it."""
+    """Return the image's .buildinfo: the one given, else the one beside it."""
     if given.buildinfo:
         return given.buildinfo
     folders = [folder for folder in (bundle.beside(image), image.parent) if folder]
@@ -230,7 +230,7 @@ def _buildinfo(image: Path, trusted: Trust, given: Given) -> Path:
 
 
 def _closure(image: Path, trusted: Trust, buildinfo: Path) -> Path:
-    """What the image was made of: beside it, or in the user's own archive here; Error when it is not there."""
+    """Return the image's closure, beside it or in the user's own archive here; raise Error if there is none."""
     folder = bundle.beside(image)
     if folder and (folder / names.CLOSURE).is_dir():
         return folder / names.CLOSURE
@@ -244,7 +244,7 @@ def _closure(image: Path, trusted: Trust, buildinfo: Path) -> Path:
 
 
 def _identified(image: Path, buildinfo: Buildinfo, *, diagnose: bool = False) -> File:
-    """The image's file, by its bytes; Error when it is not the image that is described, or has another's name."""
+    """Identify the image's file by its bytes; raise Error if it is not as described, or has another image's name."""
     if not image.is_file():
         raise Error(f"there is no file {image}", "give an image: a .raw, .qcow2 or .tar.xz", USAGE)
     serials = _SERIAL.findall(image.name)
@@ -261,7 +261,7 @@ def _identified(image: Path, buildinfo: Buildinfo, *, diagnose: bool = False) ->
 
 
 def _file(image: Path, buildinfo: Buildinfo) -> File:
-    """What an image's file is to a .buildinfo, by its bytes."""
+    """Compare the bytes of an image's file with a .buildinfo."""
     got = checksums.digest(image, ("sha256",))
     found = (got.hashes["sha256"], got.size)
     described = next((name for name, digest in buildinfo.digests.items() if digest == found), "")
@@ -278,7 +278,7 @@ def _refuse_undescribed(image: Path, buildinfo: Buildinfo, file: File) -> None:
 
 def _manifests(folder: Path, buildinfo: Buildinfo) -> dict[Package, tuple[Entry, ...]]:
     debs = {package: folder / closure.filename(package) for package in buildinfo.packages}
-    # None is unpacked before all are known to be the signed ones.
+    # No package is unpacked before all are known to be the signed ones.
     for package, path in debs.items():
         if not path.is_file():
             raise Error(f"the closure has no {package.name} {package.version}", f"{path} is missing: get it again")
@@ -299,7 +299,7 @@ def _refuse_other(package: Package, deb: Path, sha256: str) -> None:
 
 
 def _compared(image: Path, shipped: verification.Shipped, rebuilt: Path, report: Report) -> Report:
-    """The report with a verdict on all that the image has."""
+    """Return the report with a verdict on everything in the image."""
     began = time.monotonic()
     tally, explained = verification.Tally(), list[Explained]()
     kind = format_of(image)
@@ -309,7 +309,7 @@ def _compared(image: Path, shipped: verification.Shipped, rebuilt: Path, report:
         with bytes_of(image) as given, bytes_of(rebuilt) as made:
             same = not any(verification.differing(given, made if kind == again.format else again.view))
         if same:
-            # Nothing of the image is read again: its paths are those of what was made here.
+            # The image is not read again: its paths are those of the rebuild.
             verdicts = _verdicts(again, shipped, again)
         else:
             verdicts = verification.readable(image.name, lambda: _diagnosis(image, shipped, again))
@@ -335,7 +335,7 @@ def _compared(image: Path, shipped: verification.Shipped, rebuilt: Path, report:
 def _verdicts(
     image: DiskImage | TreeImage, shipped: verification.Shipped, again: DiskImage | TreeImage
 ) -> Iterator[Explained | Unexplained]:
-    """A verdict on each path."""
+    """Yield a verdict on each path."""
     expected = tuple(again.entries())
     yield from verification.readable(
         "root file system",
@@ -349,12 +349,12 @@ def _verdicts(
 def _diagnosis(
     path: Path, shipped: verification.Shipped, again: DiskImage | TreeImage
 ) -> Iterator[Explained | Unexplained]:
-    """What was changed in an image that is not what was made again, as far as it can be read."""
-    # One with more in it is to be read, too, but not one without end.
+    """Yield what was changed in an image that differs from the rebuild, as far as it can be read."""
+    # An image with more data than the rebuild must be readable, but not one without limit.
     with unpacked(path, 2 * again.view.size) as (kind, view):
         image: DiskImage | TreeImage
         if isinstance(again, DiskImage):
-            # That its partition table differs is told with the other bytes; what it led to is where it should be.
+            # A different partition table is reported with the other bytes; assume the rebuild's partitions.
             image = DiskImage(path.name, kind, view)
             if not image.has_table:
                 image = DiskImage(path.name, kind, view, again.table)
@@ -375,10 +375,10 @@ def _diagnosis(
 
 
 def _release(image: DiskImage | TreeImage) -> str:
-    """Which image one says that it is."""
+    """Return which image an image says that it is."""
     try:
         said = b"".join(itertools.islice(image.pieces(_RELEASE), 1))[:_LONGEST]
     except Exception:
-        # That it cannot be read is told when its paths are.
+        # The read error is reported with its paths.
         return ""
     return " ".join(said.decode("utf-8", "replace").split())
