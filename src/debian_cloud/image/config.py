@@ -280,6 +280,6 @@ def size(text: str, what: str, field: str = "Image-Size") -> int:
 
 
 def in_words(size: int) -> str:
-    """A size in MiB multiples as text for Image-Size, in the largest unit that gives an integer."""
+    """A size, a multiple of MiB, as text for Image-Size in the largest unit that gives an integer."""
     unit, letter = next((_UNIT[letter], letter) for letter in "TGM" if size % _UNIT[letter] == 0)
     return f"{size // unit}{letter}"
