@@ -40,7 +40,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def slip(word: str, known: Iterable[str]) -> str:
-    """The known word that differs from this one by one typing error, or two if it is long; "" if there is none."""
+    """The nearest known word within one typing error of this one, or two if it is long; "" if there is none."""
     allowed = 1 if len(word) < _LONG else 2
     near = {other for other in known if abs(len(other) - len(word)) <= allowed}
     close = difflib.get_close_matches(word, near, n=64, cutoff=0.6)

@@ -109,11 +109,11 @@ def layout(stem: str, size: int, architecture: str, *, bios: bool) -> Disk:
 
 
 def needed(installed: int, packages: int) -> int:
-    """The maximum bytes that `packages` packages take in the root file system; `installed` is the sum of their sizes.
+    """Maximum bytes that an image of `packages` packages takes in its root file system.
 
-    Installed-Size counts in KiB what takes complete blocks, and does not count what is generated when a package is
-    installed: byte code, indexes, the initrd. The files of the shipped images take 1.21 to 1.25 times their
-    Installed-Size.
+    `installed` is the sum of their Installed-Size in bytes. That counts in KiB what takes complete blocks, and does
+    not count what is generated when a package is installed: byte code, indexes, the initrd. The files of the shipped
+    images take 1.21 to 1.25 times that sum.
     """
     # dpkg's database has about 35 KiB for each package; an initrd, GRUB's modules and udev's index have 40 to 60 MiB.
     return installed * 5 // 4 + packages * 64 * 1024 + 64 * MIB

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A finished image, opened for reading: no root, no mount, and nothing of it is executed."""
+"""A finished image, opened for reading without root and without a mount; nothing in it is executed."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class DiskImage:
 
     @cached_property
     def root(self) -> Ext4:
-        """The root file system; Error when there is none, or more than one."""
+        """The root file system; Error if there is none, or more than one."""
         found = self._of_type(*layout.ROOT_TYPES.values())
         if found is None:
             raise Error(f"{self.name} has no root partition", "give a disk image that debian-cloud build made")

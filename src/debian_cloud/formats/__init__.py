@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Formats of images: one module each; the directory is the registry.
 
-A format's module has `PUBLISHED` (whether an archive takes it), `SOURCE` (what it is made of: the raw disk, or the
+A format's module has `PUBLISHED` (whether an archive accepts it), `SOURCE` (what it is made of: the raw disk, or the
 tree of an image without a disk), `TOOLS` (the packages of the image's own suite whose programs make it),
 `steps(source, out, epoch) -> Plan`, which makes the file `out`, and `check(name, view, virtual_size)`, by which an
 archive refuses a file of another format. Its name, with a dot for each underscore, is the format's name and the

@@ -84,7 +84,7 @@ def sums(digests: Mapping[str, Digest]) -> dict[str, str]:
 
 
 def find(text: str, name: str) -> str:
-    """The hash that a list gives for a name; Error when it gives none."""
+    """The hash that a list gives for a name; Error if it gives none."""
     for line in text.split("\n"):
         digest_, _, named = line.partition("  ")
         if named == name:

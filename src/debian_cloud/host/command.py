@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What all commands share: a directory of verbs, the one error that users see, and what can happen to any verb.
+"""What all commands share: a directory of verbs, the one error that users see, and failures that any verb may have.
 
-That is an interruption, a closed pipe or a full disk.
+These failures are an interruption, a closed pipe and a full disk.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Signed:
 
 
 def verified(keyring: Path, file: Path, signature: Path | None = None, *, signers: int = 1) -> Signed:
-    """Verify a file that `signers` keys of a keyring must have signed, clearly or in `signature`.
+    """Verify a file that at least `signers` keys of a keyring have signed, clearly or in `signature`.
 
     Error if fewer did, or a signature is bad. Each file is read once, and what was verified is returned. A
     clear-signed text must be the only content of its file (`openpgp.cleartext`), and only the signed text is returned

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An image's closure: all packages it was made of, as an apt suite of its own, with evidence of their origin.
+"""An image's closure: all packages it was made of and with, as an apt suite of its own, with evidence of origin.
 
 ```
 dists/SUITE/InRelease                      signed by the archive; it lists all other files

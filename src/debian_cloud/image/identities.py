@@ -107,7 +107,7 @@ _ARMOUR: Final = re.compile(
     rb"-{4,5} ?BEGIN [A-Z0-9 ]{0,40}(?:PRIVATE KEY(?: BLOCK)?|SSH2 ENCRYPTED PRIVATE KEY) ?-{4,5}"
 )
 _BEHIND: Final = 1024
-"""Bytes after that line in which its fields and the beginning of the key are searched."""
+"""Bytes after that line in which its fields and the beginning of the key are searched for."""
 _LINE: Final = re.compile(rb"(?:[\r\n]|\\r|\\n)+")
 """The end of a line, also as an escape sequence in source code."""
 _FIELD: Final = re.compile(rb"\s*[A-Za-z-]+: ")

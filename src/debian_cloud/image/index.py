@@ -43,7 +43,7 @@ _LISTS: Final = (_ATTESTATIONS, _REBUILDS)
 _OF_THE_ARCHIVE: Final = (
     "Buildinfo-SHA256", "Buildinfo-SHA512", *_LISTS, "Partial", "Status", "Status-Date", "Status-Reason", "CVEs",
 )  # fmt: skip
-"""Fields that an archive adds: debsign(1) changes the .buildinfo, as it signs it after the record was written."""
+"""Fields that an archive adds: debsign(1) changes the .buildinfo after the record was written."""
 STATUS: Final = ("current", "superseded", "deprecated", "withdrawn", "expired")
 """The first two follow from the other records; the last two are in no index."""
 GONE: Final = ("withdrawn", "expired")
@@ -67,7 +67,7 @@ CVE: Final = re.compile(r"CVE-[0-9]{4}-[0-9]{4,}")
 
 @dataclass(frozen=True, slots=True)
 class Attestation:
-    """A file about an image, beside it; `suffix` is its name after the stem, the size is in bytes."""
+    """A file about an image, beside it; `suffix` is its name after the stem, `size` is in bytes."""
 
     suffix: str
     size: int

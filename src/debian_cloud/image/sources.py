@@ -76,7 +76,7 @@ class Source:
 
     @property
     def copied(self) -> Source:
-        """The same source with its files copied: in place they could change once verified (apt-transport-file)."""
+        """The same source with copied files, because files could change after verification (apt-transport-file)."""
         return replace(self, uri=f"copy:{self.uri[5:]}") if self.uri.startswith("file:") else self
 
 

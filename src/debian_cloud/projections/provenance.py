@@ -95,7 +95,7 @@ def built(buildinfo: Buildinfo, subjects: Digests, signer: str = "", byproducts:
 
 
 def rebuilt(buildinfo: Buildinfo, subjects: Digests, itself: Digests) -> Document:
-    """A rebuilder's statement that it made the files `subjects` again from the .buildinfo `itself`."""
+    """A rebuilder's statement that it made `subjects` again from the .buildinfo whose digests are `itself`."""
     return _statement(
         REBUILT,
         buildinfo,
@@ -145,7 +145,7 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _statement(kind: str, buildinfo: Buildinfo, subjects: Digests, predicate: Document) -> Document:
-    """A statement; Error if the .buildinfo does not have the files."""
+    """A statement about files; Error if one of them is not a file that the .buildinfo describes."""
     for name, digests in subjects.items():
         if name not in buildinfo.digests or digests.get("sha256") != buildinfo.digests[name][0]:
             raise Error(f"{name} is not the file that the .buildinfo of {buildinfo.stem} describes", "build it again")

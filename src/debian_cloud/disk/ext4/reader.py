@@ -50,7 +50,7 @@ class Ext4:
         self._walk()
 
     def entries(self) -> Iterator[Entry]:
-        """All paths, sorted; Error when a file cannot be read."""
+        """All paths, sorted; Error if a file cannot be read."""
         total, digests = 0, dict[int, str]()
         for path in sorted(self._paths):
             inode = self._inodes[self._paths[path]]
