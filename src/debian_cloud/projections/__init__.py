@@ -30,7 +30,7 @@ Document = dict[str, object]
 """A document, to be written as JSON."""
 
 _NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_DNS, "debian-cloud")
-"""Namespace of the ids of documents (RFC 9562, 5.5)."""
+"""The namespace of the ids of documents (RFC 9562, 5.5)."""
 
 
 class Projection(Protocol):
