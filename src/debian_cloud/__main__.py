@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`debian-cloud`: the verbs of `cli`, as a command."""
+"""The command `debian-cloud`, which runs the verbs of `cli`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from debian_cloud.host import command
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run `debian-cloud VERB …`; 0 done, 1 no (verification or policy failed), 2 wrong use."""
+    """Run `debian-cloud VERB …` and return its exit status: 0 done, 1 verification or policy failed, 2 wrong use."""
     return command.main(cli.run, argv)
 
 

@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 FAILED = 1
-"""Exit status: verification or policy said no."""
+"""Exit status: verification or policy failed."""
 USAGE = 2
 """Exit status: the command was called the wrong way."""
 _LONG = 12
-"""Characters of a word in which two slips still let another word be recognized."""
+"""Length in characters from which a word may have two typing errors and still be recognized."""
 
 
 class Error(Exception):
@@ -40,7 +40,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def slip(word: str, known: Iterable[str]) -> str:
-    """The known word that was meant, if a slip or two of the hand make this one of it; "" when there is none."""
+    """The nearest known word within one typing error of this one, or two if it is long; "" if there is none."""
     allowed = 1 if len(word) < _LONG else 2
     near = {other for other in known if abs(len(other) - len(word)) <= allowed}
     close = difflib.get_close_matches(word, near, n=64, cutoff=0.6)
@@ -49,7 +49,7 @@ def slip(word: str, known: Iterable[str]) -> str:
 
 
 def _slips(a: str, b: str) -> int:
-    """How many characters were left out, added, exchanged, or swapped with the next (Damerau and Levenshtein)."""
+    """The number of characters left out, added, replaced, or swapped with the next (Damerau-Levenshtein distance)."""
     before, row = list[int](), list(range(len(b) + 1))
     for i, letter in enumerate(a, 1):
         before, above, row = row, before, [i]

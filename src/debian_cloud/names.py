@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every name that a file, a package or a folder of this project has, in one table."""
+"""All names of this project's files, packages and directories, in one table."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from debian_cloud.errors import USAGE, Error
 
 PACKAGE_PREFIX: Final = "debian-cloud-config-"
 OURS: Final = "debian-cloud"
-"""What the names of the project's own packages begin with."""
+"""Prefix of the names of the project's own packages."""
 VIRTUAL_PACKAGE: Final = "debian-cloud-config"
-"""What every image's configuration provides and conflicts with: one machine has one."""
+"""Virtual package that every configuration provides and conflicts with: a machine has only one configuration."""
 
 RELEASES: Final = {"bookworm": "12", "trixie": "13", "forky": "14"}
 """Codename -> number in titles and file names; a suite without a number keeps its name."""
 
 ARCHITECTURES: Final = ("amd64", "arm64")
-"""Those that images are described for."""
+"""Architectures for which images are defined."""
 
 KEYRING_PACKAGE: Final = "debian-cloud-archive-keyring"
-"""Each archive builds its own, with its key and address."""
+"""The keyring package; each archive builds its own, with its key and address."""
 ARCHIVE_KEYRING: Final = "/usr/share/keyrings/debian-cloud-archive-keyring.gpg"
-"""Where the keyring package of an archive puts its keys."""
+"""File in which an archive's keyring package installs its keys."""
 ARCHIVE_SOURCES: Final = "/sources.list.d/debian-cloud.sources"
-"""Where it puts the archive's address: the end of the path, as apt's own folder may be elsewhere."""
+"""End of the path of that package's .sources file; apt's configuration directory may be elsewhere."""
 DEBIAN_KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
-"""Where Debian's keyring package puts Debian's keys."""
+"""File in which Debian's keyring package installs Debian's keys."""
 
 STEM: Final = "debian-{release}-{config}-{arch}-{serial}"
 """The common part of the names of an image's files (`image.id`)."""
 IMAGES: Final = "images"
-"""The tree of an archive that has the images, each in SUITE/CONFIG/ARCH/SERIAL."""
+"""The tree of an archive that holds the images, each in SUITE/CONFIG/ARCH/SERIAL."""
 CLOSURES: Final = "closures"
-"""The one that has, in the same place, what each image was made of."""
+"""The tree that holds the closures of the images, each in SUITE/CONFIG/ARCH/SERIAL."""
 REBUILDS: Final = "rebuilds"
-"""The one that has statements of others who made the image again."""
+"""The tree that holds the statements of others who rebuilt the images."""
 
-# Debian Policy 5.6.1 (package names), narrowed to what a path component and a URL bear.
+# Debian Policy 5.6.1 (package names), restricted to what is safe in a path component and a URL.
 _WORD = re.compile(r"[a-z0-9][a-z0-9+.-]*")
 _SNAPSHOT = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _SERIAL = re.compile(r"([0-9]{8})\.(0|[1-9][0-9]{0,3})")
 
 
 def package(config: str) -> str:
-    """The binary package that is the configuration (`ec2` or the full name)."""
+    """The name of the binary package of a configuration, given as `ec2` or as the full name."""
     return config if config.startswith(PACKAGE_PREFIX) else PACKAGE_PREFIX + config
 
 
@@ -57,7 +57,7 @@ def config(package_name: str) -> str:
 
 
 def word(value: str, what: str) -> str:
-    """The value itself, when it may be a part of a path; Error otherwise."""
+    """Return the value if it may be a part of a path; otherwise raise Error."""
     if not _WORD.fullmatch(value) or ".." in value:
         raise Error(
             f"{what} {value!r} is not a valid name",
@@ -68,15 +68,15 @@ def word(value: str, what: str) -> str:
 
 
 def suite_mark(suite: str) -> str:
-    """What the version of a configuration carries of its suite: `~deb13u1`, or "" for the newest.
+    """The suffix that a suite gives to a configuration's version: `~deb13u1`, or "" for the newest.
 
-    So the next release's version of the same configuration sorts after it.
+    With it, the next release's version of the same configuration sorts after this one.
     """
     return f"~deb{RELEASES[suite]}u1" if suite in (*RELEASES,)[:-1] else ""
 
 
 def serial(value: str) -> str:
-    """The value itself, when it is an image serial YYYYMMDD.N; Error otherwise."""
+    """Return the value if it is an image serial YYYYMMDD.N; otherwise raise Error."""
     match = _SERIAL.fullmatch(value)
     try:
         date.fromisoformat(match[1] if match else "")
@@ -88,7 +88,7 @@ def serial(value: str) -> str:
 
 
 def snapshot(value: str) -> str:
-    """The value itself, when it is the id of a snapshot, YYYYMMDDTHHMMSSZ; Error otherwise."""
+    """Return the value if it is the id of a snapshot, YYYYMMDDTHHMMSSZ; otherwise raise Error."""
     if not _SNAPSHOT.fullmatch(value):
         raise Error(
             f"{value!r} is not the id of a snapshot", "it looks like 20261120T143000Z: a day and a time", USAGE
@@ -97,23 +97,23 @@ def snapshot(value: str) -> str:
 
 
 def snapshot_at(uri: str) -> str:
-    """The id of the snapshot of an archive that is at this address; empty when it is none."""
+    """The id of the snapshot of an archive at this address; "" if it is not a snapshot."""
     _, snap, found = uri.rstrip("/").rpartition("/snap/")
     return found if snap and _SNAPSHOT.fullmatch(found) else ""
 
 
-# An index asks for the same few serials again and again, one image after another.
+# Reading an index looks up the same few serials many times.
 @functools.lru_cache(maxsize=1024)
 def serial_key(value: str) -> tuple[int, int]:
-    """The order of serials: by day, then by number."""
+    """The sort key of a serial: day, then number."""
     day, _, number = serial(value).partition(".")
     return int(day), int(number)
 
 
 CLOSURE: Final = "closure"
-"""The folder of an image's proof that has what it was made of."""
+"""Name of the closure's directory in the directory of an image's proof."""
 
 
 def proof(stem_: str) -> str:
-    """The folder beside an image that has what proves it, when both were fetched."""
+    """The name of the directory beside a fetched image that holds its proof."""
     return f"{stem_}.proof"

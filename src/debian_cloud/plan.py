@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What will be done, as data: steps, their text as a shell script, their identity.
+"""A build plan as data: its steps, their text as a shell script, and their identity.
 
 Paths are relative to the workspace.
 """
@@ -13,37 +13,37 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 ENVIRONMENT: Final = {"LC_ALL": "C.UTF-8", "TZ": "UTC", "DEBIAN_FRONTEND": "noninteractive"}
-"""What every step sees, whatever the user's own environment is."""
+"""Variables that every step gets, whatever the user's environment is."""
 
 KEPT: Final = ("PATH", "HOME", "http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "APT_CONFIG", "TMPDIR")
-"""And what it sees of the user's environment: where programs are, and the way to the network."""
+"""Variables of the user's environment that a step gets too: to find programs and to reach the network."""
 
 HOSTNAME: Final = "localhost"
-"""The name by which every root step knows the machine, whatever its own is."""
+"""Host name that every root step sees, whatever the machine's is."""
 
 _UNSHARED: Final = ("unshare", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc")
-# The kernel's own default says that there is no NIS domain (domainname(1)).
+# The kernel's default for no NIS domain is "(none)" (domainname(1)).
 _NAMED: Final = ("sh", "-c", f'hostname {HOSTNAME} && domainname "(none)" && exec "$@"', "sh")
 
 NAMESPACE: Final = (*_UNSHARED, *_NAMED)
-"""Prefix of a step in mount, process and name spaces of its own: when it ends, its mounts are gone."""
+"""Command prefix that runs a step in its own mount, PID and UTS namespaces: its mounts end with it."""
 NAMESPACE_USER: Final = (*_UNSHARED, "--user", "--map-root-user", "--map-auto", *_NAMED)
 """The same for an ordinary user: inside, the user is root and owns all its subordinate ids (subuid(5))."""
 
 
 TREE: Final = "tree"
-"""The image's root file system as a folder of the workspace."""
+"""Directory of the workspace that holds the image's root file system."""
 
 _WIDTH: Final = 100
-"""Columns of a printed script; a longer word stands alone."""
+"""Columns of a printed script; a longer word gets a line of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """One process: an argument list, run in the workspace.
 
-    `stdin` is given to it as text or as bytes; `root` steps run as root of a
-    namespace of their own. `env` is added to ENVIRONMENT.
+    `stdin` is its input, as text or as bytes; `root` steps run as root in a namespace of their own. `env` is added to
+    ENVIRONMENT.
     """
 
     title: str
@@ -55,7 +55,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One text file in the workspace; its folder is made."""
+    """One text file in the workspace; its directory is created."""
 
     title: str
     path: str
@@ -68,28 +68,28 @@ Plan = tuple[Step, ...]
 
 
 def in_tree(title: str, epoch: int, *argv: str, stdin: str | bytes = "") -> Run:
-    """A step that a tool of the image's own suite does (`scripts/in-tree`): it sees the workspace as /mnt."""
+    """A step that runs a tool of the image's own suite (`scripts/in-tree`), which sees the workspace as /mnt."""
     return Run(title, ("./in-tree", TREE, *argv), stdin=stdin, root=True, env=(("SOURCE_DATE_EPOCH", str(epoch)),))
 
 
 def plan_id(plan: Plan) -> str:
-    """SHA-256 of the whole plan: two equal ids do the same."""
+    """The SHA-256 of the complete plan: plans with equal ids do the same."""
     steps = [{type(step).__name__: asdict(step)} for step in plan]
     return hashlib.sha256(json.dumps(steps, sort_keys=True, default=bytes.hex).encode()).hexdigest()
 
 
 def as_shell(plan: Plan, workspace: str, about: str) -> str:
-    """The plan as a POSIX shell script that does the same in a new folder `workspace`."""
+    """The plan as a POSIX shell script that does the same in a new directory `workspace`."""
     lines = [
         "#!/bin/sh",
-        # shellcheck takes the variables of mmdebstrap's hooks for the script's own.
+        # shellcheck takes the variables of mmdebstrap's hooks as the script's own.
         "# shellcheck disable=SC2016",
         *(f"# {line}".rstrip() for line in about.splitlines()),
         "set -eu",
         "umask 022",
         "# Of the caller's environment no more is seen than is named here.",
         "for name in $(env | sed -n 's/^\\([A-Za-z_][A-Za-z0-9_]*\\)=.*/\\1/p'); do",
-        # bash does not let go of the last two.
+        # bash cannot unset the last two.
         f'    case $name in {" | ".join((*KEPT, "PWD", "SHELLOPTS", "BASHOPTS"))}) ;; *) unset "$name" ;; esac',
         "done",
         *(f"export {name}={shlex.quote(value)}" for name, value in ENVIRONMENT.items()),
@@ -121,7 +121,7 @@ def _shell(step: Step) -> str:
         if step.mode != 0o644:
             lines.append(f"chmod {step.mode:o} {path}")
         return "\n".join(lines)
-    # A function cannot be given variables the way a command can (POSIX 2.9.1): env(1) sets them.
+    # An assignment before a function does not work as before a command (POSIX 2.9.1): env(1) sets the variables.
     words = ["as_root"] if step.root else []
     if step.env:
         words += ["env", *(f"{name}={shlex.quote(value)}" for name, value in step.env)]
@@ -132,7 +132,7 @@ def _shell(step: Step) -> str:
 
 
 def _wrapped(argv: tuple[str, ...]) -> str:
-    """Arguments joined, broken into lines between words."""
+    """The arguments joined, with line breaks only between words."""
     lines = [""]
     for word in map(shlex.quote, argv):
         if lines[-1] and len(lines[-1]) + len(word) > _WIDTH:

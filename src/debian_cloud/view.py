@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Bytes of an image, as whoever reads a format or a file system of it gets them.
+"""Views of an image's bytes, from which the readers of formats and file systems read.
 
-Those readers are for people who want to know what is in an image and where two
-differ; whether two are the same is decided by their bytes alone. Whatever an
-image holds, all that goes wrong is an `Error`, and no more is read or kept than
-its size allows.
+Those readers show people what is in an image and where two images differ; only a comparison of their bytes decides
+whether two images are equal. Whatever an image holds, every failure is an `Error`, and no more is read or kept than
+the image's size allows.
 """
 
 from __future__ import annotations
@@ -20,18 +19,17 @@ if TYPE_CHECKING:
 PIECE: Final = 2**20
 """Bytes that are read at once."""
 ENTRIES: Final = 2**18
-"""Paths that a file system may have: no image comes near, and memory stays bounded."""
+"""Maximum number of paths in a file system: no image comes near, and memory stays bounded."""
 PATHS: Final = 2**26
-"""Bytes that all paths, or all extended attributes, may have together."""
+"""Maximum bytes of all paths together, or of all extended attributes."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
     """A range of a disk; `start` and `size` in bytes.
 
-    `fetch(offset, size)` reads the disk. `data` are the ranges of the disk, as
-    (start, end), that may be other than zero, in order: the rest are holes of
-    the file.
+    `fetch(offset, size)` reads the disk. `data` are the ranges of the disk that may have other bytes than zeros, as
+    (start, end), in order: the rest are holes of the file.
     """
 
     fetch: Callable[[int, int], bytes]
@@ -45,12 +43,12 @@ class View:
         return cls(lambda offset, size: data[offset : offset + size], 0, len(data), ((0, len(data)),))
 
     def part(self, offset: int, size: int) -> View:
-        """A range of this range; Error where it does not lie within."""
+        """A part of this range; Error if it is not within the range."""
         self._within(offset, size)
         return View(self.fetch, self.start + offset, size, self.data)
 
     def read(self, offset: int, size: int) -> bytes:
-        """Some bytes; Error where they do not lie within, or the file ends before."""
+        """The bytes at an offset; Error if they are not within the range, or the file ends before them."""
         self._within(offset, size)
         data = self.fetch(self.start + offset, size)
         if len(data) != size:
@@ -72,5 +70,5 @@ class View:
 
 
 def text(name: bytes) -> str:
-    """A name as Python has it: what is not UTF-8 as surrogates (PEP 383)."""
+    """A file name as a Python string: bytes that are not UTF-8 become surrogates (PEP 383)."""
     return name.decode("utf-8", "surrogateescape")

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""FAT32, as mformat(1) and mcopy(1) leave it (Microsoft, FAT32 File System Specification 1.03).
+"""FAT32, as mformat(1) and mcopy(1) write it (Microsoft, FAT32 File System Specification 1.03).
 
-Every cluster has one owner, which bounds all that is read by the size of the
-file system.
+Every cluster has one owner, so that the size of the file system bounds all that is read.
 """
 
 from __future__ import annotations
@@ -24,28 +23,28 @@ _HINT: Final = "the image was damaged or tampered with: get it again, or build i
 _BOOT: Final = struct.Struct("<3s8sHBHBHHBHHHIIIHHIHH12sBBBI11s8s")
 _LARGEST_FAT: Final = 2**22
 _DIRECTORY: Final = 2**21
-"""Bytes of a directory: 65536 entries (6.7)."""
+"""Maximum bytes of a directory: 65536 entries (6.7)."""
 _DIRECTORIES: Final = 2**24
-"""Bytes of all directories: no image comes near."""
+"""Maximum bytes of all directories: no image comes near."""
 _FILES: Final = 2**12
-"""Paths that such a partition may have: no image comes near."""
+"""Maximum number of paths on such a partition: no image comes near."""
 _PATH: Final = 1024
-"""Characters of a path."""
+"""Maximum characters of a path."""
 _VOLUME, _FOLDER = 8, 16
 """Attributes: a label, and a directory."""
 _LONG: Final = 15
 """The attributes of a part of a long name."""
 _PARTS: Final = 20
 _CLUSTER: Final = 0x0FFFFFFF
-"""The bits of an entry of the table that count."""
+"""The bits of a table entry that are used."""
 _LAST: Final = 0x0FFFFFF8
 
 
 class Fat:
-    """A FAT32 file system; Error when it is damaged, or has what is not read here.
+    """A FAT32 file system; Error if it is damaged, or has features that are not supported.
 
-    Entries have no owner and a mode of 0; `mtime` is the time of day that stands
-    there, taken as UTC; `inode` is the first cluster.
+    Entries have no owner and a mode of 0; `mtime` is the stored date and time, taken as UTC; `inode` is the first
+    cluster.
     """
 
     def __init__(self, view: View) -> None:
@@ -87,7 +86,7 @@ class Fat:
             yield entry
 
     def content(self, path: str) -> bytes:
-        """What a file holds; Error when there is none of that path."""
+        """The content of a file; Error if no file has that path."""
         return b"".join(self.pieces(path))
 
     def pieces(self, path: str) -> Iterator[bytes]:
@@ -101,7 +100,7 @@ class Fat:
             left -= min(length, left)
 
     def place(self, offset: int) -> tuple[str, str]:
-        """What a byte is part of, in words, and the path that it belongs to; "" where it belongs to none."""
+        """A description of what a byte is part of, and the path to which it belongs; "" if it belongs to none."""
         if offset < self._data:
             return ("boot sector and other reserved ones" if offset < self._table_at else "file allocation table"), ""
         cluster = 2 + (offset - self._data) // self._cluster
@@ -117,7 +116,7 @@ class Fat:
     # Chains and directories.
 
     def _chain(self, first: int, most: int, path: str) -> tuple[int, ...]:
-        """The clusters of a file; Error when it has more than `most`, or shares one."""
+        """The clusters of a file; Error if it has more than `most`, or shares one with another file."""
         chain: list[int] = []
         cluster = first
         while cluster < _LAST:
@@ -129,7 +128,7 @@ class Fat:
         return tuple(chain)
 
     def _runs(self, chain: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-        """Where clusters are, those that follow each other together, as (offset, length)."""
+        """The ranges of clusters as (offset, length), with adjacent clusters as one."""
         at = 0
         while at < len(chain):
             end = at + 1
@@ -146,7 +145,7 @@ class Fat:
             path = queue.pop()
             for name, attributes, size, first, mtime in self._directory(path):
                 below = f"{path}/{name}" if path else name
-                # FAT tells no upper case from lower case.
+                # FAT does not distinguish upper and lower case.
                 if below.upper() in seen or len(seen) >= _FILES or len(below) > _PATH:
                     raise Error(
                         f"the EFI system partition has /{below[:_PATH]} twice, too many files, or too long a path",
@@ -169,7 +168,7 @@ class Fat:
                 self._entries[below] = (entry, chain)
 
     def _directory(self, path: str) -> Iterator[tuple[str, int, int, int, int]]:
-        """Name, attributes, size, first cluster and time of what a directory has."""
+        """Name, attributes, size, first cluster and time of each entry of a directory."""
         where = f"the directory /{path} of the EFI system partition"
         self._listed += len(self._entries[path][1]) * self._cluster
         if self._listed > _DIRECTORIES:
@@ -196,7 +195,7 @@ class Fat:
             long = []
 
     def _name(self, slot: bytes, case: int, long: list[bytes], where: str) -> str:
-        """A long name, whose parts come before the short one, or the short one."""
+        """The long name, whose parts precede the short one, or else the short one."""
         damaged = Error(f"{where} has a name that is damaged", _HINT)
         if not slot[:11].isascii() or min(slot[:11]) < 0x20:
             raise damaged

@@ -20,7 +20,7 @@ _HINT: Final = "the image was damaged or tampered with: get it again, or build i
 _HEADER: Final = struct.Struct("<8sIIIIQQQQ16sQIII")
 _ENTRY: Final = struct.Struct("<16s16sQQQ72s")
 _COUNT: Final = 128
-"""Entries of a table, as every tool makes it."""
+"""Number of entries in a table, as every tool creates it."""
 _TABLE: Final = _COUNT * _ENTRY.size
 BOOT_CODE: Final = 440
 """Bytes of the first sector that are the boot loader's."""
@@ -28,7 +28,7 @@ BOOT_CODE: Final = 440
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What a disk's partition table says: its size in bytes, its identity, its partitions by their place."""
+    """A disk's partition table: the disk's size in bytes, its UUID, and its partitions in order of their start."""
 
     size: int
     uuid: str
@@ -36,7 +36,7 @@ class Table:
 
 
 def read(disk: View) -> Table:
-    """The partition table; Error when a copy of it is damaged, or the two differ."""
+    """The partition table; Error if one of its two copies is damaged, or they differ."""
     sectors = disk.size // SECTOR
     if disk.size % SECTOR or sectors < 2 * (_TABLE // SECTOR) + 3:
         raise Error("the image is too small for a disk, or cut off", _HINT)
@@ -70,7 +70,7 @@ def read(disk: View) -> Table:
 
 
 def _copy(disk: View, sector: int, which: str) -> tuple[bytes, int, int, bytes]:
-    """Identity of the disk, first and last usable sector and entries, as one copy has them."""
+    """The disk's UUID, first and last usable sector, and entries, from one copy."""
     raw = disk.read(sector * SECTOR, SECTOR)
     (
         magic, revision, size, crc, reserved, here, other, usable, end, identity, entries, count, each, entries_crc,
@@ -100,7 +100,7 @@ def _copy(disk: View, sector: int, which: str) -> tuple[bytes, int, int, bytes]:
 
 
 def place(disk: View, table: Table, offset: int) -> str:
-    """What a byte outside all partitions is part of, in words."""
+    """A description of what a byte outside all partitions is part of."""
     sectors = disk.size // SECTOR
     if offset < BOOT_CODE:
         return "boot sector"

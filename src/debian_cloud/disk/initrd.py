@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The files of an initrd: cpio archives one behind another, packed or not (the kernel's initramfs-buffer-format)."""
+"""The files of an initrd: cpio archives in sequence, compressed or not (the kernel's initramfs-buffer-format)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Unpack = Callable[[str, IO[bytes]], IO[bytes]]
-    """Name of a compression and a file at its first byte -> what comes out of it."""
+    """Name of a compression, and a file at its first byte -> the uncompressed stream."""
 
 _HEADER: Final = 110
 _NEWC: Final = (b"070701", b"070702")
 _LONGEST_NAME: Final = 4096
 _PIECE: Final = 2**20
 MOST: Final = 2**32
-"""Bytes of an initrd, unpacked: more is none, as the kernel keeps all of it in memory."""
+"""Maximum bytes of an uncompressed initrd, all of which the kernel keeps in memory."""
 COMPRESSIONS: Final = {
     b"\x1f\x8b": "gzip",
     b"\xfd7zXZ\0": "xz",
@@ -33,12 +33,12 @@ _MAGIC: Final = max(map(len, COMPRESSIONS))
 
 
 class UnreadableError(Exception):
-    """What is there is no initrd that is known."""
+    """The data is not an initrd of a known format."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One regular file; `content` is no more than was asked for."""
+    """One regular file; `content` is at most as many bytes as were asked for."""
 
     path: str
     size: int
@@ -47,9 +47,9 @@ class Member:
 
 
 def members(source: IO[bytes], unpack: Unpack, longest: int) -> Iterator[Member]:
-    """The regular files of an initrd, with the first `longest` bytes of each; UnreadableError names what is wrong.
+    """The regular files of an initrd, with the first `longest` bytes of each; UnreadableError says what is wrong.
 
-    `source` can seek, as what is packed goes to its end.
+    `source` can seek, because compressed data extends to its end.
     """
     position = _Counted(source)
     while True:
@@ -68,7 +68,7 @@ def members(source: IO[bytes], unpack: Unpack, longest: int) -> Iterator[Member]
 
 
 def _plain(source: IO[bytes], longest: int) -> Iterator[Member]:
-    """The files of what was unpacked: archives alone, and a packed one within is none of the kernel's."""
+    """The files of uncompressed data: only archives, because the kernel accepts no compressed archive in one."""
     position = _Counted(source)
     while magic := _next(position):
         if not magic.startswith(_NEWC):
@@ -79,7 +79,7 @@ def _plain(source: IO[bytes], longest: int) -> Iterator[Member]:
 
 
 class _Counted:
-    """A stream, and how far it was read; it never goes beyond MOST."""
+    """A stream that counts the bytes read, and never reads more than MOST."""
 
     def __init__(self, source: IO[bytes]) -> None:
         self.source = source
@@ -104,7 +104,7 @@ class _Counted:
 
 
 def _next(source: _Counted) -> bytes:
-    """The first bytes of the next archive, behind zeros, at a fourth byte; b"" at the end."""
+    """The first bytes of the next archive, after zeros and aligned to four bytes; b"" at the end."""
     source.skip(-source.at % 4)
     while (word := source.read(4)) == bytes(4):
         pass

@@ -11,14 +11,14 @@ from typing import Final
 from debian_cloud.errors import Error
 
 SECTOR: Final = 512
-"""Bytes; every offset in a partition table counts in these."""
+"""Bytes of a sector, in which a partition table counts every offset."""
 MIB: Final = 2**20
 GIB: Final = 2**30
 BLOCK: Final = 4096
 """Bytes of a block of the root file system."""
 INODE_SIZE: Final = 256
 INODE_RATIO: Final = 16384
-"""Bytes of the root file system to each of its inodes."""
+"""Bytes of the root file system for each of its inodes."""
 
 # Discoverable Partitions Specification (UAPI group), GUID of a root file system by architecture.
 ROOT_TYPES = {
@@ -29,20 +29,20 @@ ROOT_TYPES = {
 ESP_TYPE = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 BIOS_TYPE = "21686148-6449-6e6f-744e-656564454649"
 
-# Nothing outside may depend on this value; it only keeps our names apart from others'.
 ESP: Final = "EFI system partition: "
-"""What the paths of that partition begin with in a verdict."""
+"""Prefix of that partition's paths in a verdict."""
 
+# Nothing outside may depend on this value: it only makes our UUIDs different from those of others.
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "debian-cloud")
 
 _BIOS_START, _BIOS_SIZE = 1 * MIB, 3 * MIB
 _ESP_START, _ESP_SIZE = 4 * MIB, 124 * MIB
 _ROOT_START = 128 * MIB
 _TAIL = 1 * MIB
-"""Kept free at the end, for the second copy of the partition table."""
+"""Bytes kept free at the end of the disk, for the second copy of the partition table."""
 
-# As mke2fs(8) makes it: blocks of a group, bytes of its descriptor, and blocks of the journal by those of the whole
-# (e2fsprogs, ext2fs_default_journal_size).
+# As mke2fs(8) creates it: blocks of a group, bytes of its descriptor, and blocks of the journal by the number of all
+# blocks (e2fsprogs, ext2fs_default_journal_size).
 _GROUP = 32768
 _DESCRIPTOR = 64
 _JOURNALS = (
@@ -79,7 +79,7 @@ class Disk:
 
     @property
     def partitions(self) -> tuple[Partition, ...]:
-        """All partitions, by their place on the disk."""
+        """All partitions, in order of their place on the disk."""
         return (*((self.bios,) if self.bios else ()), self.esp, self.root)
 
 
@@ -103,27 +103,28 @@ def layout(stem: str, size: int, architecture: str, *, bios: bool) -> Disk:
         ),
         root_uuid=identity("root file system"),
         hash_seed=identity("root hash seed"),
-        # A FAT volume has 32 bits of identity.
+        # The serial number of a FAT volume has 32 bits.
         esp_serial=identity("esp file system")[:8],
     )
 
 
 def needed(installed: int, packages: int) -> int:
-    """Bytes that an image of so many packages takes in its root file system, at most; `installed` is their sum.
+    """Maximum bytes that an image of `packages` packages takes in its root file system.
 
-    Installed-Size counts in KiB what takes whole blocks, and nothing that is made when a package is installed:
-    byte code, indexes, the initrd. Of the shipped images the files take 1.21 to 1.25 of it.
+    `installed` is the sum of their Installed-Size in bytes. That counts in KiB what takes complete blocks, and does
+    not count what is generated when a package is installed: byte code, indexes, the initrd. The files of the shipped
+    images take 1.21 to 1.25 times that sum.
     """
-    # dpkg keeps some 35 KiB on each package; an initrd, GRUB's modules and udev's index have 40 to 60 MiB.
+    # dpkg's database has about 35 KiB for each package; an initrd, GRUB's modules and udev's index have 40 to 60 MiB.
     return installed * 5 // 4 + packages * 64 * 1024 + 64 * MIB
 
 
 def room(size: int) -> int:
-    """Bytes of a disk that are left for files: without boot areas, what ext4 keeps for itself, and its reserve."""
+    """Bytes of a disk that are left for files: without boot areas, ext4's own structures, and its reserved blocks."""
     blocks = max(0, size - _ROOT_START - _TAIL) // BLOCK
     groups = -(-blocks // _GROUP)
     descriptors = -(-groups * _DESCRIPTOR // BLOCK)
-    # Beside the descriptors there is room for those of a file system a thousand times as large.
+    # Blocks beside the descriptors are reserved for those of a file system a thousand times as large.
     copies = (descriptors + min(1024, descriptors * 1024) + 1) * _copies(groups)
     inodes = -(-blocks * BLOCK // INODE_RATIO) * INODE_SIZE // BLOCK + groups
     journal = next((journal for below, journal in _JOURNALS if blocks < below), _LARGEST_JOURNAL)
@@ -132,18 +133,18 @@ def room(size: int) -> int:
 
 
 def least(needed: int) -> int:
-    """The smallest size of a disk, in whole GiB, that has room for so many bytes."""
+    """The smallest size of a disk, in bytes and a multiple of GiB, that has room for `needed` bytes."""
     return next(size for size in itertools.count(GIB, GIB) if room(size) >= needed)
 
 
 def _copies(groups: int) -> int:
-    """How many groups have a copy of the superblock: the first two, and each of a power of 3, 5 or 7."""
+    """The number of groups with a copy of the superblock: the first two, and each of a power of 3, 5 or 7."""
     powers: set[int] = {base**power for base in (3, 5, 7) for power in range(1, groups.bit_length())}
     return min(2, groups) + sum(power < groups for power in powers)
 
 
 def table(disk: Disk) -> str:
-    """The partition table as sfdisk(8) reads it."""
+    """The partition table as input for sfdisk(8)."""
     lines = ["label: gpt", f"label-id: {disk.uuid}", "unit: sectors", f"sector-size: {SECTOR}", ""]
     lines += [
         f"{part.number} : start={part.start // SECTOR}, size={part.size // SECTOR}, "

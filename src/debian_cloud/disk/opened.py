@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A finished image, opened for reading: no root, no mount, and nothing of it is executed."""
+"""A finished image, opened for reading without root and without a mount; nothing in it is executed."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ TAR: Final = "tar"
 TAR_XZ: Final = "tar.xz"
 
 DISKS: Final = (RAW, QCOW2)
-"""Formats of disks; the others are of trees."""
+"""Formats of disks; the others are formats of trees."""
 
 LARGEST: Final = 2**36
-"""Bytes of a disk, or of a tree, that are read at most: 64 GiB."""
+"""Maximum bytes of a disk or of a tree that are read: 64 GiB."""
 
-# The first bytes of each format, and where they are (QEMU, docs/interop/qcow2.txt; the .xz file format, 2.1.1.1;
+# The first bytes of each format, and their offset (QEMU, docs/interop/qcow2.txt; the .xz file format, 2.1.1.1;
 # POSIX, pax; UEFI 5.3.2).
 _MAGIC: Final = ((QCOW2, 0, b"QFI\xfb"), (TAR_XZ, 0, b"\xfd7zXZ\0"), (TAR, 257, b"ustar"), (RAW, 512, b"EFI PART"))
 
 
 class DiskImage:
-    """A disk: its partitions, and what is in them. Each is read when it is asked for."""
+    """A disk: its partitions and their contents, each read when first used."""
 
     def __init__(self, name: str, kind: str, view: View, table: gpt.Table | None = None) -> None:
-        """With a `table`, the disk's own is not read."""
+        """If a `table` is given, the disk's own is not read."""
         self.name = name
         self.format = kind
         self.view = view
@@ -72,12 +72,12 @@ class DiskImage:
 
     @property
     def partitions(self) -> tuple[layout.Partition, ...]:
-        """By their place on the disk."""
+        """The partitions, in order of their place on the disk."""
         return self.table.partitions
 
     @cached_property
     def root(self) -> Ext4:
-        """The root file system; Error when there is none, or more than one."""
+        """The root file system; Error if there is none, or more than one."""
         found = self._of_type(*layout.ROOT_TYPES.values())
         if found is None:
             raise Error(f"{self.name} has no root partition", "give a disk image that debian-cloud build made")
@@ -96,7 +96,7 @@ class DiskImage:
 
     @cached_property
     def bios(self) -> bytes | None:
-        """What the BIOS boot partition holds, if there is one."""
+        """The content of the BIOS boot partition, if there is one."""
         found = self._of_type(layout.BIOS_TYPE)
         if found is None:
             return None
@@ -109,7 +109,7 @@ class DiskImage:
         return self.root.entries()
 
     def content(self, path: str) -> bytes:
-        """What a file of the root file system holds; Error when there is none of that path."""
+        """The content of a file of the root file system; Error if no file has that path."""
         return self.root.content(path)
 
     def pieces(self, path: str) -> Iterator[bytes]:
@@ -117,7 +117,7 @@ class DiskImage:
         return self.root.pieces(path)
 
     def place(self, offset: int) -> tuple[str, str]:
-        """What a byte is part of, in words, and the path that it belongs to; "" where it belongs to none."""
+        """A description of what a byte is part of, and the path to which it belongs; "" if it belongs to none."""
         for partition in self.partitions:
             if partition.start <= offset < partition.start + partition.size:
                 within = offset - partition.start
@@ -143,7 +143,7 @@ class DiskImage:
 
 
 class TreeImage(Tar):
-    """A root file system without a disk, from a tar archive; `view` is the archive, not compressed."""
+    """A root file system without a disk, from a tar archive; `view` is the uncompressed archive."""
 
     def __init__(self, name: str, kind: str, view: View) -> None:
         self.name = name
@@ -154,9 +154,9 @@ class TreeImage(Tar):
 
 @contextmanager
 def opened(path: Path, largest: int = LARGEST) -> Iterator[DiskImage | TreeImage]:
-    """An image of any format, for as long as it is needed; Error when it is none.
+    """Open an image of any format while the context lasts; Error if it is not an image.
 
-    No more than `largest` bytes are unpacked of it.
+    At most `largest` bytes are unpacked from it.
     """
     with unpacked(path, largest) as (kind, view):
         yield (DiskImage if kind in DISKS else TreeImage)(path.name, kind, view)
@@ -164,7 +164,7 @@ def opened(path: Path, largest: int = LARGEST) -> Iterator[DiskImage | TreeImage
 
 @contextmanager
 def unpacked(path: Path, largest: int = LARGEST) -> Iterator[tuple[str, View]]:
-    """The format of an image, and the bytes of the disk or of the tar in it, which are not looked at."""
+    """The format of an image, and the bytes of the disk or tar archive in it, which are not checked."""
     with bytes_of(path) as view:
         kind = _format(path, view)
         if kind in (RAW, TAR):
@@ -190,16 +190,16 @@ def unpacked(path: Path, largest: int = LARGEST) -> Iterator[tuple[str, View]]:
 
 
 def format_of(path: Path) -> str:
-    """The format of an image, by its first bytes; Error when it is none, or its name says another."""
+    """The format of an image, from its first bytes; Error if they are of none, or its name says another."""
     with bytes_of(path) as view:
         return _format(path, view)
 
 
 @contextmanager
 def bytes_of(path: Path) -> Iterator[View]:
-    """A file as a view, without its holes; Error when it cannot be read."""
+    """A file as a view with its ranges of data; Error if it cannot be read."""
     try:
-        # A FIFO would be waited for.
+        # Without O_NONBLOCK, opening a FIFO would block.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise Error(f"{path} cannot be read: {os.strerror(error.errno or 0)}", "give an image", USAGE) from None
@@ -222,7 +222,7 @@ def bytes_of(path: Path) -> Iterator[View]:
 
 
 def _data(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
-    """What of a file is no hole (lseek(2), SEEK_DATA); holes that are shorter than a piece do not count."""
+    """The ranges of a file that are not holes (lseek(2), SEEK_DATA); holes shorter than PIECE count as data."""
     begin = end = 0
     while end < size:
         try:
@@ -241,7 +241,7 @@ def _data(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def kind(path: Path) -> str:
-    """The format of an image by its first bytes, or "" for none; nothing else of it is read."""
+    """The format of an image from its first bytes, or "" for none; nothing else of it is read."""
     with bytes_of(path) as view:
         return _by_magic(view)
 
@@ -252,7 +252,7 @@ def _by_magic(view: View) -> str:
 
 
 def _format(path: Path, view: View) -> str:
-    """The format of an image, by its content; Error when its name says another."""
+    """The format of an image, from its content; Error if it is of none, or its name says another."""
     found = _by_magic(view)
     if not found:
         raise Error(
@@ -265,7 +265,7 @@ def _format(path: Path, view: View) -> str:
 
 
 def _decompress(name: str, view: View, out: Path, largest: int) -> None:
-    """Write what a .xz file holds. Zeros become holes."""
+    """Write the uncompressed content of a .xz file, with zeros as holes."""
     damaged = Error(f"{name} is damaged: it cannot be decompressed", "get it again")
     decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=2**29)
     position, size = 0, 0

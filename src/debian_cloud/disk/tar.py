@@ -20,16 +20,16 @@ _HINT: Final = "the image was damaged or tampered with: get it again, or build i
 _BLOCK: Final = 512
 _HARD_LINK: Final = b"1"
 _KINDS: Final = {b"0": FILE, b"2": SYMLINK, b"3": CHARACTER, b"4": BLOCK, b"5": DIRECTORY, b"6": FIFO}
-# Extended headers: of POSIX for the next member; of GNU for its name, and for its link's.
+# Extended headers: POSIX's for the next member; GNU's for its name, and for the name of its link.
 _PAX, _GNU_NAME, _GNU_LINK = b"x", b"L", b"K"
 _EXTENDED: Final = 2**20
-"""Bytes of an extended header that are read at most."""
+"""Maximum bytes of an extended header."""
 _XATTR: Final = b"SCHILY.xattr."
 
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """A member's first block; offset of its content, and numbers as they stand."""
+    """The header block of a member, with the numbers as they are stored."""
 
     name: bytes
     kind: bytes
@@ -43,14 +43,14 @@ class _Header:
 
 
 class Tar:
-    """A tree in a tar archive; Error when it is damaged, or names what does not belong in a tree."""
+    """A tree in a tar archive; Error if it is damaged, or has members that do not belong in a tree."""
 
     def __init__(self, view: View) -> None:
         self._view = view
         self._entries: dict[str, Entry] = {}
-        # By the first block of a member: where its content is.
+        # Offset of a member's header -> offset and size of its content.
         self._places: dict[int, tuple[int, int]] = {}
-        # Where each member's headers begin, and its path.
+        # Offset of the first header of each member, and its path.
         self._spans: list[tuple[int, str]] = []
         self._end = self._members()
 
@@ -68,7 +68,7 @@ class Tar:
             yield replace(entry, sha256=digests[entry.inode]) if entry.kind == FILE else entry
 
     def content(self, path: str) -> bytes:
-        """What a regular file holds; Error when there is none of that path."""
+        """The content of a regular file; Error if no regular file has that path."""
         return b"".join(self.pieces(path))
 
     def pieces(self, path: str) -> Iterator[bytes]:
@@ -79,7 +79,7 @@ class Tar:
         return self._view.pieces(*self._places[entry.inode])
 
     def place(self, offset: int) -> tuple[str, str]:
-        """What a byte is part of, in words, and the path that it belongs to; "" where it belongs to none."""
+        """A description of what a byte is part of, and the path to which it belongs; "" if it belongs to none."""
         if offset >= self._end or not self._spans:
             return "after the end of the tar archive", ""
         start, path = self._spans[max(0, bisect_right(self._spans, offset, key=lambda span: span[0]) - 1)]
@@ -91,7 +91,7 @@ class Tar:
         return f"headers of /{path}", path
 
     def _members(self) -> int:
-        """Read all headers; where the archive ends."""
+        """Read all headers, and return the offset at which the archive ends."""
         at, start, length, headers, extended = 0, 0, 0, 0, dict[bytes, bytes]()
         while any(raw := self._view.read(at, _BLOCK)):
             header = self._header(raw, at)
@@ -150,7 +150,7 @@ class Tar:
         )
 
     def _extended(self, header: _Header, data: bytes) -> dict[bytes, bytes]:
-        """Fields of an extended header: "length key=value" and a newline, each."""
+        """The fields of an extended header, each "length key=value" and a newline."""
         damaged = Error("the tar archive has an extended header that is damaged", _HINT)
         if header.kind != _PAX:
             return {b"path" if header.kind == _GNU_NAME else b"linkpath": data.rstrip(b"\0")}
@@ -196,7 +196,7 @@ class Tar:
 
 
 def _path(name: bytes) -> str:
-    """A path without its beginning and its last slash; Error when it leads out of the tree."""
+    """A path without a leading "./" and without a trailing slash; Error if it leads out of the tree."""
     path = name[2:] if name.startswith(b"./") else name
     path = path.removesuffix(b"/")
     if path in (b"", b".") and name:
@@ -219,7 +219,7 @@ def _number(field: bytes) -> int:
 
 
 def _number_of(extended: dict[bytes, bytes], key: bytes, other: int) -> int:
-    """A number of an extended header, where it has one: seconds lose their fraction."""
+    """A number from an extended header, or else `other`; seconds lose their fraction."""
     value = extended.get(key)
     if value is None:
         return other

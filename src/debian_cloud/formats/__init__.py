@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Formats of images: one module each, the folder is the registry.
+"""Formats of images: one module each; the directory is the registry.
 
-A format's module has `PUBLISHED` (whether an archive takes it), `SOURCE` (what
-it is made of: the raw disk, or the tree of an image without a disk), `TOOLS`
-(the packages of the image's own suite whose programs make it),
-`steps(source, out, epoch) -> Plan`, which makes the file `out`, and
-`check(name, view, virtual_size)`, by which an archive refuses a file that is of
-another format. Its name, with a dot for each underscore, is the format's name
-and the file's extension.
+A format's module has `PUBLISHED` (whether an archive accepts it), `SOURCE` (what it is made of: the raw disk, or the
+tree of an image without a disk), `TOOLS` (the packages of the image's own suite whose programs make it),
+`steps(source, out, epoch) -> Plan`, which makes the file `out`, and `check(name, view, virtual_size)`, by which an
+archive refuses a file of another format. Its name, with a dot for each underscore, is the format's name and the
+file's extension.
 
-`check` reads the file's own header and the places of its tables; no tool opens what somebody uploaded. What is in
-the disk is for `verify`.
+`check` reads the file's own header and the places of its tables; no tool opens an uploaded file. `verify` checks what
+is in the disk.
 """
 
 from __future__ import annotations
@@ -29,35 +27,35 @@ Source = Literal["disk", "tree"]
 
 
 class Format(Protocol):
-    """What a module of this folder offers."""
+    """The interface of a format's module."""
 
     PUBLISHED: bool
     SOURCE: Source
     TOOLS: tuple[str, ...]
 
     def steps(self, source: str, out: str, epoch: int) -> Plan:
-        """Steps that make `out` of the file or folder `source`; no time in it is later than `epoch`."""
+        """Steps that make `out` from the file or directory `source`; no time in it is later than `epoch`."""
 
     def check(self, name: str, view: View, virtual_size: int) -> None:
-        """Error unless the file in `view` is of this format, and is a disk of so many bytes (0 for a tree).
+        """Raise Error unless the file in `view` has this format, and a disk of `virtual_size` bytes (0: a tree).
 
-        No more than some MiB are read, and nothing is executed. `name` is for people.
+        No more than a few MiB are read, and nothing is executed. `name` is for messages.
         """
 
 
 def names() -> tuple[str, ...]:
-    """The formats there are, sorted."""
+    """The names of all formats, sorted."""
     return tuple(sorted(module.name.replace("_", ".") for module in pkgutil.iter_modules(__path__)))
 
 
 def tools(source: Source) -> tuple[str, ...]:
-    """The packages that make what is made of a disk or of a tree, in whichever of its formats; sorted."""
+    """The packages that make all formats of a disk, or all formats of a tree; sorted."""
     made = (find(name) for name in names())
     return tuple(sorted({tool for format_ in made if source == format_.SOURCE for tool in format_.TOOLS}))
 
 
 def find(name: str) -> Format:
-    """The module of one format; Error suggests another when there is none of that name."""
+    """The module of one format; Error suggests another name if this one is unknown."""
     if name not in names():
         raise Error(f"unknown disk format {name}", did_you_mean(name, names()), USAGE)
     return cast("Format", importlib.import_module(f"{__name__}.{name.replace('.', '_')}"))

@@ -23,14 +23,14 @@ _MAGIC: Final = b"QFI\xfb"
 _HINT: Final = "an image that debian-cloud build made is one whole file: get it again"
 _HEADER: Final = struct.Struct(">4sIQIIQIIQQIIQQQQII")
 _COMPRESSION: Final = 0x8
-"""The incompatible feature: a type of compression other than zlib's."""
+"""Incompatible feature: a compression type other than zlib."""
 _ZLIB, _ZSTD = 0, 1
 _OFFSET: Final = 0x00FFFFFFFFFFFE00
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What such an image says of itself; `size` is the disk's, in bytes, as is `cluster`."""
+    """The header of a qcow2 image; `size` is the disk's, in bytes, and `cluster` is in bytes."""
 
     size: int
     cluster: int
@@ -51,7 +51,7 @@ def steps(source: str, out: str, epoch: int) -> Plan:
 
 
 def check(name: str, view: View, virtual_size: int) -> None:
-    """Of the header and the places of the tables; what a cluster has is not read."""
+    """Check the header and the places of the tables; the content of clusters is not read."""
     if view.read(0, min(view.size, len(_MAGIC))) != _MAGIC:
         raise Error(f"{name} is no qcow2", "upload what `debian-cloud build` has made")
     header = read(name, view)
@@ -64,13 +64,13 @@ def check(name: str, view: View, virtual_size: int) -> None:
         (header.table, 8 * header.entries),
         (header.counts, header.count_clusters * header.cluster),
     ):
-        # The last cluster of a file may be cut off behind what is used of it.
+        # The file may end within its last cluster, after the part that is used.
         if not length or place + length > -(-view.size // header.cluster) * header.cluster:
             raise Error(f"{name} is cut off: its tables are not in it", "upload all of it")
 
 
 def read(name: str, view: View) -> Header:
-    """The header; Error for an image that leads to other files, or keeps another content than its disk shows."""
+    """The header; Error if the image refers to other files, or has other content than its disk shows."""
     raw = view.read(0, min(view.size, 512))
     if len(raw) < 112:
         raise Error(f"{name} is cut off", "get it again")
@@ -100,7 +100,7 @@ def read(name: str, view: View) -> Header:
 
 
 def allocated(view: View, header: Header) -> int:
-    """Bytes of the disk that the image has, at most: the rest are holes."""
+    """Maximum bytes of the disk that the image has: the rest are holes."""
     tables = (word & _OFFSET for word in _words(view, header.table, header.entries))
     each = header.cluster // 8
     return sum(each - _words(view, table, each).count(0) for table in tables if table) * header.cluster

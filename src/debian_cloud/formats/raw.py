@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The disk itself, a sparse file."""
+"""The raw disk, a sparse file."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ if TYPE_CHECKING:
     from debian_cloud.plan import Plan
     from debian_cloud.view import View
 
-# Its holes do not survive most transports: a mirror would carry gigabytes of nothing.
+# Its holes do not survive most transports: a mirror would carry gigabytes of zeros.
 PUBLISHED: Final = False
 SOURCE: Final = "disk"
 TOOLS: Final = ("e2fsprogs", "fdisk", "mtools")
 
 
 def steps(source: str, out: str, epoch: int) -> Plan:  # noqa: ARG001 - the signature is every format's
-    """No steps: a build makes the raw disk first, and keeps it when it is asked for."""
+    """No steps: a build makes the raw disk first, and keeps it if it is one of the wanted formats."""
     return ()
 
 
 def check(name: str, view: View, virtual_size: int) -> None:
-    """Of the size alone: any bytes are a disk."""
+    """Check only the size: any bytes are a disk."""
     if view.size != virtual_size:
         raise Error(
             f"{name} has {view.size} bytes, and its record says {virtual_size}",

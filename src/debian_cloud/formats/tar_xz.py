@@ -17,19 +17,19 @@ PUBLISHED: Final = True
 SOURCE: Final = "tree"
 TOOLS: Final = ("tar", "xz-utils")
 
-# Preset 2: a quarter of the time that 6 takes, and an eighth larger.
-# Blocks of a size of their own are compressed one by one: how many at a time does not show (xz(1), --threads).
+# Preset 2 takes a quarter of the time of preset 6, and the file is an eighth larger.
+# Blocks of a fixed size are compressed one by one: the number of threads does not show (xz(1), --threads).
 _XZ: Final = "xz -2 --threads=0 --block-size=16MiB"
 
 # The .xz file format, 2.1: header and footer of a stream are 12 bytes each.
 _MAGIC: Final = b"\xfd7zXZ\0"
 _ENDS: Final = 12
 _INDEX: Final = 2**20
-"""Bytes of the index, at most: one of 64 GiB in blocks of 16 MiB has some 40 KiB."""
+"""Maximum bytes of the index: that of 64 GiB in blocks of 16 MiB has about 40 KiB."""
 _LARGEST: Final = 2**36
-"""Bytes of a tree, unpacked: `verify` reads no more."""
+"""Maximum bytes of an unpacked tree: `verify` reads no more."""
 _MEMORY: Final = 2**27
-"""Bytes that unpacking may take: ten times what the builder's preset takes."""
+"""Maximum bytes of memory for unpacking: ten times what the builder's preset takes."""
 _HEADER: Final = 512
 """Bytes of a member's header (POSIX, pax)."""
 
@@ -47,7 +47,7 @@ def steps(source: str, out: str, epoch: int) -> Plan:
 
 
 def check(name: str, view: View, virtual_size: int) -> None:
-    """Of both ends and the index of the .xz, and of the first header of the tar; the rest is not unpacked."""
+    """Check both ends and the index of the .xz, and the first header of the tar; the rest is not unpacked."""
     hint = "upload what `debian-cloud build` has made"
     if virtual_size:
         raise Error(f"{name} is a tree without a disk, and its record says one of {virtual_size} bytes", hint)
@@ -72,10 +72,10 @@ def check(name: str, view: View, virtual_size: int) -> None:
 
 
 def _sizes(index: bytes) -> tuple[int, int]:
-    """Bytes of all blocks, packed and unpacked, by an index (The .xz file format, 4); -1 twice where it is none."""
+    """Bytes of all blocks, packed and unpacked, from an index (The .xz file format, 4); -1 twice if it is damaged."""
     numbers = []
     value, shift = 0, 0
-    # Behind them are padding and a CRC32.
+    # The numbers are followed by padding and a CRC32.
     for byte in index[1:-4]:
         value |= (byte & 0x7F) << shift
         shift += 7
@@ -87,12 +87,12 @@ def _sizes(index: bytes) -> tuple[int, int]:
     if index[0] or not numbers or len(numbers) < 1 + 2 * numbers[0]:
         return -1, -1
     count = numbers[0]
-    # A block is padded to four bytes, and its size is told without that.
+    # A block is padded to four bytes, which its size in the index does not include.
     return sum(-(-size // 4) * 4 for size in numbers[1 : 1 + 2 * count : 2]), sum(numbers[2 : 2 + 2 * count : 2])
 
 
 def _is_member(head: bytes) -> bool:
-    """Whether it is the header of a tar's member, by its checksum."""
+    """Whether the bytes are the header of a tar member, by its checksum."""
     if len(head) < _HEADER or head[257:262] != b"ustar":
         return False
     return head[148:156].rstrip(b" \0") == b"%06o" % sum(head[:148] + b" " * 8 + head[156:])

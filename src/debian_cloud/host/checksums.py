@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PUBLISHED: Final = ("sha256", "sha512")
-"""What an index gives of each file."""
+"""Algorithms of the hashes in an index."""
 UPLOADED: Final = ("md5", "sha1", "sha256", "sha512")
-"""What a .changes gives besides (deb-changes(5)); the old ones are read by no verifier here."""
+"""Algorithms of the hashes in a .changes (deb-changes(5)); no verifier here reads the old ones."""
 
 
 _PIECE: Final = 2**20
@@ -36,7 +36,7 @@ class Digest:
 
 
 def digest(path: Path, algorithms: Iterable[str] = PUBLISHED) -> Digest:
-    """Size and hashes of a regular file, all hashes at the same time."""
+    """The size and hashes of a regular file; the hashes are computed in parallel."""
     algorithms = tuple(algorithms)
 
     def of(algorithm: str) -> str:
@@ -45,13 +45,13 @@ def digest(path: Path, algorithms: Iterable[str] = PUBLISHED) -> Digest:
             hashed.update(piece)
         return hashed.hexdigest()
 
-    # hashlib lets go of the interpreter's lock: two threads are two cores.
+    # hashlib releases the interpreter's lock: threads use several cores.
     with ThreadPoolExecutor() as pool:
         return Digest(path.stat().st_size, dict(zip(algorithms, pool.map(of, algorithms), strict=True)))
 
 
 def _content(path: Path) -> Iterator[memoryview]:
-    """The bytes of a file, without reading its holes (lseek(2), SEEK_DATA): most of a fresh disk is none."""
+    """The bytes of a file, without reading its holes (lseek(2), SEEK_DATA): a new disk is mostly holes."""
     zeros, buffer = memoryview(bytes(_PIECE)), memoryview(bytearray(_PIECE))
     with files.opened(path) as file:
         descriptor = file.fileno()
@@ -84,7 +84,7 @@ def sums(digests: Mapping[str, Digest]) -> dict[str, str]:
 
 
 def find(text: str, name: str) -> str:
-    """The hash that a list gives for a name; Error when it gives none."""
+    """The hash that a list gives for a name; Error if it gives none."""
     for line in text.split("\n"):
         digest_, _, named = line.partition("  ")
         if named == name:

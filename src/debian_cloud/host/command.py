@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What every command has in common: a folder of verbs, the one error that users see, and what any verb may meet.
+"""What all commands share: a directory of verbs, the one error that users see, and failures that any verb may have.
 
-That is an interruption, a closed pipe or a full disk.
+These failures are an interruption, a closed pipe and a full disk.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 _LONGEST: Final = 4000
-"""Characters of an error about arguments: all choices of one are named."""
+"""Maximum characters of an error about arguments, which names all choices of an argument."""
 _LAST: Final = 2
-"""The number of standard error, the last of the three streams that every program has."""
+"""File descriptor of standard error, the last of the three standard streams."""
 _SIGNALLED: Final = 128
-"""What a shell adds to the number of a signal that ended a command."""
+"""What a shell adds to the number of the signal that ended a command."""
 
 
 class Verb(Protocol):
-    """What a module of a folder of verbs offers: its docstring is its help."""
+    """The interface of a verb's module; its docstring is its help."""
 
     __doc__: str
 
@@ -42,11 +42,11 @@ class Verb(Protocol):
         """Declare the verb's arguments."""
 
     def main(self, args: argparse.Namespace) -> int:
-        """Do it; the exit status."""
+        """Run the verb, and return its exit status."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose error is one line, whatever stands in the arguments."""
+    """A parser whose error is one line, whatever the arguments contain."""
 
     def error(self, message: str) -> NoReturn:
         super().error(printable(message, _LONGEST))
@@ -54,10 +54,10 @@ class _Parser(argparse.ArgumentParser):
 
 @dataclass(frozen=True, slots=True)
 class Verbs:
-    """The verbs of a package: one module each, the folder is the registry. `command` is how they are called.
+    """The verbs of a package: one module each; the directory is the registry. `command` is their common prefix.
 
-    In the name of a module there is a `_` for each `-` of the verb's. `shared` are modules of the package that are no
-    verbs: what several of them declare alike.
+    A module's name has a `_` for each `-` of the verb's name. `shared` are modules of the package that are not verbs,
+    with arguments that several verbs share.
     """
 
     package: str
@@ -65,7 +65,7 @@ class Verbs:
     shared: tuple[str, ...] = ()
 
     def names(self) -> tuple[str, ...]:
-        """The verbs there are, sorted."""
+        """The names of the verbs, sorted."""
         modules = pkgutil.iter_modules(importlib.import_module(self.package).__path__)
         others = ("__main__", *self.shared)
         found = (module.name for module in modules if not module.ispkg and module.name not in others)
@@ -92,7 +92,7 @@ class Verbs:
         return self.verb(name).__doc__.partition("\n")[0].rstrip(".")
 
     def run(self, argv: Sequence[str]) -> int:
-        """Carry out one verb with its arguments; the exit status."""
+        """Run one verb with its arguments, and return its exit status."""
         name, *rest = argv
         if name not in self.names():
             raise Error(f"no such verb: {printable(name)}", did_you_mean(name, self.names()), USAGE)
@@ -100,7 +100,7 @@ class Verbs:
 
 
 def main(carry_out: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
-    """Carry out a command line; 0 done, 1 no (verification or policy failed), 2 wrong use."""
+    """Run a command line; the exit status is 0 done, 1 verification or policy failed, 2 wrong use."""
     _open_what_is_closed()
     with (
         contextlib.redirect_stdout(printed(sys.stdout)),
@@ -110,11 +110,11 @@ def main(carry_out: Callable[[list[str]], int], argv: list[str] | None = None) -
 
 
 def _open_what_is_closed() -> None:
-    """Let a stream that was closed before we began lead nowhere: else the next file would have its number."""
+    """Open /dev/null as each closed standard stream: otherwise the next opened file would get its number."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _LAST:
         os.set_inheritable(descriptor, True)  # noqa: FBT003 - it takes no name
     os.close(descriptor)
-    # Python has None for them; they are open for as long as we live.
+    # Python has None for closed streams; these stay open as long as the process runs.
     sys.stdout = sys.stdout or open(1, "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: SIM115
 
@@ -146,14 +146,14 @@ def _run(carry_out: Callable[[list[str]], int], argv: list[str]) -> int:
         raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            # A name that is too long, a disk that fails, a file that is another's.
+            # Such as a name that is too long, a failing disk, or a file of another user.
             where = f"{error.filename}: " if error.filename else ""
             hint = "is that the right file, and the disk whole?"
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 hint = "choose another place, or run it as a user who may read and write there"
             raise Error(f"{where}{error.strerror or error}", hint) from error
         _forget_output()
-        # Of a copy, the second is what was written.
+        # If the error is about a copy, the second name is the file that was written.
         name = error.filename2 or error.filename
         where = f": nothing more can be written to {name}" if name else ""
         raise Error(f"the disk is full{where}", "free some space, and run it again") from error
@@ -161,7 +161,7 @@ def _run(carry_out: Callable[[list[str]], int], argv: list[str]) -> int:
 
 
 def _forget_output() -> None:
-    """Let what could not be written go: Python would try again at its end, and say so in words of its own."""
+    """Discard output that could not be written: Python would try again at its end, with a message of its own."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

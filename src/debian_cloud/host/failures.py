@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a tool says when it fails -> the one error that users see."""
+"""The output of a failed tool -> the one error that users see."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _TAIL: Final = 12
-"""Lines of a failed tool's own words that are shown."""
+"""Maximum number of last lines of a failed tool's output that are shown, and of reasons before them."""
 _REASONS: Final = ("E: ", "Err:", "dpkg: error", "error: ")
-# Of what a tool says: a cause that one sentence tells better, and what to do.
+# A pattern of a tool's output, a better sentence about the cause, and a hint.
 _CAUSES: Final = (
-    # A step that is our own says it itself.
+    # A step that is a command of this project reports both itself.
     (
         re.compile(
             r"^debian-cloud: error: (?P<why>.+(?:\n(?!debian-cloud: ).*)*)\ndebian-cloud: hint: (?P<hint>.+)",
@@ -30,7 +30,7 @@ _CAUSES: Final = (
         r"\g<why>",
         r"\g<hint>",
     ),
-    # mke2fs(8) fills a disk of its own, whatever the one is that it lies on.
+    # mke2fs(8) fills the image's disk, not the disk on which the image is stored.
     (
         re.compile("Could not allocate (?:block|inode) in ext2 filesystem"),
         "the disk of the image is too small for what is in it",
@@ -52,13 +52,13 @@ _CAUSES: Final = (
     ),
 )
 _NO_NAMESPACE: Final = re.compile(r"^(?:unshare|newuidmap|newgidmap): (?P<why>.+)", re.MULTILINE)
-# Of the kernel, for ordinary users: a setting, its value that forbids namespaces, one that allows them.
+# Kernel settings for ordinary users: name, value that forbids namespaces, value that allows them.
 _SETTINGS: Final = (
     ("kernel.unprivileged_userns_clone", "0", "1"),
     ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
     ("user.max_user_namespaces", "0", "10000"),
 )
-# What stands in a refusal, and what to do; the first that fits.
+# A pattern of a refusal, and a hint; the first match counts.
 _WAYS: Final = (
     (
         "subuid|subgid|don't exist",
@@ -77,7 +77,7 @@ _WAYS: Final = (
 
 
 def failed(argv: Sequence[str], status: int, said: str, title: str = "") -> Error:
-    """Why a command failed, by what it said, and what to do; `title` is its step's."""
+    """The Error for a failed command, from its output `said`, with a hint; `title` is its step's."""
     lines = [line for line in said.splitlines() if line.strip()]
     what = title or argv[0]
     if _NO_NAMESPACE.search(said):
@@ -86,17 +86,17 @@ def failed(argv: Sequence[str], status: int, said: str, title: str = "") -> Erro
         if found := known.search(said):
             return Error(f"{what}: {found.expand(sentence)}", found.expand(hint), FAILED)
     ending = f"was killed by signal {-status}" if status < 0 else f"failed with exit status {status}"
-    # The reason often stands long before the end: apt's and dpkg's own marks find it.
+    # The reason is often long before the end: the prefixes of apt's and dpkg's messages find it.
     reasons = [line for line in lines[:-_TAIL] if line.startswith(_REASONS)][:_TAIL]
     shown = "".join(f"\n  {printable(line)}" for line in (*reasons, *lines[-_TAIL:]))
     return Error(f"{what}: {argv[0]} {ending}{shown}", f"the command was: {_short(argv)}", FAILED)
 
 
 def refused(said: str, what: str = "") -> Error:
-    """Why no namespace can be made, by what unshare(1) says and how the machine is set, and what to do."""
+    """The Error that no namespace can be made, from unshare(1)'s output and the machine's settings, with a hint."""
     match = _NO_NAMESPACE.search(said)
     why = printable(match["why"] if match else said).removesuffix(": Success")
-    # ENOSPC is of limits here, not of a disk (unshare(2)).
+    # ENOSPC is about a limit here, not about a disk (unshare(2)).
     sentence = f"no namespace can be made: {why.replace('No space left on device', 'the limit is reached')}"
     return Error(f"{what}: {sentence}" if what else sentence, _way(match[0] if match else said))
 

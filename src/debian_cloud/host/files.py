@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files that others made, read with a bound: nothing in their place makes us wait, or takes more than it may.
+"""Untrusted files, read with bounds: none of them can block the reader, or take more memory than it may.
 
-Only regular files are opened, at most so many bytes of them are read, and decoders make bytes as they are read. Of
-an index the bound is the size that its signed release file gives.
+Only regular files are opened, only a limited number of bytes is read, and decoders decompress as their output is
+read. The limit of an index is the size that its signed release file gives.
 """
 
 from __future__ import annotations
@@ -28,27 +28,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 LARGEST_TEXT: Final = 2**24
-"""Bytes of a text that one file is: a .buildinfo has some 200 KiB, a Release of Debian some 200 KiB, too."""
+"""Maximum bytes of a text file: a .buildinfo has about 200 KiB, and so has a Release file of Debian."""
 LARGEST_PACKAGE: Final = 2**32
-"""Bytes of a .deb; deb(5)'s own archives hold less than ten times that."""
+"""Maximum bytes of a .deb; the format itself (deb(5)) allows less than ten times that."""
 _MEMORY: Final = 2**27
-"""Bytes that xz's own decoder may take: `xz -9` needs half of that (xz(1))."""
+"""Maximum bytes of memory for the xz decoder: `xz -9` needs half of that (xz(1))."""
 _PIECE: Final = 2**16
 _LINKS: Final = 40
-"""Links that one path may lead through: as many as the kernel follows (path_resolution(7))."""
+"""Maximum number of symlinks on one path: as many as the kernel follows (path_resolution(7))."""
 BROKEN: Final = (lzma.LZMAError, zlib.error, EOFError, OSError)
-"""What a damaged compressed stream raises as it is read."""
+"""Exceptions that reading a damaged compressed stream raises."""
 
 
 @contextlib.contextmanager
 def opened(path: Path, what: str = "") -> Iterator[IO[bytes]]:
-    """A regular file, open for reading; Error when it is a FIFO, a device, a folder, or not to be had.
+    """Open a regular file for reading; Error if it is a FIFO, a device or a directory, or cannot be opened.
 
-    A link is followed to such a file. `what` it should be says the sentence, as in "keyring NAME cannot be read".
+    A symlink to a regular file is followed. `what` names the kind of file for the message, as in "keyring NAME cannot
+    be read".
     """
     name = f"{what} {printable(str(path))}".lstrip()
     try:
-        # Opening alone makes some devices act, and without O_NONBLOCK a FIFO without a writer never opens.
+        # Merely opening some devices has an effect, and without O_NONBLOCK, opening a FIFO without a writer blocks.
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -72,13 +73,13 @@ def opened(path: Path, what: str = "") -> Iterator[IO[bytes]]:
 
 
 def read(path: Path, limit: int = LARGEST_TEXT, what: str = "") -> bytes:
-    """The content of a regular file, read once; Error when it is none, or has more bytes than `limit`."""
+    """The content of a regular file, read once; Error if it is not one, or has more bytes than `limit`."""
     with opened(path, what) as file:
         return _content(path, file, limit)
 
 
 def text(path: Path, limit: int = LARGEST_TEXT) -> str:
-    """The text of a regular file in UTF-8; Error when it is none, or has more bytes than `limit`."""
+    """The text of a regular file in UTF-8; Error if it is not one, or has more bytes than `limit`."""
     try:
         return read(path, limit).decode("utf-8")
     except UnicodeDecodeError:
@@ -88,11 +89,11 @@ def text(path: Path, limit: int = LARGEST_TEXT) -> str:
 
 
 def refuse_changeable(path: Path) -> None:
-    """Error when somebody besides this user and root can change what a path leads to; nothing where it is not there.
+    """Raise Error if any user but this one and root can change what a path leads to; not if the path does not exist.
 
-    Each directory and link on the way counts. A directory where others may write and that is sticky, as /tmp is,
-    counts for the entries that others own; a group with nobody in it but the owner, as user groups are, is nobody
-    else.
+    Each directory and symlink on the way is checked. In a sticky directory to which others may write, such as /tmp,
+    only the entries that others own are refused. A group whose only member is the owner, as a user private group,
+    does not count as others.
     """
     way = [*_way(path)]
     for place in way:
@@ -117,7 +118,7 @@ def refuse_changeable(path: Path) -> None:
 
 
 def _way(path: Path) -> Iterator[Path]:
-    """Each directory and link that a path leads through, from the root to what it names."""
+    """Each directory and symlink on the way of a path, from the root to the file that it names."""
     left = [*reversed(path.absolute().parts)]
     here, links = Path(left.pop()), 0
     yield here
@@ -135,7 +136,7 @@ def _way(path: Path) -> Iterator[Path]:
 
 
 def _own_group(found: os.stat_result) -> bool:
-    """Whether the group of a file is its owner's own, with nobody else in it (USERGROUPS_ENAB of login.defs(5))."""
+    """Whether the group of a file has no member but the file's owner (USERGROUPS_ENAB of login.defs(5))."""
     if found.st_uid == found.st_gid == 0:
         return True
     try:
@@ -154,7 +155,7 @@ def _user(uid: int) -> str:
 
 
 def unpacked(path: Path, limit: int) -> bytes:
-    """What a compressed file holds (`FORMS`, by the end of its name); Error when that is more than `limit` bytes."""
+    """The uncompressed content of a file (`FORMS`, by its suffix); Error if it is more than `limit` bytes."""
     with opened(path) as file:
         try:
             return _content(path, decompressed(file, path.suffix), limit)
@@ -163,23 +164,23 @@ def unpacked(path: Path, limit: int) -> bytes:
 
 
 def decompressed(file: IO[bytes], form: str) -> IO[bytes]:
-    """The stream that is in a compressed one of a form; bytes are made as they are read, and never all of them.
+    """The uncompressed stream of a file whose suffix is `form`; it is decompressed as it is read, never all at once.
 
-    What is damaged raises LZMAError, zlib.error, EOFError or OSError as it is read.
+    Damaged data raises LZMAError, zlib.error, EOFError or OSError as it is read.
     """
     return FORMS[form](file)
 
 
 def streams(file: IO[bytes], name: str) -> IO[bytes]:
-    """What is in one stream, or in several after each other with zeros between; `name` is one of DECODERS.
+    """The uncompressed content of one stream, or of several with zeros between; `name` is one of DECODERS.
 
-    As Python's own readers, but what comes after them and is none raises, too: it is not passed over.
+    As Python's own readers, but other data after the streams raises an exception instead of being ignored.
     """
     return io.BufferedReader(_Streams(file, DECODERS[name]), _PIECE)
 
 
 class _Streams(io.RawIOBase):
-    """Streams, one or several after each other (the .xz file format, 2), by bounded decoders."""
+    """One stream or several in sequence (the .xz file format, 2), decompressed by bounded decoders."""
 
     def __init__(self, file: IO[bytes], new: Callable[[], lzma.LZMADecompressor | bz2.BZ2Decompressor]) -> None:
         self._file = file
@@ -208,7 +209,7 @@ class _Streams(io.RawIOBase):
         return 0
 
     def _next(self) -> bytes:
-        """The beginning of another stream, after the padding: zeros, four at a time."""
+        """The beginning of the next stream, after the padding with zeros; b"" at the end."""
         fresh = self._decoder.unused_data or self._file.read(_PIECE)
         while fresh and not (fresh := fresh.lstrip(b"\0")):
             fresh = self._file.read(_PIECE)
@@ -220,7 +221,7 @@ DECODERS: Final[dict[str, Callable[[], lzma.LZMADecompressor | bz2.BZ2Decompress
     "lzma": lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MEMORY),
     "bzip2": bz2.BZ2Decompressor,
 }
-"""By the name of the tool that compresses."""
+"""Name of the compressing tool -> a function that makes a decoder."""
 
 FORMS: Final[dict[str, Callable[[IO[bytes]], IO[bytes]]]] = {
     ".xz": lambda file: streams(file, "xz"),
@@ -228,11 +229,11 @@ FORMS: Final[dict[str, Callable[[IO[bytes]], IO[bytes]]]] = {
     ".bz2": lambda file: cast("IO[bytes]", bz2.BZ2File(file)),
     "": lambda file: file,
 }
-"""By the end of a name."""
+"""Suffix of a file's name -> a function that opens the uncompressed stream."""
 
 
 def _content(path: Path, file: IO[bytes], limit: int) -> bytes:
-    """All of a stream, if that is not more than `limit` bytes; memory is taken as it is needed."""
+    """All of a stream; Error if it is more than `limit` bytes. Memory is allocated as it is needed."""
     pieces, left = [], limit
     while piece := file.read(min(_PIECE, left + 1)):
         left -= len(piece)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Folders in which work is done: ours alone, one holder at a time, and gone at the end."""
+"""Working directories: writable only by this user, used by one process at a time, and removed at the end."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PATIENCE: Final = 25
-"""How often it is tried to remove a folder."""
+"""Number of attempts to remove a directory."""
 
 
 @contextlib.contextmanager
 def locked(folder: Path, what: str, *, wait: bool = False) -> Iterator[int]:
-    """Hold a folder, which is made if need be; the kernel lets go when we die. Gives the lock's descriptor.
+    """Lock a directory, which is created if needed, and yield the lock's descriptor.
 
-    When another process holds it: Error, or with `wait` patience.
+    The kernel releases the lock when this process ends. If another process holds it, raise Error, or with `wait`,
+    wait for it.
     """
     while True:
         descriptor = _own_folder(folder)
@@ -39,7 +40,8 @@ def locked(folder: Path, what: str, *, wait: bool = False) -> Iterator[int]:
                     raise Error(f"{what} is in use by another debian-cloud", "wait until it has ended") from None
                 print(f"debian-cloud: waiting for another debian-cloud that uses {what}", file=sys.stderr)  # noqa: T201 - a wait without a word looks like a hang
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # Its last holder may have removed it before it let go: then this is no one's folder any more.
+            # Its last holder may have removed the directory before it released the lock: then the descriptor is of a
+            # removed one.
             if _same(descriptor, folder):
                 yield descriptor
                 return
@@ -49,35 +51,35 @@ def locked(folder: Path, what: str, *, wait: bool = False) -> Iterator[int]:
 
 @contextlib.contextmanager
 def partial(place: Path, what: str) -> Iterator[Path]:
-    """An empty folder beside a place, for what is given that place by a rename when it is whole; then it is removed.
+    """An empty directory beside a path, for what is renamed to that path when it is complete; removed at the end.
 
-    What a run that was killed has left there is removed, too. Error when another run is at work there.
+    What a killed run left there is removed, too. Error if another run is using it.
     """
     held = place.with_name(f".{place.name}.partial")
     with locked(held, what):
         try:
             for left in held.iterdir():
                 shutil.rmtree(left)
-            # Of its own name: a process that a killed run left behind may still write to the other.
+            # With a new name: a process that a killed run left behind may still write to the old one.
             yield Path(tempfile.mkdtemp(dir=held))
         finally:
             shutil.rmtree(held, ignore_errors=True)
 
 
 def remove(folder: Path) -> None:
-    """Remove a workspace, with the files in it that belong to a namespace's users; Error when it cannot be."""
+    """Remove a workspace, with files in it that belong to a namespace's users; Error if that fails."""
     argv = ("rm", "-rf", "--one-file-system", "--", str(folder))
     for _ in range(_PATIENCE):
         said = run.in_namespace(argv)
         if not folder.exists():
             return
-        # The kernel ends a killed namespace in its own time; until then its processes may write.
+        # The kernel ends a killed namespace asynchronously; until then its processes may write.
         time.sleep(0.2)
     raise _not_removed(folder, said)
 
 
 def empty(folder: Path) -> None:
-    """Remove what is in a workspace, and keep it; Error when it cannot be."""
+    """Remove the contents of a workspace, but not the workspace; Error if that fails."""
     if any(folder.iterdir()):
         said = run.in_namespace(("find", str(folder), "-xdev", "-mindepth", "1", "-delete"))
         if any(folder.iterdir()):
@@ -86,16 +88,16 @@ def empty(folder: Path) -> None:
 
 def _not_removed(folder: Path, said: str) -> Error:
     lines = said.splitlines()
-    # Why there was no namespace says more than whose files rm(1) may then not remove.
+    # The reason why there was no namespace is more useful than the files that rm(1) could not remove without one.
     reason = next((line for line in lines if line.startswith("unshare: ")), lines[-1] if lines else "")
     return Error(f"{folder} could not be removed{reason and f': {reason}'}", f"remove it as root: rm -rf {folder}")
 
 
 def _own_folder(folder: Path) -> int:
-    """A descriptor of a folder that is ours alone to write, made if need be.
+    """A descriptor of a directory to which only this user can write, created if needed.
 
-    Its name can be guessed and the place may be open to all: what runs in there
-    as root must not be put there by another.
+    Its name can be guessed, and its parent may be writable by all: no other user must be able to put files there that
+    run as root.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     while True:
@@ -105,7 +107,7 @@ def _own_folder(folder: Path) -> int:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             break
         except FileNotFoundError:
-            # It was there, and its holder has removed it in the meantime.
+            # Its holder removed it after mkdir(2) found it.
             continue
         except OSError:
             raise Error(f"{folder} is no folder", "remove what is there", USAGE) from None

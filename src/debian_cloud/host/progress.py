@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tell people how far a plan has come: a bar on a terminal, plain lines elsewhere."""
+"""Report the progress of a plan: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BAR = 24
 
 @dataclass(slots=True)
 class Progress:
-    """Progress of `total` steps on standard error; with `quiet` none at all."""
+    """Progress of `total` steps on standard error; with `quiet`, nothing is written."""
 
     total: int
     quiet: bool = False
@@ -25,14 +25,14 @@ class Progress:
     _begun: float = field(default_factory=time.monotonic)
 
     def step(self, title: str) -> None:
-        """The next step begins."""
+        """Begin the next step."""
         self._number += 1
         self._title = title
         if not self._live() and not self.quiet:
             self._say(f"[{self._number:>2}/{self.total}] {printable(title)}\n")
 
     def tick(self, detail: str = "") -> None:
-        """The step goes on; `detail` is what its tool said last."""
+        """Update the bar of the current step; `detail` is the last line of its tool's output."""
         if not self._live():
             return
         done = _BAR * (self._number - 1) // self.total
@@ -42,11 +42,11 @@ class Progress:
         if detail:
             text += f": {detail}"
         width = shutil.get_terminal_size().columns - 1
-        # What a tool says may be another's words, and a name longer than the line.
+        # A tool's output is untrusted text, and may be longer than the line.
         self._say(f"\r{printable(text)[:width]}\x1b[K")
 
     def end(self) -> None:
-        """No more steps; the bar goes away."""
+        """Remove the bar after the last step."""
         if self._live():
             self._say("\r\x1b[K")
 

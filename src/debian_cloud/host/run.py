@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Carry a plan out; the only importer of subprocess.
+"""Run commands and the steps of plans; the only importer of subprocess.
 
-Root steps run in namespaces, for root and for ordinary users alike: mounts end with the process. Output of a process
-goes to a file, never to a pipe that another could keep open, and whatever it leaves in its session when it ends is
-ended.
+Root steps run in namespaces, for root and for ordinary users alike: mounts end with the process. The output of a
+process goes to a file, not to a pipe that another process could keep open, unless the caller reads it as a stream
+(`printing`, `through`). When a process ends, the other processes of its group are killed.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ if TYPE_CHECKING:
     from debian_cloud.host.progress import Progress
 
 _MOST_SAID: Final = 2**16
-"""Bytes of what a failed tool says that are looked at."""
+"""Maximum bytes of a failed tool's output that are read."""
 _MOST_LOGGED: Final = 2**22
-"""Bytes at the beginning, and at the end, of what a failed step says that are looked at."""
+"""Maximum bytes of a failed step's output that are read at its beginning, and at its end."""
 _PROBE: Final = 60.0
-"""Seconds in which an empty namespace must be made, or a process end that has nothing more to say."""
+"""Seconds in which an empty namespace must be made, or a process must end after the end of its output."""
 _TICK: Final = 0.5
-"""Seconds between two looks at how far a step has come."""
+"""Seconds between two updates of a step's progress."""
 _LOG: Final = "log"
 
 SBIN: Final = "/usr/sbin:/sbin"
-"""Folders of tools that an ordinary user's PATH lacks."""
+"""Directories of tools that an ordinary user's PATH lacks."""
 
 
 def output(argv: Sequence[str]) -> str:
-    """What a command prints; Error when it fails."""
+    """The standard output of a command; Error if it fails."""
     status, said, complaint = _done(argv)
     if status:
         raise failures.failed(argv, status, (complaint or said).decode(errors="replace"))
-    # What is not UTF-8 is whoever reads it to refuse, or to show.
+    # The caller refuses or shows what is not UTF-8.
     return said.decode(errors="surrogateescape")
 
 
 @contextlib.contextmanager
 def printing(argv: Sequence[str]) -> Iterator[IO[bytes]]:
-    """What a command prints, to be read as it comes, to its end: so no more is kept than the reader keeps.
+    """The standard output of a command as a stream, to be read to its end; only what the reader keeps is kept.
 
-    Error when it fails; it is ended when the reader has had enough, and raises.
+    Error if the command fails; if the reader raises an exception, the command is killed.
     """
     with (
         _memory() as said,
@@ -82,20 +82,20 @@ def printing(argv: Sequence[str]) -> Iterator[IO[bytes]]:
 
 
 def answer(argv: Sequence[str]) -> str:
-    """What a command prints on its standard output, whether it fails or not."""
+    """The standard output of a command, whether it fails or not."""
     return _done(argv)[1].decode(errors="replace")
 
 
 def words(argv: Sequence[str], folder: Path | None = None) -> str:
-    """What a command says, on either stream, whether it fails or not; it runs in a folder, if one is given."""
+    """The output of a command on both streams, whether it fails or not; it runs in `folder`, if given."""
     return _done(argv, together=True, folder=folder)[1].decode(errors="replace")
 
 
 @contextlib.contextmanager
 def through(argv: Sequence[str], source: IO[bytes]) -> Iterator[IO[bytes]]:
-    """What a command makes of a file, from where that was read to; it is ended with the reader.
+    """The output of a command that reads a file from its current position; it is killed when the context ends.
 
-    Whoever reads to the end gets an OSError there if the command failed: it need not have made all.
+    Reading to the end raises OSError if the command failed, because the output may be incomplete.
     """
     os.lseek(source.fileno(), source.tell(), os.SEEK_SET)
     process = subprocess.Popen(
@@ -114,7 +114,7 @@ def through(argv: Sequence[str], source: IO[bytes]) -> Iterator[IO[bytes]]:
 
 
 class _Whole(io.RawIOBase):
-    """What a process prints, with an OSError at its end if it failed."""
+    """The output of a process; its end raises OSError if the process failed."""
 
     def __init__(self, process: subprocess.Popen[bytes], printed: IO[bytes], argv: Sequence[str]) -> None:
         self._process, self._printed, self._argv = process, printed, argv
@@ -138,17 +138,17 @@ class _Whole(io.RawIOBase):
 
 
 def foreground(argv: Sequence[str], folder: Path | None = None) -> int:
-    """Run a command that speaks to the user itself, on standard error; its exit status."""
+    """Run a command that writes to the user itself, on standard error, and return its exit status."""
     return subprocess.run(
         [_find(argv[0]), *argv[1:]], env=_environment(()), cwd=folder, stdout=sys.stderr.fileno(), check=False
     ).returncode
 
 
 def carry_out(plan: plans.Plan, workspace: Path, progress: Progress, lock: int | None = None) -> None:
-    """Carry a plan out in a folder; Error of the first step that fails, with its tool's own words.
+    """Run the steps of a plan in a directory; Error of the first step that fails, with its tool's output.
 
-    The processes of its steps hold `lock` too (`folders.locked`): when we are killed,
-    the folder stays locked until the last of them has ended.
+    The processes of its steps hold `lock` too (`folders.locked`): if this process is killed, the directory stays
+    locked until the last of them has ended.
     """
     check_tools(plan)
     for step in plan:
@@ -156,7 +156,7 @@ def carry_out(plan: plans.Plan, workspace: Path, progress: Progress, lock: int |
         if isinstance(step, plans.Write):
             path = workspace / step.path
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Before there is anything in it.
+            # The mode is set before the file has content.
             path.touch()
             path.chmod(step.mode)
             path.write_text(step.text, "utf-8")
@@ -166,7 +166,7 @@ def carry_out(plan: plans.Plan, workspace: Path, progress: Progress, lock: int |
 
 
 def check_tools(plan: plans.Plan) -> None:
-    """Error that names the Debian package of the first tool that is missing."""
+    """Raise an Error that names the Debian package of the first missing tool."""
     for step in plan:
         # A path is a script that the plan itself writes.
         if isinstance(step, plans.Run) and "/" not in step.argv[0]:
@@ -176,11 +176,11 @@ def check_tools(plan: plans.Plan) -> None:
 
 
 def check_namespace() -> None:
-    """Error that says why, and what to do, where no namespace for root steps can be made."""
+    """Raise an Error that says why, and what to do, if no namespace for root steps can be made."""
     prefix = _namespace()
     for tool in (*prefix[:1], *(("newuidmap", "newgidmap") if "--map-auto" in prefix else ())):
         _find(tool)
-    # First without --map-auto: for that unshare(1) starts a process, which waits for ever where the kernel refuses.
+    # First without --map-auto: with it, unshare(1) starts a process, which waits forever if the kernel refuses.
     for tried in dict.fromkeys((tuple(word for word in prefix if word != "--map-auto"), prefix)):
         status, said, _ = _done((*tried, "true"), together=True, seconds=_PROBE)
         if status:
@@ -188,9 +188,9 @@ def check_namespace() -> None:
 
 
 def in_namespace(argv: Sequence[str]) -> str:
-    """Run a command as a namespace's root; what it says on its standard error."""
+    """Run a command as root of a namespace, and return its standard error."""
     said = ""
-    # Where no namespace can be made, nobody else has files there yet: who we are will do.
+    # If no namespace can be made, all files are this user's own, and no namespace is needed.
     for prefix in (_namespace(), ()):
         status, _, complaint = _done((*prefix, *argv))
         said += complaint.decode(errors="replace")
@@ -233,11 +233,11 @@ def _run(step: plans.Run, workspace: Path, progress: Progress, lock: int | None)
 def _done(
     argv: Sequence[str], *, together: bool = False, seconds: float | None = None, folder: Path | None = None
 ) -> tuple[int, bytes, bytes]:
-    """A command's exit status, and what it says on standard output and error, or `together` on the first.
+    """A command's exit status, standard output and standard error; with `together`, both in the first.
 
-    It is ended when it takes longer than `seconds`.
+    The command is killed if it takes longer than `seconds`.
     """
-    # Files, not pipes: whoever holds one open after the command has ended keeps nobody waiting.
+    # Files, not pipes: a process that holds one open after the command has ended blocks no reader.
     with _memory() as said, _memory() as complaint:
         process = subprocess.Popen(
             [_find(argv[0]), *argv[1:]],
@@ -255,22 +255,22 @@ def _done(
 
 
 def _memory() -> BinaryIO:
-    """A file without a name or a disk, for what a process reads or says."""
+    """A file in memory, without a name, for the input or output of a process."""
     return os.fdopen(os.memfd_create("debian-cloud"), "w+b")
 
 
 def _ended(
     process: subprocess.Popen[bytes], tick: Callable[[], None] = lambda: None, seconds: float | None = None
 ) -> int:
-    """Wait for a process that leads a session of its own; then end whatever it leaves behind there.
+    """Wait for a process that leads a session of its own; then kill the processes left in its group.
 
-    So Ctrl-C is for us: we end the process, whatever it would do itself. What
-    makes a session of its own, such as gpg-agent, stays.
+    So Ctrl-C reaches only this program, which kills the process. A process that makes a session of its own, such as
+    gpg-agent, stays.
     """
     begun = ticked = time.monotonic()
     delay = 0.0005
     try:
-        # Not reaped yet, its number is nobody else's.
+        # As long as it is not reaped, no other process can get its id.
         while not os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
             now = time.monotonic()
             if seconds is not None and now - begun > seconds:
@@ -289,7 +289,8 @@ def _ended(
 
 def _environment(extra: Sequence[tuple[str, str]]) -> dict[str, str]:
     kept = {name: os.environ[name] for name in plans.KEPT if name in os.environ}
-    # The `debian-cloud` that a plan calls is the one that runs it; ordinary users lack the sbin folders.
+    # The `debian-cloud` that a plan calls is the one that runs it; an ordinary user's PATH lacks the sbin
+    # directories.
     path = f"{Path(sys.argv[0]).resolve().parent}:{kept.get('PATH', '/usr/bin:/bin')}:{SBIN}"
     return {**kept, "PATH": path, **plans.ENVIRONMENT, **dict(extra)}
 
@@ -302,7 +303,7 @@ def _find(tool: str) -> str:
 
 
 def _ends(log: Path) -> str:
-    """What a step has said, or the beginning and the end of more than that."""
+    """The output of a step, or only its beginning and end if it is longer than both."""
     with log.open("rb") as file:
         said = file.read(_MOST_LOGGED)
         file.seek(max(file.tell(), file.seek(0, os.SEEK_END) - _MOST_LOGGED))

@@ -24,21 +24,20 @@ _FINGERPRINT: Final = re.compile("[0-9A-F]{40,64}")
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """What a file says under a good signature, and who signed it: sorted fingerprints of primary keys."""
+    """The content of a file with a good signature, and its signers: sorted fingerprints of primary keys."""
 
     content: bytes
     signers: tuple[str, ...]
 
 
 def verified(keyring: Path, file: Path, signature: Path | None = None, *, signers: int = 1) -> Signed:
-    """A file that so many keys of the keyring signed, clearly or in `signature`; Error when fewer did, or one badly.
+    """Verify a file that at least `signers` keys of a keyring have signed, clearly or in `signature`.
 
-    Each file is read once, and what was verified is what is given out. A clear
-    signature must be all that is in the file (`openpgp.cleartext`), and only
-    what it is about is the content (RFC 9580, 7); gpgv(1) must read the same.
-    Keys count by their primary: two subkeys of one are one. Those that the
-    keyring has not do not count; expired ones and their signatures neither
-    (gpgv(1)). What is not there at all is a wrong call.
+    Error if fewer did, or a signature is bad. Each file is read once, and what was verified is returned. A
+    clear-signed text must be the only content of its file (`openpgp.cleartext`), and only the signed text is returned
+    (RFC 9580, 7); gpgv(1) must read the same. Keys are counted by their primary key: two subkeys of one count once.
+    Keys that are not in the keyring do not count; nor do expired keys and expired signatures (gpgv(1)). A missing
+    file is wrong use.
     """
     keys, data = binary(files.read(keyring, what="keyring")), files.read(file, what="signed file")
     beside = files.read(signature, what="signature") if signature else b""
@@ -65,15 +64,15 @@ def verified(keyring: Path, file: Path, signature: Path | None = None, *, signer
 
 
 def text(file: Path) -> str:
-    """What a file says that may be clear-signed or not, whoever signed it: nothing is verified.
+    """The text of a file that may be clear-signed, by any key: no signature is verified.
 
-    Error when something stands around what is signed, so that nobody takes it for that.
+    Error if there is anything around the signed text, so that it is not taken for signed.
     """
     return decoded(files.read(file), str(file))
 
 
 def decoded(data: bytes, name: str) -> str:
-    """The same of what was read of a file by this name already."""
+    """The same for data that was already read from a file of this name."""
     try:
         data.decode("utf-8")
         return openpgp.inner(data).decode("utf-8")
@@ -84,7 +83,7 @@ def decoded(data: bytes, name: str) -> str:
 
 
 def _gpgv(keys: bytes, signed: bytes, data: bytes | None = None) -> tuple[str, bytes]:
-    """What gpgv says of a clear-signed text, or of a signature of data, and the text that it finds."""
+    """The status output of gpgv for a clear-signed text, or for a signature of data, and the text that it finds."""
     with tempfile.TemporaryDirectory(prefix="debian-cloud.") as name:
         folder = Path(name)
         (folder / "keys.gpg").write_bytes(keys)
@@ -100,22 +99,22 @@ def _gpgv(keys: bytes, signed: bytes, data: bytes | None = None) -> tuple[str, b
 
 
 def _signers(said: str) -> tuple[set[str], bool]:
-    """The primaries of all good signatures, and whether one is bad, by what gpgv says (gnupg, doc/DETAILS)."""
+    """The primary keys of all good signatures, and whether one is bad, from gpgv's output (gnupg, doc/DETAILS)."""
     found, good, bad = set(), False, False
-    # Not splitlines: a key's owner may have a line separator in his name.
+    # Not splitlines(): the name of a key's owner may have a line separator.
     for line in said.split("\n"):
         words = line.split(" ")[1:] if line.startswith("[GNUPG:] ") else [""]
         if words[0] in _VERDICTS:
             good = words[0] == "GOODSIG"
             bad |= words[0] == "BADSIG"
         elif words[0] == "VALIDSIG" and good and _FINGERPRINT.fullmatch(words[-1]):
-            # Said of expired keys, too; its last word is the primary key.
+            # Also printed for expired keys; its last word is the primary key.
             found.add(words[-1])
     return found, bad
 
 
 def clearly(file: Path, signed: Path, homedir: Path | None = None, signers: Sequence[str] = ()) -> None:
-    """Sign a text with keys of a GnuPG home: by default the user's, and the first one that is secret (gpg(1))."""
+    """Clear-sign a text with keys of a GnuPG home: by default the user's home and its first secret key (gpg(1))."""
     home = ("--homedir", str(homedir)) if homedir else ()
     users = tuple(f"--local-user={signer}" for signer in signers)
     run.output(

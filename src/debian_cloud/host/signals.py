@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What signals do to work that is going on."""
+"""How signals affect work in progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Let nothing end us, for the few moments in which half the work would be left."""
+    """Ignore SIGINT, SIGTERM and SIGHUP for a short time in which work must not be left half done."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     previous = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
@@ -25,12 +25,12 @@ def undisturbed() -> Iterator[None]:
 
 
 class Ended(KeyboardInterrupt):
-    """The end by a signal, whose number is its only argument (`ending_politely`)."""
+    """The end of the work by a signal, whose number is the only argument (`ending_politely`)."""
 
 
 @contextlib.contextmanager
 def ending_politely() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the work as Ctrl-C does, so that nothing is left behind."""
+    """Let SIGTERM and SIGHUP end the work as Ctrl-C does, so that it is cleaned up."""
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
         raise Ended(number)

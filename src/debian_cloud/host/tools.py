@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tool -> Debian package: the hint when one is missing, and the reason for debian-cloud's Depends.
+"""Tool -> Debian package: for the hint if a tool is missing, and for debian-cloud's Depends.
 
-Every tool that is called stands in one of the tables: by Python (`tests/host/test_tools.py`), and by the scripts of
-`archive/` (`tests/host/test_scripts.py`).
+Each called tool is in one of the tables: those that Python calls (`tests/host/test_tools.py`), and those that the
+scripts of `archive/` call (`tests/host/test_scripts.py`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PACKAGES: Final = {
     "truncate": "coreutils",
     "unshare": "util-linux",
 }
-"""What a build calls, and what is called where it is always there: the package depends on these."""
+"""Tools that a build calls, and others that are always there: debian-cloud depends on their packages."""
 
 OTHERS: Final = {
     "apt-helper": "apt",
@@ -43,7 +43,7 @@ OTHERS: Final = {
     "qemu-img": "qemu-utils",
     "reprepro": "reprepro",
 }
-"""What else verbs call: of every Debian system, recommended (qemu-utils), or what an archive has (reprepro)."""
+"""Other tools that verbs call: of every Debian system, recommended (qemu-utils), or an archive's (reprepro)."""
 
 _OF_SCRIPTS: Final = {
     "coreutils": (
@@ -65,7 +65,7 @@ _OF_SCRIPTS: Final = {
     "xz-utils": "xz",
 }
 SCRIPTS: Final = {tool: package for package, tools in _OF_SCRIPTS.items() for tool in tools.split()}
-"""What the scripts of debian-cloud-archive and debian-cloud-mirror call besides."""
+"""Other tools that the scripts of debian-cloud-archive and debian-cloud-mirror call."""
 
 
 def package(tool: str) -> str:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The nouns of an image, from configuration to record: they use no process, no file and no clock."""
+"""The data types of an image, from configuration to record; they use no process, no file and no clock."""

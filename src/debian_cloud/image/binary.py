@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A binary package taken apart, as data."""
+"""The contents of a binary package, as data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 MAINTAINER_SCRIPTS: Final = ("preinst", "postinst", "prerm", "postrm")
 QUESTIONS: Final = ("config", "templates")
-"""What a package brings that asks something when it is installed (debconf-devel(7))."""
+"""Control files by which a package asks questions when it is installed (debconf-devel(7))."""
 
 ENTRY: Final = re.compile(r"(?P<source>\S+) \((?P<version>\S+)\) (?P<suite>[^\s;]+)[^;\n]*;")
 """The first line of a changelog's entry (deb-changelog(5)), with the first of its suites."""
@@ -43,7 +43,7 @@ class Binary:
 
     @property
     def version(self) -> str:
-        """The package's version; "" where a source tree does not say it."""
+        """The package's version; "" if a source tree does not state it."""
         return self.fields.get("Version", "")
 
 

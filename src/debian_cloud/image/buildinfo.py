@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an image was made of: one noun, from what apt resolved to the .buildinfo, and from that back.
+"""What an image was made of, from apt's resolution to the .buildinfo and back.
 
-A plan writes it down as a `Draft`, without the hashes of files that are not there yet; the last step of a build seals
-it with them, and writes the .buildinfo (deb-buildinfo(5)). Drafts and .buildinfo files have one reader.
+A plan writes it as a `Draft`, without the hashes of files that do not exist yet; the last step of a build adds the
+hashes and writes the .buildinfo (deb-buildinfo(5)). Drafts and .buildinfo files have one reader.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ if TYPE_CHECKING:
     from debian_cloud.image.resolution import Resolution
 
 DRAFT: Final = "facts"
-"""Name of the file in the workspace in which a plan has the draft for its last step."""
+"""Name of the file in the workspace that has the draft for the last step of a plan."""
 
 _EXPIRED: Final = "[check-valid-until=no]"
-"""Option of a source whose indexes the image takes past their Valid-Until (sources.list(5))."""
+"""Option of a source whose indexes the image accepts after their Valid-Until (sources.list(5))."""
 
 _LONGEST: Final = 4096
-"""Characters of a line."""
+"""Maximum characters of a line."""
 _MOST: Final = 2**14
-"""Lines of a field; an image has some hundred packages."""
+"""Maximum lines of a field; an image has a few hundred packages."""
 _LARGEST: Final = 2**50
-"""Bytes of a file."""
+"""Maximum bytes of a file."""
 _FIRST, _LAST = 946684800, 2**33
-"""Seconds since 1970 of the first day that an image can be of, and of the last: 2000 and 2242."""
+"""First and last date that an image can have, in seconds since 1970: in the years 2000 and 2242."""
 
 _DIGITS: Final = re.compile("0|[1-9][0-9]{0,17}")
 _HEX: Final = re.compile("[0-9a-f]{64}")
 _FINGERPRINT: Final = re.compile("[0-9A-F]{40}|[0-9A-F]{64}")
-# Debian Policy 5.6.1 and 5.6.12. apt reads patterns in other characters, and a path may lead elsewhere by them.
+# Debian Policy 5.6.1 and 5.6.12. apt reads other characters as patterns, and they may make a path lead elsewhere.
 _NAME: Final = re.compile("[a-z0-9][a-z0-9+.-]+")
 _VERSION: Final = re.compile("[0-9A-Za-z][0-9A-Za-z.+:~-]*")
 _BUILDER: Final = re.compile("[a-z0-9][a-z0-9.+-]* [0-9A-Za-z.+:~-]+")
@@ -72,7 +72,7 @@ _OF_A_DRAFT: Final = {
     "Sources": "Image-Sources",
     "Changes": "Image-Changes",
 }
-"""Field of a draft -> the field of a .buildinfo that says the same."""
+"""Field of a draft -> the field of a .buildinfo with the same meaning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +80,10 @@ class Buildinfo:
     """What an image was made of.
 
     `epoch` is SOURCE_DATE_EPOCH in seconds; `plan` is the id of the steps that made the image's files; `packages` are
-    in the image, `tools` made it and are not; `releases` are the signed release files that list both; `sources` have
-    the URI and the suites of each of Debian's sources that the image itself has; `changes` are what a person changed
-    (`Custom.lines`), of which an official image has none; `digests` gives the SHA-256 and the size in bytes of each
-    file of the image, and is empty before they are made.
+    in the image, `tools` made it and are not in it; `releases` are the signed release files that list both; `sources`
+    are the URI and suites of each Debian source that the image itself has; `changes` are the user's changes
+    (`Custom.lines`), none for an official image; `digests` are the SHA-256 and size in bytes of each file of the
+    image, empty before the files are made.
     """
 
     id: ImageId
@@ -100,10 +100,10 @@ class Buildinfo:
 
     @classmethod
     def parse(cls, text: str, name: str) -> Buildinfo:
-        """What a .buildinfo says, without a signature around it; `name` is the file's.
+        """Parse a .buildinfo without its signature; `name` is the file's name.
 
-        Error, and nothing else, at whatever is not as `render` writes it: each value has its own form and its bound,
-        so that what follows may use it in a path, a URL or a sentence.
+        Error, and no other exception, if anything is not as `render` writes it: each value has its own form and
+        bound, so that callers may use it in a path, a URL or a message.
         """
         try:
             if max(map(len, text.split("\n"))) > _LONGEST:
@@ -128,26 +128,23 @@ class Buildinfo:
 
     @property
     def others(self) -> tuple[tuple[str, str], ...]:
-        """Address and suite of each source that a person added (`sources.as_change`)."""
+        """Address and suite of each source that the user added (`sources.as_change`)."""
         return others(self.changes)
 
     def sealed(self, digests: Mapping[str, Digest]) -> Buildinfo:
-        """The same, of the files that were made; `digests` are by name."""
+        """The same with the digests of the files that were made; `digests` is keyed by file name."""
         return replace(self, digests={name: (digests[name].hashes["sha256"], digests[name].size) for name in digests})
 
     def render(self, host: Iterable[str]) -> str:
         """The text of the .buildinfo (deb-buildinfo(5)).
 
-        Installed-Build-Depends are the packages the image is made of, whose tools
-        also make its file system and boot files; Packages-Sha256, in the manner of
-        Checksums-Sha256, gives the .deb of each: SHA-256, size, name, version,
-        architecture; Image-Tools, if any, those that made it and are not in it.
-        Image-Releases are the signed release files that list both:
-        SHA-256, size, suite, URI, fingerprints of the keys. Image-Sources are
-        "[check-valid-until=no]", where it is so, URIs and suites of Debian's sources in the image,
-        Image-Plan is the id of the steps that made it, Image-Host is `host`, the
-        packages of the machine where they were carried out. Image-Changes, which an
-        official image has not, are what a person changed.
+        Installed-Build-Depends are the packages in the image, whose tools also make its file system and boot files.
+        Packages-Sha256, in the format of Checksums-Sha256, lists the .deb of each: SHA-256, size, name, version,
+        architecture. Image-Tools, if any, lists those that made the image and are not in it. Image-Releases are the
+        signed release files that list both: SHA-256, size, suite, URI, fingerprints of the keys. Image-Sources are
+        the Debian sources in the image: "[check-valid-until=no]" if it applies, URI and suites. Image-Plan is the id
+        of the steps that made the image. Image-Host is `host`, the packages of the machine that ran the steps.
+        Image-Changes, which an official image does not have, are the user's changes.
         """
         package = self.id.package
         checksums = (f"{sha256} {size} {name}" for name, (sha256, size) in sorted(self.digests.items()))
@@ -181,9 +178,9 @@ class Buildinfo:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A .buildinfo whose files are not there yet, and what the record and the .changes will say besides.
+    """A .buildinfo before its files exist, with further values for the record and the .changes.
 
-    `formats` are those to come; `virtual_size` is the disk's in bytes.
+    `formats` are those that will be made; `virtual_size` is the disk's in bytes.
     """
 
     buildinfo: Buildinfo
@@ -195,7 +192,7 @@ class Draft:
     def of(
         cls, resolution: Resolution, serial: str, wanted: tuple[str, ...], sources: Iterable[Source], plan: str
     ) -> Draft:
-        """What a plan knows of its image: `wanted` are its formats, `sources` Debian's that it has, `plan` its id."""
+        """The draft for a plan: `wanted` are the image's formats, `sources` its Debian sources, `plan` is its id."""
         config = resolution.config
         known = Buildinfo(
             id=config.image(serial),
@@ -212,7 +209,7 @@ class Draft:
 
     @classmethod
     def parse(cls, text: str) -> Draft:
-        """What `render` wrote; Error when it is something else."""
+        """Parse what `render` wrote; Error if it is something else."""
         try:
             (stanza,) = deb822.parse(text)
             same = {_OF_A_DRAFT[name]: value for name, value in stanza.items() if name in _OF_A_DRAFT}
@@ -231,7 +228,7 @@ class Draft:
 
     @property
     def published(self) -> tuple[str, ...]:
-        """The formats that an archive takes."""
+        """The formats that an archive accepts."""
         return tuple(name for name in self.formats if formats.find(name).PUBLISHED)
 
     def render(self) -> str:
@@ -259,7 +256,7 @@ class Draft:
 
 
 def lines(those: Iterable[str]) -> str:
-    """The value of a field that has more than one line."""
+    """The value of a multi-line field."""
     return "".join(f"\n {line}" for line in those)
 
 
@@ -289,7 +286,7 @@ def _why(error: Exception) -> str:
 
 
 def _sealed(stanzas: tuple[deb822.Stanza, ...]) -> Buildinfo:
-    """What a .buildinfo says that may be anybody's, with its files, and with addresses that apt reads as we do."""
+    """Parse a .buildinfo of any origin: also its files, and addresses, which apt must read as this program does."""
     if len(stanzas) != 1:
         raise ValueError(f"it has {len(stanzas)} stanzas")
     (stanza,) = stanzas
@@ -316,7 +313,7 @@ def _sealed(stanzas: tuple[deb822.Stanza, ...]) -> Buildinfo:
 
 
 def _read(stanza: Mapping[str, str]) -> Buildinfo:
-    """The reader of all that is known before the files are made; each value has its form, but for addresses."""
+    """Parse all that is known before the files are made; the form of each value is checked, except for addresses."""
     return Buildinfo(
         ImageId(stanza["Image-Suite"], names.config(stanza["Source"]), stanza["Architecture"], stanza["Version"]),
         _of(_VERSION, stanza["Image-Config-Version"]),
@@ -363,7 +360,7 @@ def _epoch(environment: str) -> int:
 
 
 def _refuse_uri(text: str) -> None:
-    """ValueError unless apt and we read the same in an address."""
+    """Raise ValueError unless apt reads an address as this program does."""
     try:
         # A host in brackets must be an address, and a port a number.
         good = urlsplit(_of(_URI, text)).port != 0
@@ -374,7 +371,7 @@ def _refuse_uri(text: str) -> None:
 
 
 def _rows(value: str, words: int = 0) -> list[list[str]]:
-    """The words of each line of a field that has more than one; `words` in each, if that is known."""
+    """The words of each line of a multi-line field; each line must have `words` words, unless that is 0."""
     first, *lines = value.split("\n")
     rows = [line[1:].split(" ") for line in lines]
     if first or len(rows) > _MOST or any(not all(row) or (words and len(row) != words) for row in rows):
@@ -383,7 +380,7 @@ def _rows(value: str, words: int = 0) -> list[list[str]]:
 
 
 def _number(text: str) -> int:
-    """A count of bytes or of seconds, as it is written down."""
+    """A number of bytes or of seconds, from decimal digits."""
     number = int(_of(_DIGITS, text))
     if number > _LARGEST:
         raise ValueError(f"the number {text} is larger than any that is meant")
@@ -391,7 +388,7 @@ def _number(text: str) -> int:
 
 
 def _of(form: re.Pattern[str], value: str) -> str:
-    """The value itself, when it has the form."""
+    """Return the value if it has the form; otherwise raise ValueError."""
     if not form.fullmatch(value):
         raise ValueError(f"{value[:60]!r} is not what should stand there")
     return value

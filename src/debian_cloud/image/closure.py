@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An image's closure: all that it was made of, as an apt suite of its own, with the proof of where that is from.
+"""An image's closure: all packages it was made of and with, as an apt suite of its own, with evidence of origin.
 
 ```
 dists/SUITE/InRelease                      signed by the archive; it lists all other files
-dists/SUITE/main/binary-ARCH/Packages      the stanzas that Debian's and the archive's indexes have
+dists/SUITE/main/binary-ARCH/Packages      the stanzas of Debian's and the archive's indexes
 pool/NAME_VERSION_ARCH.deb
 evidence/N/InRelease                       of each source, as it was signed (or Release and Release.gpg)
 evidence/N/COMPONENT_binary-ARCH_Packages.xz
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from debian_cloud.image.resolution import Package
 
 COMPONENT: Final = "main"
-"""A closure has one component, whatever its packages are of."""
+"""A closure's only component, whatever components its packages are from."""
 _MOST: Final = 200
-"""Files of evidence: four release files have some twenty."""
+"""Maximum number of evidence files: four release files have about twenty."""
 _ROW: Final = re.compile(
     r" *(?:(?P<sha256>[0-9a-f]{64}) [0-9]{1,13}|- -)"
     r" (?:(?P<evidence>evidence/[0-9]{1,3}/[A-Za-z][A-Za-z0-9_.+-]*)|pool/[A-Za-z0-9][A-Za-z0-9_.+~-]*)"
@@ -40,19 +40,19 @@ _FILENAME: Final = re.compile("^Filename:.*$", re.MULTILINE)
 
 
 def filename(package: Package) -> str:
-    """Where a closure has a package; as in every pool, without the version's epoch."""
+    """The path of a package in a closure; as in every pool, without the version's epoch."""
     return f"pool/{package.name}_{package.version.partition(':')[2] or package.version}_{package.architecture}.deb"
 
 
 def release_path(suite: str) -> str:
-    """Where a closure has its release file."""
+    """The path of a closure's release file."""
     return f"dists/{suite}/InRelease"
 
 
 def evidence(release: str) -> dict[str, str]:
-    """Path -> SHA-256 of the evidence that a closure's release file lists, "" of what the archive may sign anew.
+    """Path -> SHA-256 of the evidence that a release file of a closure lists; "" if the archive may sign it again.
 
-    Nothing where it lists no files, as of an older archive. Error at a path that can be none.
+    Empty if the release file lists no files, as one of an older archive does. Error if a path is invalid.
     """
     rows = next((stanza["Closure-Files"] for stanza in deb822.parse(release) if "Closure-Files" in stanza), "")
     found: dict[str, str] = {}
@@ -68,12 +68,12 @@ def evidence(release: str) -> dict[str, str]:
 
 
 def packages_path(suite: str, architecture: str) -> str:
-    """Where a closure has its index."""
+    """The path of a closure's package index."""
     return f"dists/{suite}/{COMPONENT}/binary-{architecture}/Packages"
 
 
 def packages_text(stanzas: Mapping[Package, str]) -> str:
-    """The index, in the order of names; the stanzas are their sources' own, but for where the file is."""
+    """The package index, sorted by name; the stanzas are those of the sources, except for Filename."""
     return "\n".join(
         _FILENAME.sub(f"Filename: {filename(package)}", stanzas[package].strip("\n"), count=1) + "\n"
         for package in sorted(stanzas, key=lambda package: package.name)
@@ -88,10 +88,11 @@ def release_text(
     place: str = "",
     listed: Mapping[str, tuple[str, int] | None] = MappingProxyType({}),
 ) -> str:
-    """The release file, to be signed: of the image's day, and without an end to its validity.
+    """The release file, to be signed: with the image's date and without Valid-Until.
 
-    It lists each other file of the closure, too, whose place in the archive it names, so that mirrors can carry it:
-    SHA-256 and size; None of those that the archive itself signed, and may sign anew.
+    If `place`, the closure's path in the archive, is given, it also lists each other file of the closure with SHA-256
+    and size, so that mirrors can carry it; a file that the archive itself signed, and may sign again, has None in
+    `listed`.
     """
     content = packages.encode()
     rows = "".join(

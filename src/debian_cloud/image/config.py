@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an image shall be: the `Image-*` fields of a configuration package."""
+"""The `Image-*` fields of a configuration package, which define an image."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ PREFIX: Final = "Image-"
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One `Image-*` field: what it says, and what its words may be.
+    """One `Image-*` field: its meaning, and the words that it accepts.
 
-    They are of `words`, or match `pattern` whole, or are sizes between the two of `sizes`; without any of
-    these they are anything.
+    A word is one of `words`, or all of it matches `pattern`, or it is a size between the two of `sizes`; without any
+    of these, every word is accepted.
     """
 
     meaning: str
@@ -33,10 +33,10 @@ class Field:
 
 
 PATH: Final = "/[^/\\s,]+(/[^/\\s,]+)*"
-"""One path of an image, in which a pattern may stand (`generated.matches`)."""
+"""A path in an image, or a pattern of paths (`generated.matches`)."""
 
 COMPONENTS: Final = ("main", "contrib", "non-free", "non-free-firmware")
-"""The parts of Debian (Debian Policy 2.2); an image takes from main alone, unless it says more."""
+"""Debian's components (Debian Policy 2.2); by default, an image takes packages only from main."""
 
 FIRMWARE: Final = ("bios", "uefi", "raspi")
 
@@ -45,7 +45,7 @@ BOOT_MODES: Final[Mapping[str, set[str]]] = {
     "uefi": {"uefi"},
     "uefi-preferred": {"bios", "uefi"},
 }
-"""Word of Image-Boot-Mode -> the firmware that the disk must boot by, all of them."""
+"""Word of Image-Boot-Mode -> all firmware by which the disk must boot."""
 
 FIELDS: Final[Mapping[str, Field]] = {
     # The largest volumes of EC2 and Google have 64 TiB, EC2's largest machines 32 TiB of memory.
@@ -77,7 +77,7 @@ FIELDS: Final[Mapping[str, Field]] = {
     "Image-First-Boot": Field(
         "who sets the machine up", ("cloud-init", "google-guest-agent", "systemd-firstboot"), single=True
     ),
-    # As useradd(8) takes it.
+    # As useradd(8) accepts it.
     "Image-User": Field("the user that is made at the first boot", single=True, pattern="[a-z_][a-z0-9_-]{0,31}"),
     "Image-Datasource": Field("cloud-init's datasources, in their order", pattern="[A-Za-z0-9]+"),
     "Image-Drop-Secrets": Field(
@@ -92,17 +92,17 @@ FIELDS: Final[Mapping[str, Field]] = {
     ),
     "Image-Components": Field("what of Debian it takes packages from (default: main)", COMPONENTS),
 }
-"""Every field there is, written as dpkg writes it (deb822 itself does not look at the case)."""
+"""All fields, spelled as dpkg writes them (deb822 itself ignores case)."""
 
 _REQUIRED = ("Image-Format",)
 _OF_A_DISK = (
     *("Image-Size", "Image-Boot-Mode", "Image-Root-Device", "Image-Drivers", "Image-Console", "Image-Cdrom"),
     *("Image-Imds", "Image-Tpm", "Image-Volume"),
 )
-"""Fields that mean nothing to a root file system: it runs on another's kernel and machine."""
+"""Fields that do not apply to a root file system without a disk: it uses another system's kernel and machine."""
 _SIZE = re.compile(r"([1-9][0-9]{0,5})([MGT])")
 _MARKED = re.compile(r"(?P<word>\S+)(?: \[(?P<only>[a-z0-9-]+)\])?")
-"""A word of a field of debian/control with, perhaps, the architecture that it is for."""
+"""A word of a field of debian/control and, optionally, the architecture to which it is restricted."""
 _UNIT = {"M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -110,8 +110,8 @@ _UNIT = {"M": 2**20, "G": 2**30, "T": 2**40}
 class ImageConfig:
     """One image configuration as apt sees it; `size` and `memory` in bytes.
 
-    Without `firmware` the image is a root file system, with neither disk nor
-    kernel, and `size` is 0. The image fits on no smaller disk than `size`.
+    Without `firmware`, the image is a root file system without disk and kernel, and `size` is 0. Otherwise `size` is
+    the smallest disk on which the image fits.
     """
 
     name: str
@@ -140,19 +140,19 @@ class ImageConfig:
     keep_secrets: tuple[str, ...] = ()
 
     def image(self, serial: str) -> ImageId:
-        """The image of this configuration with a serial; Error when the serial is none."""
+        """The image of this configuration with a serial; Error if the serial is invalid."""
         return ImageId(self.suite, names.config(self.name), self.architecture, serial)
 
 
 def is_image(fields: Mapping[str, str]) -> bool:
-    """Whether a package's fields describe an image (a layer, such as -common, has none)."""
+    """Whether a package's fields describe an image (a layer, such as -common, has no such fields)."""
     return any(field.startswith(PREFIX) for field in fields)
 
 
 def parse(
     fields: Mapping[str, str], *, name: str, version: str, architecture: str, suite: str, description: str
 ) -> ImageConfig:
-    """The configuration that a package's fields describe; Error names the field that is wrong."""
+    """The configuration that a package's fields describe; an Error names the wrong field."""
     what = f"configuration {name} {version}"
     found = {field: value.split() for field, value in fields.items() if field.startswith(PREFIX)}
     for field, words in found.items():
@@ -211,10 +211,10 @@ def parse(
 
 
 def of_architecture(fields: Mapping[str, str], architecture: str) -> dict[str, str]:
-    """The fields of debian/control as a build leaves them: `bios [amd64] uefi` is on arm64 `uefi`.
+    """The fields of debian/control for one architecture: `bios [amd64] uefi` becomes `uefi` on arm64.
 
-    Of the `Image-*` fields a mark keeps the word before it to one architecture; a field without a word
-    for this one is left out. The other fields are dpkg's own, and stay as they are.
+    In `Image-*` fields, an architecture in brackets restricts the word before it; a field that has no word for this
+    architecture is omitted. The other fields belong to dpkg and stay as they are.
     """
     found = {}
     for field, value in fields.items():
@@ -226,7 +226,7 @@ def of_architecture(fields: Mapping[str, str], architecture: str) -> dict[str, s
 
 
 def _check(what: str, field: str, words: list[str]) -> None:
-    """Error when a field is unknown, or says what it may not."""
+    """Raise Error if a field is unknown, or has a value that it does not accept."""
     if field not in FIELDS:
         raise Error(f"{what} has the unknown field {field}", did_you_mean(field, FIELDS))
     known = FIELDS[field]
@@ -252,7 +252,7 @@ def _check(what: str, field: str, words: list[str]) -> None:
 
 
 def _check_boot(what: str, firmware: tuple[str, ...], mode: str) -> None:
-    """Error when nothing boots by such firmware, or not in the way that a cloud is told to."""
+    """Raise Error if no image boots by such firmware, or the boot mode needs other firmware."""
     if firmware == ("bios",):
         raise Error(f"{what} boots without uefi", "every image boots by uefi; bios comes besides")
     if "raspi" in firmware and len(firmware) > 1:
@@ -268,7 +268,7 @@ def _check_boot(what: str, firmware: tuple[str, ...], mode: str) -> None:
 
 
 def size(text: str, what: str, field: str = "Image-Size") -> int:
-    """Bytes that `8G` or `512M` stands for; Error when it is no size, or not one for the field."""
+    """The bytes that `8G` or `512M` stands for; Error if it is not a size, or out of the field's range."""
     match = _SIZE.fullmatch(text)
     if not match:
         raise Error(f"{what} has the invalid size {text!r} in {field}", FIELDS["Image-Size"].meaning)
@@ -280,6 +280,6 @@ def size(text: str, what: str, field: str = "Image-Size") -> int:
 
 
 def in_words(size: int) -> str:
-    """A size of whole MiB as Image-Size says it: in the largest unit in which it is a whole number."""
+    """A size, a multiple of MiB, as text for Image-Size in the largest unit that gives an integer."""
     unit, letter = next((_UNIT[letter], letter) for letter in "TGM" if size % _UNIT[letter] == 0)
     return f"{size // unit}{letter}"

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a person changes about one image, for a try without a configuration of its own.
+"""A user's changes to one image, without a configuration package of its own.
 
-`Official: no` is in the record, and `Image-Changes` in the .buildinfo; an archive wants both to agree. An official
-image has no such field. An unofficial one is `current` only where there is no official one. `--remove` is a pin of
--1, the same text for both apts; what takes the place of a package must be there already or be added by name.
+The record has `Official: no`, and the .buildinfo has `Image-Changes`; an archive requires both to agree. An official
+image has neither field. An unofficial image is `current` only if there is no official one. `--remove` is a pin of -1,
+the same text for the private apt and for mmdebstrap's; a replacement of a removed package must be there already or be
+added by name.
 
-A source that a person adds is read by its own key alone. `Image-Changes` has its address, suite and components,
-`Image-Releases` who signed, and `Other-Sources` of the record the address, suite and components, too. A closure
-keeps its release file as that of any source. In `verify` it counts only if the source is given there, too, and for
-the very file that the .buildinfo names. An archive keeps such closures if its conf/closures has `--source=FILE`. The
-image's own apt does not ask that source.
+An added source is verified only with its own key. `Image-Changes` has its address, suite and components,
+`Image-Releases` its signers, and `Other-Sources` of the record its address and suite. A closure keeps its release
+file, as of any source. `verify` accepts it only if the source is given there too, and only the very file that the
+.buildinfo names. An archive keeps such closures if its conf/closures has `--source=FILE`. The image's own apt does
+not use that source.
 """
 
 from __future__ import annotations
@@ -25,25 +26,25 @@ from debian_cloud.image.config import FIELDS, PATH, in_words, size
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Debian Policy 5.6.1. mmdebstrap and apt read more into other characters: versions, patterns, removals.
+# Debian Policy 5.6.1. mmdebstrap and apt give a meaning to other characters: versions, patterns, removals.
 _PACKAGE: Final = re.compile(r"[a-z0-9][a-z0-9+.-]+")
-# RFC 1123, 2.1; hostname(7) gives the length of the whole, RFC 1035 that of a label.
+# RFC 1123, 2.1; hostname(7) gives the length of a complete name, RFC 1035 that of a label.
 _LABEL: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _LONGEST_HOSTNAME: Final = 64
 _FIRST: Final = 1000
-"""Of the numbers of tries; nobody builds so many official images in a day."""
+"""Lowest number in the serial of an unofficial image; no day has so many official images."""
 _TYPES: Final = ("boolean", "multiselect", "note", "password", "select", "string", "text", "title", "seen")
-"""What debconf-set-selections(1) takes as the third word; `seen` is a flag."""
+"""Types that debconf-set-selections(1) accepts as the third word; `seen` is a flag."""
 _ANSWER: Final = re.compile(r"\s*(\S+)\s+(\S+)\s+(\S+)(?:\s(.*))?")
 
 
 @dataclass(frozen=True, slots=True)
 class Custom:
-    """Packages added and left out, answers to debconf, a host name; none of them in an official image.
+    """The user's changes to an image; an official image has none.
 
-    `seed` is text as debconf-set-selections(1) reads it, `keep` are paths as
-    in Image-Keep-Secrets, `size` is the disk's in bytes, 0 for the configuration's,
-    `sources` are others than Debian's (`sources.as_change`).
+    `add` and `remove` are names of packages, `seed` is text as debconf-set-selections(1) reads it, `keep` are paths
+    as in Image-Keep-Secrets, `size` is the disk's in bytes, 0 for the configuration's, `sources` are added sources
+    (`sources.as_change`).
     """
 
     add: tuple[str, ...] = ()
@@ -56,12 +57,12 @@ class Custom:
 
     @property
     def preferences(self) -> str:
-        """The text by which apt installs no version of what is left out (apt_preferences(5))."""
+        """The preferences by which apt installs no version of the removed packages (apt_preferences(5))."""
         return "\n".join(f"Package: {name}\nPin: version *\nPin-Priority: -1\n" for name in self.remove)
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """What is changed, one line each; none for an official image. A seed is named by its SHA-256."""
+        """The changes, one line each; none for an official image. A seed is given by its SHA-256."""
         return (
             *(f"add {name}" for name in self.add),
             *(f"remove {name}" for name in self.remove),
@@ -74,9 +75,9 @@ class Custom:
 
     @property
     def number(self) -> int:
-        """The number in the serial of an image of these changes: 0 of an official one, else from 1000 to 9999.
+        """The number in the serial of an image with these changes: 0 for an official image, else 1000 to 9999.
 
-        So a try has another name than the official image of its day, and than another try.
+        So an unofficial image has another name than the official image of its day, and than one with other changes.
         """
         if not self.lines:
             return 0
@@ -85,19 +86,19 @@ class Custom:
 
 
 def others(lines: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """Address and suite of each source that a person added, of what is changed about an image (`Custom.lines`)."""
+    """Address and suite of each source that the user added, from the lines of `Custom.lines`."""
     rows = (line.split(" ") for line in lines)
     return tuple((row[1], row[2]) for row in rows if row[0] == "source")
 
 
 OFFICIAL: Final = Custom()
-"""Nothing is changed."""
+"""No changes."""
 
 
 def custom(
     add: str = "", remove: str = "", seed: str = "", hostname: str = "", keep: str = "", disk: str = ""
 ) -> Custom:
-    """What the texts of the options say; Error, always of wrong use, names the word that is wrong."""
+    """Parse the texts of the options; an Error, always with status USAGE, names the wrong word."""
     adds, removes = _packages(add, "--add"), _packages(remove, "--remove")
     for name in adds:
         if name in removes:
@@ -107,7 +108,7 @@ def custom(
 
 
 def check_seed(text: str) -> None:
-    """Error that names the first line that debconf-set-selections(1) would not take."""
+    """Raise an Error that names the first line that debconf-set-selections(1) would not accept."""
     lines = text.split("\n")
     number = 0
     while number < len(lines):
@@ -170,7 +171,7 @@ def _paths(text: str) -> tuple[str, ...]:
 
 def _hostname(name: str) -> str:
     labels = name.split(".")
-    # The last label of a name is not a number (RFC 1123, 2.1): else it could be an address.
+    # The last label of a name is not a number (RFC 1123, 2.1): otherwise it could be an address.
     if (
         len(name) > _LONGEST_HOSTNAME
         or not all(map(_LABEL.fullmatch, labels))

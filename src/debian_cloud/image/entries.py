@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a file system, a tar or a .deb holds, one entry a path."""
+"""The contents of a file system, a tar archive or a .deb, one entry for each path."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ SOCKET: Final = "socket"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One path, without a leading slash; the root folder's is empty.
+    """One path, without a leading slash; the root directory's is empty.
 
-    `mode` is the permission bits with set-id and sticky (07777); `mtime` in
-    seconds since 1970; `sha256` in hex digits and `size` in bytes are a regular
-    file's, `target` a symlink's, `device` a device node's (major, minor).
-    `xattrs` are sorted by name, file capabilities among them
-    (security.capability). Entries of one `inode` are hard links of each other;
-    0 where that is not known. Bytes that are not UTF-8 are surrogates (PEP 383).
+    `mode` is the permission bits with set-id and sticky (07777); `mtime` is in seconds since 1970. Regular files have
+    `sha256` in hex digits and `size` in bytes, symlinks `target`, device nodes `device` (major, minor). `xattrs` are
+    sorted by name and include file capabilities (security.capability). Entries with the same `inode` are hard links
+    of each other; 0 is unknown. Bytes that are not UTF-8 are surrogates (PEP 383).
     """
 
     path: str

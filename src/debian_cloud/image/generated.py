@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What stands in an image's /etc, /usr and /boot though no package has it: each path with what makes it.
+"""The paths of an image that no package ships, each with what generates it.
 
-A maintainer script makes a file, rather than dpkg, where its content depends on
-the machine or is merged from several packages. Links of update-alternatives(1)
-are not listed: dpkg's database has them.
+A maintainer script creates a file, instead of dpkg, if its content depends on the machine or is merged from several
+packages. Links of update-alternatives(1) are not listed: dpkg's database has them.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from functools import cache
 from typing import Final
 
 GENERATED: Final = (
-    # debian-cloud's builder: what belongs to this disk and to no package
+    # debian-cloud's builder: files of this disk that belong to no package
     ("boot/efi", "builder: where the EFI system partition is mounted"),
     ("boot/grub", "builder: as grub-install(8) does"),
     ("boot/grub/fonts", "builder: as grub-install(8) does"),
@@ -40,7 +39,7 @@ GENERATED: Final = (
     ("etc/pam.d/common-*", "pam-auth-update(8)"),
     ("etc/nsswitch.conf", "base-files, then libnss-*"),
     ("etc/environment", "libpam-modules"),
-    # base-files and its like: first contents, which are the administrator's from then on
+    # base-files and similar: initial contents, which belong to the administrator afterwards
     ("etc/dpkg/origins/default", "base-files"),
     ("etc/motd", "base-files"),
     ("etc/profile", "base-files"),
@@ -80,7 +79,7 @@ GENERATED: Final = (
     ("etc/runit/runsvdir/default/ssh", "openssh-server, by runit-helper"),
     ("etc/tmpfiles.d/screen-cleanup.conf", "screen"),
     ("usr/lib/systemd/system/screen-cleanup.service", "screen"),
-    # indexes and caches of what is installed
+    # indexes and caches of installed packages
     ("etc/ld.so.cache", "ldconfig(8)"),
     ("etc/ca-certificates.conf", "update-ca-certificates(8)"),
     ("etc/ssl/certs/*", "update-ca-certificates(8)"),
@@ -94,7 +93,7 @@ GENERATED: Final = (
     ("usr/lib/udev/hwdb.bin", "systemd-hwdb(8)"),
     ("usr/share/info/dir", "install-info(1)"),
     ("boot/initrd.img-*", "update-initramfs(8), dracut(8)"),
-    # what dpkg, debconf and their like know
+    # databases of dpkg, debconf and similar
     ("var/lib/dpkg", "dpkg"),
     ("var/lib/dpkg/*", "dpkg: its database"),
     ("var/lib/dpkg/alternatives/*", "update-alternatives(1)"),
@@ -124,7 +123,7 @@ GENERATED: Final = (
     ("var/log/journal", "systemd-tmpfiles(8)"),
     ("var/log/private", "systemd-tmpfiles(8)"),
     ("var/log/unattended-upgrades", "unattended-upgrades"),
-    # links and folders of base-files, made once
+    # links and directories of base-files, created once
     ("var/lock", "base-files"),
     ("var/mail", "base-files"),
     ("var/opt", "base-files"),
@@ -137,7 +136,7 @@ GENERATED: Final = (
     ("root/.bashrc", "base-files"),
     ("root/.profile", "base-files"),
     ("root/.ssh", "systemd-tmpfiles(8)"),
-    # what a package ships, with another owner, mode or capability
+    # files that a package ships with another owner, mode or capability
     ("etc/credstore", "systemd-tmpfiles(8)"),
     ("etc/credstore.encrypted", "systemd-tmpfiles(8)"),
     ("etc/polkit-1/rules.d", "polkitd"),
@@ -145,7 +144,7 @@ GENERATED: Final = (
     ("usr/lib/dbus-1.0/dbus-daemon-launch-helper", "dbus, by dpkg-statoverride(1)"),
     ("usr/lib/polkit-1/polkit-agent-helper-1", "polkitd"),
     ("usr/bin/ssh-agent", "openssh-client"),
-    # links to the kernel, and what is there from the first day
+    # links to the kernel, and files that exist from the beginning
     ("initrd.img", "linux-base: linux-update-symlinks"),
     ("initrd.img.old", "linux-base: linux-update-symlinks"),
     ("vmlinuz", "linux-base: linux-update-symlinks"),
@@ -157,17 +156,17 @@ GENERATED: Final = (
     ("usr/share/vim/vim*/doc/*.vim-tiny", "vim-runtime, by dpkg-divert(1)"),
     ("var/cache/man/**", "mandb(8)"),
     ("var/cache/private", "systemd-tmpfiles(8)"),
-    # the administrator's own, empty
+    # the administrator's directories, empty
     ("usr/local", "base-files"),
     ("usr/local/**", "base-files and others: empty folders (Debian policy 9.1.2)"),
 )
-"""Path -> what makes it. `*` stays in one folder, `**` does not."""
+"""Path -> what generates it. `*` matches within one directory, `**` across directories."""
 
 ASKED_FOR: Final = (("etc/hostname", "builder: the host name that was asked for"),)
-"""The same of what an image has by an option of `build` alone; no official image has it."""
+"""The same for paths that only an option of `build` adds; no official image has them."""
 
 NOTED: Final = ("var/lib/debian-cloud", "var/lib/debian-cloud/renew")
-"""Where the builder notes what the first boot makes again: only in images that have packages which make it."""
+"""Paths where the builder records what the first boot generates again; only in images with packages that do so."""
 
 GENERATED_ON_ESP: Final = (
     ("", "builder: the EFI system partition's root"),
@@ -176,10 +175,10 @@ GENERATED_ON_ESP: Final = (
     ("EFI/debian", "builder: folders as firmware and shim know them (UEFI 13.3.1.3)"),
     ("EFI/debian/grub.cfg", "builder: leads signed GRUB to /boot/grub/grub.cfg"),
 )
-"""The same of the EFI system partition; all else there is copied out of packages."""
+"""The same for the EFI system partition; everything else there is copied from packages."""
 
 _COPIES: Final = (
-    # grub-install(8), as the builder does it
+    # copied by the builder as by grub-install(8)
     "boot/grub/fonts/*.pf2",
     "boot/grub/i386-pc/*",
     "boot/grub/x86_64-efi/*",
@@ -192,7 +191,7 @@ _ALTERNATIVES: Final = "/etc/alternatives/"
 
 
 def matches(pattern: str, path: str) -> bool:
-    """Whether a pattern of the table is a path's."""
+    """Whether a path matches a pattern of the table."""
     return _compiled(pattern).fullmatch(path) is not None
 
 
@@ -209,11 +208,10 @@ def is_copy(path: str) -> bool:
 
 
 def generator(path: str, target: str = "", *, esp: bool = False) -> str:
-    """What makes a path that no package ships as it is; "" when it is not of the closed list.
+    """What generates a path that no package ships as it is; "" if the path is not in the tables.
 
-    `target` is a symlink's: update-alternatives(1) makes nothing but links, of
-    generic names to its folder, and from there to a package's file. `esp` says
-    that the path is of the EFI system partition.
+    `target` is the target of a symlink: update-alternatives(1) creates only links, from generic names to its
+    directory, and from there to a package's file. With `esp`, the path is on the EFI system partition.
     """
     if esp:
         return next((made_by for known, made_by in GENERATED_ON_ESP if known == path), "")

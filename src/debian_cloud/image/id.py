@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which image: one serial of a configuration, for a suite and an architecture; every name of its files follows."""
+"""The identity of an image: suite, configuration, architecture and serial, from which all file names follow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PARTS = 4
 
 @dataclass(frozen=True, slots=True)
 class ImageId:
-    """The four words that name an image; Error when one of them may not be a part of a path.
+    """The four words that name an image; Error if one of them may not be a part of a path.
 
     As text it is SUITE/CONFIG/ARCH/SERIAL. `config` is the short name of the configuration package.
     """
@@ -33,7 +33,7 @@ class ImageId:
 
     @classmethod
     def parse(cls, text: str, tree: str = "") -> ImageId:
-        """The image that is named SUITE/CONFIG/ARCH/SERIAL, or that has this path below `tree`; Error if none is."""
+        """The image that is named SUITE/CONFIG/ARCH/SERIAL, or has that path below `tree`; Error for another text."""
         parts = text.removeprefix(f"{tree}/" if tree else "").split("/")
         if len(parts) != _PARTS or (tree and not text.startswith(f"{tree}/")):
             what = printable(repr(text), 120)
@@ -42,17 +42,17 @@ class ImageId:
 
     @property
     def series(self) -> str:
-        """What the image is one serial of: SUITE/CONFIG/ARCH."""
+        """The series to which the image belongs: SUITE/CONFIG/ARCH."""
         return f"{self.suite}/{self.config}/{self.architecture}"
 
     @property
     def release(self) -> str:
-        """What is built of one suite under one serial: SUITE/SERIAL."""
+        """The release to which the image belongs, all images of one suite and serial: SUITE/SERIAL."""
         return f"{self.suite}/{self.serial}"
 
     @property
     def number(self) -> tuple[int, int]:
-        """The order of the images of a series: the day, then the number."""
+        """The sort key of the image in its series: day, then number."""
         return names.serial_key(self.serial)
 
     @property
@@ -79,7 +79,7 @@ class ImageId:
         return f"{tree}/{self}"
 
 
-# An index asks for the same few names again and again, one image after another.
+# Reading an index checks the same few names many times.
 @functools.lru_cache(maxsize=1024)
 def _check(suite: str, config: str, architecture: str, serial: str) -> None:
     names.word(suite, "suite")

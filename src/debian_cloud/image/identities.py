@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What belongs to one machine alone, and is in no image: secrets and identities that installing a package makes.
+"""Secrets and machine identities that installing a package creates, and that no image may contain.
 
-Whoever gets an image can read all of it, and every machine made of it has the
-same. Some are known by their path (the table), others by their content.
+Everybody who gets an image can read all of it, and all machines made from it would share them. Some are recognized by
+their path (the table), others by their content.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Final
 from debian_cloud.image.generated import NOTED, matches
 
 RENEWAL: Final = "usr/lib/debian-cloud/renew"
-"""The layer `common` has it: at the first boot it makes again what RENEWED names."""
+"""Program of the layer `common` that, at the first boot, generates again what RENEWED lists."""
 RENEWED: Final = NOTED[-1]
-"""Names of packages, one a line, whose identities the image goes without until its first boot."""
+"""List of the packages, one per line, whose identities the image lacks until its first boot."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a package makes when it is installed; `paths` as in `generated.GENERATED`.
+    """A secret or identity that a package creates when it is installed; `paths` are as in `generated.GENERATED`.
 
-    `renewed` is what makes it again on each machine: RENEWAL, or a path of the
-    tree that does so by itself; "" when nothing does, and the image is refused.
+    `renewed` is what generates it again on each machine: RENEWAL, or a path of the tree that does so by itself; "" if
+    nothing does, and then the image is refused.
     """
 
     package: str
@@ -34,7 +34,7 @@ class Identity:
 
 
 IDENTITIES: Final = (
-    # Made again by what is in the image anyway.
+    # Generated again by software that is in the image anyway.
     Identity(
         "openssh-server",
         "host keys",
@@ -53,14 +53,14 @@ IDENTITIES: Final = (
         "usr/lib/rabbitmq/bin/rabbitmq-server",
         ("var/lib/rabbitmq/.erlang.cookie",),
     ),
-    # Made again by the layer.
+    # Generated again by the layer `common`.
     Identity("bind9", "the key that controls it", RENEWAL, ("etc/bind/rndc.key",)),
     Identity("dropbear", "host keys", RENEWAL, ("etc/dropbear/dropbear_*_host_key", "etc/dropbear/dropbear_*.pub")),
     Identity("munge", "the key of its realm", RENEWAL, ("etc/munge/munge.key",)),
     Identity("nsd", "the keys that control it", RENEWAL, ("etc/nsd/nsd_*.key", "etc/nsd/nsd_*.pem")),
     Identity("nvme-cli", "the host's names", RENEWAL, ("etc/nvme/hostnqn", "etc/nvme/hostid")),
     Identity("open-iscsi", "the initiator's name", RENEWAL, ("etc/iscsi/initiatorname.iscsi",)),
-    # Berkeley DB draws a number for each file.
+    # Berkeley DB generates a random number for each file.
     Identity("postfix", "a database with a number of its own", RENEWAL, ("etc/aliases.db",)),
     Identity(
         "ssl-cert",
@@ -68,7 +68,7 @@ IDENTITIES: Final = (
         RENEWAL,
         ("etc/ssl/private/ssl-cert-snakeoil.key", "etc/ssl/certs/ssl-cert-snakeoil.pem"),
     ),
-    # Made once, by a maintainer script and nothing else: a configuration has to decide.
+    # Generated only once, by a maintainer script: the configuration must decide.
     Identity("backuppc", "a password", "", ("etc/backuppc/htpasswd",)),
     Identity("bacula-common", "passwords", "", ("etc/bacula/common_default_passwords",)),
     Identity("bacula-fd", "a password", "", ("etc/bacula/bacula-fd.conf",)),
@@ -85,33 +85,34 @@ IDENTITIES: Final = (
     Identity("tripwire", "keys", "", ("etc/tripwire/*.key",)),
     Identity("xrdp", "private keys", "", ("etc/xrdp/rsakeys.ini",)),
 )
-"""Path -> what it is, and who makes it again; the first line that knows a path counts."""
+"""All known identities; the first whose paths match counts."""
 
 BY_LAYER: Final = frozenset({"openssh-server"} | {known.package for known in IDENTITIES if known.renewed == RENEWAL})
-"""The packages whose identities RENEWAL can make again."""
+"""The packages whose identities RENEWAL can generate again."""
 
 
 _PLACES: Final = tuple({f"{path.partition('/')[0]}/" for known in IDENTITIES for path in known.paths})
 
 
 def identity(path: str) -> Identity | None:
-    """The line of the table that knows a path."""
+    """The first identity in the table whose paths match a path; None if there is none."""
     if not path.startswith(_PLACES):
         return None
     return next((known for known in IDENTITIES if any(matches(pattern, path) for pattern in known.paths)), None)
 
 
-# An armour's first line (RFC 7468, RFC 4716, RFC 9580). What only names it, as a manual, has no key behind it.
+# An armour's first line (RFC 7468, RFC 4716, RFC 9580). A text that only quotes it, such as a manual, has no key
+# after it.
 _ARMOUR: Final = re.compile(
     rb"-{4,5} ?BEGIN [A-Z0-9 ]{0,40}(?:PRIVATE KEY(?: BLOCK)?|SSH2 ENCRYPTED PRIVATE KEY) ?-{4,5}"
 )
 _BEHIND: Final = 1024
-"""Bytes behind that line in which its fields, and then the first of the key, are looked for."""
+"""Bytes after that line in which its fields and the beginning of the key are searched for."""
 _LINE: Final = re.compile(rb"(?:[\r\n]|\\r|\\n)+")
-"""What ends a line, in the words of some language, too."""
+"""The end of a line, also as an escape sequence in source code."""
 _FIELD: Final = re.compile(rb"\s*[A-Za-z-]+: ")
 _KEY: Final = re.compile(rb"[A-Za-z0-9+/=\s]{40}")
-# What stands anywhere in a file: a word by which it is found quickly, then all of it.
+# Secrets anywhere in a file: what it is, a string for a quick search, and the complete pattern.
 _ANYWHERE: Final = (
     ("a shared key (OpenVPN)", b"BEGIN OpenVPN", re.compile(rb"BEGIN OpenVPN Static key V1-{5}\s+[0-9a-f]{32}")),
     ("a private key (age)", b"AGE-SECRET-KEY-1", re.compile(rb"AGE-SECRET-KEY-1[02-9AC-HJ-NP-Z]{58}")),
@@ -123,7 +124,7 @@ _ANYWHERE: Final = (
     ("a key (TSIG)", b"secret", re.compile(rb"(?m)^[^#/\n]*\bsecret[ \t]+\"?[A-Za-z0-9+/]{22,}={0,2}\"?[ \t]*;")),
     ("a private key (JSON)", b'"kty"', re.compile(rb"\"(?:d|k)\"\s*:\s*\"[A-Za-z0-9_-]{16,}\"")),
 )
-# What a file begins with. The first bytes of binary ones are lengths, then what DER and OpenPGP say of the content.
+# Secrets at the beginning of a file. Binary ones begin with lengths, then the type of content in DER or OpenPGP.
 _BEGINNINGS: Final = tuple(
     (what, re.compile(shape, re.DOTALL))
     for what, shape in (
@@ -143,13 +144,13 @@ _BEGINNINGS: Final = tuple(
         ("a private key (PKCS #8)", rb"0(?:[\x20-\x7f]|\x81.|\x82..)\x02\x01[\0\x01]0.{1,2}\x06"),
         ("a private key (PKCS #8)", rb"0(?:\x81.|\x82..)0.\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x05\x0d"),
         ("a private key (SEC 1)", rb"0(?:[\x20-\x7f]|\x81.|\x82..)\x02\x01\x01\x04[\x10-\x50]"),
-        # An object identifier of PKCS #12, and the tag of JKS: a store without is one of certificates.
+        # An object identifier of PKCS #12, and the tag of JKS: a store without them has only certificates.
         ("a private key (PKCS #12)", rb"0[\x80-\x84](?=.*\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x0a\x01[\x01\x02])"),
         ("a private key (Java)", rb"\xfe\xed\xfe\xed\0\0\0[\x01\x02]....\0\0\0\x01"),
     )
 )
 
-# A name, a colon, and what crypt(5) makes of a password, locked or not; one word of systemd's looks like its oldest.
+# A name, a colon, and a crypt(5) hash, locked or not; systemd's "unprovisioned" looks like the oldest kind of hash.
 _HASHED: Final = re.compile(
     rb"(?m)^(?P<who>[A-Za-z0-9_][A-Za-z0-9_.@-]*):[!*]*(?:\$[0-9a-z-]{1,8}\$[^:\s]{8,}|_[A-Za-z0-9./]{19}|(?!unprovisioned)[A-Za-z0-9./]{13}(?=:))"
 )
@@ -162,7 +163,7 @@ _UUID: Final = re.compile(
 
 
 def secret(path: str, content: bytes) -> str:
-    """What secret a file holds by its content, in words; "" when none is known."""
+    """A description of the secret that a file's content has; "" if none is known."""
     if content.find(b"BEGIN ") >= 0 and _is_armoured(content):
         return "a private key"
     for what, word, shape in _ANYWHERE:
@@ -187,5 +188,5 @@ def _is_armoured(content: bytes) -> bool:
 
 
 def host_id(content: bytes) -> bool:
-    """Whether a text has an identifier that was drawn by lot (RFC 9562, versions 1 and 4)."""
+    """Whether a text has a random or time-based UUID (RFC 9562, versions 1 and 4)."""
     return bool(_UUID.search(content))

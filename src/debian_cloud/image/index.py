@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The signed image index: records <-> the deb822 file `Images`.
 
-Archive, mirror and client have one set of rules. `deb822.stanzas` reads an index with bounds of line, stanza and
-whole; this module and `staleness` refuse what contradicts itself or is unknown. The archive reads back what it is
-about to sign, and records when they are entered; the mirror has the same rules in awk, since its package needs no
-Python; `tests/malformed.py` is one corpus for all of them. An unknown field is ignored, so that older clients read
-newer archives. An unknown status is refused, because whether such an image may be started is unknown: a newer
-archive says new things in new fields.
+Archive, mirror and client have the same rules. `deb822.stanzas` reads an index with bounds for a line, a stanza and
+the file; this module and `staleness` refuse contradictions and unknown values. The archive parses what it is about to
+sign, and records when they are added; the mirror has the same rules in awk, because its package needs no Python;
+`tests/malformed.py` is the corpus for all of them. An unknown field is ignored, so that older clients can read newer
+archives. An unknown status is refused, because it is unknown whether such an image may be started: a newer archive
+uses new fields for new information.
 """
 
 from __future__ import annotations
@@ -31,43 +31,43 @@ _FIELDS: Final = (
     "Virtual-Size", "SHA256", "SHA512", "Buildinfo",
 )  # fmt: skip
 _OFFICIAL: Final = "Official"
-"""`no` where a person changed something; an official image has no such field, nor have records older than it."""
+"""`no` if the user changed something; an official image has no such field, nor do records older than the field."""
 _OTHERS: Final = "Other-Sources"
-"""Of an image that is not official: address and suite of each source of packages that a person added."""
+"""Address and suite of each package source that the user added; only for an unofficial image."""
 _OTHER: Final = re.compile(r"(https?://|file:/)[A-Za-z0-9._~:/%+,=-]+ [a-z0-9][a-z0-9+.-]*")
 _OF_A_TRY: Final = (_OFFICIAL, _OTHERS)
 _ATTESTATIONS: Final = "Attestations"
 _REBUILDS: Final = "Rebuilds"
 _LISTS: Final = (_ATTESTATIONS, _REBUILDS)
-"""The only fields of several lines: SHA-256, size and path of each."""
+"""The only multi-line fields: SHA-256, size and path in each line."""
 _OF_THE_ARCHIVE: Final = (
     "Buildinfo-SHA256", "Buildinfo-SHA512", *_LISTS, "Partial", "Status", "Status-Date", "Status-Reason", "CVEs",
 )  # fmt: skip
-"""Fields that an archive adds: debsign(1) signs the .buildinfo after the record was written, and so changes it."""
+"""Fields that an archive adds: debsign(1) changes the .buildinfo after the record was written."""
 STATUS: Final = ("current", "superseded", "deprecated", "withdrawn", "expired")
 """The first two follow from the other records; the last two are in no index."""
 GONE: Final = ("withdrawn", "expired")
-"""Statuses of what no index lists any more."""
+"""Statuses of images that no index lists any more."""
 REASON: Final = 500
-"""Characters of a reason, at most: it is read on terminals, and stands in each index from then on."""
+"""Maximum characters of a reason: it is shown on terminals, and is in every later index."""
 LARGEST_FILE: Final = 2**40
-"""Bytes of a file that is published, at the most; one of them has some hundred megabytes."""
+"""Maximum bytes of a published file; a usual one has a few hundred megabytes."""
 LARGEST_DISK: Final = 2**46
-"""Bytes of a disk, as the largest Image-Size has them; a root file system without a disk has none."""
+"""Maximum bytes of a disk, as for Image-Size; a root file system without a disk has 0."""
 _LONGEST_NAME: Final = 255
 _WHICH: Final = "which of them is right cannot be known"
 _NEWER: Final = "if it is the word of a newer archive, a newer debian-cloud knows it"
 _HEX = {"SHA256": re.compile("[0-9a-f]{64}"), "SHA512": re.compile("[0-9a-f]{128}")}
 _ATTESTATION = re.compile(r" (?P<sha256>[0-9a-f]{64}) (?P<size>[0-9]{1,15}) (?P<path>\S+)")
 VERSION: Final = re.compile(r"(?:[0-9]{1,9}:)?[0-9A-Za-z][0-9A-Za-z.+~-]{0,244}")
-"""Debian Policy 5.6.12, without a colon in what comes after the epoch."""
+"""A version (Debian Policy 5.6.12) without a colon after that of the epoch."""
 # https://www.cve.org/ResourcesSupport/AllResources/CNARules, 5.1: the number has four digits or more.
 CVE: Final = re.compile(r"CVE-[0-9]{4}-[0-9]{4,}")
 
 
 @dataclass(frozen=True, slots=True)
 class Attestation:
-    """A file about an image, beside it; `suffix` is its name after the stem, the size is in bytes."""
+    """A file about an image, beside it; `suffix` is its name after the stem, `size` is in bytes."""
 
     suffix: str
     size: int
@@ -78,9 +78,9 @@ class Attestation:
 class ImageRecord:
     """One published file of one image; sizes in bytes, hashes in lower-case hexadecimal.
 
-    `rebuilds` are statements of others that they made the same bytes, each named by its signer's fingerprint.
-    `partial`: published though other images of its serial are missing. `status_date`: YYYY-MM-DD. `others`: address
-    and suite of each source of packages that a person added.
+    `rebuilds` are statements of others that they rebuilt the same bytes, each named by its signer's fingerprint.
+    `partial` means published although other images of its serial are missing. `status_date` is YYYY-MM-DD. `others`
+    are address and suite of each package source that the user added.
     """
 
     id: ImageId
@@ -104,7 +104,7 @@ class ImageRecord:
 
     @property
     def directory(self) -> str:
-        """The folder of the image, relative to the archive's root."""
+        """The directory of the image, relative to the archive's root."""
         return self.id.path()
 
     @property
@@ -124,7 +124,7 @@ class ImageRecord:
 
     @property
     def rebuilds_directory(self) -> str:
-        """The folder of others' statements about the image: its own is never changed."""
+        """The directory of others' statements about the image, whose own directory never changes."""
         return self.id.path(names.REBUILDS)
 
     @property
@@ -134,18 +134,18 @@ class ImageRecord:
 
 
 def parse(text: str, *, strict: bool = False) -> tuple[ImageRecord, ...]:
-    """Records of an `Images` file or of one `.image` record.
+    """The records of an `Images` file or of one `.image` file.
 
-    Paths are not trusted: they must be the ones that the other fields give, and no two records give one.
-    With `strict`, as for an upload, a field that no builder writes is an error; without, it is passed
-    over, so that an older client reads a newer archive. A status is not: whoever does not know what it
-    means cannot know whether the image may be started, so a newer archive says new things in new fields.
+    Paths are not trusted: they must be those that the other fields give, and no two records may have the same path.
+    With `strict`, as for an upload, a field that no builder writes is an error; otherwise it is ignored, so that an
+    older client can read a newer archive. An unknown status is always an error, because it is unknown whether the
+    image may be started; a newer archive uses new fields for new information.
     """
     return tuple(_records(deb822.canonical(text), strict=strict))
 
 
 def read(file: IO[bytes]) -> Iterator[ImageRecord]:
-    """The same of an open `Images`, one after another as it is read: no more of it is kept than names."""
+    """The same for an open `Images`, one record after another as it is read; only names are kept of those before."""
     return _records(deb822.stanzas(file), strict=False)
 
 
@@ -157,7 +157,7 @@ def _records(stanzas: Iterable[deb822.Stanza], *, strict: bool) -> Iterator[Imag
         try:
             record = _record(stanza, strict=strict)
         except Error as error:
-            # A bad word in a record is bad data, not a wrong call.
+            # A bad word in a record is bad data, not wrong use.
             raise Error(error.message, error.hint) from None
         if record.filename in files:
             raise Error(f"two image records are of {record.filename}", _WHICH)
@@ -175,7 +175,7 @@ def _records(stanzas: Iterable[deb822.Stanza], *, strict: bool) -> Iterator[Imag
 
 
 def _files(record: ImageRecord) -> Iterator[tuple[str, tuple[str | int, ...]]]:
-    """The path of each file that a record names, and what is said of it: size, where it is known, and hashes."""
+    """The path of each file that a record names, with its size, if known, and hashes."""
     yield record.filename, (record.size, record.sha256)
     yield record.buildinfo, (record.buildinfo_sha256, record.buildinfo_sha512)
     for found in record.attestations:
@@ -185,14 +185,14 @@ def _files(record: ImageRecord) -> Iterator[tuple[str, tuple[str | int, ...]]]:
 
 
 def render(records: Iterable[ImageRecord]) -> str:
-    """The text of records, sorted, each with its status where it has one."""
+    """The text of records, sorted, each with its status if it has one."""
     return "\n".join(deb822.render(_stanza(record)) for record in sorted(records, key=_order))
 
 
 def with_files(record: ImageRecord, digests: Mapping[str, Digest]) -> ImageRecord:
     """The same record with the hashes of its .buildinfo, and with every other file as an attestation.
 
-    `digests` are by name, of files beside the image.
+    `digests` is keyed by the names of files beside the image.
     """
     buildinfo = digests[record.id.file("buildinfo")]
     return replace(
@@ -208,15 +208,15 @@ def with_files(record: ImageRecord, digests: Mapping[str, Digest]) -> ImageRecor
 
 
 def listed(records: Iterable[ImageRecord]) -> tuple[ImageRecord, ...]:
-    """Those that an index shows."""
+    """The records that an index lists."""
     return tuple(record for record in records if record.status not in GONE)
 
 
 def with_status(records: Iterable[ImageRecord]) -> tuple[ImageRecord, ...]:
-    """The same records; the newest serial of each image is `current`, the others `superseded`.
+    """The same records; the newest serial of each series is `current`, the others `superseded`.
 
-    An image that is not official is current only where there is no official one. What was deprecated stays so,
-    and is current to nobody.
+    An unofficial image is current only if there is no official one. A deprecated, withdrawn or expired image keeps
+    its status and is never current.
     """
     records = tuple(records)
     given = {record.id for record in records if record.status in STATUS[2:]}
@@ -340,7 +340,7 @@ def is_day(value: str) -> bool:
 
 
 def _beside_it(field: str, place: str, value: str) -> Iterable[Attestation]:
-    # What an archive adds may be more than this program knows of, but no file of another folder.
+    # An archive may add files that this program does not know, but none of another directory.
     for line in value.removeprefix("\n").split("\n") if value else ():
         match = _ATTESTATION.fullmatch(line)
         if not match or not match["path"].startswith(place):
@@ -354,8 +354,8 @@ def _beside_it(field: str, place: str, value: str) -> Iterable[Attestation]:
 
 
 def _size(value: str, field: str, least: int, most: int) -> int:
-    """A number of bytes between the two; Error when it is none."""
-    # More digits are a number that is too large, and may be more than Python takes.
+    """A number of bytes from `least` to `most`; Error for anything else."""
+    # A number with more digits is too large, and may be more than Python accepts.
     if not re.fullmatch("[0-9]{1,15}", value) or not least <= int(value) <= most:
         raise Error(
             f"field {field} of an image record is not a number of bytes: {value[:60]!r}",

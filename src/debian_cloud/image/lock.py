@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An image held to what a .buildinfo says that another was made of: nothing else may go into it."""
+"""Locks: an image may contain only the packages that the .buildinfo of another image lists."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from debian_cloud.image.resolution import Package, Resolution
 
 _SHOWN: Final = 10
-"""Differences that a sentence lists."""
+"""Maximum number of differences of one kind that a message lists."""
 
 
 def preferences(locked: Buildinfo) -> str:
-    """The text by which apt takes these versions, and no other package at all (apt_preferences(5))."""
+    """The preferences by which apt installs these versions and no other package (apt_preferences(5))."""
     pins = "\n".join(
         f"Package: {package.name}\nPin: version {package.version}\nPin-Priority: 1001\n"
         for package in locked.packages
@@ -28,7 +28,7 @@ def preferences(locked: Buildinfo) -> str:
 
 
 def check(locked: Buildinfo, resolution: Resolution) -> None:
-    """Error that names what was resolved otherwise than it is locked."""
+    """Raise an Error that names what was resolved differently from the lock."""
     config = resolution.config
     for what, wanted, got in (
         ("configuration", locked.id.config, names.config(config.name)),

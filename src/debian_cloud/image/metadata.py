@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is written beside an image and its .buildinfo: its record, its .changes."""
+"""The other files beside an image and its .buildinfo: its record and its .changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SOURCE: Final = "debian-cloud"
 """The source package that uploaders may upload."""
 _RAW_SECTION: Final = "raw-images"
-"""Section of files that the archive takes by hand, as for debian-installer's images."""
+"""Section of files that the archive processes by hand, as for debian-installer's images."""
 
 
 def record(draft: Draft, digests: Mapping[str, Digest]) -> str:

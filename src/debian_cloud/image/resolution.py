@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What apt resolved a configuration to: the exact packages, and the day they are of."""
+"""The result of resolving a configuration with apt: the exact packages and their date."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """One binary package as dpkg knows it where it is installed."""
+    """One installed binary package, as dpkg lists it."""
 
     name: str
     version: str
@@ -23,14 +23,14 @@ class Installed:
 
 @dataclass(frozen=True, slots=True)
 class Package(Installed):
-    """The same as an archive has it; size and SHA-256 are its .deb's."""
+    """One binary package as an archive lists it; size and SHA-256 are those of its .deb."""
 
     size: int
     sha256: str
 
     @property
     def deb(self) -> str:
-        """The .deb's name in apt's cache, where a colon is quoted as in a URL."""
+        """The name of the .deb in apt's cache, with colons percent-encoded as in a URL."""
         return f"{self.name}_{self.version.replace(':', '%3a')}_{self.architecture}.deb"
 
 
@@ -38,8 +38,7 @@ class Package(Installed):
 class ReleaseFile:
     """One signed release file whose indexes were used; SHA-256 and size are the file's.
 
-    `signers` are the fingerprints of the primary keys that signed it, of those
-    that its source trusts.
+    `signers` are the fingerprints of the primary keys that signed it and that its source trusts.
     """
 
     uri: str
@@ -51,11 +50,11 @@ class ReleaseFile:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """A configuration and everything it brings, sorted by name.
+    """A configuration and all packages that it brings, sorted by name.
 
-    `epoch` is the Date of the newest InRelease that was used, in seconds since
-    1970 (SOURCE_DATE_EPOCH, reproducible-builds.org); `installed_size` in bytes.
-    `pins` is the text by which apt came to it, if any (apt_preferences(5)).
+    `epoch` is the Date of the newest InRelease that was used, in seconds since 1970 (SOURCE_DATE_EPOCH,
+    reproducible-builds.org); `installed_size` is in bytes. `pins` are the preferences with which apt resolved it, if
+    any (apt_preferences(5)).
     """
 
     config: ImageConfig
@@ -63,10 +62,10 @@ class Resolution:
     epoch: int
     installed_size: int
     custom: Custom = OFFICIAL
-    """What a person changed; `packages` are with it."""
+    """The user's changes, which `packages` include."""
     tools: tuple[Package, ...] = ()
-    """What makes the image besides, and is not in it: of the same suite, sorted by name."""
+    """Packages that make the image and are not in it: of the same suite, sorted by name."""
     pins: str = ""
     releases: tuple[ReleaseFile, ...] = ()
     recommended: tuple[str, ...] = ()
-    """What the configuration itself recommends, of `packages`: a machine may remove it."""
+    """Those of `packages` that the configuration itself recommends: a machine may remove them."""

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _FIELDS: Final = ("Types", "URIs", "Suites", "Components", "Signed-By", "Enabled", "Architectures")
-"""What a .sources file of a person may say (sources.list(5)); other fields could take its verification away."""
+"""Fields accepted in a user's .sources file (sources.list(5)); other fields could disable its verification."""
 _REQUIRED: Final = _FIELDS[:5]
 ADDRESS: Final = re.compile(r"(?:https?://|file:/)(?:[A-Za-z0-9._~:/+,=-]|%(?!00)[0-9A-Fa-f]{2})+")
-"""A plain address in a .sources file; "%" and two digits are a byte other than NUL (RFC 3986, 2.1), as apt has it."""
+"""A plain address in a .sources file; as in apt, "%" and two digits are a byte other than NUL (RFC 3986, 2.1)."""
 _LINE: Final = re.compile(r"#.*|(?P<field>[A-Za-z][A-Za-z0-9-]*):.*|[ \t].*|")
 _KEY: Final = ("-----BEGIN PGP PUBLIC KEY BLOCK-----", "-----END PGP PUBLIC KEY BLOCK-----")
 
@@ -30,10 +30,10 @@ INDEXTARGETS: Final = (
     "apt-get", "indextargets", "--format",
     "$(CREATED_BY)|$(ORIGIN)|$(LABEL)|$(CODENAME)|$(REPO_URI)|$(FILENAME)|$(TRUSTED)|$(SOURCESENTRY)",
 )  # fmt: skip
-"""What to ask the machine's own apt; `Target` reads a line of the answer (apt-get(8), indextargets)."""
+"""Command that queries the machine's own apt; `Target` parses a line of its output (apt-get(8), indextargets)."""
 
 COMPONENTS: Final = config.COMPONENTS
-"""What of Debian is read: of a package that an image may not take, it is known where it is."""
+"""Debian's components that are read: all, so that the component of a package that an image may not take is known."""
 ARCHIVE_COMPONENTS: Final = ("main", "contrib")
 """Contrib has the configurations that need more than main (Debian Policy 2.2.2)."""
 
@@ -53,14 +53,14 @@ class Target:
     filename: str
     trusted: str
     entry: str = ""
-    """The file and line of sources.list(5) by which apt knows it."""
+    """The file and line of sources.list(5) from which apt has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """One entry of sources.list(5), with the only keyring that may sign it.
 
-    `expired`: its indexes are taken even when their Valid-Until has passed.
+    With `expired`, its indexes are accepted even after their Valid-Until.
     """
 
     uri: str
@@ -71,20 +71,20 @@ class Source:
 
     @property
     def folder(self) -> str:
-        """Where it is, when it is on this machine, quoted as its URI is; else nothing."""
+        """The path of a source on this machine, percent-encoded as in its URI; "" for any other source."""
         return self.uri[5:] if self.uri.startswith("file:") else ""
 
     @property
     def copied(self) -> Source:
-        """The same, with nothing read in place, where it could change after it was verified (apt-transport-file)."""
+        """The same source with copied files, because files could change after verification (apt-transport-file)."""
         return replace(self, uri=f"copy:{self.uri[5:]}") if self.uri.startswith("file:") else self
 
 
 def others(text: str, name: str) -> tuple[tuple[Source, tuple[str, ...]], ...]:
-    """The sources in a .sources file, each with the architectures that it is for, if not for all.
+    """The enabled sources in a .sources file, each with its architectures if they are restricted.
 
-    `signed_by` is as it stands there: a path, or the key itself in its armour. Error, always of wrong use, at
-    whatever would be taken without a signature by a key of its own, or that apt could read otherwise.
+    `signed_by` is the value in the file: a path, or the key itself in its armour. Error, always with status USAGE, if
+    anything would be accepted without a signature by the source's own key, or apt could read the file differently.
     """
     try:
         found = [_other(stanza) for stanza in _stanzas(text)]
@@ -97,7 +97,7 @@ def others(text: str, name: str) -> tuple[tuple[Source, tuple[str, ...]], ...]:
 
 
 def as_change(source: Source) -> tuple[str, ...]:
-    """What an image's list of changes says of a source that a person added, one line for each suite."""
+    """The lines for a source that the user added in an image's list of changes, one for each suite."""
     return tuple(f"{source.uri} {suite} {','.join(source.components)}" for suite in source.suites)
 
 
@@ -105,7 +105,7 @@ _SHAPE: Final = "a file as sources.list(5) has it under DEB822-STYLE FORMAT, wit
 
 
 def _stanzas(text: str) -> tuple[deb822.Stanza, ...]:
-    """The stanzas of a .sources file; Error where a field is given twice, or a line is of another format."""
+    """The stanzas of a .sources file; Error if a field is repeated, or a line has another format."""
     seen: set[str] = set()
     for number, line in enumerate(text.split("\n"), 1):
         match = _LINE.fullmatch(line.removesuffix("\r"))
@@ -152,7 +152,7 @@ def _other(stanza: deb822.Stanza) -> tuple[Source, tuple[str, ...]] | None:
 
 
 def _signed_by(value: str) -> str:
-    """A path of a keyring, or keys in their armour."""
+    """The path of a keyring, or armoured keys."""
     first, *lines = value.split("\n")
     key = [line.strip() for line in (first, *lines) if line.strip()]
     if key[0] == _KEY[0] and key[-1] == _KEY[1]:
@@ -171,8 +171,9 @@ def names_a_user(uri: str) -> bool:
 
 
 def targets(answer: str) -> tuple[Target, ...]:
-    """The index files in the answer to INDEXTARGETS."""
-    # Not splitlines: an archive's name may have what ends a line to Python, and then a line of another archive's.
+    """The index files in the output of INDEXTARGETS."""
+    # Not splitlines(): an archive's name may have what Python takes as a line end, and forge a line of another
+    # archive.
     lines = (line.split("|") for line in answer.split("\n"))
     return tuple(Target(*parts) for parts in lines if len(parts) == len(fields(Target)))
 
@@ -183,7 +184,7 @@ def verified_images(known: Iterable[Target]) -> tuple[Target, ...]:
 
 
 def archives(known: Iterable[Target]) -> tuple[Target, ...]:
-    """An index of each archive of images that apt has verified: those that list images, and the keyring package's.
+    """One index of each archive of images that apt has verified: of images, or of the keyring package's source.
 
     So an archive is known before its first image is published, and after its last one was withdrawn.
     """
@@ -197,7 +198,7 @@ def archives(known: Iterable[Target]) -> tuple[Target, ...]:
 
 
 def unknown(known: Iterable[Target], what: str, *, installed: bool, status: int = USAGE) -> Error:
-    """Why apt has no index of an archive of images; `installed`: the archive's keyring package is there."""
+    """The Error that apt has no index of images; with `installed`, the archive's keyring package is installed."""
     if there := sorted({target.uri for target in archives(known)}):
         return Error(f"{what}: {', '.join(there)} publishes none", "`apt-get update` asks again", status)
     return Error(what, _ask(installed=installed), status)
@@ -215,7 +216,7 @@ def _ask(*, installed: bool, otherwise: str = _READ) -> str:
 def debian(
     known: Iterable[Target], suite: str, *, mirror: str = "", security_mirror: str = "", expired: bool = False
 ) -> tuple[Source, ...]:
-    """Debian's sources of a suite: by the mirrors given, else by those the machine's own apt uses."""
+    """Debian's sources of a suite, on the given mirrors, or else on those that the machine's own apt uses."""
     known = [target for target in known if target.created_by == "Packages" and target.origin == "Debian"]
 
     def used(label: str) -> str:
@@ -245,9 +246,9 @@ def debian(
 def archive(
     known: Iterable[Target], suite: str, *, url: str = "", keyring: str = "", installed: bool = False
 ) -> Source:
-    """The archive of configurations: the one given, else the one whose keyring package is installed.
+    """The archive of configurations: the one given, or else the one whose keyring package is installed.
 
-    It is asked for a suite that the machine does not follow, too. `installed`: that package is there.
+    It is used even for a suite that the machine does not follow. With `installed`, the package is installed.
     """
     if url and not keyring:
         raise Error("--archive needs --keyring", "--keyring FILE: the key that signs the archive's InRelease", USAGE)
@@ -291,11 +292,11 @@ def as_deb822(sources: Iterable[Source], types: str = "deb") -> str:
 
 
 def as_lines(sources: Iterable[Source]) -> str:
-    """The same in one-line style, as mmdebstrap(1) takes it."""
+    """The same in one-line style, as mmdebstrap(1) accepts it."""
 
     def line(source: Source, suite: str) -> str:
         expired = " check-valid-until=no" if source.expired else ""
-        # In this style apt decodes what is quoted by "%" once more.
+        # In this style, apt decodes percent-encoding once more.
         uri = source.uri.replace("%", "%25")
         return f"deb [signed-by={source.signed_by}{expired}] {uri} {suite} {' '.join(source.components)}\n"
 
@@ -305,8 +306,8 @@ def as_lines(sources: Iterable[Source]) -> str:
 def apt_conf(root: Path, architecture: str) -> str:
     """Configuration of a private apt below `root`.
 
-    It is read after the machine's own (`apt-get -c`), so that its way to the
-    network holds, and takes back whatever loosens verification there.
+    It is read after the machine's own configuration (`apt-get -c`), so that the machine's network settings apply, and
+    it reverts all settings there that weaken verification.
     """
     return f"""\
 Dir::State "{root}/state";
@@ -352,7 +353,7 @@ Acquire::AllowUnsizedPackages "false";
 
 
 NO_PACKAGES: Final = 'Acquire::IndexTargets::deb::Packages::DefaultEnabled "false";\n'
-"""A line of apt.conf(5) by which an apt fetches release files, and no packages' indexes."""
+"""Line of apt.conf(5) that makes apt fetch release files, and no package indexes."""
 
 CONTENTS: Final = f"""\
 {NO_PACKAGES}\
@@ -365,7 +366,7 @@ Acquire::IndexTargets::deb::Contents {{
     Optional "true";
 }};
 """
-"""Lines of apt.conf(5) by which an apt fetches the lists of all files, and no packages' indexes."""
+"""Lines of apt.conf(5) that make apt fetch the lists of all files, and no package indexes."""
 
 
 IMAGES: Final = NO_PACKAGES + "".join(
@@ -381,13 +382,13 @@ Acquire::IndexTargets::deb::{name} {{
 """
     for name in ("Images", "Images-Status")
 )
-"""Lines of apt.conf(5) by which an apt fetches an archive's indexes of images, and no packages' indexes."""
+"""Lines of apt.conf(5) that make apt fetch an archive's indexes of images, and no package indexes."""
 
 
 def update(root: Path, sources: Iterable[Source], architecture: str, more: str = "") -> Plan:
-    """Make or refresh the private apt below `root`; any failure of any source fails it.
+    """A plan that creates or refreshes the private apt below `root`; it fails if any source fails.
 
-    `more` are lines of apt.conf(5) besides.
+    `more` are additional lines of apt.conf(5).
     """
     return (
         Write("configure apt", f"{root}/apt.conf", apt_conf(root, architecture) + more),
@@ -395,7 +396,7 @@ def update(root: Path, sources: Iterable[Source], architecture: str, more: str =
             "set sources",
             f"{root}/sources.list.d/debian-cloud.sources",
             as_deb822(source.copied for source in sources),
-            # The machine's own sources may have a password.
+            # A URI of the machine's own sources may contain a password.
             0o600,
         ),
         Run("make folders", ("mkdir", "-p", f"{root}/state", f"{root}/lists/partial", f"{root}/cache")),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which packages of a published image have a newer version by now: what is found, and the index `Images-Status`.
+"""Pending updates of published images: the packages with a newer version, and the index `Images-Status`.
 
-`Images-Status` has a stanza for each image, not for each file of one, and keeps those that are no longer offered:
+`Images-Status` has one stanza for each image, not for each file, and keeps images that are no longer offered:
 
 ```
 Image: debian-cloud-config-ec2
@@ -19,7 +19,7 @@ Pending:
  tzdata 2026a-0+deb13u1 2026b-0+deb13u1
 ```
 
-Pending-Date is the day of the newest release file that was read; an image that was never looked at has none.
+Pending-Date is the day of the newest release file that was read; an image that was never checked has none.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ if TYPE_CHECKING:
 _IMAGE: Final = "Image"
 _DATE: Final = "Pending-Date"
 SECURITY: Final = "Pending-Security"
-"""Field of the security updates."""
+"""Field that lists the security updates."""
 _OTHERS: Final = "Pending"
 _FOUND: Final = (_DATE, SECURITY, _OTHERS)
 _UPDATE: Final = re.compile(
     rf" (?P<package>[a-z0-9][a-z0-9+.-]{{1,254}}) (?P<have>{index.VERSION.pattern}) (?P<new>{index.VERSION.pattern})"
 )
 MOST_UPDATES: Final = 4000
-"""Updates that are told of one image, so that its stanza is one that a reader takes (`deb822.MOST_LINES`)."""
+"""Maximum number of updates listed for one image, so that readers accept its stanza (`deb822.MOST_LINES`)."""
 _LONGEST_UPDATE: Final = deb822.LARGEST_STANZA // deb822.MOST_LINES
 _SHA256: Final = 64
 _SINGLE: Final = (
@@ -63,7 +63,7 @@ _AGAIN: Final = "`apt-get update`, and try again; if that does not help, its arc
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """A package of an image, the version that it has there, and the newest there is."""
+    """A package of an image, its version there, and the newest version."""
 
     package: str
     have: str
@@ -82,7 +82,7 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class ImageStatus:
-    """What an archive says of one image; `date` and `pending_date`: YYYY-MM-DD, or "" for not known."""
+    """The status of one image in an archive; `date` and `pending_date` are YYYY-MM-DD, or "" if unknown."""
 
     id: ImageId
     status: str
@@ -97,10 +97,10 @@ class ImageStatus:
 def found(
     image: ImageId, installed: Iterable[Installed], newest: Callable[[Installed], tuple[str, bool] | None], day: str
 ) -> str:
-    """The stanza for `render` of an image: what `newest` knows of each of its packages.
+    """The stanza of an image for `render`, with the updates that `newest` reports for its packages.
 
-    `newest` gives a newer version and whether it, or one between, is a security update; None when there is none.
-    Error when no reader would take the stanza: what is in the state stands in each index from then on.
+    `newest` returns a newer version, and whether that version or one between is a security update; None if there is
+    no newer version. Error if no reader would accept the stanza, because the state goes into every later index.
     """
     updates: dict[bool, list[str]] = {True: [], False: []}
     for package in sorted(installed, key=lambda one: (one.name, one.version, one.architecture)):
@@ -127,7 +127,7 @@ def remembered(known: Mapping[str, Iterable[Installed]]) -> str:
 
 
 def recalled(text: str) -> dict[str, tuple[Installed, ...]]:
-    """What `remembered` wrote; ValueError when it is not that."""
+    """Parse what `remembered` wrote; ValueError if it is something else."""
     head, found, tail = text.partition("\n\n")
     if not found or not tail.endswith("\n"):
         raise ValueError(text[:60])
@@ -145,12 +145,15 @@ def recalled(text: str) -> dict[str, tuple[Installed, ...]]:
 
 
 def by_image(text: str) -> dict[str, deb822.Stanza]:
-    """Folder of an image -> its stanza, of those that `found` wrote, an empty line between them."""
+    """Directory of an image -> its stanza, from stanzas that `found` wrote, separated by empty lines."""
     return {stanza[_IMAGE]: stanza for stanza in deb822.canonical(text)}
 
 
 def render(records: Iterable[ImageRecord], pending: Mapping[str, deb822.Stanza]) -> str:
-    """`Images-Status` of records with their statuses; `pending` is by folder. What is gone gets no updates."""
+    """The text of `Images-Status` for records with statuses; `pending` is keyed by directory.
+
+    Withdrawn and expired images get no updates.
+    """
     first: dict[ImageId, ImageRecord] = {}
     for record in records:
         first.setdefault(record.id, record)
@@ -174,12 +177,12 @@ def render(records: Iterable[ImageRecord], pending: Mapping[str, deb822.Stanza])
 
 
 def parse(text: str) -> tuple[ImageStatus, ...]:
-    """The images of an `Images-Status`, each once; fields that a newer archive adds are passed over."""
+    """The images of an `Images-Status`, each once; fields that a newer archive adds are ignored."""
     return tuple(_statuses(deb822.canonical(text)))
 
 
 def read(file: IO[bytes]) -> Iterator[ImageStatus]:
-    """The same of an open `Images-Status`, one after another as it is read."""
+    """The same for an open `Images-Status`, one image after another as it is read."""
     return _statuses(deb822.stanzas(file))
 
 
@@ -203,9 +206,9 @@ def _statuses(stanzas: Iterable[deb822.Stanza]) -> Iterator[ImageStatus]:
 
 
 def on_machine(status: ImageStatus, installed: Mapping[str, str]) -> tuple[tuple[Pending, ...], tuple[Pending, ...]]:
-    """The updates of an image that a machine lacks, security first, and those that it has by now.
+    """The updates of an image that a machine lacks, security updates first, and those that it already has.
 
-    `installed` are the versions of the machine's packages; what was removed there needs no update.
+    `installed` are the versions of the machine's packages; a package that was removed there needs no update.
     """
     lacking: list[Pending] = []
     there: list[Pending] = []

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a .buildinfo says, in other words: one module for each, the folder is the registry.
+"""A .buildinfo in other formats: one module for each; the directory is the registry.
 
-A projection's module has `SBOM` (whether it is a bill of materials), `SUFFIX`
-(of the names of its files) and `document(lock) -> Document`. The same .buildinfo
-gives the same bytes: no clock, no chance, everything sorted.
+A projection's module has `SBOM` (whether it is a bill of materials), `SUFFIX` (of the names of its files) and
+`document(buildinfo) -> Document`. The same .buildinfo gives the same bytes: no clock, no random number, everything
+sorted.
 
-Ids are uuid5 of the content. A builder is named by its key (`openpgp4fpr:`), not by an address in the web.
+Ids are uuid5 of the content. A builder is named by its key (`openpgp4fpr:`), not by a web address.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ if TYPE_CHECKING:
     from debian_cloud.image.resolution import Package
 
 Document = dict[str, object]
-"""What becomes JSON."""
+"""A document, to be written as JSON."""
 
 _NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_DNS, "debian-cloud")
-"""Of the ids of documents (RFC 9562, 5.5)."""
+"""The namespace of the ids of documents (RFC 9562, 5.5)."""
 
 
 class Projection(Protocol):
-    """What a module of this folder offers."""
+    """The interface of a projection's module."""
 
     SBOM: bool
     SUFFIX: str
 
     def document(self, buildinfo: Buildinfo) -> Document:
-        """The whole document about one image."""
+        """The complete document about one image."""
 
 
 def names() -> tuple[str, ...]:
-    """The projections there are, sorted."""
+    """The names of all projections, sorted."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
 def find(name: str) -> Projection:
-    """The module of one projection; Error suggests another when there is none of that name."""
+    """The module of one projection; Error suggests another name if this one is unknown."""
     if name not in names():
         raise Error(f"unknown projection {name}", did_you_mean(name, names()), USAGE)
     return cast("Projection", importlib.import_module(f"{__name__}.{name}"))
@@ -68,10 +68,10 @@ def purl(package: Package, suite: str) -> str:
 
 
 def identity(kind: str, document: Mapping[str, object]) -> str:
-    """The URN of a document: another for each kind and content (RFC 9562, 4)."""
+    """The URN of a document, different for each kind and content (RFC 9562, 4)."""
     return uuid.uuid5(_NAMESPACE, f"{kind}/{json.dumps(document, sort_keys=True)}").urn
 
 
 def time(epoch: int) -> str:
-    """Seconds since 1970 as RFC 3339 has them, in UTC."""
+    """Seconds since 1970 as a date and time of RFC 3339, in UTC."""
     return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """CycloneDX 1.6 as JSON (ECMA-424; cyclonedx.org/docs/1.6/json).
 
-The image is the document's subject, with its files inside; its components are
-the packages. The list is complete, and says so. A .buildinfo says nothing about
-licences, and what is not known has no field here.
+The image is the document's subject and contains its files; the document's components are the packages. The document
+states that the list is complete. A .buildinfo states no licences, and unknown values have no field here.
 """
 
 from __future__ import annotations

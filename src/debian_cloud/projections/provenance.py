@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Statements about how an image was made: in-toto, unsigned (in-toto/attestation, spec/v1).
 
-`built` is the builder's: SLSA provenance (slsa.dev/spec/v1.0/provenance).
-`rebuilt` is what one says who made the image again from its .buildinfo and got
-the same bytes: a link of the step `rebuild`, as rebuilderd writes
-(in-toto/attestation, spec/predicates/link). Who says so is known by the
-signature, which is made elsewhere.
+`built` is the builder's statement: SLSA provenance (slsa.dev/spec/v1.0/provenance). `rebuilt` is the statement of a
+rebuilder who made the same bytes again from the .buildinfo: a link of the step `rebuild`, as rebuilderd writes
+(in-toto/attestation, spec/predicates/link). The signature, which is made elsewhere, shows whose statement it is.
 """
 
 from __future__ import annotations
@@ -35,8 +33,8 @@ STATEMENT: Final = "https://in-toto.io/Statement/v1"
 BUILT: Final = "https://slsa.dev/provenance/v1"
 REBUILT: Final = "https://in-toto.io/attestation/link/v0.3"
 
-# SLSA wants a URI that names how externalParameters are to be read. No web page is behind it: uuid5 of
-# "debian-cloud build, 1" in the project's namespace, for ever.
+# SLSA requires a URI that says how externalParameters are to be read. It is not a web page, but always the uuid5 of
+# "debian-cloud build, 1" in the project's namespace.
 BUILD_TYPE: Final = "urn:uuid:e40e407d-0c71-50d6-83b6-0f68c03561ef"
 _STEP: Final = "rebuild"
 
@@ -46,21 +44,21 @@ _HEX: Final = {"sha256": re.compile("[0-9a-f]{64}"), "sha512": re.compile("[0-9a
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What a statement of either kind says: `kind` is BUILT or REBUILT, `subjects` are its files."""
+    """A statement of either kind: `kind` is BUILT or REBUILT, `subjects` are its files."""
 
     kind: str
     subjects: Digests
 
 
 def document(buildinfo: Buildinfo) -> Document:
-    """The builder's statement, of what the .buildinfo alone says: no SHA-512, no key."""
+    """The builder's statement from only the .buildinfo: no SHA-512, no key."""
     return built(buildinfo, _digests(buildinfo))
 
 
 def built(buildinfo: Buildinfo, subjects: Digests, signer: str = "", byproducts: Digests | None = None) -> Document:
     """The builder's statement that it made these files; `signer` is the fingerprint of its key.
 
-    `byproducts` are what else the build wrote, the .buildinfo above all.
+    `byproducts` are the other files that the build wrote, mainly the .buildinfo.
     """
     tool, _, version = buildinfo.builder.partition(" ")
     return _statement(
@@ -83,12 +81,12 @@ def built(buildinfo: Buildinfo, subjects: Digests, signer: str = "", byproducts:
                 "resolvedDependencies": _materials(buildinfo),
             },
             "runDetails": {
-                # A key is what is trusted here, not a place in the web.
+                # A key is trusted here, not a web address.
                 "builder": {
                     "id": f"openpgp4fpr:{signer}" if signer else f"pkg:deb/debian/{tool}@{quote(version)}",
                     "version": {tool: version},
                 },
-                # No startedOn and finishedOn: what goes in decides on what comes out, not the hour.
+                # No startedOn and finishedOn: the result depends on the inputs, not on the time.
                 "metadata": {"invocationId": buildinfo.stem},
                 "byproducts": _resources(byproducts or {}),
             },
@@ -97,7 +95,7 @@ def built(buildinfo: Buildinfo, subjects: Digests, signer: str = "", byproducts:
 
 
 def rebuilt(buildinfo: Buildinfo, subjects: Digests, itself: Digests) -> Document:
-    """A rebuilder's statement that what a .buildinfo describes came out as these bytes, again; `itself` is that."""
+    """A rebuilder's statement that it made `subjects` again from the .buildinfo whose digests are `itself`."""
     return _statement(
         REBUILT,
         buildinfo,
@@ -113,9 +111,9 @@ def rebuilt(buildinfo: Buildinfo, subjects: Digests, itself: Digests) -> Documen
 
 
 def parse(text: str, name: str) -> Statement:
-    """A statement of either kind, read back; Error when it is none. `name` is the file's.
+    """Parse a statement of either kind; Error if it is not one. `name` is the file's.
 
-    The signature around it is to be verified first.
+    Its signature must be verified first.
     """
     try:
         said = json.loads(text, object_pairs_hook=_once)
@@ -139,7 +137,7 @@ def parse(text: str, name: str) -> Statement:
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object; ValueError when it has a name twice, of which one reader takes the first and another the last."""
+    """A JSON object; ValueError if a name is repeated: some readers take its first value, and others the last."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError(pairs[0][0])
@@ -147,7 +145,7 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _statement(kind: str, buildinfo: Buildinfo, subjects: Digests, predicate: Document) -> Document:
-    """Error when the files are not the ones that the .buildinfo has."""
+    """A statement about files; Error if one of them is not a file that the .buildinfo describes."""
     for name, digests in subjects.items():
         if name not in buildinfo.digests or digests.get("sha256") != buildinfo.digests[name][0]:
             raise Error(f"{name} is not the file that the .buildinfo of {buildinfo.stem} describes", "build it again")
@@ -159,7 +157,7 @@ def _digests(buildinfo: Buildinfo) -> Digests:
 
 
 def _materials(buildinfo: Buildinfo) -> list[Document]:
-    """The packages, those it was made with, and the signed release files that list them."""
+    """The image's packages, the packages that made it, and the signed release files that list them."""
     both = (*buildinfo.packages, *buildinfo.tools)
     packages = sorted(both, key=lambda package: (package.name, package.architecture))
     debs: list[Document] = [

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """SPDX 2.3 as JSON (spdx.github.io/spdx-spec/v2.3; ISO/IEC 5962 is 2.2.1).
 
-The image is a package that contains those it was made of; each of its files is
-one, too, and generated from it, since SPDX wants SHA-1 of what it calls a file.
-A .buildinfo says nothing about licences: each .deb has its own, in its
-/usr/share/doc (Debian Policy 12.5), and here they are NOASSERTION.
+The image is an SPDX package that contains the packages it was made of. Each of its files is a package too, generated
+from the image, because SPDX requires the SHA-1 of what it calls a file. A .buildinfo states no licences: each .deb
+has its own, in its /usr/share/doc (Debian Policy 12.5), and here they are NOASSERTION.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ def document(buildinfo: Buildinfo) -> Document:
     ]
     debs: list[Document] = [
         {
-            # Ids have no plus sign, which names have: the digest keeps them apart.
+            # Ids have no plus sign, but names may: the digest makes ids unique.
             **_package(f"SPDXRef-{_word(p.name)}-{p.sha256[:12]}", p.name, p.version, "INSTALL"),
             "packageFileName": p.deb,
             "checksums": [{"algorithm": "SHA256", "checksumValue": p.sha256}],

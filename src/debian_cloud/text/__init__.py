@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Text formats, parsed and written: it uses no process, no file and no clock."""
+"""Parsers and writers of text formats; they use no process, no file and no clock."""

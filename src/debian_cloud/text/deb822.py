@@ -19,44 +19,44 @@ Stanza = dict[str, str]
 """Field -> value, in the order of the text."""
 
 LARGEST: Final = 2**26
-"""Bytes of an index of images; it has room for some 40,000 files."""
+"""Maximum bytes of an index of images, which has room for about 40,000 files."""
 MOST_LINES_OF_ALL: Final = 2**21
-"""Lines of one."""
+"""Maximum lines of an index."""
 LARGEST_STANZA: Final = 2**20
-"""Bytes of one stanza in it."""
+"""Maximum bytes of one stanza in it."""
 MOST_LINES: Final = 2**12
-"""Lines of one stanza, which are many where many packages have updates."""
+"""Maximum lines of one stanza, which has many if many packages have updates."""
 LONGEST_LINE: Final = 2**13
-"""Bytes of one line."""
+"""Maximum bytes of one line."""
 _DAMAGED: Final = "it was edited or damaged"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _FIELD: Final = re.compile("[A-Za-z][A-Za-z0-9-]*")
 _LONGEST: Final = 255
-"""Characters of a version."""
+"""Maximum characters of a version."""
 
 
 def parse(text: str) -> tuple[Stanza, ...]:
-    """The stanzas of a text; Error when a line is of OpenPGP's, whose text is read elsewhere (`openpgp.inner`)."""
-    # Lines end as in every other reader: Python's own splitlines() finds ends of them within values.
+    """The stanzas of a text; Error if a line is OpenPGP's, because `openpgp.inner` reads signed text."""
+    # Lines end as in every other reader: Python's splitlines() would also split within values.
     lines = text.split("\n")
-    # The library would pass over such lines, and over what is around them.
+    # The library would ignore such lines, and what is around them.
     if any(line.startswith("-----") for line in lines):
         raise Error("a stanza begins with dashes, as signed texts do", "give the text without its signature")
-    # apt_pkg's parser is for files; python-debian's own needs no temporary one.
+    # apt_pkg's parser needs a file; python-debian's own does not.
     return tuple(dict(stanza) for stanza in deb822.Deb822.iter_paragraphs(lines, use_apt_pkg=False))
 
 
 def canonical(text: str) -> tuple[Stanza, ...]:
-    """The stanzas of a text as `render` writes it, many times faster; values are as `parse` gives them.
+    """The stanzas of a text as `render` writes it, with the values that `parse` gives, many times faster.
 
-    Error at the first line that is written otherwise: a comment, a field without a value or given twice (in
-    whatever case), a value that begins or ends with a blank, a control character.
+    Error at the first line that is written otherwise: a comment, a field without a value or a field given twice (in
+    any case), a value that begins or ends with a blank, a control character.
     """
     return tuple(stanzas(io.BytesIO(text.encode("utf-8", "surrogatepass"))))
 
 
 def stanzas(file: IO[bytes]) -> Iterator[Stanza]:
-    """The same of a file, one after another as it is read; Error at the first line, too, that passes a bound."""
+    """The same of a file, one after another as it is read; Error also at the first line that exceeds a bound."""
     stanza: dict[str, list[str]] = {}
     seen: set[str] = set()
     field: list[str] = []
@@ -85,7 +85,7 @@ def stanzas(file: IO[bytes]) -> Iterator[Stanza]:
             field.append(line)
             continue
         name, colon, value = line.partition(":")
-        # An empty value is one of several lines, the first of which is empty.
+        # An empty value is a multi-line value, whose first line is empty.
         value, plain = value[1:], value[:1] in ("", " ")
         if not colon or not plain or name.lower() in seen or not _FIELD.fullmatch(name) or value[:1] == " ":
             raise _odd(number, line)
@@ -114,8 +114,8 @@ def render(fields: Iterable[tuple[str, str]]) -> str:
 
 
 def version(text: str) -> NativeVersion:
-    """A version, to be compared as dpkg does (deb-version(7)); ValueError when it is none."""
-    # Longer ones are nobody's, and their numbers more than Python takes.
+    """A version that compares as in dpkg (deb-version(7)); ValueError if it is not one."""
+    # Longer ones are not used, and their numbers may be longer than Python accepts.
     if len(text) > _LONGEST:
         raise ValueError(text)
     return NativeVersion(text)

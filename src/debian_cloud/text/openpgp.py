@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Signatures as OpenPGP writes them down: packets, armour and the cleartext framework (RFC 9580; no cryptography).
+"""OpenPGP's form of signatures: packets, armour and the cleartext framework (RFC 9580; no cryptography).
 
-gpgv(1) finds a signed text in the middle of a file, takes a whole message for one, and ignores unknown lines; a
-reader of the same file may then read what nobody signed. So `cleartext` is the one reader of such files, and nobody
-else reads them (`tests/test_trust.py` has the table).
+gpgv(1) finds a signed text in the middle of a file, accepts an OpenPGP message in its place, and ignores unknown
+lines; another reader of the same file may then read text that is not signed. So `cleartext` is the only reader of
+such files (`tests/test_trust.py` has the table).
 """
 
 from __future__ import annotations
@@ -23,55 +23,55 @@ _MESSAGE: Final = b"-----BEGIN PGP SIGNED MESSAGE-----"
 _BEGIN: Final = b"-----BEGIN PGP SIGNATURE-----"
 _END: Final = b"-----END PGP SIGNATURE-----"
 _MARKS: Final = (b"-----BEGIN PGP", b"-----END PGP")
-"""What other readers may take for a line of OpenPGP's, wherever it stands."""
+"""What other readers may take for a line of OpenPGP, anywhere in a text."""
 _HASH: Final = re.compile(rb"Hash: [A-Za-z0-9-]+(, ?[A-Za-z0-9-]+)*")
 _HEADER: Final = re.compile(rb"(Version|Comment): [ -~]*")
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+/]{1,76}={0,2}")
 _CHECKSUM: Final = re.compile(rb"=[A-Za-z0-9+/]{4}")
 _ODD: Final = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
-"""Control characters but tabs and line feeds, and what else ends a line for some reader (UTF-8)."""
+"""Control characters except tabs and line feeds, and other characters that end a line for some readers (UTF-8)."""
 _HEADERS: Final = 16
-"""Lines at the head of an armour."""
+"""Maximum number of header lines of an armour."""
 _LARGEST: Final = 2**16
-"""Octets of all signatures of a text; some hundred take one each."""
+"""Maximum octets of all signatures of a text; one takes a few hundred."""
 
 _HASHES: Final = {8: "SHA256", 9: "SHA384", 10: "SHA512"}
-"""Algorithms by their number (RFC 9580, 9.5), without those that apt takes for weak."""
+"""Hash algorithms by number (RFC 9580, 9.5), without those that apt considers weak."""
 _SIGNATURE: Final = 2
-"""The packet's type (RFC 9580, 5)."""
+"""Type of a signature packet (RFC 9580, 5)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cleartext:
-    """A text that can be read with its signatures below it: `text` has no last line end, which is not signed."""
+    """A clear-signed text and its signatures: `text` has no last line end, which is not signed."""
 
     text: bytes
     signatures: tuple[bytes, ...]
 
     @property
     def content(self) -> bytes:
-        """What is signed: blanks at the ends of lines are not, and dashes at their beginnings are escaped."""
+        """The signed text: without blanks at the ends of lines, which are not signed, and with dashes unescaped."""
         lines = (line.removeprefix(b"- ").rstrip(b" \t") for line in self.text.split(b"\n"))
         return b"\n".join(lines)
 
     def document(self) -> bytes:
-        """What is signed, with one armour for all signatures, and nothing else; Error when one of them is weak."""
+        """The signed text with one armour for all signatures, and nothing else; Error if one of them is weak."""
         hashes = ",".join(dict.fromkeys(_hash(packet) for packet in self.signatures))
         text = b"\n".join(b"- " + line if line.startswith(b"-") else line for line in self.content.split(b"\n"))
         return b"%s\nHash: %s\n\n%s\n%s" % (_MESSAGE, hashes.encode(), text, armoured(self.signatures))
 
 
 def is_cleartext(data: bytes) -> bool:
-    """Whether it is such a document, rather than signatures alone."""
+    """Whether it is a clear-signed document, not only signatures."""
     return data.startswith(_MESSAGE)
 
 
 def cleartext(data: bytes) -> Cleartext:
-    """Read one (RFC 9580, 7), and nothing else beside it: Error at all that two readers may read in two ways.
+    """Read a clear-signed document (RFC 9580, 7); Error for all that two readers may read in two ways.
 
-    Nothing stands before or after the document, nothing but `Hash:` before its text; each dash that begins a line
-    of the text is escaped; there is one armour below it, with signatures alone in it. A control character is
-    refused anywhere, a carriage return, too. gpgv(1) and gpg(1) are content with less.
+    There must be nothing before or after the document, and nothing but `Hash:` before its text; each dash that begins
+    a line of the text must be escaped; one armour must follow, with only signatures in it. A control character is
+    refused anywhere, including a carriage return. gpgv(1) and gpg(1) accept more.
     """
     _refuse_odd(data)
     lines = data.removesuffix(b"\n").split(b"\n")
@@ -89,9 +89,9 @@ def cleartext(data: bytes) -> Cleartext:
 
 
 def inner(data: bytes) -> bytes:
-    """The text of a file that may be clear-signed or not: what the signatures are about, else all of it.
+    """The text of a file that may be clear-signed: the signed text, or else all of it.
 
-    Error when it is neither; whether a signature is good is not looked at.
+    Error if it is neither; signatures are not verified.
     """
     if is_cleartext(data):
         return cleartext(data).content + b"\n"
@@ -102,7 +102,7 @@ def inner(data: bytes) -> bytes:
 
 
 def signatures(data: bytes) -> tuple[bytes, ...]:
-    """The signature packets of a detached signature, armoured or binary; Error when it has anything else."""
+    """The signature packets of a detached signature, armoured or binary; Error if it has anything else."""
     if not data.startswith(_BEGIN):
         return _signatures(data)
     _refuse_odd(data)
@@ -120,7 +120,7 @@ def _bad(why: str) -> Error:
 
 
 def _armour(lines: list[bytes]) -> tuple[bytes, ...]:
-    """The packets in an armour of signatures, which is all there is (RFC 9580, 6.2)."""
+    """The packets in an armour of signatures, to which all lines belong (RFC 9580, 6.2)."""
     if lines[-1] != _END:
         raise _bad("it does not end with its signature")
     start = next((number for number, line in enumerate(lines[1:], 1) if not _HEADER.fullmatch(line)), len(lines))
@@ -147,7 +147,7 @@ def _signatures(data: bytes) -> tuple[bytes, ...]:
 
 
 def refuse_weak(packets: Sequence[bytes]) -> None:
-    """Error when a signature is not of the kind that apt takes, and that `document` can name."""
+    """Raise Error if apt would not accept a signature of this kind, or `document` cannot name it."""
     for packet in packets:
         _hash(packet)
 
@@ -155,7 +155,7 @@ def refuse_weak(packets: Sequence[bytes]) -> None:
 def armoured(packets: Sequence[bytes]) -> bytes:
     """Signatures in one armour (RFC 9580, 6.2).
 
-    With its checksum: where base64 needs no padding, gpg 2.2 reads on without one.
+    It has a checksum: without one, gpg 2.2 does not stop reading if base64 needs no padding.
     """
     data = b"".join(packets)
     body, checksum = base64.b64encode(data), base64.b64encode(_crc24(data).to_bytes(3, "big"))
@@ -176,7 +176,7 @@ def _crc24(data: bytes) -> int:
 
 
 def unarmoured(data: bytes) -> bytes:
-    """What is in the first armour (RFC 9580, 6.2); Error when it is damaged."""
+    """The content of the first armour (RFC 9580, 6.2); Error if it is damaged."""
     lines = data.partition(b"-----END")[0].replace(b"\r\n", b"\n").splitlines()
     body = lines[lines.index(b"") + 1 :] if b"" in lines else ()
     try:
@@ -186,7 +186,7 @@ def unarmoured(data: bytes) -> bytes:
 
 
 def _packets(data: bytes) -> Iterator[bytes]:
-    """Packets as they are, each of one piece (RFC 9580, 4.2)."""
+    """The signature packets in the data, each with a definite length (RFC 9580, 4.2); Error for anything else."""
     at = 0
     while at < len(data):
         header = data[at]
@@ -210,7 +210,7 @@ def _packets(data: bytes) -> Iterator[bytes]:
 
 
 def _hash(packet: bytes) -> str:
-    """The name of the algorithm by which a signature was made (RFC 9580, 5.2.3); Error when it is weak."""
+    """The name of a signature's hash algorithm (RFC 9580, 5.2.3); Error if it is weak."""
     octets = (1 << (packet[0] & 3)) if packet[0] < 0xC0 else 1 if packet[1] < 192 else 2 if packet[1] < 224 else 5
     version, algorithm = packet[1 + octets], packet[1 + octets + 3]
     if version != 4 or algorithm not in _HASHES:
@@ -219,6 +219,6 @@ def _hash(packet: bytes) -> str:
 
 
 def field(content: bytes, name: str) -> str:
-    """The one-line field of a release file, or nothing."""
+    """The value of a one-line field of a release file; empty if it has none."""
     found = re.search(rb"^%s: *(.*)$" % name.encode(), content, re.MULTILINE)
     return found[1].decode("utf-8", "replace").strip() if found else ""

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Foreign text made fit for a terminal, a log or a page: the one place that does it.
+"""Untrusted text made safe for a terminal, a log or a page; no other module does that.
 
-A value that others gave is made so where a sentence is formatted (`printable`),
-since a line end in it would begin a line of its own. All that the command writes
-goes through `Printed` besides, whatever a verb forgot.
+An untrusted value is escaped where a message is formatted (`printable`), because a line end in it would begin a new
+line. All that the command writes also goes through `Printed`, in case a verb forgot.
 
-Only the progress bar and a plan that goes into a shell are written directly. The scripts of archive/ have
-`one_line`; debian-cloud-mirror shows ASCII alone.
+Only the progress bar, and a plan that goes to a shell, are written directly. The scripts of archive/ have `one_line`;
+debian-cloud-mirror shows only ASCII.
 """
 
 from __future__ import annotations
@@ -18,27 +17,27 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 LONGEST: Final = 400
-"""Characters of one foreign value that people are shown."""
+"""Maximum characters of one untrusted value that are shown."""
 _MOST: Final = (200, 1000)
-"""Lines of what an error says, with a tool's own words in it, and characters of each."""
+"""Maximum lines of an error, including a tool's output, and characters of each."""
 _OCTETS: Final = range(0xDC80, 0xDD00)
-"""What Python makes of octets that are not UTF-8 (PEP 383)."""
+"""Surrogates that Python makes of octets that are not UTF-8 (PEP 383)."""
 
 
 def printable(text: str | bytes, longest: int = LONGEST) -> str:
-    r"""One line of a foreign text, in which nothing is left that a terminal would obey.
+    r"""An untrusted text as one line, without anything that a terminal would obey.
 
-    Control characters (line ends, escapes, C1), direction marks and octets that are not UTF-8 become \xNN or
-    \uNNNN; a backslash stays as it is. What is longer than `longest` characters is cut, and ends in "…".
+    Control characters (line ends, escapes, C1), direction marks and octets that are not UTF-8 become \xNN or \uNNNN;
+    a backslash stays as it is. A text longer than `longest` characters is cut, and ends in "…".
     """
-    # Of a very long one no more than is shown is looked at.
+    # Only as much of a very long text is read as is shown.
     octets = _octets(text[: 4 * longest + 4]) if isinstance(text, str) else text[: 4 * longest + 4]
     shown = octets.decode("utf-8", "backslashreplace")
     return _escaped(shown if len(shown) <= longest else f"{shown[: longest - 1]}…")
 
 
 def paragraph(text: str) -> str:
-    """What an error says: the lines after the first are set in, so that none of them passes for one of ours."""
+    """The text of an error: lines after the first are indented, so that none looks like a message of this program."""
     first, *others = text.rstrip("\n").split("\n", _MOST[0])
     if len(others) == _MOST[0]:
         others[-1] = "…"
@@ -47,15 +46,15 @@ def paragraph(text: str) -> str:
 
 
 def _short(line: str) -> str:
-    """A line of which a long value in the middle is cut, and not the sentence that comes after it."""
+    """A line with a long value cut in its middle, but not the sentence after the value."""
     line = line if len(line) <= _MOST[1] else f"{line[: _MOST[1] // 2]}…{line[-_MOST[1] // 2 :]}"
     return line.expandtabs()
 
 
 class Printed(io.TextIOBase):
-    """A stream on which only lines of printable text are written, and nothing that its encoding has not.
+    """A stream that writes only lines of printable text, and only characters that its encoding has.
 
-    What verbs print passes as it is, JSON and tabs too; `beneath` leads to the stream itself.
+    The output of verbs passes unchanged, JSON and tabs too; `beneath` is the underlying stream.
     """
 
     def __init__(self, beneath: TextIO) -> None:
@@ -69,29 +68,29 @@ class Printed(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Let nothing of it wait."""
+        """Flush the underlying stream."""
         self.beneath.flush()
 
     def fileno(self) -> int:
-        """The descriptor, for other programs' own words."""
+        """The descriptor, for the output of other programs."""
         return self.beneath.fileno()
 
     def isatty(self) -> bool:
-        """Whether people look at it."""
+        """Whether it is a terminal."""
         return self.beneath.isatty()
 
     def writable(self) -> bool:
-        """It is there for nothing else."""
+        """Always true."""
         return True
 
 
 def printed(stream: TextIO) -> TextIO:
-    """The stream on which only printable text is written, whatever a verb prints."""
+    """A stream that writes only printable text to the given one, whatever a verb prints."""
     return cast("TextIO", Printed(stream))
 
 
 def beneath(stream: TextIO) -> TextIO:
-    """The stream itself: for what moves the cursor, and for a file that somebody redirected it to."""
+    """The underlying stream: to move the cursor, and for a file to which the stream was redirected."""
     return cast("TextIO", getattr(stream, "beneath", stream))
 
 
@@ -106,7 +105,7 @@ def _escaped(text: str, kept: str = "") -> str:
     plain = text
     for char in kept:
         plain = plain.replace(char, "")
-    # Most text is so, and is looked at by one call.
+    # Most text is printable, and is checked by one call.
     if plain.isprintable():
         return text
     return "".join(char if char.isprintable() or char in kept else _escape(ord(char)) for char in text)

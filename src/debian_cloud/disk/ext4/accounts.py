@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which block of an ext4 file system is whose: what bounds a reader, and what names each place."""
+"""The owner of each block of an ext4 file system, which bounds what is read and describes each place."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ CONTENT: Final = "content"
 INODE_TABLE: Final = "inode table"
 GROWING: Final = "blocks kept for growing"
 _EXTENTS_OF_ALL: Final = 2**20
-"""Extents of all files: ten times what the largest image has."""
+"""Maximum number of extents of all files: ten times that of the largest image."""
 
 
 class Owner(NamedTuple):
-    """What `length` blocks are, and whose: `number` is an inode, of an inode table the group; 0 is nobody."""
+    """The use and owner of `length` blocks: `number` is an inode, or the group of an inode table; 0 is no owner."""
 
     first: int
     length: int
@@ -31,7 +31,7 @@ class Owner(NamedTuple):
 
 
 class Accounts:
-    """The blocks that inodes have claimed; each is counted, so that they can be no more than there are."""
+    """The blocks that inodes have claimed; they are counted, so that no more are claimed than exist."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -39,7 +39,7 @@ class Accounts:
         self._claims: list[Owner] = []
 
     def claim(self, owner: Owner, where: str) -> None:
-        """Note who owns some blocks; Error when there are not so many, which bounds all that follows them."""
+        """Record the owner of blocks; Error if more are claimed than exist, which bounds what is read from them."""
         if not self._layout.first_block <= owner.first < owner.first + owner.length <= self._layout.blocks:
             raise Error(f"blocks of {where} lie outside the file system", HINT)
         self._claimed += owner.length
@@ -53,15 +53,15 @@ class Accounts:
 
 
 def at(owners: list[Owner], block: int) -> Owner | None:
-    """Who owns a block; None where nobody does."""
-    # By the first block alone: what owns none begins no range.
+    """The owner of a block; None if it has none."""
+    # The first block is enough: every owner in the list has at least one block.
     found = bisect_right(owners, block, key=lambda owner: owner.first) - 1
     owner = owners[found] if found >= 0 else None
     return owner if owner and block < owner.first + owner.length else None
 
 
 def _structures(layout: Layout) -> list[Owner]:
-    """What the file system has for itself."""
+    """The blocks of the file system's own structures."""
     found: list[Owner] = []
     for number, group in enumerate(layout.groups):
         found += [Owner(group.bitmap, 1, "block bitmaps", 0), Owner(group.inodes, 1, "inode bitmaps", 0)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where an ext4 file system keeps what: its superblock and its groups of blocks."""
+"""The layout of an ext4 file system: its superblock and its block groups."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 HINT: Final = "the image was damaged or tampered with: get it again, or build it again"
 ROOT, RESIZE, JOURNAL = 2, 7, 8
-"""Inodes that have their numbers for ever."""
+"""Inodes with fixed numbers."""
 
 _SUPERBLOCK: Final = 1024
-"""Where it is, and how long it is, in bytes."""
+"""Both its offset and its size, in bytes."""
 _HAS_JOURNAL, _RESIZE_INODE = 0x4, 0x10
 # Features (fs/ext4/ext4.h in the kernel): filetype, extents, 64bit, flex_bg, csum_seed; others change what is read.
 _64BIT: Final = 0x80
 _INCOMPATIBLE: Final = 0x2 | 0x40 | _64BIT | 0x200 | 0x2000
 _NEEDED: Final = 0x2 | 0x40
 _GROUPS: Final = 2**16
-"""Groups of blocks: those of a disk of 8 TiB."""
+"""Maximum number of block groups: those of a disk of 8 TiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One group of blocks: the blocks of its bitmaps, and the first one of its inode table."""
+    """One block group: the blocks of its bitmaps, and the first block of its inode table."""
 
     bitmap: int
     inodes: int
@@ -38,11 +38,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the superblock says, and where the groups are; sizes in bytes, places in blocks.
+    """The fields of the superblock, and the places of the groups; sizes in bytes, places in blocks.
 
-    `blocks` are all of the file system, of which the first `first_block` have no
-    group, and `per_group` are one group's; `kept` are those that each copy of the
-    superblock keeps for growing, and `descriptor` is the size of a group's description.
+    `blocks` is the number of all blocks, of which the first `first_block` belong to no group, and `per_group` that of
+    one group; `kept` is the number of blocks reserved for growing beside each copy of the superblock, and
+    `descriptor` is the size of a group descriptor.
     """
 
     block_size: int
@@ -61,16 +61,16 @@ class Layout:
 
     @property
     def group_count(self) -> int:
-        """How many groups the blocks make."""
+        """The number of block groups."""
         return -(-(self.blocks - self.first_block) // max(self.per_group, 1))
 
     @property
     def table_blocks(self) -> int:
-        """Blocks of one group's inode table."""
+        """The number of blocks of one group's inode table."""
         return -(-self.inodes_per_group * self.inode_size // self.block_size)
 
     def slot(self, number: int) -> int:
-        """Where an inode is, in bytes."""
+        """The offset of an inode, in bytes."""
         if not 1 <= number <= self.inode_count:
             raise Error(f"the file system names inode {number}, and has {self.inode_count}", HINT)
         group, index = divmod(number - 1, self.inodes_per_group)
@@ -78,7 +78,7 @@ class Layout:
 
 
 def read(view: View) -> Layout:
-    """The layout of a file system; Error when it is damaged, or has features that are not read here."""
+    """The layout of a file system; Error if it is damaged, or has features that are not supported."""
     layout = _superblock(view)
     return replace(layout, groups=tuple(_groups(view, layout)))
 

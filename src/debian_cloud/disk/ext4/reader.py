@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The files of an ext4 file system: bytes -> entries, contents, and the name of each place."""
+"""The files of an ext4 file system: bytes -> entries, contents, and a description of each place."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _DEPTH: Final = 5
 """Levels of an extent tree below its root."""
 _PATH_MAX: Final = 4096
 _DIRECTORIES: Final = 2**27
-"""Bytes of all directories: ten times what the largest image has."""
+"""Maximum bytes of all directories: ten times those of the largest image."""
 
 
 class Ext4:
-    """An ext4 file system; Error when it is damaged, or has what is not read here.
+    """An ext4 file system; Error if it is damaged, or has features that are not supported.
 
-    Nothing is written, executed or mounted. Entries' `sha256` are of what Linux
-    would read: holes and unwritten extents are zeros.
+    Nothing is written, executed or mounted. The `sha256` of an entry is that of the bytes that Linux would read:
+    holes and unwritten extents are zeros.
     """
 
     def __init__(self, view: View) -> None:
@@ -50,12 +50,12 @@ class Ext4:
         self._walk()
 
     def entries(self) -> Iterator[Entry]:
-        """All paths, sorted; Error when a file cannot be read."""
+        """All paths, sorted; Error if a file cannot be read."""
         total, digests = 0, dict[int, str]()
         for path in sorted(self._paths):
             inode = self._inodes[self._paths[path]]
             if inode.kind == FILE and inode.number not in digests:
-                # Holes cost nothing on the disk, and time here.
+                # Holes take no space on the disk, but time here.
                 total += inode.size
                 if total > self._view.size:
                     raise Error("files of the file system are larger than itself", HINT)
@@ -72,7 +72,7 @@ class Ext4:
             )  # fmt: skip
 
     def content(self, path: str) -> bytes:
-        """What a regular file holds; Error when there is none of that path."""
+        """The content of a regular file; Error if no regular file has that path."""
         return b"".join(self.pieces(path))
 
     def pieces(self, path: str) -> Iterator[bytes]:
@@ -85,7 +85,7 @@ class Ext4:
         return self._content(inode)
 
     def place(self, offset: int) -> tuple[str, str]:
-        """What a byte is part of, in words, and the path that it belongs to; "" where it belongs to none."""
+        """A description of what a byte is part of, and the path to which it belongs; "" if it belongs to none."""
         block = offset // self._size
         owner = accounts.at(self._owners, block)
         if not owner:
@@ -114,7 +114,7 @@ class Ext4:
         """All blocks that have an owner, in order."""
         others = []
         if self._layout.has_journal:
-            # To read it is to claim its blocks.
+            # Reading the inode claims its blocks.
             self._inode(layout.JOURNAL, "the journal")
         if self._layout.has_resize_inode:
             raw = self._view.read(self._layout.slot(layout.RESIZE), self._layout.inode_size)
@@ -198,7 +198,7 @@ class Ext4:
         yield from _zeros(inode.size - position)
 
     def _target(self, inode: Inode, path: str) -> bytes:
-        """Where a symlink leads."""
+        """The target of a symlink."""
         fast = not inode.flags & _EXTENTS
         if not 0 < inode.size < (len(inode.body) if fast else _PATH_MAX):
             raise Error(f"the link /{path} is damaged", HINT)
@@ -207,7 +207,7 @@ class Ext4:
     # Extended attributes.
 
     def _xattrs_of_block(self, block: int, number: int, where: str) -> tuple[tuple[str, bytes], ...]:
-        """The attributes in a block of their own, which several inodes may share."""
+        """The attributes in a separate block, which several inodes may share."""
         if block not in self._shared:
             self._accounts.claim(Owner(block, 1, "extended attributes", number), where)
             data = self._view.read(block * self._size, self._size)
@@ -217,7 +217,7 @@ class Ext4:
         return self._shared[block]
 
     def _xattrs(self, data: bytes, values: bytes, where: str) -> tuple[tuple[str, bytes], ...]:
-        """The attributes that a list has; their places count from the beginning of `values`."""
+        """The attributes in a list; the offsets of their values count from the beginning of `values`."""
         found = []
         for name, value in records.attributes(data, values, where):
             self._attributes += 16 + len(name) + len(value)
@@ -229,7 +229,7 @@ class Ext4:
     # Directories.
 
     def _walk(self) -> None:
-        """Read all directories, from the root on."""
+        """Read all directories, beginning at the root."""
         self._add("", layout.ROOT)
         if self._inodes[layout.ROOT].kind != DIRECTORY:
             raise Error("the file system's root is no directory", HINT)
@@ -261,7 +261,7 @@ class Ext4:
         self._paths[path] = number
 
     def _directory(self, inode: Inode, path: str) -> Iterator[tuple[bytes, int]]:
-        """Names and inodes of what a directory holds."""
+        """Names and inode numbers of the entries of a directory."""
         for extent in inode.extents:
             for block in range(extent.physical, extent.physical + extent.count):
                 yield from records.names(self._view.read(block * self._size, self._size), path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What single records of an ext4 file system say: inodes, attributes, names; pure bytes, nothing is followed."""
+"""Parsers of single records of an ext4 file system: inodes, attributes, names. They follow no reference."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 XATTRS: Final = struct.pack("<I", 0xEA020000)
-"""What a list of extended attributes begins with."""
+"""First bytes of a list of extended attributes."""
 _PREFIXES: Final = {
     1: "user.",
     2: "system.posix_acl_access",
@@ -41,7 +41,7 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class Inode:
-    """An inode; `body` is what a device, a short link or the root of an extent tree has in it."""
+    """An inode; `body` holds a device's numbers, a short link's target or the root of an extent tree."""
 
     number: int
     kind: str
@@ -57,7 +57,7 @@ class Inode:
 
 
 def attributes(data: bytes, values: bytes, where: str) -> Iterator[tuple[str, bytes]]:
-    """The extended attributes that a list has; their places count from the beginning of `values`."""
+    """The extended attributes in a list; the offsets of their values count from the beginning of `values`."""
     at = 0
     while any(data[at : at + 4]):
         entry, name = data[at : at + 16], data[at + 16 : at + 16 + data[at]]
@@ -84,7 +84,7 @@ def _acl(stored: bytes, where: str) -> bytes:
 
 
 def names(data: bytes, path: str) -> Iterator[tuple[bytes, int]]:
-    """Names and inodes of one block of a directory. The nodes of an index look like blocks without names."""
+    """Names and inode numbers in one block of a directory. The nodes of an index look like blocks without names."""
     at = 0
     while at < len(data):
         child, size, length, _ = _ENTRY.unpack_from(data, at)
