@@ -24,7 +24,10 @@ from debian_cloud.errors import Error
 from debian_cloud.host import folders
 from tests.command import debian_cloud, refused
 from tests.conftest import traces
+from tests.pristine import archive, pristine
 from tests.throwaway import Archive
+
+__all__ = ["archive", "pristine"]
 
 
 def test_the_archive_is_fine_as_long_as_nobody_tampers(archive: Archive) -> None:

@@ -20,7 +20,9 @@ from debian_cloud.image.binary import Binary, File
 from debian_cloud.image.binary import relations as relations_of
 from debian_cloud.text import deb822
 from tests.command import debian_cloud, refused
-from tests.configurations import FIELDS, ONE_IMAGE, Configurations
+from tests.configurations import FIELDS, ONE_IMAGE, Configurations, configurations
+
+__all__ = ["configurations"]
 
 ANN: Final = "Ann Example <ann@example.org>"
 
