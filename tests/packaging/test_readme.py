@@ -105,7 +105,7 @@ WALK: Final = (
         quick=(
             (r"debian-cloud verify (\S+)", r"debian-cloud verify \1 --rebuilt \1"),
             (r"debian-cloud rebuild (\S+)", r"debian-cloud plan ec2 --lock \1 >plan"),
-            (r"debian-cloud build (ec2 --lock \S+)", r"debian-cloud plan \1 >plan"),
+            (r"debian-cloud build (ec2 --lock \S+) --output again", r"debian-cloud plan \1 >plan"),
         ),
         shows=("every path|each path|explained",),
     ),
