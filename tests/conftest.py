@@ -79,7 +79,7 @@ class World(Published):
 
 
 def traces(folder: Path) -> list[str]:
-    """What is still at work in a folder: mounts of any namespace, loop devices, processes."""
+    """What is still at work in a directory: mounts of any namespace, loop devices, processes."""
     name = str(folder)
     found = []
     for process in Path("/proc").glob("[0-9]*"):

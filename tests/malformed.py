@@ -310,7 +310,7 @@ EDGES: dict[str, bytes] = {
     "the largest sizes": _set(_set(IMAGES, "Size", str(2**40)), "Virtual-Size", str(2**46)).encode(),
     "marks of direction, to be shown as such": IMAGES.replace("größer", "\u202egrößer").encode(),
     "a leap day": IMAGES.replace("20261121.10", "20280229.10").encode(),
-    "a suite that is no release": IMAGES.replace("trixie", "sid").replace("debian-13-", "debian-sid-").encode(),
+    "a suite that is not a release": IMAGES.replace("trixie", "sid").replace("debian-13-", "debian-sid-").encode(),
     "a configuration named after one": IMAGES.replace("nocloud", "debian-cloud-config-x").encode(),
 }
 """What all of them take."""

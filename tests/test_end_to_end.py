@@ -249,7 +249,7 @@ def test_what_the_summary_says_next_works_when_pasted(world: World) -> None:
 
 @pytest.mark.parametrize("config", ("container", "ec2") if ALL else ("container",))
 def test_a_printed_plan_builds_the_same_image(world: World, config: str, tmp_path: Path) -> None:
-    """`debian-cloud plan container | sh`: the image again, every byte of it, and nothing but the folder is left."""
+    """`debian-cloud plan container | sh` makes the image again, byte for byte, and leaves only its directory."""
     image = next(
         path
         for path in (world.folder / "images").glob(f"debian-{RELEASES[SUITE]}-{config}-amd64-*")

@@ -67,7 +67,7 @@ def imports(text: str, *, running: bool = False) -> set[str]:
             found |= {module(alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, "a module names what it imports in full"
-            # What is no module is a name that the module or the package itself has.
+            # What is not a module is a name that the module or the package itself has.
             found |= {module(f"{node.module}.{alias.name}", f"{node.module}") for alias in node.names}
     return found
 
@@ -217,7 +217,7 @@ def test_what_computes_does_nothing_else(pure: str) -> None:
 WITH_APT = {"proof.fetch", "proof.rebuild", "proof.verify"}
 """What of `proof/` asks apt: for an image to fetch, and for the packages of one that is made again."""
 READERS = ("packages.described", "packages.evidence", "proof.trust", "proof.bundle", "proof.comparison")
-"""Who reads or believes a .buildinfo, beside all of `projections/`, and of what in `archive/` is no step."""
+"""Who reads or believes a .buildinfo, beside all of `projections/`, and of what in `archive/` is not a step."""
 
 
 def reached(name: str) -> set[str]:

@@ -48,7 +48,7 @@ BYTES = {
     "archive/incoming.py": "an upload's, before its signature is verified; openpgp.cleartext reads what they say",
     "archive/cosignatures.py": "the archive's own, compared and copied; openpgp.cleartext reads what they say",
 }
-"""Who reads a signed file by other ways than sign's, and why that is no reading of what it says."""
+"""Who reads a signed file by other ways than sign's, and why that is not a reading of what it says."""
 IN_SHELL = {
     r"grep -v -e '\\\.changes\$'": "names of files",
     r"awk -v path=\"images/": "rows of the state, with the name of a file in it",

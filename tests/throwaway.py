@@ -90,7 +90,7 @@ def configuration(folder: Path, name: str, fields: dict[str, str], depends: str 
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """A folder that apt's own user may read, as pytest's are not; its name is short, for gpg-agent's socket."""
+    """A directory that apt's own user may read, as pytest's are not; its name is short, for gpg-agent's socket."""
     top = Path(tempfile.mkdtemp(prefix="archive."))
     top.chmod(0o755)
     try:

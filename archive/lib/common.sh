@@ -9,7 +9,7 @@
 # files in public/ that the state does not have do not belong to the archive yet.
 
 # printable: standard input made fit for a terminal, the journal and a log: names of files and messages of tools are
-# foreign. A control character (of ASCII, or C1) and a mark of direction become "?"; what is no UTF-8 is removed.
+# foreign. A control character (of ASCII, or C1) and a mark of direction become "?"; what is not UTF-8 is removed.
 printable() {
     LC_ALL=C tr '\000-\010\013-\037\177' '?' | { iconv -c -f UTF-8 -t UTF-8 || :; } |
         LC_ALL=C sed 's/\xc2[\x80-\x9f]/?/g; s/\xe2\x80[\x8b-\x8f\xa8-\xaf]/?/g; s/\xe2\x81[\xa0-\xaf]/?/g'
@@ -98,7 +98,7 @@ open_archive() {
     flock --timeout "${DEBIAN_CLOUD_ARCHIVE_WAIT:-0}" 9 ||
         fail "another debian-cloud-archive is at work on $dir" "try again when it has ended"
     [ "${2-}" = --any-clock ] || "$steps/clock" "$dir" ||
-        fail "nothing was done" "what is published under a wrong clock, clients refuse until that day comes"
+        fail "nothing was done" "clients refuse what was published with a wrong clock until that date"
     find_agent "$dir"
     trap 'ended $?' EXIT
     trap 'exit 130' INT
@@ -190,7 +190,7 @@ commit() {
 # show_state: publish what the state is now. $wrong_clock is --after-wrong-clock, or nothing.
 show_state() {
     "$steps/stage" "$dir" anew ${wrong_clock:+"$wrong_clock"} 9>&- ||
-        fail "nothing more was published, the indexes stay as they were" "the reason stands above"
+        fail "nothing more was published, the indexes stay as they were" "the reason is above"
     "$steps/show" "$dir" 9>&-
     sed -n 's/^Archive serial: /published: serial /p' "$dir/public/project/trace/master"
 }

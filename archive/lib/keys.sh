@@ -63,7 +63,7 @@ END_OF_COMMENT
 # named_key ARGUMENT: set $key, the one key of the archive that has this fingerprint, perhaps of a subkey.
 named_key() {
     case $1 in
-    *[!0-9A-Fa-f]* | '') fail "'$1' is no fingerprint" "see $dir/conf/keys" 2 ;;
+    *[!0-9A-Fa-f]* | '') fail "'$1' is not a fingerprint" "see $dir/conf/keys" 2 ;;
     esac
     key=$(archive_gpg --with-colons --list-keys "$1" 2>/dev/null | primaries) || true
     case $key in
@@ -76,7 +76,7 @@ named_key() {
 overlap() {
     days=$(sed -n 's/ *\(#.*\)\{0,1\}$//; /./{ p; q; }' "$dir/conf/overlap" 2>/dev/null) || true
     case ${days:=30} in
-    *[!0-9]* | ?????*) fail "$dir/conf/overlap is no number of days: $days" "30 is what holds without that file" ;;
+    *[!0-9]* | ?????*) fail "$dir/conf/overlap is not a number of days: $days" "30 is what holds without that file" ;;
     esac
     echo "$days"
 }
@@ -87,7 +87,7 @@ longest_without() {
     "${steps:?}/keys" "$dir" able 9>&- | cut -d ' ' -f 1 | uniq | grep -vx "$1" | while read -r other; do
         added=$(conf_keys "$dir/conf/keys" | awk -v key="$other" '$1 == key && $3 != "-" { print $3; exit }')
         if [ -n "$added" ]; then
-            date -u -d "$added" +%s 2>/dev/null || date +%s # what is no day is no older than today
+            date -u -d "$added" +%s 2>/dev/null || date +%s # what is not a day is no older than today
         else
             archive_gpg --with-colons --list-keys "$other" | key_rows | awk 'NR == 1 { print $8 }'
         fi
@@ -106,7 +106,7 @@ renew_keyring() {
     "$steps/keys" "$dir" keyring >"$dir/tmp/keyring" 9>&-
     "$steps/keys" "$dir" everyone >>"$dir/tmp/keyring" 9>&-
     step terms "$dir" >"$dir/tmp/terms" ||
-        fail "for how long indexes are good is not known, and nothing was published" "the reason stands above"
+        fail "for how long indexes are good is unknown, and nothing was published" "the reason is above"
     cat "$dir/conf/url" "$dir/tmp/keyring" "$dir/tmp/terms" "$steps/keyring-package" | sha256sum >"$dir/tmp/made-of"
     rm "$dir/tmp/terms"
     rm "$dir/tmp/keyring"

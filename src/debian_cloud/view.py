@@ -52,7 +52,7 @@ class View:
         self._within(offset, size)
         data = self.fetch(self.start + offset, size)
         if len(data) != size:
-            raise Error(f"the image ends before byte {self.start + offset + size}", "it was cut off: get it again")
+            raise Error(f"the image ends before byte {self.start + offset + size}", "it was truncated: get it again")
         return data
 
     def pieces(self, offset: int, size: int) -> Iterator[bytes]:
@@ -65,7 +65,7 @@ class View:
         if not 0 <= offset <= offset + size <= self.size:
             raise Error(
                 f"the image points to bytes {offset} to {offset + size} of a range that has {self.size}",
-                "it was damaged or cut off: get it again",
+                "it was damaged or truncated: get it again",
             )
 
 

@@ -41,7 +41,7 @@ _LEFT_OUT: Final = (
     *("usr/lib/*/gconv", "usr/lib/*/perl*", "usr/share/perl*"),
 )
 """Patterns of what no client needs: a few hundred files are quickly copied and removed."""
-# TREE is the root. What is in the folder of temporary files, archives too, is there under the same name.
+# TREE is the root. What is in the directory of temporary files, archives too, is there under the same name.
 _IN: Final = """
 tree=$1 shared=$2
 shift 2
@@ -121,7 +121,7 @@ def machine(root: Path, env: dict[str, str]) -> Apt:
 
 
 def private(folder: Path, sources: str) -> list[str]:
-    """Options of an apt in a new folder, which knows these sources, a deb822 file, and nothing of this machine's."""
+    """Options of an apt in a new directory, which knows only these sources, a deb822 file."""
     for name in ("state/lists/partial", "cache", "sources"):
         (folder / name).mkdir(parents=True)
     (folder / "sources/a.sources").write_text(sources)
@@ -138,7 +138,7 @@ def private(folder: Path, sources: str) -> list[str]:
 
 @contextmanager
 def serving(folder: Path, requests: list[str]) -> Iterator[str]:
-    """Serve a folder over HTTP on loopback: its address. Each request is noted, with its status."""
+    """Serve a directory over HTTP on loopback: its address. Each request is noted, with its status."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 # the name of the overridden method

@@ -84,7 +84,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A .changes and the files that it lists, in one folder."""
+    """A .changes and the files that it lists, in one directory."""
 
     changes: Path
     files: tuple[Path, ...]
@@ -127,7 +127,7 @@ class Archive:
 
     @property
     def dist(self) -> Path:
-        """The folder of the suite's indexes."""
+        """The directory of the suite's indexes."""
         return self.public / "dists/trixie"
 
     @property
@@ -227,13 +227,13 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """Makes uploads in new folders below `path`."""
+    """Makes uploads in new directories below `path`."""
 
     path: Path
     env: dict[str, str]
 
     def folder(self) -> Path:
-        """A new empty folder."""
+        """A new empty directory."""
         return Path(tempfile.mkdtemp(dir=self.path))
 
     def changes(self, files: Sequence[Path], key: Key | None, name: str, fields: dict[str, str]) -> Upload:
@@ -347,7 +347,7 @@ class Maker:
 
 @pytest.fixture(scope="session")
 def short_path() -> Iterator[Path]:
-    """A folder with a short path: the socket of gpg's agent must fit into 108 bytes."""
+    """A directory with a short path: the socket of gpg's agent must fit into 108 bytes."""
     path = Path(tempfile.mkdtemp(prefix="dca-"))
     yield path
     remove(path)

@@ -117,7 +117,7 @@ CONTROLS = {
     "twice": entry("./control", CONTROL) + entry("./control", EVIL) + END,
     "twice, once without ./": entry("control", CONTROL) + entry("./control", EVIL) + END,
     "twice, once with .//": entry("./control", CONTROL) + entry(".//control", EVIL) + END,
-    "twice, once by a folder": entry("./control", CONTROL) + entry("./x/../control", EVIL) + END,
+    "twice, once by a directory": entry("./control", CONTROL) + entry("./x/../control", EVIL) + END,
     "twice, once by an absolute path": entry("./control", CONTROL) + entry("/control", EVIL) + END,
     "twice, once with a slash": entry("./control", CONTROL) + entry("./control/", EVIL) + END,
     "twice, by an extended header": entry("./control", CONTROL)
@@ -129,16 +129,16 @@ CONTROLS = {
     + entry("./md5sums", EVIL)
     + END,
     "a link to it": entry("./control", CONTROL) + entry("./postinst", kind=b"2", link="control") + END,
-    "a folder of links": entry("./control", CONTROL)
+    "a directory of links": entry("./control", CONTROL)
     + entry("./x", kind=b"2", link=".")
     + entry("./x/control", EVIL)
     + END,
-    "a folder": entry("./control", kind=b"5") + END,
+    "a directory": entry("./control", kind=b"5") + END,
     "a pipe": entry("./control", kind=b"6") + END,
     "sparse": entry("./control", CONTROL, b"S") + END,
     "sparse beside it": entry("./control", CONTROL) + entry("./x", b"x" * 10, b"S") + END,
-    "a folder with a content": entry("./", EVIL, b"5") + entry("./control", CONTROL) + END,
-    "a folder whose content is a control": entry("./", entry("./control", EVIL), b"5")
+    "a directory with a content": entry("./", EVIL, b"5") + entry("./control", CONTROL) + END,
+    "a directory whose content is a control": entry("./", entry("./control", EVIL), b"5")
     + entry("./control", CONTROL)
     + END,
     "a false checksum": PLAIN[: 148 + 512] + b"0000000\0" + PLAIN[156 + 512 :],

@@ -216,8 +216,8 @@ def test_each_key_uploads_what_its_lines_say(shared: Archive, make: Maker, stran
         ("{key} trixie", "'trixie' is nothing that can be uploaded"),
         ("{key} package trixie", "'package' is nothing that can be uploaded"),
         ("{key} packages", "it names no suite"),
-        ("{key} packages sid", "'sid' is no suite of this archive"),
-        ("{key} packages trixie images", "'images' is no suite of this archive"),
+        ("{key} packages sid", "'sid' is not a suite of this archive"),
+        ("{key} packages trixie images", "'images' is not a suite of this archive"),
         ("{short} all *", "'{short}' is not a key"),
         ("0x{key} all *", "'0x{key}' is not a key"),
         ("allow * by any key", "'allow' is not a key"),
@@ -249,7 +249,7 @@ def test_add_uploader_refuses_what_it_does_not_know(shared: Archive, uploader: K
     before = rules.read_text()
     for options, word in (
         (("--may", "everything"), "'everything' is nothing that can be uploaded"),
-        (("--suite", "sid"), "'sid' is no suite of this archive"),
+        (("--suite", "sid"), "'sid' is not a suite of this archive"),
         (("--suite",), "--suite needs a value"),
         (("--frob",), "no option --frob"),
         (("second",), "takes DIR and KEYFILE"),
@@ -268,7 +268,7 @@ def test_refuses_a_name_that_leads_elsewhere(shared: Archive, make: Maker, uploa
     outside = shared.path / "x.deb"
     shutil.copy(upload.files[0], outside)
     try:
-        # What is not listed is no part of the upload.
+        # What is not listed is not a part of the upload.
         reason = shared.refuse(
             Upload(resigned(upload, uploader, change=(r"\S+\.deb$", name)).changes, upload.files[1:])
         )
@@ -474,7 +474,7 @@ def test_a_withdrawn_image_does_not_come_back(archive: Archive, make: Maker, upl
     # Nor when its files have gone.
     shutil.rmtree(archive.public / f"images/trixie/ec2/amd64/{SERIAL}")
     reason = archive.refuse(upload)
-    assert f"the archive has or had images/trixie/ec2/amd64/{SERIAL}, and no path is ever used again" in reason
+    assert f"the archive has or had images/trixie/ec2/amd64/{SERIAL}, and a path is never used twice" in reason
     assert reason.startswith("uploader: ")
     assert not (archive.public / f"images/trixie/ec2/amd64/{SERIAL}").exists()
 

@@ -50,9 +50,9 @@ WRONG: dict[str, tuple[dict[str, object], str]] = {
     "a package without an end": ({"packages": (replace(PACKAGE, size=10**18),)}, "packages of more than"),
     "less than nothing": ({"packages": (replace(PACKAGE, size=-1),)}, "of -1 bytes"),
     "a path": ({"packages": (replace(PACKAGE, name="../../etc/passwd"),)}, "no name of one"),
-    "an escape": ({"packages": (replace(PACKAGE, name="x\x1b[2J"),)}, r"x\x1b[2J, which is no name"),
+    "an escape": ({"packages": (replace(PACKAGE, name="x\x1b[2J"),)}, r"x\x1b[2J, which is not a name"),
     **{
-        f"the version {version[:9]}": ({"packages": (replace(PACKAGE, version=version),)}, "which is no version")
+        f"the version {version[:9]}": ({"packages": (replace(PACKAGE, version=version),)}, "which is not a version")
         for version in ("1/2", "~", "-1", ":::", "1:", "a:1", "1:2:3", "1" * 101)
     },
     "another machine's": ({"packages": (replace(PACKAGE, architecture="arm64"),)}, "and is for amd64"),
@@ -60,7 +60,7 @@ WRONG: dict[str, tuple[dict[str, object], str]] = {
     "many release files": ({"releases": (release(),) * 17}, "17 release files"),
     "another suite": ({"releases": (release(suite="sid"),)}, "and is of trixie"),
     "a password": ({"releases": (release("https://me:secret@d.example/"),)}, "no plain address"),
-    "no key": ({"releases": (release(signers=("\x1b[2J",)),)}, "which is no key"),
+    "no key": ({"releases": (release(signers=("\x1b[2J",)),)}, "which is not a key"),
     "many keys": ({"releases": (release(signers=(KEY,) * 17),)}, "17 signers"),
     "a release file without an end": ({"releases": (release(size=10**18),)}, "1000000000000000000 bytes"),
     "no sources": ({"sources": ()}, "not Debian's for trixie"),

@@ -120,7 +120,7 @@ def test_a_newer_release_s_keyring_package_is_newer_whenever_it_was_built(
     for older, newer in itertools.pairwise([*built[:-1], "100"]):
         run(["dpkg", "--compare-versions", older, "lt", newer], env)
     assert built[-2].startswith("99.a.sid+")
-    # Their files lie in one folder of the pool.
+    # Their files lie in one directory of the pool.
     assert len(set(built)) == len(suites)
 
 
@@ -198,7 +198,7 @@ def test_update_fetches_by_hash(web: tuple[Path, Apt], env: dict[str, str], make
 
 
 def tamper(archive: Archive, folder: str) -> None:
-    """Change every index in a folder, under its name and under its hash."""
+    """Change every index in a directory, under its name and under its hash."""
     # A file has several names, and is changed once.
     for path in {path.stat().st_ino: path for path in (archive.dist / folder).rglob("*") if path.is_file()}.values():
         data = path.read_bytes()

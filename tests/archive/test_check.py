@@ -37,7 +37,7 @@ def test_what_is_whole_is_called_so(full: Archive) -> None:
 
 
 def test_what_was_refused_leaves_nothing_to_mend(archive: Archive, make: Maker, uploader: Key) -> None:
-    """A refusal is no interruption: whatever the verb had begun is gone."""
+    """A refusal is not an interruption: whatever the verb had begun is gone."""
     archive.put(make.image(uploader, record={"Official": "no"}))
     assert "refused: " in archive.run("accept", check=False).stdout
     assert len(list((archive.path / "states").iterdir())) == 1

@@ -311,7 +311,7 @@ def test_the_queue_publishes_what_is_new_and_nothing_again(keeping: Keeping, tmp
     assert (tmp_path / "slept").read_text() == "60\n"
     assert "is tried again in 1 minutes" in done.stderr
     assert "accepted: " in queue().stdout
-    # A folder that is no archive is not tried again.
+    # A directory that is not an archive is not tried again.
     assert queue(tmp_path).returncode == 2
 
 

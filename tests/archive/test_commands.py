@@ -64,7 +64,7 @@ WRONG_USE = {
     "debian-cloud-archive init": "needs a DIR",
     "debian-cloud-archive init /nonexistent/x --url": "--url needs a value",
     "debian-cloud-archive init /nonexistent/x --frob": "--frob",
-    "debian-cloud-archive init /nonexistent/x": "no folder",
+    "debian-cloud-archive init /nonexistent/x": "no directory",
     "debian-cloud-archive init $HOME/x --suite ../x": "codename",
     "debian-cloud-archive init $HOME/x --url 'a b'": "not a URL",
     'debian-cloud-archive init "$HOME/a b"': "characters",

@@ -147,7 +147,7 @@ def test_a_full_disk_loses_nothing(waiting: Archive, disk: tuple[Archive, Path],
         assert done.returncode in (0, 1), done.stderr
         assert done.returncode == 0 or "error: there is no space left " in done.stderr, f"{free} KiB: {done.stderr}"
         assert "Traceback" not in done.stderr
-        assert not done.stdout.count("refused: "), "a full disk is no fault of the upload"
+        assert not done.stdout.count("refused: "), "a full disk is not a fault of the upload"
         assert_whole(seen / "a", keyring)
         (seen / "filler").unlink()
         again = (verb,) if done.returncode else ()
@@ -207,7 +207,7 @@ def test_two_adds_at_once_on_a_full_disk(
             assert status in (0, 1), f"{free} KiB: {said}"
             assert status == 0 or "error: there is no space left " in said, f"{free} KiB: {said}"
             assert "Traceback" not in said
-            assert "refused: " not in said, "a full disk is no fault of the upload"
+            assert "refused: " not in said, "a full disk is not a fault of the upload"
         assert_whole(seen / "a", keyring)
         (seen / "filler").unlink()
         for deb in debs:

@@ -37,7 +37,7 @@ STATEMENT = f"{STEM}.intoto.json"
 
 
 def images(archive: Archive) -> Path:
-    """The folder of the serials."""
+    """The directory of the serials."""
     return archive.public / "images/trixie/ec2/amd64"
 
 
@@ -288,7 +288,7 @@ def test_image_cut_off_before_its_admission_is_taken_up_again(archive: Archive, 
 def test_accept_killed_after_a_step_is_taken_up_again(
     archive: Archive, make: Maker, uploader: Key, tmp_path: Path, kind: str, tool: str, pattern: str
 ) -> None:
-    """Kill -9 of all that runs, right after reprepro took the upload or the folder got its public name."""
+    """Kill -9 of all that runs, right after reprepro took the upload or the directory got its public name."""
     shims = tmp_path / "shims"
     shims.mkdir()
     (shims / tool).write_text(
@@ -447,8 +447,8 @@ def test_refuses_what_is_no_image(archive: Archive, make: Maker, uploader: Key) 
     script = b"#!/bin/sh\nrm -rf /\n" + bytes(4096)
     cases: tuple[tuple[bytes, dict[str, str], str], ...] = (
         (b"", {}, "Size of an image record"),
-        (b"Q", {}, "is no qcow2"),
-        (script, {}, "is no qcow2"),
+        (b"Q", {}, "is not a qcow2"),
+        (script, {}, "is not a qcow2"),
         (qcow2(), {"Virtual-Size": "100000000000000000"}, "Virtual-Size of an image record is not a number of bytes"),
         (qcow2(), {"Virtual-Size": "1"}, f"is a disk of {VIRTUAL_SIZE} bytes, and its record says 1"),
     )
@@ -487,6 +487,6 @@ def test_an_upload_that_is_no_folder_is_wrong_use(tmp_path: Path, kind: str) -> 
     folder = tmp_path / "upload"
     if kind == "file":
         folder.touch()
-    with pytest.raises(Error, match=f"{folder} is no folder") as refused:
+    with pytest.raises(Error, match=f"{folder} is not a directory") as refused:
         steps.run(["admit", str(folder), "trixie", "--uploaders", str(tmp_path / "keys")])
     assert refused.value.status == USAGE

@@ -219,10 +219,10 @@ def test_a_key_retires_when_machines_had_time_to_get_another(archive: Archive, s
     assert re.fullmatch(rf"hint: retire {first} on \d{{4}}-\d\d-\d\d, or --now: .*refuses the archive", hint)
     assert states(archive) == {first: "active", stranger.fingerprint: "active"}
     assert signers(archive, keyring(archive, tmp_path / "both")) == {first, stranger.fingerprint}
-    # The setting has one place, and what is no number of days counts for none.
+    # The setting has one place, and what is not a number of days counts for none.
     (archive.path / "conf/overlap").write_text("# days\na month\n")
     done = archive.run("retire-key", first, check=False)
-    assert "conf/overlap is no number of days: a month" in done.stderr
+    assert "conf/overlap is not a number of days: a month" in done.stderr
     assert states(archive)[first] == "active"
     (archive.path / "conf/overlap").write_text("# days\n90\n")
     conf.write_text(re.sub("since=[^ ]*", f"since={since(60)}", conf.read_text()))
@@ -265,7 +265,7 @@ def test_verbs_for_keys_refuse_what_would_harm(
     first = only(archive, "active")
     refuses("no other key could sign", "retire-key", first)
     refuses("no other key could sign", "revoke-key", first)
-    refuses("is no fingerprint", "retire-key", "me@example.org", status=2)
+    refuses("is not a fingerprint", "retire-key", "me@example.org", status=2)
     refuses("has no key", "revoke-key", "0" * 40, status=2)
     refuses("holds no OpenPGP key", "add-key", "--key", tmp_path / "nothing", status=2)
     refuses("is an uploader's", "add-key", "--key", uploader.public, status=2)

@@ -199,7 +199,7 @@ def test_a_policy_is_a_few_lines() -> None:
     ],
 )
 def test_a_line_that_is_no_policy_is_named(line: str) -> None:
-    with pytest.raises(Error, match=r"conf/expire, line 2, is no policy"):
+    with pytest.raises(Error, match=r"conf/expire, line 2, is not a policy"):
         lifecycle.policy(f"keep 5\n{line}\n", "conf/expire")
 
 

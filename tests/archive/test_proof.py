@@ -189,7 +189,7 @@ def test_what_was_changed_is_not_brought(proved: Proved, name: str) -> None:
 
 
 def test_what_a_closure_lists_is_brought_whole(proved: Proved) -> None:
-    """A file that cannot be had now is no reason to show the closure without it."""
+    """A file that cannot be had now is not a reason to show the closure without it."""
     lost = proved.closure / "evidence/1/contrib_binary-amd64_Packages.xz"
     content = lost.read_bytes()
     lost.unlink()
@@ -370,7 +370,7 @@ def test_an_output_that_cannot_be(proved: Proved, tmp_path: Path) -> None:
         refused(proved.fetch(output), 2, said, "--output")
     assert (tmp_path / "file").read_text() == (other / f"{STEM}.proof").read_text() == "mine"
     assert (linked / f"{STEM}.qcow2").readlink() == Path("nowhere")
-    # Without a name it is the folder where the command runs.
+    # Without a name it is the directory where the command runs.
     (here := tmp_path / "here").mkdir()
     command = proved.command()[:-1]
     for words in command, [*command, "--output="]:
@@ -410,7 +410,7 @@ def test_an_archive_of_one_s_own_needs_no_keyring_package(own: Proved) -> None:
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
     assert assert_whole_or_not_there(own)
-    # The .buildinfo's signature is the archive's own; the closure is no real one.
+    # The .buildinfo's signature is the archive's own; the closure is not a real one.
     debian = ("--mirror", "http://debian.example/debian", "--security-mirror", "http://debian.example/security")
     image = own.out / f"{STEM}.qcow2"
     done = own.apt.run("debian-cloud", "verify", image, "--rebuilt", image, *debian)

@@ -135,7 +135,7 @@ def test_no_agent_outlives_its_verb(archive: Archive, make: Maker, uploader: Key
     archive.run("add-uploader", stranger.public)
     archive.take(make.image(uploader))
     archive.run("publish")
-    # By its parent: init works in another folder before it renames it.
+    # By its parent: init works in another directory before it renames it.
     home = str(archive.path.parent).encode()
     for _ in range(20):  # it has been told to end, which takes a moment on a busy machine
         lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if os.access(path, os.R_OK)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whatever lies in incoming/, the next upload is decided, and what is no upload is set aside with a reason."""
+"""Whatever lies in incoming/, the next upload is decided, and what is not an upload is set aside with a reason."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def good(make: Maker, uploader: Key, version: str) -> Upload:
 
 
 def sentences(archive: Archive, said: str) -> dict[str, str]:
-    """What was refused in a run: the folder in rejected/ -> its reason, which has one sentence and one hint."""
+    """What was refused in a run: the directory in rejected/ -> its reason, which has one sentence and one hint."""
     found = {}
     for kept in re.findall(r"^refused: .* \(kept: rejected/(.*)\)$", said, re.MULTILINE):
         reason = (archive.path / "rejected" / kept / "reason").read_text()
@@ -88,11 +88,13 @@ def test_no_name_and_no_kind_of_file_stops_the_queue(
     for name in odd:
         Path(os.fsdecode(raw + b"/" + name)).touch()
     kinds = {}
-    for number, kind in enumerate(("folder", "full folder", "fifo", "socket", "link", "dangling", "loop", "device")):
+    for number, kind in enumerate(
+        ("folder", "full directory", "fifo", "socket", "link", "dangling", "loop", "device")
+    ):
         path = kinds[kind] = queue / f"kind-{number}-{'y' * 230}.changes"
         if "folder" in kind:
             path.mkdir()
-        if kind == "full folder":
+        if kind == "full directory":
             (path / "reason").mkdir()
             (path / "x.changes").touch()
         if kind == "fifo":
@@ -348,7 +350,7 @@ def test_one_user_does_not_move_the_files_of_another(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another")
 def test_what_cannot_be_moved_is_hidden(make: Maker, env: dict[str, str], uploader: Key) -> None:
-    """A folder of another user's does not let itself be moved by an archive that is not root's."""
+    """A directory of another user's does not let itself be moved by an archive that is not root's."""
     place = Path(tempfile.mkdtemp(prefix="dca-"))
     try:
         program = place / "program"

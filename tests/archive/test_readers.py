@@ -134,7 +134,7 @@ def test_the_keys_that_sign_have_a_state(state: str) -> None:
         assert done.stdout.split(" ")[2] == state
         assert {one.owner for one in found.values()} == {A}
         assert found[A].weak is (state == "weak")
-        # A subkey of a weak key is no stronger.
+        # A subkey of a weak key is not stronger.
         assert found[expected[-1]].weak is (state == "weak")
         assert found[A].name == "Somebody <a@b.example>"
 

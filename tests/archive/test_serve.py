@@ -61,7 +61,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
-    """A folder into which a server may look, whose user is another."""
+    """A directory into which a server may look, whose user is another."""
     folder = Path(tempfile.mkdtemp(prefix="serve-"))
     folder.chmod(0o755)
     yield folder
@@ -88,7 +88,7 @@ def public(place: Path, short_path: Path, env: dict[str, str], uploader: Key) ->
 
 @pytest.fixture(scope="module")
 def certificate(place: Path) -> Path:
-    """A folder with a certificate that signs itself, and its key."""
+    """A directory with a certificate that signs itself, and its key."""
     folder = place / "certificate"
     folder.mkdir()
     command = (

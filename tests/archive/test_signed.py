@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is signed is what the archive made: not what lies in its public folder, and not by a clock that is wrong."""
+"""Only what the archive made is signed: not what lies in its public directory, and not by a wrong clock."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ CUTS = (
     (": >Packages", "main/binary-amd64/Packages: it is not"),
     ("truncate -s 100 Packages.xz", "main/binary-amd64/Packages.xz: it is not"),
     ("rm Packages Packages.xz", "main/binary-amd64/Packages: it is missing"),
-    (": >../../Release", "is not a whole release file"),
+    (": >../../Release", "is not a complete release file"),
     ("truncate -s 400 ../../Release", "main/binary-amd64/Packages: Release does not list it"),
     ("sed -i s/trixie/sid/ ../../Release", "is of the suite sid"),
     (RIGHT, "does not list debian-cloud-archive-keyring"),
@@ -395,7 +395,7 @@ def test_valid_for_is_read_as_reprepro_reads_it(archive: Archive) -> None:
 
 @pytest.mark.parametrize("value", ["x", "14", "0d", "14d x", "-3d"])
 def test_a_valid_for_that_is_none(value: str) -> None:
-    with pytest.raises(Error, match="is no span of time"):
+    with pytest.raises(Error, match="is not a span of time"):
         lifecycle.valid_for(value)
 
 
@@ -495,7 +495,7 @@ class TestClock:
         assert check(full) == (0, ["checked: all is as it was signed"])
         for verb in ("resign", "publish", "snapshot"):
             full.run(verb)
-        # Once more is no harm.
+        # Once more does no harm.
         full.run("publish", "--after-wrong-clock")
         assert {path.name for path in (full.public / "snap").iterdir()} == ids
 

@@ -98,7 +98,7 @@ def test_verbs_are_run_as_the_owner_of_the_archive(archive: Archive, make: Maker
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another")
 def test_root_becomes_the_owner(archive: Archive) -> None:
-    """Whoever that is: here nobody, who may look into the folder, and not into the tests' own."""
+    """Whoever that is: here nobody, who may look into the directory, and not into the tests' own."""
     place = Path(run(["mktemp", "-d"], archive.env).stdout.strip())
     program, owned = place / "program", place / "owned"
     shutil.copytree(ROOT / "archive", program)

@@ -256,7 +256,7 @@ def test_what_no_snapshot_lists_goes_after_two_weeks(expiring: Archive, make: Ma
     assert {path.name for path in folders.iterdir()} == {"20261118.0", OLD, NEW, "current"}
     # What is gone may not come back, and nothing else is missing.
     refused = expiring.refuse(make.image(uploader, "20261117.0"))
-    assert "no path is ever used again" in refused
+    assert "a path is never used twice" in refused
     expiring.run("publish")
     assert {*listed(expiring)} == {"20261118.0", OLD, NEW}
 
@@ -346,7 +346,7 @@ def test_a_withdrawn_image_goes_whatever_lists_it(archive: Archive, make: Maker,
     (archive.path / "conf/expire").write_text("keep none\n")
     refused = archive.run("expire", check=False)
     assert refused.returncode == 1
-    assert "conf/expire, line 1, is no policy" in refused.stderr
+    assert "conf/expire, line 1, is not a policy" in refused.stderr
     assert archive.run("expire", "--now", check=False).returncode == 2
 
 
@@ -454,11 +454,11 @@ def test_the_word_of_rebuilders_is_listed_and_counts(
     assert entry.suffix == f"{stranger.fingerprint.lower()}.asc"
     assert listed(archive)["20261121.0"].rebuilds == ()
     refused = archive.run("add-statement", file, check=False)
-    assert "said so of images/trixie/ec2/amd64/20261120.0 already" in refused.stderr
+    assert "stated that of images/trixie/ec2/amd64/20261120.0 already" in refused.stderr
     archive.run("publish")
     assert listed(archive)[NEW].rebuilds == (entry,)
 
-    # What `verify --rebuilders` reads is that folder.
+    # What `verify --rebuilders` reads is that directory.
     (disk,) = (archive.public / "images/trixie/ec2/amd64" / NEW).glob("*.qcow2")
     demanded = trust.Rebuilders(1, keyring, (archive.public / place).parent)
     wanted = {disk.name: hashlib.sha256(disk.read_bytes()).hexdigest()}

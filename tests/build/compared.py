@@ -16,7 +16,7 @@ def debian(suite: str) -> tuple[sources.Source, ...]:
 
 
 def compared(first: Path, second: Path) -> str:
-    """What diffoscope says of two files or folders, not more than anybody reads."""
+    """What diffoscope says of two files or directories, not more than anybody reads."""
     limits = ("--max-text-report-size", "20000", "--timeout", "300")
     done = subprocess.run(
         ["diffoscope", "--text", "-", *limits, "--exclude-directory-metadata", "yes", first, second],

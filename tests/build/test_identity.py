@@ -82,7 +82,7 @@ class Host:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A folder that everybody may look into, on a file system that lists names in another order."""
+    """A directory that everybody may look into, on a file system that lists names in another order."""
     if os.geteuid() != 0:
         pytest.skip("only root can build both as root and as another; without root, all tests build as the same user")
     folder = Path(tempfile.mkdtemp(prefix="identity."))

@@ -540,11 +540,11 @@ WHOLE: Final = MICROCODE + gzip.compress(cpio(KEY), mtime=0)
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (WHOLE[: len(WHOLE) // 2], "it is cut off"),
+        (WHOLE[: len(WHOLE) // 2], "it is truncated"),
         (WHOLE[:-20], "end-of-stream"),
-        (b"not an initrd", "it goes on at byte 0 with what is no archive"),
-        (MICROCODE + b"else", f"it goes on at byte {len(MICROCODE)} with what is no archive"),
-        (gzip.compress(b"else", mtime=0), "what is packed in it is no archive"),
+        (b"not an initrd", "it goes on at byte 0 with what is not an archive"),
+        (MICROCODE + b"else", f"it goes on at byte {len(MICROCODE)} with what is not an archive"),
+        (gzip.compress(b"else", mtime=0), "what is packed in it is not an archive"),
         (gzip.compress(b"", mtime=0), "nothing comes out of what is packed in it"),
         (b"070701" + b"f" * 104 + b"x", "is damaged at byte 0"),
         (b"070701" + b"zzzzzzzz" * 13, "is damaged at byte 0"),
@@ -624,7 +624,7 @@ def test_the_verb_says_what_it_found_and_what_can_be_done(tree: Tree) -> None:
     for number in range(12):
         tree.file(f"etc/\x1b[2J{number}", armoured("PRIVATE KEY"))
     done = debian_cloud("scrub", tree.path)
-    told = "everybody who gets the image could read what should be one machine's alone:\n  /etc/\\x1b[2J0: "
+    told = "anyone with the image could read secrets that belong to one machine:\n  /etc/\\x1b[2J0: "
     refused(done, 1, told, "(and 2 more)", "Image-Drop-Secrets")
     assert "\x1b" not in done.stderr
     assert debian_cloud("scrub", "--keep=/etc/*", tree.path).stdout == ""
@@ -636,6 +636,6 @@ def test_a_build_ends_with_that_very_sentence(tree: Tree) -> None:
     step = plan.Run("leave out secrets and identities", ("debian-cloud", "scrub", tree.path.name), root=True)
     with pytest.raises(Error) as ended:
         run.carry_out((step,), tree.path.parent, Progress(1, quiet=True))
-    said = "everybody who gets the image could read what should be one machine's alone"
+    said = "anyone with the image could read secrets that belong to one machine"
     assert ended.value.message == f"{step.title}: {said}:\n  /etc/munge/munge.key (munge): the key of its realm"
     assert ended.value.hint.startswith("leave the package out; or decide: ")

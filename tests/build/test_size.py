@@ -33,7 +33,7 @@ from tests.throwaway import FINE, Archive, configuration
 
 MIB, GIB = layout.MIB, layout.GIB
 
-# Installed-Size in MiB, packages, and the MiB that files and folders took in the file system of built images.
+# Installed-Size in MiB, packages, and the MiB that files and directories took in the file system of built images.
 BUILT = {"ec2": (468, 328, 569), "generic": (544, 328, 674), "nocloud": (480, 281, 598)}
 
 

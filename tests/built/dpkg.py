@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MERGED: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
-"""Links to the folders of these names in /usr, by which packages may name what is there (usrmerge)."""
+"""Links to the directories of these names in /usr, by which packages may name what is there (usrmerge)."""
 
 
 class Dpkg:
@@ -56,7 +56,7 @@ class Dpkg:
 
     @cached_property
     def owners(self) -> dict[str, set[str]]:
-        """Path -> the packages that have it: their files, folders and conffiles."""
+        """Path -> the packages that have it: their files, directories and conffiles."""
         found: dict[str, set[str]] = {}
         for package, text in self._info("list"):
             for line in text.splitlines():

@@ -26,7 +26,7 @@ _ROOT: Final = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"
 
 
 def extract(raw: Path, tree: Path) -> None:
-    """Copy the root file system of a disk into the folder `tree`, with neither mount nor loop device.
+    """Copy the root file system of a disk into the directory `tree`, with neither mount nor loop device.
 
     debugfs(8) keeps owners, modes and contents; it loses set-id and sticky bits, ACLs
     and hard links. Enough for a boot: systemd-tmpfiles sets those of /tmp again.

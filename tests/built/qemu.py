@@ -90,7 +90,7 @@ def accelerator() -> str:
 
 
 def logs() -> Path:
-    """The folder in which serial logs stay: DEBIAN_CLOUD_TEST_LOGS, or build/logs."""
+    """The directory in which serial logs stay: DEBIAN_CLOUD_TEST_LOGS, or build/logs."""
     default = Path(__file__).resolve().parents[2] / "build" / "logs"
     folder = Path(os.environ.get("DEBIAN_CLOUD_TEST_LOGS", default))
     folder.mkdir(parents=True, exist_ok=True)

@@ -80,7 +80,7 @@ class Terminal:
 
 @contextmanager
 def paste(block: str, name: str, folder: Path, programs: Mapping[str, str]) -> Iterator[Terminal]:
-    """Paste commands into a shell on a terminal, in a folder; ended when left.
+    """Paste commands into a shell on a terminal, in a directory; ended when left.
 
     `programs` are scripts that are found before the machine's own programs.
     """

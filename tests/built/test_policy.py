@@ -104,7 +104,7 @@ DROP_IN = "etc/ssh/sshd_config.d/60-debian-cloud.conf"
 
 
 def older(tmp: Path) -> Path:
-    """An older version of the configurations, where a drop-in said something else; the folder of its .debs."""
+    """An older version of the configurations, where a drop-in said something else; the directory of its .debs."""
     tree = build.copy(build.ROOT, tmp)
     changelog = tree / "debian/changelog"
     changelog.write_text(re.sub(r"\([^)]*\)", "(0.0.1)", changelog.read_text("utf-8"), count=1), "utf-8")

@@ -147,6 +147,6 @@ def test_there_and_back_is_the_same_machine(ec2: Tree, back: Tree) -> None:
     assert set(have.packages) - set(want.packages) == set(STAYS)
     assert have.automatic == want.automatic | set(STAYS)
     assert have.kept == set()
-    # An empty folder of apparmor's, which chrony's purge removes (dh_apparmor(1)).
+    # An empty directory of apparmor's, which chrony's purge removes (dh_apparmor(1)).
     assert different(have.settings, want.settings) == ["etc/apparmor.d/disable"]
     assert unexpected(different(have.generated, want.generated)) == []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A root file system as a folder: made, taken out of an image, looked into and worked in, by root and others alike.
+"""A root file system as a directory: made, taken out of an image, read and worked in, by root and by other users.
 
 What belongs to other users belongs to subordinate ids where the tests run as an
 ordinary user, so whatever reads or removes a tree runs in a namespace, too.
@@ -23,7 +23,7 @@ def as_root(*command: str | Path) -> list[str]:
     return ["unshare", *user, "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *map(str, command)]
 
 
-# TREE FOLDER…: the folders are seen inside as /mnt/NAME, up to "--"; the rest is run.
+# TREE FOLDER…: the directories are seen inside as /mnt/NAME, up to "--"; the rest is run.
 _ENTER: Final = """
 tree=$1; shift
 mount -t proc proc "$tree/proc"
@@ -70,7 +70,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A root file system. `shown` are folders of the host, seen inside below /mnt under their names."""
+    """A root file system. `shown` are directories of the host, seen inside below /mnt under their names."""
 
     path: Path
     shown: tuple[Path, ...] = field(default=())
@@ -108,7 +108,7 @@ class Tree:
         return done.stdout.decode("utf-8", "replace")
 
     def entries(self, *folders: str) -> dict[str, Entry]:
-        """All paths below some folders, without a leading slash, and those folders; all of the tree by default."""
+        """Paths below some directories, and those directories, without a leading slash; all of the tree by default."""
         there = [folder for folder in folders if (self.path / folder).is_symlink() or (self.path / folder).exists()]
         places = there if folders else ["."]
         script = 'cd "$1"; shift; find "$@" -xdev -printf "%y %m %U:%G %P\\0%H\\0%l\\0"'
@@ -166,7 +166,7 @@ def debian_sources(suite: str) -> str:
 
 
 def bootstrap(to: Path, suite: str, archive: Path, keyring: Path) -> Tree:
-    """A minimal Debian that knows an archive, by its served folder, besides; with the indexes of both."""
+    """A minimal Debian that knows an archive, by its served directory, besides; with the indexes of both."""
     sources, cache = to.with_name(f"{to.name}.list"), to.with_name("cache")
     sources.write_text(debian_sources(suite), "utf-8")
     (cache / "partial").mkdir(parents=True)

@@ -196,7 +196,7 @@ def test_the_way_back_tells_what_is_lost(images: Images) -> None:
 
 @pytest.mark.parametrize("other", ["a.raw", "a.qcow2", "a.tar.xz"])
 def test_one_image_in_any_format_is_the_same(images: Images, other: str) -> None:
-    """But for the two folders that mke2fs makes itself, the root one among them."""
+    """But for the two directories that mke2fs makes itself, the root one among them."""
     found = json.loads(debian_cloud("diff", "--json", images("a.raw"), images(other)).stdout)
     paths = {path for files in found["files"] for path in (*files["added"], *files["removed"], *files["changed"])}
     assert paths <= {"", "lost+found"}
@@ -258,7 +258,7 @@ def test_what_is_no_image_is_refused(images: Images, tmp_path: Path) -> None:
     refused(debian_cloud("diff", good, path), 2, "there is no file", "hint")
     refused(debian_cloud("diff", good, tmp_path), 2, "there is no file", "hint")
     path.write_text("hello\n" * 1000)
-    refused(debian_cloud("diff", path, good), 1, "is no image", "hint")
+    refused(debian_cloud("diff", path, good), 1, "is not an image", "hint")
     refused(debian_cloud("diff", tmp_path / "x.buildinfo", good), 2, "cannot be read", "hint")
     wrong = tmp_path / "wrong.buildinfo"
     wrong.write_text("hello\n")

@@ -34,7 +34,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine's own apt in a folder, and the archive that it uses over HTTP."""
+    """A machine's own apt in a directory, and the archive that it uses over HTTP."""
 
     root: Path
     public: Path
@@ -67,7 +67,7 @@ class Machine:
 
 @pytest.fixture
 def machine(world: World, tmp_path: Path) -> Iterator[Machine]:
-    """The keyring package unpacked into a folder, and its archive up to date there."""
+    """The keyring package unpacked into a directory, and its archive up to date there."""
     root, public, requests = tmp_path / "machine", tmp_path / "public", list[str]()
     subprocess.run(["cp", "-as", world.public, public], check=True)
     subprocess.run(["dpkg-deb", "-x", public / "debian-cloud-archive-keyring_trixie.deb", root], check=True)

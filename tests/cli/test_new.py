@@ -82,7 +82,7 @@ def test_what_every_debian_has_is_not_added(configurations: Configurations, tmp_
 @pytest.mark.parametrize("epoch", ["abc", "1e9", "9" * 30])
 def test_a_time_that_is_none(configurations: Configurations, tmp_path: Path, epoch: str) -> None:
     done = new(configurations, tmp_path, "my-hpc", SOURCE_DATE_EPOCH=epoch)
-    refused(done, 2, f"SOURCE_DATE_EPOCH '{epoch}' is no time", "hint:")
+    refused(done, 2, f"SOURCE_DATE_EPOCH '{epoch}' is not a time", "hint:")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -107,10 +107,10 @@ def test_what_is_there_is_kept(configurations: Configurations, tmp_path: Path, k
         ({"DEBEMAIL": ""}, "", "no maintainer is known"),
         ({"DEBEMAIL": "ann@example.org"}, "", "no maintainer is known"),
         ({"DEBEMAIL": "", "DEBFULLNAME": "Ann"}, "", "no maintainer is known"),
-        ({}, "Ann", "'Ann' is no maintainer"),
-        ({}, "Ann <ann>", "is no maintainer"),
-        ({}, "Ann <a@b>\nX: y", "is no maintainer"),
-        ({}, "Ann <a@b>, Bob <b@b>", "is no maintainer"),
+        ({}, "Ann", "'Ann' is not a maintainer"),
+        ({}, "Ann <ann>", "is not a maintainer"),
+        ({}, "Ann <a@b>\nX: y", "is not a maintainer"),
+        ({}, "Ann <a@b>, Bob <b@b>", "is not a maintainer"),
     ],
 )
 def test_a_maintainer_is_needed(
@@ -144,7 +144,7 @@ def test_a_place_that_cannot_be_written(configurations: Configurations, tmp_path
 
 
 def test_nothing_half_written_is_left(tmp_path: Path) -> None:
-    """A file where a folder must be stands for whatever fails in the middle, such as a full disk."""
+    """A file where a directory must be stands for whatever fails in the middle, such as a full disk."""
     with pytest.raises(Error, match="cannot be written"):
         write(tmp_path / "source", (File("README"), File("debian"), File("debian/control")))
     assert list(tmp_path.iterdir()) == []

@@ -170,7 +170,7 @@ CACHES: dict[str, tuple[dict[str, str], str]] = {
     "a cache with a number sign": ({"XDG_CACHE_HOME": "{}/#"}, TAKES_NO),
     "a cache with a percent sign": ({"XDG_CACHE_HOME": "{}/p%20q"}, TAKES_NO),
     "a cache with a quote": ({"XDG_CACHE_HOME": '{}/q"'}, TAKES_NO),
-    "a cache with an octet that is no UTF-8": ({"XDG_CACHE_HOME": os.fsdecode(b"{}/\xff")}, TAKES_NO),
+    "a cache with an octet that is not UTF-8": ({"XDG_CACHE_HOME": os.fsdecode(b"{}/\xff")}, TAKES_NO),
     "the root directory as home": ({"HOME": "/"}, "/.cache/debian-cloud: Permission denied"),
     "no home there": ({"HOME": "/nonexistent"}, "/nonexistent/.cache/debian-cloud: Permission denied"),
     "a relative home": ({"HOME": "x"}, "there is no home directory for the cache"),

@@ -177,7 +177,7 @@ def test_another_machine_is_told_so(machine: Says, tmp_path: Path, text: str | N
 
 def test_a_version_that_is_none_is_refused(machine: Says) -> None:
     bad = replace(THIS, security=(Update("openssl", "1", ":"),))
-    with pytest.raises(Error, match="':' in Images-Status is no version"):
+    with pytest.raises(Error, match="':' in Images-Status is not a version"):
         machine((bad,))
 
 

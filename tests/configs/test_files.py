@@ -168,7 +168,7 @@ def grub(name: str, default: str = "", architecture: str = "amd64") -> dict[str,
 @pytest.mark.parametrize("name", NAMES)
 def test_files_are_drop_ins_in_directories_made_for_them(name: str) -> None:
     found = [to for to, _ in installed(name)]
-    assert found, "a configuration without settings needs no folder of files"
+    assert found, "a configuration without settings needs no directory of files"
     for path in found:
         assert any(path.match(pattern) and len(path.parts) == pattern.count("/") + 1 for pattern in DROP_INS), path
 

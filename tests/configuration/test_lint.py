@@ -268,7 +268,7 @@ def test_the_table_says_what_it_demands() -> None:
         # Of a layer it is not asked what image it is, and it has the code that images share.
         LAYER,
         replace(LAYER, binary=replace(LAYER.binary, control={"postinst": "#!/bin/sh\nset -e\nupdate-grub\n"})),
-        # What debhelper adds for a unit is no script of the package's own, with or without a place for it.
+        # What debhelper adds for a unit is not a script of the package's own, with or without a place for it.
         runs(ADDED),
         runs(f"{ADDED}\n{ADDED}"),
         runs("# words\n#DEBHELPER#\n"),
@@ -284,7 +284,7 @@ def test_the_table_says_what_it_demands() -> None:
             **dict.fromkeys(("Image_Firmware", "Image_Size", "Image_Console", "Image_Drivers"), ""),
             **dict.fromkeys(("Image_Memory", "Image_First_Boot"), ""),
         ),
-        # A layer of one's own is no image, whatever its name.
+        # A layer of one's own is not an image, whatever its name.
         fields(Depends="debian-cloud-config-common, debian-cloud-config-hpc-base"),
         replace(fields(Depends="debian-cloud-config-common, debian-cloud-config-hpc-base"), images=IMAGES),
         replace(fields(Version="1.0"), suite="forky"),
@@ -380,7 +380,7 @@ def test_what_cannot_be_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 
 def test_a_file_that_is_no_package(tmp_path: Path) -> None:
     (tmp_path / "x.deb").write_text("no package")
-    refused(debian_cloud("lint", tmp_path / "x.deb"), 1, "x.deb is no .deb whose files can be read", "hint:")
+    refused(debian_cloud("lint", tmp_path / "x.deb"), 1, "x.deb is not a .deb whose files can be read", "hint:")
 
 
 def repacked(package: Path, change: Callable[[Path], object]) -> Path:
@@ -411,11 +411,11 @@ def test_a_control_file_that_is_no_plain_file(tmp_path: Path, name: str, kind: s
         "folder": Path.mkdir,
     }
     package = repacked(a_deb(tmp_path, {}, *FILES), lambda control: made[kind](control / name))
-    refused(debian_cloud("lint", package), 1, f"has a {name} that is no plain file")
+    refused(debian_cloud("lint", package), 1, f"has a {name} that is not a plain file")
     (tmp_path / "debian").mkdir()
     (tmp_path / "debian" / "control").write_text(f"Source: x\n\nPackage: {NAME}\nImage-Format: raw\n")
     made[kind](tmp_path / "debian" / name)
-    refused(debian_cloud("lint", tmp_path), 1, f"has a {name} that is no plain file")
+    refused(debian_cloud("lint", tmp_path), 1, f"has a {name} that is not a plain file")
 
 
 def test_other_control_files_are_not_read(tmp_path: Path) -> None:
@@ -438,7 +438,7 @@ def test_a_package_that_does_not_say_what_it_is(tmp_path: Path, text: str | None
         else:
             (control / "control").write_text(text)
 
-    refused(debian_cloud("lint", repacked(a_deb(tmp_path), change)), 2, "does not say which package it is", "hint:")
+    refused(debian_cloud("lint", repacked(a_deb(tmp_path), change)), 2, "does not name its package", "hint:")
 
 
 def test_a_package_that_is_no_configuration(tmp_path: Path) -> None:
@@ -534,7 +534,7 @@ def test_a_source_tree(tmp_path: Path) -> None:
         ["no-own-script", f"{NAME}:postinst"],
         ["drop-ins-only", f"{NAME}:/opt/x"],
     ]
-    # Of several packages, each has its own folder and scripts.
+    # Of several packages, each has its own directory and scripts.
     (tmp_path / "debian" / "control").write_text(f"{control}\nPackage: tool\nArchitecture: all\nDescription: tool\n")
     done = debian_cloud("lint", tmp_path)
     assert done.stdout.endswith("1 package: 2 errors, 0 warnings\n")

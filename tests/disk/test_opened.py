@@ -36,7 +36,7 @@ GPT_ENTRIES = 128 * 128
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one small image in each format."""
+    """A directory with one small image in each format."""
     folder = tmp_path_factory.mktemp("opened")
     make_tree(folder / "tree")
     raw = folder / "disk.raw"
@@ -67,7 +67,7 @@ def image(tmp_path: Path, made: Path, request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Whatever happens, the folder for temporary files is as it was."""
+    """Whatever happens, the directory for temporary files is as it was."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     yield
@@ -293,16 +293,16 @@ WRONG: Mapping[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "a disk without end": ("disk.qcow2", create("100G"), "is larger than it can be"),
     "a qcow2 cut off": ("disk.qcow2", cut(300_000), "leads to what is not in it|points to bytes"),
-    "a qcow2 that is no more": ("disk.qcow2", cut(80), "is cut off"),
+    "a qcow2 that is no more": ("disk.qcow2", cut(80), "is truncated"),
     "a .xz cut off": ("tree.tar.xz", cut(5000), "cannot be decompressed"),
     "a damaged .xz": ("tree.tar.xz", lambda i: put(i, 5000), "cannot be decompressed"),
     "a tar cut off": ("tree.tar", cut(5000), "points to bytes"),
-    "nothing": ("disk.raw", cut(0), "is no image"),
-    "text": ("tree.tar", lambda i: i.write_bytes(b"text" * 1000), "is no image"),
+    "nothing": ("disk.raw", cut(0), "is not an image"),
+    "text": ("tree.tar", lambda i: i.write_bytes(b"text" * 1000), "is not an image"),
     "another name": ("disk.raw", lambda i: i.rename(i.with_suffix(".qcow2")), "no qcow2, but raw"),
     "no file": ("disk.raw", lambda i: i.unlink(), "cannot be read: No such file"),
-    "a folder": ("disk.raw", folder, "is no file"),
-    "a pipe": ("disk.raw", pipe, "is no file"),
+    "a directory": ("disk.raw", folder, "is not a file"),
+    "a pipe": ("disk.raw", pipe, "is not a file"),
 }
 
 

@@ -55,10 +55,10 @@ def set_field(offset: int, kind: str, value: int) -> Callable[[bytes], bytes]:
 
 
 QCOW2S: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "nothing": (lambda _: b"", "is no qcow2"),
-    "zeros": (lambda _: bytes(4096), "is no qcow2"),
-    "script": (lambda _: b"#!/bin/sh\nexit\n", "is no qcow2"),
-    "magic alone": (lambda c: c[:4], "is cut off"),
+    "nothing": (lambda _: b"", "is not a qcow2"),
+    "zeros": (lambda _: bytes(4096), "is not a qcow2"),
+    "script": (lambda _: b"#!/bin/sh\nexit\n", "is not a qcow2"),
+    "magic alone": (lambda c: c[:4], "is truncated"),
     "header alone": (lambda c: c[:512], "its tables are not in it"),
     "cut before its counts": (lambda c: c[: 1 << 17], "its tables are not in it"),
     "version 2": (set_field(4, "I", 2), "version 2"),
@@ -116,15 +116,15 @@ def bomb(claimed: int) -> bytes:
 
 
 TREES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "nothing": (lambda _: b"", "is no tar.xz"),
-    "zeros": (lambda _: bytes(4096), "is no tar.xz"),
-    "script": (lambda _: b"#!/bin/sh\nexit\n" + bytes(64), "is no tar.xz"),
-    "a tar": (lzma.decompress, "is no tar.xz"),
-    "both ends alone": (lambda c: c[:12] + c[-12:], "is cut off"),
-    "cut": (lambda c: c[:-100], "is cut off"),
-    "without its beginning": (lambda c: c[:12] + c[200:], "is not one whole .xz"),
-    "two of them": (lambda c: c + c, "is not one whole .xz"),
-    "padding": (lambda c: c + bytes(4), "is cut off"),
+    "nothing": (lambda _: b"", "is not a tar.xz"),
+    "zeros": (lambda _: bytes(4096), "is not a tar.xz"),
+    "script": (lambda _: b"#!/bin/sh\nexit\n" + bytes(64), "is not a tar.xz"),
+    "a tar": (lzma.decompress, "is not a tar.xz"),
+    "both ends alone": (lambda c: c[:12] + c[-12:], "is truncated"),
+    "cut": (lambda c: c[:-100], "is truncated"),
+    "without its beginning": (lambda c: c[:12] + c[200:], "is not one complete .xz file"),
+    "two of them": (lambda c: c + c, "is not one complete .xz file"),
+    "padding": (lambda c: c + bytes(4), "is truncated"),
     "no block": (lambda _: lzma.compress(b""), "has no tar in it"),
     "no tar": (lambda _: lzma.compress(b"hello" * 1000), "has no tar in it"),
     "damaged": (lambda c: c[:40] + bytes(100) + c[140:], "cannot be unpacked"),
@@ -133,7 +133,7 @@ TREES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         "has no tar in it",
     ),
     "a bomb": (lambda _: bomb(2**37), "unpacked"),
-    "a number without an end": (lambda _: bomb(2**80), "is not one whole .xz"),
+    "a number without an end": (lambda _: bomb(2**80), "is not one complete .xz file"),
     "an enormous dictionary": (
         lambda c: lzma.compress(lzma.decompress(c), filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 2**28}]),
         "cannot be unpacked",

@@ -16,7 +16,7 @@ from debian_cloud.host import folders, run
 
 HOLD = """
 import pathlib, sys, time
-from debian_cloud.host import folders
+from debian_cloud.host import directories
 with folders.locked(pathlib.Path(sys.argv[1]), "it"):
     print("held", flush=True)
     time.sleep(60)
@@ -26,8 +26,8 @@ with folders.locked(pathlib.Path(sys.argv[1]), "it"):
 def test_a_link_is_no_workspace(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "work").symlink_to("elsewhere")
-    with pytest.raises(Error, match="is no folder") as refused, folders.locked(tmp_path / "work", "it"):
-        pytest.fail("another's folder was taken")
+    with pytest.raises(Error, match="is not a directory") as refused, folders.locked(tmp_path / "work", "it"):
+        pytest.fail("another's directory was taken")
     assert refused.value.status == USAGE
 
 
@@ -36,16 +36,16 @@ def test_a_folder_that_others_may_write_to_is_no_workspace(tmp_path: Path) -> No
     folder.mkdir()
     folder.chmod(0o777)
     with pytest.raises(Error, match="is open to others"), folders.locked(folder, "it"):
-        pytest.fail("an open folder was taken")
+        pytest.fail("an open directory was taken")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
 def test_another_s_folder_is_no_workspace(tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir(mode=0o755)
     os.chown(folder, 65534, 65534)
     with pytest.raises(Error, match="belongs to another"), folders.locked(folder, "it"):
-        pytest.fail("another's folder was taken")
+        pytest.fail("another's directory was taken")
 
 
 def test_a_new_workspace_is_closed_whatever_the_umask(tmp_path: Path) -> None:
@@ -79,7 +79,12 @@ def test_one_who_waits_says_so_and_has_it_when_it_is_let_go(tmp_path: Path) -> N
     waiting = 'with folders.locked(pathlib.Path(sys.argv[1]), "the cache", wait=True): print("mine")'
     with folders.locked(folder, "it"):
         second = subprocess.Popen(
-            [sys.executable, "-c", f"import pathlib, sys\nfrom debian_cloud.host import folders\n{waiting}", folder],
+            [
+                sys.executable,
+                "-c",
+                f"import pathlib, sys\nfrom debian_cloud.host import directories\n{waiting}",
+                folder,
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -110,7 +115,7 @@ def test_a_folder_removed_by_its_last_holder_is_not_held(tmp_path: Path, monkeyp
 
 def test_what_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folders, "_PATIENCE", 1)
-    # A prefix that does nothing, for a folder that stays.
+    # A prefix that does nothing, for a directory that stays.
     monkeypatch.setattr(run, "_namespace", lambda: ("true",))
     with pytest.raises(Error, match="could not be removed"):
         folders.remove(tmp_path)

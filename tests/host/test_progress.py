@@ -32,7 +32,7 @@ def on_terminal(quiet: bool = False, **environment: str) -> str:
             stderr=theirs,
             check=True,
         )
-        # Nothing to read is no error as long as the other end is open: there is something, always.
+        # Nothing to read is not an error as long as the other end is open: there is something, always.
         os.write(theirs, b"end")
         return os.read(ours, 65536).decode().removesuffix("end")
     finally:

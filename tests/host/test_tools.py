@@ -90,7 +90,7 @@ def test_every_tool_that_is_called_has_its_package() -> None:
     }
     assert {name for name, words in found.items() if "?" in words} <= {*UNKNOWN}
     everything = set().union(*found.values()) - {"?"}
-    # A script that the plan itself writes is no tool of a package.
+    # A script that the plan itself writes is not a tool of a package.
     scripts = {path.name for path in (PACKAGE / "build" / "scripts").iterdir()}
     assert everything - scripts <= {*tools.PACKAGES, *tools.OTHERS}
     assert {"qemu-img", "apt-helper", "dpkg-deb", "gpg", "gpgv", "reprepro", "mmdebstrap"} <= everything

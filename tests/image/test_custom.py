@@ -321,7 +321,7 @@ def test_packages_are_resolved_with_and_without(shown: dict[tuple[str, ...], Don
 def test_what_a_configuration_itself_recommends_is_in_its_image(shown: dict[tuple[str, ...], Done]) -> None:
     wanted, changed = packages(shown[WANTED]), packages(shown[NOT_WANTED])
     assert {"tree", "git"} <= wanted
-    # The first that there is serves, and what others recommend is no wish of the configuration's.
+    # The first that there is serves, and what others recommend is not a wish of the configuration's.
     assert not {"less", "patch", "ca-certificates"} & wanted
     assert "tree" in changed
     assert "git" not in changed
@@ -346,7 +346,7 @@ def test_what_is_added_takes_the_place_of_what_is_removed(shown: dict[tuple[str,
 
 
 def test_what_was_left_out_once_is_there_the_next_time(archive: Archive) -> None:
-    """The folder of indexes is the same, and a file of preferences lies in it."""
+    """The directory of indexes is the same, and a file of preferences lies in it."""
     assert "nano" not in packages(debian_cloud("show", *WITHOUT_NANO, *archive.sources))
     assert "nano" in packages(debian_cloud("show", *PLAIN, *archive.sources))
 

@@ -30,7 +30,7 @@ def test_all_names_follow_from_four_words() -> None:
 def test_a_name_and_a_path_are_read_back() -> None:
     assert ImageId.parse(str(THIS)) == THIS
     assert ImageId.parse(THIS.path(names.CLOSURES), names.CLOSURES) == THIS
-    # One of another tree is no image of this one.
+    # One of another tree is not an image of this one.
     for text in (str(THIS), THIS.path(names.REBUILDS), f"{THIS.path(names.CLOSURES)}/x", f"/{THIS.path('closures')}"):
         with pytest.raises(Error):
             ImageId.parse(text, names.CLOSURES)
@@ -57,6 +57,6 @@ def test_no_word_leads_elsewhere(field: str, word: str) -> None:
     ["", "a/b/c", "a/b/c/20261120.0/x", "../b/c/20261120.0", "a//c/20261120.0", "a/b/c/today", "a/b/c/d\x1b[2J"],
 )
 def test_what_is_no_image_is_refused(text: str) -> None:
-    with pytest.raises(Error, match=r"is no image|is not") as refused:
+    with pytest.raises(Error, match=r"is not an image|is not") as refused:
         ImageId.parse(text)
     assert "\x1b" not in refused.value.message

@@ -76,7 +76,7 @@ def test_a_draft_keeps_what_the_machine_s_apt_asks() -> None:
     assert draft.buildinfo.sources[0].uri == tor.uri
     sealed = draft.buildinfo.sealed({draft.buildinfo.id.file("raw"): DIGEST}).render(())
     assert f"Image-Sources:\n {tor.uri} trixie" in sealed
-    with pytest.raises(Error, match="is no URI that apt reads"):
+    with pytest.raises(Error, match="is not a URI that apt reads"):
         Buildinfo.parse(sealed, "x")
 
 
@@ -204,7 +204,7 @@ def test_a_day_that_has_not_come_is_none_yet(tmp_path: Path) -> None:
 def test_what_only_looks_like_debian_is_not_debian(uri: str) -> None:
     kept = Buildinfo.parse(described(), "x")
     both = tuple(replace(source, uri=uri) for source in kept.sources)
-    with pytest.raises(Error, match=r"which is no mirror of Debian that is known here"):
+    with pytest.raises(Error, match=r"which is not a mirror of Debian that is known here"):
         evidence.refuse_sources(replace(kept, sources=both), ())
 
 
@@ -212,7 +212,7 @@ def test_debian_is_where_it_is_known_to_be() -> None:
     kept = Buildinfo.parse(described(), "x")
     main, security = kept.sources
     evidence.refuse_sources(kept, (main.uri + "/", security.uri))
-    with pytest.raises(Error, match=f"asks {security.uri}, which is no mirror"):
+    with pytest.raises(Error, match=f"asks {security.uri}, which is not a mirror"):
         evidence.refuse_sources(kept, (main.uri,))
     known = (
         replace(main, uri="https://ftp.xy.debian.org/debian/"),

@@ -100,7 +100,7 @@ def next_archive(next_template: Archive, base: Path, request: pytest.FixtureRequ
 def mirrored(
     template: Archive, base: Path, servers: dict[str, Server], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Path]]:
-    """What mirrors of the archive show and remember: by which way they took it -> folder."""
+    """What mirrors of the archive show and remember: by which way they took it -> directory."""
     made = copied(template, base / "mirrored")
     dests = {}
     for scheme, server in servers.items():

@@ -19,7 +19,7 @@ from tests.mirror.tree import SCRIPT, Mirror, apt, serve
 
 @pytest.fixture
 def short() -> Iterator[Path]:
-    """A folder with a short path: the socket of gpg's agent must fit into 108 bytes."""
+    """A directory with a short path: the socket of gpg's agent must fit into 108 bytes."""
     path = Path(tempfile.mkdtemp(prefix="dcm-"))
     yield path
     remove(path)

@@ -140,7 +140,7 @@ def test_what_left_the_indexes_stays_as_long_as_a_signature(mirror: Mirror, arch
     assert now.keys() - own == tree(archive.root).keys() - left_behind - old_hashes
     assert old_hashes, "the mirror lets old generations of the indexes go too"
     assert seen_by_client(mirror.dest) == archive.date
-    assert not (mirror.dest / "images/trixie/generic").exists(), "empty folders go too"
+    assert not (mirror.dest / "images/trixie/generic").exists(), "empty directories go too"
 
 
 def test_source_without_by_hash_and_with_one_form(mirror: Mirror, archive: Archive) -> None:
@@ -220,7 +220,7 @@ def test_what_is_not_verified_is_closed_to_servers(mirror: Mirror, before: int |
 
 @pytest.mark.parametrize("scheme", ["rsync", "http"])
 def test_example_servers_hide_the_state_folder(mirror: Mirror, tmp_path: Path, scheme: str) -> None:
-    """The examples as they are shipped, but for place, address and user: this one could read the folder."""
+    """The examples as they are shipped, but for place, address and user: this one could read the directory."""
     mirror.ok()
     port = free_port()
     example = SCRIPT.parent / "examples" / {"rsync": "rsyncd.conf", "http": "nginx.conf"}[scheme]
@@ -365,7 +365,7 @@ def test_several_signers_are_demanded(
 
     # A newer state with one signature: the mirror stays at the state that two have signed.
     archive.publish()
-    mirror.refused(*two, says="is signed by 1 of the keys in .*, and 2 are demanded")
+    mirror.refused(*two, says="is signed by 1 of the keys in .*, and 2 are required")
     sign(archive, key, key)
     mirror.refused(*two, says="is signed by 1 of the keys")
     sign(archive, key, bad=other_key)
@@ -682,9 +682,9 @@ ATTACKS: list[tuple[Callable[[Archive, Key], None], str]] = [
     (tampered_signature_of_the_statement, f"intoto.json.gpg {MISMATCH}"),
     (missing_bill_of_materials, "spdx.json is missing at the source"),
     (attestation_that_sums_contradict, "contradict each other on .*cdx.json"),
-    (sums_by_other_key, "SHA256SUMS.(sign|gpg) is no good signature"),
-    (one_bad_sums_signature, "SHA512SUMS.gpg is no good signature"),
-    (tampered_sums, "SHA512SUMS.(sign|gpg) is no good signature"),
+    (sums_by_other_key, "SHA256SUMS.(sign|gpg) is not a good signature"),
+    (one_bad_sums_signature, "SHA512SUMS.gpg is not a good signature"),
+    (tampered_sums, "SHA512SUMS.(sign|gpg) is not a good signature"),
     (sums_missing, "SHA512SUMS.sign is missing at the source"),
     (signed_sums_contradict_images, "contradict each other on .*qcow2"),
     (signed_sha512_is_wrong, "qcow2 has not the SHA-512"),
@@ -868,7 +868,7 @@ def test_what_a_client_refuses_is_refused(tmp_path: Path, index: str, name: str,
     assert done.stdout == b""
     error, hint = done.stderr.decode("ascii").splitlines()
     assert re.search(f"^error: .*({REASONS})", error)
-    assert hint == "hint: the archive itself is at fault, tell its operator; nothing was changed"
+    assert hint == "hint: the archive itself is wrong: tell its operator; nothing was changed"
 
 
 @pytest.mark.parametrize("text", malformed.EDGES.values(), ids=malformed.EDGES)
@@ -1199,8 +1199,8 @@ def test_hanging_server(archive: Archive, key: Key, tmp_path: Path) -> None:
         (["http://h/", "DEST"], "--keyring is needed"),
         (["--keyring", "KEYRING", "http://h/", "DEST"], "--suite is needed"),
         (["--keyring", "KEYRING", "--suite", "../x", "http://h/", "DEST"], "no name of a suite"),
-        (["--keyring", "KEYRING", "--suite", "trixie", "ftp://h/", "DEST"], "is no source"),
-        (["--keyring", "KEYRING", "--suite", "trixie", "rsync://h", "DEST"], "is no source"),
+        (["--keyring", "KEYRING", "--suite", "trixie", "ftp://h/", "DEST"], "is not a source"),
+        (["--keyring", "KEYRING", "--suite", "trixie", "rsync://h", "DEST"], "is not a source"),
         (["--keyring", "KEYRING", "--suite", "trixie", "rsync://h/m/../..", "DEST"], "refused for its spelling"),
         (["--keyring", "KEYRING", "--suite", "trixie", 'http://h/"x', "DEST"], "refused for its spelling"),
         (["--keyring", "/nowhere", "--suite", "trixie", "http://h/", "DEST"], "cannot be read"),
@@ -1224,7 +1224,7 @@ def test_wrong_use(key: Key, tmp_path: Path, args: list[str], says: str) -> None
 def test_folder_that_is_no_mirror_is_not_touched(mirror: Mirror) -> None:
     mirror.dest.mkdir()
     (mirror.dest / "thesis.tex").write_text("")
-    mirror.refused(says="is no mirror of debian-cloud-mirror")
+    mirror.refused(says="is not a mirror of debian-cloud-mirror")
 
 
 def test_suite_that_is_not_there(mirror: Mirror) -> None:
@@ -1239,7 +1239,7 @@ def test_missing_tool_names_its_package(mirror: Mirror, tmp_path: Path) -> None:
         (tools / name).symlink_to(shutil.which(name) or name)
     done = mirror.run(path=str(tools))
     assert done.returncode == 1
-    assert done.stderr == "error: gpgv is needed and not installed\nhint: apt install gpgv\n"
+    assert done.stderr == "error: gpgv is required but not installed\nhint: apt install gpgv\n"
 
 
 def test_help_names_every_option() -> None:

@@ -26,7 +26,7 @@ def bound(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fill(folder: Path, size: int = SIZE, age: int = 0) -> Path:
-    """A folder of a cache, last used so many seconds ago."""
+    """A directory of a cache, last used so many seconds ago."""
     (folder / "lists/partial").mkdir(parents=True)
     (folder / "lists/x_Packages").write_bytes(os.urandom(size))
     os.utime(folder, (time.time() - age,) * 2)
@@ -110,12 +110,12 @@ from pathlib import Path
 from debian_cloud.packages import cache
 cache.BOUND = {3 * SIZE}
 for number in range(12):
-    folder = Path({str(tmp_path)!r}) / f"f{{(int(sys.argv[1]) + number) % 6}}"
-    with cache.used(folder, "the cache"):
-        (folder / "x").write_bytes(os.urandom({SIZE}))
+    directory = Path({str(tmp_path)!r}) / f"f{{(int(sys.argv[1]) + number) % 6}}"
+    with cache.used(directory, "the cache"):
+        (directory / "x").write_bytes(os.urandom({SIZE}))
         if sys.argv[1] == "3" and number == 6:
             os.kill(os.getpid(), 9)
-        assert (folder / "x").stat().st_size == {SIZE}
+        assert (directory / "x").stat().st_size == {SIZE}
 """
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     many = [

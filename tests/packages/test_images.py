@@ -98,7 +98,7 @@ def test_fetch_takes_from_the_others(machine: Says, monkeypatch: pytest.MonkeyPa
     assert done == 0
     assert asked == [f"{GOOD}/{index.parse(malformed.IMAGES)[0].filename}"]
     warned(err)
-    # It may be in the one that cannot be read: then it is no wrong call.
+    # It may be in the one that cannot be read: then it is not a wrong call.
     done, _, err = machine("Images", fine, bad, "fetch", "azure", "--arch", "amd64")
     warned(err.splitlines()[0])
     assert (done, err.splitlines()[1]) == (1, "debian-cloud: error: no image of azure in trixie")

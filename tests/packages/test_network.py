@@ -338,7 +338,7 @@ class Way:
 
 @contextlib.contextmanager
 def by_credentials(top: Path) -> Iterator[Way]:
-    """apt_auth.conf(5), in a file and in a folder of files that only root reads."""
+    """apt_auth.conf(5), in a file and in a directory of files that only root reads."""
     with serving(top / "public", CREDENTIALS) as server:
         for path in (top / "auth.conf", top / "auth.conf.d"):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
@@ -503,7 +503,7 @@ def watching() -> Iterator[Watched]:
 
 
 def holding(folder: Path, secret: str) -> list[str]:
-    """The files of a folder that have a text in them."""
+    """The files of a directory that have a text in them."""
     found = subprocess.run(["grep", "-rlaF", secret, folder], capture_output=True, text=True, check=False).stdout
     return sorted(str(Path(line).relative_to(folder)) for line in found.splitlines())
 

@@ -211,7 +211,7 @@ def test_a_user_group_is_nobody_else(
     others: list[tuple[str, int]],
     own_: bool,
 ) -> None:
-    """A umask of 002, as Debian gives it to users with groups of their own, is no danger."""
+    """A umask of 002, as Debian gives it to users with groups of their own, is not a danger."""
     gid = 5000 if group == "me" else 100
     user = SimpleNamespace(pw_name="me", pw_uid=5000, pw_gid=5000)
     everybody = [user, *(SimpleNamespace(pw_name=name, pw_uid=6000, pw_gid=gid) for name, gid in others)]

@@ -182,7 +182,7 @@ def test_a_snapshot_that_has_expired_is_had_by_its_id_alone(web: Web, end: str) 
         redated(web, old, end=end)
         for url in (web.own, f"file:{web.archive.public}"):
             assert planned(web, url, "--snapshot", web.old).config_version == "1.0"
-        # For the suite it is none, and the suite, expired, is no snapshot.
+        # For the suite it is none, and the suite, expired, is not a snapshot.
         _, sources = shown_for_the_suite(web, web.snap / web.old / "dists")
         word = "expired" if end else f"shows, rightly signed, its snapshot {web.old} in the place of trixie"
         refused(debian_cloud("plan", "fine", *sources), 1, word)

@@ -14,7 +14,7 @@ _NOT_SOURCE: Final = (".git", ".venv", ".*_cache", "__pycache__", "*.egg-info")
 
 
 def built_packages(tmp: Path, suite: str = "trixie") -> Path:
-    """Build a suite's copy of the tree under `tmp`; the folder with the .debs, the .buildinfo and the .changes.
+    """Build a suite's copy of the tree under `tmp`; the directory with the .debs, the .buildinfo and the .changes.
 
     What is not committed yet is built, too; what a tool made is left out.
     """
@@ -48,7 +48,7 @@ def clean(tree: Path) -> None:
 
 
 def build(tree: Path, what: str = "-b") -> Path:
-    """Build a source tree; the folder with what came out, which is the one above. `what` is dpkg-buildpackage's."""
+    """Build a source tree; return the directory with the result, its parent. `what` is dpkg-buildpackage's option."""
     log = tree.parent / "build.log"
     with log.open("wb") as out:
         done = subprocess.run(

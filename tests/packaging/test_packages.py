@@ -50,7 +50,7 @@ def debs(built: Path) -> dict[str, DebFile]:
 
 
 def members(deb: DebFile) -> dict[str, str]:
-    """Path -> mode and owner of a package's files and links, without folders."""
+    """Path -> mode and owner of a package's files and links, without directories."""
     return {
         member.name.removeprefix("./"): f"{'l' if member.issym() else ''}{member.mode:o} {member.uname}"
         for member in deb.data.tgz().getmembers()

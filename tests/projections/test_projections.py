@@ -276,7 +276,7 @@ def _without_sha256(document: Json) -> None:
 def test_what_is_no_such_statement_is_refused(damage: Callable[[Json], None]) -> None:
     document: Json = json.loads(projections.text(provenance.rebuilt(LOCK, SUBJECTS, BUILDINFO)))
     damage(document)
-    with pytest.raises(Error, match=r"x\.json is no statement about an image"):
+    with pytest.raises(Error, match=r"x\.json is not a statement about an image"):
         provenance.parse(json.dumps(document), "x.json")
 
 

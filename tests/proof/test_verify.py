@@ -423,7 +423,7 @@ def test_evidence_that_several_must_have_signed(case: Case, closure: Path, world
     (tmp_path / "keys").write_bytes(
         openpgp.unarmoured(case.maintainer.read_bytes()) + sign.binary(case.keyring.read_bytes())
     )
-    refused(case.verify(None, *two, closure=closure), 1, "is signed by 1 of the keys in", "2 are demanded")
+    refused(case.verify(None, *two, closure=closure), 1, "is signed by 1 of the keys in", "2 are required")
     release = own(closure)
     signed = openpgp.cleartext(release.read_bytes())
     throwaway.sign(world.folder / "maintainer", signed.content.decode() + "\n", tmp_path / "besides")
@@ -432,7 +432,7 @@ def test_evidence_that_several_must_have_signed(case: Case, closure: Path, world
     refused(case.verify(None, *two, closure=closure), 1, "is signed by 1 of the keys in")
     release.write_bytes(openpgp.Cleartext(signed.text, signed.signatures + besides.signatures).document())
     assert case.verify(None, *two, closure=closure).returncode == 0
-    refused(case.verify(None, "--signers", "0"), 2, "demands nothing")
+    refused(case.verify(None, "--signers", "0"), 2, "has no effect")
 
 
 def test_evidence_that_was_edited(case: Case, closure: Path) -> None:
@@ -478,10 +478,10 @@ def test_a_closure_s_own_index_is_no_evidence(case: Case, closure: Path) -> None
     refused(case.verify(closure=closure), 1, "is not of the archive itself: it has no Valid-Until")
 
 
-@pytest.mark.parametrize("how", ["no end of folders", "a date"])
+@pytest.mark.parametrize("how", ["no end of directories", "a date"])
 def test_evidence_that_is_no_evidence(case: Case, closure: Path, world: World, how: str) -> None:
     """Nothing is read without an end."""
-    said = "has more than 64 files or folders"
+    said = "has more than 64 files or directories"
     if how == "a date":
         resign(world, closure, "^Date: .*", f"Date: Sat, 01 Jan {'9' * 40} 00:00:00 UTC")
         said = "has no date that can be read"
@@ -611,7 +611,7 @@ def test_a_buildinfo_that_nobody_signed_proves_nothing(case: Case, tmp_path: Pat
 def test_the_image_s_apt_must_ask_debian(case: Case, tmp_path: Path) -> None:
     forged = tmp_path / case.buildinfo.name
     forged.write_text(evil(case))
-    said = f"the image's apt asks {EVIL}, which is no mirror of Debian that is known here"
+    said = f"the image's apt asks {EVIL}, which is not a mirror of Debian that is known here"
     refused(believed(case, forged, "--unsigned"), 1, said, "--mirror")
     rebuild = ("--closure", case.closure, "--keyring", case.keyring, "--unsigned")
     refused(debian_cloud("rebuild", forged, *rebuild), 1, said, "--mirror")
@@ -785,7 +785,7 @@ def test_an_image_that_was_withdrawn(case: Case, world: World, copied_archive: P
     [
         ((r"^Valid-Until: .*", "Valid-Until: Sat, 01 Jan 2022 00:00:00 UTC"), "has expired"),
         ((r"^Valid-Until: .*\n", ""), "has expired"),
-        ((r"^Date: .*", "Date: Thu, 01 Jan 2099 00:00:00 UTC"), "is of a day that has not come"),
+        ((r"^Date: .*", "Date: Thu, 01 Jan 2099 00:00:00 UTC"), "has a date in the future"),
         ((r"^(Codename|Suite): .*", r"\1: bookworm"), "is of the suite 'bookworm'"),
         ((r"^Date: ", "Snapshot: 20261121T000000Z\nDate: "), "is of the snapshot"),
         ((r" main/images/Images-Status$", " main/images/Status"), "lists no main/images/Images-Status"),
@@ -814,7 +814,7 @@ def test_an_index_that_the_archive_did_not_sign(case: Case, copied_archive: Path
     release = copied_archive / "dists/trixie/InRelease"
     release.write_text(f"Codename: trixie\n\n{release.read_text()}")
     refused(case.verify(None, "--archive", copied_archive), 1, "has no good signature by a key of")
-    refused(case.verify(None, "--archive", copied_archive / "dists"), 2, "is no copy of an archive")
+    refused(case.verify(None, "--archive", copied_archive / "dists"), 2, "is not a copy of an archive")
 
 
 def test_other_files_under_the_same_name(case: Case, world: World, copied_archive: Path) -> None:
@@ -832,9 +832,9 @@ def test_other_files_under_the_same_name(case: Case, world: World, copied_archiv
         (("--keyring", "/nowhere"), "keyring /nowhere cannot be read: No such file"),
         (("--buildinfo", "/nowhere"), "/nowhere cannot be read: No such file"),
         (("--rebuilders", "1", "--rebuilder-keys", "/nowhere", "--statements", "/"), "--rebuilders needs"),
-        (("--closure", "/nowhere"), "--closure /nowhere is no folder"),
+        (("--closure", "/nowhere"), "--closure /nowhere is not a directory"),
         (("--closure", "http://localhost/closure"), "--closure http://localhost/closure is a URL"),
-        (("--closure", "file:///nowhere"), "mirror it first, and give the folder: rsync -a "),
+        (("--closure", "file:///nowhere"), "mirror it first, and give the directory: rsync -a "),
     ],
 )
 def test_a_wrong_call_is_no_failed_verification(case: Case, words: tuple[str, ...], said: str) -> None:

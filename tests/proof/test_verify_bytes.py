@@ -41,7 +41,7 @@ RAW, QCOW2, TAR_XZ = (f"{STEM}.{format_}" for format_ in ("raw", "qcow2", "tar.x
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A folder with what was made again, in each format, and what packages ship of it."""
+    """A directory with what was made again, in each format, and what packages ship of it."""
 
     folder: Path
     shipped: Mapping[str, list[tuple[str, Entry]]]
@@ -82,7 +82,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     with opened(raw) as image, opened(tar) as other:
         assert isinstance(image, DiskImage)
         assert image.esp
-        # Made by an ordinary user, a disk's own root folder is root's all the same, and a tar's is his.
+        # Made by an ordinary user, a disk's own root directory is root's all the same, and a tar's is his.
         shipped: dict[str, list[tuple[str, Entry]]] = {}
         for entry in (*other.entries(), *image.entries()):
             shipped.setdefault(entry.path, []).append(("coreutils", entry))
@@ -241,7 +241,7 @@ ATTACKS: Mapping[str, tuple[str, Callable[[Path], object], str, str]] = {
     "a feature's name": (QCOW2, lambda i: put(i, 130), QCOW2, "what is in it is the rebuild's, and its bytes as a"),
     "after a qcow2": (QCOW2, lambda i: append(i, b"hidden"), QCOW2, "what is in it is the rebuild's"),
     "a backing file": (QCOW2, lambda i: put(i, 8, b"\0" * 7 + b"\1"), QCOW2, "it cannot be read: .* a backing file"),
-    "a qcow2 cut off": (QCOW2, lambda i: os.truncate(i, 100), QCOW2, "it cannot be read: .* is cut off"),
+    "a qcow2 cut off": (QCOW2, lambda i: os.truncate(i, 100), QCOW2, "it cannot be read: .* is truncated"),
     "a member of a tar": (
         TAR_XZ,
         lambda i: member_in(i, b"sudo" * 100, b"suds" * 100),

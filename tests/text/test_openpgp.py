@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Signatures are taken apart and put together again, and what is no signature is refused."""
+"""Signatures are taken apart and put together again, and what is not a signature is refused."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ STEP = [sys.executable, "-P", "-m", "debian_cloud.archive.steps"]
     ids=lambda command: " ".join(command).removeprefix(f"{sys.executable} -P -m "),
 )
 def test_an_argument_is_shown_as_foreign(command: list[str], tmp_path: Path) -> None:
-    """In each encoding: what it has not is no traceback."""
+    """In each encoding: what it has not is not a traceback."""
     hostile = os.fsdecode(b"\x1b[2J\x9b\xff\xc2\x9bx\n0 are unexplained\r\xe2\x80\xae")
     for environment in (
         {"LC_ALL": "C", "PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0"},

@@ -36,7 +36,7 @@ def sample(word: str) -> str:
 
 
 def taken(script: Path, *words: str) -> bool:
-    """Whether a script finds nothing wrong with these words, but that DIR is no archive, or not empty."""
+    """Whether a script finds nothing wrong with these words, but that DIR is not an archive, or not empty."""
     positional = re.findall("[A-Z]+", VERBS[script.name].arguments.partition("[")[0])
     command: list[str | Path] = [script, *map(sample, positional), *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

@@ -140,7 +140,7 @@ def test_a_tree_is_adopted_from_the_newest_suite_s_alone(tree: Path) -> None:
         assert done.returncode == 2
         assert done.stderr.startswith("error: this tree is bookworm's already")
     assert {path: (tree / path).read_text("utf-8") for path in before} == before
-    # Again the same is no change.
+    # Again the same is not a change.
     assert run(tree, "--suite", "bookworm").returncode == 0
     assert {path: (tree / path).read_text("utf-8") for path in before} == before
 

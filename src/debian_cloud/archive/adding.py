@@ -85,7 +85,7 @@ def _given(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
         elif path.name.endswith(".changes"):
             if not _NAME.fullmatch(path.name):
                 raise Error(
-                    f"{printable(path.name)} is no name of an upload", "letters, digits and .+~_- alone are", USAGE
+                    f"{printable(path.name)} is not a name of an upload", "letters, digits and .+~_- alone are", USAGE
                 )
             changes.append(path)
         elif path.name.endswith(".deb"):

@@ -65,7 +65,7 @@ def check(buildinfo: Buildinfo, now: float, *, expired: bool) -> None:
         (not buildinfo.packages, "no package"),
         (sum(package.size for package in packages) > _TOTAL, f"packages of more than {_TOTAL} bytes"),
         (not 0 < len(buildinfo.releases) <= _RELEASES, f"{len(buildinfo.releases)} release files"),
-        (not _HASH.fullmatch(buildinfo.plan), f"the plan {printable(buildinfo.plan, 80)}, which is no id of one"),
+        (not _HASH.fullmatch(buildinfo.plan), f"the plan {printable(buildinfo.plan, 80)}, which is not an id of one"),
         (not _is_version(buildinfo.config_version), "a configuration of no version"),
         *(
             (not _is_line(line), f"the line {printable(line, 80)}")
@@ -132,11 +132,11 @@ def known(lines: Iterable[str]) -> Iterator[Package]:
 def _packages(buildinfo: Buildinfo) -> Iterator[tuple[bool, str]]:
     seen: set[str] = set()
     for package in (*buildinfo.packages, *buildinfo.tools):
-        yield not _is_name(package.name), f"the package {printable(package.name, 80)}, which is no name of one"
+        yield not _is_name(package.name), f"the package {printable(package.name, 80)}, which is not a name of one"
         yield package.name in seen, f"the package {package.name} twice"
         seen.add(package.name)
         what = f"{package.name} {printable(package.version, 80)} {printable(package.architecture, 80)}"
-        yield not _is_version(package.version), f"{what}, which is no version"
+        yield not _is_version(package.version), f"{what}, which is not a version"
         yield (
             package.architecture not in (buildinfo.id.architecture, "all"),
             f"{what}, and is for {buildinfo.id.architecture}",
@@ -150,11 +150,11 @@ def _releases(buildinfo: Buildinfo) -> Iterator[tuple[bool, str]]:
         what = f"the release file {printable(release.suite, 80)} of {printable(release.uri, 200)}"
         other = (release.uri, release.suite) in buildinfo.others
         yield release.suite not in suites and not other, f"{what}, and is of {buildinfo.id.suite}"
-        yield not _is_place(_PLACE, release.uri), f"{what}, which is no plain address"
+        yield not _is_place(_PLACE, release.uri), f"{what}, which is not a plain address"
         yield not 0 < release.size <= 2**24, f"{what} of {printable(str(release.size), 80)} bytes"
         yield len(release.signers) > _RELEASES, f"{what} with {len(release.signers)} signers"
         for signer in release.signers[:_RELEASES]:
-            yield not _FINGERPRINT.fullmatch(signer), f"{what} signed by {printable(signer, 80)}, which is no key"
+            yield not _FINGERPRINT.fullmatch(signer), f"{what} signed by {printable(signer, 80)}, which is not a key"
 
 
 def _sources(suite: str, those: tuple[Source, ...], *, expired: bool) -> Iterator[tuple[bool, str]]:
@@ -167,7 +167,7 @@ def _sources(suite: str, those: tuple[Source, ...], *, expired: bool) -> Iterato
     )
     for source in those:
         what = f"Image-Sources with {printable(source.uri, 200)}"
-        yield not _is_place(_MIRROR, source.uri), f"{what}, which is no plain address of a mirror"
+        yield not _is_place(_MIRROR, source.uri), f"{what}, which is not a plain address of a mirror"
         yield source.expired and not expired, f"{what} whose indexes are taken after they have expired"
 
 

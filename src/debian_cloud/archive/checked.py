@@ -110,7 +110,7 @@ def _evidence(place: Path) -> Iterator[Fault]:
     except (Error, ValueError, KeyError):
         listed = {}
     if not listed:
-        yield Fault(file, "it is no release file")
+        yield Fault(file, "it is not a release file")
         return
     for index in sorted(place.glob("*_Packages.xz")):
         name = index.name.removesuffix(".xz").replace("_", "/")

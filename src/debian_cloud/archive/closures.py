@@ -69,7 +69,7 @@ def keep(
     """
     wanted = (*buildinfo.packages, *buildinfo.tools)
     if folder.exists():
-        raise Error(f"{folder} exists already", "a closure is never rewritten: choose another folder", USAGE)
+        raise Error(f"{folder} exists already", "a closure is never rewritten: choose another directory", USAGE)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Hidden until it is complete.
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
@@ -191,7 +191,7 @@ def _fetch(origin: Origin, pool: Pool, packages: tuple[Package, ...], folder: Pa
     for package in missing:
         deb = folder / package.deb
         if not deb.is_file() or checksums.digest(deb, ("sha256",)).hashes["sha256"] != package.sha256:
-            raise Error(f"{package.deb} is not the one that the .buildinfo names", "its archive must be mended")
+            raise Error(f"{package.deb} is not the one that the .buildinfo names", "its archive must be repaired")
         pool.add(deb, package.sha256)
 
 

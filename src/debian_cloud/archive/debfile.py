@@ -81,7 +81,7 @@ def control(deb: Path) -> bytes:
 
 def _members(name: str, file: IO[bytes]) -> None:
     """Raise Error if an ar(1) archive has other members than a .deb."""
-    damaged = Error(f"{name} is no package: it has not the three members of deb(5), one after the other", _HINT)
+    damaged = Error(f"{name} is not a package: it has not the three members of deb(5), one after the other", _HINT)
     if file.read(len(_AR)) != _AR:
         raise damaged
     for member, suffixes in _MEMBERS:
@@ -103,7 +103,7 @@ def _members(name: str, file: IO[bytes]) -> None:
             raise damaged
     here = file.tell()
     if here != file.seek(0, 2):
-        raise Error(f"{name} is cut off, or has something after its last member", _HINT)
+        raise Error(f"{name} is truncated, or has data after its last member", _HINT)
 
 
 def _entries(deb: Path, what: str, option: str, largest: int) -> Iterator[_Entry]:
@@ -176,7 +176,7 @@ class _Reader:
         path = path.removeprefix(b"./")
         parts = path.split(b"/") if path or kind != _DIRECTORY else []
         if {b"", b".", b".."} & {*parts} or re.search(rb"[\0-\x1f\x7f]", path):
-            raise Error(f"{self._what} has an entry {printable(name)!r}, which is no path of a package", _HINT)
+            raise Error(f"{self._what} has an entry {printable(name)!r}, which is not a path of a package", _HINT)
         return path
 
     def _content(self, size: int, *, keep: bool) -> bytes:
@@ -204,7 +204,7 @@ class _Reader:
             raise Error(f"{self._what} is larger than any package of this archive may be", _HINT)
         data = self._file.read(size)
         if len(data) < size:
-            raise Error(f"{self._what} is cut off, or is no such archive", _HINT)
+            raise Error(f"{self._what} is truncated, or is not such an archive", _HINT)
         return data
 
     def _damaged(self) -> Error:

@@ -183,7 +183,7 @@ def _signed(archive: Path, place: str) -> dict[Path, SignedRelease]:
         if not record.is_file():
             raise Error(
                 f"the archive does not know what it signed for {folder}, and nothing is removed",
-                "debian-cloud-archive check tells what else differs; mend it, or remove it by hand",
+                "debian-cloud-archive check shows what else differs; mend it, or remove it by hand",
             )
         # A snapshot made by an older version may have no Valid-Until yet.
         found[folder] = served.release(served.with_term(record.read_bytes(), lifecycle.VALID_FOR), record)
@@ -221,7 +221,7 @@ def _content(path: Path, sha256: str) -> str:
     if hashlib.sha256(content).hexdigest() != sha256:
         raise Error(
             f"{path} is missing, or not the file that its Release lists",
-            "what it lists is not known, so nothing is removed: mend it, or remove that snapshot by hand",
+            "its contents are unknown, so nothing is removed: repair it, or remove that snapshot by hand",
         )
     return content.decode()
 

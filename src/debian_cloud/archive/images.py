@@ -66,7 +66,7 @@ def admit(folder: Path, suite: str, terms: Terms) -> str:
     Error if the archive does not accept the upload.
     """
     if not folder.is_dir():
-        raise Error(f"{folder} is no folder", "FOLDER holds the files of one upload", USAGE)
+        raise Error(f"{folder} is not a directory", "FOLDER holds the files of one upload", USAGE)
     present = {path.name for path in folder.iterdir()}
     found = sorted(name for name in present if name.endswith(".image"))
     if len(found) != 1:
@@ -85,7 +85,7 @@ def admit(folder: Path, suite: str, terms: Terms) -> str:
         raise Error(f"the image is for {first.id.suite}, the upload for {suite}", "upload it to its own suite")
 
     if first.id.serial > time.strftime("%Y%m%d.9999", time.gmtime(time.time() + _SLACK)):
-        raise Error(f"the serial {first.id.serial} lies in the future", "no later image could ever be newer")
+        raise Error(f"the serial {first.id.serial} is in the future", "later images could not be newer")
     expected = {first.id.file(extension) for extension in ("image", "buildinfo", "changes")}
     expected |= {*(record.name for record in records)}
     for name in sorted(expected - present):
@@ -131,7 +131,7 @@ def enter(folder: Path, following: Path, suite: str) -> None:
     image = added[0].id
     if any(record.id == image for record in known):
         raise Error(
-            f"the archive has or had {image.path()}, and no path is ever used again", "build it with a new serial"
+            f"the archive has or had {image.path()}, and a path is never used twice", "build it with a new serial"
         )
     others = {record.name for record in added} | {image.file("image"), image.file("changes")}
     digests = {
@@ -174,7 +174,7 @@ def _known(archive: Keeping, buildinfo: Buildinfo) -> frozenset[Package]:
     if not dist.is_dir():
         raise Error(
             f"the image was made of the snapshot {identifier} of {buildinfo.id.suite}, which this archive has not",
-            "debian-cloud-archive snapshot DIR --list tells which it has",
+            "debian-cloud-archive snapshot DIR --list shows which it has",
         )
     stanzas = (
         stanza

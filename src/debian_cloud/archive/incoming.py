@@ -172,7 +172,7 @@ class Queue:
             words = line.partition("#")[0].split()
             if words and (len(words) != 2 or words[0] not in LIMITS or not re.fullmatch("[0-9]{1,9}", words[1])):
                 raise Error(
-                    f"conf/rejected, line {number}: {printable(line)!r} is no limit",
+                    f"conf/rejected, line {number}: {printable(line)!r} is not a limit",
                     f"lines are {', '.join(f'{word} NUMBER' for word in LIMITS)}",
                 )
             if words:

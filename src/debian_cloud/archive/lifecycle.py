@@ -114,7 +114,7 @@ def valid_for(value: str) -> int:
     """The seconds of a ValidFor such as `14d` or `1m 3d`; Error if it is not one."""
     days = sum(int(number) * _UNITS[unit] for number, unit in _TERM.findall(value))
     if value and (not days or _TERM.sub("", value).strip()):
-        raise Error(f"ValidFor: {value} is no span of time", "as 14d: a number, and d, m or y (reprepro(1))")
+        raise Error(f"ValidFor: {value} is not a span of time", "as 14d: a number, and d, m or y (reprepro(1))")
     return days * 86400 or VALID_FOR
 
 
@@ -156,7 +156,7 @@ def policy(text: str, file: str) -> Policy:
                 key = count = ""
         if not re.fullmatch("[1-9][0-9]{0,4}", count) or key in numbers:
             raise Error(
-                f"{file}, line {number}, is no policy{', or a second one' if key in numbers else ''}:"
+                f"{file}, line {number}, is not a policy{', or a second one' if key in numbers else ''}:"
                 f" {' '.join(words)}",
                 "keep N, keep SUITE/CONFIG/ARCH N, monthly N, snapshots N, pinned SUITE/CONFIG/ARCH/SERIAL",
             )
@@ -247,7 +247,7 @@ def marked(
     if len(reason) > REASON:
         raise Error(
             f"the reason has {len(reason)} characters, and at most {REASON} are told",
-            "say in one sentence why, and where to read more",
+            "give the reason in one sentence, and where to read more",
             USAGE,
         )
     cves = tuple(dict.fromkeys(cves))
@@ -255,13 +255,13 @@ def marked(
         raise Error(f"{len(cves)} CVEs are too many", f"name the {_CVES} that matter most", USAGE)
     for cve in cves:
         if len(cve) > _CVE or not index.CVE.fullmatch(cve):
-            raise Error(f"{printable(cve, 60)} is no CVE identifier", "it looks like CVE-2026-12345", USAGE)
+            raise Error(f"{printable(cve, 60)} is not a CVE identifier", "it looks like CVE-2026-12345", USAGE)
     before = {record.status for record in records if str(record.id) == image}
     if not before:
         raise Error(f"the archive never had {printable(image, 120)}", _hint(records, image), USAGE)
     if status in before or (status == "deprecated" and before & {*GONE}):
         since = next(record.status_date for record in records if str(record.id) == image)
-        raise Error(f"{image} is {min(before)} since {since} already", "what was said of an image stays")
+        raise Error(f"{image} is {min(before)} since {since} already", "the state of an image is final")
     return tuple(
         replace(record, status=status, status_date=day.isoformat(), status_reason=" ".join(reason.split()), cves=cves)
         if str(record.id) == image

@@ -26,7 +26,7 @@ def anew(archive: Path, work: Path, packages: Path, born: int, *, after_wrong_cl
     """Prepare WORK/dists, as reprepro has written it, for signing; Error if it is not complete.
 
     `packages` is the output of `reprepro list` for all suites; `born` is when the youngest signing key was made, in
-    seconds since 1970. With `after_wrong_clock`, a date in the future is no error.
+    seconds since 1970. With `after_wrong_clock`, a date in the future is not an error.
     """
     terms = signed.terms_of(archive)
     day = _date(archive, work, born, after_wrong_clock=after_wrong_clock)

@@ -71,9 +71,9 @@ def release(text: bytes, what: object) -> SignedRelease:
         known = {fields["Suite"], fields["Codename"]} and indexes
         date, until = (_seconds(fields[name]) for name in ("Date", "Valid-Until"))
     except (Error, KeyError, ValueError):
-        raise Error(f"{what} is not a whole release file", "it was cut off or changed") from None
+        raise Error(f"{what} is not a complete release file", "it was truncated or changed") from None
     if not known or until < date or not text.endswith(b"\n"):
-        raise Error(f"{what} is not a whole release file", "it was cut off or changed")
+        raise Error(f"{what} is not a complete release file", "it was truncated or changed")
     return SignedRelease(text, fields, date, until, indexes)
 
 
@@ -115,7 +115,7 @@ def signed_text(folder: Path, keyring: Path) -> tuple[bytes, list[Fault]]:
         else:
             sign.verified(keyring, file, regular(folder / "Release.gpg"))
     except (Error, FileNotFoundError):
-        found.append(Fault(folder / "Release.gpg", "it is no signature of the archive over Release; publish"))
+        found.append(Fault(folder / "Release.gpg", "it is not a signature of the archive over Release; publish"))
     return text, found
 
 

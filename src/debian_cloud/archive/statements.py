@@ -30,16 +30,14 @@ def enter(archive: Path, following: Path, file: Path, keyring: Path) -> str:
         raise Error(f"there is no file {file}", "`debian-cloud rebuild --statement` writes one", USAGE)
     signed = sign.verified(keyring, file)
     if len(signed.signers) != 1:
-        raise Error(f"{file} is signed by {len(signed.signers)} rebuilders", "each says so in a statement of its own")
+        raise Error(f"{file} is signed by {len(signed.signers)} rebuilders", "each writes a statement of its own")
     said = provenance.parse(signed.content.decode("utf-8", "replace"), file.name)
     if said.kind != provenance.REBUILT:
         raise Error(f"{file} says that an image was built, not that it was made again", "debian-cloud rebuild")
     image, records = _image(archive, following, said, file)
     name = f"{signed.signers[0].lower()}.asc"
     if any(known.suffix == name for record in records for known in record.rebuilds if record.id == image):
-        raise Error(
-            f"{signed.signers[0]} said so of {image.path()} already", "what was said stays, and is not replaced"
-        )
+        raise Error(f"{signed.signers[0]} stated that of {image.path()} already", "a statement is never replaced")
     digest = checksums.digest(file, ("sha256",))
     entry = index.Attestation(name, digest.size, digest.hashes["sha256"])
     records = tuple(
@@ -65,13 +63,14 @@ def _image(
         image = about[0].id
         if image not in shown:
             raise Error(
-                f"{image.path()} is {about[0].status or 'not published yet'}", "only a published image is vouched for"
+                f"{image.path()} is {about[0].status or 'not published yet'}",
+                "statements are accepted for published images only",
             )
         for record in records:
             if record.id == image and (said.subjects.get(record.name, {}).get("sha256") != record.sha256):
                 raise Error(
                     f"{file} is about other bytes than {record.name} has",
-                    "who got others has found something: tell the maintainers of the archive",
+                    "if you got other bytes, tell the maintainers of the archive",
                 )
         return image, records
     raise Error(f"{file} is about no image of the archive", f"it names {', '.join(sorted(said.subjects)[:3])}")

@@ -100,7 +100,7 @@ def _read(public: Path, record: ImageRecord) -> tuple[Installed, ...]:
     file = public / record.buildinfo
     if not file.is_file() or checksums.digest(file, ("sha256",)).hashes["sha256"] != record.buildinfo_sha256:
         raise Error(
-            f"{record.buildinfo} is missing, or not as it was signed", "debian-cloud-archive check tells more"
+            f"{record.buildinfo} is missing, or not as it was signed", "debian-cloud-archive check shows more"
         )
     return tuple(Installed(p.name, p.version, p.architecture) for p in described.of(file).packages)
 

@@ -143,7 +143,7 @@ def _files(fields: Stanza) -> tuple[Listed, ...]:
     for line in fields["Checksums-Sha256"].split("\n")[1:]:
         words = line.split()
         if len(words) != 3 or words[2] in sums or not re.fullmatch("[0-9a-f]{64}", words[0]):
-            raise Error(f"the .changes has a line that is no checksum: {printable(line.strip())}", _HINT)
+            raise Error(f"the .changes has a line that is not a checksum: {printable(line.strip())}", _HINT)
         sums[words[2]] = words[0], words[1]
     found: dict[str, Listed] = {}
     for line in fields["Files"].split("\n")[1:]:
@@ -152,7 +152,7 @@ def _files(fields: Stanza) -> tuple[Listed, ...]:
             raise Error(f"the .changes has a line that lists no file: {printable(line.strip())}", _HINT)
         _, size, section, _, name = words
         if not _FILE.fullmatch(name) or name.endswith(".changes") or name == "reason":
-            raise Error(f"the .changes lists {printable(name)!r}, which is no name of a file of an upload", _HINT)
+            raise Error(f"the .changes lists {printable(name)!r}, which is not a name of a file of an upload", _HINT)
         if name not in sums or sums[name][1] != size:
             raise Error(f"the .changes has no SHA-256 of {name} with its {size} bytes", _HINT)
         found[name] = Listed(name, int(size), sums[name][0], section)

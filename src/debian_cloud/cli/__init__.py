@@ -54,7 +54,7 @@ def usage() -> str:
     """The help of `debian-cloud` itself."""
     lines = ["usage: debian-cloud VERB [ARGUMENT…]", "", "verbs:"]
     lines += [f"  {name:<10}{summary(name)}" for name in names()]
-    lines += ["", "`debian-cloud VERB --help` tells more about a verb; debian-cloud(1) has it all."]
+    lines += ["", "`debian-cloud VERB --help` shows more about a verb; debian-cloud(1) has it all."]
     return "\n".join(lines)
 
 

@@ -37,11 +37,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("config", metavar="CONFIG", help="an image configuration, such as ec2")
     options.add_suite(parser)
-    parser.add_argument("--format", default="", help="its format (default: qcow2, or what there is)")
+    parser.add_argument("--format", default="", help="its format (default: qcow2, or one that exists)")
     parser.add_argument("--serial", default="", help="YYYYMMDD.N (default: the current one)")
-    parser.add_argument("--archive", default="", metavar="URL", help="the archive, where apt knows several")
+    parser.add_argument("--archive", default="", metavar="URL", help="the archive, if apt knows several")
     parser.add_argument(
-        "--proof", action="store_true", help="fetch what `verify` needs, too, into a folder beside it"
+        "--proof", action="store_true", help="fetch what `verify` needs, too, into a directory beside it"
     )
     parser.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="where it goes (default: here)")
 

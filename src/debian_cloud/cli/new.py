@@ -39,12 +39,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("name", metavar="NAME", help="the new configuration's name, such as my-hpc")
     parser.add_argument("--from", dest="base", required=True, metavar="CONFIG", help="the one it is made from")
-    parser.add_argument("--add", default="", metavar="LIST", help="packages to add, comma between them")
+    parser.add_argument("--add", default="", metavar="LIST", help="packages to add, separated by commas")
     parser.add_argument(
         "--maintainer", default="", metavar="NAME", help='"Name <address>" (default: DEBFULLNAME and DEBEMAIL)'
     )
     parser.add_argument(
-        "--output", type=Path, default=Path(), metavar="DIR", help="where its folder goes (default: here)"
+        "--output", type=Path, default=Path(), metavar="DIR", help="where its directory goes (default: here)"
     )
     options.add_sources(parser)
     words.add_source(parser)
@@ -71,7 +71,7 @@ def _now() -> datetime:
         return datetime.fromtimestamp(int(epoch), UTC)
     except (ValueError, OverflowError, OSError):
         raise Error(
-            f"SOURCE_DATE_EPOCH {epoch!r} is no time", "seconds since 1970, as `date +%s` prints them", USAGE
+            f"SOURCE_DATE_EPOCH {epoch!r} is not a time", "seconds since 1970, as `date +%s` prints them", USAGE
         ) from None
 
 
@@ -86,5 +86,5 @@ def maintainer(wanted: str) -> str:
             "no maintainer is known", 'set DEBFULLNAME and DEBEMAIL, or give --maintainer "Name <address>"', USAGE
         )
     if not _MAINTAINER.fullmatch(wanted):
-        raise Error(f"{wanted!r} is no maintainer", "one name and one address: Name <name@example.org>", USAGE)
+        raise Error(f"{wanted!r} is not a maintainer", "one name and one address: Name <name@example.org>", USAGE)
     return wanted

@@ -21,9 +21,9 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of a build request (`build_request`)."""
     parser.add_argument("config", metavar="CONFIG", help="an image configuration, such as ec2")
     add_sources(parser)
-    parser.add_argument("--format", default="", metavar="LIST", help="disk formats, comma between them: raw,qcow2")
+    parser.add_argument("--format", default="", metavar="LIST", help="disk formats, separated by commas: raw,qcow2")
     parser.add_argument(
-        "--lock", type=Path, metavar="FILE", help="an image's .buildinfo: take exactly its packages, or none"
+        "--lock", type=Path, metavar="FILE", help="an image's .buildinfo: use exactly these packages, or fail"
     )
     parser.add_argument(
         "--serial",
@@ -36,7 +36,7 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--hostname", default="", metavar="NAME", help="/etc/hostname of the image")
     group.add_argument(
-        "--keep-secrets", default="", metavar="LIST", help="paths that everybody may have, comma between them"
+        "--keep-secrets", default="", metavar="LIST", help="paths that anyone may read, separated by commas"
     )
 
 
@@ -62,9 +62,11 @@ def add_changes(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         *("--add",),
         default="",
         metavar="LIST",
-        help="more packages, comma between them: vim,htop; where the disk is too small for them, with --size",
+        help="more packages, separated by commas: vim,htop; if the disk is too small for them, with --size",
     )
-    group.add_argument("--remove", default="", metavar="LIST", help="packages to do without, where an image can")
+    group.add_argument(
+        "--remove", default="", metavar="LIST", help="packages to leave out, if the image can do without"
+    )
     group.add_argument("--size", default="", metavar="SIZE", help="another size of the disk: 12G")
     words.add_source(group)
     return group
@@ -85,7 +87,7 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         "--snapshot",
         default="",
         metavar="ID",
-        help="the archive as it was published under this id; Debian's packages are those of --mirror all the same",
+        help="the archive as it was published under this id; Debian's packages still come from --mirror",
     )
 
 
@@ -107,13 +109,11 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
     """Declare the conditions on which a .buildinfo is trusted (`trust`)."""
-    group = parser.add_argument_group("what of its .buildinfo is believed")
+    group = parser.add_argument_group("which .buildinfo is accepted")
     group.add_argument(
         "--signed-by", type=Path, metavar="FILE", help="keys, one of which must have signed the .buildinfo"
     )
-    group.add_argument(
-        "--unsigned", action="store_true", help="take the .buildinfo as it is: nobody need have signed it"
-    )
+    group.add_argument("--unsigned", action="store_true", help="accept a .buildinfo that is not signed")
     group.add_argument("--mirror", default="", metavar="URL", help="a mirror of Debian that the image may use")
     group.add_argument(
         "--security-mirror", default="", metavar="URL", help="a mirror of its security updates that it may use"

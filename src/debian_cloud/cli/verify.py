@@ -91,7 +91,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--closure",
         type=_folder,
         metavar="CLOSURE",
-        help="what it was made of, a folder (default: as `fetch --proof` left it)",
+        help="directory with what it was made of (default: as `fetch --proof` left it)",
     )
     parser.add_argument(
         "--keyring", default="", metavar="FILE", help="keys of the archive (default: its keyring package's)"
@@ -100,25 +100,29 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--debian-keyring", type=Path, default=Path(names.DEBIAN_KEYRING), metavar="FILE", help="keys of Debian"
     )
     parser.add_argument(
-        "--signers", type=int, default=1, metavar="M", help="demand M keys of --keyring on the archive's indexes"
+        "--signers",
+        type=int,
+        default=1,
+        metavar="M",
+        help="require signatures by M keys of --keyring on the archive's indexes",
     )
     parser.add_argument(
         "--archive", type=_folder_of_archive, metavar="DIR", help="a copy of the archive: what it says of the image"
     )
     parser.add_argument(
-        "--diagnose", action="store_true", help="tell what differs in a file that is not the one described"
+        "--diagnose", action="store_true", help="show what differs if the file is not the one described"
     )
     parser.add_argument(
         *("--rebuilt",),
         type=Path,
         metavar="FILE",
-        help="what `rebuild --output` made of it, in the same format: do not make it again",
+        help="the result of `rebuild --output`, in the same format: do not build again",
     )
     parser.add_argument(
-        "--rebuilders", type=int, default=0, metavar="N", help="demand N rebuilders' statements of the same bytes"
+        "--rebuilders", type=int, default=0, metavar="N", help="require statements of the same bytes by N rebuilders"
     )
     parser.add_argument("--rebuilder-keys", type=Path, metavar="FILE", help="the keys that may sign them")
-    parser.add_argument("--statements", type=Path, metavar="DIR", help="where they are, each a file *.asc")
+    parser.add_argument("--statements", type=Path, metavar="DIR", help="directory with the statements, files *.asc")
     parser.add_argument("--seed", default="", metavar="FILE", help="the seed of an image that was made with one")
     parser.add_argument("--json", action="store_true", help="print a verdict on each path as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
@@ -145,8 +149,8 @@ def _folder_of_archive(value: str) -> Path:
     """The path of a copy of an archive on this machine; Error if it is not one."""
     if not (Path(value) / "dists").is_dir():
         raise Error(
-            f"--archive {value} is no copy of an archive",
-            "give a folder that has dists in it, as a mirror has; nothing is verified over a network",
+            f"--archive {value} is not a copy of an archive",
+            "give a directory that has dists in it, as a mirror has; nothing is verified over a network",
             USAGE,
         )
     return Path(value)
@@ -157,11 +161,11 @@ def _folder(value: str) -> Path:
     if "://" in value:
         raise Error(
             f"--closure {value} is a URL, and nothing is verified over a network",
-            "mirror it first, and give the folder: rsync -a ARCHIVE/public/closures/SUITE/CONFIG/ARCH/SERIAL/ FOLDER",
+            "mirror it first, and give the directory: rsync -a ARCHIVE/public/closures/SUITE/CONFIG/ARCH/SERIAL/ DIR",
             USAGE,
         )
     if not Path(value).is_dir():
-        raise Error(f"--closure {value} is no folder", "give the one of the image's serial", USAGE)
+        raise Error(f"--closure {value} is not a directory", "give the one of the image's serial", USAGE)
     return Path(value)
 
 

@@ -174,7 +174,7 @@ def not_official(subject: Subject) -> Iterator[tuple[str, str]]:
             yield "", f"it takes packages from {component}{': ' if brought else ''}{', '.join(brought)}"
 
 
-@_rule(ERROR, "apt-get --simulate install tells more; `debian-cloud plan` says the same", of_images=True)
+@_rule(ERROR, "apt-get --simulate install shows more; `debian-cloud plan` says the same", of_images=True)
 def installable(subject: Subject) -> Iterator[tuple[str, str]]:
     """The suite has all that the image depends on."""
     if subject.unresolved and not list(valid_fields(subject)):
@@ -290,7 +290,7 @@ def no_kept_secret(subject: Subject) -> Iterator[tuple[str, str]]:
 # What it installs.
 
 
-@_rule(ERROR, "find the drop-in folder of what reads it, such as /etc/NAME.d or /usr/lib/systemd")
+@_rule(ERROR, "find the drop-in directory of what reads it, such as /etc/NAME.d or /usr/lib/systemd")
 def drop_ins_only(subject: Subject) -> Iterator[tuple[str, str]]:
     """Every file is a drop-in, or below /usr/lib or /usr/share."""
     for file in subject.binary.files:
@@ -298,10 +298,10 @@ def drop_ins_only(subject: Subject) -> Iterator[tuple[str, str]]:
             continue
         no = next((why for pattern, why in NOT_DROP_INS.items() if fnmatch.fnmatchcase(file.path, pattern)), "")
         if no or not any(fnmatch.fnmatchcase(file.path, pattern) for pattern in DROP_INS):
-            yield file.path, f"it is no drop-in{': ' if no else ''}{no}"
+            yield file.path, f"it is not a drop-in{': ' if no else ''}{no}"
 
 
-@_rule(ERROR, "choose a name of your own in the same folder")
+@_rule(ERROR, "choose a name of your own in the same directory")
 def no_foreign_file(subject: Subject) -> Iterator[tuple[str, str]]:
     """No file is another package's, too."""
     for file in subject.binary.files:

@@ -39,7 +39,7 @@ def read(disk: View) -> Table:
     """The partition table; Error if one of its two copies is damaged, or they differ."""
     sectors = disk.size // SECTOR
     if disk.size % SECTOR or sectors < 2 * (_TABLE // SECTOR) + 3:
-        raise Error("the image is too small for a disk, or cut off", _HINT)
+        raise Error("the image is too small for a disk, or truncated", _HINT)
     first = _copy(disk, 1, "first")
     last = _copy(disk, sectors - 1, "last")
     if first != last:

@@ -61,7 +61,7 @@ def members(source: IO[bytes], unpack: Unpack, longest: int) -> Iterator[Member]
             continue
         name = next((name for first, name in COMPRESSIONS.items() if magic.startswith(first)), "")
         if not name:
-            raise UnreadableError(f"it goes on at byte {position.at - len(magic)} with what is no archive")
+            raise UnreadableError(f"it goes on at byte {position.at - len(magic)} with what is not an archive")
         source.seek(position.at - len(magic))
         yield from _plain(unpack(name, source), longest)
         return
@@ -72,7 +72,7 @@ def _plain(source: IO[bytes], longest: int) -> Iterator[Member]:
     position = _Counted(source)
     while magic := _next(position):
         if not magic.startswith(_NEWC):
-            raise UnreadableError("what is packed in it is no archive")
+            raise UnreadableError("what is packed in it is not an archive")
         yield from _archive(position, magic, longest)
     if not position.at:
         raise UnreadableError("nothing comes out of what is packed in it")
@@ -95,7 +95,7 @@ class _Counted:
     def whole(self, size: int) -> bytes:
         data = self.read(size)
         if len(data) < size:
-            raise UnreadableError("it is cut off")
+            raise UnreadableError("it is truncated")
         return data
 
     def skip(self, size: int) -> None:

@@ -205,7 +205,7 @@ def bytes_of(path: Path) -> Iterator[View]:
         raise Error(f"{path} cannot be read: {os.strerror(error.errno or 0)}", "give an image", USAGE) from None
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Error(f"{path} is no file", "give an image: a .raw, .qcow2 or .tar.xz", USAGE)
+            raise Error(f"{path} is not a file", "give an image: a .raw, .qcow2 or .tar.xz", USAGE)
         size = os.fstat(descriptor).st_size
         if size > LARGEST:
             raise Error(f"{path} is larger than an image can be", f"at most {LARGEST} bytes are read")
@@ -214,7 +214,9 @@ def bytes_of(path: Path) -> Iterator[View]:
             try:
                 return os.pread(descriptor, length, offset)
             except OSError as error:
-                raise Error(f"{path} cannot be read: {os.strerror(error.errno or 0)}", "is the disk whole?") from None
+                raise Error(
+                    f"{path} cannot be read: {os.strerror(error.errno or 0)}", "is the disk image complete?"
+                ) from None
 
         yield View(fetch, 0, size, tuple(_data(descriptor, size)))
     finally:
@@ -256,7 +258,7 @@ def _format(path: Path, view: View) -> str:
     found = _by_magic(view)
     if not found:
         raise Error(
-            f"{path} is no image: neither a disk with GPT (raw or qcow2) nor a tar", "was it fetched to its end?"
+            f"{path} is not an image: neither a disk with GPT (raw or qcow2) nor a tar", "is the download complete?"
         )
     for kind in (RAW, QCOW2, TAR, TAR_XZ):
         if path.name.endswith(f".{kind}") and kind != found:

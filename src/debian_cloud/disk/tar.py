@@ -116,7 +116,7 @@ class Tar:
                 raise Error(f"the tar archive has /{entry.path} twice", _HINT)
             parent = self._entries.get(entry.path.rpartition("/")[0])
             if entry.path and (parent is None or parent.kind != DIRECTORY):
-                raise Error(f"the tar archive has /{entry.path}, and before it no such folder", _HINT)
+                raise Error(f"the tar archive has /{entry.path}, and before it no such directory", _HINT)
             self._entries[entry.path] = entry
             self._spans.append((start, entry.path))
             start, extended = at, {}

@@ -89,4 +89,4 @@ def find(text: str, name: str) -> str:
         digest_, _, named = line.partition("  ")
         if named == name:
             return digest_
-    raise Error(f"a list of hashes has none of {name}", "the image's folder is not whole")
+    raise Error(f"a list of hashes has none of {name}", "the image's directory is incomplete")

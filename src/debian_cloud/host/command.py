@@ -148,7 +148,7 @@ def _run(carry_out: Callable[[list[str]], int], argv: list[str]) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             # Such as a name that is too long, a failing disk, or a file of another user.
             where = f"{error.filename}: " if error.filename else ""
-            hint = "is that the right file, and the disk whole?"
+            hint = "is that the right file, and is the disk image complete?"
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 hint = "choose another place, or run it as a user who may read and write there"
             raise Error(f"{where}{error.strerror or error}", hint) from error

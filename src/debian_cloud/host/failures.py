@@ -48,7 +48,7 @@ _CAUSES: Final = (
             re.MULTILINE,
         ),
         r"\g<new> and \g<old> both have the file \g<path>",
-        r"a file belongs to one package: give the one of \g<new> a name of its own, as in a folder of drop-ins",
+        r"a file belongs to one package: give the one of \g<new> a name of its own, as in a directory of drop-ins",
     ),
 )
 _NO_NAMESPACE: Final = re.compile(r"^(?:unshare|newuidmap|newgidmap): (?P<why>.+)", re.MULTILINE)

@@ -110,7 +110,7 @@ def _own_folder(folder: Path) -> int:
             # Its holder removed it after mkdir(2) found it.
             continue
         except OSError:
-            raise Error(f"{folder} is no folder", "remove what is there", USAGE) from None
+            raise Error(f"{folder} is not a directory", "remove what is there", USAGE) from None
     found = os.fstat(descriptor)
     if found.st_uid != os.geteuid() or found.st_mode & 0o022:
         os.close(descriptor)

@@ -57,8 +57,8 @@ def verified(keyring: Path, file: Path, signature: Path | None = None, *, signer
         raise Error(none, "two readers do not find the same text in it; get it again as it was signed")
     if len(found) < signers:
         raise Error(
-            f"{file} is signed by {len(found)} of the keys in {keyring}, and {signers} are demanded",
-            "more of its maintainers must sign it, or their keys be in the keyring",
+            f"{file} is signed by {len(found)} of the keys in {keyring}, and {signers} are required",
+            "more of its maintainers must sign it, or their keys must be in the keyring",
         )
     return Signed(data if signature else own, tuple(sorted(found)))
 

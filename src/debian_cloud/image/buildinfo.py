@@ -367,7 +367,7 @@ def _refuse_uri(text: str) -> None:
     except ValueError:
         good = False
     if not good:
-        raise ValueError(f"{text[:60]!r} is no URI that apt reads")
+        raise ValueError(f"{text[:60]!r} is not a URI that apt reads")
 
 
 def _rows(value: str, words: int = 0) -> list[list[str]]:

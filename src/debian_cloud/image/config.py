@@ -82,7 +82,7 @@ FIELDS: Final[Mapping[str, Field]] = {
     "Image-Datasource": Field("cloud-init's datasources, in their order", pattern="[A-Za-z0-9]+"),
     "Image-Drop-Secrets": Field(
         "files that packages make and the image goes without, as a service makes them on each machine: paths, in"
-        " which `*` stays in one folder and `**` does not",
+        " which `*` stays in one directory and `**` does not",
         pattern=PATH,
     ),
     "Image-Keep-Secrets": Field(
@@ -165,7 +165,7 @@ def parse(
         raise Error(f"{what} has no field Image-Size", f"Image-Size: {FIELDS['Image-Size'].meaning}")
     for field in _OF_A_DISK:
         if not firmware and field in found:
-            raise Error(f"{what} has {field}, but no Image-Firmware", "an image that boots by nothing has no disk")
+            raise Error(f"{what} has {field}, but no Image-Firmware", "an image without firmware has no disk")
     _check_boot(what, firmware, next(iter(found.get("Image-Boot-Mode", ())), ""))
     source = "disk" if firmware else "tree"
     made = [name for name in formats.names() if source == formats.find(name).SOURCE]
@@ -231,7 +231,7 @@ def _check(what: str, field: str, words: list[str]) -> None:
         raise Error(f"{what} has the unknown field {field}", did_you_mean(field, FIELDS))
     known = FIELDS[field]
     if not words:
-        raise Error(f"{what} has nothing in {field}", f"leave it out, or say: {known.meaning}")
+        raise Error(f"{what} has nothing in {field}", f"leave it out, or give: {known.meaning}")
     if known.single and len(words) > 1:
         raise Error(f"{what} has more than one word in {field}: {' '.join(words)}", f"{field}: {known.meaning}")
     for word in words:
@@ -246,7 +246,7 @@ def _check(what: str, field: str, words: list[str]) -> None:
                 f"{field}: {known.meaning}; it must match {known.pattern}",
             )
         if words.count(word) > 1:
-            raise Error(f"{what} has {word} twice in {field}", "say each word once")
+            raise Error(f"{what} has {word} twice in {field}", "give each word once")
     if known.sizes[0]:
         size(words[0], what, field)
 

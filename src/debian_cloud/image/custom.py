@@ -123,7 +123,7 @@ def check_seed(text: str) -> None:
         match = _ANSWER.fullmatch(line)
         if match is None:
             raise Error(
-                f"line {first} of the seed is no answer to debconf: {line.strip()!r}",
+                f"line {first} of the seed is not an answer to debconf: {line.strip()!r}",
                 "PACKAGE QUESTION TYPE ANSWER, as debconf-set-selections(1) says",
                 USAGE,
             )
@@ -139,7 +139,7 @@ def _packages(text: str, option: str) -> tuple[str, ...]:
         if not _PACKAGE.fullmatch(name):
             raise Error(
                 f"{option} {name!r} is not a Debian package name",
-                "two or more lower-case letters, digits, '+', '-' and '.', comma between names: vim,htop",
+                "two or more lower-case letters, digits, '+', '-' and '.', with commas between names: vim,htop",
                 USAGE,
             )
     return found
@@ -163,7 +163,7 @@ def _paths(text: str) -> tuple[str, ...]:
         if not re.fullmatch(PATH, path):
             raise Error(
                 f"--keep-secrets {path!r} is not a path of an image",
-                "as the build has named it, comma between paths: /etc/x/key,/var/lib/x/**",
+                "as the build named it, with commas between paths: /etc/x/key,/var/lib/x/**",
                 USAGE,
             )
     return found

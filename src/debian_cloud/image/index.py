@@ -261,7 +261,7 @@ def _stanza(record: ImageRecord) -> list[tuple[str, str]]:
 def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
     for field in _FIELDS:
         if field not in stanza:
-            raise Error(f"an image record has no field {field}", "ask the one who made it; it may be cut off")
+            raise Error(f"an image record has no field {field}", "ask the one who made it; it may be truncated")
     if strict:
         for field in stanza:
             if field not in (*_FIELDS, *_OF_A_TRY):
@@ -282,7 +282,7 @@ def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
     if others and (stanza.get(_OFFICIAL) != "no" or not all(map(_OTHER.fullmatch, others))):
         raise Error(
             f"{_OTHERS} of an image record is {stanza[_OTHERS]!r}",
-            f"address and suite of each source, a comma between them, of an image with `{_OFFICIAL}: no`",
+            f"address and suite of each source, separated by commas, of an image with `{_OFFICIAL}: no`",
         )
     if stanza.get("Partial", "yes") != "yes":
         raise Error(f"Partial of an image record is not yes: {stanza['Partial']!r}")

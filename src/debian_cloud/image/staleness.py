@@ -58,7 +58,7 @@ _SINGLE: Final = (
     _IMAGE, "Version", "Suite", "Architecture", "Status", "Status-Date", "Status-Reason", "CVEs", _DATE,
 )  # fmt: skip
 _GONE: Final = "withdraw it (debian-cloud-archive withdraw); of the others all is told"
-_AGAIN: Final = "`apt-get update`, and try again; if that does not help, its archive must be mended"
+_AGAIN: Final = "`apt-get update`, and try again; if that does not help, its archive must be repaired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ def _statuses(stanzas: Iterable[deb822.Stanza]) -> Iterator[ImageStatus]:
         try:
             found = _status(stanza)
         except KeyError as error:
-            raise Error(f"a stanza of Images-Status has no field {error.args[0]}", "it may be cut off") from None
+            raise Error(f"a stanza of Images-Status has no field {error.args[0]}", "it may be truncated") from None
         except Error as error:
             raise Error(error.message, error.hint) from None
         series, serial = found.id.series, found.id.serial
@@ -224,7 +224,7 @@ def _is_older(version: str, update: Update) -> bool:
     try:
         return bool(deb822.version(version) < deb822.version(update.new))
     except ValueError:
-        raise Error(f"{update.new!r} in Images-Status is no version", _AGAIN) from None
+        raise Error(f"{update.new!r} in Images-Status is not a version", _AGAIN) from None
 
 
 def _status(stanza: deb822.Stanza) -> ImageStatus:

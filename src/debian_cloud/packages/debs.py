@@ -70,15 +70,13 @@ def read(deb: Path) -> Binary:
         }
         stanzas = deb822.parse(_text(folder / "control" / "control") or "")
         if len(stanzas) != 1 or not stanzas[0].get("Package"):
-            raise Error(
-                f"{deb} does not say which package it is", "its control file has one stanza: deb-control(5)", USAGE
-            )
+            raise Error(f"{deb} does not name its package", "its control file has one stanza: deb-control(5)", USAGE)
         try:
             return Binary(stanzas[0], control, tree(folder / "files"))
         except OSError as error:
             raise Error(
                 f"{deb} has a file that cannot be read: {error.strerror}",
-                "give its files and folders read permission",
+                "give its files and directories read permission",
             ) from None
 
 
@@ -93,7 +91,7 @@ def _control_file(path: Path, package: Path) -> str | None:
     """Return the text of a control file or None; raise Error if dpkg would run what is not read here."""
     text = _text(path)
     if text is None and (path.is_symlink() or path.exists()):
-        raise Error(f"{package} has a {path.name} that is no plain file", "no link, pipe or folder is followed")
+        raise Error(f"{package} has a {path.name} that is not a plain file", "no link, pipe or directory is followed")
     return text
 
 
@@ -162,7 +160,9 @@ def owners(contents: Iterable[Path], wanted: Iterable[str]) -> Mapping[str, tupl
             # Without a limit, a line of gibibytes would be read into memory.
             while line := lines.readline(_LONGEST + 1):
                 if len(line) > _LONGEST:
-                    raise Error(f"{path.name} has a line of more than {_LONGEST} bytes", "its archive must be mended")
+                    raise Error(
+                        f"{path.name} has a line of more than {_LONGEST} bytes", "its archive must be repaired"
+                    )
                 # File names may contain spaces; package names do not.
                 name, _, packages = line.rstrip().rpartition(b" ")
                 wanted_path = known.get(name.rstrip().removeprefix(b"usr/"))

@@ -56,7 +56,7 @@ def verified(file: Path, keyring: Path, signed_by: Path | None = None, *, unsign
                 "--signed-by FILE: its builder's keys; or put the archive's SHA512SUMS and SHA512SUMS.gpg beside it",
             ) from None
         if openpgp.inner(data) != signed.content:
-            raise Error(f"{file} was changed while it was read", "verify a copy that nobody writes to")
+            raise Error(f"{file} was changed while it was read", "verify a copy that no other process writes to")
         text, signers = signed.content.decode("utf-8", "replace"), signed.signers
     elif sums.exists():
         # The archive signed the sums of the files that it published.
@@ -66,7 +66,7 @@ def verified(file: Path, keyring: Path, signed_by: Path | None = None, *, unsign
         text, signers = sign.decoded(data, str(file)), listed.signers
     else:
         raise Error(
-            f"{file} is signed by nobody, and proves nothing: whoever made the image may have written it",
+            f"{file} is not signed, so it proves nothing: the author of the image may have written it",
             "put the archive's SHA512SUMS and SHA512SUMS.gpg beside it; or --unsigned, if it is your own",
         )
     return Described(file.name, data, read(text, str(file)), signers, keyring)
@@ -76,7 +76,7 @@ def read(text: str, name: str) -> Buildinfo:
     """Parse the text of a .buildinfo; raise Error if its date is in the future. `name` is the file's name."""
     buildinfo = Buildinfo.parse(text, name)
     if buildinfo.epoch > time.time() + _DAY:
-        raise Error(f"{name} is of a day that has not come", "is this machine's clock right?")
+        raise Error(f"{name} has a date in the future", "is this machine's clock right?")
     return buildinfo
 
 

@@ -94,13 +94,13 @@ def refuse_sources(buildinfo: Buildinfo, given: Iterable[str], *, expired: bool 
         uri = source.uri.rstrip("/")
         if uri not in known and not _is_debian(uri) and uri not in _of_machine():
             raise Error(
-                f"the image's apt asks {source.uri}, which is no mirror of Debian that is known here",
+                f"the image's apt asks {source.uri}, which is not a mirror of Debian that is known here",
                 "--mirror URL or --security-mirror URL, if you know it for one",
             )
         if source.expired and not expired:
             raise Error(
                 f"the image's apt takes the indexes of {source.uri} past their Valid-Until",
-                "so does one that was built of a snapshot: --allow-expired, if that is meant",
+                "so does one that was built of a snapshot: --allow-expired, if you mean that",
             )
 
 
@@ -139,7 +139,7 @@ def _of_machine() -> set[str]:
 class Word:
     """What an archive says of an image, and where; `said` is None if it does not know the image.
 
-    `problem` tells which index that may list the image could not be read.
+    `problem` shows which index that may list the image could not be read.
     """
 
     where: str
@@ -175,7 +175,7 @@ def of_archive(folder: Path, buildinfo: Buildinfo, keyring: Path, *, signers: in
             f"{release} has expired: {fields.get('Valid-Until', 'it has no Valid-Until')!r}", "get a newer copy of it"
         )
     if _seconds(fields.get("Date", ""), release) > time.time() + _DAY:
-        raise Error(f"{release} is of a day that has not come", "is this machine's clock right?")
+        raise Error(f"{release} has a date in the future", "is this machine's clock right?")
     listed = _rows(fields)
     texts = []
     for name in ("main/images/Images", "main/images/Images-Status"):
@@ -278,7 +278,7 @@ def proofs(
     if missing:
         # Without them, it is unknown which packages have updates, and which are Debian's.
         raise Error(
-            f"the evidence has no release file of Debian's {min(missing)}", "the closure is not whole: get it again"
+            f"the evidence has no release file of Debian's {min(missing)}", "the closure is incomplete: get it again"
         )
     for package in everything:
         if package not in listed:
@@ -305,7 +305,9 @@ def _few(folder: Path, pattern: str) -> list[Path]:
     """Return the matching paths in a directory, sorted; raise Error if there are too many."""
     found = sorted(itertools.islice(folder.glob(pattern), _MOST + 1))
     if len(found) > _MOST:
-        raise Error(f"{folder} has more than {_MOST} files or folders", "the closure was tampered with: get it again")
+        raise Error(
+            f"{folder} has more than {_MOST} files or directories", "the closure was tampered with: get it again"
+        )
     return found
 
 
@@ -345,7 +347,7 @@ def _release(
     if not file.exists():
         file, signature = place / "Release", place / "Release.gpg"
     if not file.exists() or (signature and not signature.exists()):
-        raise Error(f"{place} has no signed release file", "the closure is not whole")
+        raise Error(f"{place} has no signed release file", "the closure is incomplete")
     digest = hashlib.sha256(files.read(file)).hexdigest()
     rank = _DEBIAN
     suites = {buildinfo.id.suite, f"{buildinfo.id.suite}-updates", f"{buildinfo.id.suite}-security"}
@@ -366,25 +368,25 @@ def _release(
     if not suites & {*own}:
         raise Error(
             f"{file} is of the suite {printable(named)}, and the image of {buildinfo.id.suite}",
-            "it is another's evidence",
+            "it is the evidence of another suite",
         )
     asked = {names.snapshot_at(release.uri) for release in buildinfo.releases}
     if rank == _ARCHIVE and fields.get("Snapshot", "") not in asked:
         raise Error(
             f"{file} is of the archive's snapshot {printable(fields.get('Snapshot', ''))}, of which the image was not"
             " made",
-            "an older index hides the updates since",
+            "an older index hides later updates",
         )
     if not (rank != _ARCHIVE or "Snapshot" in fields or "Valid-Until" in fields):
         # For example a closure's own release file, which also lists Debian's packages.
-        raise Error(f"{file} is not of the archive itself: it has no Valid-Until", "it is no evidence: get it again")
+        raise Error(f"{file} is not of the archive itself: it has no Valid-Until", "it is not evidence: get it again")
     date = _seconds(fields.get("Date", ""), file)
     if date > time.time() + _DAY:
-        raise Error(f"{file} is of a day that has not come", "is this machine's clock right?")
+        raise Error(f"{file} has a date in the future", "is this machine's clock right?")
     if "Valid-Until" in fields and _seconds(fields["Valid-Until"], file) < buildinfo.epoch:
         raise Error(
             f"{file} had expired when the image was made: {fields['Valid-Until']}",
-            "an older index hides the updates since",
+            "an older index hides later updates",
         )
     proof = Proof(named, fields.get("Origin", ""), digest, signed.signers)
     return _ReleaseFile(proof, rank, own, date, _rows(fields))
@@ -395,7 +397,7 @@ def _seconds(date: str, file: Path) -> int:
     with contextlib.suppress(ValueError, OverflowError):
         if parsed:
             return calendar.timegm(parsed)
-    raise Error(f"{file} has no date that can be read: {date[:_LONGEST_DATE]!r}", "its archive must be mended")
+    raise Error(f"{file} has no date that can be read: {date[:_LONGEST_DATE]!r}", "its archive must be repaired")
 
 
 def _index(file: Path, release: _ReleaseFile) -> bytes:

@@ -194,7 +194,7 @@ def _refuse_replayed(target: sources.Target, keyring: Path) -> None:
     if found and names.snapshot_at(target.uri) != found:
         raise Error(
             f"{target.uri} shows, rightly signed, its snapshot {found} in the place of {target.codename}",
-            "it keeps an old state before you: use another mirror, and run `apt-get update`",
+            "it presents an old state: use another mirror, and run `apt-get update`",
         )
 
 

@@ -139,7 +139,7 @@ def _member(content: bytes, wanted: str, name: str) -> IO[bytes]:
         if member.startswith(wanted) and (suffix := member.removeprefix(wanted)) in files.FORMS:
             return files.decompressed(io.BytesIO(content[position : position + size]), suffix)
         position += size + size % 2
-    raise Error(f"{printable(name)} is no .deb whose files can be read", f"deb(5): it has a member {wanted}.xz")
+    raise Error(f"{printable(name)} is not a .deb whose files can be read", f"deb(5): it has a member {wanted}.xz")
 
 
 def _control(archive: tarfile.TarFile) -> Iterator[Entry]:

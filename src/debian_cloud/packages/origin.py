@@ -290,7 +290,7 @@ def _refuse_replayed(source: sources.Source, fields: dict[str, str], snapshot: s
         what = f"its snapshot {found}" if found else "an index whose signature has no end"
         raise Error(
             f"{source.uri} shows, rightly signed, {what} in the place of {fields.get('Codename')}",
-            "it keeps an old state before you: use another mirror; a snapshot is asked for with --snapshot ID",
+            "it presents an old state: use another mirror; a snapshot is asked for with --snapshot ID",
             FAILED,
         )
 
@@ -398,7 +398,7 @@ def _url(value: str, option: str) -> str:
     if sources.names_a_user(value):
         # Do not print the value: output may be stored.
         raise Error(
-            f"{option} has a user or a password in its URL, and arguments are read by everybody on the machine",
+            f"{option} has a user or a password in its URL, and every user of the machine can read arguments",
             "put it into apt_auth.conf(5), and give the URL without it",
             USAGE,
         )

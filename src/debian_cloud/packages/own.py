@@ -46,7 +46,7 @@ class Archive:
 def directory() -> Path:
     """Return the directory of the files (XDG Base Directory Specification: a relative path is ignored)."""
     value = os.environ.get("XDG_CONFIG_HOME", "")
-    base = Path(value) if value.startswith("/") else Path(os.path.expanduser("~")) / ".config"  # noqa: PTH111 - no home is no error
+    base = Path(value) if value.startswith("/") else Path(os.path.expanduser("~")) / ".config"  # noqa: PTH111 - no home is not an error
     return base / "debian-cloud"
 
 

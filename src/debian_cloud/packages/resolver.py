@@ -179,7 +179,7 @@ class Apt:
         if marked is None:
             raise Error(
                 f"{wanted.suite} does not give what an image is made with: {', '.join(tools)}",
-                "choose another mirror of Debian: are its indexes whole?",
+                "choose another mirror of Debian: are its indexes complete?",
             )
         return self._packages(wanted, marked)
 
@@ -197,7 +197,7 @@ class Apt:
             self._records.lookup(version.file_list[0])
             sha256 = self._records.hashes.find("sha256")
             if sha256 is None:
-                raise Error(f"package {package.name} has no SHA-256 in its index", "its archive must be mended")
+                raise Error(f"package {package.name} has no SHA-256 in its index", "its archive must be repaired")
             packages.append(
                 Package(package.name, version.ver_str, version.arch, version.size, str(sha256).partition(":")[2])
             )
@@ -483,7 +483,7 @@ def _release_file(lists: Path, source: Source, suite: str) -> Path:
     paths = (lists / apt_pkg.uri_to_filename(f"{uri}/{name}") for name in ("InRelease", "Release"))
     path = next((path for path in paths if path.exists()), None)
     if path is None:
-        raise Error(f"apt has no signed release file of {suite} from {source.uri}", "is the mirror whole?")
+        raise Error(f"apt has no signed release file of {suite} from {source.uri}", "is the mirror complete?")
     return path
 
 
@@ -500,11 +500,11 @@ def _release(source: Source, suite: str, path: Path) -> dict[str, str]:
         if line.startswith("SHA256:"):
             break
     if not found["Date"]:
-        raise Error(f"the release file of {suite} from {source.uri} has no Date", "its archive must be mended")
+        raise Error(f"the release file of {suite} from {source.uri} has no Date", "its archive must be repaired")
     if suite not in (found["Suite"], found["Codename"]):
         raise Error(
             f"{source.uri} gives the suite {found['Codename'] or found['Suite']} for {suite}",
-            "its InRelease is signed, but it is another's: choose another mirror",
+            "its InRelease is signed, but it belongs to another archive: choose another mirror",
         )
     return found
 

@@ -130,7 +130,7 @@ def parse(text: str, name: str) -> Statement:
                 raise ValueError(digests)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Error(
-            f"{name} is no statement about an image",
+            f"{name} is not a statement about an image",
             "it is an in-toto statement of a build, or of a rebuild, with the SHA-256 of each file",
         ) from None
     return Statement(kind, subjects)

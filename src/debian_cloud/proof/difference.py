@@ -237,7 +237,9 @@ def _bounded(title: str, left: list[int], texts: Iterable[str]) -> Iterator[str]
     for text in texts:
         left[0] -= len(text)
         if left[0] < 0:
-            raise Error(f"{title} has more text in it than an image can have", "it is no image of a Debian system")
+            raise Error(
+                f"{title} has more text in it than an image can have", "it is not an image of a Debian system"
+            )
         yield text
 
 
@@ -430,7 +432,7 @@ class _Database:
         """Return the installed packages, without those of which only conffiles are left."""
         found = []
         if self.files.get(_STATUS, None) is None:
-            raise Error(f"{self.title} has no {_STATUS}", "it is no image of a Debian system")
+            raise Error(f"{self.title} has no {_STATUS}", "it is not an image of a Debian system")
         for stanza in deb822.parse(self._text(_STATUS, "replace")):
             if stanza.get("Status", "").split(" ")[-1] in ("config-files", "not-installed"):
                 continue
@@ -453,7 +455,7 @@ class _Database:
     def architecture(self, packages: Mapping[str, Sourced]) -> str:
         """Return the architecture of dpkg itself."""
         if "dpkg" not in packages:
-            raise Error(f"{self.title} has no package dpkg", "it is no image of a Debian system")
+            raise Error(f"{self.title} has no package dpkg", "it is not an image of a Debian system")
         return packages["dpkg"].architecture
 
     def owners(self, packages: Mapping[str, Sourced]) -> dict[str, str]:
@@ -470,9 +472,7 @@ class _Database:
             lists = (f"{_INFO}{package.name}:{package.architecture}.list", f"{_INFO}{package.name}.list")
             path = next((path for path in lists if path in self.files), None)
             if path is None:
-                raise Error(
-                    f"{self.title} has no list of the files of {package.name}", "it is damaged, or was cut down"
-                )
+                raise Error(f"{self.title} has no list of the files of {package.name}", "it is damaged or truncated")
             for line in self._text(path).splitlines():
                 to, by = diversions.get(line, (line, package.name))
                 owned = (line if by == package.name else to).strip("/")
@@ -496,4 +496,4 @@ class _Database:
         return text
 
     def _damaged(self, path: str) -> Error:
-        return Error(f"{self.title} has a damaged {path}", "it is no image of a Debian system, or was changed")
+        return Error(f"{self.title} has a damaged {path}", "it is not an image of a Debian system, or was changed")

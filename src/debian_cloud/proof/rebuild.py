@@ -102,7 +102,7 @@ def _described(file: Path, trusted: Trust) -> Described:
         if found.buildinfo.digests.get(record.name) != (record.sha256, record.size):
             raise Error(
                 f"{file.name} and {file.stem}.buildinfo do not agree on {record.name}",
-                "take both from the same folder of the archive",
+                "take both from the same directory of the archive",
             )
     if not records:
         raise Error(f"{file} has no record in it", "give the .image or the .buildinfo of an image", USAGE)

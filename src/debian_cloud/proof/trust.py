@@ -102,7 +102,7 @@ def rebuilders(demanded: Rebuilders, wanted: Mapping[str, str]) -> tuple[str, ..
     if not (keys and keys.is_file() and statements and statements.is_dir()):
         raise Error(
             "--rebuilders needs --rebuilder-keys FILE and --statements DIR",
-            "whose word counts, and where it is",
+            "the keys of the rebuilders, and the directory of their statements",
             USAGE,
         )
     found: set[str] = set()
@@ -110,7 +110,7 @@ def rebuilders(demanded: Rebuilders, wanted: Mapping[str, str]) -> tuple[str, ..
     files = sorted(itertools.islice(statements.glob("*.asc"), _STATEMENTS + 1))
     if len(files) > _STATEMENTS:
         raise Error(
-            f"{statements} has more than {_STATEMENTS} statements", "give a folder with those that count", USAGE
+            f"{statements} has more than {_STATEMENTS} statements", "give a directory with those that count", USAGE
         )
     for file in files:
         try:

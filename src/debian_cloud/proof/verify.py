@@ -131,7 +131,7 @@ def verify(
         began = time.monotonic()
 
     if trusted.signers < 1:
-        raise Error(f"--signers {trusted.signers} demands nothing", "one signature is demanded without it", USAGE)
+        raise Error(f"--signers {trusted.signers} has no effect", "one signature is always required", USAGE)
     if not given.rebuilt:
         # Check this before anything is read: the image will be rebuilt.
         run.check_namespace()
@@ -158,7 +158,7 @@ def verify(
     )
     report = Report(buildinfo, proofs, seconds, found.signers, rebuilders, file=file, word=word)
     done("signatures and indexes")
-    # Report a file that is no image before reading a hundred packages; read the rest of it after the rebuild.
+    # Report a file that is not an image before reading a hundred packages; read the rest of it after the rebuild.
     form = _format(image, buildinfo)
     wanted = {RAW: "raw", QCOW2: "qcow2"}.get(form, "tar.xz")
     shipped = manifest.by_path((p.name, entries) for p, entries in _manifests(folder, buildinfo).items())
@@ -179,7 +179,7 @@ def refuse(image: Path, report: Report) -> None:
         number = len(report.unexplained) + report.more
         raise Error(
             f"{image.name} is not made of signed packages alone: {number} unexplained",
-            "do not start it; diffoscope(1) against what `debian-cloud rebuild --output` makes tells more",
+            "do not start it; diffoscope(1) against what `debian-cloud rebuild --output` makes shows more",
         )
     if report.file:
         # After --diagnose, even if all paths are explained.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the step's arguments."""
     parser.add_argument("state", type=Path, metavar="STATE", help="the archive's state")
-    parser.add_argument("public", type=Path, metavar="PUBLIC", help="the archive's public folder")
+    parser.add_argument("public", type=Path, metavar="PUBLIC", help="the archive's public directory")
     parser.add_argument("suite", metavar="SUITE", help="the suite of the images")
     parser.add_argument("arch", metavar="ARCH", help="their architecture")
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="the file to write")

@@ -27,7 +27,7 @@ _SHOWN = 10
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("tree", type=Path, metavar="TREE", help="a root file system")
-    parser.add_argument("--keep", action="append", default=[], metavar="PATH", help="what everybody may have")
+    parser.add_argument("--keep", action="append", default=[], metavar="PATH", help="what anyone may read")
     parser.add_argument("--drop", action="append", default=[], metavar="PATH", help="what the image goes without")
 
 
@@ -42,8 +42,8 @@ def main(args: argparse.Namespace) -> int:
     told = "".join(f"\n  {finding}" for finding in done.secrets[:_SHOWN])
     more = len(done.secrets) - _SHOWN
     raise Error(
-        "everybody who gets the image could read what should be one machine's alone:"
+        "anyone with the image could read secrets that belong to one machine:"
         f"{told}{f' (and {more} more)' if more > 0 else ''}",
         "leave the package out; or decide: Image-Drop-Secrets of a configuration of your own names paths that a"
-        " service makes on each machine, Image-Keep-Secrets, or --keep-secrets, what everybody may have",
+        " service makes on each machine, Image-Keep-Secrets, or --keep-secrets, what anyone may read",
     )

@@ -22,7 +22,7 @@ _EXTENTS_OF_ALL: Final = 2**20
 
 
 class Owner(NamedTuple):
-    """The use and owner of `length` blocks: `number` is an inode, or the group of an inode table; 0 is no owner."""
+    """The use and owner of `length` blocks: `number` is an inode, the group of an inode table, or 0 for no owner."""
 
     first: int
     length: int

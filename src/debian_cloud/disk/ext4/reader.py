@@ -232,7 +232,7 @@ class Ext4:
         """Read all directories, beginning at the root."""
         self._add("", layout.ROOT)
         if self._inodes[layout.ROOT].kind != DIRECTORY:
-            raise Error("the file system's root is no directory", HINT)
+            raise Error("the file system's root is not a directory", HINT)
         queue, length, listed = [""], 0, 0
         while queue:
             path = queue.pop()
