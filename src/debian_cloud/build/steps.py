@@ -25,18 +25,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud import formats, names
-from debian_cloud.build import scripts
+from debian_cloud.build import scripts, stages
 from debian_cloud.disk import layout as disk_layout
 from debian_cloud.errors import USAGE, Error, did_you_mean
 from debian_cloud.image import sources
 from debian_cloud.image.buildinfo import DRAFT, Draft
 from debian_cloud.image.config import in_words
-from debian_cloud.packages import network
-from debian_cloud.plan import HOSTNAME, TREE, Plan, Run, Write, in_tree, plan_id
+from debian_cloud.packages import pool
+from debian_cloud.plan import TREE, Plan, Run, Write, in_tree, plan_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
+    from debian_cloud.build.stages import Stage
     from debian_cloud.disk.layout import Disk
     from debian_cloud.image.config import ImageConfig
     from debian_cloud.image.id import ImageId
@@ -77,16 +78,7 @@ _MKE2FS_CONF: Final = f"""\
 """
 
 _DEBS: Final = "debs"
-"""Directory of the workspace for the .debs of the tools that the image lacks."""
-
-_NETWORK: Final = "network.conf"
-"""The network settings of the building machine's apt, which may contain passwords."""
-
-_PREFERENCES: Final = "etc/apt/preferences.d/99debian-cloud"
-"""The pins of the bootstrap's apt; the image does not keep them."""
-
-_NO_SOURCES: Final = "-o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts=/dev/null"
-"""Options for an apt that needs no sources."""
+"""Directory of the workspace for the .debs."""
 
 _ANSWERS: Final = "locales locales/default_environment_locale select C.UTF-8\n"
 """Answers to debconf before the configuration is installed, so that locales, if installed, sets no locale itself."""
@@ -97,26 +89,10 @@ _ANSWERS_OF_GRUB: Final = "grub2 grub2/force_efi_extra_removable boolean true\n"
 
 _DEFAULT_LOCALE: Final = "grep -qs ^LANG= /etc/default/locale || echo LANG=C.UTF-8 >>/etc/default/locale"
 
-# mmdebstrap has copied the building machine's files, and maintainer scripts would keep its host name and search
-# domain. They need no network: apt runs outside the tree.
-_NOBODYS_MACHINE: Final = (
-    'cd "$1/etc" && rm -f hostname resolv.conf && : > resolv.conf && '
-    f"echo {HOSTNAME} > hostname && chmod 644 hostname resolv.conf"
-)
-
 _UNINITIALIZED: Final = "uninitialized\n"
 
-# Files that mmdebstrap leaves in the tree for its own use.
-_OF_MMDEBSTRAP: Final = (
-    "etc/fstab",
-    "etc/hostname",
-    "etc/apt/sources.list",
-    "etc/apt/sources.list.d/0000sources.list",
-    "etc/apt/apt.conf.d/99mmdebstrap",
-    "etc/apt/preferences.d/99mmdebstrap",
-    _PREFERENCES,
-    "etc/dpkg/dpkg.cfg.d/99mmdebstrap",
-)
+# Files that a machine makes for itself, or that only the installation needed.
+_LEFT: Final = ("etc/hostname", "var/lib/dbus/machine-id", "var/lib/dpkg/available")
 
 
 def plan(
@@ -150,7 +126,7 @@ def plan(
         else None
     )
     making = (
-        *_tree(resolution, debian, archive, others),
+        *_tree(resolution),
         *_tools(resolution),
         *_settings(resolution, image, of_image),
         *(_boot(layout) if layout else ()),
@@ -231,98 +207,65 @@ def _refuse_secret(source: sources.Source) -> None:
         )
 
 
-def _tree(
-    resolution: Resolution,
-    debian: Iterable[sources.Source],
-    archive: sources.Source,
-    others: Iterable[sources.Source] = (),
-) -> Plan:
-    config, custom = resolution.config, resolution.custom
-    keyring = (package.name for package in resolution.packages if package.name == names.KEYRING_PACKAGE)
-    asked = (config.name, *keyring, *resolution.recommended, *custom.add)
-    listed = sorted(f"{package.sha256}  {package.deb}" for package in resolution.packages)
-    answers = _ANSWERS + (_ANSWERS_OF_GRUB if "uefi" in config.firmware else "") + custom.seed
-    record = 'cd "$1/var/cache/apt/archives" && sha256sum -- *.deb >> "$1/../installed"'
-    fetch = f'mkdir "$1/../{_DEBS}" && cd "$1/../{_DEBS}" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -q download '
-    fetch += " ".join(f"{package.name}={package.version}" for package in resolution.tools)
-    # Only for the apts that run outside the tree: nothing in the tree sees these settings.
-    way = f'printf \'#include "%s/../{_NETWORK}";\\n\' "$1" >> "$MMDEBSTRAP_APT_CONFIG"'
+def _tree(resolution: Resolution) -> Plan:
+    custom = resolution.custom
+    installed = sorted(
+        f"installed {package.name} {package.version} {package.architecture}" for package in resolution.packages
+    )
+    answers = _ANSWERS + (_ANSWERS_OF_GRUB if "uefi" in resolution.config.firmware else "") + custom.seed
+    debs = {package.name: package.deb for package in resolution.packages}
+    made = stages.stages(resolution)
     return (
-        Write(
-            "set sources",
-            "sources.list",
-            sources.as_lines(source.copied for source in (*debian, archive, *others)),
-        ),
-        Write("note the packages to come", "expected", "".join(f"{line}\n" for line in listed)),
-        *((Write("note what apt may install", "preferences", resolution.pins),) if resolution.pins else ()),
-        Write("note the answers to debconf", "seed", answers),
-        Run("note the way to the network", ("debian-cloud", "network", _NETWORK)),
-        Run(
-            f"install {len(listed)} packages",
-            (
-                "mmdebstrap",
-                "--mode=root",
-                "--format=directory",
-                "--variant=minbase",
-                f"--architectures={config.architecture}",
-                f"--include={','.join(asked)}",
-                f"--setup-hook={way}",
-                f"--setup-hook={_NOBODYS_MACHINE}",
-                # The next two hooks run before the configuration and its dependencies are installed.
-                *(
-                    (f'--setup-hook=install -D -m 0644 "$1/../preferences" "$1/{_PREFERENCES}"',)
-                    if resolution.pins
-                    else ()
-                ),
-                '--essential-hook=chroot "$1" debconf-set-selections < "$1/../seed"',
-                # 99mmdebstrap is removed again: these settings are the builder's, not the image's.
-                '--aptopt=Acquire::Languages "none"',
-                # apt's sandbox user may have no access to the directories above the workspace, or to an archive in
-                # a home directory; and which files it owns would depend on that.
-                '--aptopt=APT::Sandbox::User "root"',
-                "--dpkgopt=force-unsafe-io",
-                # The first .debs are removed when they are installed, the others at the end: list both before that.
-                f"--extract-hook={record}",
-                f"--customize-hook={record}",
-                # As on a machine where apt installs them with the configuration: they are removed with it.
-                # apt-mark reads no sources: apt refuses two lines of one archive that name different keyrings.
-                *(
-                    (f'--customize-hook=chroot "$1" apt-mark {_NO_SOURCES} auto {" ".join(recommended)}',)
-                    if (recommended := [name for name in resolution.recommended if name not in custom.add])
-                    else ()
-                ),
-                # While apt has only the builder's sources: the keyring package adds the archive's own.
-                *((f"--extract-hook={fetch}",) if resolution.tools else ()),
-                config.suite,
-                TREE,
-                "sources.list",
-            ),
-            root=True,
-            # Byte code that a maintainer script leaves would contain the current time.
-            env=(
-                ("SOURCE_DATE_EPOCH", str(resolution.epoch)),
-                ("PYTHONDONTWRITEBYTECODE", "1"),
-                # Maintainer scripts must not see a proxy's password.
-                *((name, "") for name in network.ENVIRONMENT),
-            ),
-        ),
-        Run("forget the way to the network", ("truncate", "-s", "0", _NETWORK)),
-        Run("sort the list of installed packages", ("sort", "-u", "-o", "installed", "installed")),
+        Write("list the packages", "packages", pool.listed((*resolution.packages, *resolution.tools))),
+        Run(f"get {len(debs)} packages", ("debian-cloud", "packages", "packages", _DEBS)),
+        Write("prepare to install", "install", scripts.text("install.py"), 0o755),
+        Write("note the answers to debconf", "answers", answers),
+        *(step for stage in made for step in _stage(stage, debs, resolution.epoch)),
+        Write("note what was installed automatically", "automatic", _automatic(resolution, made[0])),
+        Write("note the packages to come", "expected", "".join(f"{line}\n" for line in installed)),
+        *_operations("finish", "make the initrd", ("mark automatic", "initrd", "list installed"), resolution.epoch),
         Run("compare installed packages with the resolved ones", ("diff", "-u", "expected", "installed")),
+    )
+
+
+def _stage(stage: Stage, debs: Mapping[str, str], epoch: int) -> Plan:
+    """Return the steps that install one stage."""
+    lines = []
+    for one in stage.rounds:
+        files = " ".join(debs[name] for name in one.unpack)
+        if stage.name == stages.ESSENTIAL:
+            # Answers are there before any package asks but these.
+            lines += [f"essential {files}", "answers answers"]
+        else:
+            lines += [f"unpack {files}", " ".join(("configure", *one.configure))]
+    return _operations(stage.name, f"install {stage.name}: {len(stage.packages)} packages", lines, epoch)
+
+
+def _operations(name: str, title: str, lines: Iterable[str], epoch: int) -> Plan:
+    file = f"stages/{name}"
+    return (
+        Write(f"plan to {title}", file, "".join(f"{line}\n" for line in lines)),
+        Run(title, ("./install", TREE, file), root=True, env=(("SOURCE_DATE_EPOCH", str(epoch)),)),
+    )
+
+
+def _automatic(resolution: Resolution, essential: Stage) -> str:
+    """Return apt's marks of the packages that nobody asked for: apt removes them when nothing needs them."""
+    asked = {*essential.packages, *resolution.required, resolution.config.name, names.KEYRING_PACKAGE}
+    # As on a machine where apt installs them with the configuration, what it recommends is removed with it.
+    asked |= {*resolution.custom.add}
+    architecture = resolution.config.architecture
+    return "".join(
+        f"Package: {package.name}\nArchitecture: {architecture}\nAuto-Installed: 1\n\n"
+        for package in resolution.packages
+        if package.name not in asked
     )
 
 
 def _tools(resolution: Resolution) -> Plan:
     """Return the steps that unpack the missing tools beside the tree, from its suite and the same signed archives."""
-    listed = "".join(f"{package.sha256}  {_DEBS}/{package.deb}\n" for package in resolution.tools)
     return (
         Write("prepare to run the image's own tools", "in-tree", scripts.text("in-tree"), 0o755),
-        *((Write("note the tools to come", "tools.sha256", listed),) if resolution.tools else ()),
-        *(
-            (Run("compare the tools with the resolved ones", ("sha256sum", "--check", "--strict", "tools.sha256")),)
-            if resolution.tools
-            else ()
-        ),
         # No maintainer script runs: the tree's own dpkg only unpacks the archives.
         *(
             in_tree(
@@ -342,8 +285,8 @@ def _settings(resolution: Resolution, image: ImageId, debian: Iterable[sources.S
         first = replace(first, suites=(*first.suites, f"{config.suite}-backports"))
     return (
         Run(
-            "remove the bootstrap's settings",
-            ("rm", "-rf", *(f"{TREE}/{path}" for path in _OF_MMDEBSTRAP)),
+            "remove what the installation needed",
+            ("rm", "-f", *(f"{TREE}/{path}" for path in _LEFT)),
             root=True,
         ),
         _install(

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from debian_cloud.image.custom import OFFICIAL, Custom
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from debian_cloud.image.config import ImageConfig
 
 
@@ -27,11 +29,24 @@ class Package(Installed):
 
     size: int
     sha256: str
+    uri: str = field(default="", compare=False)
+    """Where apt fetches it, if this is known. Only the SHA-256 says what it is."""
 
     @property
     def deb(self) -> str:
         """The name of the .deb in apt's cache, with colons percent-encoded as in a URL."""
         return f"{self.name}_{self.version.replace(':', '%3a')}_{self.architecture}.deb"
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """The dependencies of a package, each a group of packages of the same resolution of which it needs one.
+
+    Debian Policy 7.2: `pre_depends` must be configured before the package is unpacked.
+    """
+
+    pre_depends: tuple[tuple[str, ...], ...] = ()
+    depends: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +84,9 @@ class Resolution:
     releases: tuple[ReleaseFile, ...] = ()
     recommended: tuple[str, ...] = ()
     """Those of `packages` that the configuration itself recommends: a machine may remove them."""
+    essential: tuple[str, ...] = ()
+    """Those of `packages` without which dpkg need not work (Debian Policy 3.8), sorted by name."""
+    required: tuple[str, ...] = ()
+    """Those of the other packages that every Debian system has, sorted by name."""
+    needs: Mapping[str, Needs] = field(default_factory=dict)
+    """What each of `packages` needs."""

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 BOUND: Final = 2**30
 """Bytes that stay on the disk: about ten suites. Data in use stays in addition."""
 KEYRINGS: Final = "keyrings"
-"""The directory of keyrings in a cache; each other directory is a private apt."""
+"""The directory of keyrings in a cache."""
+DEBS: Final = "packages"
+"""The directory of .debs in a cache; each other directory is a private apt."""
+BOUND_OF_DEBS: Final = 2**31
+"""Bytes of .debs that stay on the disk: those of about ten images."""
 
 _GONE: Final = ".gone."
 _FRESH: Final = 86400
@@ -95,7 +99,7 @@ def _bound(cache: Path, mine: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         elif path.name == KEYRINGS:
             keyrings = [(found.stat().st_mtime, found, _size(found)) for found in path.iterdir()]
-        elif path.is_dir() and not path.is_symlink():
+        elif path.name != DEBS and path.is_dir() and not path.is_symlink():
             folders.append((path.stat().st_mtime, path, _size(path)))
     total = sum(size for _, _, size in (*folders, *keyrings))
     for _, path, size in sorted(folders):
@@ -107,6 +111,17 @@ def _bound(cache: Path, mine: Path) -> None:
         if total > BOUND and day < time.time() - _FRESH:
             path.unlink(missing_ok=True)
             total -= size
+
+
+def bound_files(place: Path, bound: int = BOUND_OF_DEBS) -> None:
+    """Remove the least recently used files of a directory until it is within its bound."""
+    found = sorted((path.stat().st_mtime, path, _size(path)) for path in place.iterdir())
+    total = sum(size for _, _, size in found)
+    for _, path, size in found:
+        if total <= bound:
+            return
+        path.unlink()
+        total -= size
 
 
 def _removed(folder: Path) -> bool:

@@ -18,7 +18,7 @@ from debian_cloud.errors import FAILED, USAGE, Error, did_you_mean, slip
 from debian_cloud.image import config
 from debian_cloud.image.custom import OFFICIAL, Custom
 from debian_cloud.image.lock import preferences
-from debian_cloud.image.resolution import Package, Resolution
+from debian_cloud.image.resolution import Needs, Package, Resolution
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -53,6 +53,8 @@ class Apt:
         apt_pkg.init_system()
         self._cache = apt_pkg.Cache(None)
         self._records = apt_pkg.PackageRecords(self._cache)
+        self._sources = apt_pkg.SourceList()
+        self._sources.read_main_list()
         self.release_files = tuple(
             (source, suite, _release_file(root / "lists", source, suite))
             for source in (*debian, archive, *others)
@@ -147,6 +149,9 @@ class Apt:
             tuple(tool for tool in tools if tool.name not in there),
             pins,
             recommended=recommended,
+            essential=tuple(sorted(package.name for package, _ in marked if package.essential)),
+            required=tuple(sorted(p.name for p, version in marked if not p.essential and _is_required(p, version))),
+            needs=_needs(marked),
         )
 
     def _recommended(self, wanted: config.ImageConfig, lock: Buildinfo | None) -> tuple[str, ...]:
@@ -199,9 +204,21 @@ class Apt:
             if sha256 is None:
                 raise Error(f"package {package.name} has no SHA-256 in its index", "its archive must be repaired")
             packages.append(
-                Package(package.name, version.ver_str, version.arch, version.size, str(sha256).partition(":")[2])
+                Package(
+                    package.name,
+                    version.ver_str,
+                    version.arch,
+                    version.size,
+                    str(sha256).partition(":")[2],
+                    self._uri(version),
+                )
             )
         return tuple(sorted(packages, key=lambda p: p.name))
+
+    def _uri(self, version: apt_pkg.Version) -> str:
+        """Return where apt fetches a version; `_records` is at its stanza."""
+        file = version.file_list[0][0]
+        return str(self._sources.find_index(file).archive_uri(self._records.filename))
 
     def _marked(self, *wanted: str) -> _Marked | None:
         """Return what apt installs for the wanted packages; None if it cannot install all of them."""
@@ -517,6 +534,26 @@ def _is_required(package: apt_pkg.Package, version: apt_pkg.Version) -> bool:
 def _depends(version: apt_pkg.Version) -> list[list[apt_pkg.Dependency]]:
     """Return the dependencies of a version, as groups of alternatives."""
     return [group for kind in ("PreDepends", "Depends") for group in version.depends_list.get(kind, [])]
+
+
+def _needs(marked: _Marked) -> dict[str, Needs]:
+    """Return what each marked package needs of the others; alternatives are in the order of the field."""
+    there = {package.name: version for package, version in marked}
+
+    def groups(version: apt_pkg.Version, kind: str) -> tuple[tuple[str, ...], ...]:
+        return tuple(
+            tuple(
+                dict.fromkeys(
+                    target.parent_pkg.name
+                    for dependency in alternatives
+                    for target in dependency.all_targets()
+                    if there.get(target.parent_pkg.name) == target
+                )
+            )
+            for alternatives in version.depends_list.get(kind, [])
+        )
+
+    return {name: Needs(groups(version, "PreDepends"), groups(version, "Depends")) for name, version in there.items()}
 
 
 def _parsed(version: apt_pkg.Version, fields: dict[str, str], suite: str) -> config.ImageConfig:

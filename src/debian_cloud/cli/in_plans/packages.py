@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Fetch the .debs of a list into a new directory, each verified by its SHA-256.
+
+LIST has a line for each: SHA-256, file name, URI as apt reads it. Files are kept
+in the cache by their SHA-256, so that the next plan need not fetch them. A plan
+calls this before it installs packages.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from debian_cloud.packages import pool
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("file", type=Path, metavar="LIST", help="the list of .debs")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="where they go, a new directory")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the verb and return its exit status."""
+    pool.fetch(args.file, args.directory)
+    return 0

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Fetch the .debs of a plan once, and keep them by their SHA-256 for the next plans.
+
+A plan lists each .deb with its SHA-256, which the planner took from a signed index. So it does not matter where a file
+comes from: every file is hashed each time that a plan gets it, also one that was kept. The files are the user's own;
+one that another user owns or can write to could change after that, and is fetched again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud.errors import FAILED, USAGE, Error
+from debian_cloud.host import files, folders, run
+from debian_cloud.packages import cache
+from debian_cloud.text.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from debian_cloud.image.resolution import Package
+
+_BATCH: Final = 500
+"""Most files that one process fetches: their names are its arguments."""
+_LINE: Final = re.compile(r"([0-9a-f]{64}) ([0-9]{1,12}) ([a-zA-Z0-9][a-zA-Z0-9.+~_%-]*\.deb) (\S+)")
+_LARGEST: Final = 2**24
+"""Largest list of files, in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A .deb to fetch: its SHA-256, its size in bytes, its name in the plan, and its URI as apt reads it."""
+
+    sha256: str
+    size: int
+    deb: str
+    uri: str
+
+
+def listed(packages: Iterable[Package]) -> str:
+    """Return the text of a list of .debs, as `fetch` reads it."""
+    return "".join(sorted(f"{package.sha256} {package.size} {package.deb} {package.uri}\n" for package in packages))
+
+
+def fetch(file: Path, target: Path) -> None:
+    """Put the listed .debs into a new directory, verified; raise Error if one cannot be had."""
+    wanted = _read(file)
+    target.mkdir()
+    with folders.locked(cache.directory() / cache.DEBS, "the cache of packages", wait=True):
+        place = cache.directory() / cache.DEBS
+        missing = [deb for deb in wanted if not _kept(place / deb.sha256, target / deb.deb, deb.sha256)]
+        if not missing:
+            return
+        partial = place / "partial"
+        # What a killed run left.
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(mode=0o700)
+        for start in range(0, len(missing), _BATCH):
+            _download(missing[start : start + _BATCH], partial)
+        for deb in missing:
+            (partial / deb.sha256).rename(place / deb.sha256)
+            if not _kept(place / deb.sha256, target / deb.deb, deb.sha256):
+                raise Error(
+                    f"{deb.deb} from {printable(deb.uri)} is not the one with the SHA-256 {deb.sha256}",
+                    "the archive has changed, or is damaged: plan again, or choose another mirror",
+                )
+        partial.rmdir()
+        cache.bound_files(place)
+
+
+def _read(file: Path) -> tuple[Wanted, ...]:
+    found = []
+    for number, line in enumerate(files.text(file, _LARGEST).splitlines(), 1):
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise Error(
+                f"line {number} of {file} is not a .deb: {printable(line, 80)}",
+                "each is SHA256 SIZE NAME.deb URI",
+                USAGE,
+            )
+        sha256, size, deb, uri = match.groups()
+        found.append(Wanted(sha256, int(size), deb, uri))
+    return tuple(found)
+
+
+def _kept(kept: Path, target: Path, sha256: str) -> bool:
+    """Make `target` the same file as one in the cache, or a copy; return whether it is there and has this SHA-256."""
+    try:
+        descriptor = os.open(kept, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        kept.unlink()
+        return False
+    with os.fdopen(descriptor, "rb") as source:
+        found = os.fstat(source.fileno())
+        own = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+        if own and hashlib.file_digest(source, "sha256").hexdigest() == sha256:
+            # Its time of use, by which the cache is bounded.
+            os.utime(kept)
+            try:
+                os.link(kept, target)
+            except OSError:
+                shutil.copyfile(kept, target)
+            return True
+    kept.unlink()
+    return False
+
+
+def _download(wanted: Sequence[Wanted], place: Path) -> None:
+    """Fetch files into a directory, each named after its SHA-256, by apt's methods and this machine's settings."""
+    words = [word for deb in wanted for word in (deb.uri, str(place / deb.sha256), f"SHA256:{deb.sha256}")]
+    # apt's sandbox user cannot write here; a file with another hash is refused.
+    # apt-helper does not know the size, and would write until the disk is full.
+    bound = max(deb.size for deb in wanted)
+    argv = ("prlimit", f"--fsize={bound}", "/usr/lib/apt/apt-helper", "-q", "-o", "APT::Sandbox::User=root")
+    status = run.foreground((*argv, "download-file", *words))
+    if status:
+        raise Error(
+            "packages cannot be fetched",
+            "apt's reason is above: is the network there? plan again if they are gone",
+            FAILED,
+        )
+    with contextlib.suppress(OSError):
+        for file in place.iterdir():
+            file.chmod(0o644)
