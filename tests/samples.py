@@ -12,7 +12,7 @@ from debian_cloud.host.checksums import Digest
 from debian_cloud.image import config, index, sources
 from debian_cloud.image.buildinfo import Draft
 from debian_cloud.image.id import ImageId
-from debian_cloud.image.resolution import Package, ReleaseFile, Resolution
+from debian_cloud.image.resolution import Needs, Package, ReleaseFile, Resolution
 
 if TYPE_CHECKING:
     from debian_cloud.image.config import ImageConfig
@@ -42,15 +42,18 @@ def configured(fields: dict[str, str], name: str = "ec2", architecture: str = "a
 
 
 CONFIG = configured(EC2)
+_POOL = "http://debian.example/debian/pool/main"
 RESOLUTION = Resolution(
     CONFIG,
     (
-        Package("base-files", "13.8", "amd64", 88296, "f" * 64),
-        Package("login", "1:4.16.0-2", "amd64", 114952, "8" * 64),
+        Package("base-files", "13.8", "amd64", 88296, "f" * 64, f"{_POOL}/b/base-files/base-files_13.8_amd64.deb"),
+        Package("login", "1:4.16.0-2", "amd64", 114952, "8" * 64, f"{_POOL}/s/shadow/login_4.16.0-2_amd64.deb"),
     ),
     1795224967,
     2**20,
-    tools=(Package("mtools", "4.0.48-1", "amd64", 198228, "c" * 64),),
+    tools=(Package("mtools", "4.0.48-1", "amd64", 198228, "c" * 64, f"{_POOL}/m/mtools/mtools_4.0.48-1_amd64.deb"),),
+    essential=("base-files",),
+    needs={"base-files": Needs(), "login": Needs(pre_depends=(("base-files",),))},
     releases=(ReleaseFile("http://debian.example/debian", "trixie", 140000, "e" * 64, ("D" * 40,)),),
 )
 DEBIAN = (

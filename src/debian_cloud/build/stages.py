@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud import names
+from debian_cloud.image.resolution import Needs
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
-    from debian_cloud.image.resolution import Needs, Resolution
+    from debian_cloud.image.resolution import Resolution
 
 ESSENTIAL: Final = "essential"
 """Name of the first stage, of the packages without which dpkg need not work."""
@@ -25,6 +26,8 @@ BASE: Final = "base"
 """Name of the second stage, of the other packages that every Debian system has."""
 ADDED: Final = "added"
 """Name of the stage of packages that the user added."""
+
+_NOTHING: Final = Needs()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +63,11 @@ def stages(resolution: Resolution) -> tuple[Stage, ...]:
         (names.config(resolution.config.name), own),
         (ADDED, tuple(package.name for package in resolution.packages)),
     ]
+    names_of = {package.name for package in resolution.packages}
     there: set[str] = set()
     found = []
     for name, asked in wanted:
-        members = _closure((package for package in asked if package in needs), needs, there)
+        members = _closure((package for package in asked if package in names_of), needs, there)
         rounds = (Round(tuple(sorted(members))),) if name == ESSENTIAL else tuple(_rounds(members, needs, there))
         there |= members
         if members:
@@ -91,7 +95,8 @@ def _after(name: str, needs: Mapping[str, Needs]) -> list[str]:
 
 def _next(name: str, needs: Mapping[str, Needs], there: Collection[str]) -> Iterator[str]:
     """Yield what a package needs and `there` does not have, of each group the first."""
-    for group in (*needs[name].pre_depends, *needs[name].depends):
+    own = needs.get(name, _NOTHING)
+    for group in (*own.pre_depends, *own.depends):
         if group and not any(one in there for one in group):
             yield group[0]
 
@@ -115,7 +120,10 @@ def _rounds(members: Collection[str], needs: Mapping[str, Needs], there: Collect
         ready = {
             name
             for name in left
-            if all(not group or any(one in configured for one in group) for group in needs[name].pre_depends)
+            if all(
+                not group or any(one in configured for one in group)
+                for group in needs.get(name, _NOTHING).pre_depends
+            )
         }
         if ready == left or not ready:
             # In a circle of Pre-Depends there is no order, and dpkg says so.
@@ -126,7 +134,7 @@ def _rounds(members: Collection[str], needs: Mapping[str, Needs], there: Collect
         needed = {
             name
             for later in left
-            for group in needs[later].pre_depends
+            for group in needs.get(later, _NOTHING).pre_depends
             if group and not any(one in configured for one in group)
             for name in group[:1]
         }

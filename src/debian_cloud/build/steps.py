@@ -235,7 +235,7 @@ def _stage(stage: Stage, debs: Mapping[str, str], epoch: int) -> Plan:
         files = " ".join(debs[name] for name in one.unpack)
         if stage.name == stages.ESSENTIAL:
             # Answers are there before any package asks but these.
-            lines += [f"essential {files}", "answers answers"]
+            lines += [f"essential {files}", "answers answers", "configure"]
         else:
             lines += [f"unpack {files}", " ".join(("configure", *one.configure))]
     return _operations(stage.name, f"install {stage.name}: {len(stage.packages)} packages", lines, epoch)

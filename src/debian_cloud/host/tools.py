@@ -21,13 +21,11 @@ PACKAGES: Final = {
     "install": "coreutils",
     "ln": "coreutils",
     "mkdir": "coreutils",
-    "mmdebstrap": "mmdebstrap",
+    "mount": "mount",
     "newgidmap": "uidmap",
     "newuidmap": "uidmap",
     "prlimit": "util-linux",
     "rm": "coreutils",
-    "sha256sum": "coreutils",
-    "sort": "coreutils",
     "truncate": "coreutils",
     "unshare": "util-linux",
 }
@@ -41,6 +39,7 @@ OTHERS: Final = {
     "dpkg-query": "dpkg",
     "env": "coreutils",
     "qemu-img": "qemu-utils",
+    "tar": "tar",
     "reprepro": "reprepro",
 }
 """Other tools that verbs call: of every Debian system, recommended (qemu-utils), or an archive's (reprepro)."""

@@ -113,12 +113,12 @@ def _bound(cache: Path, mine: Path) -> None:
             total -= size
 
 
-def bound_files(place: Path, bound: int = BOUND_OF_DEBS) -> None:
+def bound_files(place: Path) -> None:
     """Remove the least recently used files of a directory until it is within its bound."""
     found = sorted((path.stat().st_mtime, path, _size(path)) for path in place.iterdir())
     total = sum(size for _, _, size in found)
     for _, path, size in found:
-        if total <= bound:
+        if total <= BOUND_OF_DEBS:
             return
         path.unlink()
         total -= size

@@ -38,6 +38,8 @@ _PLAIN: Final = "/+,:=~"
 """Characters that are not percent-encoded in the URL of a directory, besides letters, digits and `_.-`."""
 # White space, or a "%" without two digits of a byte other than NUL (RFC 3986, 2.1): programs read these differently.
 _NO_URL: Final = re.compile(r"\s|%(?![0-9A-Fa-f]{2})|%00")
+_SIMULATED: Final = re.compile(r"^Inst ([^ :]+)\S* \((\S+) ", re.MULTILINE)
+"""A package that apt-get would install, and its version."""
 _SCHEMES: Final = ("http://", "https://", "file:", "copy:", "mirror+")
 
 
@@ -117,7 +119,39 @@ class Origin:
             )
         if lock:
             check(lock, resolution)
+        self._ask_again(resolution)
         return replace(resolution, releases=self.releases)
+
+    def _ask_again(self, resolution: Resolution) -> None:
+        """Raise Error if apt-get(8) would install other packages than were resolved."""
+        pins = self.conf.with_name(resolver.PREFERENCES) if resolution.pins else "/dev/null"
+        keyring = {names.KEYRING_PACKAGE}.intersection(package.name for package in resolution.packages)
+        custom = resolution.custom
+        said = run.output(
+            (
+                *(
+                    "apt-get",
+                    "-c",
+                    str(self.conf),
+                    "-o",
+                    f"Dir::Etc::Preferences={pins}",
+                    "-q",
+                    "--simulate",
+                    "install",
+                ),
+                *(*resolution.essential, *resolution.required, resolution.config.name, *keyring),
+                *(*resolution.recommended, *custom.add),
+            )
+        )
+        found = {*_SIMULATED.findall(said)}
+        resolved = {(package.name, package.version) for package in resolution.packages}
+        if found != resolved:
+            name, version = min(found ^ resolved)
+            who, other = ("apt-get", "python-apt") if (name, version) in found else ("python-apt", "apt-get")
+            raise Error(
+                f"{who} installs {name} {version} with {names.config(resolution.config.name)}, and {other} does not",
+                "both must agree: name it in the configuration's Depends, or with --add",
+            )
 
 
 def _resized(config: ImageConfig, size: int) -> ImageConfig:

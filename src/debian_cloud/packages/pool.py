@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Fetch the .debs of a plan once, and keep them by their SHA-256 for the next plans.
 
-A plan lists each .deb with its SHA-256, which the planner took from a signed index. So it does not matter where a file
-comes from: every file is hashed each time that a plan gets it, also one that was kept. The files are the user's own;
-one that another user owns or can write to could change after that, and is fetched again.
+A plan lists each .deb with its SHA-256, which the planner took from a signed index. So it does not matter where a
+file comes from: every file is hashed each time that a plan gets it, also one that was kept. The files are the user's
+own; one that another user owns or can write to could change after that, and is fetched again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import re
 import shutil
 import stat
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.errors import FAILED, USAGE, Error
@@ -25,11 +24,14 @@ from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from debian_cloud.image.resolution import Package
 
 _BATCH: Final = 500
 """Most files that one process fetches: their names are its arguments."""
+_SLACK: Final = 2**16
+"""Bytes beyond the largest file that a method of apt may write: it notes there what it has."""
 _LINE: Final = re.compile(r"([0-9a-f]{64}) ([0-9]{1,12}) ([a-zA-Z0-9][a-zA-Z0-9.+~_%-]*\.deb) (\S+)")
 _LARGEST: Final = 2**24
 """Largest list of files, in bytes."""
@@ -120,7 +122,7 @@ def _download(wanted: Sequence[Wanted], place: Path) -> None:
     words = [word for deb in wanted for word in (deb.uri, str(place / deb.sha256), f"SHA256:{deb.sha256}")]
     # apt's sandbox user cannot write here; a file with another hash is refused.
     # apt-helper does not know the size, and would write until the disk is full.
-    bound = max(deb.size for deb in wanted)
+    bound = max(deb.size for deb in wanted) + _SLACK
     argv = ("prlimit", f"--fsize={bound}", "/usr/lib/apt/apt-helper", "-q", "-o", "APT::Sandbox::User=root")
     status = run.foreground((*argv, "download-file", *words))
     if status:

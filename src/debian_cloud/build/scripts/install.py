@@ -113,7 +113,7 @@ class Installer:
         """Install packages that `new` has extracted."""
         # Their Pre-Depends are there, but not configured: no order satisfies all (mmdebstrap(1)).
         self._dpkg(debs, "--force-depends", "--no-triggers", "--unpack")
-        self._in_tree("dpkg", "--force-depends", "--configure", "-a")
+        self._in_tree("dpkg", "--no-triggers", "--configure", "-a")
         for deb in debs:
             (self._place / "debs" / deb).unlink()
 
@@ -222,17 +222,18 @@ class Beside:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._last = True
-        self._wanted.set()
-        self._thread.join()
+        self._end()
 
     def join(self) -> None:
         """Wait until everything that was noted is done; raise CalledProcessError if one command failed."""
+        self._end()
+        if self._failed:
+            raise self._failed
+
+    def _end(self) -> None:
         self._last = True
         self._wanted.set()
         self._thread.join()
-        if self._failed:
-            raise self._failed
 
     def _work(self) -> None:
         while not self._failed:
@@ -268,8 +269,10 @@ class Ahead:
     def _each(self) -> Iterator[Sequence[str]]:
         begun: list[list[Future[None]]] = []
         for number, chunk in enumerate(self._chunks):
-            for later in self._chunks[len(begun) : number + _AHEAD]:
-                begun.append([self._pool.submit(stored, Path(DEBS, deb), self._place / deb) for deb in later])
+            begun += [
+                [self._pool.submit(stored, Path(DEBS, deb), self._place / deb) for deb in later]
+                for later in self._chunks[len(begun) : number + _AHEAD]
+            ]
             for one in begun[number]:
                 one.result()
             yield chunk
@@ -359,7 +362,7 @@ def extract(deb: Path, tree: Path) -> None:
 def new(tree: Path, debs: Sequence[str], place: Path) -> None:
     """Make a tree in which dpkg and a shell work: merged /usr, these packages extracted, nothing of this machine."""
     tree.mkdir(mode=0o755)
-    for name in ("bin", "sbin", "lib", *(("lib64",) if platform.machine() == "x86_64" else ())):
+    for name in ("bin", "sbin", "lib", *(("lib64",) if any(deb.endswith("_amd64.deb") for deb in debs) else ())):
         (tree / "usr" / name).mkdir(parents=True)
         (tree / name).symlink_to(f"usr/{name}")
     for folder in ("etc", "var/lib/dpkg/info", "var/lib/dpkg/updates", "var/lib/dpkg/triggers", "var/lib/apt"):
@@ -442,4 +445,12 @@ def without_sync() -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    try:
+        main(Path(sys.argv[1]), Path(sys.argv[2]))
+    except subprocess.CalledProcessError as failed:
+        # What it said is above.
+        command = failed.cmd[failed.cmd.index("-i") + 1 :] if "-i" in failed.cmd else failed.cmd
+        name = next(word for word in command if "=" not in word)
+        sys.exit(f"error: {name} failed with exit status {failed.returncode}")
+    except (OSError, ValueError, lzma.LZMAError) as failed:
+        sys.exit(f"error: {failed}")

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The script that installs: the .debs that it decompresses are what dpkg-deb(1) reads in them."""
+
+from __future__ import annotations
+
+import lzma
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from debian_cloud.build.scripts import install
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tree of a package."""
+    root = tmp_path_factory.mktemp("package")
+    (root / "DEBIAN").mkdir()
+    (root / "DEBIAN" / "control").write_text(
+        "Package: x\nVersion: 1\nArchitecture: all\nMaintainer: A <a@b.c>\nDescription: x\n"
+    )
+    # Of an odd size, so that a member is padded.
+    (root / "file").write_bytes(b"content" * 300_001)
+    (root / "link").symlink_to("file")
+    return root
+
+
+def built(root: Path, to: Path, *options: str) -> Path:
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", *options, "--build", root, to], check=True, stdout=subprocess.DEVNULL
+    )
+    return to
+
+
+def read(deb: Path) -> tuple[bytes, bytes]:
+    return tuple(  # type: ignore[return-value]
+        subprocess.run(["dpkg-deb", option, deb], check=True, capture_output=True).stdout
+        for option in ("--ctrl-tarfile", "--fsys-tarfile")
+    )
+
+
+@pytest.mark.parametrize(
+    "options", [("-Zxz",), ("-Zgzip",), ("-Znone",), ("-Zxz", "-z0"), ("-Zxz", "--uniform-compression")]
+)
+def test_a_package_is_the_same_when_it_is_stored(package: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    deb = built(package, tmp_path / "x.deb", *options)
+    install.stored(deb, tmp_path / "stored.deb")
+    assert read(tmp_path / "stored.deb") == read(deb)
+    members = subprocess.run(["ar", "t", tmp_path / "stored.deb"], check=True, capture_output=True, text=True).stdout
+    assert ("data.tar\n" in members) == (options[0] in ("-Zxz", "-Znone"))
+
+
+def test_several_streams_of_xz_are_one_file(package: Path, tmp_path: Path) -> None:
+    deb = built(package, tmp_path / "x.deb", "-Znone")
+    data = read(deb)[1]
+    parts = lzma.compress(data[:1000]) + lzma.compress(data[1000:])
+    for name, content in (("debian-binary", b"2.0\n"), ("data.tar.xz", parts)):
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "control.tar").write_bytes(read(deb)[0])
+    made = tmp_path / "made.deb"
+    subprocess.run(["ar", "rcSD", made, "debian-binary", "control.tar", "data.tar.xz"], cwd=tmp_path, check=True)
+    install.stored(made, tmp_path / "stored.deb")
+    assert read(tmp_path / "stored.deb")[1] == data
+
+
+@pytest.mark.parametrize("cut", [0, 7, 100, 0.5, -40])
+def test_a_truncated_package_is_refused(package: Path, tmp_path: Path, cut: float) -> None:
+    deb = built(package, tmp_path / "x.deb", "-Zxz")
+    content = deb.read_bytes()
+    end = int(len(content) * cut) if isinstance(cut, float) else cut if cut >= 0 else len(content) + cut
+    deb.write_bytes(content[:end])
+    with pytest.raises((ValueError, lzma.LZMAError)):
+        install.stored(deb, tmp_path / "stored.deb")
+
+
+def test_packages_are_decompressed_before_they_are_needed_and_not_all_at_once(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(install, "_CHUNK", 1)
+    Path("debs").mkdir()
+    Path("place").mkdir()
+    names = [f"{number}.deb" for number in range(8)]
+    for name in names:
+        built(package, Path("debs", name), "-Zxz")
+    seen: list[str] = []
+    with install.Ahead(names, Path("place")) as ahead:
+        for chunk in ahead:
+            there = {path.name for path in Path("place").iterdir()}
+            assert {*chunk} <= there
+            assert len(there) <= install._AHEAD
+            seen += chunk
+            for name in chunk:
+                Path("place", name).unlink()
+    assert seen == names
+    assert not [*Path("place").iterdir()]
+
+
+def test_what_is_written_need_not_reach_the_disk() -> None:
+    """fsync(2) on a pipe fails, unless the kernel does not carry it out."""
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[1]); import install; read, write = os.pipe()\n"
+        "try: os.fsync(write)\nexcept OSError: print('carried out')\n"
+        "install.without_sync(); os.fsync(write); os.sync(); os.fdatasync(write)\n"
+        "import subprocess; subprocess.run([sys.executable, '-c', 'import os; os.fsync(os.pipe()[1])'], check=True)\n"
+        "print('done')"
+    )
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "/usr/bin/python3", "-c", code, Path(install.__file__).parent],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("carried out\ndone\n", "")
