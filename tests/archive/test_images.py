@@ -288,7 +288,7 @@ def test_image_cut_off_before_its_admission_is_taken_up_again(archive: Archive, 
 def test_accept_killed_after_a_step_is_taken_up_again(
     archive: Archive, make: Maker, uploader: Key, tmp_path: Path, kind: str, tool: str, pattern: str
 ) -> None:
-    """A run killed with -9 right after reprepro took the upload, or after the rename, is completed by the next run."""
+    """A run killed with -9 right after reprepro took the upload, or after the rename, is completed by the next."""
     shims = tmp_path / "shims"
     shims.mkdir()
     (shims / tool).write_text(
