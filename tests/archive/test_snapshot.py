@@ -359,7 +359,7 @@ def test_a_mirror_takes_no_snapshot_for_the_suite(web: tuple[Archive, list[str]]
 def test_apt_3_takes_a_snapshot_by_its_id_at_once(
     web: tuple[Archive, list[str]], clients: Callable[[str], Apt]
 ) -> None:
-    """From the keyring package, apt 3 knows the snapshots' address before its first update, and never uses the suite."""
+    """With the keyring package, apt 3 knows the snapshots' address before its first update; it skips the suite."""
     archive, (first, second, _) = web
     client = clients("apt-3")
     client.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
