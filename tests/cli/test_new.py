@@ -151,7 +151,7 @@ def test_nothing_half_written_is_left(tmp_path: Path) -> None:
 
 
 def test_the_source_package_goes_all_the_way(configurations: Configurations, tmp_path: Path) -> None:
-    """The source package is written, built, checked by lintian, signed, uploaded by the archive's profile, and planned."""
+    """The source package is written, built, checked by lintian, signed, uploaded with dput, and planned."""
     done = new(configurations, tmp_path, "my-hpc", "--add", "munge,slurmd,nano", SOURCE_DATE_EPOCH="1795262400")
     assert done.returncode == 0, done.stderr
     tree = tmp_path / "debian-cloud-config-my-hpc"
