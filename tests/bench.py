@@ -41,7 +41,7 @@ class Cost:
 
 
 def measure(commands: Sequence[Sequence[str | Path]], folder: Path) -> Cost:
-    """Return the cost of commands run one after the other, under a new parent process that reports their memory."""
+    """The cost of commands run one after the other, under a new parent process that reports their memory."""
     begun = time.monotonic()
     largest = 0
     for command in commands:

@@ -35,7 +35,7 @@ SUMS = tuple(f"SHA{size}SUMS{suffix}" for size in (256, 512) for suffix in ("", 
 
 
 def record(number: int) -> ImageRecord:
-    """Return one of many image records, whose hashes are its own, so that the text hardly compresses."""
+    """One of many image records, whose hashes are its own, so that the text hardly compresses."""
 
     def of(what: str, algorithm: str = "sha256") -> str:
         return hashlib.new(algorithm, f"{number} {what}".encode()).hexdigest()

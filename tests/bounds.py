@@ -33,13 +33,13 @@ def within(
 
 
 def of(character: bytes, size: int) -> Iterator[bytes]:
-    """Yield `size` bytes of one value, in pieces."""
+    """`size` bytes of one value, in pieces."""
     piece = character * 2**20
     for left in range(size, 0, -len(piece)):
         yield piece[:left]
 
 
 def packed(character: bytes, size: int) -> bytes:
-    """Return the same bytes as .xz: one stream, repeated (.xz file format, 2), that holds 10,000 bytes per byte."""
+    """The same bytes as .xz: one stream, repeated (.xz file format, 2), that holds 10,000 bytes per byte."""
     piece = 2**24
     return lzma.compress(character * piece, preset=0) * (size // piece) + lzma.compress(character * (size % piece))

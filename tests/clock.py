@@ -11,5 +11,5 @@ OWN_PLACE: Final = 'rm -f "/dev/shm/faketime_shm_$$" "/dev/shm/sem.faketime_sem_
 
 
 def off_by(offset: str) -> tuple[str, ...]:
-    """Return what to put before a command to shift its clock; `offset` is as in faketime -f: "+400d", "-3600s"."""
+    """What to put before a command to shift its clock; `offset` is as in faketime -f: "+400d", "-3600s"."""
     return ("sh", "-c", f'{OWN_PLACE}\nexec faketime -f "$0" "$@"', offset)

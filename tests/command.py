@@ -53,7 +53,7 @@ def refused(done: subprocess.CompletedProcess[str], status: int, *said: str) -> 
 
 
 def said(error: BaseException) -> dict[str, str]:
-    """Return the output of commands that an error names or that functions in its traceback ran: command -> output.
+    """The output of commands that an error names or that functions in its traceback ran: command -> output.
 
     An error of subprocess has only the status, and an assertion shows only the beginning of an output.
     """
@@ -84,6 +84,6 @@ def _words(command: object) -> str:
 
 
 def _text(output: object, most: int = 6000) -> str:
-    """Return the end of an output, which may be bytes or None."""
+    """The end of an output, which may be bytes or None."""
     text = output.decode("utf-8", "replace") if isinstance(output, bytes) else str(output or "")
     return text if len(text) <= most else f"[…]{text[-most:]}"

@@ -112,7 +112,7 @@ def _needs_the_world(item: pytest.Item) -> bool:
 
 
 def _group(item: pytest.Item) -> str:
-    """Return the group of a test, which runs in one process: its module, or an expensive fixture."""
+    """The group of a test, which runs in one process: its module, or an expensive fixture."""
     used = set(getattr(item, "fixturenames", ()))
     for name, fixtures in _SHARED:
         if used & fixtures:
@@ -165,7 +165,7 @@ def _make(world: Path) -> subprocess.Popen[bytes]:
 
 
 def _is_whole() -> bool:
-    """Return whether the world is complete and matches the sources; a DEBIAN_CLOUD_WORLD is taken as it is."""
+    """Whether the world is complete and matches the sources; a DEBIAN_CLOUD_WORLD is taken as it is."""
     whole = _WORLD / "whole"
     if not whole.exists():
         return False

@@ -121,7 +121,7 @@ def content(path: Path) -> bytes:
 
 
 def spots(data: bytes) -> list[int]:
-    """Return the places where a change matters: bytes that are not zero, and a few around them."""
+    """The places where a change matters: bytes that are not zero, and a few around them."""
     near = {at // 32 for at in range(0, len(data), 32) if any(data[at : at + 32])}
     return [32 * at for at in sorted(near | {at + 1 for at in near}) if 32 * at < len(data)]
 
@@ -149,7 +149,7 @@ def mutated(data: bytes, where: list[int], generator: random.Random) -> bytes:
 
 
 def mended(reader: str, data: bytes) -> bytes:
-    """Return the data with the checksums corrected that the reader verifies and an attacker would correct."""
+    """The data with the checksums corrected that the reader verifies and an attacker would correct."""
     changed = bytearray(data)
     if reader == "gpt":
         for header in (512, len(data) - 512):
@@ -167,7 +167,7 @@ def mended(reader: str, data: bytes) -> bytes:
 
 
 def tried(reader: str, data: bytes) -> bool:
-    """Return whether the bytes can be read; any exception but an Error is raised."""
+    """Whether the bytes can be read; any exception but an Error is raised."""
     try:
         READERS[reader](Counter(data))
     except Error:
@@ -176,7 +176,7 @@ def tried(reader: str, data: bytes) -> bool:
 
 
 def inputs(reader: str, seed: int) -> Iterator[bytes]:
-    """Yield mutations of a reader's samples without end."""
+    """Mutations of a reader's samples without end."""
     generator = random.Random(seed)
     known = [(data, spots(data)) for data in map(content, samples(reader))]
     for _ in itertools.count():

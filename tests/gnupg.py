@@ -17,7 +17,7 @@ _OPTIONS = ("--batch", "--yes", "--quiet", "--pinentry-mode", "loopback", "--pas
 
 
 def gpg(home: Path, *arguments: str | Path, text: bytes = b"") -> bytes:
-    """Return what gpg prints with a home's keys."""
+    """What gpg prints with a home's keys."""
     command: list[str | Path] = ["gpg", "--homedir", home, *_OPTIONS, *arguments]
     return subprocess.run(command, input=text, capture_output=True, check=True).stdout
 

@@ -15,7 +15,7 @@ from tests.samples import RECORD
 
 
 def packed_signatures(times: int) -> bytes:
-    """Return a clear-signed text whose armour unpacks into `times` thousand signatures (RFC 4880, 5.2.3 and 5.6).
+    """A clear-signed text whose armour unpacks into `times` thousand signatures (RFC 4880, 5.2.3 and 5.6).
 
     They are not real signatures, but of a kind and version that gpg and gpgv read.
     """
@@ -59,14 +59,14 @@ STATUS = staleness.render(
 
 
 def _set(text: str, field: str, value: str) -> str:
-    """Return the text with another value in the first field of that name."""
+    """The text with another value in the first field of that name."""
     changed, count = re.subn(rf"(?m)^{field}:.*$", lambda _: f"{field}: {value}", text, count=1)
     assert count, field
     return changed
 
 
 def _more(text: str, line: str) -> str:
-    """Return the text with one more line at the end of its first stanza."""
+    """The text with one more line at the end of its first stanza."""
     assert "\n\n" in text
     return text.replace("\n\n", f"\n{line}\n\n", 1)
 

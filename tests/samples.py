@@ -89,7 +89,7 @@ DIGEST = Digest(1, {"sha256": "a" * 64})
 
 
 def described() -> str:
-    """Return the image's .buildinfo."""
+    """The image's .buildinfo."""
     known = Draft.parse(Draft.of(RESOLUTION, SERIAL, ("raw", "qcow2"), DEBIAN, "1" * 64).render())
     digests = {known.buildinfo.id.file(name): DIGEST for name in known.formats}
     return known.buildinfo.sealed(digests).render(("apt (= 1)",))

@@ -31,7 +31,7 @@ ROOT_OFFSET = 128 * 2**20
 
 
 def run(*command: str | Path, folder: Path) -> str:
-    """Return the standard output of a command."""
+    """The standard output of a command."""
     done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{command}\n{done.stderr[-3000:]}")
@@ -39,7 +39,7 @@ def run(*command: str | Path, folder: Path) -> str:
 
 
 def used(image: Path, offset: int) -> int:
-    """Return the number of bytes that the files and tables of an ext4 file system take."""
+    """The number of bytes that the files and tables of an ext4 file system take."""
     said = run("dumpe2fs", "-h", f"{image}?offset={offset}" if offset else str(image), folder=image.parent)
     fields = dict(line.split(":", 1) for line in said.splitlines() if ":" in line)
     blocks = int(fields["Block count"]) - int(fields["Free blocks"]) - int(fields.get("Overhead clusters", "0"))
@@ -47,7 +47,7 @@ def used(image: Path, offset: int) -> int:
 
 
 def compressed(image: Path, folder: Path, method: str) -> int:
-    """Return the number of bytes of a disk's qcow2."""
+    """The number of bytes of a disk's qcow2."""
     out = folder / f"{method}.qcow2"
     kind = ("-o", f"compression_type={method}")
     run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", *kind, image, out, folder=folder)

@@ -124,14 +124,14 @@ def test_the_image_s_own_dpkg_knows_exactly_the_packages_of_the_buildinfo(
 
 
 def debugfs(raw: Path, request: str) -> str:
-    """Return the answer to a request about the root file system."""
+    """The answer to a request about the root file system."""
     said, complaints = asked(raw, request)
     assert complaints == ""
     return said
 
 
 def asked(raw: Path, request: str) -> tuple[str, str]:
-    """Return the answer and the complaints of debugfs(8), whose exit status is always 0."""
+    """The answer and the complaints of debugfs(8), whose exit status is always 0."""
     command = ["debugfs", "-R", request, f"{raw}?offset={128 * 2**20}"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     version, _, complaints = done.stderr.partition("\n")

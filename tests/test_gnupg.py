@@ -53,7 +53,7 @@ def test_a_directory_is_removed_with_the_agents_of_its_homes(tmp_path: Path) -> 
 
 
 def is_at_work(pid: int) -> bool:
-    """Return whether a process runs; one that has ended is a zombie until its parent, whichever it is, reaps it."""
+    """Whether a process runs; one that has ended is a zombie until its parent, whichever it is, reaps it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
     except (FileNotFoundError, ProcessLookupError):

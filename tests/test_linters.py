@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def project_files() -> list[Path]:
-    """Return the project's own files, relative to ROOT, also in a tree without git."""
+    """The project's own files, relative to ROOT, also in a tree without git."""
     listed = subprocess.run([ROOT / "tests" / "sources"], capture_output=True, check=True).stdout.decode()
     return [Path(name) for name in sorted(listed.split("\0")) if name and (ROOT / name).is_file()]
 

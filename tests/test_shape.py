@@ -38,7 +38,7 @@ EFFECTS = {"subprocess", "os", "tempfile", "shutil", "time", "pathlib", "random"
 
 
 def name_of(path: Path) -> str:
-    """Return a module's name below debian_cloud: `host.run`; that of a package is `host`."""
+    """A module's name below debian_cloud: `host.run`; that of a package is `host`."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
@@ -52,7 +52,7 @@ MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def imports(text: str, *, running: bool = False) -> set[str]:
-    """Return what a module imports: ours by the name below debian_cloud, after a dot; others by the top-level name.
+    """What a module imports: ours by the name below debian_cloud, after a dot; others by the top-level name.
 
     Imports under TYPE_CHECKING are included, unless `running`: then only what is imported when the module runs.
     """
@@ -82,7 +82,7 @@ def module(name: str, otherwise: str = "") -> str:
 
 
 def upwards(name: str, found: set[str]) -> set[str]:
-    """Return what a module imports from packages after its own in ORDER."""
+    """What a module imports from packages after its own in ORDER."""
     level = ORDER.index(package_of(name))
     return {other for other in found if other.startswith(".") and ORDER.index(package_of(other[1:])) > level}
 
@@ -121,7 +121,7 @@ def test_the_architecture_names_every_directory() -> None:
 
 
 def missing(text: str) -> set[str]:
-    """Return the paths in a text that do not exist, and the names that are not in the file named before them.
+    """The paths in a text that do not exist, and the names that are not in the file named before them.
 
     A path is relative to the source tree or to the package. Those that begin with DIR or are under "Names" are in an
     archive and not checked.
@@ -171,7 +171,7 @@ def test_the_package_does_without_the_source_tree() -> None:
 
 
 def of_tests(text: str) -> set[str]:
-    """Return the test modules that a module imports: `tests.cli.test_new`, or a name in it."""
+    """The test modules that a module imports: `tests.cli.test_new`, or a name in it."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -222,7 +222,7 @@ READERS = ("packages.described", "packages.evidence", "proof.trust", "proof.bund
 
 
 def reached(name: str) -> set[str]:
-    """Return the modules that run when a module is imported, itself included; names are as `imports` gives them."""
+    """The modules that run when a module is imported, itself included; names are as `imports` gives them."""
     found, waiting = {f".{name}"}, [name]
     while waiting:
         path = MODULES.get(waiting.pop())
@@ -303,7 +303,7 @@ def test_a_format_is_one_file() -> None:
 
 
 def control() -> dict[str, str]:
-    """Return the stanzas of debian/control: binary package -> stanza; the source's is ""."""
+    """The stanzas of debian/control: binary package -> stanza; the source's is ""."""
     text = (ROOT / "debian" / "control").read_text("utf-8")
     stanzas = re.split(r"\n(?=Package: |Source: )", text)
     return {(re.search(r"^Package: (\S+)", stanza, re.M) or [None, ""])[1] or "": stanza for stanza in stanzas}

@@ -63,7 +63,7 @@ SIGNED_IN_PYTHON = re.compile(rf"{SIGNED.pattern}|buildinfo|changes|statement")
 
 
 def calls(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield each call in a module: the name of what is called, and the complete call."""
+    """Each call in a module: the name of what is called, and the complete call."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Call):
             yield ast.unparse(node.func), ast.unparse(node)
@@ -194,7 +194,7 @@ def trusting(tmp_path: Path) -> str:
 
 
 def answer(conf: str = "/dev/null") -> str:
-    """Return what the machine's apt says about its indexes."""
+    """What the machine's apt says about its indexes."""
     env = {**os.environ, "APT_CONFIG": conf}
     return subprocess.run(sources.INDEXTARGETS, env=env, capture_output=True, text=True, check=True).stdout
 

@@ -35,7 +35,7 @@ class Published:
 
     @property
     def sources(self) -> list[str]:
-        """Return the arguments that make it the source of configurations."""
+        """The arguments that make it the source of configurations."""
         return ["--archive", f"file:{self.public}", "--keyring", str(self.keyring)]
 
 
@@ -62,7 +62,7 @@ class Archive(Published):
         sign(self.folder / "gnupg", text, self.release)
 
     def signed_text(self) -> str:
-        """Return the text of its InRelease without the signature."""
+        """The text of its InRelease without the signature."""
         return signed_text(self.release)
 
 
@@ -110,12 +110,12 @@ def archive(top: Path, *debs: Path, uploader: Path | str = "") -> Archive:
 
 
 def fingerprints(archive: Archive) -> list[str]:
-    """Return the fingerprints of the archive's own keys."""
+    """The fingerprints of the archive's own keys."""
     return fingerprints_of(archive.keyring)
 
 
 def fingerprints_of(keyring: Path) -> list[str]:
-    """Return the fingerprints of the keys in a file."""
+    """The fingerprints of the keys in a file."""
     listed = ("gpg", "--batch", "--with-colons", "--show-keys", keyring)
     said = subprocess.run(listed, capture_output=True, text=True, check=True).stdout
     return [line.split(":")[9] for line in said.splitlines() if line.startswith("fpr:")]
@@ -128,11 +128,11 @@ def sign(home: Path, text: str, signed: Path) -> None:
 
 
 def signed_text(file: Path) -> str:
-    """Return the text of a clear-signed file."""
+    """The text of a clear-signed file."""
     lines = file.read_text().splitlines()
     return "\n".join(lines[lines.index("") + 1 : lines.index("-----BEGIN PGP SIGNATURE-----")]) + "\n"
 
 
 def sha256(content: bytes) -> str:
-    """Return the SHA-256 in hex digits."""
+    """The SHA-256 in hex digits."""
     return hashlib.sha256(content).hexdigest()

@@ -89,20 +89,20 @@ class Apt:
         entry.write_text(entry.read_text().replace("Signed-By: ", f"Signed-By: {self.root}"))
 
     def candidate(self, package: str) -> str:
-        """Return the version of a package that apt would install."""
+        """The version of a package that apt would install."""
         done = self.run("apt-cache", "policy", package)
         assert done.returncode == 0, done.stdout
         (version,) = re.findall("^  Candidate: (.*)$", done.stdout, re.MULTILINE)
         return str(version)
 
     def version(self, package: str) -> str:
-        """Return the installed version of a package; empty if it is not installed (needs a complete machine)."""
+        """The installed version of a package; empty if it is not installed (needs a complete machine)."""
         done = self.run("dpkg-query", "--show", "--showformat=${db:Status-Status} ${Version}", package)
         status, _, version = done.stdout.partition(" ")
         return version if done.returncode == 0 and status == "installed" else ""
 
     def later(self, days: int) -> Apt:
-        """Return the same machine with its clock some days ahead, or behind (needs a complete machine)."""
+        """The same machine with its clock some days ahead, or behind (needs a complete machine)."""
         return replace(self, prefix=(*self.prefix, *clock.off_by(f"{days:+}d")))
 
 
@@ -121,7 +121,7 @@ def machine(root: Path, env: dict[str, str]) -> Apt:
 
 
 def private(folder: Path, sources: str) -> list[str]:
-    """Return the options of an apt in a new directory that knows only `sources`, a deb822 file."""
+    """The options of an apt in a new directory that knows only `sources`, a deb822 file."""
     for name in ("state/lists/partial", "cache", "sources"):
         (folder / name).mkdir(parents=True)
     (folder / "sources/a.sources").write_text(sources)

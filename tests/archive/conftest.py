@@ -47,7 +47,7 @@ VIRTUAL_SIZE = 8 << 30
 
 
 def qcow2(mark: bytes = b"", size: int = VIRTUAL_SIZE) -> bytes:
-    """Return the smallest qcow2 that QEMU opens: a disk of `size` zero bytes; a mark is the file's last sector."""
+    """The smallest qcow2 that QEMU opens: a disk of `size` zero bytes; a mark is the file's last sector."""
     cluster = 1 << 16
     entries = -(-size // (cluster * (cluster // 8)))
     # QEMU, docs/interop/qcow2.txt: the L1 table is the second cluster, the refcount table the third, and its only
@@ -177,11 +177,11 @@ class Archive:
         return sorted(path.name for path in (self.path / "incoming").iterdir())
 
     def packages(self) -> str:
-        """Return the packages that reprepro has, published or not, one per line."""
+        """The packages that reprepro has, published or not, one per line."""
         return run(["reprepro", "--basedir", self.path, "list", "trixie"], self.env).stdout
 
     def snapshot(self) -> dict[str, str]:
-        """Return path -> digest or link target of all public files, and under "" the packages to be published."""
+        """Path -> digest or link target of all public files, and under "" the packages to be published."""
         found = {
             str(path): str(path.readlink()) if path.is_symlink() else hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(self.public.rglob("*"))
@@ -354,7 +354,7 @@ def short_path() -> Iterator[Path]:
 
 
 def stubbed(folder: Path, env: dict[str, str], body: str) -> dict[str, str]:
-    """Return an environment whose scripts run `body` as Python; its arguments are the step's name and arguments."""
+    """An environment whose scripts run `body` as Python; its arguments are the step's name and arguments."""
     folder.mkdir(exist_ok=True)
     (folder / "python3").write_text(f"#!/bin/sh\nshift 3 # -P -m debian_cloud.archive.steps\n{body}\n")
     (folder / "python3").chmod(0o755)

@@ -13,7 +13,7 @@ EVIL = CONTROL.replace(b"demo", b"openssh-server")
 
 
 def entry(name: str, content: bytes = b"", kind: bytes = b"0", link: str = "", *, size: int | None = None) -> bytes:
-    """Return one entry of a tar, as GNU tar writes it; `size` is the one in its header."""
+    """One entry of a tar, as GNU tar writes it; `size` is the one in its header."""
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, link
     info.size = len(content) if size is None else size
@@ -26,7 +26,7 @@ DATA = entry("./", kind=b"5") + entry("./usr/", kind=b"5") + entry("./usr/demo",
 
 
 def member(name: str, content: bytes, *, size: int | None = None) -> bytes:
-    """Return one member of an ar(1) archive."""
+    """One member of an ar(1) archive."""
     length = len(content) if size is None else size
     return f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{length:<10}`\n".encode() + content + b"\n" * (len(content) % 2)
 
@@ -94,7 +94,7 @@ BROKEN_MEMBERS = {
 
 
 def pax(records: bytes) -> bytes:
-    """Return an extended header of POSIX for the next entry."""
+    """An extended header of POSIX for the next entry."""
     return entry("PaxHeaders/x", records, b"x")
 
 

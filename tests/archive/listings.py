@@ -12,7 +12,7 @@ from tests.samples import RECORD
 
 
 def image(name: str, **fields: Any) -> index.ImageRecord:
-    """Return a record of CONFIG/ARCH/SERIAL."""
+    """A record of CONFIG/ARCH/SERIAL."""
     return replace(RECORD, id=ImageId.parse(f"{fields.pop('suite', 'trixie')}/{name}"), **fields)
 
 
@@ -24,12 +24,12 @@ A, B, C = "A" * 40, "B" * 40, "C" * 40
 
 
 def line(kind: str, *, expires: str = "", may: str = "", tenth: str = "") -> str:
-    """Return a line of gpg's listing (gnupg, doc/DETAILS)."""
+    """A line of gpg's listing (gnupg, doc/DETAILS)."""
     return f"{kind}:u:255:22:0123456789ABCDEF:1790000000:{expires}:::{tenth}::{may}:::::ed25519:::0:\n"
 
 
 def key(*parts: tuple[str, str, str], owners: tuple[str, ...] = ("Somebody <a@b.example>",)) -> str:
-    """Return the listing of a primary and its subkeys: fingerprint, capabilities, expiry of each."""
+    """The listing of a primary and its subkeys: fingerprint, capabilities, expiry of each."""
     text = ""
     for number, (fingerprint, may, expires) in enumerate(parts):
         text += line("sub" if number else "pub", expires=expires, may=may) + line("fpr", tenth=fingerprint)

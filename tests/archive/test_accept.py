@@ -627,7 +627,7 @@ def test_what_a_killed_accept_left_in_the_pool_is_in_nobodys_way(
 
 
 def versions(archive: Archive, suite: str) -> dict[str, str]:
-    """Return package -> version in a suite, published or not, without the keyring package."""
+    """Package -> version in a suite, published or not, without the keyring package."""
     listing: list[str | Path] = [
         "reprepro",
         "--basedir",
@@ -669,7 +669,7 @@ def suites(suites_template: Template, env: dict[str, str]) -> Iterator[Archive]:
 
 
 def fails(archive: Archive, verb: str, *words: str, status: int = 1) -> str:
-    """Return the message of a verb that fails and changes nothing."""
+    """The message of a verb that fails and changes nothing."""
     before = {suite: versions(archive, suite) for suite in NAMED}
     done = archive.run(verb, *words, check=False)
     assert (done.returncode, "hint: " in done.stderr) == (status, True)

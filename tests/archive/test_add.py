@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def maintainer(archive: Archive) -> str:
-    """Return the fingerprint of the archive's maintainer key."""
+    """The fingerprint of the archive's maintainer key."""
     listed = run(
         ["gpg", "--homedir", archive.path / "maintainer", "--batch", "--with-colons", "--list-secret-keys"],
         archive.env,

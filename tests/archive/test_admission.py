@@ -22,7 +22,7 @@ KEYRING = Package("debian-cloud-archive-keyring", "13+2026.11.28", "all", 2816, 
 
 
 def kept() -> Buildinfo:
-    """Return what a build writes."""
+    """What a build writes."""
     resolution = replace(RESOLUTION, packages=(*RESOLUTION.packages, OURS, KEYRING))
     known = Draft.parse(Draft.of(resolution, "20261120.0", ("qcow2",), DEBIAN, "1" * 64).render())
     digests = {f"{known.buildinfo.stem}.qcow2": Digest(1, {"sha256": "a" * 64})}

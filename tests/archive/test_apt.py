@@ -38,7 +38,7 @@ def apt(tmp_path: Path, env: dict[str, str], full: Archive) -> Apt:
 
 
 def stanza(package: str, version: str, **fields: str) -> str:
-    """Return a stanza of Packages or of dpkg's status."""
+    """A stanza of Packages or of dpkg's status."""
     more = "".join(f"{name}: {value}\n" for name, value in fields.items())
     return f"Package: {package}\nVersion: {version}\nArchitecture: all\nMaintainer: x\nDescription: x\n{more}\n"
 

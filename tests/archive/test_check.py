@@ -23,7 +23,7 @@ STEM = f"debian-13-ec2-amd64-{SERIAL}"
 
 
 def check(archive: Archive, *arguments: str) -> tuple[int, list[str]]:
-    """Return the exit status and the lines."""
+    """The exit status and the lines."""
     done = archive.run("check", *arguments, check=False)
     assert not done.stderr
     return done.returncode, done.stdout.splitlines()

@@ -30,7 +30,7 @@ FREE = {
 
 
 def levels(verb: str) -> tuple[int, ...]:
-    """Return all levels in `make check-all`, else the first, the middle and the last."""
+    """All levels in `make check-all`, else the first, the middle and the last."""
     every = FREE[verb]
     return every if os.environ.get("DEBIAN_CLOUD_ALL") else (every[0], every[len(every) // 2], every[-1])
 
@@ -72,7 +72,7 @@ def disk(archive: Archive, tmp_path: Path, env: dict[str, str]) -> Iterator[tupl
 
 
 def left(folder: Path) -> int:
-    """Return the KiB that can still be written."""
+    """The KiB that can still be written."""
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize // 1024
 

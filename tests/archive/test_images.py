@@ -37,7 +37,7 @@ STATEMENT = f"{STEM}.intoto.json"
 
 
 def images(archive: Archive) -> Path:
-    """Return the directory of the serials."""
+    """The directory of the serials."""
     return archive.public / "images/trixie/ec2/amd64"
 
 
@@ -456,7 +456,7 @@ def test_refuses_what_is_no_image(archive: Archive, make: Maker, uploader: Key) 
         assert said in archive.refuse(make.image(uploader, content=content, record=record))
 
     def edited(number: int, change: Callable[[str], str]) -> str:
-        """Return why an upload is refused after a change to the text of one file."""
+        """Why an upload is refused after a change to the text of one file."""
         upload = make.image(None)
         text = upload.files[number].read_text()
         upload.files[number].write_text(change(text))

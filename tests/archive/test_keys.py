@@ -33,7 +33,7 @@ PACKAGE = "debian-cloud-archive-keyring"
 
 
 def states(archive: Archive) -> dict[str, str]:
-    """Return fingerprint -> state, as in conf/keys."""
+    """Fingerprint -> state, as in conf/keys."""
     lines = (line.split() for line in (archive.path / "conf/keys").read_text().splitlines() if line[0] != "#")
     return {words[0]: words[1] for words in lines}
 
@@ -44,7 +44,7 @@ def only(archive: Archive, state: str) -> str:
 
 
 def keyring(archive: Archive, folder: Path, name: str = PACKAGE) -> Path:
-    """Return a keyring of the archive's keyring package."""
+    """A keyring of the archive's keyring package."""
     folder.mkdir(exist_ok=True)
     package = archive.public / f"{PACKAGE}_trixie.deb"
     subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
@@ -52,14 +52,14 @@ def keyring(archive: Archive, folder: Path, name: str = PACKAGE) -> Path:
 
 
 def listed(keys: Path) -> set[str]:
-    """Return the primaries in a keyring."""
+    """The primaries in a keyring."""
     command = ["gpg", "--show-keys", "--with-colons", str(keys)]
     found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return set(re.findall(r"^pub:.*\nfpr:+(\w+):", found, re.MULTILINE))
 
 
 def signers(archive: Archive, keys: Path, folder: Path | None = None) -> set[str]:
-    """Return the keys that signed InRelease, and Release.gpg."""
+    """The keys that signed InRelease, and Release.gpg."""
     where = folder or archive.dist
     found = set(sign.verified(keys, where / "InRelease").signers)
     assert found == set(sign.verified(keys, where / "Release", where / "Release.gpg").signers)
@@ -67,7 +67,7 @@ def signers(archive: Archive, keys: Path, folder: Path | None = None) -> set[str
 
 
 def signed_by(archive: Archive) -> list[str]:
-    """Return the keys that Release names to apt in Signed-By."""
+    """The keys that Release names to apt in Signed-By."""
     [line] = re.findall("^Signed-By: (.*)$", (archive.dist / "InRelease").read_text(), re.MULTILINE)
     return str(line).split(",")
 
@@ -233,7 +233,7 @@ def test_a_key_retires_when_machines_had_time_to_get_another(archive: Archive, s
 
 
 def since(days: int) -> str:
-    """Return the date `days` days ago."""
+    """The date `days` days ago."""
     return time.strftime("%Y-%m-%d", time.gmtime(time.time() - days * 86400))
 
 

@@ -24,17 +24,17 @@ VERBS = {"accept": 5, "publish": 4, "resign": 1, "snapshot": 1, "expire": 3}
 
 
 def serials(text: str) -> set[str]:
-    """Return the serials in an Images file."""
+    """The serials in an Images file."""
     return set(re.findall("^Version: (.*)$", text, re.MULTILINE))
 
 
 def packages(text: str) -> set[str]:
-    """Return the package names in a Packages file."""
+    """The package names in a Packages file."""
     return set(re.findall("^Package: (.*)$", text, re.MULTILINE))
 
 
 def seen_by_apt(apt: Apt, public: Path) -> tuple[set[str], set[str]]:
-    """Return packages and serials after an update without a complaint, and assert that their files are there."""
+    """Packages and serials after an update without a complaint, whose files are there."""
     done = apt.get("update")
     assert done.returncode == 0, done.stdout
     assert not re.search("^[WE]:", done.stdout, re.MULTILINE), done.stdout

@@ -139,7 +139,7 @@ def test_a_configurations_own_source_brings_nothing_but_configurations(
 
 
 def unsigned(text: str) -> str:
-    """Return the text of a .changes without its signature."""
+    """The text of a .changes without its signature."""
     return text.partition("\n\n")[2].partition("-----BEGIN PGP SIGNATURE-----")[0]
 
 

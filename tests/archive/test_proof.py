@@ -60,7 +60,7 @@ class Proved:
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """Return path -> digest of each file."""
+    """Path -> digest of each file."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
@@ -457,6 +457,6 @@ def test_two_archives_of_which_one_is_one_s_own(own: Proved, proved: Proved, add
 
 
 def url(proved: Proved) -> str:
-    """Return the address from which the machine fetches."""
+    """The address from which the machine fetches."""
     text = (proved.apt.root / "etc/apt/sources.list.d/debian-cloud.sources").read_text()
     return next(line.split()[1] for line in text.splitlines() if line.startswith("URIs: "))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def listed(archive: Archive) -> dict[str, tuple[str, int]]:
-    """Return name -> SHA-256 and size of what InRelease lists."""
+    """Name -> SHA-256 and size of what InRelease lists."""
     lines = re.findall(r"^ ([0-9a-f]{64}) (\d+) (\S+)$", (archive.dist / "InRelease").read_text(), re.MULTILINE)
     return {name: (digest, int(size)) for digest, size, name in lines}
 

@@ -58,7 +58,7 @@ def good(make: Maker, uploader: Key, version: str) -> Upload:
 
 
 def sentences(archive: Archive, said: str) -> dict[str, str]:
-    """Return what a run refused: the directory in rejected/ -> its reason, which has one sentence and one hint."""
+    """What a run refused: the directory in rejected/ -> its reason, which has one sentence and one hint."""
     found = {}
     for kept in re.findall(r"^refused: .* \(kept: rejected/(.*)\)$", said, re.MULTILINE):
         reason = (archive.path / "rejected" / kept / "reason").read_text()

@@ -27,7 +27,7 @@ LISTINGS = {
 
 
 def read(function: str, *arguments: str | Path, text: str = "") -> list[list[str]]:
-    """Return the rows that a reader prints."""
+    """The rows that a reader prints."""
     command: list[str | Path] = ["sh", "-euc", f'. "$0"; {function} "$@"', READERS, *arguments]
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
     assert done.stderr == ""

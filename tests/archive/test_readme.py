@@ -33,13 +33,13 @@ NOBODY_ASKS = "batch\npinentry-mode loopback\npassphrase-file /dev/null\n"
 
 
 def readme(title: str) -> list[str]:
-    """Return the blocks of commands of a section."""
+    """The blocks of commands of a section."""
     section = (ROOT / "README.md").read_text().partition(f"## {title}\n")[2].partition("\n## ")[0]
     return re.findall(r"^```\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
 
 
 def commands(text: str) -> list[str]:
-    """Return the commands of a block, each on one line, without comments."""
+    """The commands of a block, each on one line, without comments."""
     lines = text.replace("\\\n", " ").splitlines()
     return [re.sub(r"\s+", " ", line).strip() for line in lines if line.strip() and not line.startswith("#")]
 

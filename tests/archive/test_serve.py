@@ -44,7 +44,7 @@ class Site:
     certificate: Path
 
     def get(self, path: str, *options: str, secure: bool = True) -> tuple[int, dict[str, str], bytes]:
-        """Return status, headers and body of an answer; status 0 means no answer."""
+        """Status, headers and body of an answer; status 0 means no answer."""
         scheme, port = ("https", self.secure) if secure else ("http", self.plain)
         command = (
             *("curl", "--silent", "--dump-header", "-", "--path-as-is", "--cacert", str(self.certificate), *options),

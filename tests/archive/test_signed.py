@@ -33,7 +33,7 @@ DAY = 86400
 
 
 def check(archive: Archive, *arguments: str) -> tuple[int, list[str]]:
-    """Return the exit status and the lines."""
+    """The exit status and the lines."""
     done = archive.run("check", *arguments, check=False)
     assert not done.stderr
     return done.returncode, done.stdout.splitlines()
@@ -186,7 +186,7 @@ def test_check_names_each_difference(full: Archive, make: Maker) -> None:
 
 
 def faulty(folder: Path, program: str, then: str) -> str:
-    """Return a PATH on which a program does its work, and then `then` is run."""
+    """A PATH on which a program does its work, and then `then` is run."""
     folder.mkdir()
     real = shutil.which(program)
     (folder / program).write_text(f'#!/bin/sh\n{real} "$@" || exit\n{then}\n')
@@ -521,7 +521,7 @@ def aged(short_path: Path, env: dict[str, str]) -> Iterator[Archive]:
 
 def test_dates_and_signatures_go_back_by_five_minutes_and_no_further(aged: Archive) -> None:
     def times() -> tuple[float, float, float]:
-        """Return the seconds from Date to now, from Date to Valid-Until, and from the signature to now."""
+        """The seconds from Date to now, from Date to Valid-Until, and from the signature to now."""
         now, release = time.time(), aged.dist / "InRelease"
         said = aged.key.gpg("--status-fd", "1", "--verify", release)
         stamp = float(re.findall(r"VALIDSIG \w+ \S+ (\d+)", said)[0])

@@ -45,7 +45,7 @@ def publish(archive: Archive) -> str:
 
 
 def ids(archive: Archive) -> list[str]:
-    """Return the ids of all snapshots, the newest first."""
+    """The ids of all snapshots, the newest first."""
     return [line.partition(" ")[0] for line in archive.run("snapshot", "--list").stdout.splitlines()]
 
 

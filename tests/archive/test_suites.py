@@ -23,7 +23,7 @@ FILES = (
 
 
 def configuration(archive: Path) -> dict[str, str]:
-    """Return what an archive's files say about its suites, with its path removed."""
+    """What an archive's files say about its suites, with its path removed."""
     return {name: (archive / name).read_text().replace(str(archive), "") for name in FILES}
 
 

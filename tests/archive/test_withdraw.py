@@ -36,12 +36,12 @@ REASON = "it does not boot on machines with an NVMe disk: 7 % of all"
 
 
 def listed(archive: Archive) -> dict[str, index.ImageRecord]:
-    """Return serial -> record of the images that Images lists."""
+    """Serial -> record of the images that Images lists."""
     return {r.id.serial: r for r in index.parse((archive.dist / "main/images/Images").read_text())}
 
 
 def statuses(archive: Archive) -> dict[str, staleness.ImageStatus]:
-    """Return serial -> status in Images-Status."""
+    """Serial -> status in Images-Status."""
     return {s.id.serial: s for s in staleness.parse((archive.dist / "main/images/Images-Status").read_text())}
 
 
@@ -197,7 +197,7 @@ def snapshots(archive: Archive) -> list[str]:
 
 
 def nothing(archive: Archive, images: int) -> str:
-    """Return the message if nothing expires."""
+    """The message if nothing expires."""
     number = len(snapshots(archive))
     return f"nothing to expire: {images} images, {number} snapshots and 7 files of the pool stay; conf/expire "
 
@@ -351,7 +351,7 @@ def test_a_withdrawn_image_goes_whatever_lists_it(archive: Archive, make: Maker,
 
 
 def relisted(file: Path) -> str:
-    """Return the line of a Release for an index."""
+    """The line of a Release for an index."""
     content = file.read_bytes()
     return f" {hashlib.sha256(content).hexdigest()} {len(content)} main/images/{file.name}"
 
@@ -505,7 +505,7 @@ def test_a_machine_learns_by_apt_what_became_of_its_image(
 
 
 def unsound(public: Path, *, gone: str) -> list[str]:
-    """Return the files that a published index or a snapshot's lists and that are missing, except the image `gone`."""
+    """The files that a published index or a snapshot's lists and that are missing, except the image `gone`."""
     found = []
     for release in (*public.glob("dists/*/Release"), *public.glob("snap/*/dists/*/Release")):
         for sha256, _, name in re.findall(r"(?m)^ (\w{64}) (\d+) (\S+)$", release.read_text()):
@@ -549,7 +549,7 @@ def test_expire_killed_anywhere_removes_nothing_that_is_listed(
         (shims / tool).chmod(0o755)
 
     def expired(at: int) -> tuple[Archive, int]:
-        """Return a copy of the archive on which `expire` was killed after `at` calls, and its status."""
+        """A copy of the archive on which `expire` was killed after `at` calls, and its status."""
         copied = replace(archive, path=archive.path.with_name(f"k{at}"))
         subprocess.run(["cp", "-a", archive.path, copied.path], check=True)
         count.write_text("")
@@ -560,7 +560,7 @@ def test_expire_killed_anywhere_removes_nothing_that_is_listed(
         return copied, done.returncode
 
     def there(one: Archive) -> set[str]:
-        """Return the served files, except indexes."""
+        """The served files, except indexes."""
         return {
             str(path.relative_to(one.public))
             for kind in ("pool", "images")

@@ -11,12 +11,12 @@ from debian_cloud.image import sources
 
 
 def debian(suite: str) -> tuple[sources.Source, ...]:
-    """Return Debian's sources, with the mirrors that this machine's apt uses."""
+    """Debian's sources, with the mirrors that this machine's apt uses."""
     return sources.debian(sources.targets(run.output(sources.INDEXTARGETS)), suite, expired=True)
 
 
 def compared(first: Path, second: Path) -> str:
-    """Return diffoscope's report on two files or directories, limited to a readable length."""
+    """The report of diffoscope on two files or directories, limited to a readable length."""
     limits = ("--max-text-report-size", "20000", "--timeout", "300")
     done = subprocess.run(
         ["diffoscope", "--text", "-", *limits, "--exclude-directory-metadata", "yes", first, second],

@@ -209,7 +209,7 @@ def same(world: World, files: dict[str, Path], host: Host) -> None:
 
 
 def account(first: Path, second: Path) -> str:
-    """Return the difference of two images: diffoscope's report, and the first bytes."""
+    """The difference of two images: diffoscope's report, and the first bytes."""
     with tempfile.TemporaryDirectory() as name:
         # diffoscope reads a tar, but prints a disk as a dump.
         told = compared(first, second) if first.suffix == ".xz" else of_disks(first, second, Path(name))
@@ -219,7 +219,7 @@ def account(first: Path, second: Path) -> str:
 
 
 def of_disks(first: Path, second: Path, folder: Path) -> str:
-    """Return the difference of two disks' contents."""
+    """The difference of two disks' contents."""
     own, other = content(first), content(second)
     lay_out(first, folder / "first", own, other)
     lay_out(second, folder / "second", other, own)
@@ -227,7 +227,7 @@ def of_disks(first: Path, second: Path, folder: Path) -> str:
 
 
 def content(image: Path) -> dict[str, Entry]:
-    """Return every path of an image, those of the EFI system partition below `esp`."""
+    """Every path of an image, those of the EFI system partition below `esp`."""
     with opened(image) as read:
         found = {f"root/{entry.path}": entry for entry in read.entries()}
         if isinstance(read, DiskImage) and read.esp:
@@ -236,7 +236,7 @@ def content(image: Path) -> dict[str, Entry]:
 
 
 def line(entry: Entry) -> str:
-    """Return one line with all properties of a path, except those that all paths share."""
+    """One line with all properties of a path, except those that all paths share."""
     shown = [f"{entry.kind} {entry.mode:04o} {entry.uid}:{entry.gid} {entry.mtime} inode={entry.inode}"]
     shown += [f"{name}={value}" for name in ("size", "sha256", "target", "xattrs") if (value := getattr(entry, name))]
     return " ".join((*shown, *([str(entry.device)] if any(entry.device) else [])))

@@ -25,7 +25,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def written(steps: plan.Plan, path: str) -> str:
-    """Return what a step writes into a file of the tree."""
+    """What a step writes into a file of the tree."""
     (text,) = (step.stdin for step in steps if isinstance(step, plan.Run) and step.argv[-1] == f"tree/{path}")
     assert isinstance(text, str)
     return text

@@ -247,7 +247,7 @@ def test_a_decision_is_one_on_the_copy_of_ucf_too(tree: Tree) -> None:
 
 
 def armoured(kind: str, between: str = "\n") -> str:
-    """Return an armour of a kind, without content."""
+    """An armour of a kind, without content."""
     return between.join([f"-----BEGIN {kind}-----", *["QUJD" * 16] * 4, f"-----END {kind}-----", ""])
 
 
@@ -258,7 +258,7 @@ def made(tmp: Path, words: str, *more: str) -> bytes:
 
 
 def openpgp(*options: str) -> bytes:
-    """Return what gpg prints for a new key; without options, the key file."""
+    """What gpg prints for a new key; without options, the key file."""
     with gnupg.temporary_home() as home:
         gnupg.new_key(home, "x")
         return gnupg.gpg(home, *options) if options else next(home.rglob("*.key")).read_bytes()
@@ -489,7 +489,7 @@ def test_an_id_that_was_drawn_by_lot_is_found(tree: Tree, path: str, content: st
 
 
 def cpio(*members: tuple[str, bytes]) -> bytes:
-    """Return an archive as the kernel reads it."""
+    """An archive as the kernel reads it."""
     out = b""
     for path, content in (*members, ("TRAILER!!!", b"")):
         numbers = (1, 0o100644 if content else 0o040755, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(path) + 1, 0)

@@ -24,7 +24,7 @@ class Dpkg:
         self.folder = tree / "var/lib/dpkg"
 
     def real(self, name: str) -> str:
-        """Return where a path named by a package is: without a leading slash, in /usr if the directory is merged."""
+        """Where a path named by a package is: without a leading slash, in /usr if the directory is merged."""
         path = PurePosixPath("/" + name.strip("/"))
         first = path.parts[1] if len(path.parts) > 1 else ""
         if len(path.parts) > 2 and first in _MERGED and (self.tree / first).is_symlink():
@@ -44,12 +44,12 @@ class Dpkg:
         return (self.folder / "statoverride").read_text("utf-8").splitlines()
 
     def _info(self, extension: str) -> Iterator[tuple[str, str]]:
-        """Yield (package, text) for each control file of a kind, whose name may also have the architecture."""
+        """(package, text) for each control file of a kind, whose name may also have the architecture."""
         for path in sorted((self.folder / "info").glob(f"*.{extension}")):
             yield path.name.removesuffix(f".{extension}").split(":")[0], path.read_text("utf-8")
 
     def place(self, package: str, name: str) -> str:
-        """Return where a package's file is, diversions by other packages considered."""
+        """Where a package's file is, diversions by other packages considered."""
         path = self.real(name)
         to, owner = self.diversions.get(path, (path, package))
         return path if owner == package else to

@@ -64,7 +64,7 @@ exec unshare --mount sh -euc {shlex.quote(_WITH_CGROUPS)} sh \\
 
 
 def as_documented(name: str, *options: str) -> str:
-    """Return a program to run instead of systemd-nspawn: README's command with the test's options."""
+    """A program to run instead of systemd-nspawn: README's command with the test's options."""
     return _AS_DOCUMENTED % shlex.join((f"--machine={name}", *options))
 
 
@@ -77,7 +77,7 @@ class Container:
     log: Path
 
     def first(self) -> int:
-        """Return the host's process id of the container's process 1; 0 if its root is not the tree yet."""
+        """The host's process id of the container's process 1; 0 if its root is not the tree yet."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text("ascii").split()
         # Before that, it is in the host's namespaces and would answer for the host; or it has just ended.
         with contextlib.suppress(FileNotFoundError):

@@ -65,7 +65,7 @@ _COUNTED: Final = 0x10 << 1 | 1
 
 @functools.cache
 def accelerator() -> str:
-    """Return `kvm` if a virtual processor really runs, else `tcg`; DEBIAN_CLOUD_TEST_ACCEL overrides.
+    """`kvm` if a virtual processor really runs, else `tcg`; DEBIAN_CLOUD_TEST_ACCEL overrides.
 
     That /dev/kvm can be opened proves nothing: under some nested hypervisors a
     guest makes no progress. So a boot sector counts, then ends QEMU with a status of its own.
@@ -90,7 +90,7 @@ def accelerator() -> str:
 
 
 def logs() -> Path:
-    """Return the directory of the serial logs: DEBIAN_CLOUD_TEST_LOGS, or build/logs."""
+    """The directory of the serial logs: DEBIAN_CLOUD_TEST_LOGS, or build/logs."""
     default = Path(__file__).resolve().parents[2] / "build" / "logs"
     folder = Path(os.environ.get("DEBIAN_CLOUD_TEST_LOGS", default))
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ class Machine:
     ssh_port: int
 
     def console(self) -> str:
-        """Return the output on the serial console, without terminal control."""
+        """The output on the serial console, without terminal control."""
         return TERMINAL_CONTROL.sub("", self.serial.read_text("utf-8", "replace"))
 
     def wait(self, pattern: str, seconds: float) -> re.Match[str]:
@@ -123,7 +123,7 @@ class Machine:
             time.sleep(_POLL)
 
     def ssh(self, user: str, key: Path, *command: str, seconds: float = 60) -> str:
-        """Return the standard output of a command on the machine; AssertionError if it fails."""
+        """The standard output of a command on the machine; AssertionError if it fails."""
         options = {
             "BatchMode": "yes",
             "ConnectTimeout": "20",
@@ -146,7 +146,7 @@ class Machine:
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback interface that was free a moment ago."""
+    """A TCP port of the loopback interface that was free a moment ago."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -158,14 +158,14 @@ def _section() -> str:
 
 
 def block(wanted: str) -> str:
-    """Return the block of README's "Boot it, and log in" that contains `wanted`."""
+    """The block of README's "Boot it, and log in" that contains `wanted`."""
     found = re.findall(r"^```\n([^`]*)^```$", _section(), re.DOTALL | re.MULTILINE)
     (text,) = (text for text in found if wanted in text)
     return str(text)
 
 
 def as_documented(port: int, serial: Path | None = None) -> str:
-    """Return a program to run instead of qemu-system-x86_64: README's command with the test's changes.
+    """A program to run instead of qemu-system-x86_64: README's command with the test's changes.
 
     The console goes to the file `serial`; without one it stays on the terminal.
     """

@@ -72,7 +72,7 @@ class Terminal:
         self.wait(r"[#$] $", 60)
 
     def run(self, command: str, seconds: float = 60) -> str:
-        """Return the output of a command in a waiting shell."""
+        """The output of a command in a waiting shell."""
         self.type(f"echo :$((40 + 2)); {command}; echo :$((80 + 4)):")
         self.wait(r":42\s*\n", 60)
         return self.wait(r"\n?:84:", seconds).removesuffix(":84:").strip()

@@ -30,7 +30,7 @@ class Image(Protocol):
 
 
 def failures(journal: str) -> list[str]:
-    """Return systemd's messages about failed units, also about those that it started again."""
+    """The messages of systemd about failed units, also about those that it started again."""
     assert "Reached target" in journal
     return re.findall(r"^.*Failed (?:to start|with result).*$", journal, re.MULTILINE)
 

@@ -176,7 +176,7 @@ def test_groups_of_the_default_user(content: Content) -> None:
 
 
 def cloud_config(content: Content) -> dict[str, object]:
-    """Return the configuration as cloud-init reads it."""
+    """The configuration as cloud-init reads it."""
     script = "from cloudinit.util import read_conf_with_confd as read; import json; print(json.dumps(read({!r})))"
     merged = json.loads(content.run(f'python3 -B -c "{script.format("/etc/cloud/cloud.cfg")}"'))
     assert isinstance(merged, dict)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def as_root(*command: str | Path) -> list[str]:
-    """Return a command that runs the given one as root of a new namespace; its mounts and processes end with it."""
+    """A command that runs the given one as root of a new namespace; its mounts and processes end with it."""
     user = () if os.geteuid() == 0 else ("--user", "--map-root-user", "--map-auto")
     return ["unshare", *user, "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *map(str, command)]
 
@@ -102,13 +102,13 @@ class Tree:
         return done.stdout + done.stderr
 
     def text(self, path: str) -> str:
-        """Return the text of a file, whatever its mode; AssertionError if there is none."""
+        """The text of a file, whatever its mode; AssertionError if there is none."""
         done = subprocess.run(as_root("cat", str(self.path / path)), capture_output=True, check=False)
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode("utf-8", "replace")
 
     def entries(self, *folders: str) -> dict[str, Entry]:
-        """Return path -> entry of directories and all below them, without a leading slash; by default of all."""
+        """Path -> entry of directories and all below them, without a leading slash; by default of all."""
         there = [folder for folder in folders if (self.path / folder).is_symlink() or (self.path / folder).exists()]
         places = there if folders else ["."]
         script = 'cd "$1"; shift; find "$@" -xdev -printf "%y %m %U:%G %P\\0%H\\0%l\\0"'
@@ -127,7 +127,7 @@ class Tree:
         return found
 
     def _names(self, database: str) -> dict[str, str]:
-        """Return id -> name in the tree: ids of system users depend on the order of installation."""
+        """Id -> name in the tree: ids of system users depend on the order of installation."""
         lines = (self.path / "etc" / database).read_text("utf-8").splitlines()
         return {line.split(":")[2]: line.split(":")[0] for line in lines}
 
@@ -149,7 +149,7 @@ def _path(name: str) -> str:
 
 
 def debian_sources(suite: str) -> str:
-    """Return Debian's sources for a suite, with the mirror that this machine's own apt uses."""
+    """Debian's sources for a suite, with the mirror that this machine's own apt uses."""
     line = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(REPO_URI) $(LABEL) main"
     listed = subprocess.run(
         ["apt-get", "indextargets", "--format", line, "Created-By: Packages", "Origin: Debian"],

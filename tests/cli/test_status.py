@@ -27,7 +27,7 @@ THIS = ImageStatus(
 
 
 def of(said: ImageStatus, status: str = "", **words: str) -> ImageStatus:
-    """Return the status of another image."""
+    """The status of another image."""
     return replace(said, id=replace(said.id, **words), status=status or said.status)
 
 

@@ -64,14 +64,14 @@ LACKING: Final[Mapping[tuple[str, str, str], set[str]]] = {
 
 
 def lacking(config: str) -> set[str]:
-    """Return the OPTIONS that the text of a /boot/config-* does not set or, for a console, does not build in."""
+    """The OPTIONS that the text of a /boot/config-* does not set or, for a console, does not build in."""
     late = {option for needed in CONSOLE.values() for option in needed}
     found = dict(re.findall(r"(?m)^CONFIG_(\w+)=([ym])$", config))
     return {option for option in OPTIONS if found.get(option) not in (("y",) if option in late else ("y", "m"))}
 
 
 def words(known: Mapping[str, tuple[str, ...]], suite: str, flavour: str, architecture: str) -> set[str]:
-    """Return the words of a table above that a kernel supports."""
+    """The words of a table above that a kernel supports."""
     return {
         word
         for word, needed in known.items()

@@ -52,7 +52,7 @@ class Resolved:
 
 
 def binaries(control: str, architecture: str, version: str) -> Iterator[dict[str, str]]:
-    """Yield the configurations' stanzas in Packages that a build of `control` on an architecture would give."""
+    """The configurations' stanzas in Packages that a build of `control` on an architecture would give."""
     _source, *stanzas = Deb822.iter_paragraphs(control.splitlines())
     for stanza in stanzas:
         here = {architecture, "all"}
@@ -159,7 +159,7 @@ def resolve(suite: str, architecture: str, control: str) -> list[Resolved]:
 
 
 def named(control: str, architecture: str) -> dict[str, set[str]]:
-    """Return configuration -> packages that it and its layers name or recommend; only the first alternatives."""
+    """Configuration -> packages that it and its layers name or recommend; only the first alternatives."""
     stanzas = {stanza["Package"]: stanza for stanza in binaries(control, architecture, "0")}
     return {
         names.config(package): _closure(package, stanzas) | _first(stanza.get("Recommends", ""))
@@ -169,7 +169,7 @@ def named(control: str, architecture: str) -> dict[str, set[str]]:
 
 
 def _first(relations: str) -> set[str]:
-    """Return the first package of each group of alternatives."""
+    """The first package of each group of alternatives."""
     return {group[0]["name"] for group in PkgRelation.parse_relations(relations)} if relations else set()
 
 
@@ -181,7 +181,7 @@ def _closure(package: str, stanzas: dict[str, dict[str, str]]) -> set[str]:
 
 
 def is_configuration(package: str) -> bool:
-    """Return whether a package is one of the configurations."""
+    """Whether a package is one of the configurations."""
     return package.startswith(names.PACKAGE_PREFIX)
 
 

@@ -57,7 +57,7 @@ OURS: Final[Mapping[str, set[str]]] = {
 
 
 def packages(vendor: str, suite: str, architecture: str) -> set[str]:
-    """Return the packages in a vendor's official image; for a container, which has none, those of every image."""
+    """The packages in a vendor's official image; for a container, which has none, those of every image."""
     found = set(_EVERY.split())
     for package in _ADDED.get(_SERVED_BY.get(vendor, vendor), "").split():
         marked = package.startswith("linux-image") or package == "grub-cloud"
@@ -69,5 +69,5 @@ def packages(vendor: str, suite: str, architecture: str) -> set[str]:
 
 
 def ours(vendor: str, suite: str, architecture: str) -> set[str]:
-    """Return the packages in our image of a vendor."""
+    """The packages in our image of a vendor."""
     return packages(vendor, suite, architecture) | OURS.get(vendor, set())

@@ -66,7 +66,7 @@ READERS: Final = {
 
 
 def installed(name: str) -> Iterator[tuple[Path, Path]]:
-    """Yield (path as installed, file in the source tree) of one configuration's files."""
+    """(path as installed, file in the source tree) of one configuration's files."""
     for tree in sorted(path for path in (CONFIGS / name).iterdir() if path.is_dir()):
         for path in sorted(tree.rglob("*")):
             if path.is_symlink() or not path.is_dir():
@@ -74,13 +74,13 @@ def installed(name: str) -> Iterator[tuple[Path, Path]]:
 
 
 def layers(name: str) -> tuple[str, ...]:
-    """Return the configurations that a configuration is built on, and itself."""
+    """The configurations that a configuration is built on, and itself."""
     own = {package.removeprefix(names.PACKAGE_PREFIX) for package in _relations(name, "Depends")}
     return (*(layer for layer in LAYERS if layer in own), name)
 
 
 def files(name: str) -> dict[str, Path]:
-    """Return path as installed -> file in the source tree, for a configuration and its layers."""
+    """Path as installed -> file in the source tree, for a configuration and its layers."""
     return {str(to): path for layer in layers(name) for to, path in installed(layer)}
 
 
@@ -98,7 +98,7 @@ def unit(name: str, to: str) -> configparser.ConfigParser:
 
 @functools.cache
 def stanza(name: str, suite: str = "") -> dict[str, str]:
-    """Return a configuration's stanza of debian/control, without comments, as dpkg reads it."""
+    """A configuration's stanza of debian/control, without comments, as dpkg reads it."""
     control = re.sub(r"(?m)^#.*\n", "", _control(suite))
     (found,) = [s for s in deb822.parse(control) if s.get("Package") == names.PACKAGE_PREFIX + name]
     return found
@@ -110,7 +110,7 @@ def _control(suite: str) -> str:
 
 
 def image_fields(name: str, suite: str = "", architecture: str = "amd64") -> dict[str, str]:
-    """Return the fields as a build for an architecture writes them."""
+    """The fields as a build for an architecture writes them."""
     fields = {key.removeprefix("XB-"): value for key, value in stanza(name, suite).items() if key.startswith("XB-")}
     return config.of_architecture(fields, architecture)
 
@@ -121,12 +121,12 @@ def _relations(name: str, field: str, suite: str = "") -> set[str]:
 
 
 def depends(name: str, suite: str = "") -> set[str]:
-    """Return the names of all packages in Depends of a configuration and its layers, every alternative included."""
+    """The names of all packages in Depends of a configuration and its layers, every alternative included."""
     return {package for layer in layers(name) for package in _relations(layer, "Depends", suite)}
 
 
 def cloud_settings(name: str) -> dict[str, object]:
-    """Return cloud-init's settings: later files win, and mappings are merged (only mappings of mappings occur)."""
+    """The settings of cloud-init: later files win, and mappings are merged (only mappings of mappings exist)."""
 
     def merge(old: object, new: object) -> object:
         if isinstance(old, dict) and isinstance(new, dict):
@@ -149,7 +149,7 @@ PACKAGED: Final = {
 
 
 def grub(name: str, default: str = "", architecture: str = "amd64") -> dict[str, str]:
-    """Return grub-mkconfig's variables after /etc/default/grub (`default`) and the drop-ins of image and layers."""
+    """Variables of grub-mkconfig after /etc/default/grub (`default`) and the drop-ins of image and layers."""
     drop_ins = sorted(path for path in files(name).values() if "etc/default/grub.d" in str(path))
     drop_ins.sort(key=lambda path: path.name)
     sourced = "".join(f". {shlex.quote(str(path))}\n" for path in drop_ins)

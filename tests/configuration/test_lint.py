@@ -73,7 +73,7 @@ fi
 
 
 def fields(**changed: str) -> lint.Subject:
-    """Return the good package with other fields; an empty one is removed."""
+    """The good package with other fields; an empty one is removed."""
     names = {name.replace("_", "-"): value for name, value in changed.items()}
     merged = {name: value for name, value in {**FIELDS, **names}.items() if value}
     return replace(GOOD, binary=Binary(merged, {}, FILES))
@@ -384,7 +384,7 @@ def test_a_file_that_is_no_package(tmp_path: Path) -> None:
 
 
 def repacked(package: Path, change: Callable[[Path], object]) -> Path:
-    """Return a .deb with a changed control archive, which dpkg-deb(1) would refuse to build."""
+    """A .deb with a changed control archive, which dpkg-deb(1) would refuse to build."""
     parts = package.parent / "parts"
     (parts / "control").mkdir(parents=True)
     subprocess.run(["dpkg-deb", "--control", package, parts / "control"], check=True)

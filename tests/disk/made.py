@@ -124,7 +124,7 @@ def make_ext4(folder: Path, tree: Path, size: str = "300M", *, changed: bool = T
 
 
 def view(image: Path) -> View:
-    """Return a view of a file's bytes that knows its holes."""
+    """A view of a file's bytes that knows its holes."""
     with image.open("rb") as file:
         size = image.stat().st_size
         data = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
@@ -132,12 +132,12 @@ def view(image: Path) -> View:
 
 
 def plain(entry: Entry) -> tuple[object, ...]:
-    """Return an entry without its inode number, which differs in another file system."""
+    """An entry without its inode number, which differs in another file system."""
     return tuple(value for name, value in asdict(entry).items() if name != "inode")
 
 
 def place(image: Path, path: str) -> int:
-    """Return the offset of a file's first block."""
+    """The offset of a file's first block."""
     return int(debugfs(image, f"blocks {path}").split()[0]) * BLOCK_SIZE
 
 

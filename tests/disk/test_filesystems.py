@@ -80,13 +80,13 @@ def read(image: Path) -> Ext4:
 
 
 def places(image: Path, original: Path, reader: type[Ext4] | type[Fat] = Ext4) -> set[str]:
-    """Return the names of the areas in which a file system was changed."""
+    """The names of the areas in which a file system was changed."""
     file_system = reader(view(original))
     return {file_system.place(at)[0] for at, _ in verification.differing(view(image), view(original))}
 
 
 def of(tree: Path) -> dict[str, Entry]:
-    """Return what stat(2) reports for a tree."""
+    """What stat(2) reports for a tree."""
     entries = {}
     for path in (tree, *tree.rglob("*")):
         status = path.lstat()
@@ -157,7 +157,7 @@ def test_hashed_directories_are_read(image: Path, tree: Path) -> None:
 
 
 def slot(image: Path, inode: str) -> int:
-    """Return the offset of an inode."""
+    """The offset of an inode."""
     said = re.search(r"located at block (\d+), offset (0x[0-9a-f]+)", debugfs(image, f"imap {inode}"))
     assert said
     return int(said[1]) * BLOCK_SIZE + int(said[2], 16)
@@ -215,14 +215,14 @@ PLACES: Mapping[str, tuple[Callable[[Path], object], set[str]]] = {
 
 
 def extents(image: Path) -> int:
-    """Return the offset of the node of a file's extent tree."""
+    """The offset of the node of a file's extent tree."""
     said = re.search(r"\(ETB0\):(\d+)", debugfs(image, "stat sparse"))
     assert said
     return int(said[1]) * BLOCK_SIZE
 
 
 def attributes(image: Path) -> int:
-    """Return the offset of a block of extended attributes."""
+    """The offset of a block of extended attributes."""
     said = re.search(r"File ACL: (\d+)", debugfs(image, "stat d"))
     assert said
     return int(said[1]) * BLOCK_SIZE
@@ -332,13 +332,13 @@ def mtools(image: Path, *argv: str) -> str:
 
 
 def of_fat(image: Path, path: str) -> int:
-    """Return the offset of a file's first cluster."""
+    """The offset of a file's first cluster."""
     file_system = Fat(view(image))
     return int(file_system._data + (first(file_system, path) - 2) * file_system._cluster)
 
 
 def first(file_system: Fat, path: str) -> int:
-    """Return the number of a file's first cluster."""
+    """The number of a file's first cluster."""
     (cluster,) = (entry.inode for entry in file_system.entries() if entry.path == path)
     return cluster
 

@@ -75,13 +75,13 @@ def nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def places(path: Path, original: Path) -> dict[str, str]:
-    """Return the differences of an image from another: area -> description."""
+    """The differences of an image from another: area -> description."""
     with opened(path) as image, opened(original) as other:
         return {it.path: it.why for it in verification.beside(image, other, set())}
 
 
 def read(path: Path) -> tuple[object, ...]:
-    """Return all that can be read from an image."""
+    """All that can be read from an image."""
     with opened(path) as image:
         beside: tuple[object, ...] = tuple(image.entries())
         if isinstance(image, DiskImage):

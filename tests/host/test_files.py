@@ -137,7 +137,7 @@ def test_a_gibibyte_in_a_few_kilobytes_takes_no_memory(tmp_path: Path, form: str
 
 
 def member(name: str, content: bytes) -> bytes:
-    """Return a member of ar(5)."""
+    """A member of ar(5)."""
     return (
         f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode()
         + content

@@ -67,7 +67,7 @@ POWERLESS = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-all")
 
 
 def processes(word: str = "") -> list[str]:
-    """Return the processes of UID, or those with a word in their command line."""
+    """The processes of UID, or those with a word in their command line."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -82,7 +82,7 @@ def processes(word: str = "") -> list[str]:
 
 
 def left(word: str = "") -> list[str]:
-    """Return the same after the kernel had time to end killed processes."""
+    """The same after the kernel had time to end killed processes."""
     end = time.monotonic() + 30
     while (found := processes(word)) and time.monotonic() < end:
         time.sleep(0.1)
@@ -204,7 +204,7 @@ def test_a_setting_of_the_machine_that_forbids_it_is_named(
 
 
 def leaving(word: str, status: int = 0) -> tuple[str, ...]:
-    """Return a command that ends, and leaves a process that holds all its descriptors."""
+    """A command that ends, and leaves a process that holds all its descriptors."""
     return ("sh", "-c", f"sleep {word} & echo said; echo complaint >&2; exit {status}")
 
 

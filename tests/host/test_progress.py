@@ -23,7 +23,7 @@ PLAIN = "[ 1/2] first\n[ 2/2] second\n"
 
 
 def on_terminal(quiet: bool = False, **environment: str) -> str:
-    """Return what two steps write on a terminal of 60 columns."""
+    """What two steps write on a terminal of 60 columns."""
     ours, theirs = pty.openpty()
     try:
         subprocess.run(

@@ -40,7 +40,7 @@ WRAPPERS: Final = {"command": 0, "exec": 0, "timeout": 1, "xargs": 0}
 
 
 def nodes(tree: object) -> Iterator[dict[str, Any]]:
-    """Yield all nodes of the tree that shfmt(1) prints."""
+    """All nodes of the tree that shfmt(1) prints."""
     if isinstance(tree, dict):
         yield tree
         tree = [*tree.values()]
@@ -49,7 +49,7 @@ def nodes(tree: object) -> Iterator[dict[str, Any]]:
 
 
 def word(node: dict[str, Any]) -> str:
-    """Return a word without its quotes; "$" stands for a variable or the like."""
+    """A word without its quotes; "$" stands for a variable or the like."""
     parts: list[dict[str, Any]] = []
     for part in node.get("Parts", []):
         parts += part.get("Parts", []) if part["Type"] == "DblQuoted" else [part]
@@ -59,7 +59,7 @@ def word(node: dict[str, Any]) -> str:
 
 
 def commands(text: str) -> Iterator[tuple[str, ...]]:
-    """Yield a script's commands, also in substitutions, and its functions as ("()", NAME)."""
+    """A script's commands, also in substitutions, and its functions as ("()", NAME)."""
     done = subprocess.run(
         ["shfmt", "-ln", "posix", "--to-json"], input=text, capture_output=True, text=True, check=True
     )
@@ -73,7 +73,7 @@ def commands(text: str) -> Iterator[tuple[str, ...]]:
 
 
 def within(words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Yield the commands that a command is given to run."""
+    """The commands that a command is given to run."""
     if words[0] in WRAPPERS and words[1:2] != ("-v",):
         rest = words[1:]
         while rest and rest[0].startswith("-"):
@@ -96,7 +96,7 @@ FUNCTIONS: Final = {found[1] for script in SCRIPTS for found in of(script) if fo
 
 
 def called(found: tuple[tuple[str, ...], ...]) -> set[str]:
-    """Return the tools: not builtins, functions, or names in variables (the archive's scripts)."""
+    """The tools: not builtins, functions, or names in variables (the archive's scripts)."""
     first = {words[0] for words in found if "$" not in words[0]} - BUILTINS - FUNCTIONS - {"()"}
     # A function with the name of a tool calls that by `command`.
     return first | {words[1] for words in found if words[0] == "command" and words[1:2] != ("-v",)}
@@ -174,7 +174,7 @@ RELEASE: Final = re.compile(r'release\["(\w+)"\] = ([0-9]+)')
 
 
 def code(script: Path) -> str:
-    """Return a script without its comments and without the mirror's releases."""
+    """A script without its comments and without the mirror's releases."""
     return RELEASE.sub("", re.sub(r"(^|\s)#.*", "", script.read_text("utf-8")))
 
 

@@ -24,7 +24,7 @@ UNKNOWN = {"host/run.py": "the arguments of others", "plan.py": "as in_tree: a t
 
 
 def first_words(node: ast.AST, known: dict[str, ast.AST]) -> Iterator[str]:
-    """Yield the first word of an argument list, through names, stars and attributes; "?" if it cannot be found."""
+    """The first word of an argument list, through names, stars and attributes; "?" if it cannot be found."""
     if isinstance(node, ast.Tuple | ast.List) and node.elts:
         yield from first_words(node.elts[0], known)
     elif isinstance(node, ast.Starred):
@@ -59,7 +59,7 @@ def assigned(tree: ast.AST) -> dict[str, ast.AST]:
 
 
 def called(text: str, elsewhere: dict[str, ast.AST]) -> set[str]:
-    """Return the tools that a module calls."""
+    """The tools that a module calls."""
     tree = ast.parse(text)
     known = {**elsewhere, **assigned(tree)}
     found: set[str] = set()
@@ -72,7 +72,7 @@ def called(text: str, elsewhere: dict[str, ast.AST]) -> set[str]:
 
 
 def constants() -> dict[str, ast.AST]:
-    """Return the names that modules define for other modules."""
+    """The names that modules define for other modules."""
     found: dict[str, ast.AST] = {}
     for path in PACKAGE.rglob("*.py"):
         tree = ast.parse(path.read_text("utf-8"))

@@ -39,7 +39,7 @@ from tests.mirror.tree import (
 
 
 def tree(root: Path) -> dict[str, str]:
-    """Return what a mirror of everything in a source shows."""
+    """What a mirror of everything in a source shows."""
     return Mirror("", root, root).shown()
 
 

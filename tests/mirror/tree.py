@@ -50,7 +50,7 @@ class Key:
         gnupg.gpg(self.home, *args)
 
     def fingerprints(self) -> list[str]:
-        """Return the fingerprints of the primary and of each subkey."""
+        """The fingerprints of the primary and of each subkey."""
         command = ["gpg", "--homedir", str(self.home), "--list-keys", "--with-colons"]
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         return re.findall(r"^fpr:+(\w+):", out, re.M)
@@ -168,7 +168,7 @@ class Archive:
         return "\n".join(stanzas) + self.images_extra
 
     def status(self) -> str:
-        """Return the status of each image, with pending updates for some."""
+        """The status of each image, with pending updates for some."""
         stanzas = []
         for name in sorted(self.images):
             config, serial = name.split()
@@ -218,7 +218,7 @@ class Archive:
         self.key.gpg("--output", f"{release}.gpg", "--detach-sign", str(release))
 
     def index_files(self, index: str) -> list[Path]:
-        """Return every form of an index: plain, compressed, and by hash."""
+        """Every form of an index: plain, compressed, and by hash."""
         path = self.root / "dists" / self.suite / index
         named = [Path(f"{path}{form}") for form in ("", ".gz", ".xz")]
         return [*named, *(path.parent / "by-hash/SHA256" / sha(p) for p in named)]
@@ -331,7 +331,7 @@ class Mirror:
         return done.stdout
 
     def shown(self) -> dict[str, str]:
-        """Return all that a client of the mirror can see: path -> hash, or link target."""
+        """All that a client of the mirror can see: path -> hash, or link target."""
         seen = {}
         for path in sorted(self.dest.rglob("*")):
             name = path.relative_to(self.dest)

@@ -27,7 +27,7 @@ CHOSEN = (
 
 
 def target(kind: str, uri: str, file: Path) -> str:
-    """Return a line of `sources.INDEXTARGETS`."""
+    """A line of `sources.INDEXTARGETS`."""
     return f"{kind}|debian-cloud|debian-cloud|trixie|{uri}|{file}|yes|/x:1\n"
 
 

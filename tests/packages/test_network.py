@@ -43,7 +43,7 @@ HOST = "127.0.0.1"
 
 
 def answers(settings: str, variables: dict[str, str] | None = None, credentials: str = "") -> dict[str, str]:
-    """Return the settings that a build takes over from a machine: name -> value."""
+    """The settings that a build takes over from a machine: name -> value."""
     text = network.conf(settings, credentials, variables or {})
     return {m[1]: m[2] for m in re.finditer(r'^(\S+) "(.*)";$', text, re.MULTILINE)}
 
@@ -503,7 +503,7 @@ def watching() -> Iterator[Watched]:
 
 
 def holding(folder: Path, secret: str) -> list[str]:
-    """Return the files in a directory that contain a text."""
+    """The files in a directory that contain a text."""
     found = subprocess.run(["grep", "-rlaF", secret, folder], capture_output=True, text=True, check=False).stdout
     return sorted(str(Path(line).relative_to(folder)) for line in found.splitlines())
 

@@ -40,7 +40,7 @@ class Web:
     mirror: str
 
     def sources(self, url: str) -> list[str]:
-        """Return the arguments that make `url` the source of configurations."""
+        """The arguments that make `url` the source of configurations."""
         return ["--archive", url, "--keyring", str(self.archive.keyring)]
 
     @property
@@ -49,7 +49,7 @@ class Web:
 
 
 def snapshot(archive: Archive) -> str:
-    """Return the id of the current publication."""
+    """The id of the current publication."""
     command: list[str | Path] = ["debian-cloud-archive", "snapshot", archive.folder]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
@@ -70,7 +70,7 @@ def web() -> Iterator[Web]:
 
 
 def planned(web: Web, url: str, *more: str) -> Buildinfo:
-    """Return what would be the .buildinfo of an image, without building it."""
+    """What would be the .buildinfo of an image, without building it."""
     done = debian_cloud("plan", "fine", *web.sources(url), *more)
     assert done.returncode == 0, done.stderr
     facts = re.search("> facts <<'END'\n(.*?)\nEND", done.stdout, re.S)

@@ -82,12 +82,12 @@ def copied(case: Case, folder: Path) -> Path:
 
 
 def report(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
-    """Return path or area -> what is wrong with it."""
+    """Path or area -> what is wrong with it."""
     return {it["path"]: it["why"] for it in json.loads(done.stdout)["unexplained"]}
 
 
 def start(image: Path, of_type: str = ROOT_TYPES["amd64"]) -> int:
-    """Return the first byte of a partition."""
+    """The offset of a partition, in bytes."""
     with opened(image) as disk:
         assert isinstance(disk, DiskImage)
         return next(partition.start for partition in disk.partitions if partition.type == of_type)
@@ -396,7 +396,7 @@ def test_a_swapped_index(case: Case, closure: Path) -> None:
 
 
 def own(closure: Path) -> Path:
-    """Return the archive's own release file."""
+    """The archive's own release file."""
     (found,) = (p for p in (closure / "evidence").glob("*/InRelease") if "Origin: Debian\n" not in p.read_text())
     return found
 
@@ -564,7 +564,7 @@ EVIL = "http://deb.evil.example/debian"
 
 
 def evil(case: Case) -> str:
-    """Return another .buildinfo, with which the image's apt uses another server."""
+    """Another .buildinfo, with which the image's apt uses another server."""
     text = throwaway.signed_text(case.buildinfo)
     row = r"(?<=^Image-Sources:\n) [^ ]+"
     found, count = re.subn(row, f" {EVIL}", text, count=1, flags=re.M)

@@ -125,7 +125,7 @@ def debugfs(*commands: str) -> Callable[[Path], object]:
 
 
 def block(image: Path, path: str) -> int:
-    """Return the offset of a file's first block on a disk."""
+    """The offset of a file's first block on a disk."""
     at = f"{image}?offset={LAYOUT.root.start}"
     return LAYOUT.root.start + 4096 * int(run("debugfs", "-R", f"blocks {path}", at).split()[0])
 
