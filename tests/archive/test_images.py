@@ -443,7 +443,7 @@ def test_refuses_a_buildinfo_of_another_image(
 
 
 def test_refuses_what_is_no_image(archive: Archive, make: Maker, uploader: Key) -> None:
-    """Of each kind one case; tests/formats/test_formats.py and tests/archive/test_admission.py have all."""
+    """One case of each kind; tests/formats/test_formats.py and tests/archive/test_admission.py have all cases."""
     script = b"#!/bin/sh\nrm -rf /\n" + bytes(4096)
     cases: tuple[tuple[bytes, dict[str, str], str], ...] = (
         (b"", {}, "Size of an image record"),

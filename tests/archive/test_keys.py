@@ -279,7 +279,7 @@ def test_verbs_for_keys_refuse_what_would_harm(
     archive.run("add-key", "--key", secret)
     assert states(archive)[stranger.fingerprint] == "active"
     refuses("the archive's", "add-key", "--cosigner", stranger.public)
-    # A key that should sign and cannot be read stops all, because some machines may know no other.
+    # A malformed line stops all, because it may be for the only key that some machines know.
     for line in (f"{first} actve", first, f"{first[:39]} active", "AAAA BBBB active"):
         kept = (archive.path / "conf/keys").read_text()
         (archive.path / "conf/keys").write_text(f"{kept}{line}\n")

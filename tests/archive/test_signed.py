@@ -350,7 +350,7 @@ def test_snapshots_of_an_older_version_get_an_end(full: Archive) -> None:
     assert "Valid-Until" not in (changed / "dists/trixie/Release").read_text()
     shutil.rmtree(changed)
     assert check(full)[0] == 0
-    # A second publish signs none again, and neither does the loss of a key remove the end.
+    # A second publish signs none of them again, and the loss of a key does not remove their end.
     assert "signed anew" not in full.run("publish").stdout
     full.run("add-key")
     (first_key,) = re.findall("(?m)^([0-9A-F]{40}) active", (full.path / "conf/keys").read_text())[:1]

@@ -98,7 +98,7 @@ def test_verbs_are_run_as_the_owner_of_the_archive(archive: Archive, make: Maker
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another")
 def test_root_becomes_the_owner(archive: Archive) -> None:
-    """The owner may read the directory, but not the tests' own; here it is nobody."""
+    """The owner may read the directory, but not the tests' own; in this test it is nobody."""
     place = Path(run(["mktemp", "-d"], archive.env).stdout.strip())
     program, owned = place / "program", place / "owned"
     shutil.copytree(ROOT / "archive", program)

@@ -93,7 +93,7 @@ def test_a_withdrawn_image_is_out_of_every_index_at_once(archive: Archive, make:
     assert listed(archive)[OLD].status == "deprecated"
     assert listed(archive)[OLD].status_reason == "there will be better ones"
     assert not (archive.public / "images/trixie/ec2/amd64/current").is_symlink()
-    # If a run was interrupted before it published, the next run of the verb reports that it is done.
+    # After a run that was interrupted before it published, the verb publishes its result when run again.
     (state,) = (archive.path / "state/images").iterdir()
     entered = state.read_text()
     state.write_text(re.sub(r"(?m)^Status.*\n|^CVEs.*\n", "", entered))
@@ -372,7 +372,7 @@ def test_what_has_newer_versions_is_published_without_building(archive: Archive,
     assert pending == {"base-files": "13.8", "login": "1:4.16.0-2"}
     assert statuses(archive)[NEW].others == ()
 
-    # If nothing changed, nothing is published; the cached .buildinfo is used, not the changed one.
+    # If nothing changed, nothing is published; the packages cached from the .buildinfo count, not its changed text.
     snapshots = {*(archive.public / "snap").iterdir()}
     (cache,) = (archive.path / "cache").glob("packages-*")
     assert cache.name == "packages-trixie-amd64"

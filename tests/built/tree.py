@@ -80,7 +80,7 @@ class Tree:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the tree as root, without a terminal; AssertionError if it fails and `check`.
 
-        With `alone` it has no network except a loopback interface of its own.
+        With `alone`, its only network is a loopback interface of its own.
         """
         network = ("unshare", "--net", "sh", "-euc", 'ip link set lo up; exec "$@"', "sh") if alone else ()
         done = subprocess.run(

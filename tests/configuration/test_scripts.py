@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The parts that debhelper added to a maintainer script are told from the package's own, at any length."""
+"""The parts that debhelper added to a maintainer script are distinguished from the package's own, at any length."""
 
 from __future__ import annotations
 

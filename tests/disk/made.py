@@ -109,7 +109,7 @@ def make_ext4(folder: Path, tree: Path, size: str = "300M", *, changed: bool = T
         *("-E", extended, "-d", tree, image, size),
         **environment,
     )
-    # The changes of a package or an owner, the same whoever runs the test.
+    # The changes of a package or an owner, which do not depend on the user who runs the test.
     capability = folder / "capability"
     capability.write_bytes(NET_RAW)
     if changed:

@@ -70,7 +70,7 @@ def test_closures_are_carried_where_that_is_asked_for(mirror: Mirror, archive: A
     assert re.search("all verified, showing it", mirror.ok("--closures"))
     assert carried(mirror)[f"{PLACES[1]}/{OWN}"] == sha(folders[1] / OWN)
     assert mirror.ok("--closures").count("fetching") == 0
-    # A damaged file is found, as everywhere.
+    # A damaged file is found, as elsewhere in the mirror.
     (mirror.dest / PLACES[0] / "pool/b_1_all.deb").write_text("-" * 59)
     mirror.ok("--closures", "--verify-all")
     assert carried(mirror).keys() == listed.keys()

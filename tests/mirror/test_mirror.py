@@ -1101,7 +1101,7 @@ def test_disk_full(mirror: Mirror, archive: Archive) -> None:
 def test_kill_at_every_step_shows_the_old_or_the_new(
     archive: Archive, servers: dict[str, Server], key: Key, tmp_path: Path
 ) -> None:
-    """If the run is killed before any rename, a client sees one complete state, and the next run repairs it."""
+    """If the run is killed before any rename, a client sees one complete state; the next run repairs the mirror."""
     mirror = Mirror(f"{servers['http'].url}/{archive.root.name}", tmp_path / "mirror", key.keyring)
     mirror.ok()
     clean = tmp_path / "clean"

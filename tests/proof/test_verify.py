@@ -480,7 +480,7 @@ def test_a_closure_s_own_index_is_no_evidence(case: Case, closure: Path) -> None
 
 @pytest.mark.parametrize("how", ["no end of directories", "a date"])
 def test_evidence_that_is_no_evidence(case: Case, closure: Path, world: World, how: str) -> None:
-    """No reading is without a limit."""
+    """All reading has a limit."""
     said = "has more than 64 files or directories"
     if how == "a date":
         resign(world, closure, "^Date: .*", f"Date: Sat, 01 Jan {'9' * 40} 00:00:00 UTC")
