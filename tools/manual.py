@@ -107,7 +107,7 @@ An error is one sentence, and a hint on what to do.
 .BR debian\\-cloud\\-mirror (1),
 .BR debian\\-cloud\\-config (5),
 .BR apt (8),
-.BR mmdebstrap (1)
+.BR dpkg (1)
 """
 
 _FIELDS_HEAD: Final = f"""\

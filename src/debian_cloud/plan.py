@@ -82,7 +82,7 @@ def as_shell(plan: Plan, workspace: str, about: str) -> str:
     """The plan as a POSIX shell script that does the same in a new directory `workspace`."""
     lines = [
         "#!/bin/sh",
-        # shellcheck takes the variables of mmdebstrap's hooks as the script's own.
+        # shellcheck takes the variables of commands in arguments as the script's own.
         "# shellcheck disable=SC2016",
         *(f"# {line}".rstrip() for line in about.splitlines()),
         "set -eu",

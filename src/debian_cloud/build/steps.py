@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Make the plan that builds the image of a resolved configuration.
 
-apt resolves twice: `packages.resolver` for the list in the plan, and mmdebstrap's apt when it installs the
-configuration (and, by name, the archive's keyring package and the packages that the user added). A step compares the
-.debs that were installed with the list by SHA-256; a difference fails the build.
+The plan lists each package with its SHA-256, which the resolver took from a signed index. A step fetches them, or
+takes them from the cache, and compares each with its SHA-256; the tree's own dpkg installs them in stages
+(`build.stages`, `scripts/install.py`); at the end, a step compares what dpkg has installed with the list.
 
 The builder writes what belongs to this disk and to no package: fstab, Debian's sources, /etc/cloud-release,
 machine-id (empty, or `uninitialized` if systemd-firstboot is to ask), the symlink resolv.conf, GRUB's files in
@@ -13,7 +13,7 @@ image's name; times are not later than the newest InRelease.
 
 A build does not depend on the machine that it runs on. Root steps have a UTS namespace whose host name is
 `localhost` without a domain; the tree has that name in its own /etc/hostname, and an empty resolv.conf, before the
-first maintainer script runs (mmdebstrap copies the machine's). A step has the plan's variables and a few of the
+first maintainer script runs. A step has the plan's variables and a few of the
 caller's (`plan.KEPT`); a printed plan unsets all others. The kernel's release and the processor cannot be hidden
 from a script that reads them: tests build with another host name and number of processors, but not with another
 release.

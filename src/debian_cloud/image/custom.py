@@ -3,7 +3,7 @@
 
 The record has `Official: no`, and the .buildinfo has `Image-Changes`; an archive requires both to agree. An official
 image has neither field. An unofficial image is `current` only if there is no official one. `--remove` is a pin of -1,
-the same text for the private apt and for mmdebstrap's; a replacement of a removed package must be there already or be
+the same text for both resolutions; a replacement of a removed package must be there already or be
 added by name.
 
 An added source is verified only with its own key. `Image-Changes` has its address, suite and components,
@@ -26,7 +26,7 @@ from debian_cloud.image.config import FIELDS, PATH, in_words, size
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Debian Policy 5.6.1. mmdebstrap and apt give a meaning to other characters: versions, patterns, removals.
+# Debian Policy 5.6.1. apt gives a meaning to other characters: versions, patterns, removals.
 _PACKAGE: Final = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 # RFC 1123, 2.1; hostname(7) gives the length of a complete name, RFC 1035 that of a label.
 _LABEL: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")

@@ -23,7 +23,7 @@ GENERATED: Final = (
     ("boot/grub/grubenv", "builder: as grub-editenv(1) does"),
     ("etc/apt/sources.list.d/debian.sources", "builder: Debian's mirror, and the suite's parts"),
     ("etc/cloud-release", "builder: which image it is"),
-    ("etc/fstab", "builder: the disk's partitions (a container's: mmdebstrap, empty)"),
+    ("etc/fstab", "builder: the disk's partitions"),
     ("etc/grub.d/enable_cloud", "builder: lets upgrades of grub-cloud-* install themselves"),
     ("etc/machine-id", "builder: empty, the first boot fills it"),
     ("etc/resolv.conf", "builder: systemd-resolved's"),

@@ -101,7 +101,7 @@ class Apt:
     def resolve(
         self, wanted: config.ImageConfig, custom: Custom = OFFICIAL, lock: Buildinfo | None = None
     ) -> Resolution | None:
-        """Return the exact packages of a configuration on an empty system, as mmdebstrap's minbase installs it.
+        """Return the exact packages of a configuration on an empty system.
 
         Essential packages come first, then apt and those of priority required, then the configuration with the
         archive's keyring package, if it has one, what the configuration itself recommends, and the added packages:
@@ -527,7 +527,7 @@ def _release(source: Source, suite: str, path: Path) -> dict[str, str]:
 
 
 def _is_required(package: apt_pkg.Package, version: apt_pkg.Version) -> bool:
-    """Return whether a package is one that mmdebstrap's minbase has in addition to the essential ones."""
+    """Return whether a package is one that every Debian system has in addition to the essential ones."""
     return package.name == "apt" or version.priority_str == "required"
 
 
