@@ -307,8 +307,10 @@ class Ahead:
     def _each(self) -> Iterator[Sequence[str]]:
         begun: list[list[Future[None]]] = []
         for number, chunk in enumerate(self._chunks):
-            for later in self._chunks[len(begun) : number + _AHEAD]:
-                begun.append([self._pool.submit(stored, Path(DEBS, deb), self._place / deb) for deb in later])
+            begun += [
+                [self._pool.submit(stored, Path(DEBS, deb), self._place / deb) for deb in later]
+                for later in self._chunks[len(begun) : number + _AHEAD]
+            ]
             for one in begun[number]:
                 one.result()
             yield chunk
@@ -648,7 +650,7 @@ Epoch: 1795224967
 Virtual-Size: 0
 Maintainer: Some One <one@example.org>
 Formats: tar.xz
-Plan: c441726f4121be8107772c8d07ab740231b25a4bdf65cf5cfef3826c81dd030b
+Plan: 57702f1f7b20b91bf7a08fd8e4c12efc0cab9382347c0403e3129942dc21a766
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64

@@ -307,8 +307,10 @@ class Ahead:
     def _each(self) -> Iterator[Sequence[str]]:
         begun: list[list[Future[None]]] = []
         for number, chunk in enumerate(self._chunks):
-            for later in self._chunks[len(begun) : number + _AHEAD]:
-                begun.append([self._pool.submit(stored, Path(DEBS, deb), self._place / deb) for deb in later])
+            begun += [
+                [self._pool.submit(stored, Path(DEBS, deb), self._place / deb) for deb in later]
+                for later in self._chunks[len(begun) : number + _AHEAD]
+            ]
             for one in begun[number]:
                 one.result()
             yield chunk
@@ -866,7 +868,7 @@ Epoch: 1795224967
 Virtual-Size: 8589934592
 Maintainer: Some One <one@example.org>
 Formats: raw qcow2
-Plan: c89db1c5fafb2cc6ecb50faaa66fd35411842f8a131f83a9bb7cadda83d09f13
+Plan: ca9c72d1d596cd6d7ee61fb9e2ea64e1cf329930682f1fec49e432135b1495eb
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64

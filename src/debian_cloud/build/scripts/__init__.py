@@ -4,8 +4,8 @@
 The tools of the image's own suite make its bytes (partition table, file systems, boot loader files, GRUB's core,
 qcow2, tar), so that the host's versions have no effect. apt resolves and fetches the tools that the image lacks
 (`TOOLS` of each format) with the other packages, and the tree's dpkg unpacks them beside the tree, without maintainer
-scripts; the .buildinfo lists them as `Image-Tools`, and a lock and a closure have them. The host provides dpkg-deb, tar,
-apt and coreutils.
+scripts; the .buildinfo lists them as `Image-Tools`, and a lock and a closure have them. The host provides dpkg-deb,
+tar, apt and coreutils.
 """
 
 from __future__ import annotations
