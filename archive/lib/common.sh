@@ -207,8 +207,30 @@ find_agent() {
 }
 end_agent() {
     [ -z "${agent-}" ] || return 0
-    gpgconf --homedir "$1/gnupg" --kill all 9>&- || true
+    stop_agent "$1/gnupg"
     rm -f "$1/tmp/agent"
+}
+
+# stop_agent HOME: end the agent of a GnuPG home, and return when its process has ended. gpgconf returns earlier,
+# and until then the agent accepts connections and removes its sockets. After 10 seconds the process is killed.
+stop_agent() {
+    process=$(timeout 10 gpg-connect-agent --homedir "$1" --no-autostart 'GETINFO pid' /bye 2>/dev/null 8>&- 9>&- |
+        sed -n 's/^D //p')
+    [ -n "$process" ] || return 0
+    timeout 10 gpgconf --homedir "$1" --kill all 8>&- 9>&- || true
+    tenths=100
+    while is_running "$process" && [ "$tenths" -gt 0 ]; do
+        sleep 0.1
+        tenths=$((tenths - 1))
+    done
+    ! is_running "$process" || kill -KILL "$process" 2>/dev/null || true
+}
+
+# is_running PID: a process that has ended stays as a zombie until its parent asks for its status (proc(5)).
+is_running() {
+    case $(cat "/proc/$1/stat" 2>/dev/null) in
+    '' | *') Z '* | *') X '*) return 1 ;;
+    esac
 }
 
 # Uploads are checked against the uploaders' keyring, never the archive's own.
