@@ -33,24 +33,72 @@ fail() {
     exit "${3:-1}"
 }
 
-# help_if_asked "$@": print the header comment of the running verb.
-help_if_asked() {
+# wrong SENTENCE: refuse the arguments of the running verb.
+wrong() { fail "$1" "debian-cloud-archive ${0##*/} --help" 2; }
+
+# print_help: print the header comment of the running verb.
+print_help() {
+    printf 'usage: debian-cloud-archive '
+    sed -n '3,/^$/s/^# \{0,1\}//p' "$0"
+    exit 0
+}
+
+# arguments OPTIONS "$@": sort the arguments of the running verb; --help prints its header.
+#
+# OPTIONS are those that the verb takes, as in '--now --suite=', where "=" stands for a value; any other is refused.
+# After `--` no argument is an option. $options, $operands ($count of them) and $sorted (the options, `--`, the
+# operands) refer to the arguments, for `eval "set -- $sorted"`. Option and value become one word: --suite=VALUE.
+arguments() {
+    known=" $1 " number=0 count=0 expected=option options='' operands=''
+    shift
     for argument; do
-        case $argument in
-        -h | --help)
-            printf 'usage: debian-cloud-archive '
-            sed -n '3,/^$/s/^# \{0,1\}//p' "$0"
-            exit 0
-            ;;
+        number=$((number + 1))
+        case $expected:$argument in
+        value:?*) options="$options \"$name=\${$number}\"" expected=option ;;
+        value:) break ;;
+        option:-h | option:--help) print_help ;;
+        option:--) expected=operand ;;
+        option:-?*) option ;;
+        *) operands="$operands \"\${$number}\"" count=$((count + 1)) ;;
         esac
+    done
+    [ "$expected" != value ] || wrong "$name needs a value"
+    # shellcheck disable=SC2034 # the verbs use it
+    sorted="$options -- $operands"
+}
+
+# option: sort $argument, an option of which $known is expected to have the name.
+option() {
+    name=${argument%%=*}
+    case $name in
+    *[!a-z-]*) unknown_option ;; # it could match several words of $known
+    esac
+    case $known:$argument in
+    *" $name= "*:*=?*) options="$options \"\${$number}\"" ;;
+    *" $name= "*:*=) wrong "$name needs a value" ;;
+    *" $name= "*) expected=value ;;
+    *" $name "*:"$name") options="$options $name" ;;
+    *" $name "*) wrong "$name takes no value" ;;
+    *) unknown_option ;;
+    esac
+}
+unknown_option() { fail "unknown option $name" "debian-cloud-archive ${0##*/} --help shows the options" 2; }
+
+# need TOOL…: fail unless all of them are installed.
+need() {
+    for tool; do
+        command -v "$tool" >/dev/null || fail "$tool is missing" "apt install $(package_of "$tool")"
     done
 }
 
-need() {
-    while [ $# -gt 1 ]; do
-        command -v "$1" >/dev/null || fail "$1 is missing" "apt install $2"
-        shift 2
-    done
+# package_of TOOL: its package, as debian_cloud.host.tools has it; most have the same name.
+package_of() {
+    case $1 in
+    dpkg-deb) echo dpkg ;;
+    gpg) echo gnupg ;;
+    xz) echo xz-utils ;;
+    *) echo "$1" ;;
+    esac
 }
 
 # step STEP [ARGUMENT…]: have something read or decided in Python (debian_cloud.archive.steps); the status is its own.
@@ -91,7 +139,7 @@ is_archive() {
 # publication that was interrupted to its end. Nothing is done by a clock that cannot be right.
 open_archive() {
     is_archive "$1"
-    dir=$(readlink -f "$1")
+    dir=$(readlink -f -- "$1")
     steps=$(readlink -f "${0%/*}/../steps")
     exec 9>>"$dir/lock"
     # Only `add` waits for a unit that is at work.

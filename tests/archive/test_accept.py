@@ -251,7 +251,7 @@ def test_add_uploader_refuses_what_it_does_not_know(shared: Archive, uploader: K
         (("--may", "everything"), "'everything' is nothing that can be uploaded"),
         (("--suite", "sid"), "'sid' is not a suite of this archive"),
         (("--suite",), "--suite needs a value"),
-        (("--frob",), "no option --frob"),
+        (("--frob",), "unknown option --frob"),
         (("second",), "takes DIR and KEYFILE"),
     ):
         done = shared.run("add-uploader", uploader.public, *options, check=False)

@@ -162,7 +162,7 @@ def test_what_is_none(archive: Archive, make: Maker) -> None:
         (empty / "no.changes",): "cannot be read",
         (empty / "a.deb", "--suite", "sid"): "the archive has no suite 'sid'",
         (empty / "a.deb", "--suite"): "--suite needs a value",
-        ("--frob", empty / "a.deb"): "add knows no option --frob",
+        ("--frob", empty / "a.deb"): "unknown option --frob",
     }
     for words, said in cases.items():
         done = archive.run("add", *words, check=False)

@@ -98,7 +98,7 @@ def test_what_is_wrong_changes_nothing(archive: Archive) -> None:
         (("../x",), "is not a suite's codename"),
         (("all",), "a word of conf/uploaders"),
         (("forky", "sid"), "takes DIR and SUITE"),
-        (("forky", "--frob"), "knows no option --frob"),
+        (("forky", "--frob"), "unknown option --frob"),
         ((), "takes DIR and SUITE"),
     ):
         done = archive.run("add-suite", *arguments, check=False)
