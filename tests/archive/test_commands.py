@@ -107,9 +107,9 @@ def test_an_unknown_option_is_refused(verb: str, env: dict[str, str]) -> None:
 def test_the_values_of_options(verb: str, env: dict[str, str]) -> None:
     """An empty value, none, and one that a flag does not take; two options in one word are none."""
     (header,) = (known for known in archive_manual.verbs() if known.name == verb)
-    wrong = {(f"{option.name}=",) if option.value else (f"{option.name}=1",): option for option in header.options}
-    wrong |= {(option.name, *([""] * empty)): option for option in header.options if option.value for empty in (0, 1)}
-    for words, option in wrong.items():
+    wrong = [(option, [f"{option.name}={'1' * (not option.value)}"]) for option in header.options]
+    wrong += [(option, [option.name, *more]) for option in header.options if option.value for more in ([], [""])]
+    for option, words in wrong:
         done = run(["debian-cloud-archive", verb, "/nonexistent", *words], env, check=False)
         needs = "needs a value" if option.value else "takes no value"
         assert (done.returncode, done.stderr.splitlines()[0]) == (2, f"error: {option.name} {needs}")
