@@ -68,7 +68,7 @@ WRONG_USE = {
     "debian-cloud-archive init": "takes one DIR",
     "debian-cloud-archive init /nonexistent/x --url": "--url needs a value",
     "debian-cloud-archive init /nonexistent/x --frob": "--frob",
-    "debian-cloud-archive init /nonexistent/x": "no directory",
+    "debian-cloud-archive init /nonexistent/x": "does not exist",
     "debian-cloud-archive init $HOME/x --suite ../x": "codename",
     "debian-cloud-archive init $HOME/x --url 'a b'": "not a URL",
     'debian-cloud-archive init "$HOME/a b"': "characters",
@@ -107,8 +107,10 @@ def test_an_unknown_option_is_refused(verb: str, env: dict[str, str]) -> None:
 def test_the_values_of_options(verb: str, env: dict[str, str]) -> None:
     """An empty value, none, and one that a flag does not take; two options in one word are none."""
     (header,) = (known for known in archive_manual.verbs() if known.name == verb)
-    wrong = [(option, [f"{option.name}={'1' * (not option.value)}"]) for option in header.options]
-    wrong += [(option, [option.name, *more]) for option in header.options if option.value for more in ([], [""])]
+    wrong: list[tuple[archive_manual.Option, list[str]]] = [
+        (option, [f"{option.name}={'1' * (not option.value)}"]) for option in header.options
+    ]
+    wrong += [(option, [option.name, *more]) for option in header.options if option.value for more in ((), ("",))]
     for option, words in wrong:
         done = run(["debian-cloud-archive", verb, "/nonexistent", *words], env, check=False)
         needs = "needs a value" if option.value else "takes no value"
@@ -196,7 +198,7 @@ def test_init_takes_several_suites_a_url_and_a_name(short_path: Path, env: dict[
 def test_init_leaves_what_exists_alone(bash: Any, env: dict[str, str], archive: Archive) -> None:
     before = archive.snapshot()
     with bash(envvars=env) as shell:
-        assert "exists already" in fails(shell, f"debian-cloud-archive init {archive.path}", 2)
+        assert "already exists" in fails(shell, f"debian-cloud-archive init {archive.path}", 2)
     assert archive.snapshot() == before
     archive.run("publish")
 
