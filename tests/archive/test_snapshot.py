@@ -334,7 +334,7 @@ def test_a_mirror_takes_no_snapshot_for_the_suite(web: tuple[Archive, list[str]]
         mirror = Mirror(server.url, tmp_path / "mirror", keys)
         for end in (True, False):
             with swapped(archive, first, end=end):
-                mirror.refused(says=f"is, rightly signed, the archive's snapshot {first}")
+                mirror.refused(says=f"has a good signature, but is the archive's snapshot {first}")
         mirror.ok()
         with swapped(archive, third, end=True):
             mirror.refused(says=f"the archive's snapshot {third}")
