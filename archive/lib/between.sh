@@ -95,7 +95,7 @@ require() {
     if [ "$(compared "$1")" = foreign ]; then
         other=$(foreign "$1")
         fail "$1 has the package ${other% *}, which $to has from ${other#* }" \
-            "a package belongs to one source; to give it to $1, add the line '${other% *} $1' in $dir/conf/overrides"
+            "a package belongs to one source; to give it to $1, add the line '${other% *} $1' to $dir/conf/overrides"
     fi
     if [ "$(compared "$1")" = older ]; then
         fail "$to has $1 $(latest "$dir/tmp/to" "$1"), $from has the older $(latest "$dir/tmp/from" "$1")" \

@@ -212,9 +212,9 @@ def test_each_key_uploads_what_its_lines_say(shared: Archive, make: Maker, stran
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("{key}", "'' is not packages, "),
-        ("{key} trixie", "'trixie' is not packages, "),
-        ("{key} package trixie", "'package' is not packages, "),
+        ("{key}", "'' is not packages, configurations, images or all"),
+        ("{key} trixie", "'trixie' is not packages, configurations, images or all"),
+        ("{key} package trixie", "'package' is not packages, configurations, images or all"),
         ("{key} packages", "it names no suite"),
         ("{key} packages sid", "'sid' is not a suite of this archive"),
         ("{key} packages trixie images", "'images' is not a suite of this archive"),
@@ -716,7 +716,7 @@ def test_what_is_promoted_stays_where_it_was_and_nothing_goes_back(
 
     suites.take(make.deb(uploader, "2.0"))
     suites.take(make.deb(uploader, "1.1", package=CONFIGURATION, source=CONFIGURATION, suite=PROPOSED))
-    older = f"error: trixie has debian-cloud 2.0, and {PROPOSED} the older 1.1\n"
+    older = f"error: trixie has debian-cloud 2.0, {PROPOSED} has the older 1.1\n"
     for words in (
         ("copy", *WAY, "debian-cloud"),
         ("promote", *WAY, "debian-cloud"),
