@@ -263,17 +263,17 @@ def test_verbs_for_keys_refuse_what_would_harm(
         assert (archive.snapshot(), (archive.path / "conf/keys").read_text()) == (before, keys)
 
     first = only(archive, "active")
-    refuses("no other key could sign", "retire-key", first)
-    refuses("no other key could sign", "revoke-key", first)
+    refuses("no other key can sign", "retire-key", first)
+    refuses("no other key can sign", "revoke-key", first)
     refuses("is not a fingerprint", "retire-key", "me@example.org", status=2)
     refuses("has no key", "revoke-key", "0" * 40, status=2)
-    refuses("holds no OpenPGP key", "add-key", "--key", tmp_path / "nothing", status=2)
+    refuses("has no OpenPGP key", "add-key", "--key", tmp_path / "nothing", status=2)
     refuses("is an uploader's", "add-key", "--key", uploader.public, status=2)
     refuses("cannot sign here", "add-key", "--key", stranger.public)
     refuses("names no cosigner", "cosign", stranger.public)
     secret = tmp_path / "secret"
     stranger.gpg("--export-secret-keys", "--output", secret)
-    refuses("holds a secret key", "add-key", "--cosigner", secret, status=2)
+    refuses("has a secret key", "add-key", "--cosigner", secret, status=2)
     refuses("adds one key", "add-key", "--cosigner", secret, "--name", "x", status=2)
 
     archive.run("add-key", "--key", secret)

@@ -85,7 +85,7 @@ def test_each_publication_has_an_id(archive: Archive, make: Maker, uploader: Key
     assert ids(archive) == [third, first]
     assert publish(archive) == third
     for wrong, status, word in (
-        (second, 1, f"there is no snapshot {second}"),
+        (second, 1, f"snapshot {second} does not exist"),
         (third, 1, f"{third} is the last snapshot"),
         ("../dists", 2, "not the id of a snapshot"),
         (f"{first}/dists", 2, "not the id of a snapshot"),
