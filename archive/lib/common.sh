@@ -24,7 +24,7 @@ one_line() {
     esac
 }
 
-# fail SENTENCE HINT [STATUS]: print an error and exit: 1 is a refusal, 2 is wrong use. In the journal it has priority 3.
+# fail SENTENCE HINT [STATUS]: print an error and exit: 1 is a refusal, 2 is wrong use. Its priority in the journal is 3.
 fail() {
     prefix=''
     [ -z "${JOURNAL_STREAM-}" ] || [ "$JOURNAL_STREAM" != "$(stat -L -c %d:%i /dev/fd/2)" ] || prefix='<3>'
