@@ -139,8 +139,13 @@ def test_debian_is_asked_at_the_door(keeping: Keeping, env: dict[str, str]) -> N
     archive.take(keeping.image())
     done = archive.run("publish")
     assert (done.returncode, keeping.shown) == (0, {})
+<<<<<<< HEAD
     assert "warning: what images/trixie/ec2/amd64/20261120.0 was made of is not kept" in done.stderr
     # `status` gives apt's own reason.
+=======
+    assert "warning: the closure of images/trixie/ec2/amd64/20261120.0 is not kept" in done.stderr
+    # apt's own reason, for whoever runs it.
+>>>>>>> words-archive
     (found,) = keeping.waiting
     assert "127.0.0.1" in found["reason"]
 
@@ -177,7 +182,7 @@ def test_an_image_that_cannot_be_kept_stops_nothing_else(keeping: Keeping) -> No
     assert keeping.shown == {SERIAL: "current"}
     assert (archive.public / "images/trixie/ec2/amd64/current").readlink().name == SERIAL
     warning, error, hint, again = done.stderr.splitlines()
-    assert warning == f"warning: what images/{image} was made of is not kept"
+    assert warning == f"warning: the closure of images/{image} is not kept"
     assert (error, hint) == ("error: no signed source has x 1.0 [2J", "hint: build it again")
     assert "it is tried again" in again
     # `status` reports which image is not shown, why, and when it is tried again.
@@ -263,7 +268,7 @@ def test_a_closure_without_an_end_ends(keeping: Keeping, tmp_path: Path) -> None
     archive.take(keeping.image())
     archive.take(keeping.make.deb(keeping.uploader, "3.0"))
     done = archive.run("publish")
-    assert "there was no end of it within an hour" in done.stderr
+    assert "it was not complete within one hour" in done.stderr
     assert "Version: 3.0" in (archive.dist / "main/binary-amd64/Packages").read_text()
     assert keeping.shown == {}
 

@@ -111,9 +111,9 @@ def test_a_name_of_another_source_is_not_copied(shared: Archive, make: Maker, up
     done = shared.run("copy", "forky", "trixie", "debian-cloud", check=False)
     assert done.returncode == 1
     assert f"error: debian-cloud has the package {name}, which trixie has from {name}\n" in done.stderr
-    assert f"a line '{name} debian-cloud' in " in done.stderr
+    assert f"add the line '{name} debian-cloud' to " in done.stderr
     done = shared.run("promote", "forky", "trixie")
-    assert "left: debian-cloud: trixie has one of its packages from another source" in done.stdout
+    assert "skipped: debian-cloud: trixie has one of its packages from another source" in done.stdout
     assert shared.packages() == before
     overrides.write_text(f"{name} debian-cloud\n")
     shared.run("copy", "forky", "trixie", "debian-cloud")

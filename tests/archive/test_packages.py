@@ -223,7 +223,7 @@ def test_two_at_once_one_is_told_to_wait(archive: Archive, make: Maker, uploader
         for verb in ("accept", "publish"):
             done = archive.run(verb, check=False)
             assert done.returncode == 1
-            assert "another debian-cloud-archive is at work" in done.stderr
+            assert "another debian-cloud-archive is using" in done.stderr
             assert "hint: " in done.stderr
     assert len(archive.queue()) == 3
     archive.run("accept")

@@ -385,7 +385,7 @@ def test_what_cannot_be_moved_is_hidden(make: Maker, env: dict[str, str], upload
 def test_nothing_to_do_is_one_line(shared: Archive, queue: Path) -> None:
     (queue / "waits.deb").touch()
     done = shared.run("accept")
-    assert done.stdout == f"nothing to accept: {queue} has no .changes, and 1 other files\n"
+    assert done.stdout == f"nothing to accept: {queue} has no .changes and 1 other files\n"
 
 
 def test_what_was_refused_has_a_bound(archive: Archive) -> None:

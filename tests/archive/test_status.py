@@ -90,7 +90,7 @@ def test_status_of_what_is_no_archive(archive: Archive) -> None:
     cases: list[tuple[list[str | Path], str]] = [
         ([archive.public], "is not an archive"),
         ([], "one DIR"),
-        ([archive.path, "-x"], "no option"),
+        ([archive.path, "-x"], "unknown option -x"),
     ]
     for arguments, word in cases:
         done = run(["debian-cloud-archive", "status", *arguments], archive.env, check=False)

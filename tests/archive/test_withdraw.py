@@ -357,7 +357,7 @@ def relisted(file: Path) -> str:
 
 
 def test_what_has_newer_versions_is_published_without_building(archive: Archive, make: Maker, uploader: Key) -> None:
-    assert archive.run("stale").stdout == "nothing is stale: the archive never had an image\n"
+    assert archive.run("stale").stdout == "nothing is stale: the archive has never had an image\n"
     for serial in (OLD, NEW):
         archive.take(make.image(uploader, serial))
     archive.run("publish")
@@ -421,7 +421,7 @@ def test_the_word_of_rebuilders_is_listed_and_counts(
         return file
 
     refused = archive.run("add-statement", statement(stranger, NEW), check=False)
-    assert "whose statements the archive publishes is not said" in refused.stderr
+    assert "conf/rebuilders.gpg, the keys of rebuilders, does not exist" in refused.stderr
     keyring = archive.path / "conf/rebuilders.gpg"
     stranger.gpg("--export", "--output", keyring)
     place = f"rebuilds/trixie/ec2/amd64/{NEW}/{stranger.fingerprint.lower()}.asc"

@@ -328,14 +328,14 @@ def test_a_file_of_another_archive_is_left(user: Own, tmp_path: Path) -> None:
     (user.archive.parent / "deeper").mkdir()
     done = command(user.archive.parent / "deeper" / "a", "init", "--own", **user.env)
     assert done.returncode == 2
-    assert f"error: {file} is there, and of another archive\n" in done.stderr
+    assert f"error: {file} exists and belongs to another archive\n" in done.stderr
     assert not (user.archive.parent / "deeper" / "a").exists()
     assert file.read_text() == before
     blocked = tmp_path / "file"
     blocked.write_text("")
     done = command(user.archive.parent / "b", "init", "--own", **{**user.env, "XDG_CONFIG_HOME": str(blocked)})
     assert done.returncode == 2
-    assert f"error: nothing can be written to {blocked}/debian-cloud\nhint: " in done.stderr
+    assert f"error: cannot write to {blocked}/debian-cloud\nhint: " in done.stderr
     assert not (user.archive.parent / "b").exists()
 
 
