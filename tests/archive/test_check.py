@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-<<<<<<< HEAD
 """`check` repairs what a crash left, and names or restores what was damaged."""
-=======
-"""`check`: what a crash left is repaired, what was damaged is named or restored."""
->>>>>>> words-archive
 
 from __future__ import annotations
 

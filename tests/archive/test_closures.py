@@ -139,13 +139,8 @@ def test_debian_is_asked_at_the_door(keeping: Keeping, env: dict[str, str]) -> N
     archive.take(keeping.image())
     done = archive.run("publish")
     assert (done.returncode, keeping.shown) == (0, {})
-<<<<<<< HEAD
-    assert "warning: what images/trixie/ec2/amd64/20261120.0 was made of is not kept" in done.stderr
-    # `status` gives apt's own reason.
-=======
     assert "warning: the closure of images/trixie/ec2/amd64/20261120.0 is not kept" in done.stderr
-    # apt's own reason, for whoever runs it.
->>>>>>> words-archive
+    # `status` gives apt's own reason.
     (found,) = keeping.waiting
     assert "127.0.0.1" in found["reason"]
 

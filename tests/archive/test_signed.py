@@ -480,13 +480,8 @@ class TestClock:
         full.run("status", "--json")
         assert "it is dated in the future" in full.run("check", check=False).stdout
         done = full.run("publish", "--after-wrong-clock")
-<<<<<<< HEAD
-        assert "set aside: snap/20361" in done.stdout
-        # All dates of that day are gone; other data stays.
-=======
         assert "moved: snap/20361" in done.stdout
-        # All of that day is gone; what is not a matter of days stays.
->>>>>>> words-archive
+        # All dates of that day are gone; other data stays.
         assert seconds(full.dist / "InRelease", "Date") <= time.time()
         ids = {path.name for path in (full.public / "snap").iterdir()}
         assert {*before} < ids
