@@ -75,7 +75,7 @@ def test_an_addition_that_no_image_could_have(
 
 def test_what_every_debian_has_is_not_added(configurations: Configurations, tmp_path: Path) -> None:
     done = new(configurations, tmp_path, "my-hpc", "--add", "bash")
-    refused(done, 2, "bash is part of every Debian system", "leave it out")
+    refused(done, 2, "bash is part of every Debian system", "omit it from --add")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -104,9 +104,9 @@ def test_what_is_there_is_kept(configurations: Configurations, tmp_path: Path, k
 @pytest.mark.parametrize(
     ("environment", "option", "said"),
     [
-        ({"DEBEMAIL": ""}, "", "no maintainer is known"),
-        ({"DEBEMAIL": "ann@example.org"}, "", "no maintainer is known"),
-        ({"DEBEMAIL": "", "DEBFULLNAME": "Ann"}, "", "no maintainer is known"),
+        ({"DEBEMAIL": ""}, "", "the maintainer is unknown"),
+        ({"DEBEMAIL": "ann@example.org"}, "", "the maintainer is unknown"),
+        ({"DEBEMAIL": "", "DEBFULLNAME": "Ann"}, "", "the maintainer is unknown"),
         ({}, "Ann", "'Ann' is not a maintainer"),
         ({}, "Ann <ann>", "is not a maintainer"),
         ({}, "Ann <a@b>\nX: y", "is not a maintainer"),

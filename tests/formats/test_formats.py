@@ -64,8 +64,8 @@ QCOW2S: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "version 2": (set_field(4, "I", 2), "version 2"),
     "backing file": (set_field(8, "Q", 4096), "has a backing file"),
     "length of its name": (set_field(16, "I", 10), "has a backing file"),
-    "clusters of 512 bytes": (set_field(20, "I", 9), "clusters of a size"),
-    "clusters of 2^4000000000 bytes": (set_field(20, "I", 4 * 10**9), "clusters of a size"),
+    "clusters of 512 bytes": (set_field(20, "I", 9), "clusters of an unsupported size"),
+    "clusters of 2^4000000000 bytes": (set_field(20, "I", 4 * 10**9), "clusters of an unsupported size"),
     "larger": (set_field(24, "Q", VIRTUAL_SIZE + 512), "has a table that does not fit its disk"),
     "largest": (set_field(24, "Q", 2**64 - 1), "has a table that does not fit its disk"),
     "encrypted": (set_field(32, "I", 1), "is encrypted"),
@@ -77,8 +77,8 @@ QCOW2S: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "snapshots": (set_field(60, "I", 1), "has snapshots"),
     "external data": (set_field(72, "Q", 4), "has its data in another file"),
     "unknown feature": (set_field(72, "Q", 1 << 40), "is damaged"),
-    "bitmaps": (set_field(88, "Q", 1), "has features that are not read here"),
-    "short header": (set_field(100, "I", 72), "has a header that is not as QEMU makes it"),
+    "bitmaps": (set_field(88, "Q", 1), "has unsupported features"),
+    "short header": (set_field(100, "I", 72), "has another header than QEMU writes"),
 }
 
 
@@ -125,12 +125,12 @@ TREES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "without its beginning": (lambda c: c[:12] + c[200:], "is not one complete .xz file"),
     "two of them": (lambda c: c + c, "is not one complete .xz file"),
     "padding": (lambda c: c + bytes(4), "is truncated"),
-    "no block": (lambda _: lzma.compress(b""), "has no tar in it"),
-    "no tar": (lambda _: lzma.compress(b"hello" * 1000), "has no tar in it"),
+    "no block": (lambda _: lzma.compress(b""), "does not contain a tar"),
+    "no tar": (lambda _: lzma.compress(b"hello" * 1000), "does not contain a tar"),
     "damaged": (lambda c: c[:40] + bytes(100) + c[140:], "cannot be unpacked"),
     "sum of a header": (
         lambda c: lzma.compress(lzma.decompress(c).replace(b"ustar", b"ustaR", 1)),
-        "has no tar in it",
+        "does not contain a tar",
     ),
     "a bomb": (lambda _: bomb(2**37), "unpacked"),
     "a number without an end": (lambda _: bomb(2**80), "is not one complete .xz file"),

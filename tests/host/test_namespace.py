@@ -120,15 +120,15 @@ def build(place: Path, *prefix: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("prefix", "status", "sentence", "hint"),
     [
-        ((*CHROOT, "ROOT", *AS_USER), 1, "unshare failed: Operation not permitted", "in a chroot"),
-        ((*SECCOMP_COMMAND, *AS_USER), 1, "unshare failed: Operation not permitted", "a container may forbid it"),
+        ((*CHROOT, "ROOT", *AS_USER), 1, "unshare failed: Operation not permitted", "outside of a chroot"),
+        ((*SECCOMP_COMMAND, *AS_USER), 1, "unshare failed: Operation not permitted", "the kernel may forbid it"),
         ((*LIMIT_COMMAND, *AS_USER), 1, "the limit is reached", "sysctl user.max_user_namespaces=10000"),
-        ((*HIDDEN, *AS_USER), 1, "mount /proc failed", "a container that hides parts of its /proc"),
+        ((*HIDDEN, *AS_USER), 1, "mount /proc failed", "show it all of /proc"),
         (AS_USER, 1, f"you (user {UID}) don't exist", "usermod --add-subuids"),
         (AS_NOBODY, 1, 'no line matching user "nobody" in /etc/subuid', "usermod --add-subuids"),
         ((*UNMAPPED, *AS_USER), 2, "the tool newuidmap is missing", "apt-get install uidmap"),
-        (SECCOMP_COMMAND, 1, "unshare failed: Operation not permitted", "root of a container"),
-        (POWERLESS, 1, "unshare failed: Operation not permitted", "root of a container"),
+        (SECCOMP_COMMAND, 1, "unshare failed: Operation not permitted", "build outside of the container"),
+        (POWERLESS, 1, "unshare failed: Operation not permitted", "build outside of the container"),
     ],
     ids=["chroot", "seccomp", "limit", "proc", "unknown", "subuid", "uidmap", "root-seccomp", "root-powerless"],
 )
@@ -247,7 +247,7 @@ def test_a_probe_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> 
     word = f"1003.{os.getpid()}"
     monkeypatch.setattr(run, "_PROBE", 0.2)
     monkeypatch.setattr(run, "_namespace", lambda: ("sh", "-c", f"sleep {word}"))
-    with pytest.raises(Error, match="no namespace can be made: it did not end in time"):
+    with pytest.raises(Error, match="no namespace can be created: the attempt did not end in time"):
         run.check_namespace()
     assert left(word) == []
 

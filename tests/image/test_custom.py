@@ -231,7 +231,7 @@ REFUSED: tuple[tuple[str, tuple[str, ...], int, tuple[str, ...]], ...] = (
         1,
         ("vim cannot be removed: debian-cloud-config-layer depends on it", "debian-cloud new"),
     ),
-    ("fine", ("--remove", "systemd-timesyncd"), 1, ("debian-cloud-config-layer depends on it", "add by name")),
+    ("fine", ("--remove", "systemd-timesyncd"), 1, ("debian-cloud-config-layer depends on it", "add a replacement")),
     ("fine", ("--remove", "nano,vim"), 1, ("cannot be removed: debian-cloud-config-layer depends on it",)),
     ("fine", ("--remove", "debian-cloud-config-fine"), 2, ("is the image itself",)),
     ("fine", ("--remove", "bash"), 2, ("bash is part of every Debian system",)),

@@ -137,7 +137,7 @@ def test_what_others_can_write_is_refused(
     place = places.get(which, key.parent)
     assert own.archives()
     place.chmod(place.stat().st_mode | mode)
-    with pytest.raises(Error, match="can be written by others") as caught:
+    with pytest.raises(Error, match="can be written by other users") as caught:
         own.archives()
     assert str(place) in caught.value.message
     assert (caught.value.status, caught.value.hint) == (2, f"chmod go-w {place}")
@@ -145,7 +145,7 @@ def test_what_others_can_write_is_refused(
     if place.is_dir():
         place.chmod(place.stat().st_mode | 0o1000)
         if which == "directory":
-            with pytest.raises(Error, match="can be written by others"):
+            with pytest.raises(Error, match="can be written by other users"):
                 own.archives()
         else:
             assert own.archives()
@@ -178,7 +178,7 @@ def test_a_link_is_as_good_as_what_it_leads_through(
     (found,) = own.archives()
     assert found.keys == key.read_bytes()
     place.chmod(0o777)
-    with pytest.raises(Error, match="elsewhere can be written by others"):
+    with pytest.raises(Error, match="elsewhere can be written by other users"):
         own.archives()
     place.chmod(0o755)
     # The directory itself may be a link, and one that leads in a ring is one that is not there.
@@ -189,7 +189,7 @@ def test_a_link_is_as_good_as_what_it_leads_through(
     with pytest.raises(Error, match="cannot be read"):
         own.archives()
     (tmp_path / "moved").chmod(0o1777)
-    with pytest.raises(Error, match="moved can be written by others"):
+    with pytest.raises(Error, match="moved can be written by other users"):
         own.archives()
 
 

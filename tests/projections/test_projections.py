@@ -348,7 +348,7 @@ def test_the_verb_refuses_what_is_no_buildinfo(tmp_path: Path) -> None:
     refused(debian_cloud("sbom", path), 2, "not a valid name")
     evil = described().replace("ec2", "evil")
     path.write_bytes(f"{evil}\n".encode() + document_of(described()))
-    refused(debian_cloud("sbom", path), 2, "is neither a plain text nor a signed one", "hint")
+    refused(debian_cloud("sbom", path), 2, "is neither plain nor signed text", "hint")
     done = debian_cloud("sbom", path, "--format", "provenance")
     assert done.returncode == 2
     assert "choose from 'cyclonedx', 'spdx'" in done.stderr

@@ -79,7 +79,7 @@ def test_images_of_two_architectures_are_not_compared() -> None:
 
 @pytest.mark.parametrize("version", ["é", "1 2", "a:1", "9" * 5000])
 def test_a_version_that_is_none_is_refused(version: str) -> None:
-    with pytest.raises(Error, match="x has a package of no version"):
+    with pytest.raises(Error, match="x has a package of invalid version"):
         of_packages(("a", version))
 
 
