@@ -150,6 +150,6 @@ def test_made_again(known: World, container: Path, tmp_path: Path) -> None:
     assert (tmp_path / "again" / container.name).read_bytes() == container.read_bytes()
     rebuild.refuse(made)
     wrong = replace(made, same={container.name: False})
-    with pytest.raises(Error, match="is not what the "):
+    with pytest.raises(Error, match="differs from what the "):
         rebuild.state(wrong, tmp_path / "statement", None)
     assert not (tmp_path / "statement").exists()

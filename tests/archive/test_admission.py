@@ -59,7 +59,7 @@ WRONG: dict[str, tuple[dict[str, object], str]] = {
     "no release file": ({"releases": ()}, "0 release files"),
     "many release files": ({"releases": (release(),) * 17}, "17 release files"),
     "another suite": ({"releases": (release(suite="sid"),)}, "but is for trixie"),
-    "a password": ({"releases": (release("https://me:secret@d.example/"),)}, "no plain address"),
+    "a password": ({"releases": (release("https://me:secret@d.example/"),)}, "not a plain address"),
     "no key": ({"releases": (release(signers=("\x1b[2J",)),)}, "which is not a key"),
     "many keys": ({"releases": (release(signers=(KEY,) * 17),)}, "17 signers"),
     "a release file without an end": ({"releases": (release(size=10**18),)}, "1000000000000000000 bytes"),
@@ -69,7 +69,7 @@ WRONG: dict[str, tuple[dict[str, object], str]] = {
     "sid besides": ({"sources": (replace(FIRST, suites=(*FIRST.suites, "sid")), SECOND)}, "not Debian's for trixie"),
     "expired": ({"sources": (FIRST, replace(SECOND, expired=True))}, "after they have expired"),
     **{
-        f"source {uri}": ({"sources": (FIRST, source(uri, "trixie-security"))}, "no plain address of a mirror")
+        f"source {uri}": ({"sources": (FIRST, source(uri, "trixie-security"))}, "not a plain address of a mirror")
         for uri in (
             "http://",
             "http://[",
@@ -146,7 +146,7 @@ def test_what_the_archive_never_had_is_refused(known: set[Package], keys: set[st
 
 
 def test_an_image_names_its_own_configuration() -> None:
-    with pytest.raises(Error, match=r"does not name debian-cloud-config-ec2 0\.1\.0"):
+    with pytest.raises(Error, match=r"does not list the package debian-cloud-config-ec2 0\.1\.0"):
         admission.check_kept(replace(kept(), packages=(KEYRING,)), {OURS, KEYRING}, {KEY})
 
 

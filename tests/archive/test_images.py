@@ -467,7 +467,7 @@ def test_refuses_what_is_no_image(archive: Archive, make: Maker, uploader: Key) 
     for number, name in (1, "buildinfo"), (2, "image"):
         assert f"{STEM}.{name} has more than" in edited(number, lambda text: text + "x" * (4 << 20))
     password = "http://me:secret@debian.example/x"
-    assert "no plain address of a mirror" in edited(
+    assert "not a plain address of a mirror" in edited(
         1, lambda text: text.replace("http://debian.example/security", password)
     )
 

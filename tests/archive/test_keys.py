@@ -552,10 +552,10 @@ def test_what_is_no_signature_of_a_cosigner_is_refused(cosigned: Cosigned, uploa
     bad.write_bytes(packet)
     cosigned.refuses("does not sign a published Release", clear, edited)
     cosigned.refuses("too weak", cosigned.signed("weak", "--digest-algo", "SHA1", "--detach-sign"))
-    cosigned.refuses("is not a cosigner's", clear, cosigned.signed("other", "--clearsign", by=uploader))
-    cosigned.refuses("is not a cosigner's", cosigned.signed("other", "--armor", "--detach-sign", by=uploader))
+    cosigned.refuses("is not by a cosigner", clear, cosigned.signed("other", "--clearsign", by=uploader))
+    cosigned.refuses("is not by a cosigner", cosigned.signed("other", "--armor", "--detach-sign", by=uploader))
     cosigned.refuses("adds no signature", cosigned.release)
-    cosigned.refuses("is not a cosigner's", bad)
+    cosigned.refuses("is not by a cosigner", bad)
 
 
 def test_maintainers_sign_besides(cosigned: Cosigned, mirror: Mirror, uploader: Key) -> None:

@@ -92,7 +92,7 @@ def test_no_name_and_no_kind_of_file_stops_the_queue(
         ("folder", "full directory", "fifo", "socket", "link", "dangling", "loop", "device")
     ):
         path = kinds[kind] = queue / f"kind-{number}-{'y' * 230}.changes"
-        if "folder" in kind:
+        if kind in ("folder", "full directory"):
             path.mkdir()
         if kind == "full directory":
             (path / "reason").mkdir()

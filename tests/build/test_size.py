@@ -88,7 +88,7 @@ def test_what_fits_is_not_refused() -> None:
 
 def test_what_does_not_fit_is_refused_with_the_number() -> None:
     """480 MiB of packages have no room on 512M; texlive-full's 8.5 GiB none on 3G."""
-    with pytest.raises(Error, match=r"the disk of ec2 is too small: it has 512M, and 2 packages .* need 1G") as error:
+    with pytest.raises(Error, match=r"the disk of ec2 is too small: it has 512M, but 2 packages .* need 1G") as error:
         steps.check_size(resolved(512 * MIB, 480 * MIB))
     assert error.value.hint == "set Image-Size to 1G; for a test, give --size 1G"
     with pytest.raises(Error, match=r"it has 3G, .* need 12G") as error:

@@ -285,5 +285,5 @@ def test_an_image_of_no_debian_is_refused(images: Images, tmp_path: Path) -> Non
             debian_cloud("diff", path, images("b.raw")),
             1,
             "has no var/lib/dpkg/status",
-            "no image of a Debian system",
+            "not an image of a Debian system",
         )

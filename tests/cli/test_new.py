@@ -56,8 +56,8 @@ def test_an_unknown_base(configurations: Configurations, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("added", "status", "said"),
     [
-        ("mungee,nano", 1, ("no signed source of trixie has a package mungee", "did you mean munge?")),
-        ("zzyzx-none", 1, ("no signed source of trixie has a package zzyzx-none", "hint:")),
+        ("mungee,nano", 1, ("no signed source of trixie has the package mungee", "did you mean munge?")),
+        ("zzyzx-none", 1, ("no signed source of trixie has the package zzyzx-none", "hint:")),
         ("nano vim", 2, ("'nano vim' is not a Debian package name", "hint:")),
         ("mail-transport-agent", 2, ("mail-transport-agent is a virtual package", "postfix")),
         ("debian-cloud-config-ec2", 2, ("debian-cloud-config-ec2 is an image of its own", "hint:")),

@@ -172,7 +172,7 @@ BAD: Final[list[tuple[str, lint.Subject, str, str]]] = [
     ("version-carries-the-suite", fields(Version="1.0~deb12u1"), "", "~deb13u1"),
     ("for-a-known-suite", replace(GOOD, suite="UNRELEASED"), "", "it is for UNRELEASED"),
     *(
-        ("drop-ins-only", installs(File(path)), f":{path}", "no drop-in")
+        ("drop-ins-only", installs(File(path)), f":{path}", "not a drop-in")
         for path in (
             *("/etc/fstab", "/etc/default/grub", "/etc/ssh/sshd_config", "/etc/init.d/x", "/etc/rc2.d/S01x"),
             *("/boot/x", "/usr/bin/x", "/opt/x", "/var/lib/x", "/root/.ssh/authorized_keys", "/lib/systemd/x"),
@@ -182,7 +182,7 @@ BAD: Final[list[tuple[str, lint.Subject, str, str]]] = [
         "no-foreign-file",
         replace(GOOD, owners={"/usr/lib/systemd/system/x.service": ("x-server", "debian-cloud-config-ec2")}),
         ":/usr/lib/systemd/system/x.service",
-        "it is a file of x-server",
+        "it is also a file of x-server",
     ),
     *(
         ("no-setuid", installs(File("/usr/lib/x", b"", mode)), ":/usr/lib/x", f"{mode:o}")
@@ -220,7 +220,7 @@ BAD: Final[list[tuple[str, lint.Subject, str, str]]] = [
             "no-question",
             replace(GOOD, binary=Binary(FIELDS, {name: "Template: x/y\nType: string\n"}, FILES)),
             f":{name}",
-            f"it has {name} for debconf",
+            f"it has a {name} file for debconf",
         )
         for name in QUESTIONS
     ),

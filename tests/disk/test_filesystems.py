@@ -263,12 +263,12 @@ WRONG: Mapping[str, tuple[Callable[[Path], object], str]] = {
     "a file without end": (lambda i: debugfs(i, f"sif sparse size {2**60}"), "larger than their file system"),
     "a kind that is none": (lambda i: debugfs(i, "sif a mode 0xf000"), "not in use"),
     "a link that is too long": (lambda i: debugfs(i, "sif short size 2000"), "/short is damaged"),
-    "encryption": (lambda i: debugfs(i, "sif a flags 0x80800"), "not read here"),
+    "encryption": (lambda i: debugfs(i, "sif a flags 0x80800"), "an unsupported kind"),
     "a feature": (lambda i: debugfs(i, "feature inline_data"), "unsupported features"),
     "a journal to replay": (lambda i: debugfs(i, "feature needs_recovery"), "unsupported features"),
     "no superblock": (lambda i: put(i, 1024, bytes(1024)), "no ext4 file system"),
     "one cut off": (lambda i: os.truncate(i, 100 * 2**20), "larger than its partition"),
-    "one cut to nothing": (lambda i: os.truncate(i, 1500), "damaged or cut off|points to"),
+    "one cut to nothing": (lambda i: os.truncate(i, 1500), "damaged or truncated|points to"),
 }
 
 

@@ -267,7 +267,7 @@ WRONG: Mapping[str, tuple[str, Callable[[Path], object], str]] = {
     "a partition outside": (
         "disk.raw",
         lambda i: table(i, entry(1, 40, struct.pack("<Q", 2**40))),
-        "partition 1 lies outside",
+        "partition 1 is outside",
     ),
     "two roots": (
         "disk.raw",
@@ -284,7 +284,7 @@ WRONG: Mapping[str, tuple[str, Callable[[Path], object], str]] = {
     "encryption": ("disk.qcow2", lambda i: put(i, 32, struct.pack(">I", 2)), "is encrypted"),
     "snapshots": ("disk.qcow2", snapshot, "has snapshots"),
     "version 2": ("disk.qcow2", create("-o", "compat=0.10", "1M"), "of version 2"),
-    "bitmaps": ("disk.qcow2", lambda i: run("qemu-img", "bitmap", "--add", i, "secret"), "features that are not"),
+    "bitmaps": ("disk.qcow2", lambda i: run("qemu-img", "bitmap", "--add", i, "secret"), "unsupported features"),
     "clusters of no size": ("disk.qcow2", lambda i: put(i, 20, bytes(4)), "clusters of an unsupported size"),
     "a table outside": (
         "plain.qcow2",

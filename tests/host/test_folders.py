@@ -16,7 +16,7 @@ from debian_cloud.host import folders, run
 
 HOLD = """
 import pathlib, sys, time
-from debian_cloud.host import directories
+from debian_cloud.host import folders
 with folders.locked(pathlib.Path(sys.argv[1]), "it"):
     print("held", flush=True)
     time.sleep(60)
@@ -82,7 +82,7 @@ def test_one_who_waits_says_so_and_has_it_when_it_is_let_go(tmp_path: Path) -> N
             [
                 sys.executable,
                 "-c",
-                f"import pathlib, sys\nfrom debian_cloud.host import directories\n{waiting}",
+                f"import pathlib, sys\nfrom debian_cloud.host import folders\n{waiting}",
                 folder,
             ],
             stdout=subprocess.PIPE,

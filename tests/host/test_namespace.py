@@ -172,7 +172,7 @@ def test_a_printed_plan_does_not_wait_there_either(place: Path) -> None:
         (
             "unshare: cannot change root filesystem propagation: Permission denied",
             "cannot change root filesystem propagation: Permission denied",
-            "a container",
+            "outside of",
         ),
     ],
 )

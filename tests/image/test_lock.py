@@ -219,7 +219,7 @@ def test_debian_is_where_it_is_known_to_be() -> None:
         replace(security, uri="http://any.debian.org/debian-security"),
     )
     evidence.refuse_sources(replace(kept, sources=known), ())
-    with pytest.raises(Error, match="past their Valid-Until"):
+    with pytest.raises(Error, match="after their Valid-Until"):
         evidence.refuse_sources(replace(kept, sources=(replace(known[0], expired=True), known[1])), ())
     evidence.refuse_sources(replace(kept, sources=(replace(known[0], expired=True), known[1])), (), expired=True)
     sid = replace(kept, id=replace(kept.id, suite="sid"), sources=(replace(known[0], suites=("sid",)),))

@@ -108,7 +108,7 @@ def test_two_archives_of_one_suite(config: Path, key: Path) -> None:
         ("Components: main contrib", "Trusted: yes\nComponents: main", "the field Trusted is not accepted"),
         ("Components: main contrib", "Allow-Insecure: yes\nComponents: main", "the field Allow-Insecure is not"),
         ("Components: main contrib\n", "", "has no field Components"),
-        ("Components: main contrib", "Components: main\nTypes: deb", "the field Types is there twice"),
+        ("Components: main contrib", "Components: main\nTypes: deb", "a stanza has the field Types twice"),
         ("Components: main contrib", "deb http://x trixie main", "line 6 is not a field and its value"),
         ("Signed-By: ", "Signed-By: ~/", "neither one path nor a key"),
         ("Signed-By: ", "Signed-By: /nowhere/", "cannot be read"),

@@ -156,14 +156,14 @@ def test_a_slip_and_nothing_else(word: str, meant: str) -> None:
             "fine",
             ("--add", "htop,nvidia-driver"),
             (
-                "nvidia-driver is in Debian's non-free, and configuration fine takes packages from main alone",
+                "nvidia-driver is in Debian's non-free, but configuration fine takes packages only from main",
                 "`Image-Components: main contrib non-free non-free-firmware`",
                 "debian-cloud new",
             ),
         ),
         ("nvidia", (), ("nvidia-driver is in Debian's non-free, and configuration nvidia",)),
-        ("fine", ("--add", "docker-ce"), ("no signed source of trixie has a package docker-ce", "--source FILE")),
-        ("fine", ("--add", "nosuchpkg"), ("has a package nosuchpkg", "Debian does not have it: add")),
+        ("fine", ("--add", "docker-ce"), ("no signed source of trixie has the package docker-ce", "--source FILE")),
+        ("fine", ("--add", "nosuchpkg"), ("has the package nosuchpkg", "Debian does not have it: add")),
         (
             "docker",
             (),
@@ -222,7 +222,7 @@ def test_a_sources_file() -> None:
         (GOOD + "Trusted: yes\n", "the field Trusted is not accepted"),
         (GOOD + "allow-insecure: yes\n", "the field allow-insecure is not accepted"),
         (GOOD + "Check-Valid-Until: no\n", "the field Check-Valid-Until is not accepted"),
-        (GOOD + "signed-by: /etc/y.gpg\n", "the field signed-by is there twice"),
+        (GOOD + "signed-by: /etc/y.gpg\n", "a stanza has the field signed-by twice"),
         (GOOD + "Enabled: perhaps\n", "Enabled is 'perhaps'"),
         (GOOD + "Enabled: no\n", "no enabled source"),
         (GOOD.replace("Types: deb", "Types: deb-src"), "Types is 'deb-src'"),
@@ -279,7 +279,7 @@ def test_it_is_not_taken_without_its_own_key(both: Both, tmp_path: Path) -> None
     wrong.write_text(both.other.by_path.read_text().replace("Architectures: amd64", "Architectures: arm64"))
     refused(both.show("fine", "--source", wrong), 2, "is for arm64, not for amd64")
     twice = ("--source", both.other.by_path, "--source", both.other.by_key)
-    refused(both.show("fine", *twice), 2, "is there twice")
+    refused(both.show("fine", *twice), 2, "is given twice")
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def test_the_same_version_of_another_deb_is_told() -> None:
 
 def test_images_of_two_architectures_are_not_compared() -> None:
     old = of_packages(("a", "1"))
-    with pytest.raises(Error, match="x is of amd64, y of arm64"):
+    with pytest.raises(Error, match="x is for amd64, but y for arm64"):
         difference.compare(old, replace(old, title="y", architecture="arm64"))
 
 

@@ -598,9 +598,9 @@ def test_what_is_put_before_a_signed_buildinfo_is_not_believed(case: Case, tmp_p
 def test_a_buildinfo_that_nobody_signed_proves_nothing(case: Case, tmp_path: Path) -> None:
     plain = tmp_path / case.buildinfo.name
     plain.write_text(throwaway.signed_text(case.buildinfo))
-    refused(believed(case, plain), 1, "is signed by nobody, and proves nothing", "--unsigned")
+    refused(believed(case, plain), 1, "is not signed, so it proves nothing", "--unsigned")
     rebuild = ("--closure", case.closure, "--keyring", case.keyring)
-    refused(debian_cloud("rebuild", plain, *rebuild), 1, "is signed by nobody, and proves nothing", "--unsigned")
+    refused(debian_cloud("rebuild", plain, *rebuild), 1, "is not signed, so it proves nothing", "--unsigned")
     refused(believed(case, plain, "--signed-by", case.maintainer), 1, "has no valid signature")
     refused(believed(case, plain, "--unsigned", "--signed-by", case.maintainer), 2, "contradict each other")
     done = believed(case, plain, "--unsigned")
@@ -717,7 +717,7 @@ def test_the_answer_says_which_image_it_is(case: Case, world: World) -> None:
     lines = done.stdout.splitlines()
     assert lines[0] == f"{case.published.name}: image ec2 of trixie for amd64"
     assert lines[1].startswith(f"  serial {kept.id.serial}, of 2")
-    assert f"  it is current, says {world.public}" in lines
+    assert f"  it is current according to {world.public}" in lines
     assert f"  the file is {case.published.name}, SHA-256 {kept.digests[case.published.name][0]}" in lines
     assert f"  its apt uses {kept.sources[0].uri} for trixie trixie-updates" in lines
     found = json.loads(case.verify(None, "--archive", world.public, "--json").stdout)

@@ -226,7 +226,7 @@ def _said(word: Word | None) -> str:
     since = f" since {said.date}" if said.date else ""
     why = f": {printable(said.reason)}" if said.reason else ""
     others = f"; another index cannot be read, and may differ: {printable(word.problem)}" if word.problem else ""
-    return f"it is {said.status}{since} by {printable(word.where)}{why}{' '.join(('', *said.cves))}{others}"
+    return f"it is {said.status}{since} according to {printable(word.where)}{why}{' '.join(('', *said.cves))}{others}"
 
 
 def _day(buildinfo: Buildinfo) -> str:
