@@ -168,7 +168,7 @@ def test_expiry_is_warned_of_and_then_named(full: Archive) -> None:
     then = time.strftime("%a, %d %b %Y %H:%M:%S UTC", time.gmtime(time.time() + 2 * 86400))
     redated(full, Valid_Until=then)
     status, lines = check(full)
-    assert (status, lines[0]) == (0, f"warning: dists/trixie/InRelease it expires on {then}; resign")
+    assert (status, lines[0]) == (0, f"warning: dists/trixie/InRelease expires on {then}: resign")
     redated(full, Date="Thu, 01 Jan 2026 00:00:00 UTC", Valid_Until="Fri, 02 Jan 2026 00:00:00 UTC")
     status, lines = check(full)
     assert status == 1

@@ -146,7 +146,7 @@ def _times(archive: Path) -> Iterator[Difference]:
         if known.until < now:
             yield Difference("problem", where, f"it expired on {until}; resign")
         elif known.until < now + _SOON:
-            yield Difference("warning", where, f"it expires on {until}; resign")
+            yield Difference("warning", where, f"expires on {until}: resign")
         if known.date > now + _AHEAD:
             why = "it is dated in the future: check this machine's clock, then publish --after-wrong-clock"
             yield Difference("problem", where, why)
