@@ -46,9 +46,9 @@ WRONG: dict[str, tuple[dict[str, object], str]] = {
     "no package": ({"packages": ()}, "no package"),
     "a package twice": ({"packages": (PACKAGE, replace(PACKAGE, version="1"))}, "the package base-files twice"),
     "a tool that is in the image": ({"tools": (PACKAGE,)}, "twice"),
-    "a package of nothing": ({"packages": (replace(PACKAGE, size=0),)}, "of 0 bytes"),
+    "a package of nothing": ({"packages": (replace(PACKAGE, size=0),)}, "with 0 bytes"),
     "a package without an end": ({"packages": (replace(PACKAGE, size=10**18),)}, "packages of more than"),
-    "less than nothing": ({"packages": (replace(PACKAGE, size=-1),)}, "of -1 bytes"),
+    "less than nothing": ({"packages": (replace(PACKAGE, size=-1),)}, "with -1 bytes"),
     "a path": ({"packages": (replace(PACKAGE, name="../../etc/passwd"),)}, "not a valid name"),
     "an escape": ({"packages": (replace(PACKAGE, name="x\x1b[2J"),)}, r"x\x1b[2J, which is not a valid name"),
     **{

@@ -168,7 +168,7 @@ def test_what_was_said_of_an_image_stays(before: str, after: str, *, allowed: bo
         (marked,) = lifecycle.marked([record], NAME, after, TODAY, "new")
         assert (marked.status, marked.status_date, marked.status_reason) == (after, "2026-11-21", "new")
         return
-    with pytest.raises(Error, match=f"is {before} since 2026-11-20 already"):
+    with pytest.raises(Error, match=f"is already {before} since 2026-11-20"):
         lifecycle.marked([record], NAME, after, TODAY, "new")
 
 

@@ -219,7 +219,7 @@ def test_a_source_is_that_of_the_upload() -> None:
         with pytest.raises(Error):
             upload.source(found, "x.dsc", DSC.replace(old, new).encode())
     upload.buildinfo(found, "x.buildinfo", b"Format: 1.0\n")
-    with pytest.raises(Error, match="is of other"):
+    with pytest.raises(Error, match="belongs to other"):
         upload.buildinfo(found, "x.buildinfo", b"Format: 1.0\nSource: other\n")
 
 

@@ -156,7 +156,7 @@ def policy(text: str, file: str) -> Policy:
                 key = count = ""
         if not re.fullmatch("[1-9][0-9]{0,4}", count) or key in numbers:
             raise Error(
-                f"{file}, line {number}, {'repeats a policy' if key in numbers else 'is not a policy'}:"
+                f"{file}, line {number}, is not a policy{', or repeats one' if key in numbers else ''}:"
                 f" {' '.join(words)}",
                 "known: keep N, keep SUITE/CONFIG/ARCH N, monthly N, snapshots N, pinned SUITE/CONFIG/ARCH/SERIAL",
             )
