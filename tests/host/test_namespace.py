@@ -160,12 +160,12 @@ def test_a_printed_plan_does_not_wait_there_either(place: Path) -> None:
     [
         (
             "newuidmap: write to uid_map failed: Operation not permitted",
-            "no namespace can be made: write to uid_map failed: Operation not permitted",
+            "no namespace can be created: write to uid_map failed: Operation not permitted",
             "no_new_privs",
         ),
         (
             "newuidmap: uid range [1-65536) -> [100000-165536) not allowed",
-            "no namespace can be made: uid range [1-65536) -> [100000-165536) not allowed",
+            "no namespace can be created: uid range [1-65536) -> [100000-165536) not allowed",
             "set-user-ID",
         ),
         ("unshare: unshare failed: No space left on device", "unshare failed: the limit is reached", "namespaces(7)"),
@@ -178,7 +178,7 @@ def test_a_printed_plan_does_not_wait_there_either(place: Path) -> None:
 )
 def test_each_refusal_has_its_way_out(said: str, sentence: str, hint: str) -> None:
     error = failures.failed(("mmdebstrap",), 1, f"a line\n{said}\n", "install")
-    assert error.message.startswith("install: no namespace can be made: ")
+    assert error.message.startswith("install: no namespace can be created: ")
     assert sentence in error.message
     assert hint in error.hint
 

@@ -22,7 +22,9 @@ def test_a_step_without_its_namespace_says_why(tmp_path: Path, monkeypatch: pyte
     step = plans.Run("make a tree", ("true",), root=True)
     with pytest.raises(Error) as refused:
         run._run(step, tmp_path, Progress(1, quiet=True), None)
-    assert refused.value.message == "make a tree: no namespace can be made: unshare failed: Operation not permitted"
+    assert (
+        refused.value.message == "make a tree: no namespace can be created: unshare failed: Operation not permitted"
+    )
     assert "build outside of" in refused.value.hint
 
 

@@ -190,7 +190,7 @@ def check_namespace() -> None:
 def in_namespace(argv: Sequence[str]) -> str:
     """Run a command as root of a namespace, and return its standard error."""
     said = ""
-    # If no namespace can be made, all files are this user's own, and no namespace is needed.
+    # If no namespace can be created, all files are this user's own, and no namespace is needed.
     for prefix in (_namespace(), ()):
         status, _, complaint = _done((*prefix, *argv))
         said += complaint.decode(errors="replace")
