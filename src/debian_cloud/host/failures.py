@@ -93,7 +93,7 @@ def failed(argv: Sequence[str], status: int, said: str, title: str = "") -> Erro
 
 
 def refused(said: str, what: str = "") -> Error:
-    """The Error that no namespace can be created, from unshare(1)'s output and the machine's settings, with a hint."""
+    """The Error that no namespace can be created, from unshare(1)'s output, with a hint by the machine's settings."""
     match = _NO_NAMESPACE.search(said)
     why = printable(match["why"] if match else said).removesuffix(": Success")
     # ENOSPC is about a limit here, not about a disk (unshare(2)).
