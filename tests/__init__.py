@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The tests: they mirror the packages of debian_cloud, and what is beside it."""
+"""The tests mirror the packages of debian_cloud and the directories beside it."""

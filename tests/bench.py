@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Measure the builder against the same work done by hand, in turns, in one run.
+"""Measure the builder against the same work done by hand, alternately, in one run.
 
 usage: tests/bench.py [ROUNDS]
 
 Each row gives the median wall time and the largest process of both, and their
-ratio. "By hand" is mmdebstrap with the very packages that apt resolved, and
+ratio. "By hand" is mmdebstrap with the exact packages that apt resolved, and
 mke2fs -d of its tree: no configuration, no boot loader, no hashes.
 """
 
@@ -41,7 +41,7 @@ class Cost:
 
 
 def measure(commands: Sequence[Sequence[str | Path]], folder: Path) -> Cost:
-    """The cost of commands one after the other, with a fresh parent to ask for their memory."""
+    """The cost of commands run one after the other, under a new parent process that reports their memory."""
     begun = time.monotonic()
     largest = 0
     for command in commands:

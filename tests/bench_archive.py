@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Measure a large archive's publication beside the same done by reprepro and by apt-ftparchive, in turns.
+"""Measure a large archive's publication against reprepro and apt-ftparchive doing the same, alternately.
 
 usage: tests/bench_archive.py [ROUNDS]
 
-The archive has 10,000 image records, ten files an image, and 500 packages. Each
-round adds an image and publishes. reprepro alone exports and signs the packages;
+The archive has 10,000 image records, ten files per image, and 500 packages. Each
+round adds an image and publishes. reprepro only exports and signs the packages;
 apt-ftparchive reads the packages of the same tree without a cache, and writes
-Packages and Release. Neither knows images, by-hash or snapshots.
+Packages and Release. Neither handles images, by-hash or snapshots.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SUMS = tuple(f"SHA{size}SUMS{suffix}" for size in (256, 512) for suffix in ("", 
 
 
 def record(number: int) -> ImageRecord:
-    """One of many images, with hashes of its own: such text hardly compresses."""
+    """One of many image records, whose hashes are its own, so that the text hardly compresses."""
 
     def of(what: str, algorithm: str = "sha256") -> str:
         return hashlib.new(algorithm, f"{number} {what}".encode()).hexdigest()
@@ -53,7 +53,7 @@ def record(number: int) -> ImageRecord:
 
 
 def put(archive: Path, one: ImageRecord) -> None:
-    """The files of an image, which are empty: publishing reads none."""
+    """Write the files of an image; they are empty, because publishing reads none of them."""
     folder = archive / "public" / one.directory
     folder.mkdir(parents=True)
     for name in (*(f"{one.stem}.{s}" for s in ("qcow2", "buildinfo", *ATTESTATIONS)), *SUMS):
@@ -61,7 +61,7 @@ def put(archive: Path, one: ImageRecord) -> None:
 
 
 def fill(archive: Path) -> None:
-    """Records of images, whose files are there and empty, and packages."""
+    """Write image records, their empty files, and packages."""
     records = [record(number) for number in range(RECORDS)]
     for one in records:
         put(archive, one)
@@ -107,7 +107,7 @@ def main(rounds: int) -> None:
         print(f"making {RECORDS} images and {PACKAGES} packages", file=sys.stderr, flush=True)
         fill(archive)
         subprocess.run(["debian-cloud-archive", "publish", archive], check=True, stdout=subprocess.DEVNULL)
-        # The same packages and the same key, without what is ours.
+        # The same packages and key, without the project's own indexes and records.
         (alone / "conf").mkdir(parents=True)
         distributions = (archive / "conf/distributions").read_text().split("\n\n")[0]
         kept = [line for line in distributions.splitlines() if not line.startswith(("Uploaders", "ByHandHooks", " "))]

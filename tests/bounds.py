@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Commands that may take so much memory and no more: what they would take beyond it, they are refused."""
+"""Commands that run with a limit on their memory; an allocation beyond it fails."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def within(
     mebibytes: int, command: list[str | Path], *, seconds: int = 120, **environment: str
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a command of which each process has an address space of so many MiB; a hang ends it, and the test."""
+    """Run a command whose processes each have an address space of `mebibytes`; a hang ends it and fails the test."""
 
     def bound() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (mebibytes * 2**20,) * 2)
@@ -33,13 +33,13 @@ def within(
 
 
 def of(character: bytes, size: int) -> Iterator[bytes]:
-    """So many bytes of one kind, in pieces."""
+    """`size` bytes of one value, in pieces."""
     piece = character * 2**20
     for left in range(size, 0, -len(piece)):
         yield piece[:left]
 
 
 def packed(character: bytes, size: int) -> bytes:
-    """The same as .xz, of a stream and as many more of the same (the .xz file format, 2): 10,000 bytes for each."""
+    """The same bytes as .xz: one stream, repeated (.xz file format, 2), that holds 10,000 bytes per byte."""
     piece = 2**24
     return lzma.compress(character * piece, preset=0) * (size // piece) + lzma.compress(character * (size % piece))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command as a person runs it, and what a refusal looks like."""
+"""The command as a user runs it, and the checks of a refusal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def step(*arguments: str | Path, **environment: str) -> subprocess.CompletedProc
 
 
 def _run(command: list[str | Path], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Whether it had to wait for the cache depends on what else runs on this machine: that line is left out."""
+    """Run a command; drop the line that says it waited for the cache, which depends on what else runs here."""
     done = subprocess.run(
         command,
         env={**os.environ, **environment},
@@ -44,7 +44,7 @@ def _run(command: list[str | Path], environment: dict[str, str]) -> subprocess.C
 
 
 def refused(done: subprocess.CompletedProcess[str], status: int, *said: str) -> None:
-    """One sentence and a hint, no traceback, and the right exit status."""
+    """Assert that the output is one sentence and a hint without a traceback, and the exit status the right one."""
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     assert len(re.findall("^debian-cloud: error: ", done.stderr, re.M)) == 1
@@ -53,9 +53,9 @@ def refused(done: subprocess.CompletedProcess[str], status: int, *said: str) -> 
 
 
 def said(error: BaseException) -> dict[str, str]:
-    """What the commands said of which an error tells, or that a function on its way had run: command -> its words.
+    """The output of commands that an error names or that functions in its traceback ran: command -> output.
 
-    An error of subprocess names the status alone, and an assertion shows of an output no more than its beginning.
+    An error of subprocess has only the status, and an assertion shows only the beginning of an output.
     """
     found: dict[str, str] = {}
     for one in _causes(error):
@@ -84,6 +84,6 @@ def _words(command: object) -> str:
 
 
 def _text(output: object, most: int = 6000) -> str:
-    """The end of an output, which may be bytes or none."""
+    """The end of an output, which may be bytes or None."""
     text = output.decode("utf-8", "replace") if isinstance(output, bytes) else str(output or "")
     return text if len(text) <= most else f"[…]{text[-most:]}"

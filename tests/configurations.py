@@ -46,7 +46,7 @@ exit 0
 
 
 def deb(folder: Path, name: str, fields: Mapping[str, str], files: tuple[File, ...] = (), **control: str) -> Path:
-    """A binary package debian-cloud-config-NAME in a directory; `control` are control files."""
+    """Build a binary package debian-cloud-config-NAME in a directory; `control` are control files."""
     package = f"debian-cloud-config-{name}"
     tree = folder / name
     (tree / "DEBIAN").mkdir(parents=True)

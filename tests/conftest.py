@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What tests share: one world made by the demo, with images of several configurations and suites."""
+"""What the tests share: one world made by the demo, with images of several configurations and suites."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 ROOT = Path(__file__).resolve().parents[1]
-# The commands of this tree, and Debian's before any other Python's, however pytest was called.
+# The commands of this tree, and Debian's before any other Python's, no matter how pytest was started.
 os.environ["PATH"] = ":".join(
     [f"{ROOT}/.venv/bin", f"{ROOT}/archive", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/bin"]
 )
-# What a shell starts in the background ignores it, and so would all that the tests start and interrupt.
+# A process that a shell starts in the background ignores SIGINT, and so would all that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 SUITE = "trixie"
 CONFIGS = ("ec2", "generic", "nocloud")
-"""Disks of SUITE that go the whole way: built, uploaded, published, mirrored, fetched."""
+"""Disks of SUITE that take all steps: built, uploaded, published, mirrored, fetched."""
 PUBLISHED = ("container", *CONFIGS)
-"""All images that do."""
+"""All images that take all steps."""
 ALL = bool(os.environ.get("DEBIAN_CLOUD_ALL"))
-"""Whether every image is looked into (`make check-all`), or those that differ most."""
+"""Whether every image is tested (`make check-all`), or only those that differ most."""
 DISKS = {
     **{config: (SUITE, config) for config in (*CONFIGS, *(("azure", "genericcloud") if ALL else ()))},
     **({"bookworm/generic": ("bookworm", "generic")} if ALL else {}),
@@ -63,7 +63,7 @@ class Image:
 
 @dataclass(frozen=True)
 class World(Published):
-    """What `tests/demo` leaves: an archive, its key, images, a mirror, a clean Debian that used it."""
+    """What `tests/demo` leaves: an archive, its key, images, a mirror, a minimal Debian that used it."""
 
     @property
     def archive(self) -> Path:
@@ -79,16 +79,16 @@ class World(Published):
 
 
 def traces(folder: Path) -> list[str]:
-    """What is still at work in a directory: mounts of any namespace, loop devices, processes."""
+    """List what still uses a directory: mounts of any namespace, loop devices, processes."""
     name = str(folder)
     found = []
     for process in Path("/proc").glob("[0-9]*"):
-        # A process may end while it is looked at, and has no executable when it has ended.
+        # A process may end while it is read, and has no executable after that.
         with contextlib.suppress(OSError):
             found += [line for line in (process / "mountinfo").read_text().splitlines() if name in line]
         for link in ("cwd", "root", "exe"):
             with contextlib.suppress(OSError):
-                # In a chroot, what runs in another namespace shows its path from outside.
+                # The links of a process in a chroot of another namespace show the path from outside.
                 if name in str((process / link).readlink()):
                     found.append(f"{process}/{link}")
         with contextlib.suppress(OSError):
@@ -103,7 +103,7 @@ def traces(folder: Path) -> list[str]:
 _WORLD = Path(os.environ.get("DEBIAN_CLOUD_WORLD", ROOT / "build" / "world"))
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
 _making = pytest.StashKey[subprocess.Popen[bytes]]()
-# Made once for a session, and by minutes of work: who uses one goes where it is.
+# These are made once for a session, and take minutes: tests that use the same one run in the same process.
 _SHARED = (("images", {"root"}), ("machines", {"base", "ec2", "azure"}))
 
 
@@ -112,7 +112,7 @@ def _needs_the_world(item: pytest.Item) -> bool:
 
 
 def _group(item: pytest.Item) -> str:
-    """The tests that are done one after the other in one process: those of a module, or of a costly fixture."""
+    """The group of a test, which runs in one process: its module, or an expensive fixture."""
     used = set(getattr(item, "fixturenames", ()))
     for name, fixtures in _SHARED:
         if used & fixtures:
@@ -125,14 +125,14 @@ def _group(item: pytest.Item) -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests go together (pytest-xdist, --dist loadgroup), where they do not say it themselves."""
+    """Group the tests (pytest-xdist, --dist loadgroup), except those that name a group themselves."""
     for item in items:
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(_group(item)))
 
 
 def _order(item: pytest.Item) -> tuple[bool, bool, bool]:
-    """Tests that need the world come late, as it is made in the meantime: of them those that take minutes first."""
+    """Put tests that need the world last, as it is made meanwhile; those that take minutes first."""
     shared = {name for name, _ in _SHARED}
     (group,) = next(item.iter_markers("xdist_group")).args
     own = group in shared or not group.startswith("tests/")
@@ -141,8 +141,8 @@ def _order(item: pytest.Item) -> tuple[bool, bool, bool]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Begin the world at once, beside the tests that need none; one that was made of these sources is kept."""
-    # Here and not before: pytest itself sorts by the fixtures' parameters.
+    """Start making the world at once, beside the tests that do not need it; one made from these sources is reused."""
+    # Done here and not earlier, because pytest itself sorts by the fixtures' parameters.
     session.items.sort(key=_order)
     if session.config.option.collectonly or _WORKER != "gw0" or not any(map(_needs_the_world, session.items)):
         return
@@ -151,7 +151,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def _make(world: Path) -> subprocess.Popen[bytes]:
-    """Begin tests/world, which waits where another makes it, and makes it no second time."""
+    """Start tests/world, which waits if another process makes the world, and does not make it twice."""
     world.mkdir(parents=True, exist_ok=True)
     with (world / f"world.{_WORKER}.log").open("wb") as out:
         return subprocess.Popen(
@@ -159,13 +159,13 @@ def _make(world: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
-            # A group of its own, to be ended with all that it has begun.
+            # A group of its own, so that all that it started can be ended with it.
             start_new_session=True,
         )
 
 
 def _is_whole() -> bool:
-    """Whether the world is there, and as the sources are now; DEBIAN_CLOUD_WORLD is taken as it is."""
+    """Whether the world is complete and matches the sources; a DEBIAN_CLOUD_WORLD is taken as it is."""
     whole = _WORLD / "whole"
     if not whole.exists():
         return False
@@ -174,7 +174,7 @@ def _is_whole() -> bool:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Do not leave anything at work when the tests end before it."""
+    """End the making of the world if the tests end before it."""
     process = config.stash.get(_making, None)
     if process and process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
@@ -182,7 +182,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> pytest.TestReport:
-    """Show of a failure what the commands said, whoever ran them."""
+    """Show the output of the commands of a failed test, no matter which function ran them."""
     report = pytest.TestReport.from_item_and_call(item, call)
     if call.excinfo and report.failed:
         report.sections += [

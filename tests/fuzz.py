@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Mutations of small images: whatever a reader is given, it ends within bounds, with an Error or without.
+"""Mutations of small images: for any input, a reader ends within its bounds, with an Error or without.
 
 The bounds are on what is read, not on time. `python3 -m tests.fuzz SECONDS [READER]`
-goes on for longer than the test does; what it finds it writes into tests/corpus,
+runs for longer than the test does, and writes what it finds into tests/corpus,
 whose files are `READER.xz`, made by Debian's tools, and `READER-WHAT.xz`, found.
 """
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CORPUS = Path(__file__).parent / "corpus"
-# What is worth writing where a number is: ends of ranges, signs, and small ones.
+# Values worth writing over a number: ends of ranges, signs, and small ones.
 WORDS = [
     value.to_bytes(width, order)
     for width in (1, 2, 4, 8)
@@ -45,7 +45,7 @@ WORDS = [
 
 @dataclass
 class Counter:
-    """A file's bytes, and how often and how much of them was read."""
+    """A file's bytes, and how often and how many of them were read."""
 
     data: bytes
     reads: int = 0
@@ -121,7 +121,7 @@ def content(path: Path) -> bytes:
 
 
 def spots(data: bytes) -> list[int]:
-    """Where a change matters: what is not zero, and a little around it."""
+    """The places where a change matters: bytes that are not zero, and a few around them."""
     near = {at // 32 for at in range(0, len(data), 32) if any(data[at : at + 32])}
     return [32 * at for at in sorted(near | {at + 1 for at in near}) if 32 * at < len(data)]
 
@@ -149,7 +149,7 @@ def mutated(data: bytes, where: list[int], generator: random.Random) -> bytes:
 
 
 def mended(reader: str, data: bytes) -> bytes:
-    """The same with the checksums right that an attacker would put right, where a reader looks at them."""
+    """The data with the checksums corrected that the reader verifies and an attacker would correct."""
     changed = bytearray(data)
     if reader == "gpt":
         for header in (512, len(data) - 512):
@@ -167,7 +167,7 @@ def mended(reader: str, data: bytes) -> bytes:
 
 
 def tried(reader: str, data: bytes) -> bool:
-    """Whether some bytes can be read; anything but yes or an Error is raised."""
+    """Whether the bytes can be read; any exception but an Error is raised."""
     try:
         READERS[reader](Counter(data))
     except Error:
@@ -176,7 +176,7 @@ def tried(reader: str, data: bytes) -> bool:
 
 
 def inputs(reader: str, seed: int) -> Iterator[bytes]:
-    """Mutations of a reader's samples, without end."""
+    """Mutations of a reader's samples without end."""
     generator = random.Random(seed)
     known = [(data, spots(data)) for data in map(content, samples(reader))]
     for _ in itertools.count():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""GnuPG homes of tests, whose agents are gone before anything else is done with them."""
+"""GnuPG homes of tests, whose agents have ended before anything else is done with the homes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _OPTIONS = ("--batch", "--yes", "--quiet", "--pinentry-mode", "loopback", "--pas
 
 
 def gpg(home: Path, *arguments: str | Path, text: bytes = b"") -> bytes:
-    """What gpg prints, called with the keys of a home."""
+    """What gpg prints with a home's keys."""
     command: list[str | Path] = ["gpg", "--homedir", home, *_OPTIONS, *arguments]
     return subprocess.run(command, input=text, capture_output=True, check=True).stdout
 
 
 def new_key(home: Path, owner: str, until: str = "") -> None:
-    """Make a home with a key that signs."""
+    """Make a home with a signing key."""
     home.mkdir(mode=0o700, exist_ok=True)
     gpg(home, "--quick-generate-key", owner, "ed25519", "sign", *([until] if until else []))
 
@@ -31,8 +31,8 @@ def new_key(home: Path, owner: str, until: str = "") -> None:
 def end(home: Path) -> None:
     """End the agent of a home, and wait until nothing can connect to it.
 
-    It answers that it will end before it does: a gpg that comes in between says "can't connect to the agent: End of
-    file".
+    An agent answers that it will end before it does: a gpg that connects in between reports "can't connect to the
+    agent: End of file".
     """
     conf = ("gpgconf", "--homedir", home)
     asked = subprocess.run([*conf, "--list-dirs", "agent-socket"], capture_output=True, text=True, check=True)
@@ -56,10 +56,10 @@ def _listens(place: Path) -> bool:
 
 
 def remove(tree: Path) -> None:
-    """Remove a directory with all that is in it, after the agents of all GnuPG homes there."""
+    """Remove a directory with all that is in it, after ending the agents of all GnuPG homes there."""
 
     def gone(_: object, __: str, error: tuple[Any, BaseException, Any]) -> None:
-        # Of its four sockets an agent may remove the last ones now.
+        # An agent that ends may remove the last of its four sockets now.
         if not isinstance(error[1], FileNotFoundError):
             raise error[1]
 
@@ -72,7 +72,7 @@ def remove(tree: Path) -> None:
 
 @contextmanager
 def temporary_home() -> Iterator[Path]:
-    """An empty home, afterwards gone; its name is short, as the path of an agent's socket has at most 107 bytes."""
+    """An empty home, then removed; its name is short, as the path of an agent's socket has at most 107 bytes."""
     home = Path(tempfile.mkdtemp(prefix="gpg."))
     try:
         yield home

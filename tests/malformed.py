@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What no archive may publish, no mirror show and no client take, of indexes and signatures: the same for all."""
+"""Indexes and signatures that no archive may publish, no mirror show and no client accept."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.samples import RECORD
 
 
 def packed_signatures(times: int) -> bytes:
-    """A clear-signed text whose armour unpacks into so many thousands of signatures (RFC 4880, 5.2.3 and 5.6).
+    """A clear-signed text whose armour unpacks into `times` thousand signatures (RFC 4880, 5.2.3 and 5.6).
 
-    Nobody made them; they are of the kind and version that gpg and gpgv look at.
+    They are not real signatures, but of a kind and version that gpg and gpgv read.
     """
     packet = b"\4\1\x16\x0a\0\6\5\2eS\xf1\0\0\x0a\x09\x10ABCDEFGH\x124" + 2 * (b"\1\0" + b"\xff" * 32)
     content = b"\2" + zlib.compress(1000 * times * (bytes([0xC2, len(packet)]) + packet))
@@ -47,7 +47,7 @@ _OLD = replace(
 _TREE = replace(_ONE, id=replace(_ONE.id, config="nocloud", architecture="arm64"), format="tar.xz", virtual_size=0)
 _NEWER_TREE = replace(_TREE, id=replace(_TREE.id, serial="20261121.0"))
 IMAGES = index.render([_ONE, _RAW, _OLD, _TREE])
-"""One that is fine: of two formats, deprecated, with all fields and in each of the ways that they are written."""
+"""A good `Images`: of two formats, one deprecated, with all fields in each form that is written."""
 _PENDING = (
     "Image: {}\nPending-Date: 2026-11-21\nPending-Security:\n openssl 3.5.1-1 3.5.4-1~deb13u1\n"
     "Pending:\n tzdata 2026a-0+deb13u1 1:2026b\n"
@@ -55,18 +55,18 @@ _PENDING = (
 STATUS = staleness.render(
     [_ONE, replace(_OLD, status="withdrawn"), _TREE], staleness.by_image(_PENDING.format(_ONE.directory))
 )
-"""The same of what became of images."""
+"""A good `Images-Status` for the same images."""
 
 
 def _set(text: str, field: str, value: str) -> str:
-    """The text with another value in the first field of a name."""
+    """The text with another value in the first field of that name."""
     changed, count = re.subn(rf"(?m)^{field}:.*$", lambda _: f"{field}: {value}", text, count=1)
     assert count, field
     return changed
 
 
 def _more(text: str, line: str) -> str:
-    """The text with a line more at the end of its first stanza."""
+    """The text with one more line at the end of its first stanza."""
     assert "\n\n" in text
     return text.replace("\n\n", f"\n{line}\n\n", 1)
 
@@ -259,7 +259,7 @@ BAD_IMAGES: dict[str, bytes] = {name: make(IMAGES) for name, make in _FORMS.item
         },
     }.items()
 }
-"""What is wrong -> an `Images` of which that is so."""
+"""What is wrong -> an `Images` in which it is wrong."""
 BAD_STATUS: dict[str, bytes] = {name: make(STATUS) for name, make in _FORMS.items()} | {
     name: text.encode()
     for name, text in {
@@ -299,7 +299,7 @@ BAD_STATUS: dict[str, bytes] = {name: make(STATUS) for name, make in _FORMS.item
         "two lines of Status-Reason": STATUS.replace("als nötig", "als\n nötig", 1),
     }.items()
 }
-"""The same of `Images-Status`."""
+"""What is wrong -> an `Images-Status` in which it is wrong."""
 EDGES: dict[str, bytes] = {
     "nothing": b"",
     "an empty line": b"\n",
@@ -313,4 +313,4 @@ EDGES: dict[str, bytes] = {
     "a suite that is not a release": IMAGES.replace("trixie", "sid").replace("debian-13-", "debian-sid-").encode(),
     "a configuration named after one": IMAGES.replace("nocloud", "debian-cloud-config-x").encode(),
 }
-"""What all of them take."""
+"""Edge cases that archive, mirror and clients accept."""

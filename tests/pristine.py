@@ -28,7 +28,7 @@ def pristine() -> Iterator[Archive]:
 
 @pytest.fixture
 def archive(pristine: Archive) -> Iterator[Archive]:
-    """The archive, put back after the test: its address stays, so that Debian's indexes are fetched once."""
+    """The archive, restored after the test at the same address, so that Debian's indexes are fetched only once."""
     kept = pristine.folder.with_name("kept")
     subprocess.run(["cp", "-a", pristine.public, kept], check=True)
     yield pristine

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An image as tests of several packages have it: configuration, resolution, record and .buildinfo."""
+"""One image for the tests of several packages: its configuration, resolution, record and .buildinfo."""
 
 from __future__ import annotations
 
@@ -84,12 +84,12 @@ ATTESTED = replace(
     RECORD,
     attestations=(index.Attestation("intoto.json", 812, "c" * 64), index.Attestation("spdx.json", 9, "d" * 64)),
 )
-"""The same record with what is said of the image."""
+"""The same record, with its attestations."""
 DIGEST = Digest(1, {"sha256": "a" * 64})
 
 
 def described() -> str:
-    """A .buildinfo."""
+    """The image's .buildinfo."""
     known = Draft.parse(Draft.of(RESOLUTION, SERIAL, ("raw", "qcow2"), DEBIAN, "1" * 64).render())
     digests = {known.buildinfo.id.file(name): DIGEST for name in known.formats}
     return known.buildinfo.sealed(digests).render(("apt (= 1)",))

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Set the images' sizes beside those of Debian's official package sets.
+"""Compare the images' sizes with those of Debian's official package sets.
 
 usage: tests/sizes.py WORLD
 
-The disks are those that tests/world left. Beside each: the packages that Debian's
-official image of that vendor and suite names, installed without Recommends by
-mmdebstrap, put into an ext4 file system by mke2fs, and compressed as Debian
+The disks are those that tests/world made. The other column has the packages that
+Debian's official image of that vendor and suite names, installed without Recommends
+by mmdebstrap, put into an ext4 file system by mke2fs, and compressed as Debian
 publishes its qcow2 (zlib); no settings, no boot loader. Sizes are in MiB.
 """
 
@@ -31,7 +31,7 @@ ROOT_OFFSET = 128 * 2**20
 
 
 def run(*command: str | Path, folder: Path) -> str:
-    """Standard output of a command."""
+    """The standard output of a command."""
     done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{command}\n{done.stderr[-3000:]}")
@@ -39,7 +39,7 @@ def run(*command: str | Path, folder: Path) -> str:
 
 
 def used(image: Path, offset: int) -> int:
-    """Bytes that the files and tables of an ext4 file system take."""
+    """The number of bytes that the files and tables of an ext4 file system take."""
     said = run("dumpe2fs", "-h", f"{image}?offset={offset}" if offset else str(image), folder=image.parent)
     fields = dict(line.split(":", 1) for line in said.splitlines() if ":" in line)
     blocks = int(fields["Block count"]) - int(fields["Free blocks"]) - int(fields.get("Overhead clusters", "0"))
@@ -47,7 +47,7 @@ def used(image: Path, offset: int) -> int:
 
 
 def compressed(image: Path, folder: Path, method: str) -> int:
-    """Bytes of the qcow2 of a disk."""
+    """The number of bytes of a disk's qcow2."""
     out = folder / f"{method}.qcow2"
     kind = ("-o", f"compression_type={method}")
     run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", *kind, image, out, folder=folder)
@@ -55,7 +55,7 @@ def compressed(image: Path, folder: Path, method: str) -> int:
 
 
 def by_hand(suite: str, config: str, size: str, top: Path) -> Path:
-    """A disk-sized file system with the official packages."""
+    """Make a file system with the official packages, of the size of a disk."""
     known = sources.targets(run(*sources.INDEXTARGETS, folder=top))
     (top / "sources.list").write_text(sources.as_lines(sources.debian(known, suite, expired=True)))
     packages = ",".join(sorted(official.packages(config, suite, "amd64")))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A test that fails shows what the command said that it ran."""
+"""A test that fails shows the output of the command that it ran."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-# Each of these hides it otherwise.
+# Each of these would hide the output.
 FAILURES = {
     "a status": """
     subprocess.run(COMMAND, capture_output=True, check=True)""",

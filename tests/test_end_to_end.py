@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the main job leaves: archive, images, mirror, and a clean Debian that used them."""
+"""What the main job leaves: archive, images, mirror, and a minimal Debian that used them."""
 
 from __future__ import annotations
 
@@ -124,14 +124,14 @@ def test_the_image_s_own_dpkg_knows_exactly_the_packages_of_the_buildinfo(
 
 
 def debugfs(raw: Path, request: str) -> str:
-    """What a request tells of the root file system."""
+    """The answer to a request about the root file system."""
     said, complaints = asked(raw, request)
     assert complaints == ""
     return said
 
 
 def asked(raw: Path, request: str) -> tuple[str, str]:
-    """Answer and complaints of debugfs(8), whose exit status is 0 in any case."""
+    """The answer and the complaints of debugfs(8), whose exit status is always 0."""
     command = ["debugfs", "-R", request, f"{raw}?offset={128 * 2**20}"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     version, _, complaints = done.stderr.partition("\n")
@@ -157,7 +157,7 @@ def test_the_qcow2_is_the_raw_disk(images: Mapping[str, Image], config: str) -> 
 def test_a_machine_s_own_things_are_not_there(images: Mapping[str, Image], config: str, path: str) -> None:
     raw = images[config].raw
     assert asked(raw, f"cat {path}") == ("", f"{path}: File not found by ext2_lookup \n")
-    # There is a file system that could tell.
+    # The file system is readable, so the file is really missing.
     assert f"/{Path(path).name}/" not in debugfs(raw, f"ls -p {Path(path).parent}")
     assert debugfs(raw, "cat /etc/debian_version").startswith("13")
 
@@ -200,8 +200,8 @@ def test_the_mirror_is_the_archive(world: World) -> None:
     for name in list(mirror):
         if name.startswith((".mirror/", "project/trace/")):
             del mirror[name]
-    # What no signed index lists is not mirrored: older indexes, records of uploads, a copy of the keyring package,
-    # what images were made of, former publications.
+    # A mirror has only what a signed index lists: no older indexes, records of uploads, copies of the keyring
+    # package, closures or snapshots.
     missing = {name for name in archive if name not in mirror and not name.startswith("project/trace/")}
     kinds = re.compile(r"^(closures|snap)/|/by-hash/|\.changes$|\.buildinfo$|-keyring_[a-z]+\.deb$")
     assert all(kinds.search(name) for name in missing), missing
@@ -226,7 +226,7 @@ def test_a_clean_debian_fetched_and_installed_from_the_mirror(world: World) -> N
 
 
 def test_what_the_summary_says_next_works_when_pasted(world: World) -> None:
-    """Of each kind but those that build an image or publish one, by a shell that knows nothing of the demo."""
+    """The commands in the summary, except build and add, work in a shell without the demo's environment."""
     summary = (world.folder / "summary").read_text("utf-8")
     assert re.search(rf"^state +{world.archive} is an archive of your own", summary, re.M)
     found = re.search(r"^next +((?:.*\n {10})+.*)\n", summary, re.M)
@@ -249,7 +249,7 @@ def test_what_the_summary_says_next_works_when_pasted(world: World) -> None:
 
 @pytest.mark.parametrize("config", ("container", "ec2") if ALL else ("container",))
 def test_a_printed_plan_builds_the_same_image(world: World, config: str, tmp_path: Path) -> None:
-    """`debian-cloud plan container | sh` makes the image again, byte for byte, and leaves only its directory."""
+    """`debian-cloud plan container | sh` makes the same image, byte for byte, and leaves only its own directory."""
     image = next(
         path
         for path in (world.folder / "images").glob(f"debian-{RELEASES[SUITE]}-{config}-amd64-*")
@@ -259,7 +259,7 @@ def test_a_printed_plan_builds_the_same_image(world: World, config: str, tmp_pat
     wanted = ("--serial", stem.rpartition("-")[2], "--format", image.name.removeprefix(f"{stem}."))
     command = ["debian-cloud", "plan", config, *wanted, *world.sources]
     plan = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    # The archive was published again, with the image: its InRelease is newer than the one of the build.
+    # The archive was published again, with the image: its InRelease is newer than at the build.
     buildinfo = image.with_name(f"{stem}.buildinfo").read_text("utf-8")
     epoch = re.search(r'SOURCE_DATE_EPOCH="(\d+)"', buildinfo)
     newer = re.search(r"^Epoch: (\d+)$", plan, re.M)
@@ -270,7 +270,7 @@ def test_a_printed_plan_builds_the_same_image(world: World, config: str, tmp_pat
     try:
         done = subprocess.run(["sh"], input=plan, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
-        # All of a disk's zeros are compared sooner than hashed.
+        # cmp(1) is faster than hashing the zeros of a whole disk.
         subprocess.run(["cmp", workspace / image.name, image], check=True)
         assert [path.name for path in tmp_path.iterdir()] == [workspace.name]
         assert traces(tmp_path) == []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""No test depends on how fast an agent of GnuPG ends."""
+"""No test depends on how fast a GnuPG agent ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def agent_of(home: Path) -> int:
 
 
 def test_an_agent_that_ends_slowly_is_waited_for(gnupg_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever signs before would still connect to it."""
+    """A command that signs before the agent has ended would still connect to it."""
     gnupg.new_key(gnupg_home, "x")
     pid, done = agent_of(gnupg_home), subprocess.run
 
@@ -53,7 +53,7 @@ def test_a_directory_is_removed_with_the_agents_of_its_homes(tmp_path: Path) -> 
 
 
 def is_at_work(pid: int) -> bool:
-    """A process that has ended is a zombie until its parent, which may be anybody, asks for its status."""
+    """Whether a process runs; one that has ended is a zombie until its parent, whichever it is, reaps it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -61,7 +61,7 @@ def is_at_work(pid: int) -> bool:
 
 
 def test_a_socket_that_nobody_listens_on_is_none(gnupg_home: Path) -> None:
-    """As a killed agent leaves it."""
+    """A killed agent leaves such a socket."""
     gnupg.new_key(gnupg_home, "x")
     os.kill(agent_of(gnupg_home), signal.SIGKILL)
     assert (gnupg_home / "S.gpg-agent").is_socket()

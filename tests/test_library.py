@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the verbs do, without a command line: as a job of a cluster, the gate or a program with windows calls it."""
+"""The functions behind the verbs work without a command line: for a cluster job, the gate or a GTK program."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_what_is_asked_for_can_be_sent_to_another_process() -> None:
     ],
 )
 def test_a_value_is_refused_as_the_word_is(change: dict[str, Any], said: str) -> None:
-    """Before anything is fetched: no archive is given."""
+    """A bad value is refused before anything is fetched: the test gives no archive."""
     with pytest.raises(Error) as refused:
         request.planned(replace(BuildRequest("ec2"), **change))
     assert refused.value.status == USAGE
@@ -99,14 +99,14 @@ def test_built(asked: BuildRequest, tmp_path: Path) -> None:
     kept = described.of(tmp_path / "out" / f"{planned.stem}.buildinfo")
     assert {*kept.packages} == {*planned.resolution.packages}
     assert kept.plan == planned.id
-    # All or nothing, and nothing twice.
+    # A build into a directory that has its outputs is refused.
     with pytest.raises(Error, match="exists already"):
         workspace.build(asked, tmp_path / "out", quiet=True)
 
 
 @pytest.fixture
 def known(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    """The world, whose archive is the user's own."""
+    """The world, with its archive as the user's own."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(world.folder / "config"))
     return world
 
@@ -117,7 +117,7 @@ def test_fetched_and_verified(known: World, container: Path, tmp_path: Path) -> 
     assert said == []
     assert image.parent == tmp_path / "out"
     assert image.read_bytes() == container.read_bytes()
-    # What proves it came beside it; that it is made again, other tests show.
+    # The proof was fetched with the image; other tests show that the image can be rebuilt.
     report = verify.verify(image, Trust(), Given(rebuilt=container))
     assert report.unexplained == ()
     assert list(report.signers) == throwaway.fingerprints_of(known.archive / "keyring.gpg")
@@ -143,7 +143,7 @@ def test_what_is_not_offered_is_refused(known: World, tmp_path: Path) -> None:
 
 
 def test_made_again(known: World, container: Path, tmp_path: Path) -> None:
-    """Of the user's own archive nothing need be named."""
+    """An image of the user's own archive is rebuilt without naming that archive."""
     buildinfo = container.with_name(f"{container.name.removesuffix('.tar.xz')}.buildinfo")
     made = rebuild.rebuild(buildinfo, Trust(), output=tmp_path / "again")
     assert made.same == {container.name: True}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Linters are tests: one command is enough."""
+"""The linters run as tests, so that one command checks everything."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def project_files() -> list[Path]:
-    """The project's own files, relative to ROOT; in a tree without git, too."""
+    """The project's own files, relative to ROOT, also in a tree without git."""
     listed = subprocess.run([ROOT / "tests" / "sources"], capture_output=True, check=True).stdout.decode()
     return [Path(name) for name in sorted(listed.split("\0")) if name and (ROOT / name).is_file()]
 

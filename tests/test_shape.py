@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The shape of the house, as ARCHITECTURE.md draws it."""
+"""The structure of the source tree, as ARCHITECTURE.md describes it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from debian_cloud.host import tools
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "debian_cloud"
 
-# In the order of the data: a module imports from the packages before its own, and from its own.
+# In the order of the data: a module imports from its own package and from those before it.
 ORDER = (
     *("root", "formats", "text", "host", "image", "configuration", "disk", "projections", "packages", "build"),
     *("proof", "archive", "cli", "__main__"),
 )
 ROOT_MODULES = {"__init__", "errors", "names", "plan", "view"}
-"""What lies in no package: every package may import it."""
+"""Modules outside all packages; every package may import them."""
 PURE = (
     *("root", "formats", "text", "image", "configuration", "projections"),
     *("disk.ext4.accounts", "disk.ext4.layout", "disk.ext4.reader", "disk.ext4.records"),
@@ -33,12 +33,12 @@ PURE = (
     *("packages.network", "build.steps", "proof.difference", "proof.verification"),
     *("archive.admission", "archive.keys", "archive.lifecycle", "archive.reserved", "archive.upload"),
 )
-"""Packages and modules that compute: no process, no file, no clock."""
+"""Packages and modules that only compute: they use no process, file or clock."""
 EFFECTS = {"subprocess", "os", "tempfile", "shutil", "time", "pathlib", "random", "socket"}
 
 
 def name_of(path: Path) -> str:
-    """A module's name below debian_cloud: `host.run`; a package's own is `host`."""
+    """A module's name below debian_cloud: `host.run`; that of a package is `host`."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
@@ -52,9 +52,9 @@ MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def imports(text: str, *, running: bool = False) -> set[str]:
-    """What a module imports: ours by their names below debian_cloud, after a dot; others by their first name.
+    """What a module imports: ours by the name below debian_cloud, after a dot; others by the top-level name.
 
-    Imports for types alone are among them, unless it is asked what is imported when it runs.
+    Imports under TYPE_CHECKING are included, unless `running`: then only what is imported when the module runs.
     """
     found: set[str] = set()
     tree = ast.parse(text)
@@ -67,7 +67,7 @@ def imports(text: str, *, running: bool = False) -> set[str]:
             found |= {module(alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, "a module names what it imports in full"
-            # What is not a module is a name that the module or the package itself has.
+            # A name that is not a module's is one that the module or the package defines.
             found |= {module(f"{node.module}.{alias.name}", f"{node.module}") for alias in node.names}
     return found
 
@@ -82,7 +82,7 @@ def module(name: str, otherwise: str = "") -> str:
 
 
 def upwards(name: str, found: set[str]) -> set[str]:
-    """What a module imports of packages behind its own."""
+    """What a module imports from packages after its own in ORDER."""
     level = ORDER.index(package_of(name))
     return {other for other in found if other.startswith(".") and ORDER.index(package_of(other[1:])) > level}
 
@@ -96,7 +96,7 @@ def test_every_module_has_its_place() -> None:
 def test_imports_lead_down(package: str) -> None:
     found = {name: imports(path.read_text("utf-8")) for name, path in MODULES.items() if package_of(name) == package}
     assert {name: wrong for name in found if (wrong := upwards(name, found[name]))} == {}
-    # Within a package in any order, but in no circle: CycleError names it.
+    # Modules of one package may import each other, but not in a circle: CycleError names it.
     beside = {name: {other[1:] for other in of if other[1:] in found} for name, of in found.items()}
     graphlib.TopologicalSorter(beside).prepare()
 
@@ -113,7 +113,7 @@ def test_the_architecture_names_every_package() -> None:
 
 
 def test_the_architecture_names_every_directory() -> None:
-    """What git has beside the package, but for what only a tool looks for."""
+    """ARCHITECTURE.md has a row for every directory in git except src/ and the hidden ones."""
     named = set(re.findall(r"^\| `([a-z]+)/` \| [^p|]", ARCHITECTURE, re.MULTILINE))
     done = subprocess.run([ROOT / "tests/sources"], capture_output=True, text=True, check=True)
     there = {path.partition("/")[0] for path in done.stdout.split("\0") if "/" in path}
@@ -121,9 +121,10 @@ def test_the_architecture_names_every_directory() -> None:
 
 
 def missing(text: str) -> set[str]:
-    """The paths that a text names and that do not exist, and names that are not in the file which they stand behind.
+    """The paths in a text that do not exist, and the names that are not in the file named before them.
 
-    A path is of the source tree or of the package. Of an archive are those that begin with DIR or are under "Names".
+    A path is relative to the source tree or to the package. Those that begin with DIR or are under "Names" are in an
+    archive and not checked.
     """
     text = re.sub(r"^```.*?^```|^## Names$.*?(?=^## )", "", text, flags=re.MULTILINE | re.DOTALL)
     paths = {path for path in re.findall("`([A-Za-z0-9_./-]+)`", text) if "/" in path or path.endswith(".py")}
@@ -142,7 +143,7 @@ def test_what_the_architecture_names_is_there() -> None:
 
 
 def test_the_architecture_is_read_in_fifteen_minutes() -> None:
-    """By people who read 250 words in one."""
+    """Its words take at most 15 minutes at 250 words per minute."""
     assert len(ARCHITECTURE.split()) <= 15 * 250
 
 
@@ -165,12 +166,12 @@ def test_an_import_that_leads_up_is_found() -> None:
 
 
 def test_the_package_does_without_the_source_tree() -> None:
-    """tools/ and tests/ are not shipped."""
+    """The package imports nothing of tools/ and tests/, which are not shipped."""
     assert {name for name, path in MODULES.items() if imports(path.read_text("utf-8")) & {"tools", "tests"}} == set()
 
 
 def of_tests(text: str) -> set[str]:
-    """The test modules that a module imports: `tests.cli.test_new`, or another of its names below that."""
+    """The test modules that a module imports: `tests.cli.test_new`, or a name in it."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -181,7 +182,7 @@ def of_tests(text: str) -> set[str]:
 
 
 def test_no_test_module_imports_another() -> None:
-    """What several tests need is in a module that has no test."""
+    """Code that several tests need is in a module without tests."""
     modules = sorted((ROOT / "tests").rglob("*.py"))
     assert {f"{path}": found for path in modules if (found := of_tests(path.read_text("utf-8")))} == {}
 
@@ -210,18 +211,18 @@ def test_what_computes_does_nothing_else(pure: str) -> None:
         found = imports(text, running=True)
         assert not found & EFFECTS, path
         assert "host" not in {package_of(name[1:]) for name in found if name.startswith(".")}, path
-        # Dates may be computed with, not asked for.
+        # Dates may be computed with, but the current one not asked for.
         assert not re.search(r"\b(now|today|utcnow)\(", text), path
 
 
 WITH_APT = {"proof.fetch", "proof.rebuild", "proof.verify"}
-"""What of `proof/` asks apt: for an image to fetch, and for the packages of one that is made again."""
+"""The modules of `proof/` that call apt: to fetch an image, and to find the packages of one that is rebuilt."""
 READERS = ("packages.described", "packages.evidence", "proof.trust", "proof.bundle", "proof.comparison")
-"""Who reads or believes a .buildinfo, beside all of `projections/`, and of what in `archive/` is not a step."""
+"""Modules that read or trust a .buildinfo, besides `projections/` and the modules of `archive/` that are no steps."""
 
 
 def reached(name: str) -> set[str]:
-    """What runs when a module is imported: names as `imports` gives them, its own among them."""
+    """The modules that run when a module is imported, itself included; names are as `imports` gives them."""
     found, waiting = {f".{name}"}, [name]
     while waiting:
         path = MODULES.get(waiting.pop())
@@ -244,12 +245,12 @@ def test_who_reads_a_buildinfo_imports_no_apt() -> None:
 
 
 def test_a_buildinfo_is_read_where_there_is_no_apt() -> None:
-    """As the interpreter sees it: an import of apt_pkg fails there."""
+    """The modules that read a .buildinfo can be imported by an interpreter in which the import of apt_pkg fails."""
     names = (*READERS, "archive.images", "archive.updates", "archive.closures", "cli.sbom", "cli.diff")
     lines = ["import sys", "sys.modules['apt_pkg'] = None", *(f"import debian_cloud.{name}" for name in names)]
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    # And it does fail.
+    # The import does fail for a module that needs apt.
     apt = [*lines[:2], "import debian_cloud.build.request"]
     done = subprocess.run([sys.executable, "-c", "\n".join(apt)], capture_output=True, text=True, check=False)
     assert "apt_pkg" in done.stderr
@@ -264,12 +265,12 @@ def test_people_are_shown_what_is_for_people() -> None:
 
 
 def test_verbs_and_steps_alone_read_words() -> None:
-    """What they call takes plain values: a program without a command line calls the same functions."""
+    """Only verbs and steps read the command line; what they call takes plain values, as other programs pass them."""
     word = re.compile(r"(?<![.-])\b(argparse|Namespace|args)\b")
     found = {name for name, path in MODULES.items() if word.search(path.read_text("utf-8"))}
     verbs = {*(f"cli.{name}" for name in cli.names()), *(f"cli.in_plans.{name}" for name in cli.of_plans())}
     steps = {f"archive.steps.{name.replace('-', '_')}" for name in STEPS.names()}
-    # The parser of each, and what several of them declare alike.
+    # cli and host.command make the parsers, and the others declare options that several of them share.
     assert found == {*verbs, *steps, "host.command", "packages.words", "cli", "cli.options"}
 
 
@@ -285,12 +286,12 @@ def test_a_verb_has_its_words() -> None:
 
 
 def test_a_step_is_called_by_a_script() -> None:
-    """And each that a script calls is there."""
+    """Each step is called by a script, and each step that a script calls exists."""
     scripts = [path for name in ("lib", "steps", "verbs") for path in (ROOT / "archive" / name).iterdir()]
     code = re.sub("^ *#.*\\n", "", "".join(path.read_text("utf-8") for path in scripts), flags=re.M)
     called = {*re.findall(r"(?:^|[ (])step(?:_within \S+ [0-9]+)? ([a-z][a-z-]*)", code, re.M)}
     assert called == {*STEPS.names()}
-    # None of them calls the command of people.
+    # No script calls debian-cloud, which is for people.
     assert re.findall(r"(?:^ *|\$\(|[|&;] )debian-cloud .*", code, re.M) == []
 
 
@@ -302,7 +303,7 @@ def test_a_format_is_one_file() -> None:
 
 
 def control() -> dict[str, str]:
-    """Binary package -> its stanza; "" is the source's."""
+    """The stanzas of debian/control: binary package -> stanza; the source's is ""."""
     text = (ROOT / "debian" / "control").read_text("utf-8")
     stanzas = re.split(r"\n(?=Package: |Source: )", text)
     return {(re.search(r"^Package: (\S+)", stanza, re.M) or [None, ""])[1] or "": stanza for stanza in stanzas}
@@ -322,7 +323,7 @@ def test_each_tool_comes_with_the_package() -> None:
     depends = dependencies(control()["debian-cloud"], "Depends", "Pre-Depends")
     essential = {"coreutils", "diffutils", "findutils", "util-linux", "debian-cloud"}
     assert set(tools.PACKAGES.values()) <= {*depends, *essential}
-    # What an ordinary installation brings besides: README's lines call nothing else.
+    # README's commands come with the package, its Recommends, or the base system.
     there = {*depends, *dependencies(control()["debian-cloud"], "Recommends"), *essential, "apt", "dpkg"}
     assert set(tools.OTHERS.values()) <= {*there, *dependencies(control()["debian-cloud-archive"], "Depends")}
 
@@ -331,7 +332,7 @@ def test_each_dependency_says_why() -> None:
     for stanza in control().values():
         lines = stanza.splitlines()
         for number, line in enumerate(lines):
-            # Build-Depends, indented further, names one reason for several.
+            # In Build-Depends, packages that are indented further share the reason above.
             if re.match(" {9}[a-z]", line):
                 assert lines[number - 1].startswith("#"), line
 
@@ -346,7 +347,7 @@ def test_the_set_up_installs_what_the_packages_need() -> None:
 
 
 def test_no_mirror_is_written_anywhere() -> None:
-    """The builder takes Debian's sources from the machine's apt."""
+    """No file names a mirror of Debian: the builder takes Debian's sources from the machine's apt."""
     for path in [
         *PACKAGE.rglob("*.py"),
         *(path for folder in ("archive", "configs", "tools") for path in (ROOT / folder).rglob("*")),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The builder's verification is its own: a host's looser apt does not loosen it."""
+"""The builder verifies by itself: a less strict apt configuration on the host does not weaken that."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ STANZAS = {
     "image/staleness.py": "an index of images",
     "archive/upload.py": "fields of an upload, by sign.verified; of files that it vouches for, by openpgp.cleartext",
 }
-"""Who parses stanzas, and of what."""
+"""Modules that parse stanzas, and what the stanzas are."""
 BYTES = {
     "archive/incoming.py": "an upload's, before its signature is verified; openpgp.cleartext reads what they say",
     "archive/cosignatures.py": "the archive's own, compared and copied; openpgp.cleartext reads what they say",
 }
-"""Who reads a signed file by other ways than sign's, and why that is not a reading of what it says."""
+"""Modules that read a signed file without `sign`, and why they do not interpret its content."""
 IN_SHELL = {
     r"grep -v -e '\\\.changes\$'": "names of files",
     r"awk -v path=\"images/": "rows of the state, with the name of a file in it",
@@ -57,20 +57,20 @@ IN_SHELL = {
     r"awk -v place=\"\$place/\" -v dists=\"\$\{path%InRelease\}\"": "what gpgv gave out as signed, and its name",
     r"say \"\$dest shows \$suite of \$\(field Date": "a mirror's message about what it has verified and shown",
 }
-"""Lines of shell that name a signed file and a tool that reads text, and why they read none."""
+"""Lines of shell with the name of a signed file and a text tool, and why the tool does not read that file."""
 SIGNED = re.compile(r"InRelease|\.(changes|buildinfo|dsc|asc)\b")
 SIGNED_IN_PYTHON = re.compile(rf"{SIGNED.pattern}|buildinfo|changes|statement")
 
 
 def calls(path: Path) -> Iterator[tuple[str, str]]:
-    """Each call in a module: what is called, and the whole."""
+    """Each call in a module: the name of what is called, and the complete call."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Call):
             yield ast.unparse(node.func), ast.unparse(node)
 
 
 def test_what_is_signed_is_read_by_one_reader() -> None:
-    """Who reads such a file otherwise reads what nobody signed, too."""
+    """A signed file is read only through `sign`; any other reader would also read what is not signed."""
     parse, other, marks, tools = set(), set(), set(), set()
     for path in PACKAGE.rglob("*.py"):
         name = str(path.relative_to(PACKAGE))
@@ -87,7 +87,7 @@ def test_what_is_signed_is_read_by_one_reader() -> None:
     assert parse == {*STANZAS}
     assert other <= {*BYTES}
     assert marks == {"text/openpgp.py", "host/sign.py", "archive/cosignatures.py", "archive/incoming.py"}
-    # gpg lists keys there, and verifies nothing.
+    # archive/overview.py lists keys with gpg, and verifies nothing with it.
     assert tools == {"host/sign.py", "archive/overview.py"}
 
 
@@ -163,7 +163,7 @@ def test_the_archive_replaces_no_package_of_debian(archive: Archive, tmp_path: P
 
 @pytest.fixture
 def trusting(tmp_path: Path) -> str:
-    """A machine whose apt was told to trust a mirror that nobody signed; it says that it is Debian."""
+    """Configure an apt that trusts an unsigned mirror, which claims to be Debian, and return its APT_CONFIG."""
     root = tmp_path / "apt"
     mirror = root / "mirror"
     index = mirror / "dists" / "trixie" / "main" / "binary-amd64" / "Packages"
@@ -194,13 +194,13 @@ def trusting(tmp_path: Path) -> str:
 
 
 def answer(conf: str = "/dev/null") -> str:
-    """What the machine's apt says of its indexes."""
+    """What the machine's apt says about its indexes."""
     env = {**os.environ, "APT_CONFIG": conf}
     return subprocess.run(sources.INDEXTARGETS, env=env, capture_output=True, text=True, check=True).stdout
 
 
 def test_a_source_that_the_machine_trusts_is_not_trusted(archive: Archive, trusting: str, tmp_path: Path) -> None:
-    """trusted=yes is for the machine itself (sources.list(5)): what goes into an image is signed."""
+    """What goes into an image must be signed: trusted=yes is for the machine itself (sources.list(5))."""
     more = ("--add", "evil", "--output", tmp_path / "out")
     done = debian_cloud("build", "fine", *more, *archive.sources, APT_CONFIG=trusting)
     refused(done, 1, "apt-get failed", "is not signed")
@@ -213,7 +213,7 @@ def target(uri: str, trusted: str = "yes") -> sources.Target:
 
 @pytest.mark.parametrize("end", ["\u2028", "\x85", "\x0c", "\x1c", "\r"])
 def test_an_archive_s_name_does_not_begin_a_line_of_another_s(end: str) -> None:
-    """Origin is shown as the archive has it, and of all that ends a line to Python it has no line feed alone."""
+    """Origin, printed as the archive gives it, may contain any character that ends a line in Python but LF."""
     forged = f"Packages|a{end}Images|b|b|trixie|http://good|/x|yes|/x:1{end}c|d|x|http://bad|/x|no"
     assert sources.targets(f"{forged}\nImages|a{end}|b|trixie|http://c|/x|yes|/x:1\n") == (
         sources.Target("Images", f"a{end}", "b", "trixie", "http://c", "/x", "yes", "/x:1"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A throw-away archive with the packages that a test needs, and no more."""
+"""A throw-away archive with only the packages that a test needs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FINE = {"Image-Size": "1G", "Image-Format": "qcow2", "Image-Firmware": "bios uef
 
 @dataclass(frozen=True)
 class Published:
-    """An archive as those see it who take from it, and its key; both are in `folder`."""
+    """A published archive and its key, as users of the archive have them; both are in `folder`."""
 
     folder: Path
 
@@ -35,13 +35,13 @@ class Published:
 
     @property
     def sources(self) -> list[str]:
-        """Arguments that make it the source of configurations."""
+        """The arguments that make it the source of configurations."""
         return ["--archive", f"file:{self.public}", "--keyring", str(self.keyring)]
 
 
 @dataclass(frozen=True)
 class Archive(Published):
-    """An archive of one suite; it takes packages without an upload."""
+    """An archive of one suite, which takes packages without an upload."""
 
     @property
     def release(self) -> Path:
@@ -52,7 +52,7 @@ class Archive(Published):
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
 
     def add(self, *debs: Path) -> None:
-        """Publish these packages, too."""
+        """Add packages and publish again."""
         reprepro = ("reprepro", "--silent", "--export=silent-never", "--ignore=longkeyid", "--basedir", self.folder)
         subprocess.run([*reprepro, "includedeb", SUITE, *debs], check=True)
         self.run("publish")
@@ -62,7 +62,7 @@ class Archive(Published):
         sign(self.folder / "gnupg", text, self.release)
 
     def signed_text(self) -> str:
-        """What its InRelease says, without the signature."""
+        """The text of its InRelease without the signature."""
         return signed_text(self.release)
 
 
@@ -81,7 +81,7 @@ def configuration(folder: Path, name: str, fields: dict[str, str], depends: str 
         "Description": f"test {name}",
     }
     (tree / "DEBIAN" / "control").write_text("".join(f"{field}: {value}\n" for field, value in control.items()))
-    # Some weight, so that one byte of it can be changed.
+    # Large enough that one byte of it can be changed.
     (tree / "usr").mkdir()
     (tree / "usr" / name).write_bytes(os.urandom(4096))
     subprocess.run(["dpkg-deb", "--root-owner-group", "--build", tree, folder], stdout=subprocess.DEVNULL, check=True)
@@ -90,7 +90,7 @@ def configuration(folder: Path, name: str, fields: dict[str, str], depends: str 
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """A directory that apt's own user may read, as pytest's are not; its name is short, for gpg-agent's socket."""
+    """A directory that apt's own user may read, unlike pytest's; its name is short, for gpg-agent's socket."""
     top = Path(tempfile.mkdtemp(prefix="archive."))
     top.chmod(0o755)
     try:
@@ -100,7 +100,7 @@ def folder() -> Iterator[Path]:
 
 
 def archive(top: Path, *debs: Path, uploader: Path | str = "") -> Archive:
-    """An archive in `top` that has published these packages. `uploader` is a public key that may upload."""
+    """Make an archive in `top` that publishes these packages. `uploader` is a public key that may upload."""
     made = Archive(top / "archive")
     made.run("init", *(("--uploader", str(uploader)) if uploader else ()))
     with made.keyring.open("wb") as out:
@@ -110,29 +110,29 @@ def archive(top: Path, *debs: Path, uploader: Path | str = "") -> Archive:
 
 
 def fingerprints(archive: Archive) -> list[str]:
-    """Of the archive's own keys."""
+    """The fingerprints of the archive's own keys."""
     return fingerprints_of(archive.keyring)
 
 
 def fingerprints_of(keyring: Path) -> list[str]:
-    """Of the keys in a file."""
+    """The fingerprints of the keys in a file."""
     listed = ("gpg", "--batch", "--with-colons", "--show-keys", keyring)
     said = subprocess.run(listed, capture_output=True, text=True, check=True).stdout
     return [line.split(":")[9] for line in said.splitlines() if line.startswith("fpr:")]
 
 
 def sign(home: Path, text: str, signed: Path) -> None:
-    """Sign a text clearly, with the key of a GnuPG home."""
+    """Clear-sign a text with the key of a GnuPG home."""
     gpg = ("gpg", "--homedir", home, "--batch", "--yes", "--quiet")
     subprocess.run([*gpg, "--output", signed, "--clearsign"], input=text.encode(), check=True)
 
 
 def signed_text(file: Path) -> str:
-    """What a clearly signed file says."""
+    """The text of a clear-signed file."""
     lines = file.read_text().splitlines()
     return "\n".join(lines[lines.index("") + 1 : lines.index("-----BEGIN PGP SIGNATURE-----")]) + "\n"
 
 
 def sha256(content: bytes) -> str:
-    """In hex digits."""
+    """The SHA-256 in hex digits."""
     return hashlib.sha256(content).hexdigest()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Machines that take from an archive: as this machine's apt sees them, and whole ones with apt 2.6 and apt 3."""
+"""Client machines of an archive: as this machine's apt sees them, and complete ones with apt 2.6 and apt 3."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from tests import clock
 RELEASES: Final = {"apt-2.6": "bookworm", "apt-3": "trixie"}
 """Name of a client -> the release that has this apt."""
 
-# Some build machines turn both dates off; what is tested here is that they count.
+# Some build machines turn both dates off; the tests need them on.
 CONFIGURATION: Final = """\
 APT::Sandbox::User "root"; APT::Architecture "amd64"; APT::Architectures { "amd64"; };
 APT::Update::Error-Mode "any"; Acquire::Languages "none"; Acquire::Retries "0";
 Acquire::Check-Valid-Until "true"; Acquire::Check-Date "true";
 """
 _PATH: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root"}
-# The programs that apt and dpkg call, and another clock; the machine itself needs no more.
+# The programs that apt and dpkg call, and another clock; the machine needs no others.
 _NEEDS: Final = "apt dash dpkg base-files coreutils sed grep findutils diffutils tar libc-bin gpgv faketime"
 _LEFT_OUT: Final = (
     *("dev/*", "etc/apt/sources.list", "etc/apt/apt.conf.d/70debconf", "var/cache/apt/*.bin"),
     *(f"usr/share/{name}" for name in ("doc", "locale", "man", "info")),
     *("usr/lib/*/gconv", "usr/lib/*/perl*", "usr/share/perl*"),
 )
-"""Patterns of what no client needs: a few hundred files are quickly copied and removed."""
-# TREE is the root. What is in the directory of temporary files, archives too, is there under the same name.
+"""Patterns of files that no client needs: the few hundred that remain are copied and removed quickly."""
+# TREE is the root. The directory of temporary files, archives included, has the same name inside.
 _IN: Final = """
 tree=$1 shared=$2
 shift 2
@@ -54,7 +54,7 @@ exec chroot "$tree" "$@"
 
 @dataclass(frozen=True, slots=True)
 class Apt:
-    """A machine of its own; `prefix` goes before each command, `requests` are those that `serving` noted."""
+    """A client machine; `prefix` goes before each command, `requests` are those that `serving` recorded."""
 
     root: Path
     env: dict[str, str]
@@ -79,7 +79,7 @@ class Apt:
         return self.run("apt-get", *arguments)
 
     def installs(self, package: Path) -> None:
-        """Install the keyring package as a user would; where apt is this machine's, unpack it and point apt at it."""
+        """Install the keyring package as a user would; if apt is this machine's, unpack it and point apt at it."""
         if self.prefix:
             done = self.run("dpkg", "--install", package)
             assert done.returncode == 0, done.stdout
@@ -96,18 +96,18 @@ class Apt:
         return str(version)
 
     def version(self, package: str) -> str:
-        """The version of a package that is installed; empty without one (needs a whole machine)."""
+        """The installed version of a package; empty if it is not installed (needs a complete machine)."""
         done = self.run("dpkg-query", "--show", "--showformat=${db:Status-Status} ${Version}", package)
         status, _, version = done.stdout.partition(" ")
         return version if done.returncode == 0 and status == "installed" else ""
 
     def later(self, days: int) -> Apt:
-        """The same machine, for whose clock it is some days later, or earlier (needs a whole machine)."""
+        """The same machine with its clock some days ahead, or behind (needs a complete machine)."""
         return replace(self, prefix=(*self.prefix, *clock.off_by(f"{days:+}d")))
 
 
 def machine(root: Path, env: dict[str, str]) -> Apt:
-    """A machine without any source, as far as this machine's apt can tell: quick, but nothing is installed on it."""
+    """Make a machine without any source from this machine's apt: fast, but nothing can be installed on it."""
     for name in ("var/lib/apt/lists/partial", "var/cache/apt/archives/partial", "etc/apt/preferences.d"):
         (root / name).mkdir(parents=True)
     (root / "etc/apt/trusted.gpg.d").mkdir()
@@ -121,7 +121,7 @@ def machine(root: Path, env: dict[str, str]) -> Apt:
 
 
 def private(folder: Path, sources: str) -> list[str]:
-    """Options of an apt in a new directory, which knows only these sources, a deb822 file."""
+    """The options of an apt in a new directory that knows only `sources`, a deb822 file."""
     for name in ("state/lists/partial", "cache", "sources"):
         (folder / name).mkdir(parents=True)
     (folder / "sources/a.sources").write_text(sources)
@@ -138,7 +138,7 @@ def private(folder: Path, sources: str) -> list[str]:
 
 @contextmanager
 def serving(folder: Path, requests: list[str]) -> Iterator[str]:
-    """Serve a directory over HTTP on loopback: its address. Each request is noted, with its status."""
+    """Serve a directory over HTTP on loopback, and yield its address. Each request is recorded with its status."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 # the name of the overridden method
@@ -156,7 +156,7 @@ def _namespaces() -> tuple[str, ...]:
 
 
 def _bootstrap(release: str, folder: Path) -> Path:
-    """A root file system with apt of a release, unpacked and no more; all of it is the caller's."""
+    """Unpack a root file system with apt of a release, owned by the caller."""
     debian = sources.debian(sources.targets(run.output(sources.INDEXTARGETS)), release, expired=True)
     (folder / "sources.list").write_text(sources.as_lines(debian))
     tree, tar = folder / "tree", folder / "tree.tar"
@@ -178,7 +178,7 @@ def _bootstrap(release: str, folder: Path) -> Path:
     tar.unlink()
     (tree / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     (tree / "etc/group").write_text("root:x:0:\n")
-    # Those that mmdebstrap leaves are Debian's, which no client needs.
+    # mmdebstrap leaves Debian's sources, which no client needs.
     for entry in (tree / "etc/apt/sources.list.d").iterdir():
         entry.unlink()
     (tree / "etc/apt/apt.conf.d/00machine").write_text(CONFIGURATION)
@@ -187,7 +187,7 @@ def _bootstrap(release: str, folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def trees() -> Iterator[Callable[[str], Path]]:
-    """A function: name of a client -> its root file system, made when it is first asked for."""
+    """A function: name of a client -> its root file system, made at the first call."""
     folder = Path(tempfile.mkdtemp(prefix="clients-"))
 
     @functools.cache
@@ -201,14 +201,14 @@ def trees() -> Iterator[Callable[[str], Path]]:
 
 @pytest.fixture
 def clients(trees: Callable[[str], Path]) -> Iterator[Callable[[str], Apt]]:
-    """A function: name of a client -> a new whole machine that has no source and trusts nobody."""
+    """A function: name of a client -> a new complete machine without a source or a trusted key."""
     folders: list[Path] = []
 
     def client(name: str) -> Apt:
         tree = trees(name)
         folders.append(Path(tempfile.mkdtemp(dir=tree.parent)))
         root = folders[-1] / "root"
-        # By hard links: dpkg and apt replace files and change none.
+        # Hard links are safe: dpkg and apt replace files and change none.
         subprocess.run(["cp", "-al", tree, root], check=True)
         prefix: tuple[str | Path, ...] = (*_namespaces(), "sh", "-euc", _IN, "sh", root, tempfile.gettempdir())
         return Apt(root, dict(_PATH), prefix=prefix)
@@ -220,5 +220,5 @@ def clients(trees: Callable[[str], Path]) -> Iterator[Callable[[str], Apt]]:
 
 @pytest.fixture(params=RELEASES)
 def client(request: pytest.FixtureRequest, clients: Callable[[str], Apt]) -> Apt:
-    """A whole machine with apt 2.6, then one with apt 3."""
+    """A complete machine with apt 2.6, then one with apt 3."""
     return clients(request.param)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An archive of its own for each test, uploaders with keys, and small uploads to feed it."""
+"""An archive for each test, uploaders with keys, and small uploads."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SERIAL = "20261120.0"
 def run(
     command: Sequence[str | Path], env: dict[str, str], *, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command; its output is shown when it fails and must not."""
+    """Run a command; if it fails and must not, its output is shown."""
     done = subprocess.run(command, env=env, text=True, capture_output=True, check=False, timeout=120)
     if check:
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
@@ -47,11 +47,11 @@ VIRTUAL_SIZE = 8 << 30
 
 
 def qcow2(mark: bytes = b"", size: int = VIRTUAL_SIZE) -> bytes:
-    """The smallest qcow2 that QEMU opens: a disk of zeros of so many bytes, and a mark in the last sector of all."""
+    """The smallest qcow2 that QEMU opens: a disk of `size` zero bytes; a mark is the file's last sector."""
     cluster = 1 << 16
     entries = -(-size // (cluster * (cluster // 8)))
-    # QEMU, docs/interop/qcow2.txt: the first table is the second cluster, the counts the third, of which the last
-    # is the one block.
+    # QEMU, docs/interop/qcow2.txt: the L1 table is the second cluster, the refcount table the third, and its only
+    # refcount block the fourth.
     header = struct.pack(
         *(">4sIQIIQIIQQIIQQQQII", b"QFI\xfb", 3, 0, 0, 16, size, 0, entries, cluster, 2 * cluster),
         *(1, 0, 0, 0, 0, 0, 4, 104),
@@ -70,13 +70,13 @@ class Key:
     fingerprint: str
 
     def gpg(self, *arguments: str | Path) -> str:
-        """Run gpg on this key's home; its standard output."""
+        """Run gpg on this key's home and return its standard output."""
         return run(
             ["gpg", "--homedir", self.home, "--batch", "--yes", "--quiet", *arguments], dict(os.environ)
         ).stdout
 
     def clearsign(self, path: Path) -> None:
-        """Replace the file by the same, signed."""
+        """Replace a file with the same file, clear-signed."""
         signed = path.with_name(path.name + ".asc")
         self.gpg("--clearsign", "--output", signed, path)
         signed.replace(path)
@@ -92,7 +92,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """An archive below `path`, and the commands that are run on it."""
+    """An archive at `path`, and the commands that are run on it."""
 
     path: Path
     env: dict[str, str]
@@ -102,7 +102,7 @@ class Archive:
         return run(["debian-cloud-archive", verb, self.path, *arguments], self.env, check=check)
 
     def killed(self, after: float, verb: str, *arguments: str) -> bool:
-        """Run a verb and kill it and all that it started after so many seconds; whether that came in time."""
+        """Run a verb, and kill it and all that it started after `after` seconds; return whether it still ran."""
         command: list[str | Path] = ["debian-cloud-archive", verb, self.path, *arguments]
         with (
             (self.path.parent / "said").open("w+") as said,
@@ -113,7 +113,7 @@ class Archive:
             except subprocess.TimeoutExpired:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-                # What it had started ends a moment later, and the lock with the last of them.
+                # What it had started ends a moment later, and the lock is free when the last of these has ended.
                 run(["flock", "--timeout", "20", self.path / "lock", "true"], self.env)
                 return True
             said.seek(0)
@@ -136,7 +136,7 @@ class Archive:
         return Key(self.path / "gnupg", self.path / "no", "")
 
     def put(self, upload: Upload) -> None:
-        """Put an upload into the queue without dput, which would refuse the bad ones itself."""
+        """Put an upload into the queue without dput, which itself would refuse bad ones."""
         for path in (*upload.files, upload.changes):
             if path.exists():
                 shutil.copy(path, self.path / "incoming")
@@ -147,9 +147,9 @@ class Archive:
         self.run("accept")
 
     def refuse(self, upload: Upload) -> str:
-        """Put a bad upload into the queue; the reason why it was refused.
+        """Put a bad upload into the queue, and return the reason why it was refused.
 
-        Asserts what holds for each of them: status 1, nothing public changed,
+        Asserts what holds for each refusal: status 1, nothing public changed,
         the queue is empty and every file is kept.
         """
         before = self.snapshot()
@@ -173,15 +173,15 @@ class Archive:
         return reason
 
     def queue(self) -> list[str]:
-        """The names of the files that wait."""
+        """The names of the files in the queue."""
         return sorted(path.name for path in (self.path / "incoming").iterdir())
 
     def packages(self) -> str:
-        """What reprepro holds, index or not: one line a package."""
+        """The packages that reprepro has, published or not, one per line."""
         return run(["reprepro", "--basedir", self.path, "list", "trixie"], self.env).stdout
 
     def snapshot(self) -> dict[str, str]:
-        """Path -> digest or link target of all that is public, and the packages that would be."""
+        """Path -> digest or link target of all public files, and under "" the packages to be published."""
         found = {
             str(path): str(path.readlink()) if path.is_symlink() else hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(self.public.rglob("*"))
@@ -192,9 +192,9 @@ class Archive:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """An archive in the directory `kept`, of which there are copies in `path`, where alone it works.
+    """An archive in the directory `kept`, with copies for tests in `path`, the only place where it works.
 
-    Its keyring package, which is signed, has that address, and so has what uploaders configure dput with.
+    The signed keyring package and the dput configuration for uploaders have the address `path`.
     """
 
     kept: Path
@@ -202,21 +202,21 @@ class Template:
 
     @classmethod
     def begun(cls, short_path: Path, name: str, env: dict[str, str], uploader: Key, *options: str) -> Template:
-        """A new archive with one uploader, by `init` with these options, to be gone on with in `path`."""
+        """Make an archive with one uploader in `path`, by `init` with these options, for the caller to continue."""
         found = cls(short_path / f"{name}-template", short_path / name / "a")
         found.path.parent.mkdir()
         begin(found.path, env, uploader, *options)
         return found
 
     def keep(self) -> None:
-        """Take the archive that is in `path`, the only thing in its directory."""
+        """Move the archive from `path` to `kept`; it must be the only thing in its directory."""
         gnupg.end(self.path / "gnupg")
         self.path.rename(self.kept)
         self.path.parent.rmdir()
 
     @contextmanager
     def copied(self) -> Iterator[None]:
-        """A copy for a test."""
+        """Make a copy for one test."""
         self.path.parent.mkdir()
         subprocess.run(["cp", "-a", self.kept, self.path], check=True)
         try:
@@ -233,11 +233,11 @@ class Maker:
     env: dict[str, str]
 
     def folder(self) -> Path:
-        """A new empty directory."""
+        """Make a new empty directory."""
         return Path(tempfile.mkdtemp(dir=self.path))
 
     def changes(self, files: Sequence[Path], key: Key | None, name: str, fields: dict[str, str]) -> Upload:
-        """Describe the files in a .changes beside them; signed if there is a key."""
+        """Describe the files in a .changes beside them, signed if there is a key."""
         listing: dict[str, list[str]] = {"Checksums-Sha1": [], "Checksums-Sha256": [], "Files": []}
         for file in files:
             data = file.read_bytes()
@@ -275,7 +275,7 @@ class Maker:
         source: str = "debian-cloud",
         suite: str = "trixie",
     ) -> Upload:
-        """An upload of one small binary package and its .buildinfo."""
+        """Make an upload of one small binary package and its .buildinfo."""
         folder = self.folder()
         root = folder / "root"
         (root / "DEBIAN").mkdir(parents=True)
@@ -306,9 +306,9 @@ class Maker:
         buildinfo_fields: str = "",
         described: bytes | None = None,
     ) -> Upload:
-        """An upload of one image; `record` overrides fields of its record, `extra` adds a file of that name.
+        """Make an upload of one image; `record` overrides fields of its record, `extra` adds a file of that name.
 
-        The .buildinfo is of the disk `described`, if that is given, instead of `content`.
+        The .buildinfo describes the disk `described`, if given, instead of `content`.
         """
         folder = self.folder()
         stem = f"debian-13-ec2-amd64-{serial}"
@@ -354,7 +354,7 @@ def short_path() -> Iterator[Path]:
 
 
 def stubbed(folder: Path, env: dict[str, str], body: str) -> dict[str, str]:
-    """An environment in which the scripts get this one for Python; its arguments are the step's and its words."""
+    """An environment whose scripts run `body` as Python; its arguments are the step's name and arguments."""
     folder.mkdir(exist_ok=True)
     (folder / "python3").write_text(f"#!/bin/sh\nshift 3 # -P -m debian_cloud.archive.steps\n{body}\n")
     (folder / "python3").chmod(0o755)
@@ -363,7 +363,7 @@ def stubbed(folder: Path, env: dict[str, str], body: str) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def env(short_path: Path) -> dict[str, str]:
-    """An environment with both commands on PATH, as installed: one of them a link."""
+    """An environment with both commands on PATH, as when installed: one of them is a link."""
     commands = short_path / "bin"
     commands.mkdir()
     (commands / "debian-cloud-archive").symlink_to(ROOT / "archive/debian-cloud-archive")
@@ -397,26 +397,26 @@ def uploader(short_path: Path) -> Key:
 
 @pytest.fixture(scope="session")
 def stranger(short_path: Path) -> Key:
-    """A key that may not."""
+    """A key that may not upload."""
     return make_key(short_path, "stranger")
 
 
 @pytest.fixture
 def make(tmp_path: Path, env: dict[str, str]) -> Maker:
-    """Makes uploads."""
+    """A maker of uploads."""
     return Maker(tmp_path, env)
 
 
 def begin(path: Path, env: dict[str, str], uploader: Key, *options: str) -> None:
     """Make an archive with one uploader."""
     run(["debian-cloud-archive", "init", path, "--uploader", uploader.public, *options], env)
-    # These tests' images are made of nothing.
+    # The images of these tests were not built from packages, so there are no closures to keep.
     (path / "conf" / "closures").unlink()
 
 
 @pytest.fixture(scope="session")
 def template(short_path: Path, env: dict[str, str], uploader: Key) -> Template:
-    """A new archive that is copied for each test, as copying takes a hundredth of the time that `init` does."""
+    """A new archive that is copied for each test: copying takes a hundredth of the time of `init`."""
     made = Template.begun(short_path, "archive", env, uploader)
     made.keep()
     return made
@@ -424,7 +424,7 @@ def template(short_path: Path, env: dict[str, str], uploader: Key) -> Template:
 
 @pytest.fixture
 def archive(template: Template, env: dict[str, str]) -> Iterator[Archive]:
-    """A new archive with one uploader; in each test it is at the same place."""
+    """A new archive with one uploader; it has the same path in each test."""
     with template.copied():
         yield Archive(template.path, env)
 
@@ -436,7 +436,7 @@ def full_template(
     uploader: Key,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Template:
-    """The same with an image, and then a package, published."""
+    """The same with an image, then a package, published."""
     made = Template.begun(short_path, "full", env, uploader)
     make, archive = Maker(tmp_path_factory.mktemp("uploads"), env), Archive(made.path, env)
     for upload in (make.image(uploader), make.deb(uploader)):
@@ -448,14 +448,14 @@ def full_template(
 
 @pytest.fixture
 def full(full_template: Template, env: dict[str, str]) -> Iterator[Archive]:
-    """An archive with an image and a package; in each test it is at the same place."""
+    """An archive with an image and a package; it has the same path in each test."""
     with full_template.copied():
         yield Archive(full_template.path, env)
 
 
 @pytest.fixture
 def new_archive(short_path: Path, env: dict[str, str], uploader: Key) -> Iterator[Archive]:
-    """The same at a place, and with a key, of its own: debian-cloud keeps what it has read of an address."""
+    """An archive with a path and a key of its own, because debian-cloud caches what it has read from an address."""
     path = Path(tempfile.mkdtemp(dir=short_path)) / "a"
     begin(path, env, uploader)
     yield Archive(path, env)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Binary packages byte by byte, as nobody's tool makes them."""
+"""Binary packages written byte by byte, as no tool makes them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EVIL = CONTROL.replace(b"demo", b"openssh-server")
 
 
 def entry(name: str, content: bytes = b"", kind: bytes = b"0", link: str = "", *, size: int | None = None) -> bytes:
-    """One entry of a tar, as GNU's tar writes it; `size` is what its header says."""
+    """One entry of a tar, as GNU tar writes it; `size` is the one in its header."""
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, link
     info.size = len(content) if size is None else size
@@ -26,7 +26,7 @@ DATA = entry("./", kind=b"5") + entry("./usr/", kind=b"5") + entry("./usr/demo",
 
 
 def member(name: str, content: bytes, *, size: int | None = None) -> bytes:
-    """One member of an archive of ar(1)."""
+    """One member of an ar(1) archive."""
     length = len(content) if size is None else size
     return f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{length:<10}`\n".encode() + content + b"\n" * (len(content) % 2)
 
@@ -58,7 +58,7 @@ BROKEN_MEMBERS = {
     "a member that ends later": deb(VERSION, member("control.tar", PLAIN), member("data.tar", DATA, size=10**9)),
     "a negative size": deb(VERSION, member("control.tar", PLAIN, size=-1), member("data.tar", DATA)),
     "a size beyond all files": deb(VERSION, b"control.tar 0 0 0 0 " + b"9" * 38 + b"`\n"),
-    # By the places of ar(5) control.tar ends before a data.tar that is not the last member.
+    # Read by the field positions of ar(5), control.tar ends before a data.tar that is not the last member.
     "a size in another's place": deb(
         VERSION,
         f"{'control.tar':<16}{'0 0 0':<32}{len(PLAIN)} {len(PLAIN) + 60 + len(DATA):<5}`\n".encode(),
@@ -94,7 +94,7 @@ BROKEN_MEMBERS = {
 
 
 def pax(records: bytes) -> bytes:
-    """An extended header of POSIX, for the next entry."""
+    """An extended header of POSIX for the next entry."""
     return entry("PaxHeaders/x", records, b"x")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Listings of gpg, and records of images, as data."""
+"""gpg's listings and image records, as data."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def line(kind: str, *, expires: str = "", may: str = "", tenth: str = "") -> str
 
 
 def key(*parts: tuple[str, str, str], owners: tuple[str, ...] = ("Somebody <a@b.example>",)) -> str:
-    """A primary and its subkeys: fingerprint, what it may, when it expires."""
+    """The listing of a primary and its subkeys: fingerprint, capabilities, expiry of each."""
     text = ""
     for number, (fingerprint, may, expires) in enumerate(parts):
         text += line("sub" if number else "pub", expires=expires, may=may) + line("fpr", tenth=fingerprint)

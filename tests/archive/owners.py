@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keys of uploaders, other than those that all tests share."""
+"""Keys of uploaders, besides those that all tests share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NO_QUESTIONS = ("--passphrase", "", "--pinentry-mode", "loopback")
 
 
 def key_of(short_path: Path, name: str, *generate: str) -> Key:
-    """A new key, by the options of gpg --quick-generate-key after the name."""
+    """Make a new key; `generate` are the options of gpg --quick-generate-key after the name."""
     home = short_path / name
     home.mkdir(mode=0o700)
     key = Key(home, short_path / f"{name}.asc", "")
@@ -23,7 +23,7 @@ def key_of(short_path: Path, name: str, *generate: str) -> Key:
 
 
 def exported(key: Key) -> Key:
-    """The same key, its public part exported as it is now."""
+    """Export the public part of the key again, as it is now."""
     key.gpg("--armor", "--export", "--output", key.public)
     listing = key.gpg("--with-colons", "--list-keys")
     return replace(key, fingerprint=next(line.split(":")[9] for line in listing.splitlines() if line[:4] == "fpr:"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who may upload what to which suite, by which signature, and what an attacker's uploads come to."""
+"""Who may upload what to which suite, with which signature, and how uploads of an attacker are refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CONFIGURATION = "debian-cloud-config-my-hpc"
 
 @pytest.fixture(scope="module")
 def shared(short_path: Path, env: dict[str, str], uploader: Key) -> Iterator[Archive]:
-    """An archive of two suites, for all of these tests: what one of them adds disturbs no other."""
+    """An archive of two suites for all tests of this module: what one test adds does not affect the others."""
     path = short_path / "uploads"
     suites = ("--suite", "trixie", "--suite", PROPOSED)
     run(["debian-cloud-archive", "init", path, *suites, "--uploader", uploader.public], env)
@@ -41,7 +41,7 @@ def shared(short_path: Path, env: dict[str, str], uploader: Key) -> Iterator[Arc
 
 @pytest.fixture
 def rules(shared: Archive) -> Iterator[Path]:
-    """conf/uploaders, which is afterwards as it was."""
+    """conf/uploaders, restored after the test."""
     path = shared.path / "conf/uploaders"
     before = path.read_text()
     yield path
@@ -49,21 +49,21 @@ def rules(shared: Archive) -> Iterator[Path]:
 
 
 def import_by_hand(archive: Archive, key: Key, rights: str = "all *") -> None:
-    """Give a right to a key that add-uploader would not take."""
+    """Give rights to a key that add-uploader would refuse."""
     run(["gpg", "--homedir", archive.path / "uploaders", "--batch", "--quiet", "--import", key.public], archive.env)
     with (archive.path / "conf/uploaders").open("a") as file:
         file.write(f"{key.fingerprint} {rights}\n")
 
 
 def resigned(upload: Upload, key: Key, *options: str, change: tuple[str, str] = ("", "")) -> Upload:
-    """The upload with what matches changed in its .changes (re.sub), signed by the key with these options of gpg."""
+    """Change the upload's .changes by re.sub, and sign it with the key and these options of gpg."""
     text = upload.changes.read_text()
     if text.startswith("-----BEGIN"):
         text = text.partition("\n\n")[2].partition("-----BEGIN PGP SIGNATURE-----")[0]
     if change[0]:
         text, count = re.subn(*change, text, flags=re.MULTILINE)
         assert count
-    # Python would mend a trick with the ends of lines.
+    # Written as bytes, because Python would repair a manipulated line end.
     upload.changes.write_bytes(text.encode())
     signed = upload.changes.with_suffix(".asc")
     key.gpg(*options, "--clearsign", "--output", signed, upload.changes)
@@ -89,7 +89,7 @@ def test_refuses_weak_keys(shared: Archive, make: Maker, short_path: Path, rules
     assert done.returncode == 1
     assert f"error: {weak.fingerprint} is a weak key, of less than 2048 bits" in done.stderr
     assert rules.read_text() == before
-    # Whoever writes it there by hand has not made it strong.
+    # An entry by hand does not make the key strong.
     import_by_hand(shared, weak)
     assert f"error: it is signed by a weak key, {weak.fingerprint}" in shared.refuse(make.deb(weak))
     assert weak.fingerprint not in (shared.path / "conf/uploaders.reprepro").read_text()
@@ -125,7 +125,7 @@ def test_a_key_that_expires_takes_nothing_back(archive: Archive, make: Maker, sh
     archive.run("publish")
     assert ((dist / "binary-amd64/Packages").read_text(), (dist / "images/Images").read_text()) == published
 
-    # The same key, longer valid: what was signed is good again, and its right stands there once.
+    # After its expiry is extended, earlier signatures are good again, and the key has one line of rights.
     key.gpg(*NO_QUESTIONS, "--quick-set-expire", key.fingerprint, "1y")
     exported(key)
     archive.run("add-uploader", key.public)
@@ -133,7 +133,7 @@ def test_a_key_that_expires_takes_nothing_back(archive: Archive, make: Maker, sh
     for upload in waiting:
         archive.take(upload)
 
-    # Revoked, it is no better than expired, and no older export of it brings it back.
+    # A revoked key is refused like an expired one, and an older export of it does not bring it back.
     good = key.public.read_text()
     revocation = short_path / "expiring.rev"
     made = key.home / f"openpgp-revocs.d/{key.fingerprint}.rev"
@@ -145,7 +145,7 @@ def test_a_key_that_expires_takes_nothing_back(archive: Archive, make: Maker, sh
     key.public.write_text(good)
     assert "is revoked" in archive.run("add-uploader", key.public, check=False).stderr
     for upload in (make.deb(None, "1.2"), make.image(None, "20261121.1")):
-        # gpg itself signs with it no more.
+        # gpg refuses to sign with it.
         other = signed_before(short_path, good, key, upload)
         assert f"error: it is signed by a revoked key, {key.fingerprint}" in archive.refuse(other)
     archive.run("publish")
@@ -154,7 +154,7 @@ def test_a_key_that_expires_takes_nothing_back(archive: Archive, make: Maker, sh
 
 
 def signed_before(short_path: Path, public: str, key: Key, upload: Upload) -> Upload:
-    """The upload, signed by somebody who has the secret key and has not heard of its revocation."""
+    """Sign the upload as someone who has the secret key and does not know of its revocation."""
     with gnupg.temporary_home() as home:
         thief = replace(key, home=home)
         shutil.copytree(key.home / "private-keys-v1.d", thief.home / "private-keys-v1.d")
@@ -169,7 +169,7 @@ def test_refuses_a_key_that_expired_before(shared: Archive, make: Maker, short_p
     done = shared.run("add-uploader", old.public, check=False)
     assert (done.returncode, f"error: {old.fingerprint} has expired" in done.stderr) == (1, True)
     import_by_hand(shared, old)
-    # Signed while the key was good: nobody can tell that from today.
+    # It was signed while the key was good, but today nothing proves that.
     upload = resigned(make.deb(None), old, "--faked-system-time", "20200102T000000")
     assert "error: it is signed by a key that expired on 2020-02-01" in shared.refuse(upload)
 
@@ -192,7 +192,7 @@ def test_each_key_uploads_what_its_lines_say(shared: Archive, make: Maker, stran
     assert "may not" in shared.refuse(make.deb(stranger, suite=PROPOSED))
     shared.take(make.deb(stranger, **own, suite=PROPOSED))
 
-    # A second right is a second line; said twice, it is there once.
+    # A second right is a second line; a repeated one is not added again.
     for _ in range(2):
         shared.run("add-uploader", stranger.public, "--may", "images", "--suite", "*")
     assert rules.read_text().count(line) == 2
@@ -202,7 +202,7 @@ def test_each_key_uploads_what_its_lines_say(shared: Archive, make: Maker, stran
     rules.write_text(re.sub(f"{line} .*", f"{line.lower()}\tpackages   configurations trixie #", rules.read_text()))
     shared.take(make.deb(stranger, "0.7"))
     assert "may not" in shared.refuse(make.image(stranger, "20261101.1"))
-    # No line, no right.
+    # Without a line, the key has no right.
     rules.write_text(re.sub(f"{line}.*\n", "", rules.read_text(), flags=re.I))
     assert f"error: it is not signed by an uploader: {line} may no longer upload" in shared.refuse(
         make.deb(stranger, "0.8")
@@ -259,7 +259,7 @@ def test_add_uploader_refuses_what_it_does_not_know(shared: Archive, uploader: K
     assert rules.read_text() == before
 
 
-# What attackers try.
+# Attacks.
 
 
 @pytest.mark.parametrize("name", ["../x.deb", "/etc/passwd", "a/../../x.deb", ".x.deb", "a\x1b[2Jb.deb"])
@@ -268,7 +268,7 @@ def test_refuses_a_name_that_leads_elsewhere(shared: Archive, make: Maker, uploa
     outside = shared.path / "x.deb"
     shutil.copy(upload.files[0], outside)
     try:
-        # What is not listed is not a part of the upload.
+        # The .deb is left out, because the .changes no longer lists it.
         reason = shared.refuse(
             Upload(resigned(upload, uploader, change=(r"\S+\.deb$", name)).changes, upload.files[1:])
         )
@@ -305,7 +305,7 @@ def test_refuses_what_is_no_regular_file(shared: Archive, make: Maker, uploader:
     secret.write_text("secret")
     put_instead(queued, kind, secret)
     before = shared.snapshot()
-    # It holds up no other upload, either.
+    # It does not block another upload.
     other.changes.rename(shared.path / "incoming/zzz.changes")
     done = shared.run("accept", check=False)
     assert done.returncode == 1
@@ -359,7 +359,7 @@ def test_refuses_ten_gigabytes_that_are_not_there(shared: Archive, make: Maker, 
     assert f"{upload.files[0].name} has {size} bytes, which does not match the 10737418240" in shared.refuse(upload)
     record = make.image(uploader, "20261102.0", record={"Size": "10737418240"})
     assert "is not the file that its record describes" in shared.refuse(record)
-    # Nor is a file read that is longer than it should be.
+    # A file that is longer than it should be is not read either.
     upload = make.deb(uploader, "4.0")
     shared.put(upload)
     with (shared.path / "incoming" / upload.files[0].name).open("r+b") as file:
@@ -371,7 +371,7 @@ def test_refuses_ten_gigabytes_that_are_not_there(shared: Archive, make: Maker, 
 
 
 def package(make: Maker, key: Key, control: bytes, version: str = "4.0") -> Upload:
-    """An upload of a .deb whose control file is this, which no tool of Debian's would make."""
+    """Make an upload of a .deb with this control file, which no tool of Debian would make."""
     folder = make.folder()
     deb = folder / f"debian-cloud-config-demo_{version}_all.deb"
     with tarfile.open(folder / "control.tar", "w") as tar:
@@ -471,7 +471,7 @@ def test_a_withdrawn_image_does_not_come_back(archive: Archive, make: Maker, upl
     archive.run("publish")
     archive.run("withdraw", f"trixie/ec2/amd64/{SERIAL}", "--reason", "of no use")
     assert "never rewritten" in archive.refuse(upload)
-    # Nor when its files have gone.
+    # It is also refused after its files are gone.
     shutil.rmtree(archive.public / f"images/trixie/ec2/amd64/{SERIAL}")
     reason = archive.refuse(upload)
     assert f"the archive has or had images/trixie/ec2/amd64/{SERIAL}, and no path is used twice" in reason
@@ -501,7 +501,7 @@ def test_of_two_at_once_one_takes_all(shared: Archive, make: Maker, uploader: Ke
     said = [process.communicate(timeout=120) for process in both]
     assert sum(out.count("accepted: ") for out, _ in said) == 3
     codes = sorted(process.returncode for process in both)
-    # Unless the one had ended before the other began.
+    # Both succeed if the first had ended before the second began.
     assert codes == [0, 0] or (codes == [0, 1] and any("is at work on" in err for _, err in said))
     assert all(f"{name} 1." in shared.packages() for name in names)
     assert shared.queue() == []
@@ -546,7 +546,7 @@ def test_the_journal_is_told_what_matters(shared: Archive, make: Maker, uploader
     assert sorted(re.sub("^[0-9TZ:-]+ ", "", line) for line in log) == sorted(
         line.removeprefix("<4>") for line in lines
     )
-    # Another stream than the journal's stays plain, though the variable is inherited.
+    # A stream other than the journal's gets plain lines, although the variable is inherited.
     shared.put(make.deb(None, "4.0"))
     done = run(command, {**shared.env, "JOURNAL_STREAM": stream}, check=False)
     assert done.stdout.startswith("refused: ")
@@ -590,7 +590,7 @@ def test_an_upload_stays_when_there_is_no_space_left(
 def test_what_a_killed_accept_left_in_the_pool_is_in_nobodys_way(
     archive: Archive, make: Maker, uploader: Key, tmp_path: Path
 ) -> None:
-    """Killed after reprepro's end and before the commit; then the pool's copy is damaged, or another upload comes."""
+    """An upload is accepted although a run killed before its commit left other or damaged files in the pool."""
     shims = tmp_path / "shims"
     shims.mkdir()
     (shims / "reprepro").write_text(
@@ -610,7 +610,7 @@ def test_what_a_killed_accept_left_in_the_pool_is_in_nobodys_way(
         if content == "half":
             pooled.write_bytes(pooled.read_bytes()[:100])
         else:
-            # The maintainer thinks better of it.
+            # The maintainer uploads something else instead.
             for path in (*upload.files, upload.changes):
                 next((archive.path / "tmp/upload").glob(path.name)).unlink()
             upload = make.deb(uploader, version, content=content)
@@ -627,7 +627,7 @@ def test_what_a_killed_accept_left_in_the_pool_is_in_nobodys_way(
 
 
 def versions(archive: Archive, suite: str) -> dict[str, str]:
-    """Package -> version in a suite, index or not, without the keyring package."""
+    """Package -> version in a suite, published or not, without the keyring package."""
     listing: list[str | Path] = [
         "reprepro",
         "--basedir",
@@ -663,13 +663,13 @@ def suites_template(
 
 @pytest.fixture
 def suites(suites_template: Template, env: dict[str, str]) -> Iterator[Archive]:
-    """An archive of several suites: packages of two sources are in trixie-proposed, and an image in trixie."""
+    """An archive of several suites: trixie-proposed has packages of two sources, and trixie has an image."""
     with suites_template.copied():
         yield Archive(suites_template.path, env)
 
 
 def fails(archive: Archive, verb: str, *words: str, status: int = 1) -> str:
-    """What a verb says that changes nothing."""
+    """The message of a verb that fails and changes nothing."""
     before = {suite: versions(archive, suite) for suite in NAMED}
     done = archive.run(verb, *words, check=False)
     assert (done.returncode, "hint: " in done.stderr) == (status, True)
@@ -678,7 +678,7 @@ def fails(archive: Archive, verb: str, *words: str, status: int = 1) -> str:
 
 
 def test_apt_takes_from_a_suite_what_debian_lets_it(suites: Archive) -> None:
-    """As Debian sets it, proposed as backports: nothing by itself, and upgrades of what came from there."""
+    """A proposed suite is as Debian's backports: apt installs nothing from it, but upgrades what came from it."""
     for suite, fields in (("trixie", []), ("testing", []), ("experimental", ["NotAutomatic"])):
         release = (suites.public / f"dists/{suite}/Release").read_text()
         assert f"Suite: {suite}\nCodename: {suite}\n" in release
@@ -704,7 +704,7 @@ def test_a_source_goes_from_suite_to_suite_without_an_upload(suites: Archive) ->
 def test_what_is_promoted_stays_where_it_was_and_nothing_goes_back(
     suites: Archive, make: Maker, uploader: Key
 ) -> None:
-    """It is kept for the machines that follow the other suite."""
+    """A promoted package stays in its suite, for the machines that follow that, and no suite goes back a version."""
     suites.run("copy", *WAY, "debian-cloud")
     suites.take(make.deb(uploader, "1.1", suite=PROPOSED))
     assert suites.run("promote", *WAY).stdout.count("copied: ") == 2
@@ -772,7 +772,7 @@ def test_a_machine_takes_what_is_proposed_only_when_told(
     sources.write_text(sources.read_text().replace("Suites: trixie\n", f"Suites: trixie {PROPOSED}\n"))
     assert apt.get("update").returncode == 0
     assert apt.candidate(name) == "1.0"
-    # Whoever has taken a version from there gets the next one, too.
+    # A machine that installed a version from there gets the next one, too.
     (apt.root / "var/lib/dpkg/status").write_text(
         f"Package: {name}\nVersion: 1.0.1\nArchitecture: all\nMaintainer: x\nDescription: x\n"
         "Status: install ok installed\n\n"

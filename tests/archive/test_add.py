@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`add`: packages and images of one's own come into the archive, signed by the archive's own maintainer key."""
+"""`add` takes the user's own packages and images into the archive, signed by the archive's maintainer key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def maintainer(archive: Archive) -> str:
-    """The fingerprint of the archive's own maintainer key."""
+    """The fingerprint of the archive's maintainer key."""
     listed = run(
         ["gpg", "--homedir", archive.path / "maintainer", "--batch", "--with-colons", "--list-secret-keys"],
         archive.env,
@@ -33,7 +33,7 @@ def signed_by_the_maintainer(archive: Archive, file: Path) -> None:
 
 
 def in_one(maker: Maker, *uploads: Upload) -> Path:
-    """A directory with all files of some uploads."""
+    """Copy the files of some uploads into one directory."""
     folder = maker.folder()
     for upload in uploads:
         for file in (*upload.files, upload.changes):
@@ -42,7 +42,7 @@ def in_one(maker: Maker, *uploads: Upload) -> Path:
 
 
 def test_a_directory_of_packages_and_of_an_image(archive: Archive, make: Maker) -> None:
-    """No key of the user's own, and no other tool: what others made is left as it was."""
+    """`add` needs no key of the user's and no other tool, and does not change the directory."""
     assert not (archive.path / "maintainer").exists()
     folder = in_one(make, make.deb(None), make.image(None))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -56,12 +56,12 @@ def test_a_directory_of_packages_and_of_an_image(archive: Archive, make: Maker) 
     place = archive.public / "images/trixie/ec2/amd64/20261120.0"
     for file in (*place.glob("*.changes"), *place.glob("*.buildinfo"), *archive.public.glob("pool/**/*.changes")):
         signed_by_the_maintainer(archive, file)
-    # Its right is a line like any other's.
+    # The maintainer's right is an ordinary line.
     (line,) = (w for w in (archive.path / "conf/uploaders").read_text().splitlines() if maintainer(archive) in w)
     assert line.split()[1:3] == ["all", "*"]
     assert (archive.path / "maintainer").stat().st_mode & 0o777 == 0o700
 
-    # Twice is once.
+    # A second time changes nothing.
     again = archive.run("add", folder)
     assert "already in the archive: debian-cloud_1.0_all.changes\n" in again.stderr
     assert "already in the archive: debian-13-ec2-amd64-20261120.0.changes\n" in again.stderr
@@ -71,7 +71,7 @@ def test_a_directory_of_packages_and_of_an_image(archive: Archive, make: Maker) 
 
 
 def test_debs_alone(archive: Archive, make: Maker) -> None:
-    """They get a .changes for each source; those of one version come together, as reprepro names it by that."""
+    """Each source gets a .changes; .debs of one source and version share it, as reprepro names it by these."""
     first, second, other, late = (
         next(f for f in make.deb(None, version, package=name, source=source).files if f.name.endswith(".deb"))
         for name, version, source in (
@@ -81,7 +81,7 @@ def test_debs_alone(archive: Archive, make: Maker) -> None:
             ("debian-cloud-config-late", "1.0", "debian-cloud"),
         )
     )
-    # As apt-get download names it.
+    # The name that apt-get download gives it.
     named = other.rename(other.with_name("debian-cloud-config-own_3%3a7~1_all.deb"))
     done = archive.run("add", second, first, named)
     assert len(re.findall("^accepted: debian-cloud", done.stdout, re.MULTILINE)) == 2
@@ -95,7 +95,7 @@ def test_debs_alone(archive: Archive, make: Maker) -> None:
 
 
 def test_accept_decides(archive: Archive, make: Maker) -> None:
-    """What nobody may upload, the archive's own maintainer may not either."""
+    """`add` does not bypass the rules of accept: the maintainer key may upload only what others may."""
     (deb,) = (f for f in make.deb(None, package="bash", source="bash").files if f.name.endswith(".deb"))
     good = make.deb(None)
     done = archive.run("add", deb, good.changes, check=False)
@@ -104,7 +104,7 @@ def test_accept_decides(archive: Archive, make: Maker) -> None:
     assert "accepted: debian-cloud_1.0_all.changes" in done.stdout
     assert "published: serial " in done.stdout
     assert re.search("^error: bash_1.0_added-.* was not accepted\nhint: the reason is in ", done.stderr, re.MULTILINE)
-    # The right is taken away as anybody's is.
+    # The maintainer's right can be removed like any other.
     rules = archive.path / "conf/uploaders"
     rules.write_text("".join(w for w in rules.read_text().splitlines(True) if maintainer(archive) not in w))
     done = archive.run("add", make.deb(None, "2.0").changes, check=False)
@@ -113,7 +113,7 @@ def test_accept_decides(archive: Archive, make: Maker) -> None:
 
 
 def test_a_source_package(archive: Archive, make: Maker) -> None:
-    """Each list of a file that is signed here has the hash of what is signed, as with debsign."""
+    """Each list of a file that is signed here has the hash of the signed file, as with debsign."""
     folder = make.folder()
     tree = folder / "debian-cloud-config-own"
     (tree / "debian/source").mkdir(parents=True)
@@ -178,7 +178,7 @@ def test_what_is_none(archive: Archive, make: Maker) -> None:
 def test_several_suites_and_a_key_that_is_another_s(
     short_path: Path, env: dict[str, str], make: Maker, uploader: Key
 ) -> None:
-    """Which of several suites .debs are for, nobody can guess; a .changes that somebody signed is signed anew."""
+    """If an archive has several suites, .debs need --suite; a .changes with another signature is signed again."""
     path = short_path / make.folder().name
     run(["debian-cloud-archive", "init", path, "--suite", "trixie", "--suite", "forky"], env)
     (path / "conf/closures").unlink()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a .buildinfo must say before an archive takes its image."""
+"""What a .buildinfo must contain before an archive accepts its image."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What apt makes of the archive: of a sound one, and of one that was tampered with."""
+"""How apt behaves with a good archive and with a tampered one."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_archive_never_replaces_packages_that_are_not_its_own(
     theirs = ("libc6", "libc6-new", "libc6-local", "xdebian-cloud", "debian-cloud-config-demo")
     (debian / "Packages").write_text("".join(stanza(package, "0.5", **where) for package in theirs))
     (apt.root / "etc/apt/sources.list").write_text(f"deb [trusted=yes] file:{debian} ./\n")
-    # One is installed as Debian has it, one in a version that Debian has no longer.
+    # One is installed in Debian's version, one in a version that Debian no longer has.
     (apt.root / "var/lib/dpkg/status").write_text(
         stanza("libc6", "0.5", Status="install ok installed")
         + stanza("libc6-local", "0.6", Status="install ok installed")
@@ -74,13 +74,13 @@ def test_archive_never_replaces_packages_that_are_not_its_own(
         "debian-cloud-config-demo": "1.0",
         "only-here": "999",
     }
-    # It is the pin that keeps them, not the sources.
+    # Without the pin, apt would take the archive's version.
     (apt.root / "etc/apt/preferences.d/debian-cloud").unlink()
     assert apt.candidate("libc6") == "999"
 
 
 def test_changed_keyring_package_is_an_upgrade(archive: Archive, tmp_path: Path, env: dict[str, str]) -> None:
-    """Another address reaches the machines that have the first package, on the same day or with a clock set back."""
+    """A machine with the first keyring package gets another address, even on the same day or with an earlier date."""
     apt = machine(tmp_path / "machine", env)
     apt.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
     assert apt.get("update").returncode == 0
@@ -100,7 +100,7 @@ def test_changed_keyring_package_is_an_upgrade(archive: Archive, tmp_path: Path,
 def test_a_newer_release_s_keyring_package_is_newer_whenever_it_was_built(
     archive: Archive, tmp_path: Path, env: dict[str, str]
 ) -> None:
-    """A machine that moves on to the next release moves on here, too, and to what has no number last."""
+    """A newer release's keyring package has a newer version even if built earlier; unnumbered suites sort last."""
     suites = [*names.RELEASES, "a-sid", "sid"]
     with (archive.path / "conf/distributions").open("a") as conf:
         for suite in suites:
@@ -109,7 +109,7 @@ def test_a_newer_release_s_keyring_package_is_newer_whenever_it_was_built(
     built = []
     for number, suite in enumerate(suites):
         deb = tmp_path / f"{suite}.deb"
-        # The older the release, the later its package.
+        # The packages of older releases are built later.
         day = {"SOURCE_DATE_EPOCH": str(1800000000 - number * 86400)}
         run([STEP, archive.path, "file:///x", suite, deb], {**env, **day})
         built.append(run(["dpkg-deb", "-f", deb, "Version"], env).stdout.strip())
@@ -120,7 +120,7 @@ def test_a_newer_release_s_keyring_package_is_newer_whenever_it_was_built(
     for older, newer in itertools.pairwise([*built[:-1], "100"]):
         run(["dpkg", "--compare-versions", older, "lt", newer], env)
     assert built[-2].startswith("99.a.sid+")
-    # Their files lie in one directory of the pool.
+    # All packages are in one directory of the pool, so the versions must differ.
     assert len(set(built)) == len(suites)
 
 
@@ -145,7 +145,7 @@ def test_same_keyring_package_is_the_same_bytes(archive: Archive, tmp_path: Path
     for name in ("a.deb", "b.deb"):
         command: list[str | Path] = [STEP, archive.path, "file:///x", "trixie", tmp_path / name]
         run(command, {**env, "SOURCE_DATE_EPOCH": "1800000000"})
-        # Another second is another time.
+        # The second build is in another second.
         time.sleep(1.1)
     assert (tmp_path / "a.deb").read_bytes() == (tmp_path / "b.deb").read_bytes()
 
@@ -159,7 +159,7 @@ def web(short_path: Path, tmp_path: Path, env: dict[str, str], uploader: Key) ->
     with serving(path / "public", client.requests) as url:
         init: list[str | Path] = ["debian-cloud-archive", "init", path, "--url", url, "--uploader", uploader.public]
         subprocess.run(init, env=env, check=True, capture_output=True)
-        # Its images are made of nothing.
+        # Its images were not built from packages, so there are no closures to keep.
         (path / "conf/closures").unlink()
         client.installs(path / "public/debian-cloud-archive-keyring_trixie.deb")
         yield path, client
@@ -199,7 +199,7 @@ def test_update_fetches_by_hash(web: tuple[Path, Apt], env: dict[str, str], make
 
 def tamper(archive: Archive, folder: str) -> None:
     """Change every index in a directory, under its name and under its hash."""
-    # A file has several names, and is changed once.
+    # A file has several names, and must be changed only once.
     for path in {path.stat().st_ino: path for path in (archive.dist / folder).rglob("*") if path.is_file()}.values():
         data = path.read_bytes()
         path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]) if data else b"")
@@ -214,7 +214,7 @@ def test_update_refuses_tampered_index(full: Archive, apt: Apt, folder: str) -> 
 
 
 def sign_again(archive: Archive, key: Key, **fields: str) -> None:
-    """Sign the Release again by a key, with other values of some fields."""
+    """Sign the Release again with a key and other values of some fields."""
     text = (archive.dist / "Release").read_text()
     for name, value in fields.items():
         title = name.replace("_", "-")
@@ -280,5 +280,5 @@ def test_each_apt_installs_and_heeds_the_dates(full: Archive, client: Apt) -> No
     assert "expired" in done.stdout
     done = client.later(-2).get("update")
     assert done.returncode != 0
-    # apt's own word, and that of apt 3's verifier.
+    # The message of apt, or that of apt 3's verifier.
     assert "is not valid yet" in done.stdout or "Not live until" in done.stdout

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`check`: what a crash left is mended, what was damaged is named or restored."""
+"""`check` repairs what a crash left, and names or restores what was damaged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STEM = f"debian-13-ec2-amd64-{SERIAL}"
 
 
 def check(archive: Archive, *arguments: str) -> tuple[int, list[str]]:
-    """Exit status and lines."""
+    """The exit status and the lines."""
     done = archive.run("check", *arguments, check=False)
     assert not done.stderr
     return done.returncode, done.stdout.splitlines()
@@ -37,7 +37,7 @@ def test_what_is_whole_is_called_so(full: Archive) -> None:
 
 
 def test_what_was_refused_leaves_nothing_to_mend(archive: Archive, make: Maker, uploader: Key) -> None:
-    """A refusal is not an interruption: whatever the verb had begun is gone."""
+    """A refusal is not an interruption: the verb removes what it began."""
     archive.put(make.image(uploader, record={"Official": "no"}))
     assert "refused: " in archive.run("accept", check=False).stdout
     assert len(list((archive.path / "states").iterdir())) == 1
@@ -75,7 +75,7 @@ def test_damage_is_named(full: Archive) -> None:
             for name in (disk.name, f"{STEM}.spdx.json", f"{STEM}.buildinfo", f"{STEM}.cdx.json", "more")
         ),
     }
-    # Of the same size, which is all that this looks at.
+    # These have the same size, and --fast compares only sizes.
     deb_and_disk = {str(deb.relative_to(full.public)), f"{PLACE}/{disk.name}"}
     _, fast = check(full, "--fast")
     assert {line.split(": ")[1] for line in fast if line.startswith("problem: ")} == problems - deb_and_disk
@@ -124,12 +124,12 @@ def test_an_index_is_restored_from_its_other_name(full: Archive, which: str) -> 
 
 def test_an_index_that_is_damaged_in_place_is_named_and_made_anew(full: Archive) -> None:
     index = full.dist / "main/images/Images"
-    index.write_bytes(b"x" + index.read_bytes()[1:])  # by hash it is the same file
+    index.write_bytes(b"x" + index.read_bytes()[1:])  # the file by hash is the same one
     status, lines = check(full)
     assert status == 1
     assert f"problem: {index.relative_to(full.public)}: it is not the index that Release lists; publish" in lines
     full.run("publish")
-    # The snapshot had the same file, too: what it was made of is no more.
+    # The snapshot had the same file, too, which is lost.
     assert {line.split("/")[0] for line in check(full)[1]} <= {"problem: snap"}
 
 
@@ -149,7 +149,7 @@ def test_what_a_crash_left_is_set_aside(full: Archive) -> None:
 
 
 def redated(archive: Archive, **dates: str) -> None:
-    """Let the archive have signed and published its Release with another date."""
+    """Make the archive sign and publish its Release with another date."""
     release = archive.dist / "Release"
     text = release.read_text()
     for field, value in dates.items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An image's closure: whole, signed, cheap beside others, and the only thing that `rebuild` takes from."""
+"""An image's closure: complete, signed, small beside others, and the only source that `rebuild` uses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.throwaway import FINE, Archive, configuration
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An archive, the .buildinfo of an image as a build would write it, and the closure."""
+    """An archive, the .buildinfo of an image as a build writes it, and the closure."""
 
     archive: Archive
     buildinfo: Path
@@ -63,7 +63,7 @@ def made() -> Iterator[Kept]:
 
 @pytest.fixture
 def kept(made: Kept, tmp_path: Path) -> Iterator[Kept]:
-    """The same, put back after the test."""
+    """The same, restored after the test."""
     copy = made.closure.with_name("copy")
     subprocess.run(["cp", "-a", made.closure, copy], check=True)
     yield made
@@ -77,7 +77,7 @@ def sha256(content: bytes) -> str:
 
 def test_it_has_each_package_and_what_signed_indexes_say_of_it(made: Kept) -> None:
     kept = Buildinfo.parse(made.buildinfo.read_text(), "x")
-    # What it was made with is there, too.
+    # The packages that it was made with are in it, too.
     assert {"mtools"} < {package.name for package in kept.tools}
     locked = (*kept.packages, *kept.tools)
     index = made.closure / "dists" / "trixie" / "main" / "binary-amd64" / "Packages"
@@ -90,7 +90,7 @@ def test_it_has_each_package_and_what_signed_indexes_say_of_it(made: Kept) -> No
         assert sha256((made.closure / stanza["Filename"]).read_bytes()) == package.sha256
     release = (made.closure / "dists" / "trixie" / "InRelease").read_text()
     assert f" {sha256(index.read_bytes())} {index.stat().st_size} main/binary-amd64/Packages" in release
-    # It lists all the others, for mirrors; without a hash what the archive may sign anew.
+    # It lists all other files for mirrors; those that the archive may sign again have no hash.
     text = sign.verified(made.archive.keyring, made.closure / "dists" / "trixie" / "InRelease").content.decode()
     (fields,) = deb822.parse(text)
     assert fields["Closure"] == f"closures/trixie/fine/amd64/{kept.id.serial}"
@@ -108,7 +108,7 @@ def test_it_has_each_package_and_what_signed_indexes_say_of_it(made: Kept) -> No
 
 
 def test_its_evidence_is_whole(made: Kept) -> None:
-    """From each package to an index, to a release file, to a key."""
+    """The evidence leads from each package to an index, to a release file, to a key."""
     listed: set[str] = set()
     releases = sorted((made.closure / "evidence").iterdir())
     assert len(releases) == len(Buildinfo.parse(made.buildinfo.read_text(), "x").releases) == 4
@@ -163,7 +163,7 @@ def test_what_a_snapshot_has_is_kept_of_an_image_of_it(made: Kept, tmp_path: Pat
     try:
         done = step("closure", made.buildinfo, made.closure.with_name("third"), *made.arguments)
         refused(done, 1, "no signed source has debian-cloud-config-fine 1.0")
-        # As an image of the snapshot says where it is from.
+        # An image made from the snapshot names it as its source.
         address = f"file:{archive.public}"
         edited = tmp_path / "x.buildinfo"
         edited.write_text(made.buildinfo.read_text().replace(f"{address} ", f"{address}/snap/{identifier} "))
@@ -202,7 +202,7 @@ def test_another_key_ends_the_rebuild(kept: Kept, tmp_path: Path) -> None:
     where = ["--closure", str(kept.closure), "--keyring", "/usr/share/keyrings/debian-archive-keyring.gpg"]
     done = debian_cloud("rebuild", kept.buildinfo, *where, "--unsigned", "--output", tmp_path)
     refused(done, 1, "apt-get failed")
-    # As gpgv says it, and as sqv does, from Debian 13 on.
+    # The message of gpgv, or that of sqv, from Debian 13 on.
     assert re.search("NO_PUBKEY|Missing key", done.stderr)
 
 

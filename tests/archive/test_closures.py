@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An archive that keeps what its images are made of: what it takes, and what it shows when."""
+"""An archive that keeps the closures of its images: which images it accepts, and when it shows them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FOUND = "1 packages, 1 bytes; 1 bytes added to the pool"
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """An archive that keeps closures, in which the step `closure` answers as a test says, without a network."""
+    """An archive that keeps closures, in which the step `closure` gives a test's answers, without a network."""
 
     archive: Archive
     answers: Path
@@ -38,12 +38,12 @@ class Keeping:
     uploader: Key
 
     def answer(self, image: str, words: str) -> None:
-        """Let the closure of an image fail with these words; with none it is made."""
+        """Make the closure of an image fail with this message; if that is empty, the closure is made."""
         (self.answers / image.replace("/", "_")).write_text(words)
 
     @property
     def asked(self) -> list[str]:
-        """The images whose closures were asked for, since the last look."""
+        """The images whose closures were requested since the last call."""
         log = self.answers / "asked"
         found = log.read_text().splitlines() if log.exists() else []
         log.unlink(missing_ok=True)
@@ -51,7 +51,7 @@ class Keeping:
 
     @property
     def shown(self) -> dict[str, str]:
-        """Serial -> status of what Images lists."""
+        """Serial -> status of the images that Images lists."""
         return {r.id.serial: r.status for r in index.parse((self.archive.dist / "main/images/Images").read_text())}
 
     @property
@@ -61,7 +61,7 @@ class Keeping:
         return found
 
     def image(self, serial: str = SERIAL, *, change: tuple[str, str] = ("", "")) -> Upload:
-        """An image that was made of this archive; `change` replaces a text of its .buildinfo."""
+        """Make an image from this archive; `change` replaces a text of its .buildinfo."""
         upload = self.make.image(None, serial)
         fingerprint = self.archive.key.gpg("--with-colons", "--list-keys").partition("\nfpr:")[2].split(":")[8]
         (deb,) = self.archive.public.glob(f"pool/main/d/debian-cloud/{CONFIG}_0.1.0_all.deb")
@@ -103,7 +103,7 @@ echo '{FOUND}'
 def test_what_cannot_be_kept_is_refused_at_the_door(keeping: Keeping) -> None:
     foreign = f" {'7' * 64} 2816 debian-cloud-archive-keyring 13+2026.11.28 all\n"
     for change, said in (
-        # Made of another archive, whose keyring package it has.
+        # It was made from another archive, and has that archive's keyring package.
         (("Packages-Sha256:\n", f"Packages-Sha256:\n{foreign}"), "which this archive does not list: it has 13+20"),
         ((f" {CONFIG} 0.1.0 all", f" {CONFIG} 0.2.0 all"), f"does not list the package {CONFIG} 0.1.0"),
         (
@@ -112,24 +112,24 @@ def test_what_cannot_be_kept_is_refused_at_the_door(keeping: Keeping) -> None:
         ),
     ):
         assert said in keeping.archive.refuse(keeping.image(change=change))
-    # Debian has something else.
+    # Debian has another package.
     (keeping.answers / "listed").write_text("debian-cloud: error: no signed source has x 1\ndebian-cloud: hint: y\n")
     assert "no signed source has x 1" in keeping.archive.refuse(keeping.image())
     (keeping.answers / "listed").unlink()
-    # Of no key of this archive.
+    # None of its release files is signed by a key of this archive.
     assert "no release file of this archive" in keeping.archive.refuse(keeping.make.image(keeping.uploader))
-    # The archive has a newer one by now, though no index shows it yet.
+    # The archive has a newer version by now, though no index lists it yet.
     old = keeping.image()
     keeping.archive.take(keeping.make.deb(keeping.uploader, "0.2.0", package=CONFIG))
     assert "0.1.0, which this archive does not list: it has 0.2.0" in keeping.archive.refuse(old)
-    # But it was made of what was published under an id.
+    # But it was made from a published snapshot.
     identifier = keeping.archive.run("snapshot").stdout.strip()
     uri = "http://debian.example/debian"
     keeping.archive.take(keeping.image(change=(f" trixie {uri} ", f" trixie {uri}/snap/{identifier} ")))
 
 
 def test_debian_is_asked_at_the_door(keeping: Keeping, env: dict[str, str]) -> None:
-    """What the indexes do not list is refused; where they cannot be read, nothing is decided."""
+    """An image whose package no index of Debian lists is refused; if none can be read, it is taken but not shown."""
     archive = replace(keeping.archive, env=env)
     mirror, policy = "--mirror=http://127.0.0.1:1/debian\n", archive.path / "conf/closures"
     policy.write_text("--allow-expired\n")
@@ -140,7 +140,7 @@ def test_debian_is_asked_at_the_door(keeping: Keeping, env: dict[str, str]) -> N
     done = archive.run("publish")
     assert (done.returncode, keeping.shown) == (0, {})
     assert "warning: what images/trixie/ec2/amd64/20261120.0 was made of is not kept" in done.stderr
-    # apt's own reason, for whoever runs it.
+    # `status` gives apt's own reason.
     (found,) = keeping.waiting
     assert "127.0.0.1" in found["reason"]
 
@@ -148,7 +148,7 @@ def test_debian_is_asked_at_the_door(keeping: Keeping, env: dict[str, str]) -> N
 def test_an_image_is_shown_when_what_it_was_made_of_is_kept(keeping: Keeping) -> None:
     archive = keeping.archive
     archive.take(keeping.image())
-    # What no index shows is waited for, and no address of the archive is needed.
+    # An image is shown after its closure is kept, without an address of the archive.
     (archive.path / "conf/url").unlink()
     done = archive.run("publish")
     assert keeping.asked == [f"trixie/ec2/amd64/{SERIAL}"]
@@ -172,7 +172,7 @@ def test_an_image_that_cannot_be_kept_stops_nothing_else(keeping: Keeping) -> No
     )
     keeping.asked.clear()
     done = archive.run("publish")
-    # The index is published, without that image.
+    # The index is published without that image.
     assert "Version: 3.0" in (archive.dist / "main/binary-amd64/Packages").read_text()
     assert keeping.shown == {SERIAL: "current"}
     assert (archive.public / "images/trixie/ec2/amd64/current").readlink().name == SERIAL
@@ -180,7 +180,7 @@ def test_an_image_that_cannot_be_kept_stops_nothing_else(keeping: Keeping) -> No
     assert warning == f"warning: what images/{image} was made of is not kept"
     assert (error, hint) == ("error: no signed source has x 1.0 [2J", "hint: build it again")
     assert "it is tried again" in again
-    # `status` says which, why, and when it is tried again.
+    # `status` reports which image is not shown, why, and when it is tried again.
     (found,) = keeping.waiting
     assert found["image"] == f"images/{image}"
     assert (found["tries"], found["shown"]) == (1, False)
@@ -190,7 +190,7 @@ def test_an_image_that_cannot_be_kept_stops_nothing_else(keeping: Keeping) -> No
     assert f"not published, because it has no closure: images/{image}\n" in told
     assert "tried 1 times, next try after 20" in told
 
-    # The unit asks later and later, and publishes nothing meanwhile.
+    # The unit waits longer before each try, and publishes nothing meanwhile.
     before = archive.snapshot()
     for tries in range(2, 8):
         for _ in range(2):
@@ -206,10 +206,10 @@ def test_an_image_that_cannot_be_kept_stops_nothing_else(keeping: Keeping) -> No
         assert found["tries"] == tries
     assert 80000 < found["next"] - time.time() <= 86400
     assert archive.snapshot() == before
-    # Whoever asks by hand is not told to wait.
+    # A publication by hand tries at once.
     archive.run("publish")
     assert keeping.asked == [image]
-    # Once it can be kept, it is shown, by the unit, too.
+    # Once the closure can be kept, the image is shown, also by the unit.
     keeping.answer(image, "")
     state.note_failure(archive.path, ImageId.parse(image), lifecycle.Failure(9, 0, "x"))
     assert f"kept: {image}: " in archive.run("publish", "--if-new").stdout
@@ -231,7 +231,7 @@ def test_a_set_waits_for_what_cannot_be_kept(keeping: Keeping) -> None:
 
 
 def test_what_is_shown_is_not_taken_back(keeping: Keeping) -> None:
-    """An archive that begins to keep closures, or lost one."""
+    """A published image stays although the archive begins to keep closures, or lost one."""
     archive = keeping.archive
     policy = archive.path / "conf/closures"
     policy.rename(archive.path / "conf/none")
@@ -245,7 +245,7 @@ def test_what_is_shown_is_not_taken_back(keeping: Keeping) -> None:
     (found,) = keeping.waiting
     assert (found["shown"], found["reason"]) == (True, "no")
     assert "published without a closure: images/" in archive.run("status").stdout
-    # What was withdrawn nobody makes again.
+    # The closure of a withdrawn image is not needed.
     keeping.asked.clear()
     archive.run("withdraw", f"trixie/ec2/amd64/{SERIAL}", "--reason", "x")
     archive.run("publish")
@@ -254,7 +254,7 @@ def test_what_is_shown_is_not_taken_back(keeping: Keeping) -> None:
 
 
 def test_a_closure_without_an_end_ends(keeping: Keeping, tmp_path: Path) -> None:
-    """All together get an hour; here a clock that runs fast gives it a second."""
+    """All closures together get an hour; in this test, a fast clock gives them a second."""
     archive = keeping.archive
     program = tmp_path / "shims/python3"
     program.write_text(program.read_text().replace("if [ -s", "sleep 20\nif [ -s"))
@@ -269,7 +269,7 @@ def test_a_closure_without_an_end_ends(keeping: Keeping, tmp_path: Path) -> None
 
 
 def test_the_queue_publishes_what_is_new_and_nothing_again(keeping: Keeping, tmp_path: Path) -> None:
-    """As its unit runs it; to sleep is to end here."""
+    """The test runs the queue as its unit does, and ends it when it would sleep."""
     archive = keeping.archive
     (tmp_path / "shims/sleep").write_text(f'#!/bin/sh\necho "$1" >>{tmp_path}/slept\nkill "$PPID"\n')
     (tmp_path / "shims/sleep").chmod(0o755)
@@ -287,7 +287,7 @@ def test_the_queue_publishes_what_is_new_and_nothing_again(keeping: Keeping, tmp
         )
 
     serial = re.compile("published: serial [0-9]+\n")
-    # Nothing waits, and nothing is published.
+    # No upload waits, and nothing is published.
     done = queue()
     assert done.returncode == 0
     assert re.fullmatch("nothing to accept: .*\n", done.stdout)
@@ -295,12 +295,12 @@ def test_the_queue_publishes_what_is_new_and_nothing_again(keeping: Keeping, tmp
     done = queue()
     assert done.returncode == 0
     assert len(serial.findall(done.stdout)) == 1
-    # What is refused gives nothing to publish.
+    # A refused upload gives nothing to publish.
     archive.put(keeping.make.deb(None, "3.1"))
     done = queue()
     assert ("refused: " in done.stdout, serial.findall(done.stdout)) == (True, [])
     assert not (tmp_path / "slept").exists()
-    # Where another verb is at work, it waits; the path of the unit would start it again at once.
+    # While another verb works, the queue waits by itself; if it ended, the path unit would start it again at once.
     archive.put(keeping.make.deb(keeping.uploader, "3.2"))
     with subprocess.Popen(["flock", archive.path / "lock", "cat"], stdin=subprocess.PIPE) as other:
         while subprocess.run(["flock", "--nonblock", archive.path / "lock", "true"], check=False).returncode == 0:
@@ -322,7 +322,7 @@ echo "$1" >>{tmp_path}/slept
 [ "$(wc -l <{tmp_path}/slept)" -lt 150 ] || kill "$PPID"
 """)
     (tmp_path / "shims/sleep").chmod(0o755)
-    # The step alone, with verbs that do nothing but fail.
+    # Only the step, with verbs that always fail.
     steps = tmp_path / "steps"
     steps.mkdir()
     shutil.copy(Path(__file__).resolve().parents[2] / "archive/steps/queue", steps)

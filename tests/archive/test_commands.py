@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command, its making of archives and of uploaders, and dput on the other side."""
+"""The command, how it makes archives and uploaders, and dput as their client."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ VERBS = sorted(path.name for path in (ROOT / "archive/verbs").iterdir())
 
 
 def fails(shell: Any, command: str, status: int) -> str:
-    """Run a command line that must fail with this status; what it says."""
+    """Run a command line that must fail with this status, and return its message."""
     shell.auto_return_code_error = False
     message: str = shell.send(f"{command} 2>&1")
     assert shell.last_return_code == status, command
@@ -39,7 +39,7 @@ def fails(shell: Any, command: str, status: int) -> str:
 
 
 def lintian(package: Path, env: dict[str, str]) -> None:
-    """Assert that lintian has neither errors nor warnings."""
+    """Assert that lintian reports neither errors nor warnings."""
     command: list[str | Path] = ["lintian", "--allow-root", "--fail-on", "error,warning", package]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -139,12 +139,12 @@ def test_init_takes_several_suites_a_url_and_a_name(short_path: Path, env: dict[
         lintian(package, env)
         subprocess.run(["dpkg-deb", "-R", package, tmp_path / suite], env=env, check=True)
         sources = (tmp_path / suite / "etc/apt/sources.list.d/debian-cloud.sources").read_text()
-        # A machine gets its own suite's configurations and no other's.
+        # A machine gets only the configurations of its own suite.
         assert f"URIs: https://cloud.example.org/{'debian/' * 12}\nSuites: {suite}\n" in sources
         control = (tmp_path / suite / "DEBIAN/control").read_text()
         assert "Maintainer: Example <cloud@example.org>\n" in control
         (versions[suite],) = re.findall(r"^Version: (.*)$", control, re.MULTILINE)
-    # The next release's replaces this one's.
+    # The next release's package replaces this one's.
     newer = ["dpkg", "--compare-versions", versions["forky"], "gt", versions["trixie"]]
     assert subprocess.run(newer, check=False).returncode == 0
 
@@ -157,7 +157,7 @@ def test_init_leaves_what_exists_alone(bash: Any, env: dict[str, str], archive: 
     archive.run("publish")
 
 
-# What is asked before anything is written.
+# Answers to what init asks before it writes anything.
 ANSWERING = '[ "$1" != suite ] || { echo 13 14d; exit; }'
 
 
@@ -199,10 +199,10 @@ def test_works_as_an_ordinary_user(short_path: Path, env: dict[str, str], make: 
     command = [*as_user, "debian-cloud-archive", "init", f"{home}/a", "--uploader", f"{home}/uploader.asc"]
     done = subprocess.run(command, env=env, check=False, capture_output=True, text=True, cwd="/")
     assert done.returncode == 0, done.stderr
-    # Its image is made of nothing.
+    # Its image was not built from packages, so there is no closure to keep.
     (home / "a/conf/closures").unlink()
     upload = make.image(uploader)
-    for path in (*upload.files, upload.changes):  # as root: the files of another user
+    for path in (*upload.files, upload.changes):  # as root: the files belong to another user
         shutil.copy(path, home / "a/incoming")
     for verb in ("accept", "publish"):
         command = [*as_user, "debian-cloud-archive", verb, f"{home}/a"]
@@ -276,7 +276,7 @@ def test_dput_with_the_json_profile(
     command: list[str | Path] = ["dput", "-U", "debian-cloud", make.deb(uploader).changes]
     subprocess.run(command, env=own, check=True, capture_output=True)
     archive.run("accept")
-    # The profile itself refuses what the archive would.
+    # The profile itself refuses what the archive would refuse.
     command[-1] = make.deb(uploader, "2.0", suite="sid").changes
     done = subprocess.run(command, env=own, check=False, capture_output=True, text=True)
     assert done.returncode != 0
@@ -286,7 +286,7 @@ def test_dput_with_the_json_profile(
 
 @pytest.fixture
 def ssh_port(tmp_path: Path, env: dict[str, str]) -> Iterator[int]:
-    """An ssh server of this user's on 127.0.0.1, into which HOME=tmp_path logs in without a question."""
+    """An ssh server of this user's on 127.0.0.1, to which HOME=tmp_path logs in without a question."""
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # as its service does
     keys = tmp_path / ".ssh"
@@ -324,7 +324,7 @@ def test_dput_over_sftp(
     archive: Archive, make: Maker, uploader: Key, env: dict[str, str], tmp_path: Path, ssh_port: int
 ) -> None:
     own = {**env, "HOME": str(tmp_path), "GNUPGHOME": str(uploader.home), "USER": getpass.getuser()}
-    # What the file's comment asks for, and another port than anybody has.
+    # Edited as the comment in the file says, with another port.
     classic = tmp_path / "dput.cf"
     shipped = (archive.path / "dput/dput.cf").read_text()
     host = "fqdn = HOST-OF-THE-ARCHIVE.invalid\n"
@@ -351,7 +351,7 @@ def test_shipped_profiles_have_no_host_of_their_own(archive: Archive) -> None:
         profile = json.loads((archive.path / f"dput/{name}.json").read_text())
         assert profile["method"] == method
         assert profile["default_host_main"] == ""
-        # RFC 2606: no host will ever have such a name.
+        # RFC 2606: no host ever has such a name.
         assert profile["fqdn"] == "localhost" if method == "local" else profile["fqdn"].endswith(".invalid")
         assert profile["incoming"] == f"{archive.path}/incoming"
     classic = configparser.ConfigParser()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A .deb is read as dpkg would unpack it, or refused; whatever others have made of it."""
+"""A .deb from any tool is read as dpkg would unpack it, or refused."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_what_is_unpacked_has_a_bound(tmp_path: Path, monkeypatch: pytest.Monkey
             file.write(bytes(2**20))
     with pytest.raises(Error, match="larger than any package"):
         read(tmp_path, deb(VERSION, member("control.tar.gz", bomb.getvalue()), member("data.tar", DATA)))
-    # Zeros after the end of an archive, too.
+    # Also zeros after the end of an archive.
     zeros = member("control.tar.gz", gzip.compress(PLAIN + bytes(2**25), 1))
     with pytest.raises(Error):
         read(tmp_path, deb(VERSION, zeros, member("data.tar", DATA)))

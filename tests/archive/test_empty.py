@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An archive without a published image is still an archive: what apt, `list --images` and `fetch` make of it."""
+"""apt, `list --images` and `fetch` work with an archive that has no published image."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def archive(new_archive: Archive) -> Archive:
-    """One whose address debian-cloud has not read before."""
+    """An archive whose address debian-cloud has not read before."""
     return new_archive
 
 
 def machine_of(archive: Archive, folder: Path, env: dict[str, str]) -> Apt:
-    """A machine with the archive's keyring package, as apt sees it."""
+    """Make a machine with the archive's keyring package, as apt sees it."""
     apt = machine(folder, env)
     apt.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
     return apt
 
 
 def updated(apt: Apt) -> None:
-    """`apt-get update` succeeds without a word of warning, and keeps no empty list."""
+    """Assert that `apt-get update` succeeds without a warning, and keeps no empty list."""
     done = apt.get("update")
     assert done.returncode == 0, done.stdout
     assert not [line for line in done.stdout.splitlines() if line.startswith(("W:", "E:"))], done.stdout
@@ -50,7 +50,7 @@ def says(apt: Apt, *command: str) -> subprocess.CompletedProcess[str]:
 
 def test_an_archive_without_an_image_is_known(archive: Archive, tmp_path: Path, env: dict[str, str]) -> None:
     apt = machine_of(archive, tmp_path / "machine", env)
-    # Before the first update apt knows nothing of it.
+    # Before the first update, apt has no index of it.
     done = says(apt, "list", "--images")
     assert done.returncode == 1
     assert "this machine's apt has no index of images" in done.stdout
@@ -94,7 +94,7 @@ def test_fetch_reports_who_withdrew_an_image_and_why(
         done = says(apt, *fetch, *more)
         assert done.returncode == 1
         assert done.stdout.startswith(f"debian-cloud: error: {words}\ndebian-cloud: hint: ")
-    # An older serial that is offered is taken, and the withdrawal of the newer one reported.
+    # An older serial that is published is fetched, and the withdrawal of the newer one is reported.
     archive.take(make.image(uploader, "20261119.0"))
     archive.run("publish")
     updated(apt)
@@ -108,12 +108,12 @@ def test_fetch_reports_who_withdrew_an_image_and_why(
 
 
 def test_an_archive_is_known_by_its_source_too() -> None:
-    """As an older archive publishes an index of no bytes, which apt does not fetch."""
+    """An archive of an older version publishes an index of zero bytes, which apt does not fetch."""
     entry = "/etc/apt/sources.list.d/debian-cloud.sources:1"
     own = sources.Target("Packages", "debian-cloud", "debian-cloud", "trixie", "http://a", "/x", "yes", entry)
     debian = dataclasses.replace(own, uri="http://d", entry="/etc/apt/sources.list.d/debian.sources:1")
     assert sources.archive([debian, own], "trixie").uri == "http://a"
-    # Of a suite that this machine does not follow, the same archive is asked.
+    # For a suite that this machine does not follow, the same archive is used.
     assert sources.archive([debian, own], "forky").uri == "http://a"
     with pytest.raises(Error, match="knows no archive") as refused:
         sources.archive([debian, dataclasses.replace(own, trusted="no")], "trixie")
@@ -144,7 +144,7 @@ def test_a_suite_that_the_archive_lacks_is_one_sentence(
             pass
         assert refused.value.message == f"{uri} has no suite forky; the archive has: trixie"
         assert refused.value.status == USAGE
-        # What cannot be reached is not said to lack a suite.
+        # For an archive that cannot be reached, the message does not say that it lacks the suite.
         source = dataclasses.replace(source, uri="http://127.0.0.1:9")
         with (
             pytest.raises(Error, match=r"127\.0\.0\.1") as refused,

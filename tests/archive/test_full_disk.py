@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A disk that becomes full at any moment of a verb: what is shown stays whole, and no upload is lost."""
+"""If the disk becomes full at any moment of a verb, what is published stays complete and no upload is lost."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ FREE = {
     "snapshot": (0, 4, 1000),
     "add": (0, 16, 48, 96, 160, 240, 400, 1000),
 }
-"""KiB that are left when a verb begins: it fails at another step each time, and not with the last."""
+"""KiB that are free when a verb begins: with each it fails at another step, and with the last it succeeds."""
 
 
 def levels(verb: str) -> tuple[int, ...]:
-    """All of them in `make check-all`; else the first, one from the middle, and the last."""
+    """All levels in `make check-all`, else the first, the middle and the last."""
     every = FREE[verb]
     return every if os.environ.get("DEBIAN_CLOUD_ALL") else (every[0], every[len(every) // 2], every[-1])
 
 
 @pytest.fixture
 def disk(archive: Archive, tmp_path: Path, env: dict[str, str]) -> Iterator[tuple[Archive, Path]]:
-    """An archive on a small disk, in a namespace of its own, and where its files are seen from here."""
+    """An archive on a small disk in a namespace of its own, and the path by which its files are seen from here."""
     place = archive.path.parent / "disk"
     place.mkdir()
     script = 'mount -t tmpfs -o size=16m,mode=755 none "$1" && echo ready && exec sleep 900'
@@ -72,19 +72,19 @@ def disk(archive: Archive, tmp_path: Path, env: dict[str, str]) -> Iterator[tupl
 
 
 def left(folder: Path) -> int:
-    """KiB that can still be written."""
+    """The KiB that can still be written."""
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize // 1024
 
 
 def assert_whole(archive: Path, keyring: Path) -> None:
-    """What InRelease says is signed, by a key that clients have and by no unknown one, and there by hash."""
+    """Assert that InRelease is signed by a key that clients have and no unknown one, and its files exist by hash."""
     dist = archive / "public/dists/trixie"
 
     def gpgv(keys: Path) -> subprocess.CompletedProcess[str]:
         return run(["gpgv", "--status-fd=1", "--keyring", keys, dist / "InRelease"], dict(os.environ), check=False)
 
-    # Where a second key signs, gpgv's status is not 0 for a client that has the first alone; apt is content.
+    # If a second key signs, gpgv's status is not 0 for a client that has only the first; apt accepts that.
     done = gpgv(keyring)
     assert "[GNUPG:] VALIDSIG " in done.stdout, done.stderr
     done = gpgv(archive / "gnupg/pubring.kbx")
@@ -96,7 +96,7 @@ def assert_whole(archive: Path, keyring: Path) -> None:
 
 
 def copied(archive: Path, disk: Path, env: dict[str, str], free: int) -> None:
-    """Put a copy of an archive on the disk, and fill that up to so many KiB."""
+    """Put a copy of an archive on the disk, and fill that until `free` KiB are left."""
     shutil.rmtree(disk / "a", ignore_errors=True)
     (disk / "filler").unlink(missing_ok=True)
     run(["cp", "-a", archive, disk / "a"], env)
@@ -122,7 +122,7 @@ def waiting_template(
 
 @pytest.fixture
 def waiting(waiting_template: Template, env: dict[str, str]) -> Iterator[Archive]:
-    """An archive that has an image and a package, and others in its queue."""
+    """An archive with an image and a package, and others in its queue."""
     with waiting_template.copied():
         yield Archive(waiting_template.path, env)
 
@@ -170,7 +170,7 @@ def test_a_full_disk_loses_nothing(waiting: Archive, disk: tuple[Archive, Path],
 
 
 def at_once(archive: Archive, debs: list[Path]) -> list[tuple[int, str]]:
-    """Status and words of `add`, begun for each of the files before the first has ended."""
+    """Start `add` for each of the files at once, and return their statuses and outputs."""
     words = [["debian-cloud-archive", "add", str(archive.path), str(deb)] for deb in debs]
     running = [
         subprocess.Popen(command, env=archive.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -181,7 +181,7 @@ def at_once(archive: Archive, debs: list[Path]) -> list[tuple[int, str]]:
 
 
 def test_two_adds_at_once(archive: Archive, make: Maker) -> None:
-    """The first of them makes the key by which both are signed."""
+    """The `add` that runs first makes the key by which all are signed."""
     names = [f"debian-cloud-config-{name}" for name in ("one", "two", "three")]
     for status, said in at_once(archive, [make.deb(None, package=name, source=name).files[0] for name in names]):
         assert status == 0, said

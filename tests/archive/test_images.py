@@ -52,7 +52,7 @@ def test_publishes_an_image(archive: Archive, make: Maker, uploader: Key) -> Non
         assert (folder / path.name).read_bytes() == path.read_bytes()
     assert archive.queue() == []
     assert list((archive.path / "tmp").iterdir()) == []
-    # The data is there first; only publish leads to it.
+    # The data is there first; the index lists it only after publish.
     listed = f"Filename: images/trixie/ec2/amd64/{SERIAL}/{STEM}.qcow2"
     assert [path.name for path in images(archive).iterdir()] == [SERIAL]
     assert listed not in (archive.dist / "main/images/Images").read_text()
@@ -99,7 +99,7 @@ def test_current_moves_only_when_the_index_is_published(archive: Archive, make: 
     assert archive.run("publish", check=False).returncode == 1
     assert current.readlink().name == "20261120.0"
     (archive.path / "gnupg/gone").rename(secret)
-    # What a power failure leaves between the signature and the link.
+    # A power failure between the signature and the link leaves this.
     (images(archive) / ".current").symlink_to("20261119.0")
     archive.run("publish")
     assert current.readlink().name == "20261121.0"
@@ -164,7 +164,7 @@ def test_an_official_suite_refuses_an_unofficial_image(archive: Archive, make: M
     (hint,) = (line for line in reason.splitlines() if "hint: " in line)
     assert "the image is not official (add htop, hostname x), but trixie accepts only official images" in error
     assert "debian-cloud new" in hint
-    # So does an archive made before there were others.
+    # An archive made before there were unofficial images refuses it, too.
     (archive.path / "conf/unofficial").unlink()
     assert "not official" in archive.refuse(make.image(uploader, record={"Official": "no"}, buildinfo_fields=CHANGES))
 
@@ -178,7 +178,7 @@ def test_refuses_a_record_that_hides_what_was_changed(
 ) -> None:
     upload = make.image(uploader, record=record, buildinfo_fields=fields)
     if signed:
-        # As debsign does it: first the .buildinfo, then the .changes that lists it.
+        # debsign signs first the .buildinfo, then the .changes that lists it.
         uploader.clearsign(upload.files[1])
         header = {"Binary": "debian-cloud-config-ec2", "Architecture": "amd64", "Version": SERIAL}
         upload = make.changes(upload.files, uploader, upload.changes.name, header)
@@ -260,7 +260,7 @@ def test_refuses_package_among_the_files_of_an_image(archive: Archive, make: Mak
 def test_image_cut_off_before_its_admission_is_taken_up_again(archive: Archive, make: Maker, uploader: Key) -> None:
     upload = make.image(uploader)
     archive.put(upload)
-    # What a power failure leaves between reprepro's end and the rename.
+    # A power failure between reprepro's end and the rename leaves this.
     staging = archive.path / "tmp/staging/trixie"
     whole = archive.path / "tmp/upload"
     staging.mkdir(parents=True)
@@ -288,7 +288,7 @@ def test_image_cut_off_before_its_admission_is_taken_up_again(archive: Archive, 
 def test_accept_killed_after_a_step_is_taken_up_again(
     archive: Archive, make: Maker, uploader: Key, tmp_path: Path, kind: str, tool: str, pattern: str
 ) -> None:
-    """Kill -9 of all that runs, right after reprepro took the upload or the directory got its public name."""
+    """A run killed with -9 right after reprepro took the upload, or after the rename, is completed by the next."""
     shims = tmp_path / "shims"
     shims.mkdir()
     (shims / tool).write_text(
@@ -336,7 +336,7 @@ def test_what_the_archive_says_of_an_image(archive: Archive, make: Maker, upload
     hashes = {"sha256": hashlib.sha256(disk).hexdigest(), "sha512": hashlib.sha512(disk).hexdigest()}
     assert stated == provenance.Statement(provenance.BUILT, {f"{STEM}.qcow2": hashes})
     run = json.loads(signed.content)["predicate"]["runDetails"]
-    # The archive signs, the uploader built.
+    # The archive signs; the uploader is the builder.
     assert run["builder"]["id"] == f"openpgp4fpr:{uploader.fingerprint}"
     assert uploader.fingerprint not in signed.signers
     (buildinfo,) = run["byproducts"]
@@ -391,12 +391,12 @@ def test_the_index_lists_the_attestations(archive: Archive, make: Maker, uploade
 def test_what_is_said_of_an_image_is_in_its_record_and_nowhere_else(
     archive: Archive, make: Maker, uploader: Key
 ) -> None:
-    """Publishing reads no file of an image: 10,000 of them take no longer for it."""
+    """Publishing reads no file of an image, only its record, so 10,000 images take no longer for their files."""
     archive.take(make.image(uploader))
     record = archive.path / "state/images/trixie"
     (before,) = index.parse(record.read_text())
     assert {f"{STEM}.{found.suffix}" for found in before.attestations} == {*ATTESTATIONS}
-    # As that of an image that was taken before there were attestations.
+    # The record of an image that was accepted before there were attestations.
     record.write_text(index.render([replace(before, attestations=())]))
     for name in ATTESTATIONS:
         (images(archive) / SERIAL / name).unlink()
@@ -439,11 +439,11 @@ def test_refuses_a_buildinfo_of_another_image(
     assert f"the record describes {STEM}, but its .buildinfo debian-13-ec2-amd64-" in archive.refuse(again)
 
 
-# What an image is not.
+# Files that are not images.
 
 
 def test_refuses_what_is_no_image(archive: Archive, make: Maker, uploader: Key) -> None:
-    """The kinds; tests/formats/test_formats.py and tests/archive/test_admission.py have the cases."""
+    """One case of each kind; tests/formats/test_formats.py and tests/archive/test_admission.py have all cases."""
     script = b"#!/bin/sh\nrm -rf /\n" + bytes(4096)
     cases: tuple[tuple[bytes, dict[str, str], str], ...] = (
         (b"", {}, "Size of an image record"),
@@ -456,7 +456,7 @@ def test_refuses_what_is_no_image(archive: Archive, make: Maker, uploader: Key) 
         assert said in archive.refuse(make.image(uploader, content=content, record=record))
 
     def edited(number: int, change: Callable[[str], str]) -> str:
-        """Why an upload is refused of which one file is another."""
+        """Why an upload is refused after a change to the text of one file."""
         upload = make.image(None)
         text = upload.files[number].read_text()
         upload.files[number].write_text(change(text))

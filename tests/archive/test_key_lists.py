@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What conf/keys says and what gpg lists, as data."""
+"""conf/keys and gpg's listings, read as data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.archive.listings import A, B, C, key
     [
         (key((A, "scSC", "")), None),
         (key((A, "scSC", "1800000000")), 1800000000),
-        # A subkey that signs is no longer good than its primary; one that does not sign does not count.
+        # A signing subkey is good no longer than its primary; other subkeys do not count.
         (key((A, "cSC", "1800000000"), (B, "s", "")), 1800000000),
         (key((A, "cSC", ""), (B, "s", "1800000000"), (C, "e", "")), 1800000000),
         (key((A, "scSC", "1800000000"), (B, "s", "1700000000")), 1800000000),

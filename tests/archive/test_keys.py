@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keys: how one follows another, what a lost one leaves, and several that sign together."""
+"""Keys: how one replaces another, what happens when one is lost, and how several sign together."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PACKAGE = "debian-cloud-archive-keyring"
 
 
 def states(archive: Archive) -> dict[str, str]:
-    """Fingerprint -> state, as conf/keys has them."""
+    """Fingerprint -> state, as in conf/keys."""
     lines = (line.split() for line in (archive.path / "conf/keys").read_text().splitlines() if line[0] != "#")
     return {words[0]: words[1] for words in lines}
 
@@ -52,14 +52,14 @@ def keyring(archive: Archive, folder: Path, name: str = PACKAGE) -> Path:
 
 
 def listed(keys: Path) -> set[str]:
-    """The primaries of a keyring."""
+    """The primaries in a keyring."""
     command = ["gpg", "--show-keys", "--with-colons", str(keys)]
     found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return set(re.findall(r"^pub:.*\nfpr:+(\w+):", found, re.MULTILINE))
 
 
 def signers(archive: Archive, keys: Path, folder: Path | None = None) -> set[str]:
-    """Who signed InRelease, and Release.gpg."""
+    """The keys that signed InRelease, and Release.gpg."""
     where = folder or archive.dist
     found = set(sign.verified(keys, where / "InRelease").signers)
     assert found == set(sign.verified(keys, where / "Release", where / "Release.gpg").signers)
@@ -67,13 +67,13 @@ def signers(archive: Archive, keys: Path, folder: Path | None = None) -> set[str
 
 
 def signed_by(archive: Archive) -> list[str]:
-    """What Release tells apt of it."""
+    """The keys that Release names to apt in Signed-By."""
     [line] = re.findall("^Signed-By: (.*)$", (archive.dist / "InRelease").read_text(), re.MULTILINE)
     return str(line).split(",")
 
 
 def content(client: Apt, *arguments: str) -> None:
-    """Let apt do it; it must have nothing to say against it."""
+    """Assert that apt succeeds without a warning or an error."""
     done = client.get(*arguments)
     assert done.returncode == 0, done.stdout
     assert not re.search("^[WE]: ", done.stdout, re.MULTILINE), done.stdout
@@ -111,7 +111,7 @@ def test_old_client_never_sees_an_error_while_a_key_follows_another(
     content(client, "update")
     content(client, "upgrade", "--yes")
 
-    # Who slept through all of it is told which key is missing, and keeps what it knew.
+    # apt on a machine that missed all updates names the missing key, and keeps its indexes.
     told = sleeper.get("update")
     assert told.returncode != 0
     assert second[-16:] in told.stdout
@@ -120,7 +120,7 @@ def test_old_client_never_sees_an_error_while_a_key_follows_another(
     sleeper.installs(package)
     content(sleeper, "update")
 
-    # A key that another has got: with the keyring package it is gone.
+    # A stolen key: with the new keyring package, machines no longer trust it.
     secret = gnupg_home / "stolen"
     shutil.copytree(archive.path / "gnupg", secret, ignore=shutil.ignore_patterns("S.*"))
     archive.run("revoke-key", first)
@@ -143,20 +143,20 @@ def test_old_client_never_sees_an_error_while_a_key_follows_another(
 
 @dataclass(frozen=True, slots=True)
 class Offline:
-    """A primary that only certifies, away from the archive, which gets its subkeys through `file`."""
+    """A primary that only certifies, kept outside the archive, which gets its subkeys in `file`."""
 
     maker: Key
     archive: Archive
     file: Path
 
     def next_subkey(self) -> str:
-        """One more of them signs, without an end; its fingerprint."""
+        """Make another signing subkey without expiry, give it to the archive, and return its fingerprint."""
         self.maker.gpg(*LOOPBACK, "--quick-add-key", self.maker.fingerprint, "ed25519", "sign", "never")
         self.bring()
         return fingerprints(self.maker)[-1]
 
     def bring(self) -> None:
-        """Let the archive have the subkeys as they are now."""
+        """Give the archive the subkeys as they are now."""
         self.maker.gpg(*LOOPBACK, "--output", self.file, "--export-secret-subkeys", self.maker.fingerprint)
         self.archive.run("add-key", "--key", self.file)
 
@@ -167,7 +167,7 @@ def fingerprints(key: Key) -> list[str]:
 
 @pytest.fixture
 def offline(archive: Archive) -> Offline:
-    """An archive's key, beside the one that it has."""
+    """An offline key for the archive, besides the one that it has."""
     home = archive.path.parent / "primary"
     home.mkdir(mode=0o700)
     maker = Key(home, home / "no", "")
@@ -179,7 +179,7 @@ def offline(archive: Archive) -> Offline:
 def test_release_binds_a_client_that_trusts_more_keys_to_those_of_the_archive(
     archive: Archive, offline: Offline, client: Apt, stranger: Key, tmp_path: Path
 ) -> None:
-    """As Signed-By in Release names them, where a source has none of its own: by primaries, whatever subkeys sign."""
+    """If a source has no Signed-By, Release's one applies: it names primaries, whose subkeys may all sign."""
     offline.next_subkey()
     primary = offline.maker.fingerprint
     trusted = client.root / "etc/apt/trusted.gpg.d"
@@ -191,7 +191,7 @@ def test_release_binds_a_client_that_trusts_more_keys_to_those_of_the_archive(
     archive.run("retire-key", next(iter(states(archive))), "--now")
     assert signed_by(archive) == [primary]
     content(client, "update")
-    # The next one is held against what this one names.
+    # apt checks the next Release against the keys that this one names.
     time.sleep(1.1)
     archive.run("resign")
     content(client, "update")
@@ -204,7 +204,7 @@ def test_release_binds_a_client_that_trusts_more_keys_to_those_of_the_archive(
 
 
 def test_a_key_retires_when_machines_had_time_to_get_another(archive: Archive, stranger: Key, tmp_path: Path) -> None:
-    """Whatever its own age, it is the time in the keyring package that counts; a key that signs no more is free."""
+    """A key may retire once another was in the keyring package long enough; one that does not sign, at any time."""
     first = only(archive, "active")
     secret = tmp_path / "secret"
     stranger.gpg("--export-secret-keys", "--output", secret)
@@ -219,7 +219,7 @@ def test_a_key_retires_when_machines_had_time_to_get_another(archive: Archive, s
     assert re.fullmatch(rf"hint: retire {first} on \d{{4}}-\d\d-\d\d, or --now: .*refuses the archive", hint)
     assert states(archive) == {first: "active", stranger.fingerprint: "active"}
     assert signers(archive, keyring(archive, tmp_path / "both")) == {first, stranger.fingerprint}
-    # The setting has one place, and what is not a number of days counts for none.
+    # The period is set in conf/overlap; an invalid number of days is an error.
     (archive.path / "conf/overlap").write_text("# days\na month\n")
     done = archive.run("retire-key", first, check=False)
     assert "conf/overlap is not a number of days: a month" in done.stderr
@@ -233,7 +233,7 @@ def test_a_key_retires_when_machines_had_time_to_get_another(archive: Archive, s
 
 
 def since(days: int) -> str:
-    """A day, so many days ago."""
+    """The date `days` days ago."""
     return time.strftime("%Y-%m-%d", time.gmtime(time.time() - days * 86400))
 
 
@@ -245,7 +245,7 @@ def test_of_several_other_keys_the_one_that_machines_know_best_counts(archive: A
     conf = archive.path / "conf/keys"
     conf.write_text(re.sub("since=[^ ]*", f"since={since(31)}", conf.read_text(), count=1))
     archive.run("retire-key", first)
-    # The last one that machines have had is not let go either.
+    # The last key that machines have had must stay, too.
     second = next(key for key, state in states(archive).items() if state == "active")
     assert archive.run("retire-key", second, check=False).returncode == 1
     archive.run("retire-key", second, "--now")
@@ -279,7 +279,7 @@ def test_verbs_for_keys_refuse_what_would_harm(
     archive.run("add-key", "--key", secret)
     assert states(archive)[stranger.fingerprint] == "active"
     refuses("the archive's", "add-key", "--cosigner", stranger.public)
-    # A key that should sign and is not there stops all: some machines may know no other.
+    # A malformed line stops all, because it may be for the only key that some machines know.
     for line in (f"{first} actve", first, f"{first[:39]} active", "AAAA BBBB active"):
         kept = (archive.path / "conf/keys").read_text()
         (archive.path / "conf/keys").write_text(f"{kept}{line}\n")
@@ -344,7 +344,7 @@ def test_what_a_revoked_key_alone_has_signed_is_signed_anew_or_named(
     evidence.parent.mkdir(parents=True)
     snapshots = sorted(archive.public.glob("snap/*/dists/trixie"))
     shutil.copy(snapshots[0] / "InRelease", evidence)
-    # As when a closure is made: it is written down. One that is not, may be a thief's.
+    # The archive has recorded this file, as when a closure is made. One that it has not recorded may be a thief's.
     forged = evidence.parents[1] / "1/InRelease"
     own = ("--keyring", keyring(archive, tmp_path / "before"))
     command: list[str | Path] = [*STEP, "adopt", archive.path, "closures/trixie/ec2/amd64/20261120.0", *own]
@@ -375,7 +375,7 @@ def test_what_a_revoked_key_alone_has_signed_is_signed_anew_or_named(
         assert signers(archive, keys, folder) == {second}
     assert sign.verified(keys, evidence).content == openpgp.cleartext(kept).text + b"\n"
     assert "pub:r:" in archive.key.gpg("--list-keys", "--with-colons", first)
-    # Once more is no harm, and nothing is left to be signed.
+    # A second revocation does no harm, and has nothing left to sign.
     assert "signed anew" not in archive.run("revoke-key", first).stdout
 
 
@@ -399,7 +399,7 @@ def test_offline_primary_and_subkeys_that_follow_each_other(
     keys = keyring(archive, tmp_path / "old")
     assert sign.verified(keys, sums, Path(f"{sums}.gpg")).signers == (primary,)
 
-    # A machine that knows the old subkey alone goes on; the mirror takes two subkeys for one signer.
+    # A machine that knows only the old subkey goes on; the mirror counts two subkeys of one primary as one signer.
     new = offline.next_subkey()
     content(apt, "update")
     assert apt.candidate(PACKAGE) != "(none)"
@@ -411,7 +411,7 @@ def test_offline_primary_and_subkeys_that_follow_each_other(
         mirror.refused("--signers", "2", says="is signed by 1 of the keys")
         mirror.ok()
 
-        # The old one expires: what only it has signed is signed by the new one, and mirrors get that.
+        # The old subkey expires: what only it has signed is signed by the new one, and mirrors fetch that.
         maker.gpg(*LOOPBACK, "--quick-set-expire", primary, "seconds=1", old)
         time.sleep(2)
         before = Path(f"{sums}.gpg").read_bytes()
@@ -435,7 +435,7 @@ def test_offline_primary_and_subkeys_that_follow_each_other(
 
 
 def test_agent_of_the_operator_signs_and_stays(archive: Archive, short_path: Path, tmp_path: Path) -> None:
-    """A passphrase that only a running agent knows stands for a card's PIN: no verb asks for it or ends the agent."""
+    """A passphrase that only a running agent has stands for a card's PIN: no verb asks for it or ends the agent."""
     home = archive.path / "gnupg"
     (home / "gpg-agent.conf").write_text("allow-preset-passphrase\npinentry-program /bin/false\n")
     protected = short_path / "protected"
@@ -493,13 +493,13 @@ def cosigned_template(
 
 @dataclass(frozen=True, slots=True)
 class Cosigned:
-    """An archive with an image, a cosigner and a former one, and a machine that trusts it."""
+    """An archive with an image, a cosigner and a former cosigner, and a machine that trusts it."""
 
     archive: Archive
     cosigner: Key
     apt: Apt
     keys: Path
-    """The keyring of all of them."""
+    """The keyring of all of these keys."""
     folder: Path
 
     @property
@@ -508,11 +508,11 @@ class Cosigned:
 
     @property
     def kept(self) -> Path:
-        """Of an image's closure, what the archive itself said."""
+        """The archive's own release file in an image's closure."""
         return self.archive.public / "closures/trixie/ec2/amd64/20261120.0/evidence/0/InRelease"
 
     def signed(self, name: str, *how: str, by: Key | None = None) -> Path:
-        """The release file, signed by the cosigner or another."""
+        """Sign the release file with the cosigner's or another key."""
         (by or self.cosigner).gpg("--output", self.folder / name, *how, self.release)
         return self.folder / name
 
@@ -537,7 +537,7 @@ def cosigned(cosigned_template: Template, env: dict[str, str], stranger: Key, tm
 
 @pytest.fixture
 def mirror(cosigned: Cosigned) -> Iterator[Mirror]:
-    """A mirror of it that has not run yet."""
+    """A mirror of that archive that has not run yet."""
     server = serve("http", cosigned.archive.public, cosigned.folder / "etc")
     yield Mirror(server.url, cosigned.folder / "mirror", cosigned.keys)
     server.kill()
@@ -572,7 +572,7 @@ def test_maintainers_sign_besides(cosigned: Cosigned, mirror: Mirror, uploader: 
     assert signers(archive, keys) == {own, cosigner}
     assert sign.verified(keys, kept, signers=2).content.startswith(b"Origin: ")
     assert (archive.public / "project/trace/master").read_text() != serial
-    # The same key again is no other signer.
+    # A second signature of the same key does not count as another signer.
     archive.run("cosign", cosigned.signed("again", "--clearsign"))
     assert len(openpgp.cleartext((archive.dist / "InRelease").read_bytes()).signatures) == 2
     with pytest.raises(Error, match="signed by 2 of the keys"):
@@ -584,7 +584,7 @@ def test_maintainers_sign_besides(cosigned: Cosigned, mirror: Mirror, uploader: 
 def test_a_later_publication_waits_for_its_maintainers(
     cosigned: Cosigned, mirror: Mirror, make: Maker, uploader: Key
 ) -> None:
-    """Mirrors that demand them stay, and apt goes on."""
+    """Until they sign, mirrors that require them do not follow, and apt goes on."""
     archive, apt = cosigned.archive, cosigned.apt
     clear = cosigned.signed("clear", "--clearsign")
     archive.run("cosign", clear)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Verbs that are killed at any moment, while apt and a mirror read: nobody sees a mixture, and nothing is lost."""
+"""Verbs are killed at any moment while apt and a mirror read: no reader sees a mixed state, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 KILLS = int(os.environ.get("DEBIAN_CLOUD_KILLS", "0")) or (300 if os.environ.get("DEBIAN_CLOUD_ALL") else 24)
 VERBS = {"accept": 5, "publish": 4, "resign": 1, "snapshot": 1, "expire": 3}
-"""Verb -> how often it is killed beside the others."""
+"""Verb -> how often it is killed, relative to the others."""
 
 
 def serials(text: str) -> set[str]:
-    """The serials of an Images file."""
+    """The serials in an Images file."""
     return set(re.findall("^Version: (.*)$", text, re.MULTILINE))
 
 
 def packages(text: str) -> set[str]:
-    """The names of a Packages file."""
+    """The package names in a Packages file."""
     return set(re.findall("^Package: (.*)$", text, re.MULTILINE))
 
 
 def seen_by_apt(apt: Apt, public: Path) -> tuple[set[str], set[str]]:
-    """Packages and serials after an update without a word of complaint; what they name is there."""
+    """Packages and serials after an update without a complaint, whose files are there."""
     done = apt.get("update")
     assert done.returncode == 0, done.stdout
     assert not re.search("^[WE]:", done.stdout, re.MULTILINE), done.stdout
@@ -80,7 +80,8 @@ def test_no_kill_shows_a_mixture_or_loses_an_upload(
         target = tmp_path / "mirror"
         while not over.is_set():
             done = run([*command, url, target], env, check=False)
-            # Between two renames Release is not what InRelease says: it is told to come again, and nothing changed.
+            # Between two renames Release does not match InRelease: the mirror asks to run it again, and changes
+            # nothing.
             again = "contradicted its own signed index" in done.stderr
             assert done.returncode == 0 or again, done.stderr
             counts["mirror, told to come again" if again else "mirror"] += 1
@@ -99,7 +100,7 @@ def test_no_kill_shows_a_mixture_or_loses_an_upload(
         try:
             while sum(counts[f"killed {verb}"] for verb in VERBS) < KILLS:
                 (verb,) = chance.choices([*VERBS], [*VERBS.values()])
-                # What is killed each time gets nothing done: the queue is not to grow for ever.
+                # Killed runs accept little, so the queue must not grow without limit.
                 if verb == "accept" and len(archive.queue()) < 20:
                     upload = (
                         make.deb(uploader, package=f"debian-cloud-config-demo{uploads}", version=f"1.{uploads}")
@@ -112,7 +113,7 @@ def test_no_kill_shows_a_mixture_or_loses_an_upload(
                 if archive.killed(chance.uniform(0, lasting[verb]), verb):
                     counts[f"killed {verb}"] += 1
                 else:
-                    # Where it ended before, the next one is killed within the time that it takes.
+                    # If it ended before that, the next one is killed within the time that this one took.
                     lasting[verb] = (lasting[verb] + time.monotonic() - began) / 2
                     counts[f"ended {verb}"] += 1
                 for reader in reading:
@@ -137,7 +138,7 @@ def test_no_kill_shows_a_mixture_or_loses_an_upload(
 
 
 def machine_like(apt: Apt, root: Path) -> Apt:
-    """A machine that knows the same source, and has never updated."""
+    """Make a machine with the same source that has never updated."""
     other = machine(root, apt.env)
     for name in "etc/apt/sources.list.d", "etc/apt/apt.conf.d":
         (root / name).mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What becomes of images: releases held back, statuses given, and what a policy lets expire."""
+"""The lifecycle of images: release sets that are held back, statuses that are set, and expiry by a policy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def serials(images: tuple[ImageId, ...]) -> list[str]:
     return [image.serial for image in images]
 
 
-# Releases.
+# Release sets.
 
 SET = lifecycle.release_sets("# what belongs together\n\ntrixie ec2/amd64 azure/amd64  # and no more\n", "x")
 
@@ -51,7 +51,7 @@ def test_a_release_waits_for_what_is_missing_and_nothing_else_does() -> None:
     assert held == (Held("trixie/20261121.0", (there[2].id,), ("azure/amd64",)),)
     shown = lifecycle.published((*there, *free), held)
     assert {record.directory for record in shown} == {record.directory for record in (*there[:2], *free)}
-    # What nobody sees is current to nobody.
+    # A held image does not supersede another.
     assert next(r.status for r in shown if r.id.series == "trixie/ec2/amd64") == "current"
     assert lifecycle.held((*there, *free, image("azure/amd64/20261121.0")), SET) == ()
 
@@ -60,7 +60,7 @@ def test_what_was_shown_or_is_partial_or_gone_is_not_held_back() -> None:
     alone = image("ec2/amd64/20261120.0")
     assert lifecycle.held([alone], SET, {alone.id}) == ()
     assert lifecycle.held([replace(alone, partial=True)], SET) == ()
-    # A withdrawn image does not take its release with it.
+    # A withdrawn image does not hold back its release set.
     gone = image("azure/amd64/20261120.0", status="withdrawn", status_date="2026-11-21")
     assert lifecycle.held([alone, gone], SET) == ()
 
@@ -229,7 +229,7 @@ def test_what_is_current_never_expires() -> None:
     newest = [image(f"ec2/amd64/2026112{n}.0", official=False) for n in (1, 2)]
     marked = lifecycle.marked((*MANY, *newest), "trixie/ec2/amd64/20261102.0", "deprecated", TODAY, "slow")
     left = {*serials(lifecycle.outdated(marked, Policy(2), (), (), TODAY))}
-    # The newest official one that is not deprecated is older than the two that are kept.
+    # The newest official image that is not deprecated is older than the two that are kept.
     assert "20261101.0" not in left
     assert {"20261102.0", "20261010.0"} <= left
 
@@ -255,10 +255,10 @@ def test_what_cannot_be_kept_yet_is_seen_by_nobody() -> None:
     unkept = {new.id}
     shown = lifecycle.published((old, new, other), (), unkept)
     assert {r.id: r.status for r in shown} == {old.id: "current", other.id: "current"}
-    # Its set waits for it.
+    # Its release set waits for it.
     (held,) = lifecycle.held((old, new, other, image("azure/amd64/20261120.0")), SET, (), unkept)
     assert (held.images, held.missing) == ((other.id,), ("ec2/amd64",))
-    # It takes nobody's place, and stays as long as it is the newest.
+    # It takes the place of no other image, and stays as long as it is the newest.
     assert lifecycle.outdated((old, new), Policy(1), (), (), TODAY, unkept) == ()
     assert lifecycle.outdated((old, new), Policy(1), (), (), TODAY, {old.id}) == (old.id,)
 
@@ -293,7 +293,7 @@ def test_files_go_two_weeks_after_the_last_index_listed_them() -> None:
     assert lifecycle.due([gone("withdrawn", "2026-11-07")], (), TODAY, GRACE) == (this,)
     assert lifecycle.due([gone("withdrawn", "2026-11-08")], (), TODAY, GRACE) == ()
     assert lifecycle.due([gone("deprecated", "2026-01-01")], (), TODAY, GRACE) == ()
-    # A snapshot is as it was, but for what nobody should have.
+    # An image in a snapshot stays, unless it is withdrawn.
     assert lifecycle.due([gone("expired", "2026-11-07")], {this}, TODAY, GRACE) == ()
     assert lifecycle.due([gone("withdrawn", "2026-11-07")], {this}, TODAY, GRACE) == (this,)
     (record,) = lifecycle.expired([image("ec2/amd64/20261120.0")], {this}, TODAY)
@@ -346,7 +346,7 @@ def test_a_version_that_no_suite_has_any_more_is_forgotten_with_all_its_files() 
     assert tracks[0].files[2] == "pool/main/x/x_1_all.changes"
     shared = {"pool/main/x/x_1.orig.tar.xz", "pool/main/x/x_1-2_all.deb"}
     assert lifecycle.unused(tracks, shared) == tracks[:1]
-    # A snapshot has it.
+    # A snapshot lists it.
     assert lifecycle.unused(tracks, {*shared, "pool/main/x/x_1_all.deb"}) == ()
 
 
@@ -363,7 +363,7 @@ def test_what_indexes_list() -> None:
         "pool/main/b/b_1.dsc",
     ]
     assert lifecycle.images(index.render(MANY)) == {record.id for record in MANY}
-    # Of a text that nobody verified, what names no image is passed over.
+    # In an unverified text, names that are not of an image are skipped.
     assert (
         lifecycle.images("Buildinfo: images/../x/y/20261121.0/z\nBuildinfo: closures/a/b/c/20261121.0/z\n") == set()
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A package belongs to one source: who brings another's is refused, unless an operator gives it away."""
+"""A package belongs to one source: an upload of it by another source is refused, unless an operator overrides it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OTHER = "debian-cloud-config-other"
 
 @pytest.fixture(scope="module")
 def shared(short_path: Path, env: dict[str, str], uploader: Key) -> Iterator[Archive]:
-    """An archive of two suites, for all of these tests."""
+    """An archive of two suites for all tests of this module."""
     path = short_path / "owners"
     suites = ("--suite", "trixie", "--suite", "forky")
     run(["debian-cloud-archive", "init", path, *suites, "--uploader", uploader.public], env)
@@ -33,7 +33,7 @@ def shared(short_path: Path, env: dict[str, str], uploader: Key) -> Iterator[Arc
 
 
 def pair(make: Maker, key: Key, second: str, version: str = "1.0", number: str = "9") -> Upload:
-    """An upload of HPC's own package, and of one that may be another's, of a version of its own."""
+    """Make an upload of HPC's own package and another's package, which has its own version `number`."""
     own = make.deb(None, version, package=HPC, source=HPC)
     more = make.deb(None, number, package=second, source=f"{HPC} ({version})")
     moved = shutil.move(more.files[0], own.changes.parent / more.files[0].name)
@@ -42,11 +42,11 @@ def pair(make: Maker, key: Key, second: str, version: str = "1.0", number: str =
 
 
 def test_a_configuration_does_not_bring_the_layers_below_all(shared: Archive, make: Maker, uploader: Key) -> None:
-    # Its version first: 999 of a source 1.0.
+    # First with another version: 999 from a source 1.0.
     for second in ("debian-cloud-config-common", "debian-cloud-config-ec2"):
         reason = shared.refuse(pair(make, uploader, second, number="999"))
         assert "it has the version 999, but the .changes 1.0" in reason
-        # In an archive that has nothing yet, and with the version of the source.
+        # The name is reserved in an empty archive, too, and for a package with the source's version.
         reason = shared.refuse(pair(make, uploader, second, number="1.0"))
         assert f"error: {second} belongs to the source package debian-cloud, not to {HPC}\n" in reason
 
@@ -57,7 +57,7 @@ def test_what_one_suite_has_is_taken_in_each(shared: Archive, make: Maker, uploa
     assert f"{own}{HPC}\n" in shared.refuse(pair(make, uploader, OTHER, number="1.0"))
     for suite in ("trixie", "forky"):
         assert f"{own}debian-cloud\n" in shared.refuse(make.deb(uploader, "9", package=OTHER, suite=suite))
-    # A name that is only claimed is none that is free.
+    # Also refused if only the .changes claims the name.
     claimed = make.deb(None, package=f"{HPC}-a", source=f"{HPC}-a")
     fields = {"Source": f"{HPC}-a", "Binary": f"{HPC}-a {OTHER}", "Version": "1.0", "Architecture": "all"}
     assert f"{own}{HPC}-a\n" in shared.refuse(make.changes(claimed.files, uploader, claimed.changes.name, fields))
@@ -87,7 +87,7 @@ def test_an_operator_gives_a_name_away_and_the_log_says_so(shared: Archive, make
         assert word in done.stdout
         assert word in (shared.path / "log/accept.log").read_text()
         assert f"{name} 2." in shared.packages()
-        # Whoever had it has it no more.
+        # The former owner has lost the package.
         assert "belongs to the source package debian-cloud," in shared.refuse(
             make.deb(uploader, "3.0", package=name, source=name)
         )
@@ -122,7 +122,7 @@ def test_a_name_of_another_source_is_not_copied(shared: Archive, make: Maker, up
 
 
 def source_upload(make: Maker, key: Key, name: str, binaries: str, *, trick: tuple[str, str] = ("", "")) -> Upload:
-    """An upload of a source package alone, whose .dsc says that it brings these, and is signed as debsign does it."""
+    """Make an upload of only a source package, whose .dsc lists `binaries`, signed as debsign does."""
     folder = make.folder()
     tree = folder / "tree"
     (tree / "debian/source").mkdir(parents=True)
@@ -151,7 +151,7 @@ def test_a_source_names_no_package_of_another(shared: Archive, make: Maker, uplo
     for binaries in (f"{name}, debian-cloud-config-common", "debian-cloud-config-common"):
         reason = shared.refuse(source_upload(make, uploader, name, binaries))
         assert "error: debian-cloud-config-common belongs to the source package debian-cloud, and" in reason
-    # A source is found by its name, too.
+    # The name of a source package is reserved, too.
     reason = shared.refuse(source_upload(make, uploader, "debian-cloud-config-gce", f"{name}"))
     assert "error: debian-cloud-config-gce belongs to the source package debian-cloud, and" in reason
     begin, end = "-----BEGIN PGP SIGNED MESSAGE-----\n", "-----END PGP SIGNATURE-----\n"

@@ -24,7 +24,7 @@ def test_accepts_a_package(archive: Archive, make: Maker, uploader: Key) -> None
     ]
     assert archive.queue() == []
     assert list((archive.path / "tmp").iterdir()) == []
-    # Only publish shows it.
+    # The index lists it only after publish.
     assert "debian-cloud-config-demo" not in (archive.dist / "main/binary-amd64/Packages").read_text()
     archive.run("publish")
     assert "debian-cloud-config-demo" in (archive.dist / "main/binary-amd64/Packages").read_text()
@@ -124,10 +124,10 @@ def test_a_configurations_own_source_brings_nothing_but_configurations(
     ):
         upload = make.deb(uploader, str(number), package=package, source=source)
         reason = archive.refuse(upload)
-        # The first two are others' already.
+        # The first two names belong to other sources already.
         word = "belongs to the source package debian-cloud" if number < 3 else "No distribution accepting"
         assert word in reason
-    # Another's source may not take the beginning of the name alone, nor bring a disk image.
+    # Another source may not use only the beginning of the name, nor bring a disk image.
     for number, other in enumerate(("debian-cloud-config", "my-debian-cloud-config-hpc"), 11):
         assert "No distribution accepting" in archive.refuse(
             make.deb(uploader, str(number), package=source, source=other)
@@ -155,7 +155,7 @@ def test_refuses_a_new_keyring_from_an_uploader(archive: Archive, make: Maker, u
     upload = make.deb(uploader, "9999", package="debian-cloud-archive-keyring")
     own = "debian-cloud-archive-keyring belongs to the source package debian-cloud-archive-keyring"
     assert own in archive.refuse(upload)
-    # Nor can it be given away by mistake.
+    # An override by mistake does not give it away either.
     (archive.path / "conf/overrides").write_text("debian-cloud-archive-keyring debian-cloud\n")
     assert "No distribution accepting" in archive.refuse(upload)
 
@@ -206,7 +206,7 @@ def test_cut_off_accept_is_taken_up_again(archive: Archive, make: Maker, uploade
     archive.put(upload)
     for path in (archive.path / "incoming").iterdir():
         path.rename(left / path.name)
-    # The copies that were being made when it was cut off.
+    # The copies that were being made when the run was interrupted.
     shutil.copy(left / upload.files[0].name, archive.path / "incoming")
     for half in (left / upload.files[0].name, archive.path / "tmp/queue" / upload.changes.name):
         half.parent.mkdir(exist_ok=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`fetch --proof` brings what `verify` needs, of a mirror or of the archive itself, and nothing that was changed."""
+"""`fetch --proof` fetches what `verify` needs, from a mirror or the archive itself, and refuses what was changed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PROOF = {f"{STEM}.buildinfo", f"{STEM}.image", "SHA512SUMS", "SHA512SUMS.gpg", "
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Proved:
-    """An archive with an image and its closure, and a machine that takes from a copy of it."""
+    """An archive with an image and its closure, and a machine that fetches from a copy of it."""
 
     archive: Archive
     mirror: Path
@@ -51,7 +51,7 @@ class Proved:
         return self.out / f"{STEM}.proof"
 
     def command(self, output: Path | None = None) -> list[str]:
-        """What fetches image and proof."""
+        """The command that fetches image and proof."""
         return ["debian-cloud", "fetch", "ec2", "--arch", "amd64", "--proof", f"--output={output or self.out}"]
 
     def fetch(self, output: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -69,7 +69,7 @@ def tree(folder: Path) -> dict[str, str]:
 def published(
     short_path: Path, env: dict[str, str], uploader: Key, tmp_path_factory: pytest.TempPathFactory
 ) -> Template:
-    """The archive, to be copied."""
+    """The archive to copy."""
     template = Template.begun(short_path, "proved", env, uploader)
     archive = Archive(template.path, env)
     closure = archive.public / "closures" / PLACE
@@ -131,7 +131,7 @@ def test_all_that_verify_needs_is_beside_the_image(proved: Proved) -> None:
     assert tree(proved.folder / "closure") == tree(proved.closure)
     for name in PROOF - {"closure"}:
         assert (proved.folder / name).read_bytes() == (proved.mirror / "images" / PLACE / name).read_bytes()
-    # Nothing but the image is named: the .buildinfo is that of the signed sums, and the closure is looked into.
+    # Only the image is named: `verify` finds the .buildinfo by the signed sums, and the closure beside it.
     keyring = proved.apt.root / "usr/share/keyrings/debian-cloud-archive-keyring.gpg"
     debian = ("--mirror", "http://debian.example/debian", "--security-mirror", "http://debian.example/security")
     image = proved.out / f"{STEM}.qcow2"
@@ -141,14 +141,14 @@ def test_all_that_verify_needs_is_beside_the_image(proved: Proved) -> None:
     for name in (f"{STEM}.buildinfo", f"{STEM}.image"):
         assert bundle.closure_of(proved.folder / name) == str(proved.folder / "closure")
     assert bundle.closure_of(proved.out / f"{STEM}.buildinfo") == ""
-    # Once more fetches nothing.
+    # A second fetch fetches nothing.
     shutil.rmtree(proved.mirror / "images")
     done = proved.fetch()
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{image}\n", "")
 
 
 def test_a_mirror_without_closures(proved: Proved) -> None:
-    """The archive's own address stands in its signed index; where it has none either, both are named."""
+    """The archive's own address is in its signed index; if the closure is missing there too, both are reported."""
     original = proved.archive.public / "closures"
     proved.closure.rename(proved.mirror / "kept")
     original.rename(original.with_name("kept"))
@@ -189,7 +189,7 @@ def test_what_was_changed_is_not_brought(proved: Proved, name: str) -> None:
 
 
 def test_what_a_closure_lists_is_brought_whole(proved: Proved) -> None:
-    """A file that cannot be had now is not a reason to show the closure without it."""
+    """A closure is fetched completely or not at all, even if a file cannot be fetched now."""
     lost = proved.closure / "evidence/1/contrib_binary-amd64_Packages.xz"
     content = lost.read_bytes()
     lost.unlink()
@@ -225,7 +225,7 @@ def test_a_closure_that_lists_what_it_cannot_have(proved: Proved, row: str) -> N
 
 
 def assert_whole_or_not_there(proved: Proved) -> bool:
-    """Whatever has its own name is whole; whether all is there."""
+    """Assert that each file that has its final name is complete; return whether all are there."""
     image, folder = proved.out / f"{STEM}.qcow2", proved.folder
     if image.exists():
         assert image.read_bytes() == (proved.mirror / "images" / PLACE / image.name).read_bytes()
@@ -256,22 +256,22 @@ def test_killed_at_any_moment(proved: Proved) -> None:
         done = proved.fetch()
         assert done.returncode == 0, done.stderr
         assert assert_whole_or_not_there(proved)
-        # Nor is anything left of the run that was killed.
+        # Nothing of the killed run is left.
         assert {path.name for path in proved.out.iterdir()} == {f"{STEM}.qcow2", f"{STEM}.proof"}
         assert {path.name for path in proved.folder.iterdir()} == PROOF
     assert False in states
 
 
 def within(number: int, out: Path) -> None:
-    """Wait until a fetch has made so many files."""
+    """Wait until a fetch has made `number` files."""
     end = time.monotonic() + 60
-    # os.walk() goes on where a directory has been renamed meanwhile, which rglob() takes for an error.
+    # os.walk() skips a directory that has been renamed meanwhile; rglob() raises an error.
     while time.monotonic() < end and sum(len(names) + len(files) for _, names, files in os.walk(out)) <= number:
         time.sleep(0.002)
 
 
 def test_two_at_once(proved: Proved) -> None:
-    """One of them may say that the other is at work; what is there is whole all the same."""
+    """Two fetches at once leave complete files; one may report that the output is in use by the other."""
     words = proved.command()
     both = [
         subprocess.Popen(words, env=proved.apt.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -332,7 +332,7 @@ NAMES = (
 
 
 def test_an_output_of_any_name(proved: Proved) -> None:
-    """Also relative to where the command runs."""
+    """The output directory may have any name, also relative to the working directory."""
     for name in NAMES:
         done = subprocess.run(
             proved.command(Path(name)),
@@ -370,7 +370,7 @@ def test_an_output_that_cannot_be(proved: Proved, tmp_path: Path) -> None:
         refused(proved.fetch(output), 2, said, "--output")
     assert (tmp_path / "file").read_text() == (other / f"{STEM}.proof").read_text() == "mine"
     assert (linked / f"{STEM}.qcow2").readlink() == Path("nowhere")
-    # Without a name it is the directory where the command runs.
+    # Without a name, the output is the working directory.
     (here := tmp_path / "here").mkdir()
     command = proved.command()[:-1]
     for words in command, [*command, "--output="]:
@@ -381,7 +381,7 @@ def test_an_output_that_cannot_be(proved: Proved, tmp_path: Path) -> None:
 
 @pytest.fixture
 def address(proved: Proved, short_path: Path) -> Iterator[Path]:
-    """Where a user finds the archive, and none did before: debian-cloud keeps what it has read of an address."""
+    """An address of the archive that debian-cloud has not read yet, because it caches what it has read."""
     folder = Path(tempfile.mkdtemp(dir=short_path))
     (folder / "a").symlink_to(proved.archive.path)
     yield folder / "a/public"
@@ -390,7 +390,7 @@ def address(proved: Proved, short_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def own(proved: Proved, address: Path, env: dict[str, str], tmp_path: Path) -> Proved:
-    """The same on a machine whose apt knows no archive of images, for a user who has made this one known."""
+    """The same on a machine whose apt knows no archive of images, for a user whose configuration names this one."""
     apt = machine(tmp_path / "clean", env)
     file = tmp_path / "config/debian-cloud/mine.sources"
     file.parent.mkdir(parents=True)
@@ -410,7 +410,7 @@ def test_an_archive_of_one_s_own_needs_no_keyring_package(own: Proved) -> None:
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
     assert assert_whole_or_not_there(own)
-    # The .buildinfo's signature is the archive's own; the closure is not a real one.
+    # The .buildinfo's signature is the archive's own; the closure is not real.
     debian = ("--mirror", "http://debian.example/debian", "--security-mirror", "http://debian.example/security")
     image = own.out / f"{STEM}.qcow2"
     done = own.apt.run("debian-cloud", "verify", image, "--rebuilt", image, *debian)
@@ -431,7 +431,7 @@ def test_what_became_of_an_image_of_one_s_own(own: Proved, address: Path) -> Non
 
 
 def test_two_archives_of_which_one_is_one_s_own(own: Proved, proved: Proved, address: Path) -> None:
-    """The user's own is nearer; what it does not have is the machine's."""
+    """The user's own archive is used first; an image that it lacks comes from the machine's."""
     both = dataclasses.replace(proved, apt=dataclasses.replace(proved.apt, env={**proved.apt.env}))
     both.apt.env["XDG_CONFIG_HOME"] = own.apt.env["XDG_CONFIG_HOME"]
     done = both.apt.run("debian-cloud", "list", "--images")
@@ -444,7 +444,7 @@ def test_two_archives_of_which_one_is_one_s_own(own: Proved, proved: Proved, add
     done = subprocess.run(command, env=both.apt.env, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert f"{url(proved)}/images/" in done.stderr
-    # Of an archive that cannot be read it is said so, and the other is listed.
+    # An archive that cannot be read is reported, and the other is listed.
     proved.archive.public.rename(proved.archive.public.with_name("gone"))
     done = both.apt.run("debian-cloud", "list", "--images")
     assert done.returncode == 1
@@ -457,6 +457,6 @@ def test_two_archives_of_which_one_is_one_s_own(own: Proved, proved: Proved, add
 
 
 def url(proved: Proved) -> str:
-    """By which address the machine takes from the mirror."""
+    """The address from which the machine fetches."""
     text = (proved.apt.root / "etc/apt/sources.list.d/debian-cloud.sources").read_text()
     return next(line.split()[1] for line in text.splitlines() if line.startswith("URIs: "))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Publishing: what is signed, what stays, and what stops it."""
+"""Publishing: what is signed, what is kept, and what stops it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def listed(archive: Archive) -> dict[str, tuple[str, int]]:
-    """Name -> SHA-256, size of what InRelease lists."""
+    """Name -> SHA-256 and size of what InRelease lists."""
     lines = re.findall(r"^ ([0-9a-f]{64}) (\d+) (\S+)$", (archive.dist / "InRelease").read_text(), re.MULTILINE)
     return {name: (digest, int(size)) for digest, size, name in lines}
 
@@ -104,7 +104,7 @@ def test_serial_of_the_trace_only_grows(archive: Archive) -> None:
     first = serial()
     archive.run("publish")
     assert serial() == first + 1
-    # A clock that was wrong once, or a hundredth publication: still no step back.
+    # After a clock that was wrong once, or a hundredth publication, the serial does not decrease.
     trace.write_text("Archive serial: 2099123199\n")
     archive.run("publish")
     assert serial() == 2099123200
@@ -135,9 +135,9 @@ def test_no_agent_outlives_its_verb(archive: Archive, make: Maker, uploader: Key
     archive.run("add-uploader", stranger.public)
     archive.take(make.image(uploader))
     archive.run("publish")
-    # By its parent: init works in another directory before it renames it.
+    # Searched by its parent directory, because init works in another directory before it renames it.
     home = str(archive.path.parent).encode()
-    for _ in range(20):  # it has been told to end, which takes a moment on a busy machine
+    for _ in range(20):  # an agent that is ending takes a moment on a busy machine
         lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if os.access(path, os.R_OK)]
         agents = [line for line in lines if b"gpg-agent" in line and home in line]
         if not agents:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whatever lies in incoming/, the next upload is decided, and what is not an upload is set aside with a reason."""
+"""Whatever is in incoming/, the next upload is decided, and what is not an upload is set aside with a reason."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SOURCE = "debian-cloud-config-queue"
 
 @pytest.fixture(scope="module")
 def shared(short_path: Path, env: dict[str, str], uploader: Key) -> Iterator[Archive]:
-    """An archive for all of these tests, whose queue each of them leaves empty."""
+    """An archive for all tests of this module, each of which leaves the queue empty."""
     path = short_path / "queue"
     run(["debian-cloud-archive", "init", path, "--uploader", uploader.public], env)
     (path / "conf/closures").unlink()
@@ -52,13 +52,13 @@ def queue(shared: Archive) -> Iterator[Path]:
 
 
 def good(make: Maker, uploader: Key, version: str) -> Upload:
-    """A good upload that comes last by name."""
+    """Make a good upload whose name sorts last."""
     upload = make.deb(uploader, version, package=SOURCE, source=SOURCE)
     return Upload(upload.changes.rename(upload.changes.with_name(f"zzz_{version}.changes")), upload.files)
 
 
 def sentences(archive: Archive, said: str) -> dict[str, str]:
-    """What was refused in a run: the directory in rejected/ -> its reason, which has one sentence and one hint."""
+    """What a run refused: the directory in rejected/ -> its reason, which has one sentence and one hint."""
     found = {}
     for kept in re.findall(r"^refused: .* \(kept: rejected/(.*)\)$", said, re.MULTILINE):
         reason = (archive.path / "rejected" / kept / "reason").read_text()
@@ -112,7 +112,7 @@ def test_no_name_and_no_kind_of_file_stops_the_queue(
     with big.open("wb") as file:
         file.truncate(20 << 30)
     binary.write_bytes(os.urandom(100_000))
-    # What no .changes lists waits; dput brings the .changes last.
+    # A file that no .changes lists waits, because dput sends the .changes last.
     waiting = [queue / "waits.deb", queue / "reason", queue / "x.changes.part"]
     for path in waiting:
         path.write_text("waits")
@@ -134,14 +134,14 @@ def test_no_name_and_no_kind_of_file_stops_the_queue(
     assert sum("is not a regular file" in reason for reason in reasons.values()) == len(kinds) - (os.geteuid() != 0)
     assert Path("/etc/passwd").read_text()
     assert sum("big.changes has 21474836480 bytes" in reason for reason in reasons.values()) == 1
-    # Nothing is left of what the tests made big, or would end in a loop.
+    # Remove the large files and the links that end in a loop.
     shutil.rmtree(shared.path / "rejected")
     (shared.path / "rejected").mkdir()
     (shared.path / "conf/rejected").unlink()
 
 
 def test_many_files_are_a_matter_of_moments(shared: Archive, make: Maker, uploader: Key, queue: Path) -> None:
-    """No process and no reading of all others for each: what counts here is how many files are opened."""
+    """A thousand bad uploads are refused quickly: what counts is that few files are opened."""
     for number in range(1_000):
         (queue / f"a{number}.changes").touch()
         for other in range(9):
@@ -158,7 +158,7 @@ def test_many_files_are_a_matter_of_moments(shared: Archive, make: Maker, upload
     assert "accepted: zzz_2.0.changes: into the pool\n" in done.stdout
     assert done.stdout.count("refused: ") == 1_000
     assert len(trace.read_text().splitlines()) < 20
-    # Of what is refused no more is kept than the limit, and that is said.
+    # No more refused uploads are kept than the limit, and the removal is reported.
     (removed,) = re.findall(
         "^removed: rejected/.* to .*, ([0-9]+) uploads: there are more than 200$", done.stdout, re.M
     )
@@ -193,7 +193,7 @@ def test_what_vanishes_meanwhile_stops_nothing(shared: Archive, make: Maker, upl
 
 
 def test_no_file_of_an_unsigned_upload_is_copied(shared: Archive, make: Maker, uploader: Key, queue: Path) -> None:
-    """A file that two list stays; that of one is moved, and neither is read 200 times."""
+    """A file that two uploads list stays, that of one is moved, and neither is read 200 times."""
     image = queue / "big.qcow2"
     with image.open("wb") as file:
         file.write(os.urandom(50 << 20))
@@ -233,13 +233,13 @@ def test_only_what_is_signed_is_read_and_published(shared: Archive, make: Maker,
         done = shared.run("accept", check=False)
         published = shared.path / f"public/pool/main/d/{SOURCE}/{SOURCE}_4.0_all.changes"
         if "accepted" in done.stdout:
-            # A header of the armour is signed by nobody: then it is gone.
+            # The signature does not cover a header of the armour, so the header is removed.
             assert name == "a header", done.stdout
             assert b"evil" not in published.read_bytes()
         else:
             sentences(shared, done.stdout)
             assert "refused" in done.stdout, name
-    # Blanks at the ends of lines are signed by nobody, either.
+    # The signature does not cover blanks at the ends of lines either.
     shared.put(changed("4.1", "Urgency: medium\n", "Urgency: medium \t \n"))
     assert "accepted: zzz_4.1.changes" in shared.run("accept", check=False).stdout
     published = shared.path / f"public/pool/main/d/{SOURCE}/{SOURCE}_4.1_all.changes"
@@ -274,7 +274,7 @@ def test_a_fault_of_a_reader_refuses_one_upload(tmp_path: Path, monkeypatch: pyt
         (tmp_path / folder).mkdir()
     for name in ("a.changes", "b.changes"):
         (tmp_path / "incoming" / name).write_text("x")
-    # int() refuses numbers of more digits than that.
+    # int() refuses numbers of more digits.
     monkeypatch.setattr(openpgp, "cleartext", lambda _: int("9" * 5000))
     monkeypatch.setattr(openpgp, "is_cleartext", lambda _: True)
     rules = incoming.Rules(tmp_path, tmp_path / "keyring", {}, frozenset(), upload.Owners({}, {}))
@@ -299,7 +299,7 @@ def test_a_message_that_is_cut_off_has_its_sentence(shared: Archive, make: Maker
 def test_a_file_that_is_open_elsewhere_is_not_what_is_published(
     shared: Archive, make: Maker, uploader: Key, queue: Path
 ) -> None:
-    """Whoever has a file open writes into it at each moment: what is published is what was signed, or nothing."""
+    """While a process writes into an open file of an upload, only the signed content is published, or nothing."""
     name = SOURCE
     upload = make.deb(uploader, "6.0", package=name, source=name, content="x" * 100_000)
     whole = upload.files[0].read_bytes()
@@ -309,7 +309,7 @@ def test_a_file_that_is_open_elsewhere_is_not_what_is_published(
     file = (queue / upload.files[0].name).open("r+b")
 
     def write() -> None:
-        # Whole for a while, so that it is taken now and then.
+        # The good content stays for a while, so that it is accepted now and then.
         while not over.is_set():
             for content in (evil, whole):
                 file.seek(0)
@@ -350,7 +350,7 @@ def test_one_user_does_not_move_the_files_of_another(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another")
 def test_what_cannot_be_moved_is_hidden(make: Maker, env: dict[str, str], uploader: Key) -> None:
-    """A directory of another user's does not let itself be moved by an archive that is not root's."""
+    """An archive that is not root's cannot move a directory of another user."""
     place = Path(tempfile.mkdtemp(prefix="dca-"))
     try:
         program = place / "program"
@@ -421,7 +421,7 @@ def test_what_was_refused_has_a_bound(archive: Archive) -> None:
     assert kept("uploads 2 # no more\n") == [4, 5]
     assert kept("days 3\n") == [2, 3, 4, 5]
     assert kept("megabytes 7\n") == [3, 4, 5]
-    # Of the last one the reason stays, whatever it has.
+    # The reason of the last one stays, whatever its size.
     assert kept("megabytes 1\n") == [5]
     assert sorted(path.name for path in (rejected / "x.changes.5").iterdir()) == ["reason", "x.changes"]
     limits.write_text("\nuploads many\n")
@@ -432,7 +432,7 @@ def test_what_was_refused_has_a_bound(archive: Archive) -> None:
 def test_no_package_is_taken_that_readers_read_in_two_ways(
     shared: Archive, make: Maker, uploader: Key, queue: Path
 ) -> None:
-    """All that tests/archive/test_debfile.py has, in one run."""
+    """Every package of tests/archive/test_debfile.py that must be refused is refused in one run."""
     tricks = list(BROKEN_MEMBERS.values())
     tricks += [deb(VERSION, member("control.tar", text), member("data.tar", DATA)) for text in CONTROLS.values()]
     tricks += [deb(VERSION, member("control.tar", PLAIN), member("data.tar", text)) for text in DATAS.values()]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The scripts' readers of conf/keys, of gpg's listings and of image records say what Python's say."""
+"""The scripts' readers of conf/keys, of gpg's listings and of image records return what Python's return."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read(function: str, *arguments: str | Path, text: str = "") -> list[list[str
     command: list[str | Path] = ["sh", "-euc", f'. "$0"; {function} "$@"', READERS, *arguments]
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
     assert done.stderr == ""
-    # Not splitlines: there may be a line separator in a name.
+    # Not splitlines(): a name may contain another line separator.
     return [line.split(" ") for line in done.stdout.split("\n")[:-1]]
 
 
@@ -51,7 +51,7 @@ def test_keys_are_read_alike(listing: str) -> None:
 
 
 def test_a_key_has_all_words() -> None:
-    """Those that are not there are a dash, so that each stands in its column."""
+    """Missing values are a dash, so that each value is in its column."""
     listing = (
         f"sec:-:1024:1:0123456789ABCDEF:1:2:::::scSC:::#:::::\nfpr:::::::::{A}:\nssb::::::::::::\nfpr:::::::::{B}:\n"
     )
@@ -109,7 +109,7 @@ def test_records_are_read_alike(tmp_path: Path) -> None:
         expected |= {("256", one.filename, one.sha256), ("512", one.filename, one.sha512)}
         if one.buildinfo_sha256:
             expected |= {("256", one.buildinfo, one.buildinfo_sha256), ("512", one.buildinfo, one.buildinfo_sha512)}
-        # What rebuilders said is not the archive's own.
+        # The statements of rebuilders are not the archive's own files.
         expected |= {("256", f"{one.directory}/{one.stem}.{a.suffix}", a.sha256) for a in one.attestations}
     assert {tuple(row[1:]) for row in rows if row[0] == "file"} == expected
     assert read("record_rows", tmp_path / "empty") == []
@@ -134,13 +134,13 @@ def test_the_keys_that_sign_have_a_state(state: str) -> None:
         assert done.stdout.split(" ")[2] == state
         assert {one.owner for one in found.values()} == {A}
         assert found[A].weak is (state == "weak")
-        # A subkey of a weak key is not stronger.
+        # A subkey of a weak key is weak, too.
         assert found[expected[-1]].weak is (state == "weak")
         assert found[A].name == "Somebody <a@b.example>"
 
 
 def test_nobody_else_reads_them() -> None:
-    """Neither the columns of gpg's listing, nor lines of conf/keys, nor fields of records."""
+    """No other script reads the columns of gpg's listing, lines of conf/keys or fields of records."""
     for folder in ("lib", "steps", "verbs"):
         for path in sorted((ROOT / "archive" / folder).iterdir()):
             if path == READERS:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""README's commands, run as they are written; only addresses are others, and root's commands are noted."""
+"""README's commands run as they are written; only addresses are replaced, and root's commands are recorded."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ URL = "http://cloud.example.org"
 PLACE = "/srv/debian-cloud"
 TEN_MINUTES = "Run your own archive in ten minutes"
 NOBODY = 65534
-# Who is asked for a passphrase here gives none.
+# A gpg that needs a passphrase gets none.
 NOBODY_ASKS = "batch\npinentry-mode loopback\npassphrase-file /dev/null\n"
 
 
@@ -39,7 +39,7 @@ def readme(title: str) -> list[str]:
 
 
 def commands(text: str) -> list[str]:
-    """The commands of a block, without remarks, each in one line."""
+    """The commands of a block, each on one line, without comments."""
     lines = text.replace("\\\n", " ").splitlines()
     return [re.sub(r"\s+", " ", line).strip() for line in lines if line.strip() and not line.startswith("#")]
 
@@ -53,7 +53,7 @@ def test_the_man_page_says_the_same() -> None:
 
 
 def test_each_archive_lies_where_it_was_made() -> None:
-    """One's own is in the home directory, and what is said of one that others use is of the one that is served."""
+    """Examples for a user's own archive are in the home directory, those for a served archive below PLACE."""
     sections = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", (ROOT / "README.md").read_text(), re.M | re.S))
     of_one_s_own = {title for title, text in sections.items() if "~/archive" in text}
     assert of_one_s_own == {"A first image in three commands", "An image of one's own"}
@@ -64,16 +64,16 @@ def test_each_archive_lies_where_it_was_made() -> None:
 
 
 def tool(folder: Path, name: str, script: str) -> None:
-    """A command of that name, a line of sh."""
+    """Make a command of that name from an sh script."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(f"#!/bin/sh\n{script}\n")
     (folder / name).chmod(0o755)
 
 
 def test_three_commands() -> None:
-    """By an ordinary user into whose home nobody else may look; of the build it is the plan, of a small one."""
+    """The three commands work for an ordinary user with a private home; a small image is planned instead of built."""
     install, three = readme("A first image in three commands")
-    # Packages are built and installed elsewhere (tests/demo).
+    # tests/demo builds and installs packages.
     assert commands(install)[0] == "make packages SUITE=trixie"
     assert [command.split()[0] for command in commands(three)] == ["debian-cloud-archive"] * 2 + ["debian-cloud"]
     with throwaway.folder() as top:
@@ -112,7 +112,7 @@ def test_ten_minutes(
         shutil.copy(file, built)
     asked = tmp_path / "asked"
     tool(tmp_path / "bin", "sudo", f'echo "$@" >>{asked}')
-    # What root makes there.
+    # The directory that root makes there.
     (place := home / "srv").mkdir()
     own = {**env, "HOME": str(home), "USER": "somebody", "PATH": f"{tmp_path}/bin:{env['PATH']}"}
 
@@ -123,7 +123,7 @@ def test_ten_minutes(
     archive = Archive(place / "archive", own)
     with serving(archive.public, []) as url:
         told = runs(operator)
-        # What the images were made of, of which there are none, needs no network.
+        # There are no images, so keeping closures needs no network.
         assert "accepted: debian-cloud_1.0_all.changes" in told
         assert "published: serial " in told
         assert f"archive    {archive.path} as {url}\n" in told
@@ -135,7 +135,7 @@ def test_ten_minutes(
         assert (installed, reloaded) == ("apt install nginx", "systemctl reload nginx")
         example, name = copied.split()[1:]
         text = (ROOT / "archive/examples" / Path(example).name).read_text()
-        # As it is copied it needs no certificate, and shows what was made.
+        # The example needs no certificate as it is copied, and serves the archive that was made.
         assert re.findall(r"^ *listen .*443|^ *ssl_", text, re.MULTILINE) == []
         assert f"    root {PLACE}/archive/public;\n" in text
         assert name.startswith("/etc/nginx/sites-available/")
@@ -159,14 +159,14 @@ def test_ten_minutes(
         done = client.run("sh", "-c", script)
         assert done.returncode == 0, done.stdout
         assert client.candidate("debian-cloud-config-demo") == "1.0"
-        # And the time machine, as the last sentence has it.
+        # The last sentence of the section: apt updates from a snapshot.
         (last, *_) = run(["debian-cloud-archive", "snapshot", archive.path, "--list"], own).stdout.split()
         done = client.run("apt", "update", "--snapshot", last)
         assert done.returncode == 0, done.stdout
     found = json.loads(archive.run("status", "--json").stdout)
     assert found["snapshot"] == last
 
-    # Somebody else's upload.
+    # The upload of another user.
     theirs = make.deb(None, "2.0")
     theirs.changes.write_text(theirs.changes.read_text().replace("Test <test@example.org>", "You <you@example.org>"))
     asked.unlink()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The examples for operators' servers as they are shipped, but for place, ports and certificate."""
+"""The examples for operators' servers work as they are shipped, except for path, ports and certificate."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 EXAMPLES = Path(__file__).resolve().parents[2] / "archive/examples"
 PLACE: Final = "/srv/debian-cloud/archive/public"
 CERTIFICATE: Final = "/etc/letsencrypt/live/cloud.example.org/"
-# What Debian's own configuration loads for a site, and a2enmod besides.
+# Modules that Debian's own configuration loads for a site, or that the user loads with a2enmod.
 APACHE: Final = ("mpm_event", "authz_core", "autoindex", "dir", "headers", "mime", "socache_shmcb", "ssl")
 IMMUTABLE: Final = "public, max-age=31536000, immutable"
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A served archive, and curl's way to it."""
+    """A served archive, and how curl reaches it."""
 
     public: Path
     plain: int
@@ -44,7 +44,7 @@ class Site:
     certificate: Path
 
     def get(self, path: str, *options: str, secure: bool = True) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body of an answer; status 0 is none."""
+        """Status, headers and body of an answer; status 0 means no answer."""
         scheme, port = ("https", self.secure) if secure else ("http", self.plain)
         command = (
             *("curl", "--silent", "--dump-header", "-", "--path-as-is", "--cacert", str(self.certificate), *options),
@@ -61,7 +61,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
-    """A directory into which a server may look, whose user is another."""
+    """A directory that a server may read, which runs as another user."""
     folder = Path(tempfile.mkdtemp(prefix="serve-"))
     folder.chmod(0o755)
     yield folder
@@ -70,7 +70,7 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def public(place: Path, short_path: Path, env: dict[str, str], uploader: Key) -> Path:
-    """What an archive with a package and an image serves, and what is being written there."""
+    """The tree that an archive with a package and an image serves, with files that are being written."""
     archive = Archive(short_path / "served", env)
     archive.run("init", "--uploader", uploader.public)
     (archive.path / "conf/closures").unlink()
@@ -88,7 +88,7 @@ def public(place: Path, short_path: Path, env: dict[str, str], uploader: Key) ->
 
 @pytest.fixture(scope="module")
 def certificate(place: Path) -> Path:
-    """A directory with a certificate that signs itself, and its key."""
+    """A directory with a self-signed certificate and its key."""
     folder = place / "certificate"
     folder.mkdir()
     command = (
@@ -118,7 +118,7 @@ def free_port() -> int:
 
 @contextmanager
 def started(command: list[str], port: int) -> Iterator[None]:
-    """A server in the foreground, until the end of the block."""
+    """Run a server in the foreground until the end of the block."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         for _ in range(200):
@@ -135,7 +135,7 @@ def started(command: list[str], port: int) -> Iterator[None]:
 
 @pytest.fixture(scope="module", params=["nginx", "apache"])
 def site(request: pytest.FixtureRequest, place: Path, public: Path, certificate: Path) -> Iterator[Site]:
-    """The archive, served by one of the examples, which its server's own test finds sound."""
+    """The archive, served with one of the examples, which the server's own check accepts."""
     own = place / request.param
     own.mkdir()
     plain, secure = free_port(), free_port()
@@ -185,7 +185,7 @@ def test_caches_keep_what_is_never_rewritten_and_ask_for_the_rest(site: Site) ->
         ("project/trace/master", "no-cache"),
         ("debian-cloud-archive-keyring_trixie.deb", "no-cache"),
         ("images/trixie/ec2/amd64/current/SHA512SUMS", "no-cache"),
-        # Signed anew when a key is revoked.
+        # This is signed again when a key is revoked.
         ("images/trixie/ec2/amd64/20261120.0/SHA512SUMS", "no-cache"),
         (f"snap/{snap}/dists/trixie/InRelease", "no-cache"),
         (f"snap/{snap}/dists/trixie/main/images/Images", IMMUTABLE),
@@ -197,10 +197,10 @@ def test_caches_keep_what_is_never_rewritten_and_ask_for_the_rest(site: Site) ->
             status, headers, body = site.get(name, secure=secure)
             assert (status, headers.get("cache-control")) == (200, wanted), name
             assert body == (public / name).read_bytes()
-        # As apt asks, which has it already.
+        # The request of an apt that has the file already.
         same = ("--header", f"If-Modified-Since: {headers['last-modified']}")
         assert site.get(name, *same)[0] == 304
-    # A listing changes, and what is missing may come.
+    # A listing changes, and a missing file may appear.
     for name in ("pool/main/d/debian-cloud/", "images/trixie/ec2/amd64/20261120.0/"):
         status, headers, body = site.get(name)
         assert status == 200

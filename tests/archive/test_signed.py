@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Only what the archive made is signed: not what lies in its public directory, and not by a wrong clock."""
+"""Only what the archive made is signed: not changes in its public directory, and nothing by a wrong clock."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ DAY = 86400
 
 
 def check(archive: Archive, *arguments: str) -> tuple[int, list[str]]:
-    """Exit status and lines."""
+    """The exit status and the lines."""
     done = archive.run("check", *arguments, check=False)
     assert not done.stderr
     return done.returncode, done.stdout.splitlines()
 
 
 def refused(archive: Archive, words: str, verb: str, *arguments: str) -> None:
-    """A verb says so in one sentence, with a hint, and nothing is shown that was not."""
+    """Assert that a verb fails with these words and a hint, and changes nothing."""
     before = archive.snapshot()
     done = archive.run(verb, *arguments, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
@@ -51,7 +51,7 @@ def refused(archive: Archive, words: str, verb: str, *arguments: str) -> None:
 
 
 def rewrite(file: Path, text: str) -> None:
-    """Under its name alone, whatever other names it has."""
+    """Replace a file under this name only, whatever other names it has."""
     file.unlink()
     file.write_text(text)
 
@@ -70,14 +70,14 @@ def evil(archive: Archive) -> None:
 
 
 def evil_in_all(archive: Archive) -> None:
-    """Release, and what a thief of the key could make of it."""
+    """Change Release and sign it, as a thief of the key could."""
     evil(archive)
     for how, name in (("--clearsign", "InRelease"), ("--detach-sign", "Release.gpg")):
         archive.key.gpg("--armor", "--output", archive.dist / name, how, archive.dist / "Release")
 
 
 def old(archive: Archive) -> None:
-    """All as it was once, rightly signed."""
+    """Restore all indexes of an earlier publication, which are signed correctly."""
     first = min((archive.public / "snap").iterdir()) / "dists/trixie"
     for name in ("Release", "Release.gpg", "InRelease"):
         shutil.copy(first / name, archive.dist / name)
@@ -97,7 +97,7 @@ def fifo(archive: Archive) -> None:
 
 
 def index_is_cut(archive: Archive) -> None:
-    """Under both names."""
+    """Truncate an index under both names."""
     (archive.dist / "main/binary-amd64/Packages.xz").write_bytes(b"")
 
 
@@ -134,7 +134,7 @@ def test_what_lies_in_the_public_folder_is_not_signed_for_lying_there(
             assert "error: a served index is not as it was signed" in refusal.stderr
             assert f": {full.dist}/{named}: it " in refusal.stderr
             assert "hint: run debian-cloud-archive check, which repairs what it can, or publish" in refusal.stderr
-        # A cosigner who signs what is served vouches for none of it.
+        # A cosigner's signature of the changed Release is refused.
         stranger.gpg("--output", tmp_path / "cosigned", "--clearsign", full.dist / "Release")
         refusal = full.run("cosign", tmp_path / "cosigned", check=False)
         assert refusal.returncode == 1, named
@@ -144,7 +144,7 @@ def test_what_lies_in_the_public_folder_is_not_signed_for_lying_there(
         status, lines = check(full, "--fast")
         assert status == 1
         assert any(line.startswith(f"problem: dists/trixie/{named}: it ") for line in lines), (named, lines)
-        # What the archive knows is made anew, and nothing of that is left.
+        # publish makes all indexes from the archive's state, without the change.
         full.run("publish")
         assert "Evil" not in (full.dist / "InRelease").read_text()
         assert "Package: debian-cloud-config-demo" in (full.dist / "main/binary-amd64/Packages").read_text()
@@ -186,7 +186,7 @@ def test_check_names_each_difference(full: Archive, make: Maker) -> None:
 
 
 def faulty(folder: Path, program: str, then: str) -> str:
-    """A PATH in which a program does its work, and then something else happens."""
+    """A PATH on which a program does its work, and then `then` is run."""
     folder.mkdir()
     real = shutil.which(program)
     (folder / program).write_text(f'#!/bin/sh\n{real} "$@" || exit\n{then}\n')
@@ -195,7 +195,7 @@ def faulty(folder: Path, program: str, then: str) -> str:
 
 
 CUT = 'case "$*" in *export) cd "${0%/*}/../archive/tmp/publishing/dists/trixie/main/binary-amd64"; WHAT ;; esac'
-# What Release says of it is right, too.
+# Also correct what Release lists for it.
 RIGHT = (
     "old=$(sha256sum <Packages) size=$(stat -c %s Packages); : >Packages; xz -k -f Packages;"
     ' for f in Packages Packages.xz; do sed -i "s,^ .* [0-9]* main/binary-amd64/$f\\$,'
@@ -227,7 +227,7 @@ def test_what_was_cut_while_it_was_made_is_not_signed(full: Archive) -> None:
 
 
 def staged(archive: Archive) -> Path:
-    """A publication that is ready to be shown when its run was cut off."""
+    """Stage a publication, as a run leaves it that is interrupted before it is shown."""
     run([STEPS / "stage", archive.path, "anew"], archive.env)
     return archive.path / "publishing"
 
@@ -243,7 +243,7 @@ CHANGES: tuple[Callable[[Path], object], ...] = (
     lambda dist: (dist / "Release").chmod(0o664),
     *((lambda dist: os.chown(dist / "Release", 65534, -1),) if os.geteuid() == 0 else ()),
 )
-"""What another can do to a publication that waits."""
+"""Changes that another user can make to a staged publication."""
 
 
 def test_what_a_cut_left_is_shown_as_it_was_made_or_not_at_all(full: Archive, make: Maker, uploader: Key) -> None:
@@ -251,7 +251,7 @@ def test_what_a_cut_left_is_shown_as_it_was_made_or_not_at_all(full: Archive, ma
     for change in CHANGES:
         before = (full.dist / "InRelease").read_bytes()
         change(staged(full) / "dists/trixie")
-        # Whatever verb comes next; but none is stopped for ever.
+        # Any verb that follows refuses; the next one works.
         refused(full, "an index to be published is not", "resign")
         assert (full.dist / "InRelease").read_bytes() == before
         shutil.rmtree(full.path / "lost/publishing")
@@ -270,7 +270,7 @@ def test_a_snapshot_that_a_thief_has_signed_is_not_vouched_for(full: Archive, tm
     rewrite(forged / "Release", text)
     for how, name in (("--clearsign", "InRelease"), ("--detach-sign", "Release.gpg")):
         full.key.gpg("--armor", "--output", forged / name, how, forged / "Release")
-    # One that never was.
+    # A snapshot that was never published.
     shutil.copytree(first, first.with_name("20200101T000000Z"), symlinks=True)
     full.run("add-key")
     done = full.run("revoke-key", thief, check=False)
@@ -304,7 +304,7 @@ def test_who_else_can_write_is_named(full: Archive) -> None:
         assert done.returncode == 1, name
         assert f"problem: {name}: others than the archive's owner can write there" in done.stdout
     if os.geteuid() != 0:
-        return  # only root gives a file to another
+        return  # only root can change the owner
     os.chown(full.path / "conf/distributions", 65534, -1)
     assert "problem: conf/distributions: " in "\n".join(check(full)[1])
 
@@ -319,7 +319,7 @@ def seconds(file: Path, name: str) -> float:
 
 
 def endless(archive: Archive) -> None:
-    """As an older version left it: snapshots whose signature has no end, and nothing written down."""
+    """Make an archive of an older version: snapshots without Valid-Until, and no record of what was signed."""
     shutil.rmtree(archive.path / "signed")
     for folder in archive.public.glob("snap/*/dists/trixie"):
         rewrite(folder / "Release", re.sub("(?m)^Valid-Until: .*\n", "", (folder / "Release").read_text()))
@@ -332,7 +332,7 @@ def test_snapshots_of_an_older_version_get_an_end(full: Archive) -> None:
     conf.write_text(conf.read_text().replace("ValidFor: 14d", "ValidFor: 1m 3d"))
     endless(full)
     first, _, last = sorted((full.public / "snap").iterdir())
-    # One that is not as it was signed is not signed anew.
+    # A snapshot that was changed after its signature is not signed again.
     changed = first.with_name("20200101T000000Z")
     shutil.copytree(first, changed, symlinks=True)
     full.run("resign")
@@ -350,7 +350,7 @@ def test_snapshots_of_an_older_version_get_an_end(full: Archive) -> None:
     assert "Valid-Until" not in (changed / "dists/trixie/Release").read_text()
     shutil.rmtree(changed)
     assert check(full)[0] == 0
-    # Once is enough; and a key that is lost does not take it away again.
+    # A second publish signs none of them again, and the loss of a key does not remove their end.
     assert "signed anew" not in full.run("publish").stdout
     full.run("add-key")
     (first_key,) = re.findall("(?m)^([0-9A-F]{40}) active", (full.path / "conf/keys").read_text())[:1]
@@ -381,7 +381,7 @@ def test_valid_for_is_read_as_reprepro_reads_it(archive: Archive) -> None:
             release = out / "trixie/Release"
             assert seconds(release, "Valid-Until") - seconds(release, "Date") == term
             continue
-        # Without it, an index has an end all the same, and so it is where apt has the keyring package.
+        # Without ValidFor, an index and the keyring package's sources have the default.
         archive.run("publish")
         release = archive.dist / "InRelease"
         assert seconds(release, "Valid-Until") - seconds(release, "Date") == term == 14 * DAY
@@ -419,7 +419,7 @@ def test_what_a_signature_lists_that_is_good_stays_whatever_valid_for_says_now(f
 
 
 def test_an_image_stays_while_a_signature_is_good_that_lists_it(full: Archive) -> None:
-    """Though it was withdrawn long ago: as where the indexes without it could not be published for a while."""
+    """A withdrawn image stays while an index that lists it has a good signature, even long after its withdrawal."""
     folder = full.public / "images/trixie/ec2/amd64/20261120.0"
     full.run("withdraw", "trixie/ec2/amd64/20261120.0", "--reason", "broken")
     records = full.path / "state/images/trixie"
@@ -436,7 +436,7 @@ def test_an_image_stays_while_a_signature_is_good_that_lists_it(full: Archive) -
 
 
 class TestClock:
-    """One resign ten years ahead, and all that follows."""
+    """One resign ten years ahead, and what follows from it."""
 
     @staticmethod
     def ahead(
@@ -457,7 +457,7 @@ class TestClock:
         assert full.snapshot() == before
         assert "warning: the clock says " in self.ahead(full, 3650, "status").stderr
         assert "warning: the clock says " in self.ahead(full, 3650, "check").stdout
-        # An archive at which nobody was for a while, and one that is to wait longer or shorter.
+        # An archive that was not used for a while, then other limits in conf/clock.
         assert self.ahead(full, 59, "resign").returncode == 0
         (full.path / "conf/clock").write_text("# days\n5 # of each of us\n")
         assert self.ahead(full, 70, "resign").returncode == 1
@@ -483,7 +483,7 @@ class TestClock:
         assert "it is dated in the future" in full.run("check", check=False).stdout
         done = full.run("publish", "--after-wrong-clock")
         assert "set aside: snap/20361" in done.stdout
-        # All of that day is gone; what is not a matter of days stays.
+        # All dates of that day are gone; other data stays.
         assert seconds(full.dist / "InRelease", "Date") <= time.time()
         ids = {path.name for path in (full.public / "snap").iterdir()}
         assert {*before} < ids
@@ -495,7 +495,7 @@ class TestClock:
         assert check(full) == (0, ["checked: all is as it was signed"])
         for verb in ("resign", "publish", "snapshot"):
             full.run(verb)
-        # Once more does no harm.
+        # A second run does no harm.
         full.run("publish", "--after-wrong-clock")
         assert {path.name for path in (full.public / "snap").iterdir()} == ids
 
@@ -521,7 +521,7 @@ def aged(short_path: Path, env: dict[str, str]) -> Iterator[Archive]:
 
 def test_dates_and_signatures_go_back_by_five_minutes_and_no_further(aged: Archive) -> None:
     def times() -> tuple[float, float, float]:
-        """Seconds from now to Date, from Date to Valid-Until, from now to the signature."""
+        """The seconds from Date to now, from Date to Valid-Until, and from the signature to now."""
         now, release = time.time(), aged.dist / "InRelease"
         said = aged.key.gpg("--status-fd", "1", "--verify", release)
         stamp = float(re.findall(r"VALIDSIG \w+ \S+ (\d+)", said)[0])
@@ -535,9 +535,9 @@ def test_dates_and_signatures_go_back_by_five_minutes_and_no_further(aged: Archi
         assert term == 14 * DAY
     last = seconds(aged.dist / "InRelease", "Date")
     aged.run("resign")
-    # Never an older one than before, be it of the same second.
+    # Date is later than before, even in the same second.
     assert seconds(aged.dist / "InRelease", "Date") > last
-    # A key that was made now signs nothing that is older than itself.
+    # A key that was just made signs nothing that is dated before it.
     begun = time.time()
     done = aged.run("add-key")
     assert not done.stderr

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What was published once stays under its id: for both apts, a year later, and for who builds from it."""
+"""A publication stays under its id: for both apts, a year later, and for builds from it."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ FORMAT = "%a, %d %b %Y %H:%M:%S"
 
 
 def publish(archive: Archive) -> str:
-    """Publish what was accepted; the id of it."""
+    """Publish what was accepted, and return its id."""
     archive.run("publish")
     return archive.run("snapshot").stdout.strip()
 
 
 def ids(archive: Archive) -> list[str]:
-    """Of all snapshots, the last one first."""
+    """The ids of all snapshots, the newest first."""
     return [line.partition(" ")[0] for line in archive.run("snapshot", "--list").stdout.splitlines()]
 
 
 def test_each_publication_has_an_id(archive: Archive, make: Maker, uploader: Key) -> None:
     (first,) = ids(archive)
     assert re.fullmatch(r"\d{8}T\d{6}Z", first)
-    # The same is published: the same id.
+    # The id stays the same while the publication does.
     archive.run("resign")
     assert publish(archive) == first
     archive.take(make.image(uploader))
@@ -68,7 +68,7 @@ def test_each_publication_has_an_id(archive: Archive, make: Maker, uploader: Key
         dist = archive.public / "snap" / name / "dists/trixie"
         packages = (dist / "main/binary-amd64/Packages").read_text()
         assert (version in packages) if version else (DEMO not in packages)
-        # It ends when that of the suite does: shown in its place, it stops nobody for longer.
+        # It expires with the suite: shown in the suite's place, it does not stop clients for longer.
         dates = [re.findall(f"(?m)^{name}: (.*) UTC$", (dist / "InRelease").read_text())[0] for name in DATES]
         assert timedelta(days=14) == datetime.strptime(dates[1], FORMAT) - datetime.strptime(dates[0], FORMAT)
         archive.key.gpg("--verify", dist / "InRelease")
@@ -79,7 +79,7 @@ def test_each_publication_has_an_id(archive: Archive, make: Maker, uploader: Key
         (archive.public / "snap" / name / "dists/trixie/main/images/Images").read_text() for name in ids(archive)
     ]
     assert ["Version: 20261120.0" in text for text in listed] == [True, True, False]
-    # Removed in one rename; what is published now stays.
+    # It is removed in one rename; the one that is published now stays.
     removed = archive.run("snapshot", "--remove", second)
     assert removed.stdout == f"removed: {second}\n"
     assert ids(archive) == [third, first]
@@ -116,7 +116,7 @@ def test_an_archive_without_snapshots_gets_one_when_asked(archive: Archive, make
     }
     assert "Package: debian-cloud-config-demo" in (snapped / "main/binary-amd64/Packages").read_text()
     archive.key.gpg("--verify", snapped / "InRelease")
-    # A snapshot that is dated later than the clock says is not outdone by one that sorts before it.
+    # A snapshot dated later than the clock is not followed by one that sorts before it.
     archive.take(make.deb(uploader, "2.0"))
     (archive.public / "snap/29991231T235959Z").mkdir()
     for verb in ("snapshot", "publish"):
@@ -126,14 +126,14 @@ def test_an_archive_without_snapshots_gets_one_when_asked(archive: Archive, make
             "error: the clock says .*, and the last snapshot, 29991231T235959Z, is not older", done.stderr
         )
     (archive.public / "snap/29991231T235959Z").rmdir()
-    # Nothing of a former try is in the way.
+    # The rest of an interrupted run does not block the next.
     (archive.path / "tmp/snap/left").mkdir(parents=True)
     assert archive.run("snapshot").stdout == f"{name}\n"
     assert publish(archive) > name
 
 
 def assert_whole(archive: Archive, name: str) -> None:
-    """A snapshot is signed, says its id, and has all that it lists."""
+    """Assert that a snapshot is signed, contains its id, and has all files that it lists."""
     snap = archive.public / "snap" / name
     assert [(snap / link).readlink() for link in ("pool", "images")] == [Path("../../pool"), Path("../../images")]
     for dist in (snap / "dists").iterdir():
@@ -145,7 +145,7 @@ def assert_whole(archive: Archive, name: str) -> None:
         assert len(listed) > 10
         for sha256, path in listed:
             file = dist / path
-            # A form that is listed need not be there (Packages beside Packages.xz).
+            # One of the compressed forms may be missing (Packages beside Packages.xz).
             if file.exists() or not file.with_name(f"{file.name}.xz").exists():
                 assert hashlib.sha256(file.read_bytes()).hexdigest() == sha256
 
@@ -159,7 +159,7 @@ def test_a_kill_leaves_a_whole_snapshot_or_none(archive: Archive, make: Maker, u
     long = 2 * (time.monotonic() - begun)
     kills = made = removed = 0
     for number in range(KILLS):
-        # One that can be removed, and none of what is published now.
+        # There is one snapshot to remove, and none of the current publication.
         for name in ids(archive):
             shutil.rmtree(archive.public / "snap" / name)
         old = f"20200101T0000{number:02}Z"
@@ -189,7 +189,7 @@ def web_template(
 ) -> Iterator[tuple[Template, list[str]]]:
     make = Maker(tmp_path_factory.mktemp("uploads"), env)
     archive = Archive(short_path / "web" / "a", env)
-    # Its address is in what is signed: the server stays, whichever copy is there.
+    # The signed keyring package contains the address: the server stays, and each copy is served there.
     with serving(archive.public, []) as url:
         template = Template.begun(short_path, "web", env, uploader, "--url", f"{url}/")
         found = []
@@ -202,14 +202,14 @@ def web_template(
 
 @pytest.fixture
 def web(web_template: tuple[Template, list[str]], env: dict[str, str]) -> Iterator[tuple[Archive, list[str]]]:
-    """An archive served over HTTP that published three versions of a package, and their ids."""
+    """An archive served over HTTP that published three versions of a package, and the snapshots' ids."""
     template, found = web_template
     with template.copied():
         yield Archive(template.path, env), found
 
 
 def demo(machine: Apt) -> str:
-    """Install the package anew, whatever version there is; its content."""
+    """Remove the package, install the candidate, and return its content."""
     for verb in ("remove", "install"):
         done = machine.get(verb, "--yes", DEMO)
         assert done.returncode == 0, done.stdout
@@ -230,7 +230,7 @@ def test_apt_takes_a_snapshot_for_an_archive_a_year_later(web: tuple[Archive, li
         moved = re.sub("(?m)^URIs: (.*)$", rf"URIs: \1snap/{snapshot}", text)
         source.write_text(moved)
         assert client.get("update").returncode == 0
-        # Who asks for what is old says so.
+        # A user who wants an expired snapshot must allow that.
         done = later.get("update")
         assert done.returncode != 0
         assert "expired" in done.stdout
@@ -247,7 +247,7 @@ def test_apt_takes_a_snapshot_for_an_archive_a_year_later(web: tuple[Archive, li
 
 @contextmanager
 def swapped(archive: Archive, snapshot: str, *, end: bool) -> Iterator[None]:
-    """A mirror that shows a snapshot in the place of the suite; without an end, as an older version signed them."""
+    """Show a snapshot in the suite's place; without `end` as an older version signed it."""
     (archive.public / "dists").rename(archive.path / "live")
     shutil.copytree(archive.public / "snap" / snapshot / "dists", archive.public / "dists")
     if not end:
@@ -258,7 +258,7 @@ def swapped(archive: Archive, snapshot: str, *, end: bool) -> Iterator[None]:
         archive.key.gpg("--armor", "--output", archive.dist / "Release.gpg", "--detach-sign", release)
     shown = int((archive.dist / "InRelease").stat().st_mtime)
     yield
-    # Whoever has it asks for what was modified since, and HTTP counts in seconds.
+    # A client asks for what was modified since, and HTTP counts in seconds.
     while int(time.time()) <= shown:
         time.sleep(0.05)
     shutil.rmtree(archive.public / "dists")
@@ -279,7 +279,7 @@ def test_a_snapshot_in_the_place_of_the_suite_freezes_nobody(
         each.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
     assert known.get("update").returncode == 0
     with swapped(archive, first, end=end):
-        # Who knows what is newer keeps it.
+        # A client that knows a newer release keeps it.
         assert known.get("update").returncode == 0
         assert known.candidate(DEMO) == "3.0"
         for days in (15, 400):
@@ -287,10 +287,10 @@ def test_a_snapshot_in_the_place_of_the_suite_freezes_nobody(
                 done = each.later(days).get("update")
                 assert done.returncode != 0, done.stdout
                 assert "expired" in done.stdout
-        # Of a signature that is two weeks old at most nobody can tell more.
+        # A new client cannot recognize it, as its signature is at most two weeks old.
         assert fresh.get("update").returncode == 0
         assert fresh.candidate(DEMO) == "1.0"
-    # A web server compares the time of the file with that of the one that was shown.
+    # A web server compares the file's time with that of the file shown before.
     archive.run("resign")
     for each in (fresh, known):
         assert each.get("update").returncode == 0
@@ -300,7 +300,7 @@ def test_a_snapshot_in_the_place_of_the_suite_freezes_nobody(
 def test_the_suite_in_the_place_of_a_snapshot_ends_with_its_signature(
     web: tuple[Archive, list[str]], client: Apt
 ) -> None:
-    """By apt the id is not compared: it takes what is newer, as long as its signature is good."""
+    """The id is not compared by apt: it accepts a newer release whose signature is good."""
     archive, (first, _, _) = web
     client.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
     source = client.root / "etc/apt/sources.list.d/debian-cloud.sources"
@@ -316,7 +316,7 @@ def test_the_suite_in_the_place_of_a_snapshot_ends_with_its_signature(
     assert client.candidate(DEMO) == "3.0"
     shutil.rmtree(shown)
     (archive.path / "kept").rename(shown)
-    # What is older it does not take any more, and says nothing.
+    # It silently ignores what is older.
     assert client.get("update").returncode == 0
     assert client.candidate(DEMO) == "3.0"
     for days in (15, 400):
@@ -338,14 +338,14 @@ def test_a_mirror_takes_no_snapshot_for_the_suite(web: tuple[Archive, list[str]]
         mirror.ok()
         with swapped(archive, third, end=True):
             mirror.refused(says=f"the archive's snapshot {third}")
-        # A closure's index is signed by the same key, of the same suite, and has no end.
+        # A closure's index is signed by the same key for the same suite, and has no Valid-Until.
         with swapped(archive, second, end=False):
             release = archive.dist / "Release"
             release.write_text(re.sub("(?m)^Snapshot: .*\n", "", release.read_text()))
             archive.key.gpg("--output", archive.dist / "InRelease", "--clearsign", release)
             mirror.refused(says="has no Valid-Until")
         mirror.ok()
-        # A year later: what is live has ended, and a snapshot in its place is none the better for that.
+        # A year later, the live release has expired, and a snapshot in its place is refused all the same.
         later = replace(mirror, prefix=clock.off_by("+400d"))
         later.refused(says="expired")
         for end in (True, False):
@@ -359,7 +359,7 @@ def test_a_mirror_takes_no_snapshot_for_the_suite(web: tuple[Archive, list[str]]
 def test_apt_3_takes_a_snapshot_by_its_id_at_once(
     web: tuple[Archive, list[str]], clients: Callable[[str], Apt]
 ) -> None:
-    """It knows where they are before it has any index; it took the suite itself, without a word."""
+    """With the keyring package, apt 3 knows the snapshots' address before its first update; it skips the suite."""
     archive, (first, second, _) = web
     client = clients("apt-3")
     client.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")
@@ -410,10 +410,10 @@ def test_apt_3_takes_a_snapshot_by_its_id(web: tuple[Archive, list[str]], client
     done = client.get("install", "--update", "--snapshot", first, "--yes", DEMO)
     assert done.returncode == 0, done.stdout
     assert client.version(DEMO) == "1.0"
-    # Without it, all is as before.
+    # Without the option, apt uses the suite again.
     assert client.get("update").returncode == 0
     assert client.candidate(DEMO) == "3.0"
-    # Of this archive alone.
+    # A field of this archive's source only.
     source = client.root / "etc/apt/sources.list.d/debian-cloud.sources"
     text = source.read_text()
     source.write_text(f"{text}Snapshot: {first}\n")

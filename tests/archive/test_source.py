@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def test_apt_source(archive: Archive, tmp_path: Path) -> None:
-    """By the address and the key of the keyring package alone; the source is the suite's own."""
+    """Only the address and key of the keyring package are needed; the source is that of the suite."""
     made = tmp_path / "made"
     command = [str(ROOT / "debian/for-suite"), "trixie", str(made)]
     subprocess.run(command, env=archive.env, check=True, capture_output=True)
@@ -46,7 +46,7 @@ def test_apt_source(archive: Archive, tmp_path: Path) -> None:
     assert tree.name == f"debian-cloud-{VERSION}~deb13u1"
     changelog = (tree / "debian/changelog").read_text()
     assert changelog.startswith(f"debian-cloud ({VERSION}~deb13u1) trixie; ")
-    # It is what the packages were built of, and can be built again.
+    # It is the source of the packages, and can be built again.
     for path in (
         "debian/control",
         "debian/rules",

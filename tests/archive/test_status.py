@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How an archive stands, for people and for scripts."""
+"""The state of an archive, reported for people and for scripts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_status_tells_what_is_published_and_what_waits(new_archive: Archive, mak
     assert suite["suite"] == "trixie"
     assert now - 60 < suite["date"] <= now
     assert suite["valid_until"] - suite["date"] == 14 * DAY
-    # The keyring package.
+    # The one package is the keyring package.
     assert (suite["packages"], suite["images"]) == (1, {})
     nothing: dict[str, list[str]] = {"packages": [], "images": [], "held": [], "closures": []}
     assert suite["waiting"] == nothing
@@ -78,7 +78,7 @@ def test_status_warns_of_what_has_expired_and_disturbs_nobody(archive: Archive) 
     (key,) = status(archive)["keys"]
     assert 9 * DAY < key["until"] - time.time() <= 10 * DAY
     assert re.search("active, EXPIRED 20..-..-.. ", run(later, archive.env).stdout)
-    # Another verb is at work, and reprepro was killed.
+    # status works while another verb holds the lock, and after reprepro was killed.
     (archive.path / "state/db/lockfile").touch()
     before = sorted((archive.path / "state/db").iterdir())
     flock: list[Any] = ["flock", archive.path / "lock", "debian-cloud-archive", "status", archive.path]
@@ -100,7 +100,7 @@ def test_status_of_what_is_no_archive(archive: Archive) -> None:
 
 
 def test_the_journal_learns_what_is_an_error(archive: Archive, tmp_path: Path) -> None:
-    """One line an event, with a priority where standard error is the journal's (systemd.exec(5), JOURNAL_STREAM)."""
+    """Each event is one line, with a priority if standard error is the journal (systemd.exec(5), JOURNAL_STREAM)."""
     command: list[str | Path] = ["debian-cloud-archive", "status", archive.public]
     for journal, prefix in ((True, "<3>"), (False, "")):
         with (tmp_path / "stream").open("w+") as stream:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How the scripts find what they have in Python: beside them, and never in the working directory."""
+"""The scripts find their Python beside them, and never in the working directory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KNOWN = "known: accept, "
 
 
 def place(program: Path, modules: Path) -> Path:
-    """A script beside what scripts source, with the modules where they are then."""
+    """Make a script beside the files that scripts source, with the modules at `modules`."""
     shutil.copytree(ROOT / "archive" / "lib", program / "lib")
     (program / "verbs").mkdir()
     (program / "verbs" / "try").write_text(TRY)
@@ -31,7 +31,7 @@ def place(program: Path, modules: Path) -> Path:
     ("program", "modules"),
     [
         ("archive", "src"),
-        # As `dpkg-deb -x` leaves two packages.
+        # As `dpkg-deb -x` unpacks the two packages.
         ("usr/share/debian-cloud-archive", "usr/lib/python3/dist-packages"),
     ],
 )
@@ -39,7 +39,7 @@ def place(program: Path, modules: Path) -> Path:
 @pytest.mark.parametrize("path", [{}, {"PYTHONPATH": ""}, {"PYTHONPATH": "/nonexistent"}], ids=str)
 def test_a_step_is_found(tmp_path: Path, program: str, modules: str, words: list[str], path: dict[str, str]) -> None:
     script = place(tmp_path / "a tree" / program, tmp_path / "a tree" / modules)
-    # Whoever can write where it is called has no say in it.
+    # A file in the working directory is not imported.
     (tmp_path / "cwd").mkdir()
     (tmp_path / "cwd" / "argparse.py").write_text("raise SystemExit('not from here')")
     done = subprocess.run(
@@ -67,7 +67,7 @@ def test_a_step_without_an_end_is_ended(tmp_path: Path) -> None:
 
 
 def test_a_step_does_not_hold_the_lock(tmp_path: Path) -> None:
-    """Descriptor 9 (open_archive) is not the step's."""
+    """A step does not inherit descriptor 9, the archive's lock (open_archive)."""
     script = place(tmp_path / "archive", tmp_path / "src")
     (tmp_path / "python3").write_text('#!/bin/sh\nfor fd in /proc/self/fd/*; do readlink "$fd" || :; done\n')
     (tmp_path / "python3").chmod(0o755)

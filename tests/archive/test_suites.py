@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A suite that an archive gets later: as if `init` had made it, whole or not at all, and with real apt."""
+"""A suite added later is as `init` would have made it, complete or absent, and works with real apt."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ FILES = (
 
 
 def configuration(archive: Path) -> dict[str, str]:
-    """What an archive's files say of its suites, wherever it is."""
+    """What an archive's files say about its suites, with its path removed."""
     return {name: (archive / name).read_text().replace(str(archive), "") for name in FILES}
 
 
 def follower(archive: Archive, suite: str, folder: Path, env: dict[str, str]) -> Apt:
-    """A machine that has the keyring package of a suite."""
+    """Make a machine with the keyring package of a suite."""
     apt = machine(folder, env)
     apt.installs(archive.public / f"debian-cloud-archive-keyring_{suite}.deb")
     return apt
@@ -57,7 +57,7 @@ def test_a_suite_that_is_added_is_as_init_makes_it(
     archive.run("check")
     assert archive.run("status").stdout.count("\nsuite ") == 3
 
-    # Machines of the first suite notice nothing, those of the new one follow it, uploads go there.
+    # Machines of the first suite are not affected, a machine of the new one follows it, and uploads go there.
     updates(trixie)
     forky = follower(archive, "forky", tmp_path / "forky", env)
     updates(forky)
@@ -67,7 +67,7 @@ def test_a_suite_that_is_added_is_as_init_makes_it(
     updates(trixie)
     assert forky.candidate("debian-cloud-config-demo") == "1.0"
     assert not trixie.run("apt-cache", "policy", "debian-cloud-config-demo").stdout
-    # The machine moves on: the next release's keyring package is newer.
+    # The machine moves to the next release, whose keyring package is newer.
     assert forky.candidate("debian-cloud-archive-keyring").startswith("14+")
     archive.take(make.deb(uploader, "2.0", suite="trixie-proposed"))
     archive.run("promote", "trixie-proposed", "trixie")
@@ -77,7 +77,7 @@ def test_a_suite_that_is_added_is_as_init_makes_it(
 
 
 def test_what_an_operator_changed_holds_for_a_new_suite(archive: Archive) -> None:
-    """Another Origin would stop the pins of its machines; what else was edited stays as it is."""
+    """The suite gets the edited Origin, which its machines' pins need; other edits stay."""
     conf = archive.path / "conf/distributions"
     text = conf.read_text().replace("Label: debian-cloud", "Label: ours").replace("ValidFor: 14d", "ValidFor: 7d")
     conf.write_text(f"# ours\n{text.rstrip()}")
@@ -129,7 +129,7 @@ def test_a_cut_leaves_the_archive_as_it_was_or_the_next_verb_completes_it(archiv
 
 
 def test_a_cut_while_its_files_are_put_in_place(archive: Archive, env: dict[str, str]) -> None:
-    """At each of the renames: whatever is there already, the rest is brought by the next verb."""
+    """After an interruption at any of the renames, the next verb moves the remaining files."""
     run(["cp", "-a", archive.path / "conf", archive.path / "dput", archive.path.parent], env)
     archive.run("add-suite", "forky")
     after = configuration(archive.path)

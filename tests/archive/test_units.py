@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The units that sign an archive every day, and that take what is uploaded."""
+"""The units that sign an archive every day, and that accept uploads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STEP = ROOT / "archive/steps/as-owner"
 
 @pytest.fixture
 def units(tmp_path: Path) -> dict[str, Path]:
-    """The units as they are installed, but that they start what is here."""
+    """The units as installed, except that they start the programs of this tree."""
     for name, path in UNITS.items():
         text = path.read_text().replace("/usr/share/debian-cloud-archive/", f"{ROOT}/archive/")
         (tmp_path / name).write_text(text)
@@ -36,7 +36,7 @@ def test_there_are_timers_and_a_path_with_their_services() -> None:
         f"debian-cloud-archive-{name}"
         for name in ("queue@.path", "queue@.service", "queue@.timer", "resign@.service", "resign@.timer")
     ]
-    # Whoever enables the path has the timer by which what could not be kept is tried again.
+    # Enabling the path unit also starts the timer that tries closures again.
     path, again = (UNITS[f"debian-cloud-archive-queue@.{kind}"].read_text() for kind in ("path", "timer"))
     assert "\nWants=debian-cloud-archive-queue@%i.timer\n" in path
     assert "\nPartOf=debian-cloud-archive-queue@%i.path\n" in again
@@ -50,7 +50,7 @@ def test_systemd_finds_nothing_wrong(units: dict[str, Path]) -> None:
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *units.values()], capture_output=True, text=True, check=False
     )
-    # It looks at the machine's own units, too.
+    # It also checks the machine's own units.
     said = [line for line in done.stderr.splitlines() if "debian-cloud-archive" in line]
     assert said == []
     wrong = units["debian-cloud-archive-resign@.service"]
@@ -63,7 +63,7 @@ def test_systemd_finds_nothing_wrong(units: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("name", ["resign", "queue"])
 def test_services_may_do_little(units: dict[str, Path], name: str) -> None:
-    """The exposure that systemd counts, from 0 to 10 (systemd-analyze(1), security)."""
+    """The exposure that systemd computes, from 0 to 10 (systemd-analyze(1), security)."""
     service = units[f"debian-cloud-archive-{name}@.service"]
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=yes", "--threshold=30", "--no-pager", service],
@@ -78,7 +78,7 @@ def test_services_may_do_little(units: dict[str, Path], name: str) -> None:
 
 
 def test_the_queue_s_service_is_one_step_that_waits_by_itself() -> None:
-    """What it does is in test_closures.py; a service that ended sooner would be started again at once."""
+    """The step waits by itself (test_closures.py): if the service ended sooner, it would be started again at once."""
     lines = UNITS["debian-cloud-archive-queue@.service"].read_text().splitlines()
     (command,) = (line.partition("=")[2] for line in lines if line.startswith("Exec"))
     assert command == "/usr/share/debian-cloud-archive/steps/queue %f"
@@ -98,7 +98,7 @@ def test_verbs_are_run_as_the_owner_of_the_archive(archive: Archive, make: Maker
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another")
 def test_root_becomes_the_owner(archive: Archive) -> None:
-    """Whoever that is: here nobody, who may look into the directory, and not into the tests' own."""
+    """The owner may read the directory, but not the tests' own; in this test it is nobody."""
     place = Path(run(["mktemp", "-d"], archive.env).stdout.strip())
     program, owned = place / "program", place / "owned"
     shutil.copytree(ROOT / "archive", program)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an upload says is read in one way, agrees with itself, and takes nothing that is another's."""
+"""An upload is read in one way, is consistent, and takes nothing that belongs to another source."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_reads_what_dpkg_writes() -> None:
     found = upload.changes(CHANGES.encode())
     assert (found.source, found.version, found.suite) == ("debian-cloud-config-hpc", "1.0", "trixie")
     assert found.files == (upload.Listed(DEB, 10, "1" * 64, "misc"),)
-    # debsign ends a text with an empty line.
+    # debsign ends the text with an empty line.
     assert upload.changes(f"{CHANGES}\n".encode()) == found
     binary(CONTROL)
     assert upload.listed(CHANGES.encode()) == (DEB.encode(),)
@@ -88,7 +88,7 @@ def test_reads_what_dpkg_writes() -> None:
         ("^Version: 1.0$", "Version: 1.0\nX : y"),
         ("^Source: .*$", "Source: ../x"),
         ("^Source: .*$", "Source: debian-cloud-config-hpc debian-cloud"),
-        # A rebuild (1.0+b1), as another version of its source.
+        # A rebuild (1.0+b1), which has another version than its source.
         ("^Source: .*$", "Source: debian-cloud-config-hpc (0.9)"),
         ("^Distribution: .*$", "Distribution: trixie sid"),
         ("^Binary: .*$", "Binary: a/b"),
@@ -163,7 +163,7 @@ def test_refuses_what_is_no_text() -> None:
         ("^Conflicts: .*$", "Conflicts: x, apt (<< 99)"),
         ("^Conflicts: .*$", "Conflicts: debian-cloud-archive-keyring"),
         ("^Conflicts: .*$", "Breaks: x | dpkg"),
-        # dpkg takes these for names in small letters.
+        # dpkg reads these names as lower case.
         ("^Conflicts: .*$", "Conflicts: Apt"),
         ("^Conflicts: .*$", "Breaks: x | unattended-Upgrades"),
         ("^Provides: .*$", "Provides: debian-cloud-config-Common (= 9)"),

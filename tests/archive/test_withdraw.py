@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The lifecycle of images in an archive: withdrawn, deprecated, held back, expired, and vouched for by others."""
+"""The lifecycle of images in an archive: withdrawn, deprecated, held back, expired, and attested by others."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ REASON = "it does not boot on machines with an NVMe disk: 7 % of all"
 
 
 def listed(archive: Archive) -> dict[str, index.ImageRecord]:
-    """Serial -> record of what Images shows."""
+    """Serial -> record of the images that Images lists."""
     return {r.id.serial: r for r in index.parse((archive.dist / "main/images/Images").read_text())}
 
 
 def statuses(archive: Archive) -> dict[str, staleness.ImageStatus]:
-    """Serial -> what Images-Status says."""
+    """Serial -> status in Images-Status."""
     return {s.id.serial: s for s in staleness.parse((archive.dist / "main/images/Images-Status").read_text())}
 
 
@@ -58,7 +58,7 @@ def test_a_withdrawn_image_is_out_of_every_index_at_once(archive: Archive, make:
     assert done.stdout.startswith(f"withdrawn: {image}\npublished: serial ")
     assert {serial: record.status for serial, record in listed(archive).items()} == {OLD: "current"}
     assert current(archive) == OLD
-    # Its files stay for those who hold an older index.
+    # Its files stay for clients with an older index.
     assert list((archive.public / "images" / image).glob("*.qcow2"))
     said = statuses(archive)[NEW]
     assert (said.status, said.reason, said.cves) == ("withdrawn", REASON, ("CVE-2026-12345", "CVE-2026-23456"))
@@ -93,7 +93,7 @@ def test_a_withdrawn_image_is_out_of_every_index_at_once(archive: Archive, make:
     assert listed(archive)[OLD].status == "deprecated"
     assert listed(archive)[OLD].status_reason == "there will be better ones"
     assert not (archive.public / "images/trixie/ec2/amd64/current").is_symlink()
-    # A run that was cut off before it published: whoever runs it again finds it done.
+    # After a run that was interrupted before it published, the verb publishes its result when run again.
     (state,) = (archive.path / "state/images").iterdir()
     entered = state.read_text()
     state.write_text(re.sub(r"(?m)^Status.*\n|^CVEs.*\n", "", entered))
@@ -103,7 +103,7 @@ def test_a_withdrawn_image_is_out_of_every_index_at_once(archive: Archive, make:
     archive.run("withdraw", image, "--reason", "again")
     assert {*listed(archive)} == {OLD}
     assert statuses(archive)[NEW].reason == REASON
-    # Nothing old comes back under its name.
+    # No other image can be uploaded under its name.
     assert "never rewritten" in archive.refuse(make.image(uploader, NEW))
 
 
@@ -115,7 +115,7 @@ def test_a_release_that_is_not_whole_is_held_back(archive: Archive, make: Maker,
     archive.take(make.image(uploader, NEW))
     done = archive.run("publish")
     assert f"held back: trixie/{NEW}: ec2/amd64 (missing: azure/amd64 generic/arm64)\n" in done.stdout
-    # What was published before there were sets stays so.
+    # An image that was published before there were release sets stays published.
     assert {*listed(archive)} == {*statuses(archive)} == {OLD}
     assert current(archive) == OLD
     for arguments, words in (
@@ -143,7 +143,7 @@ def ago(days: int) -> str:
 
 
 def earlier(archive: Archive, days: int) -> None:
-    """Let all that the state says be some days older."""
+    """Move all dates in the archive's state `days` days back."""
     for file in (archive.path / "state/images/trixie", archive.path / "state/leaving"):
         text = file.read_text() if file.exists() else ""
         found = {*re.findall(r"(?m)^(?:Status-Date: )?(\d{4}-\d\d-\d\d)\b", text)}
@@ -161,7 +161,7 @@ def pool(archive: Archive) -> set[str]:
 
 POLICY = "keep 2\npinned trixie/ec2/amd64/20261118.0\n"
 FIRST = "trixie/ec2/amd64/20261117.0"
-"""The image that goes."""
+"""The image that expires."""
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,7 @@ def expiring_template(
 
 @pytest.fixture
 def expiring(expiring_template: Template, env: dict[str, str]) -> Iterator[Archive]:
-    """An archive with four images, of two of which there are closures, and two versions of a package."""
+    """An archive with four images, two closures, and two versions of a package."""
     with expiring_template.copied():
         yield Archive(expiring_template.path, env)
 
@@ -197,13 +197,13 @@ def snapshots(archive: Archive) -> list[str]:
 
 
 def nothing(archive: Archive, images: int) -> str:
-    """What is said where nothing expires."""
+    """The message if nothing expires."""
     number = len(snapshots(archive))
     return f"nothing to expire: {images} images, {number} snapshots and 7 files of the pool stay; conf/expire "
 
 
 def expired_before(archive: Archive) -> None:
-    """The first image has expired 20 days ago, and now snapshots may go, too."""
+    """Expire the first image 20 days ago, and let snapshots expire now, too."""
     policy = archive.path / "conf/expire"
     policy.write_text(POLICY)
     archive.run("expire")
@@ -236,7 +236,7 @@ def test_what_the_policy_does_not_keep_is_listed_no_more(expiring: Archive) -> N
     assert statuses(expiring)["20261117.0"].status == "expired"
     assert (expiring.public / "images" / FIRST).exists()
     assert expiring.run("expire").stdout == f"{nothing(expiring, 3)}expires no more\n"
-    # Time alone removes nothing that a snapshot lists.
+    # Nothing that a snapshot lists is removed after any time.
     earlier(expiring, 20)
     assert expiring.run("expire").stdout == f"{nothing(expiring, 3)}expires no more\n"
 
@@ -255,7 +255,7 @@ def test_what_no_snapshot_lists_goes_after_two_weeks(expiring: Archive, make: Ma
     assert snapshots(expiring) == known[-1:]
     assert [path.name for path in (expiring.path / "kept/aa").iterdir()] == [NEW]
     assert {path.name for path in folders.iterdir()} == {"20261118.0", OLD, NEW, "current"}
-    # What is gone may not come back, and nothing else is missing.
+    # A removed image cannot be uploaded again, and nothing else is missing.
     refused = expiring.refuse(make.image(uploader, "20261117.0"))
     assert "no path is used twice" in refused
     expiring.run("publish")
@@ -263,7 +263,7 @@ def test_what_no_snapshot_lists_goes_after_two_weeks(expiring: Archive, make: Ma
 
 
 def test_a_file_of_the_pool_goes_after_two_weeks_in_no_index(expiring: Archive) -> None:
-    """The first version of the package."""
+    """The files of the package's first version are removed."""
     expired_before(expiring)
     waiting = f"leaving: 3 files of the pool, the first 15 days after {ago(0)}"
     assert expiring.run("expire").stdout.splitlines()[-1] == waiting
@@ -271,7 +271,7 @@ def test_a_file_of_the_pool_goes_after_two_weeks_in_no_index(expiring: Archive) 
     earlier(expiring, 14)
     assert expiring.run("expire").stdout.splitlines()[1:] == [waiting.replace(ago(0), ago(14))]
     earlier(expiring, 1)
-    # A run that was cut off had forgotten a file already.
+    # An interrupted run had already removed a file from reprepro's database.
     known = "pool/main/d/debian-cloud/debian-cloud-config-demo_1_all.deb"
     reprepro: tuple[str | Path, ...] = ("reprepro", "--basedir", expiring.path)
     assert known in run([*reprepro, "dumpunreferenced"], expiring.env).stdout
@@ -299,7 +299,7 @@ def test_a_withdrawn_image_goes_whatever_lists_it(archive: Archive, make: Maker,
     assert archive.run("expire").stdout.startswith("nothing to expire: 1 images")
     earlier(archive, 1)
 
-    # What is served was perhaps cut off: what was signed lists as much as before.
+    # If the shown indexes are truncated, the signed ones still count.
     wanted = archive.run("expire", "--dry-run").stdout
     assert wanted == f"would be removed: images/trixie/ec2/amd64/{NEW}\n"
     shown = [archive.dist / "Release", *archive.public.glob("snap/*/dists/trixie/Release")]
@@ -310,14 +310,14 @@ def test_a_withdrawn_image_goes_whatever_lists_it(archive: Archive, make: Maker,
         assert archive.run("expire", "--dry-run").stdout == wanted
     for path, content in before.items():
         path.write_bytes(content)
-    # What nobody knows to have signed may list anything.
+    # If it is unknown whether the archive signed an index, that may list anything.
     other = archive.public / "dists/sid"
     shutil.copytree(archive.dist, other)
     refused = archive.run("expire", check=False)
     assert f"error: the archive has no record of what it signed for {other}, so nothing is removed" in refused.stderr
     shutil.rmtree(other)
 
-    # A clock that was set back would count wrong days.
+    # After a clock was set back, days would be counted wrongly.
     release = archive.path / "signed/dists/trixie/Release"
     said = release.read_text()
     release.write_text(re.sub("(?m)^(Date|Valid-Until): .*", r"\1: Mon, 01 Jan 2125 00:00:00 UTC", said))
@@ -326,10 +326,10 @@ def test_a_withdrawn_image_goes_whatever_lists_it(archive: Archive, make: Maker,
     assert "published later than that" in refused.stderr
     release.write_text(said)
 
-    # As long as an index lists it, it is not removed, whatever the state says: it is published first.
+    # An image that an index lists is not removed, whatever the state says, before the next publication.
     index_file = archive.dist / "main/images/Images"
     text = index_file.read_text().replace(OLD, NEW)
-    index_file.unlink()  # the snapshot has it, too
+    index_file.unlink()  # the snapshot has this file, too
     index_file.write_text(text)
     release.write_text(re.sub(r"(?m)^ \w{64} \d+ main/images/Images$", relisted(index_file), said))
     done = archive.run("expire")
@@ -338,7 +338,7 @@ def test_a_withdrawn_image_goes_whatever_lists_it(archive: Archive, make: Maker,
     assert statuses(archive)[NEW].status == "withdrawn"
     assert {*listed(archive)} == {OLD}
 
-    # An index that is not what its Release lists tells nothing: then nothing goes.
+    # An index that does not match its Release is not used, and nothing is removed.
     (packages,) = archive.dist.glob("main/binary-amd64/Packages")
     packages.unlink()
     packages.write_text("damaged")
@@ -368,12 +368,12 @@ def test_what_has_newer_versions_is_published_without_building(archive: Archive,
     assert re.match(r"stale: trixie amd64: 1 images, [01] of them with [^\n]*\npublished: serial \d+\n", done.stdout)
     said = statuses(archive)[OLD]
     assert re.fullmatch(r"20\d\d-\d\d-\d\d", said.pending_date)
-    # What trixie had before its first point release.
+    # The package versions of trixie before its first point release.
     pending = {found.package: found.have for found in (*said.security, *said.others)}
     assert pending == {"base-files": "13.8", "login": "1:4.16.0-2"}
     assert statuses(archive)[NEW].others == ()
 
-    # Nothing new is nothing to publish, even by what was remembered of the .buildinfo.
+    # If nothing changed, nothing is published; the packages cached from the .buildinfo count, not its changed text.
     snapshots = {*(archive.public / "snap").iterdir()}
     (cache,) = (archive.path / "cache").glob("packages-*")
     assert cache.name == "packages-trixie-amd64"
@@ -382,13 +382,13 @@ def test_what_has_newer_versions_is_published_without_building(archive: Archive,
     buildinfo.write_text(text.replace("13.8", "13.7"))
     assert "published" not in archive.run("stale", "--allow-expired").stdout
     assert {*(archive.public / "snap").iterdir()} == snapshots
-    # Where Debian cannot be asked, what was known stays, and the next publication shows it.
+    # If Debian's indexes cannot be read, the earlier result stays, and the next publication shows it.
     before = statuses(archive)
     refused = archive.run("stale", "--mirror", "http://127.0.0.1:1/debian", check=False)
     assert refused.returncode == 1
     archive.run("publish")
     assert statuses(archive) == before
-    # What is not as it was signed says nothing.
+    # A file that does not match its signature is not used.
     cache.write_text("damaged")
     damaged = archive.run("stale", "--allow-expired", check=False)
     assert damaged.returncode == 1
@@ -439,7 +439,7 @@ def test_the_word_of_rebuilders_is_listed_and_counts(
     ):
         refused = archive.run("add-statement", statement(stranger, "20261121.0"), file, check=False)
         assert (words in refused.stderr, refused.returncode > 0) == (True, True), refused.stderr
-        # The good one before it is not published alone.
+        # The good statement before the bad one is not published either.
         left = archive.public / f"rebuilds/trixie/ec2/amd64/20261121.0/{stranger.fingerprint.lower()}.asc"
         left.unlink()
         assert archive.snapshot() == before
@@ -459,7 +459,7 @@ def test_the_word_of_rebuilders_is_listed_and_counts(
     archive.run("publish")
     assert listed(archive)[NEW].rebuilds == (entry,)
 
-    # What `verify --rebuilders` reads is that directory.
+    # `verify --rebuilders` reads that directory.
     (disk,) = (archive.public / "images/trixie/ec2/amd64" / NEW).glob("*.qcow2")
     demanded = trust.Rebuilders(1, keyring, (archive.public / place).parent)
     wanted = {disk.name: hashlib.sha256(disk.read_bytes()).hexdigest()}
@@ -506,7 +506,7 @@ def test_a_machine_learns_by_apt_what_became_of_its_image(
 
 
 def unsound(public: Path, *, gone: str) -> list[str]:
-    """What an index lists, shown or of a snapshot, and is not there; but for the image that may be gone."""
+    """The files that a published index or a snapshot's lists and that are missing, except the image `gone`."""
     found = []
     for release in (*public.glob("dists/*/Release"), *public.glob("snap/*/dists/*/Release")):
         for sha256, _, name in re.findall(r"(?m)^ (\w{64}) (\d+) (\S+)$", release.read_text()):
@@ -520,7 +520,7 @@ def unsound(public: Path, *, gone: str) -> list[str]:
 
 
 CALLS = os.environ.get("DEBIAN_CLOUD_CALLS", "18 30 40 49")
-"""After which calls of a tool `expire` is killed: some that differ, or all (there are about 60)."""
+"""Numbers of the calls of a tool after which `expire` is killed: some that differ, or all (about 60)."""
 
 
 def test_expire_killed_anywhere_removes_nothing_that_is_listed(
@@ -536,7 +536,7 @@ def test_expire_killed_anywhere_removes_nothing_that_is_listed(
     policy = archive.path / "conf/expire"
     policy.write_text("keep 2\nsnapshots 1\n")
     archive.run("expire")
-    # One image is to be expired and one removed, a snapshot goes, and three files of the pool.
+    # One image is due to expire and one to be removed, and a snapshot and three files of the pool, too.
     earlier(archive, 15)
     policy.write_text("keep 1\nsnapshots 1\n")
 
@@ -550,7 +550,7 @@ def test_expire_killed_anywhere_removes_nothing_that_is_listed(
         (shims / tool).chmod(0o755)
 
     def expired(at: int) -> tuple[Archive, int]:
-        """A copy of the archive on which `expire` was killed after so many calls, and its status."""
+        """A copy of the archive on which `expire` was killed after `at` calls, and its status."""
         copied = replace(archive, path=archive.path.with_name(f"k{at}"))
         subprocess.run(["cp", "-a", archive.path, copied.path], check=True)
         count.write_text("")
@@ -561,7 +561,7 @@ def test_expire_killed_anywhere_removes_nothing_that_is_listed(
         return copied, done.returncode
 
     def there(one: Archive) -> set[str]:
-        """What is served, but for indexes."""
+        """The served files, except indexes."""
         return {
             str(path.relative_to(one.public))
             for kind in ("pool", "images")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What two builds of an image are compared by."""
+"""The tools that compare two builds of an image."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from debian_cloud.image import sources
 
 
 def debian(suite: str) -> tuple[sources.Source, ...]:
-    """Debian's sources, by the mirrors that this machine's apt uses."""
+    """Debian's sources, with the mirrors that this machine's apt uses."""
     return sources.debian(sources.targets(run.output(sources.INDEXTARGETS)), suite, expired=True)
 
 
 def compared(first: Path, second: Path) -> str:
-    """What diffoscope says of two files or directories, not more than anybody reads."""
+    """The report of diffoscope on two files or directories, limited to a readable length."""
     limits = ("--max-text-report-size", "20000", "--timeout", "300")
     done = subprocess.run(
         ["diffoscope", "--text", "-", *limits, "--exclude-directory-metadata", "yes", first, second],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An image built twice is the same file, whatever differs around the build."""
+"""An image built twice is the same file, whatever differs between the two machines."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 IMAGES = ("ec2", "generic", "nocloud", "container") if ALL else ("ec2",)
 OWN = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
 OTHER = "bookworm" if OWN == "trixie" else "trixie"
-"""Another release than this machine's, for a machine that has other versions of every tool."""
+"""A release other than this machine's, with other versions of every tool."""
 
 NEEDS = {*tools.PACKAGES.values()} - {"debian-cloud"} | {"debian-archive-keyring", "python3-apt", "python3-debian"}
 """Packages that a machine needs to build."""
 
-# What this machine's own user has otherwise, and what tools of a build would listen to.
+# Settings that differ from this machine's, and that a build's tools would obey.
 ENVIRONMENT: Final = {
     "LANG": "de_DE.UTF-8",
     "LC_ALL": "tr_TR.UTF-8",
@@ -51,7 +51,7 @@ ENVIRONMENT: Final = {
     "SOURCE_DATE_EPOCH": "0",
 }
 
-# PLACE is seen there under the same name. TREE is the root of its namespace, as no user namespace begins in a chroot.
+# PLACE has the same name inside. TREE is the root of a namespace, because a chroot cannot start a user namespace.
 _ON_ANOTHER_MACHINE: Final = """
 tree=$1 place=$2
 shift 2
@@ -71,7 +71,7 @@ exec "$@"
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """How a build is started there: a prefix of its command, and what it sees; `uid` owns what it makes."""
+    """How to start a build there: a prefix of its command, and its environment; `uid` owns the built files."""
 
     name: str
     prefix: tuple[str | Path, ...]
@@ -82,7 +82,7 @@ class Host:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory that everybody may look into, on a file system that lists names in another order."""
+    """A directory that all users may read, on a file system that lists names in another order."""
     if os.geteuid() != 0:
         pytest.skip("only root can build both as root and as another; without root, all tests build as the same user")
     folder = Path(tempfile.mkdtemp(prefix="identity."))
@@ -106,7 +106,7 @@ def another_user(place: Path) -> Iterator[Host]:
     as_user = ("setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
     yield Host(
         "an ordinary user",
-        # Of a machine with another name, too.
+        # The machine has another name, too.
         (
             *("unshare", "--uts", "sh", "-c", 'hostname elsewhere; exec "$@"', "sh", *as_user),
             *("taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))),
@@ -125,7 +125,7 @@ def another_user(place: Path) -> Iterator[Host]:
 
 @pytest.fixture(scope="session")
 def another_tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The root file system of a machine of another release, with what building needs and no more."""
+    """The root file system of a machine of another release, with only the packages that a build needs."""
     folder = tmp_path_factory.mktemp("another")
     (folder / "sources.list").write_text(sources.as_lines(debian(OTHER)))
     bootstrap = ("mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory", "--quiet")
@@ -138,7 +138,7 @@ def another_tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def another_release(another_tree: Path, place: Path) -> Host:
-    """A machine of another Debian release, where root builds."""
+    """A machine of another Debian release, on which root builds."""
     (place / "tmp").mkdir(mode=0o700)
     namespaces = ("unshare", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc")
     return Host(
@@ -157,8 +157,8 @@ def another_release(another_tree: Path, place: Path) -> Host:
 
 
 def built(world: World, config: str, host: Host, place: Path) -> dict[str, Path]:
-    """The files of an image, built in `place`, of the packages of the world's: extension -> file."""
-    # The checkout and the archive may stand where only root may look.
+    """Build an image in `place` from the world's packages; return extension -> file."""
+    # The checkout and the archive may be readable only for root.
     for source in (ROOT / "src", world.public / "dists", world.public / "pool"):
         shutil.copytree(source, place / source.name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(world.keyring, place / "archive.gpg")
@@ -191,27 +191,27 @@ def built(world: World, config: str, host: Host, place: Path) -> dict[str, Path]
     files = [Path(line) for line in done.stdout.splitlines()]
     assert sorted(output.iterdir()) == sorted(files)
     assert {path.stat().st_uid for path in files} == {host.uid}
-    # But for the file system that the fixture mounted, perhaps seen from another test's root.
+    # Ignore the file system that the fixture mounted, which may be seen from another test's root.
     assert [line for line in traces(place) if f"{place} " not in line] == []
     return {path.name.removeprefix(f"{buildinfo.stem}."): path for path in files}
 
 
 def same(world: World, files: dict[str, Path], host: Host) -> None:
-    """Every byte of every file of the image is the world's; else diffoscope's account of it."""
+    """Assert that every file of the image equals the world's; else fail with diffoscope's report."""
     disks = {extension: path for extension, path in files.items() if extension in ("raw", "qcow2", "tar.xz")}
     assert disks
-    # The disk before what is made of it.
+    # Compare the disk before the files made from it.
     for extension, second in sorted(disks.items(), reverse=True):
         first = world.folder / "images" / second.name
-        # All of a disk's zeros are compared sooner than hashed.
+        # cmp(1) is faster than hashing the zeros of a whole disk.
         if subprocess.run(["cmp", "--silent", first, second], check=False).returncode:
             pytest.fail(f"{extension} of {host.name} is another:\n{account(first, second)}", pytrace=False)
 
 
 def account(first: Path, second: Path) -> str:
-    """Where two images differ: diffoscope's words, and the first bytes."""
+    """The difference of two images: diffoscope's report, and the first bytes."""
     with tempfile.TemporaryDirectory() as name:
-        # diffoscope reads a tar; of a disk it would print a dump.
+        # diffoscope reads a tar, but prints a disk as a dump.
         told = compared(first, second) if first.suffix == ".xz" else of_disks(first, second, Path(name))
     script = 'cmp -l "$1" "$2" 2>&1 | head -n 20'
     offsets = subprocess.run(["sh", "-c", script, "sh", first, second], capture_output=True, text=True, check=True)
@@ -219,7 +219,7 @@ def account(first: Path, second: Path) -> str:
 
 
 def of_disks(first: Path, second: Path, folder: Path) -> str:
-    """The same of what two disks hold."""
+    """The difference of two disks' contents."""
     own, other = content(first), content(second)
     lay_out(first, folder / "first", own, other)
     lay_out(second, folder / "second", other, own)
@@ -227,7 +227,7 @@ def of_disks(first: Path, second: Path, folder: Path) -> str:
 
 
 def content(image: Path) -> dict[str, Entry]:
-    """Every path of an image, the EFI system partition's below `esp`."""
+    """Every path of an image, those of the EFI system partition below `esp`."""
     with opened(image) as read:
         found = {f"root/{entry.path}": entry for entry in read.entries()}
         if isinstance(read, DiskImage) and read.esp:
@@ -236,14 +236,14 @@ def content(image: Path) -> dict[str, Entry]:
 
 
 def line(entry: Entry) -> str:
-    """All that is known of a path, in one line; what every path has alike is not there."""
+    """One line with all properties of a path, except those that all paths share."""
     shown = [f"{entry.kind} {entry.mode:04o} {entry.uid}:{entry.gid} {entry.mtime} inode={entry.inode}"]
     shown += [f"{name}={value}" for name in ("size", "sha256", "target", "xattrs") if (value := getattr(entry, name))]
     return " ".join((*shown, *([str(entry.device)] if any(entry.device) else [])))
 
 
 def lay_out(image: Path, folder: Path, own: dict[str, Entry], other: dict[str, Entry]) -> None:
-    """What diffoscope is to compare: the list of all paths, the boot areas, and each file that differs."""
+    """Write the input for diffoscope: the list of all paths, the boot areas, and each file that differs."""
     folder.mkdir()
     lines = (f"{path} {line(own[path])}\n" for path in sorted(own))
     (folder / "list").write_text("".join(lines), "ascii", "backslashreplace")
@@ -263,7 +263,7 @@ def lay_out(image: Path, folder: Path, own: dict[str, Entry], other: dict[str, E
 
 @pytest.mark.parametrize("config", IMAGES)
 def test_another_user_builds_the_same_image(world: World, config: str, place: Path, another_user: Host) -> None:
-    """Without root, in another language, place, file system, time zone, umask, environment, and later."""
+    """Without root, and in another language, place, file system, time zone, umask and environment, and later."""
     files = built(world, config, another_user, place)
     same(world, files, another_user)
 
@@ -271,7 +271,7 @@ def test_another_user_builds_the_same_image(world: World, config: str, place: Pa
 @pytest.mark.skipif(not ALL, reason="in make check-all: another release is bootstrapped first")
 @pytest.mark.parametrize("config", ["ec2", "generic", "nocloud", "container"])
 def test_another_release_builds_the_same_image(world: World, config: str, place: Path, another_release: Host) -> None:
-    """Where mmdebstrap, apt, dpkg, Python and every other tool of the machine have other versions."""
+    """mmdebstrap, apt, dpkg, Python and every other tool of the machine have other versions."""
     files = built(world, config, another_release, place)
     same(world, files, another_release)
 

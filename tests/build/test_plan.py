@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Plans: their text against a golden file, their identity, and that text and execution do the same."""
+"""Plans: their text equals a golden file, their identity, and the text does the same as the execution."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def written(steps: plan.Plan, path: str) -> str:
-    """What a step puts into a file of the tree."""
+    """What a step writes into a file of the tree."""
     (text,) = (step.stdin for step in steps if isinstance(step, plan.Run) and step.argv[-1] == f"tree/{path}")
     assert isinstance(text, str)
     return text
@@ -86,7 +86,7 @@ def test_what_the_configuration_decided_on_is_told_where_secrets_are_left_out() 
     decided = {"Image-Keep-Secrets": "/etc/a /etc/b", "Image-Drop-Secrets": "/var/lib/c/**"}
     titles = [step.title for step in PLAN]
     number = titles.index("leave out secrets and identities")
-    # All that is taken out is gone by then, and what is written has the time of all else.
+    # All files to remove are removed before it, and time stamps are clamped after it.
     assert titles[number - 1 : number + 2 : 2] == ["leave out backup and lock files", "clamp time stamps"]
     for fields, words in ((EC2, ()), (EC2 | decided, ("--keep=/etc/a", "--keep=/etc/b", "--drop=/var/lib/c/**"))):
         step = planned(configured(fields))[number]
@@ -178,7 +178,7 @@ def test_the_id_is_the_plan_s_and_changes_with_each_step() -> None:
 
 
 def test_what_makes_the_bytes_of_an_image_is_of_its_own_suite() -> None:
-    """The host's tools carry bytes, and put those that the plan gives them where it says."""
+    """The host's tools only copy bytes, and write those that the plan contains."""
     of_the_host = {step.argv[0] for step in (*PLAN, *TAR) if isinstance(step, plan.Run)} - {
         "./in-tree",
         "./grub-setup",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""No secret and no identity of a machine is in an image: by their paths, by their content, in the initrd."""
+"""No secret and no identity of a machine is in an image: found by path, by content, and in the initrd."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RENEW: Final = ROOT / "configs/common/files" / identities.RENEWAL
 
 
 class Tree:
-    """A root file system as far as it is looked at."""
+    """A root file system, as far as scrub reads it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -64,7 +64,7 @@ def tree(tmp_path: Path) -> Tree:
     return Tree(tmp_path / "tree")
 
 
-# What is known by its path.
+# Files that are known by their path.
 
 
 def test_what_each_machine_makes_again_is_taken_out_and_noted(tree: Tree) -> None:
@@ -129,7 +129,7 @@ def test_a_link_is_not_followed(tree: Tree, tmp_path: Path) -> None:
     ("path", "target"), [("var/lib/debian-cloud", "out"), ("var/lib/debian-cloud/renew", "out/file"), ("var", "out")]
 )
 def test_what_is_noted_goes_by_no_link_of_a_package(tree: Tree, tmp_path: Path, path: str, target: str) -> None:
-    """It would be written by root of the building machine, wherever the link leads."""
+    """Otherwise, root of the building machine would write to the link's target."""
     (tmp_path / "out/lib/dpkg/info").mkdir(parents=True)
     (tmp_path / "out/lib/dpkg/status").touch()
     (tmp_path / "out/file").write_text("mine")
@@ -154,7 +154,7 @@ def test_what_is_noted_goes_by_no_link_of_a_package(tree: Tree, tmp_path: Path, 
 @pytest.mark.parametrize("path", ["var/backups/x", "usr/share/x/y", "srv/a\nb", "opt/munge.key"])
 @pytest.mark.parametrize("hard", [True, False])
 def test_a_copy_of_what_is_taken_out_is_found_by_any_name(tree: Tree, path: str, hard: bool) -> None:
-    """Random bytes look like nothing, and a hard link or a copy that everybody may read is told by nothing else."""
+    """Random bytes have no recognizable form, so a hard link or a readable copy is found only by its content."""
     content = bytes(range(128))
     tree.file(identities.RENEWAL)
     first = tree.file("etc/munge/munge.key", content)
@@ -193,7 +193,7 @@ def test_what_the_layer_cannot_make_is_not_left_to_it(tree: Tree) -> None:
     tree.file(identities.RENEWAL)
     tree.file("var/lib/NetworkManager/secret_key")
     assert tree.findings() == ["/var/lib/NetworkManager/secret_key (network-manager): a host's key"]
-    # A link that leads to somewhere in the image, and here to nowhere.
+    # A link whose target exists only in the image's root.
     (tree.path / "usr/sbin").mkdir()
     (tree.path / "usr/sbin/NetworkManager").symlink_to("/nowhere/NetworkManager")
     assert tree.findings() == []
@@ -201,7 +201,7 @@ def test_what_the_layer_cannot_make_is_not_left_to_it(tree: Tree) -> None:
 
 
 def test_the_layer_makes_all_of_them_whatever_reads_its_input(tmp_path: Path) -> None:
-    """A program that reads its standard input must not take the names that come after."""
+    """A program that reads its standard input must not read the remaining names."""
     script = RENEW.read_text("utf-8").replace("/var/lib/debian-cloud/renew", str(tmp_path / "renew"))
     script = script.replace("/etc/", f"{tmp_path}/").replace("sync\n", "")
     (tmp_path / "renew").write_text("munge\nnsd\npostfix\n")
@@ -221,7 +221,7 @@ def test_the_layer_knows_how_to_make_each_of_them() -> None:
     assert cases == of_the_layer | {"openssh-server"}
 
 
-# What is decided on.
+# Decisions.
 
 
 def test_a_decision_keeps_or_drops(tree: Tree) -> None:
@@ -243,22 +243,22 @@ def test_a_decision_is_one_on_the_copy_of_ucf_too(tree: Tree) -> None:
     assert not (tree.path / "var/lib/ucf/cache/:etc:x:key.conf").exists()
 
 
-# What is known by its content.
+# Files that are known by their content.
 
 
 def armoured(kind: str, between: str = "\n") -> str:
-    """Armour of a kind, with nothing in it."""
+    """An armour of a kind, without content."""
     return between.join([f"-----BEGIN {kind}-----", *["QUJD" * 16] * 4, f"-----END {kind}-----", ""])
 
 
 def made(tmp: Path, words: str, *more: str) -> bytes:
-    """What a command, of words and arguments, leaves in the file `out`, or prints."""
+    """Run a command, and return the file `out` that it writes, or its output."""
     done = subprocess.run([*words.split(), *more], cwd=tmp, stdin=subprocess.DEVNULL, capture_output=True, check=True)
     return (tmp / "out").read_bytes() if (tmp / "out").exists() else done.stdout
 
 
 def openpgp(*options: str) -> bytes:
-    """What gpg prints of a new key; without options, the key as it keeps it."""
+    """What gpg prints for a new key; without options, the key file."""
     with gnupg.temporary_home() as home:
         gnupg.new_key(home, "x")
         return gnupg.gpg(home, *options) if options else next(home.rglob("*.key")).read_bytes()
@@ -344,7 +344,7 @@ HARD: Final[dict[str, tuple[str, bytes]]] = {
 
 @pytest.mark.parametrize("kind", HARD)
 def test_a_search_ends(kind: str) -> None:
-    """In another process, as no signal ends a search; before, one of them takes more than hours."""
+    """Tested in another process, because no signal interrupts a search; one of these once took hours."""
     path, content = HARD[kind]
     script = (
         "import sys; from debian_cloud.image import identities as i;"
@@ -412,7 +412,7 @@ def test_the_answer_to_a_question_for_a_password_is_found(tree: Tree) -> None:
     assert tree.findings() == [f"/{path}: the answer to the question x/password"]
 
 
-# What nobody ships.
+# Files that no package ships.
 
 
 def test_what_a_package_ships_is_public(tree: Tree) -> None:
@@ -420,7 +420,7 @@ def test_what_a_package_ships_is_public(tree: Tree) -> None:
     tree.owned("python3-x", "usr", "usr/lib", "usr/lib/x", "usr/lib/x/test.pem")
     tree.file("usr/lib/x/test.pem", content)
     assert tree.findings() == []
-    # Copied out of /usr by a maintainer script, it is still the same.
+    # A copy that a maintainer script made outside /usr is the same file.
     tree.file("etc/x/default.pem", content, 0o600)
     assert len(tree.findings()) == 1
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
@@ -557,7 +557,7 @@ WHOLE: Final = MICROCODE + gzip.compress(cpio(KEY), mtime=0)
 )
 def test_an_initrd_that_cannot_be_searched_is_refused(tree: Tree, content: bytes, why: str) -> None:
     tree.file("boot/initrd.img-6.12-amd64", content)
-    # What could be read of it was searched.
+    # The readable part of it was searched.
     *_, found = tree.findings()
     assert found.startswith("/boot/initrd.img-6.12-amd64: it cannot be searched: ")
     assert why in found
@@ -565,7 +565,7 @@ def test_an_initrd_that_cannot_be_searched_is_refused(tree: Tree, content: bytes
 
 def test_an_initrd_without_end_is_not_read_to_it() -> None:
     class Endless(io.RawIOBase):
-        """A file of 4 GiB, as its header says, and nothing but zeros."""
+        """A file of 4 GiB by its header, and only zeros."""
 
         def __init__(self) -> None:
             self.given = 0
@@ -593,7 +593,7 @@ def test_what_a_tool_unpacks_begins_where_the_file_was_read_to(tmp_path: Path) -
 
 
 def test_a_tool_of_the_tree_sees_nothing_of_the_machine(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package may have put it there, and a proxy's password may be in our environment."""
+    """A package may have installed the tool, and the environment may contain a proxy's password."""
     called: list[tuple[str, ...]] = []
 
     @contextlib.contextmanager
@@ -609,7 +609,7 @@ def test_a_tool_of_the_tree_sees_nothing_of_the_machine(tree: Tree, monkeypatch:
 
 
 def test_what_a_tool_could_not_unpack_to_the_end_is_told(tmp_path: Path) -> None:
-    """It makes what it can, and says by its status alone that there is more."""
+    """The tool unpacks what it can, and only its status shows that there is more."""
     (tmp_path / "packed").write_bytes(gzip.compress(b"tail") + cpio(KEY))
     with (tmp_path / "packed").open("rb") as source, run.through(("gzip", "-dc"), source) as unpacked:
         assert unpacked.read(4) == b"tail"
@@ -617,7 +617,7 @@ def test_what_a_tool_could_not_unpack_to_the_end_is_told(tmp_path: Path) -> None
             unpacked.read()
 
 
-# As it is called.
+# The command as it is called.
 
 
 def test_the_verb_says_what_it_found_and_what_can_be_done(tree: Tree) -> None:

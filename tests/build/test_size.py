@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether what apt resolved fits on the disk is known before anything is built."""
+"""Whether the resolved packages fit on the disk is known before anything is built."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from tests.throwaway import FINE, Archive, configuration
 
 MIB, GIB = layout.MIB, layout.GIB
 
-# Installed-Size in MiB, packages, and the MiB that files and directories took in the file system of built images.
+# Installed-Size in MiB, packages, and the MiB that files and directories took in the file systems of built images.
 BUILT = {"ec2": (468, 328, 569), "generic": (544, 328, 674), "nocloud": (480, 281, 598)}
 
 
 @pytest.mark.parametrize(("installed", "count", "took"), BUILT.values(), ids=BUILT)
 def test_images_took_no_more_than_was_foreseen(installed: int, count: int, took: int) -> None:
-    """And so little less that no disk is called too small by a third."""
+    """The estimate is at most a third too large."""
     assert took < layout.needed(installed * MIB, count) / MIB < took * 4 / 3
 
 
@@ -87,7 +87,7 @@ def test_what_fits_is_not_refused() -> None:
 
 
 def test_what_does_not_fit_is_refused_with_the_number() -> None:
-    """480 MiB of packages have no room on 512M; texlive-full's 8.5 GiB none on 3G."""
+    """480 MiB of packages do not fit on 512M, nor texlive-full's 8.5 GiB on 3G."""
     with pytest.raises(Error, match=r"the disk of ec2 is too small: it has 512M, but 2 packages .* need 1G") as error:
         steps.check_size(resolved(512 * MIB, 480 * MIB))
     assert error.value.hint == "set Image-Size to 1G; for a test, give --size 1G"
@@ -110,7 +110,7 @@ def test_a_size_that_is_none(text: str) -> None:
 
 
 class _Apt:
-    """Of apt no more than finds one configuration."""
+    """An apt that finds only one configuration."""
 
     release_files = ()
 
@@ -122,7 +122,7 @@ class _Apt:
 
 
 def test_an_image_of_another_size_is_made_again_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `rebuild` and `verify` do it; and nobody asks whether there is room: there was."""
+    """`rebuild` and `verify` rebuild an image of another size without checking the space, which was enough before."""
     read = origin.Origin(DEBIAN, ARCHIVE, cast("resolver.Apt", _Apt()), Path("apt.conf"))
     changed = custom.custom(disk="12288M")
     assert changed.lines == ("size 12G",)
@@ -143,7 +143,7 @@ def test_an_image_of_another_size_is_made_again_with_it(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("what", ["block", "inode"])
 def test_mke2fs_s_own_word_names_the_field(tmp_path: Path, what: str) -> None:
-    """Where the estimate was wrong after all."""
+    """If the estimate was wrong, mke2fs's error names the field."""
     (tmp_path / "tree").mkdir()
     for number in range(200):
         (tmp_path / "tree" / str(number)).write_bytes(os.urandom(100_000 if what == "block" else 1))

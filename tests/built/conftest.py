@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What tests of images share: the root file system of each image, and systems that a configuration made."""
+"""What the tests of images share: the root file system of each image, and systems with a configuration installed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Root:
 
 @contextmanager
 def unpacked(world: World, name: str, folder: Path) -> Iterator[Root]:
-    """The root file system of an image in `folder`, until left. `name` is one of IMAGES."""
+    """Unpack the root file system of an image into `folder` for the duration of a block. `name` is one of IMAGES."""
     suite, config = DISKS.get(name, (SUITE, name))
     stem = f"debian-{RELEASES[suite]}-{config}-amd64-"
     found = [path for end in ("raw", "tar.xz") for path in (world.folder / "images").glob(f"{stem}*.{end}")]
@@ -61,7 +61,7 @@ def root(request: pytest.FixtureRequest, world: World, tmp_path_factory: pytest.
 
 @pytest.fixture(scope="session")
 def base(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
-    """A minimal Debian that knows the world's archive; tests work in copies of it, and share what apt fetches."""
+    """A minimal Debian with the world's archive; tests work in copies of it, and share what apt fetches."""
     tree = bootstrap(tmp_path_factory.mktemp("base") / "tree", SUITE, world.public, world.keyring)
     yield tree
     tree.remove()
@@ -69,13 +69,13 @@ def base(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tre
 
 @pytest.fixture(scope="session")
 def ec2(base: Tree, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
-    """A system that the configuration alone made, as it makes an image."""
+    """A system with only the configuration of EC2 installed, as for an image."""
     yield from _installed(base, tmp_path_factory, "ec2")
 
 
 @pytest.fixture(scope="session")
 def azure(base: Tree, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
-    """The same of another vendor."""
+    """A system with only the configuration of Azure installed."""
     yield from _installed(base, tmp_path_factory, "azure")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What dpkg knows of a root file system, read from its database: packages, owners, diversions."""
+"""dpkg's database in a root file system: packages, owners, diversions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MERGED: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
-"""Links to the directories of these names in /usr, by which packages may name what is there (usrmerge)."""
+"""Names of links to directories in /usr, by which packages may name the files there (usrmerge)."""
 
 
 class Dpkg:
@@ -24,7 +24,7 @@ class Dpkg:
         self.folder = tree / "var/lib/dpkg"
 
     def real(self, name: str) -> str:
-        """A path as a package names it -> where it is: without a leading slash, in /usr where it is merged."""
+        """Where a path named by a package is: without a leading slash, in /usr if the directory is merged."""
         path = PurePosixPath("/" + name.strip("/"))
         first = path.parts[1] if len(path.parts) > 1 else ""
         if len(path.parts) > 2 and first in _MERGED and (self.tree / first).is_symlink():
@@ -33,7 +33,7 @@ class Dpkg:
 
     @cached_property
     def diversions(self) -> dict[str, tuple[str, str]]:
-        """Path -> where others' files of that name go, and the package whose diversion it is (":" of none)."""
+        """Path -> where other packages' files of that name go, and the package that diverts it (":" for none)."""
         lines = (self.folder / "diversions").read_text("utf-8").splitlines()
         triples = zip(lines[::3], lines[1::3], lines[2::3], strict=True)
         return {self.real(path): (self.real(to), owner) for path, to, owner in triples}
@@ -44,19 +44,19 @@ class Dpkg:
         return (self.folder / "statoverride").read_text("utf-8").splitlines()
 
     def _info(self, extension: str) -> Iterator[tuple[str, str]]:
-        """(package, text) of the files of a kind; with architecture where packages can have several."""
+        """(package, text) for each control file of a kind, whose name may also have the architecture."""
         for path in sorted((self.folder / "info").glob(f"*.{extension}")):
             yield path.name.removesuffix(f".{extension}").split(":")[0], path.read_text("utf-8")
 
     def place(self, package: str, name: str) -> str:
-        """Where a package's file is: diversions of others count."""
+        """Where a package's file is, diversions by other packages considered."""
         path = self.real(name)
         to, owner = self.diversions.get(path, (path, package))
         return path if owner == package else to
 
     @cached_property
     def owners(self) -> dict[str, set[str]]:
-        """Path -> the packages that have it: their files, directories and conffiles."""
+        """Path -> the packages that own it: files, directories and conffiles."""
         found: dict[str, set[str]] = {}
         for package, text in self._info("list"):
             for line in text.splitlines():
@@ -64,28 +64,28 @@ class Dpkg:
         for package, stanza in self.packages.items():
             for line in stanza.get("Conffiles", "").splitlines():
                 words = line.split()
-                # With a third word it is one that the package no longer has.
+                # A third word marks a conffile that the package no longer has.
                 if len(words) == 2:
                     found.setdefault(self.place(package, words[0]), set()).add(package)
-        # Who has /lib64 has /usr/lib64, which it is a link to.
+        # A package with /lib64 also owns /usr/lib64, the link's target.
         found.update({f"usr/{name}": found[name] for name in _MERGED if name in found})
         return found
 
     @cached_property
     def packages(self) -> dict[str, dict[str, str]]:
-        """Package -> its stanza, of those that dpkg knows at all."""
+        """Package -> stanza of all packages in the database."""
         text = (self.folder / "status").read_text("utf-8")
         return {stanza["Package"]: stanza for stanza in deb822.parse(text)}
 
     @property
     def installed(self) -> dict[str, str]:
-        """Package -> version, of those that are installed."""
+        """Package -> version of the installed packages."""
         whole = "install ok installed"
         return {name: it["Version"] for name, it in self.packages.items() if it["Status"] == whole}
 
     @cached_property
     def obsolete(self) -> list[tuple[str, str]]:
-        """(package, path) of conffiles that the package has no more."""
+        """(package, path) of conffiles that the package no longer has."""
         return [
             (package, line.split()[0])
             for package, stanza in self.packages.items()
@@ -95,7 +95,7 @@ class Dpkg:
 
     @cached_property
     def alternatives(self) -> dict[str, str]:
-        """Path of a generic name -> its link group, of update-alternatives(1), slaves included."""
+        """Path of a generic name -> its link group in update-alternatives(1), slaves included."""
         found = {}
         for path in (self.folder / "alternatives").iterdir():
             lines = path.read_text("utf-8").splitlines()

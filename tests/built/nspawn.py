@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A container for a test: the root file system of a disk under systemd-nspawn, without firmware or kernel."""
+"""A container for a test: the root file system of a disk in systemd-nspawn, without firmware or kernel."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _ROOT: Final = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"
 
 
 def extract(raw: Path, tree: Path) -> None:
-    """Copy the root file system of a disk into the directory `tree`, with neither mount nor loop device.
+    """Copy the root file system of a disk into the directory `tree`, without mounts and loop devices.
 
     debugfs(8) keeps owners, modes and contents; it loses set-id and sticky bits, ACLs
-    and hard links. Enough for a boot: systemd-tmpfiles sets those of /tmp again.
+    and hard links. That is enough to boot: systemd-tmpfiles sets the modes of /tmp again.
     """
     listed = subprocess.run(["sfdisk", "--json", raw], capture_output=True, check=True)
     table = json.loads(listed.stdout)["partitiontable"]
@@ -48,11 +48,11 @@ def extract(raw: Path, tree: Path) -> None:
 
 _NONE: Final[Mapping[str, str]] = {}
 _WITH_CGROUPS = 'mountpoint --quiet /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup; exec "$@"'
-"""Where nobody has mounted control groups, as in a chroot, systemd-nspawn does not start."""
+"""systemd-nspawn does not start if control groups are not mounted, as in a chroot."""
 
 
 _HERE: Final = ("--register=no", "--keep-unit", "--private-network", "--resolv-conf=off", "--timezone=off")
-"""The host may be a container itself, where systemd does not run and nothing can be registered with it."""
+"""The host may be a container itself, without a running systemd at which a machine could be registered."""
 
 _AS_DOCUMENTED: Final = f"""\
 #!/bin/sh
@@ -64,7 +64,7 @@ exec unshare --mount sh -euc {shlex.quote(_WITH_CGROUPS)} sh \\
 
 
 def as_documented(name: str, *options: str) -> str:
-    """A program in place of systemd-nspawn: README's command with what a test adds to it."""
+    """A program to run instead of systemd-nspawn: README's command with the test's options."""
     return _AS_DOCUMENTED % shlex.join((f"--machine={name}", *options))
 
 
@@ -77,9 +77,9 @@ class Container:
     log: Path
 
     def first(self) -> int:
-        """The process id, here, of the container's process 1; 0 while it is not yet in its tree."""
+        """The host's process id of the container's process 1; 0 if its root is not the tree yet."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text("ascii").split()
-        # Before that it is in the host's name spaces, and would answer for the host, or it has just ended.
+        # Before that, it is in the host's namespaces and would answer for the host; or it has just ended.
         with contextlib.suppress(FileNotFoundError):
             if children and Path(f"/proc/{children[0]}/root").samefile(self.tree):
                 return int(children[0])
@@ -91,7 +91,7 @@ class Container:
         return subprocess.run(inside, capture_output=True, text=True, timeout=seconds, check=False)
 
     def wait(self, unit: str, seconds: float) -> None:
-        """Wait until `unit` is active; AssertionError with the state of the jobs if it does not become so."""
+        """Wait until `unit` is active; if it does not become so, raise AssertionError with the state of the jobs."""
         end = time.monotonic() + seconds
         while True:
             ended = self.process.poll()
@@ -109,9 +109,9 @@ def boot(
     *arguments: str,
     environment: Mapping[str, str] = _NONE,
 ) -> Iterator[Container]:
-    """Boot a tree with a network of its own, ended when left. `name` is the container's and its log's.
+    """Boot a tree with a network of its own for the duration of the block. `name` is for the container and its log.
 
-    `arguments` are a kernel's, as far as systemd reads them (kernel-command-line(7)); `environment` is for
+    `arguments` are kernel arguments that systemd reads (kernel-command-line(7)); `environment` is for
     systemd-nspawn itself.
     """
     log = logs() / f"{name}.log"
@@ -119,10 +119,10 @@ def boot(
         *("unshare", "--mount", "sh", "-euc", _WITH_CGROUPS, "sh"),
         *("systemd-nspawn", "--quiet", "--directory", str(tree), "--machine", name, "--boot"),
         *_HERE,
-        # A terminal, which nobody sits at.
+        # A terminal without input.
         "--console=passive",
         "--link-journal=no",
-        "--bind-ro=/dev/null:/etc/fstab",  # the disks of fstab(5) are not there
+        "--bind-ro=/dev/null:/etc/fstab",  # the disks in fstab(5) do not exist
         *arguments,
     ]
     with log.open("wb") as out:
@@ -139,6 +139,6 @@ def boot(
         finally:
             if process.poll() is None:
                 out.write(container.run("journalctl", "--boot", "--no-pager").stdout.encode())
-                # The tree is a copy: nothing in it needs an orderly end.
+                # The tree is a copy, which needs no clean shutdown.
                 os.kill(container.first() or process.pid, signal.SIGKILL)
             process.wait()

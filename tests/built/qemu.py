@@ -24,7 +24,7 @@ Firmware = Literal["bios", "uefi"]
 
 _README: Final = Path(__file__).resolve().parents[2] / "README.md"
 
-# What a test changes in a documented command: the processor, the port, and where the console goes.
+# What a test changes in a documented command: the processor, the port, and the destination of the console.
 _AS_DOCUMENTED: Final = """\
 #!/usr/bin/python3
 import os, sys
@@ -50,12 +50,12 @@ TERMINAL_CONTROL: Final = re.compile(r"\x1b\[[0-9;?=!]*[A-Za-z]|\x1b\([A-Z0-9]|\
 
 _PROCESSOR: Final = {
     "kvm": ("-accel", "kvm", "-cpu", "host"),
-    # QEMU 7.2's TCG loses its way at random after cmpxchg16b: a processor that has none.
+    # QEMU 7.2's TCG fails at random after cmpxchg16b, so use a processor without it.
     "tcg": ("-accel", "tcg", "-cpu", "qemu64,-cx16"),
 }
 
 _POLL: Final = 0.5
-"""Seconds between two looks at a serial log or a port."""
+"""Seconds between two reads of a serial log or a port."""
 
 # mov cx, 0xffff; 1: loop 1b; mov dx, 0xf4; mov al, 0x10; out dx, al; 2: hlt; jmp 2b
 _COUNT_AND_EXIT: Final = bytes.fromhex("b9ffff e2fe baf400 b010 ee f4 ebfd").ljust(510, b"\0") + b"\x55\xaa"
@@ -65,10 +65,10 @@ _COUNTED: Final = 0x10 << 1 | 1
 
 @functools.cache
 def accelerator() -> str:
-    """`kvm` where a virtual processor really runs, else `tcg`; DEBIAN_CLOUD_TEST_ACCEL overrides.
+    """`kvm` if a virtual processor really runs, else `tcg`; DEBIAN_CLOUD_TEST_ACCEL overrides.
 
-    A device /dev/kvm that opens proves nothing: under some nested hypervisors a
-    guest never gets on. So a boot sector counts, then ends QEMU by a status of its own.
+    That /dev/kvm can be opened proves nothing: under some nested hypervisors a
+    guest makes no progress. So a boot sector counts, then ends QEMU with a status of its own.
     """
     if chosen := os.environ.get("DEBIAN_CLOUD_TEST_ACCEL"):
         return chosen
@@ -90,7 +90,7 @@ def accelerator() -> str:
 
 
 def logs() -> Path:
-    """The directory in which serial logs stay: DEBIAN_CLOUD_TEST_LOGS, or build/logs."""
+    """The directory of the serial logs: DEBIAN_CLOUD_TEST_LOGS, or build/logs."""
     default = Path(__file__).resolve().parents[2] / "build" / "logs"
     folder = Path(os.environ.get("DEBIAN_CLOUD_TEST_LOGS", default))
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,11 +106,11 @@ class Machine:
     ssh_port: int
 
     def console(self) -> str:
-        """What the serial console has said, without terminal control."""
+        """The output on the serial console, without terminal control."""
         return TERMINAL_CONTROL.sub("", self.serial.read_text("utf-8", "replace"))
 
     def wait(self, pattern: str, seconds: float) -> re.Match[str]:
-        """Wait until the console says `pattern`; AssertionError with its last lines if it does not."""
+        """Wait until the console shows `pattern`; if it does not, raise AssertionError with its last lines."""
         end = time.monotonic() + seconds
         while True:
             ended = self.process.poll() is not None
@@ -123,13 +123,13 @@ class Machine:
             time.sleep(_POLL)
 
     def ssh(self, user: str, key: Path, *command: str, seconds: float = 60) -> str:
-        """Standard output of a command on the machine; AssertionError if it fails."""
+        """The standard output of a command on the machine; AssertionError if it fails."""
         options = {
             "BatchMode": "yes",
             "ConnectTimeout": "20",
             "IdentitiesOnly": "yes",
             "LogLevel": "ERROR",
-            # The keys of a machine that lives for one test are nobody's to know.
+            # The host key of a machine that exists for one test is unknown.
             "StrictHostKeyChecking": "no",
             "UserKnownHostsFile": "/dev/null",
         }
@@ -158,14 +158,14 @@ def _section() -> str:
 
 
 def block(wanted: str) -> str:
-    """The block of README's "Boot it, and log in" that holds `wanted`."""
+    """The block of README's "Boot it, and log in" that contains `wanted`."""
     found = re.findall(r"^```\n([^`]*)^```$", _section(), re.DOTALL | re.MULTILINE)
     (text,) = (text for text in found if wanted in text)
     return str(text)
 
 
 def as_documented(port: int, serial: Path | None = None) -> str:
-    """A program in place of qemu-system-x86_64: README's command with what a test changes in it.
+    """A program to run instead of qemu-system-x86_64: README's command with the test's changes.
 
     The console goes to the file `serial`; without one it stays on the terminal.
     """
@@ -179,9 +179,9 @@ def as_documented(port: int, serial: Path | None = None) -> str:
 
 @contextmanager
 def documented(raw: Path, name: str, folder: Path, *, wanted: str) -> Iterator[tuple[Machine, str, Path]]:
-    """Paste the block of README that holds `wanted` into a shell: the machine, and the user and key that it lets in.
+    """Paste the block of README with `wanted` into a shell; yield the machine, and the user and key that it accepts.
 
-    `folder` is the user's home, and where the commands run; IMAGE.raw is `raw`.
+    `folder` is the user's home and the working directory; IMAGE.raw is `raw`.
     """
     text = block(wanted)
     (user,) = re.findall(rf"^{re.escape(text)}```$[^`]*`ssh -p 2222 (\w+)@127", _section(), re.MULTILINE)
@@ -197,7 +197,7 @@ def documented(raw: Path, name: str, folder: Path, *, wanted: str) -> Iterator[t
     program.write_text(as_documented(port, serial), "utf-8")
     program.chmod(0o755)
     environment = {"HOME": str(folder), "PATH": f"{program.parent}:{os.environ['PATH']}", "TMPDIR": str(folder)}
-    # QEMU is the last command, and all that is left when the shell is ended.
+    # QEMU is the last command, and the only process left when the shell is ended.
     process = subprocess.Popen(
         ["sh", "-eu"], cwd=folder, env=environment, stdin=subprocess.PIPE, start_new_session=True
     )
@@ -213,7 +213,7 @@ def documented(raw: Path, name: str, folder: Path, *, wanted: str) -> Iterator[t
 
 @contextmanager
 def boot(raw: Path, name: str, *, firmware: Firmware = "bios") -> Iterator[Machine]:
-    """Boot a copy of `raw` without a way to the outside; ended when left.
+    """Boot a copy of `raw`, without access to outside networks, for the duration of the block.
 
     `name` is the serial log's. The image itself is never written to.
     """
@@ -229,7 +229,7 @@ def boot(raw: Path, name: str, *, firmware: Firmware = "bios") -> Iterator[Machi
             *("-nodefaults", "-display", "none", "-no-reboot"),
             *("-drive", f"file={overlay},format=qcow2,if=virtio,cache=unsafe"),
             *("-netdev", f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22"),
-            # No ROM: a machine that finds no boot loader shall stop, not ask the network.
+            # No ROM: a machine without a boot loader must stop, not boot from the network.
             *("-device", "virtio-net-pci,netdev=net,romfile="),
             *("-device", "virtio-rng-pci"),
             *("-serial", f"file:{serial}"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A person at a terminal: commands run on a pseudo-terminal, what they show is read, and answers are typed."""
+"""A user at a terminal: runs commands on a pseudo-terminal, reads their output, and types answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PASSWORD: Final = "of-no-use-elsewhere-7"
 
 @dataclass(slots=True)
 class Terminal:
-    """The terminal of running commands; what it showed is in `log` as well."""
+    """A terminal with running commands; its output is also in `log`."""
 
     process: subprocess.Popen[bytes]
     descriptor: int
@@ -34,7 +34,7 @@ class Terminal:
     _unread: str = field(default="")
 
     def wait(self, pattern: str, seconds: float) -> str:
-        """Read until `pattern` is shown: the text up to its end; AssertionError with the last lines otherwise."""
+        """Read until `pattern` is shown, and return the text up to its end; raise AssertionError otherwise."""
         end = time.monotonic() + seconds
         while True:
             if match := re.search(pattern, self._unread):
@@ -58,21 +58,21 @@ class Terminal:
         os.write(self.descriptor, f"{line}\r".encode())
 
     def answer(self, question: str, line: str, seconds: float = 60) -> None:
-        """Type a line where a question is asked that shows nothing of what is typed."""
+        """Type a line at a prompt that does not echo it."""
         self.wait(question, seconds)
-        # It throws away what was typed before it had switched the echo off.
+        # The prompt discards input from before it has switched the echo off.
         time.sleep(1)
         self.type(line)
 
     def log_in(self, user: str, seconds: float) -> None:
-        """Wait for the login prompt, and get a shell with `PASSWORD`."""
+        """Wait for the login prompt, and log in with `PASSWORD`."""
         self.wait(r"\n\S+ login: ", seconds)
         self.type(user)
         self.answer("Password: ", PASSWORD)
         self.wait(r"[#$] $", 60)
 
     def run(self, command: str, seconds: float = 60) -> str:
-        """What a command shows, in a shell that waits."""
+        """The output of a command in a waiting shell."""
         self.type(f"echo :$((40 + 2)); {command}; echo :$((80 + 4)):")
         self.wait(r":42\s*\n", 60)
         return self.wait(r"\n?:84:", seconds).removesuffix(":84:").strip()
@@ -80,7 +80,7 @@ class Terminal:
 
 @contextmanager
 def paste(block: str, name: str, folder: Path, programs: Mapping[str, str]) -> Iterator[Terminal]:
-    """Paste commands into a shell on a terminal, in a directory; ended when left.
+    """Paste commands into a shell on a terminal, in a directory, for the duration of the block.
 
     `programs` are scripts that are found before the machine's own programs.
     """
@@ -109,7 +109,7 @@ def paste(block: str, name: str, folder: Path, programs: Mapping[str, str]) -> I
     try:
         yield Terminal(process, ours, log)
     finally:
-        # Who sits at it is gone: what runs there gets SIGHUP, and SIGKILL if that is not enough.
+        # Closing the terminal sends SIGHUP to what runs there; SIGKILL follows if that is not enough.
         os.close(ours)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(10)

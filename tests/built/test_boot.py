@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Each image boots: by both firmwares, with a seed to a login by key, and in a container."""
+"""Each image boots: with both firmwares, with a seed to a login by key, and in a container."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.conftest import World
 
 BOOT = 600
-"""Seconds to a login prompt: a tenth of it without acceleration, on a machine that does nothing else."""
+"""Seconds until a login prompt: on an idle machine without acceleration, it takes a tenth of this."""
 
 
 class Image(Protocol):
@@ -30,7 +30,7 @@ class Image(Protocol):
 
 
 def failures(journal: str) -> list[str]:
-    """What systemd says of units that failed, also of those that it started again afterwards."""
+    """The messages of systemd about failed units, also about those that it started again."""
     assert "Reached target" in journal
     return re.findall(r"^.*Failed (?:to start|with result).*$", journal, re.MULTILINE)
 
@@ -48,7 +48,7 @@ def test_ec2_is_entered_by_bios_and_reaches_a_login_prompt_by_uefi(
         assert bios.ssh(user, key, "id", "-un", seconds=240) == "root\n"
         uefi.wait(r"\n\S+ login: ", BOOT)
         assert "EFI v2" not in bios.console()
-        # The firmware trusted shim, shim grub, and grub the kernel.
+        # Secure Boot verified shim, shim verified grub, and grub the kernel.
         assert "secureboot: Secure boot enabled" in uefi.console()
 
 
@@ -69,14 +69,14 @@ def test_generic_with_a_seed_lets_its_key_in(images: Mapping[str, Image], tmp_pa
         assert run("systemctl", "is-system-running", "--wait", "||", "systemctl", "--failed") == "running\n"
         assert failures(run("sudo", "journalctl", "--boot", "--output=cat")) == []
         assert int(run("df", "--block-size=1", "--output=size", "/").split()[-1]) > before
-        # What update-grub writes on the machine is what the builder wrote without one.
+        # update-grub on the machine writes the same file as the builder, which runs without it.
         assert "warning" not in run("sudo", "grub-mkconfig", "--output=/tmp/grub.cfg", "2>&1")
         assert run("sudo", "diff", "/boot/grub/grub.cfg", "/tmp/grub.cfg", "||", "true") == ""
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="systemd-nspawn needs root")
 def test_nocloud_asks_for_a_password_and_is_entered_by_it(images: Mapping[str, Image], tmp_path: Path) -> None:
-    """In a container: the question and the login are the same on a machine's console, where they take minutes."""
+    """Tested in a container, because the same question and login take minutes on a machine's console."""
     nspawn.extract(images["nocloud"].raw, tmp_path / "tree")
     boot = "systemd-nspawn --boot --directory=tree"
     programs = {"systemd-nspawn": nspawn.as_documented("nocloud-login", "--bind-ro=/dev/null:/etc/fstab")}
@@ -86,7 +86,7 @@ def test_nocloud_asks_for_a_password_and_is_entered_by_it(images: Mapping[str, I
 
 @pytest.mark.skipif(not ALL, reason="make check-all")
 def test_nocloud_is_entered_on_its_console_as_documented(images: Mapping[str, Image], tmp_path: Path) -> None:
-    """README: the line of `ec2` without -smbios."""
+    """README's command for `ec2` works without -smbios."""
     (tmp_path / "IMAGE.raw").symlink_to(images["nocloud"].raw)
     block = re.sub(r" *\\\n +-smbios .*", "", qemu.block("-smbios"))
     assert "smbios" not in block

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Each built image has what Debian's official image of its vendor has, and what it is better in.
+"""Each built image has what Debian's official image of its vendor has, and its improvements.
 
-The tables are the official images', trixie's, as of 2026; each difference says why.
+The tables are those of the official trixie images of 2026; each difference has its reason.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from tests.configs import kernel, official
 GIB: Final = 1024**3
 
 BOOTED: Final = {"grub-efi-amd64-signed", "shim-signed"}
-"""What GRUB itself depends on, so that a disk boots where Secure Boot is on."""
+"""Dependencies of GRUB itself, so that a disk also boots with Secure Boot."""
 MINIMAL: Final = {"e2fsprogs", "init", "netbase"}
-"""Those of the official packages that a minimal system has anyway."""
+"""Official packages that a minimal system has anyway."""
 GROUPS: Final = "adm audio cdrom dialout dip floppy plugdev sudo video"
 
 UNITS: Final = """
@@ -39,14 +39,14 @@ SERVICES: Final = {
     "chrony": {"chrony.service"},
     "systemd-timesyncd": {"systemd-timesyncd.service"},
 }
-"""Package that some image names -> its units, enabled where it is named and nowhere else."""
+"""Package in some images -> its units, enabled only in images that name the package."""
 NEVER: Final = {"ssh.socket", "debug-shell.service"}
 """Units that no image enables: a second way to the same server, and a shell without a password."""
 
 
 @dataclass(frozen=True)
 class Vendor:
-    """What sets one vendor's image apart; sizes in GiB, of the grub menu in seconds."""
+    """What differs in one vendor's image; sizes in GiB, the timeout of the grub menu in seconds."""
 
     size: int = 3
     kernel: str = "cloud"
@@ -91,7 +91,7 @@ VENDORS: Final = {
 
 @dataclass(frozen=True)
 class Content:
-    """One image, and what is wanted of it."""
+    """One image, and what it must contain."""
 
     root: Root
 
@@ -105,7 +105,7 @@ class Content:
 
     @cached_property
     def others(self) -> set[str]:
-        """What the image of some other vendor names, and this one's does not."""
+        """Packages of other vendors' images that this image's vendor does not name."""
         named = (official.packages(name, self.root.suite, "amd64") for name in official.VENDORS)
         return set[str]().union(*named, *official.OURS.values()) - self.named
 
@@ -148,7 +148,7 @@ def test_explicit_packages(content: Content) -> None:
 
 def test_packages_that_other_vendors_have(content: Content) -> None:
     absent = content.others | (set() if content.vendor.size else BOOTED)
-    # A library that other packages use, too.
+    # Other packages use this library, too.
     assert (absent - {"python3-passlib"}) & content.packages == set()
     kernels = [name for name in content.packages if re.fullmatch(r"linux-image-\d.*", name)]
     assert len(kernels) == bool(content.vendor.kernel)
@@ -156,10 +156,10 @@ def test_packages_that_other_vendors_have(content: Content) -> None:
 
 
 def test_the_configuration_alone_was_asked_for(content: Content) -> None:
-    """So apt removes what a later version no longer needs."""
+    """Only the configuration is marked as manually installed, so apt removes what a later version no longer needs."""
     manual = set(content.run("apt-mark -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= showmanual").split())
     assert f"debian-cloud-config-{content.root.config}" in manual
-    # The other ones are those of a minimal system, which nobody asked for either.
+    # The others belong to a minimal system, and are not the image's choice either.
     assert manual & ((content.named | content.others | BOOTED) - MINIMAL) == set()
 
 
@@ -176,7 +176,7 @@ def test_groups_of_the_default_user(content: Content) -> None:
 
 
 def cloud_config(content: Content) -> dict[str, object]:
-    """What cloud-init itself reads."""
+    """The configuration as cloud-init reads it."""
     script = "from cloudinit.util import read_conf_with_confd as read; import json; print(json.dumps(read({!r})))"
     merged = json.loads(content.run(f'python3 -B -c "{script.format("/etc/cloud/cloud.cfg")}"'))
     assert isinstance(merged, dict)
@@ -198,7 +198,7 @@ def test_cloud_init_makes_the_default_user(content: Content) -> None:
     assert user["shell"] == "/bin/bash"
     assert merged["users"] == ["default"]
     assert merged["datasource_list"] == list(content.vendor.datasources)
-    # bookworm's cloud-init passes over one that it does not know yet
+    # bookworm's cloud-init skips one that it does not know yet
     late = {"Akamai"} if content.root.suite == "bookworm" else set()
     assert content.facts["Datasource"].split() == [name for name in content.vendor.datasources if name not in late]
     assert merged["apt"] == {"preserve_sources_list": True}
@@ -211,7 +211,7 @@ def test_sshd_takes_keys_alone(cloud: Content) -> None:
     wanted = {
         "passwordauthentication": "no",
         "kbdinteractiveauthentication": "no",
-        # the same by its older name
+        # the same value by its older name
         "permitrootlogin": "without-password" if cloud.root.suite != "forky" else "prohibit-password",
         "pubkeyauthentication": "yes",
         "clientaliveinterval": "120",
@@ -233,10 +233,10 @@ def test_kernel_command_line_and_menu(disk: Content) -> None:
         assert "root=UUID" not in options
     first = lines[0][1].split()
     assert set(disk.vendor.words.split()) <= set(first)
-    # The last console is /dev/console.
+    # The last console becomes /dev/console.
     assert [word for word in first if word.startswith("console=")] == ["console=tty0", "console=ttyS0,115200"]
     assert re.findall(r"^\s*set timeout=(\d+)$", text, re.MULTILINE)[-1:] == [str(disk.vendor.timeout)]
-    # /etc/default/grub, a conffile of grub-cloud-amd64, has the last two.
+    # /etc/default/grub, a conffile of grub-cloud-amd64, adds the last two.
     known = {f"root=PARTUUID={partuuid[1]}", "ro", "console=tty0", "console=ttyS0,115200", *disk.vendor.words.split()}
     assert set(first) - known == {"earlyprintk=ttyS0,115200", "consoleblank=0"}
 
@@ -261,7 +261,7 @@ def test_enabled_units(content: Content) -> None:
     present = [units for package, units in SERVICES.items() if package in content.named]
     assert {*UNITS.split()}.union(*present) - enabled == set()
     absent = [units for package, units in SERVICES.items() if package in content.others]
-    # Each image lacks the units of some other vendor.
+    # Each image is without the units of some other vendor.
     assert len(SERVICES) - len(present) == len(absent) > 0
     assert NEVER.union(*absent) & enabled == set()
 
@@ -326,7 +326,7 @@ def test_empty_places(content: Content) -> None:
     assert [
         path for path in files if re.search(r"^etc/.*(-old|\.bak)$|^etc/(passwd|group|g?shadow|sub.id)-$", path)
     ] == []
-    # systemd-firstboot(1) asks its question only where it finds this word.
+    # systemd-firstboot(1) asks only if the file contains this word.
     first = "uninitialized\n" if content.root.config == "nocloud" else ""
     assert content.root.tree.text("etc/machine-id") == first
     assert entries["etc/resolv.conf"].target == "../run/systemd/resolve/stub-resolv.conf"
@@ -339,7 +339,7 @@ def test_the_time(content: Content) -> None:
         return
     text = content.run("systemd-analyze cat-config --root=/ systemd/timesyncd.conf")
     servers = re.findall(r"^(NTP|FallbackNTP)=(.*)$", text, re.MULTILINE)
-    # The link's own clock is asked first, not last as officially.
+    # EC2's link-local servers are asked first; in the official image, last.
     assert servers == ([("NTP", "169.254.169.123 fd00:ec2::123")] if content.root.config == "ec2" else [])
 
 
@@ -350,7 +350,7 @@ def test_initrd(disk: Content) -> None:
     if "cloud-initramfs-growroot" in disk.packages:
         assert "scripts/local-bottom/growroot" in listed
         assert "growpart" in listed
-    # Made for any machine, not for the one that built it.
+    # The initrd is for any machine, not for the one that built it.
     (config,) = (disk.root.tree.path / "boot").glob("config-*")
     built_in = re.findall(r"^CONFIG_(\w+)=y$", config.read_text("utf-8"), re.MULTILINE)
     modules = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A new version of a configuration reaches the machines that run: they upgrade themselves, and act by it."""
+"""Running machines install a new version of a configuration by themselves, and apply it."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ VERSION: Final = f"{NEXT}~deb{RELEASES[SUITE]}u1"
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """A copy of the world's archive, whose configurations are of the next version."""
+    """A copy of the world's archive with the next version of the configurations."""
 
     folder: Path
     url: str
-    """Where machines look for it: an address of 127.0.0.1, which their own network name space has, too."""
+    """The machines' address of it: an address of 127.0.0.1, which their own network namespace has, too."""
 
     @property
     def public(self) -> Path:
@@ -66,7 +66,7 @@ def run(*command: str | Path, **environment: str) -> str:
 
 
 def link(source: str, to: str) -> None:
-    """Published files never change: the copy may share them, if it is on the same disk."""
+    """Hard-link a published file, which never changes, or copy it if it is on another disk."""
     try:
         os.link(source, to)
     except OSError:
@@ -75,7 +75,7 @@ def link(source: str, to: str) -> None:
 
 @pytest.fixture(scope="module")
 def next_version(world: World, tmp_path_factory: pytest.TempPathFactory) -> Archive:
-    """Version 2, with two changed drop-ins: built, signed, uploaded, accepted and published, as version 1 was."""
+    """Version 2, with two changed drop-ins: built, signed, uploaded, accepted and published like version 1."""
     tmp = tmp_path_factory.mktemp("next")
     archive = tmp / "archive"
     sockets = shutil.ignore_patterns("S.*", "public")
@@ -92,7 +92,7 @@ def next_version(world: World, tmp_path_factory: pytest.TempPathFactory) -> Arch
     render.adopt(tree, SUITE)
     (changes,) = build.build(tree).glob("debian-cloud_*.changes")
     with gnupg.temporary_home() as place:
-        # A copy of the maintainer's: others sign with it, and its agent is theirs.
+        # A copy of the maintainer's home: other tests sign with that, and its agent is theirs.
         shutil.copytree(world.folder / "maintainer", place, ignore=sockets, dirs_exist_ok=True)
         home = {"GNUPGHOME": str(place)}
         (key,) = re.findall(
@@ -118,7 +118,7 @@ def change(path: Path, old: str, new: str) -> None:
 def machine(world: World, tmp_path: Path) -> Iterator[Root]:
     """The root file system of an EC2 machine, from the image of version 1.
 
-    Debian's mirror is out of reach in the tests: what is new is the configuration alone.
+    The tests cannot reach Debian's mirror, so only the configuration is new.
     """
     with unpacked(world, "ec2", tmp_path) as root:
         yield root
@@ -130,7 +130,7 @@ def test_a_machine_takes_the_next_version_by_itself(machine: Root, next_version:
     name = "debian-cloud-config-ec2"
     before = Dpkg(tree.path).installed[name]
     assert before != VERSION
-    # It has no network but its own loopback, and shall not wait for one.
+    # Its only network is its own loopback, and it must not wait for another.
     offline = "systemd.mask=systemd-networkd-wait-online.service"
     with nspawn.boot(tree.path, "ec2-upgrade", offline) as container:
         container.wait("multi-user.target", 240)
@@ -159,7 +159,8 @@ def test_a_machine_takes_the_next_version_by_itself(machine: Root, next_version:
                 reached = ("curl", "--silent", "--fail", "--retry", "20", "--retry-connrefused", "--retry-delay", "1")
                 done = container.run(*reached, "--output", "/dev/null", f"{next_version.url}/dists/")
                 assert done.returncode == 0, done.stderr
-                # What the two timers start, at a time of their own. The first boot's run may be at it already.
+                # The services that the two timers start at a time of their own. At the first boot, they may run
+                # already.
                 for service in ("apt-daily.service", "apt-daily-upgrade.service"):
                     done = container.run("systemctl", "start", service, seconds=600)
                     assert done.returncode == 0, done.stderr + container.run("journalctl", "--unit", service).stdout
@@ -180,7 +181,7 @@ def configurations(tree: Path) -> list[str]:
     return names
 
 
-# The machine's disk, to those who ask for it, is the image's; grub-mkconfig(8) looks for udev's link to it.
+# For programs, the machine's disk is that of the image; grub-mkconfig(8) looks for udev's link to it.
 _DISK: Final = """
 mkdir -p /run/dev/disk/by-partuuid
 for device in null zero full random urandom; do
@@ -206,7 +207,7 @@ unattended-upgrade --verbose
 def test_a_changed_command_line_is_in_the_boot_loaders_menu(
     machine: Root, next_version: Archive, tmp_path: Path
 ) -> None:
-    """In a chroot rather than a container, which has no boot loader and so is not given a menu."""
+    """In a chroot, because a container has no boot loader, and so gets no menu."""
     disk = tmp_path / "disk"
     disk.mkdir()
     probe = disk / "grub-probe"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Images and configurations keep Debian's policy: packages own what there is, and come and go without a trace."""
+"""Images and configurations follow Debian's policy: packages own all files, and removing them leaves nothing."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tools import render
 
 OURS = "debian-cloud"
 CONFIGURATION = tuple(f"{OURS}-config-{name}" for name in ("ec2", "cloud-init", "cloud", "common"))
-"""What an EC2 machine is made of, the outermost first."""
+"""The packages that make up an EC2 machine's configuration, the outermost first."""
 
 PLACES = ("etc", "usr", "boot", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
-"""Where all that no package owns must have its line in the table. `verify` asks that of every path."""
+"""Directories in which a file without a package needs a line in the table; `verify` checks that for all paths."""
 
 _used: dict[str, set[str]] = {}
-"""Image -> the lines of the table that it needs."""
+"""Image -> the lines of the table that it uses."""
 
 
 def test_packages_own_all_but_what_is_generated(root: Root) -> None:
@@ -37,9 +37,9 @@ def test_packages_own_all_but_what_is_generated(root: Root) -> None:
     foreign = sorted(set(entries) - set(dpkg.owners) - set(dpkg.alternatives))
     used = {path: [pattern for pattern, _ in GENERATED if matches(pattern, path)] for path in foreign}
     unknown = [path for path, patterns in used.items() if path.partition("/")[0] in PLACES and not patterns]
-    # Copies of packages' files are told by their content, which `verify` compares (test_verify.py).
+    # A copy of a package's file is recognized by its content, which `verify` compares (test_verify.py).
     assert [path for path in unknown if not is_copy(path)] == []
-    # What a package ships is in the table for the owner, the mode or the name that it is given later.
+    # A file of a package is in the table if it later gets another owner, mode or name.
     moved = {to for to, _ in dpkg.diversions.values()}
     shipped = {line for line, _ in GENERATED if line in dpkg.owners or any(matches(line, to) for to in moved)}
     _used[root.name] = shipped.union(*used.values())
@@ -48,7 +48,7 @@ def test_packages_own_all_but_what_is_generated(root: Root) -> None:
 @pytest.mark.counts_over_all_images
 @pytest.mark.skipif(not ALL, reason="some lines are for images that `make check-all` looks into")
 def test_no_line_of_the_table_is_idle() -> None:
-    """Runs after the images' own tests, of all of them."""
+    """Each line of the table is used by some image; runs after the tests of all images."""
     assert set(_used) == set(IMAGES), "needs the test above, for every image"
     assert sorted({pattern for pattern, _ in GENERATED} - set().union(*_used.values())) == []
 
@@ -58,7 +58,7 @@ def test_the_place_of_the_administrator_is_empty(root: Root) -> None:
 
 
 def test_no_file_of_a_package_was_changed(root: Root) -> None:
-    """Conffiles, too, are as shipped, and none is left that its package has no more."""
+    """All files of packages, also conffiles, are as shipped, and no obsolete conffile is left."""
     command = as_root("debsums", f"--root={root.tree.path}", "--all", "--changed")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -93,7 +93,7 @@ def test_packages_are_whole(root: Root) -> None:
 
 @pytest.fixture
 def ready(base: Tree, ec2: Tree, tmp_path: Path) -> Iterator[Tree]:
-    """A system that has all that an EC2 machine has, save its configuration."""
+    """A system with all packages of an EC2 machine except its configuration."""
     tree = base.copy(tmp_path / "tree")
     tree.apt("install", *sorted(set(Dpkg(ec2.path).installed) - set(CONFIGURATION)))
     yield Tree(tree.path, (*tree.shown, tmp_path / "older"))
@@ -104,7 +104,7 @@ DROP_IN = "etc/ssh/sshd_config.d/60-debian-cloud.conf"
 
 
 def older(tmp: Path) -> Path:
-    """An older version of the configurations, where a drop-in said something else; the directory of its .debs."""
+    """Build an older version of the configurations with another drop-in; return the directory of its .debs."""
     tree = build.copy(build.ROOT, tmp)
     changelog = tree / "debian/changelog"
     changelog.write_text(re.sub(r"\([^)]*\)", "(0.0.1)", changelog.read_text("utf-8"), count=1), "utf-8")
@@ -130,7 +130,7 @@ RESIDUE = (
     ("boot/initrd.img-*", "made anew: the time is in it"),
     ("tmp/**", "what is at work"),
 )
-"""Path -> why it differs after a package has come and gone."""
+"""Path -> why it differs after a package was installed and removed."""
 
 
 def test_a_configuration_comes_upgrades_and_goes_without_question_and_residue(ready: Tree, tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An image with packages that make secrets, and that ask what machine they are on: none of that is in it."""
+"""An image with packages that make secrets, or that read the machine's identity, contains neither."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ MADE_AGAIN: Final = {
     "ssl-cert": ("etc/ssl/private/ssl-cert-snakeoil.key", "etc/ssl/certs/ssl-cert-snakeoil.pem"),
     "nsd": ("etc/nsd/nsd_control.key", "etc/nsd/nsd_server.pem"),
 }
-"""Package that is added -> what it makes when it is installed, and on each machine."""
+"""Added package -> files that it makes when it is installed, and on each machine."""
 
 OFFLINE: Final = "systemd.mask=systemd-networkd-wait-online.service"
 """The container has no network to wait for."""
 
-# Another machine: its files say who it is, and so does its kernel.
+# Another machine: its files and its kernel give other names.
 _ELSEWHERE: Final = """
 hostname elsewhere
 domainname nis.elsewhere
@@ -55,14 +55,14 @@ exec env LANG=de_DE.UTF-8 LANGUAGE=de LC_ALL=tr_TR.UTF-8 TZ=Pacific/Kiritimati "
 """
 
 
-# All of an image that is not the compression of a tar.
+# An image up to the compression of its tar.
 _TAR: Final = "tar --create --file=- --sort=name --format=pax --numeric-owner --acls --xattrs --xattrs-include=*"
 _TIMES: Final = "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime"
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """The same root file system of two machines."""
+    """The same root file system made on two machines."""
 
     here: Tree
     elsewhere: Tree
@@ -70,7 +70,7 @@ class Made:
 
 @pytest.fixture(scope="module")
 def made(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
-    """A container with all those packages, made here, and on a machine of which all else differs."""
+    """A container with all those packages, made here and on a machine that differs in everything else."""
     release, security = debian(SUITE)
     command = [
         *("debian-cloud", "plan", "container", "--suite", SUITE, "--add", ",".join(MADE_AGAIN)),
@@ -78,13 +78,13 @@ def made(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mad
         *("--mirror", release.uri, "--security-mirror", security.uri),
     ]
     plan = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
-    # As far as the tree is done: most of the time would go into the packing of it.
+    # Stop after the tree is made, because packing it would take most of the time.
     steps, packing, _ = plan.partition(". pack the tree\n")
     assert packing
     (stem,) = re.findall("(?m)^mkdir (debian-.*)$", steps)
     identity = tmp_path_factory.mktemp("identity")
     machine = ("unshare", "--mount", "--uts", "sh", "-euc", _ELSEWHERE, "sh", str(identity))
-    # One processor, which is another to those who ask the kernel.
+    # One processor, for which the kernel reports another architecture.
     alone = ("taskset", "--cpu-list", str(max(os.sched_getaffinity(0))), "setarch", "i686")
     trees = []
     for prefix in ((), (*machine, *alone)):
@@ -98,7 +98,7 @@ def made(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mad
 
 
 def test_nothing_of_the_machine_that_makes_it_is_in_an_image(made: Made, tmp_path: Path) -> None:
-    """Its names, time zone, locale, umask, processors and kernel, and what it draws by lot."""
+    """An image is independent of the machine's names, time zone, locale, umask, processors, kernel and chance."""
     for name, tree in (("here", made.here), ("elsewhere", made.elsewhere)):
         with (tmp_path / f"{name}.tar").open("wb") as out:
             subprocess.run([*_TAR.split(), _TIMES, f"--directory={tree.path}", "."], stdout=out, check=True)
@@ -110,7 +110,7 @@ def test_nothing_of_the_machine_that_makes_it_is_in_an_image(made: Made, tmp_pat
 def test_an_image_has_nothing_that_is_one_machines_alone(made: Made) -> None:
     tree = made.here.path
     assert [path for paths in MADE_AGAIN.values() for path in paths if os.path.lexists(tree / path)] == []
-    # The certificate's other name leads nowhere else.
+    # The certificate's other name is gone, too.
     names = (tree / "etc/ssl/certs").iterdir()
     assert [path for path in names if path.is_symlink() and "snakeoil" in str(path.readlink())] == []
     noted = tree / identities.RENEWED
@@ -123,7 +123,7 @@ def test_an_image_has_nothing_that_is_one_machines_alone(made: Made) -> None:
 
 @pytest.fixture
 def machines(made: Made, tmp_path: Path) -> Iterator[tuple[Tree, Tree]]:
-    """Two machines that were made of the image."""
+    """Two machines with the image's root file system."""
     trees = made.here.copy(tmp_path / "first"), made.elsewhere.copy(tmp_path / "second")
     yield trees
     for tree in trees:
@@ -133,7 +133,7 @@ def machines(made: Made, tmp_path: Path) -> Iterator[tuple[Tree, Tree]]:
 def test_each_machine_makes_its_own_at_its_first_boot(machines: tuple[Tree, Tree]) -> None:
     found: list[dict[str, bytes]] = []
     for number, tree in enumerate(machines):
-        # What somebody gave the machine is its own.
+        # A host id that the administrator wrote stays.
         given = tree.path / "etc/nvme/hostid"
         if number:
             given.write_text("given\n")
@@ -141,7 +141,7 @@ def test_each_machine_makes_its_own_at_its_first_boot(machines: tuple[Tree, Tree
             container.wait("multi-user.target", 300)
             state = container.run("systemctl", "show", "--property=Result,ActiveState", "debian-cloud-renew.service")
             assert state.stdout.split() == ["Result=success", "ActiveState=active"]
-            # The daemon has found its key, and whoever reads them finds keys and a certificate.
+            # The daemon has its key, and other programs can read the keys and the certificate.
             assert container.run("sh", "-c", "munge --no-input | unmunge").returncode == 0
             assert container.run("ssh-keygen", "-l", "-f", "/etc/ssh/ssh_host_ed25519_key").returncode == 0
             certificate = ("/etc/ssl/certs/ssl-cert-snakeoil.pem",) * 2
@@ -155,7 +155,7 @@ def test_each_machine_makes_its_own_at_its_first_boot(machines: tuple[Tree, Tree
         assert [path for path, content in found[-1].items() if not content] == []
     assert found[1]["etc/nvme/hostid"] == b"given\n"
     assert [path for path in found[0] if found[0][path] == found[1][path]] == []
-    # Nothing is made anew that was taken away on purpose.
+    # A file that was removed on purpose is not made again.
     tree = machines[0]
     (tree.path / "etc/munge/munge.key").unlink()
     with nspawn.boot(tree.path, "renewal-again", OFFLINE) as container:

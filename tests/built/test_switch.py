@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One vendor's machine becomes another's by one command, and equals one that was that vendor's from the beginning."""
+"""One command turns one vendor's machine into another's, equal to one that was that vendor's from the beginning."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tests.built.tree import Entry, Tree
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a configuration is answerable for on a system."""
+    """The parts of a system that depend on its configuration."""
 
     packages: dict[str, str]
     automatic: set[str]
     removable: set[str]
     kept: set[str]
-    """Packages that are removed, and whose conffiles are not."""
+    """Packages that are removed but not purged."""
     settings: dict[str, Entry]
-    """All of /etc that packages own, and all files of the configurations, wherever they are."""
+    """All files in /etc that packages own, and all files of the configurations anywhere."""
     generated: dict[str, Entry]
-    """All of /etc else."""
+    """All other files in /etc."""
 
 
 def state(tree: Tree) -> State:
@@ -55,7 +55,7 @@ def different(one: dict[str, Entry], other: dict[str, Entry]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def quick(ec2: Tree, azure: Tree, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
-    """An EC2 machine turned into Azure's by the shortest command."""
+    """An EC2 machine turned into an Azure machine by the shortest command."""
     yield from _switched(ec2, tmp_path_factory, "install", "debian-cloud-config-azure")
 
 
@@ -67,7 +67,7 @@ def clean(ec2: Tree, azure: Tree, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture(scope="module")
 def back(clean: Tree, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
-    """And back again."""
+    """That machine turned back into an EC2 machine."""
     yield from _switched(clean, tmp_path_factory, "--autoremove", "--purge", "install", "debian-cloud-config-ec2")
 
 
@@ -87,7 +87,7 @@ DIFFERENT = (
     ("etc/ssh/ssh_host_*", "made on each machine"),
     ("etc/machine-id", "made on each machine"),
 )
-"""Path of /etc that no package owns -> why it may differ between a machine that came to be and one that was."""
+"""Path in /etc without a package -> why it may differ between a switched machine and an original one."""
 
 
 def unexpected(paths: list[str]) -> list[str]:
@@ -95,7 +95,7 @@ def unexpected(paths: list[str]) -> list[str]:
 
 
 def test_the_vendors_differ(ec2: Tree, azure: Tree) -> None:
-    """Else the comparisons below would say nothing."""
+    """The vendors' machines differ, so the comparisons below have a meaning."""
     one, other = state(ec2), state(azure)
     assert {"amazon-ec2-utils", "systemd-timesyncd"} <= set(one.packages) - set(other.packages)
     assert {"waagent", "chrony", "hyperv-daemons"} <= set(other.packages) - set(one.packages)
@@ -112,11 +112,11 @@ def test_one_command_makes_the_other_vendors_machine(ec2: Tree, azure: Tree, qui
         name for name in have.packages if name.startswith("debian-cloud-config-") and name not in was.packages
     }
     assert "debian-cloud-config-ec2" not in have.packages
-    # What is too much is what apt would remove, and no more.
+    # Only packages that apt would autoremove are left over.
     assert want.packages.items() <= have.packages.items()
     assert set(have.packages) - set(want.packages) == have.removable
     assert have.automatic - have.removable == want.automatic
-    # Conffiles of a removed package stay until it is purged; they must not be what the new one is configured by.
+    # Conffiles of a removed package stay until it is purged; they must not configure the new one.
     assert have.kept == {"debian-cloud-config-ec2", "systemd-timesyncd"}
     too_much = {path for path in have.settings if path not in want.settings}
     owners = Dpkg(quick.path).owners
@@ -138,7 +138,7 @@ STAYS = {
     "python3-passlib": "cloud-init suggests it, and apt keeps what another package suggests",
     "python3-legacycrypt": "python3-passlib depends on it",
 }
-"""Package of Azure's -> why apt does not take it away with Azure's configuration."""
+"""Package of Azure's -> why apt does not remove it with Azure's configuration."""
 
 
 def test_there_and_back_is_the_same_machine(ec2: Tree, back: Tree) -> None:
@@ -147,6 +147,6 @@ def test_there_and_back_is_the_same_machine(ec2: Tree, back: Tree) -> None:
     assert set(have.packages) - set(want.packages) == set(STAYS)
     assert have.automatic == want.automatic | set(STAYS)
     assert have.kept == set()
-    # An empty directory of apparmor's, which chrony's purge removes (dh_apparmor(1)).
+    # An empty directory of apparmor, which the purge of chrony removes (dh_apparmor(1)).
     assert different(have.settings, want.settings) == ["etc/apparmor.d/disable"]
     assert unexpected(different(have.generated, want.generated)) == []

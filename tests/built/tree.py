@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A root file system as a directory: made, taken out of an image, read and worked in, by root and by other users.
+"""A root file system as a directory: made, taken from an image, read, and worked in as root and as other users.
 
-What belongs to other users belongs to subordinate ids where the tests run as an
-ordinary user, so whatever reads or removes a tree runs in a namespace, too.
+If the tests run as an ordinary user, files of other users belong to subordinate ids,
+so all that reads or removes a tree runs in a namespace, too.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def as_root(*command: str | Path) -> list[str]:
-    """The command, run as root of a namespace of its own: mounts end with it, and so do its processes."""
+    """A command that runs the given one as root of a new namespace; its mounts and processes end with it."""
     user = () if os.geteuid() == 0 else ("--user", "--map-root-user", "--map-auto")
     return ["unshare", *user, "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *map(str, command)]
 
 
-# TREE FOLDER…: the directories are seen inside as /mnt/NAME, up to "--"; the rest is run.
+# TREE DIRECTORY…: the directories up to "--" are /mnt/NAME inside; the rest is the command.
 _ENTER: Final = """
 tree=$1; shift
 mount -t proc proc "$tree/proc"
@@ -43,10 +43,10 @@ exec chroot "$tree" /usr/bin/env -i HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=no
     PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"
 """
 
-# A tree has no service manager, and no service of it starts (invoke-rc.d(8)).
+# A tree has no service manager, so no service starts in it (invoke-rc.d(8)).
 _NO_SERVICES: Final = "printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d"
 
-# What apt fetched once, all trees of a test run have: /mnt/cache.
+# All trees of a test run share the packages that apt fetched: /mnt/cache.
 _APT: Final = """
 APT::Sandbox::User "root";
 APT::Keep-Downloaded-Packages "true";
@@ -59,7 +59,7 @@ Dpkg::Use-Pty "false";
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What stands at a path: `kind` as in find(1)'s %y (f, d, l), an octal `mode`, `owner` as "user:group"."""
+    """What is at a path: `kind` as in find(1)'s %y (f, d, l), an octal `mode`, `owner` as "user:group"."""
 
     kind: str
     mode: str
@@ -70,7 +70,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A root file system. `shown` are directories of the host, seen inside below /mnt under their names."""
+    """A root file system. `shown` are directories of the host, which are below /mnt inside, under their names."""
 
     path: Path
     shown: tuple[Path, ...] = field(default=())
@@ -78,9 +78,9 @@ class Tree:
     def run(
         self, *command: str, seconds: float = 600, given: str = "", check: bool = True, alone: bool = False
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the tree as root, with nobody to ask; AssertionError when it fails and `check`.
+        """Run a command in the tree as root, without a terminal; AssertionError if it fails and `check`.
 
-        `alone` is without the host's network, of which only 127.0.0.1 is left, and nobody else's.
+        With `alone`, its only network is a loopback interface of its own.
         """
         network = ("unshare", "--net", "sh", "-euc", 'ip link set lo up; exec "$@"', "sh") if alone else ()
         done = subprocess.run(
@@ -97,18 +97,18 @@ class Tree:
         return done
 
     def apt(self, *arguments: str, seconds: float = 900) -> str:
-        """Run apt-get as an administrator's script would; what it said."""
+        """Run apt-get as an administrator's script would, and return its output."""
         done = self.run("apt-get", "-y", "-q", *arguments, seconds=seconds)
         return done.stdout + done.stderr
 
     def text(self, path: str) -> str:
-        """The text of a file, whoever may read it; AssertionError where there is none."""
+        """The text of a file, whatever its mode; AssertionError if there is none."""
         done = subprocess.run(as_root("cat", str(self.path / path)), capture_output=True, check=False)
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode("utf-8", "replace")
 
     def entries(self, *folders: str) -> dict[str, Entry]:
-        """Paths below some directories, and those directories, without a leading slash; all of the tree by default."""
+        """Path -> entry of directories and all below them, without a leading slash; by default of all."""
         there = [folder for folder in folders if (self.path / folder).is_symlink() or (self.path / folder).exists()]
         places = there if folders else ["."]
         script = 'cd "$1"; shift; find "$@" -xdev -printf "%y %m %U:%G %P\\0%H\\0%l\\0"'
@@ -127,12 +127,12 @@ class Tree:
         return found
 
     def _names(self, database: str) -> dict[str, str]:
-        """Id -> name, as the tree has it: ids of system users depend on the order of installation."""
+        """Id -> name in the tree: ids of system users depend on the order of installation."""
         lines = (self.path / "etc" / database).read_text("utf-8").splitlines()
         return {line.split(":")[2]: line.split(":")[0] for line in lines}
 
     def copy(self, to: Path) -> Tree:
-        """The same once more."""
+        """Copy the tree."""
         subprocess.run(as_root("cp", "-a", "--reflink=auto", str(self.path), str(to)), check=True)
         return Tree(to, self.shown)
 
@@ -149,7 +149,7 @@ def _path(name: str) -> str:
 
 
 def debian_sources(suite: str) -> str:
-    """Debian's sources for a suite, from the mirror that this machine's own apt uses."""
+    """Debian's sources for a suite, with the mirror that this machine's own apt uses."""
     line = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(REPO_URI) $(LABEL) main"
     listed = subprocess.run(
         ["apt-get", "indextargets", "--format", line, "Created-By: Packages", "Origin: Debian"],
@@ -166,7 +166,7 @@ def debian_sources(suite: str) -> str:
 
 
 def bootstrap(to: Path, suite: str, archive: Path, keyring: Path) -> Tree:
-    """A minimal Debian that knows an archive, by its served directory, besides; with the indexes of both."""
+    """Make a minimal Debian that also knows the served directory of an archive, with the indexes of both."""
     sources, cache = to.with_name(f"{to.name}.list"), to.with_name("cache")
     sources.write_text(debian_sources(suite), "utf-8")
     (cache / "partial").mkdir(parents=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a builder must refuse, on a real archive and with real apt: one sentence, a hint, nothing left."""
+"""Bad input that a builder refuses, on a real archive and with real apt: one sentence, a hint, nothing left."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_wrong_key(archive: Archive, tmp_path: Path) -> None:
         *("build", "fine", "--archive", f"file:{archive.public}"),
         *("--keyring", "/usr/share/keyrings/debian-archive-keyring.gpg", "--output", tmp_path),
     )
-    # As gpgv says it to apt, and as sqv does, from Debian 13 on. What else apt says depends on what it has verified.
+    # The message of gpgv, or that of sqv, from Debian 13 on. apt's other output depends on what it has verified.
     refused(done, 1, "apt-get failed")
     assert re.search("NO_PUBKEY|Missing key", done.stderr)
     assert list(tmp_path.iterdir()) == []
@@ -93,7 +93,7 @@ def test_expired_release(archive: Archive) -> None:
 def test_a_release_of_another_suite(archive: Archive) -> None:
     text = archive.signed_text()
     archive.sign(text.replace("Suite: trixie", "Suite: sid").replace("Codename: trixie", "Codename: sid"))
-    # At another address: a change of name at the same one is apt's own to refuse.
+    # At another address, because apt itself refuses another name at the same address.
     other = archive.folder / "another"
     shutil.copytree(archive.public, other, symlinks=True)
     done = debian_cloud("show", "fine", "--archive", f"file:{other}", "--keyring", archive.keyring)
@@ -114,7 +114,7 @@ def test_an_unsigned_release(archive: Archive) -> None:
 
 
 def test_tampered_packages(archive: Archive) -> None:
-    # At another address: what apt has verified before, it need not fetch again.
+    # At another address, because apt does not fetch again what it has verified before.
     other = archive.folder / "other"
     shutil.copytree(archive.public, other, symlinks=True)
     for path in (*other.rglob("Packages*"), *other.glob("dists/trixie/main/binary-amd64/by-hash/SHA256/*")):
@@ -130,13 +130,13 @@ def test_a_tampered_deb_enters_no_image(archive: Archive, tmp_path: Path) -> Non
     deb.write_bytes(content)
     done = debian_cloud("build", "fine", *archive.sources, "--output", tmp_path)
     refused(done, 1, "E: Failed to fetch")
-    # Of a file that it copies, the apt of Debian 13 says no more than that it will not have it.
+    # For a file that it copies, the apt of Debian 13 reports no reason.
     assert re.search(rf"/{deb.name} +(Hash Sum mismatch|Undetermined Error)$", done.stderr, re.M)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_build_that_fails_leaves_nothing(archive: Archive, tmp_path: Path) -> None:
-    """All is installed that is in order, then GRUB is missed; into a pipe, each step is a plain line."""
+    """The build fails after the installation, when GRUB is missing; into a pipe, each step is a plain line."""
     before = loop_devices()
     done = debian_cloud("build", "fine", *archive.sources, "--output", tmp_path, TERM="xterm-256color")
     refused(done, 1, "configure grub: ", "unicode.pf2")
@@ -221,7 +221,7 @@ def test_a_name_that_no_file_system_takes(arguments: str) -> None:
 
 
 def test_a_disk_that_fails_while_it_is_read() -> None:
-    # As such a disk, it gives EIO.
+    # This file gives EIO, like a bad disk.
     refused(debian_cloud("sbom", "/proc/self/mem"), 1, "Input/output error", "check that the file is the right one")
 
 
@@ -260,7 +260,7 @@ def test_output_that_exists_is_not_touched(archive: Archive, tmp_path: Path) -> 
 
 
 def test_a_missing_tool_names_its_package(archive: Archive, tmp_path: Path) -> None:
-    # Where apt's own user can look: it needs gpgv.
+    # apt's own user must be able to read it, because it needs gpgv.
     tools = archive.folder / "bin"
     tools.mkdir()
     for folder in ("/usr/bin", "/usr/sbin"):
@@ -316,7 +316,7 @@ def test_a_disk_that_fills_up_during_the_build(
 
 
 def within(seconds: int, is_so: Callable[[], bool]) -> None:
-    """Wait until something is so, and not longer."""
+    """Wait until a condition holds, at most `seconds`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and not is_so():
         time.sleep(0.1)
@@ -343,11 +343,11 @@ def building(archive: Archive, tmp_path: Path) -> Iterator[Building]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Who runs the tests in the background ignores it, and so would the build.
+        # If the tests run in the background, SIGINT is ignored, and the build would ignore it, too.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     installed = output / ".debian-13-fine-amd64-20260101.0.build" / "tree" / "etc"
-    # As long as another debian-cloud may hold the cache.
+    # Another debian-cloud may hold the cache for some time.
     within(300, lambda: installed.exists() or process.poll() is not None)
     if not installed.exists():
         process.kill()
@@ -361,12 +361,12 @@ def building(archive: Archive, tmp_path: Path) -> Iterator[Building]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_build_leaves_its_message_and_nothing_else(building: Building, number: signal.Signals) -> None:
-    # What is at work can be seen.
+    # traces() finds the running build.
     assert traces(building.output)
     before = loop_devices()
     building.process.send_signal(number)
     _, said = building.process.communicate(timeout=30)
-    # As debian-cloud(1) has it, and a shell for what a signal ended by itself.
+    # As debian-cloud(1) documents, and as a shell reports a process that a signal ended.
     assert building.process.returncode == 128 + number
     assert said.splitlines()[-1] == f"debian-cloud: {'interrupted' if number == signal.SIGINT else 'terminated'}"
     assert "Traceback" not in said
@@ -404,10 +404,10 @@ def test_what_a_killed_build_left_is_no_obstacle_once_its_processes_have_ended(
     refused(debian_cloud(*again), 1, "another debian-cloud uses")
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            # In a chroot, what runs in another namespace shows its path from outside.
+            # The links of a process in a chroot of another namespace show the path from outside.
             if str((folder / "cwd").readlink()).endswith(str(building.output / workspace)):
                 os.kill(int(folder.name), signal.SIGKILL)
-    # As long as the machine needs that makes the world in the meantime.
+    # The machine may be slow, because the world is made at the same time.
     within(60, lambda: not traces(building.output))
     assert traces(building.output) == []
     said = building.output.with_name("said")
@@ -416,7 +416,7 @@ def test_what_a_killed_build_left_is_no_obstacle_once_its_processes_have_ended(
     try:
         within(300, lambda: not mark.exists() or second.poll() is not None)
         assert not mark.exists(), said.read_text()
-        # Not SIGINT: who runs the tests in the background ignores it.
+        # Not SIGINT: it is ignored if the tests run in the background.
         second.send_signal(signal.SIGTERM)
         assert second.wait(timeout=60) == 143
     finally:

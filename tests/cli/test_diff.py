@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`debian-cloud diff` of .buildinfo files and of images: real .debs, dpkg, file system and tar, made small."""
+"""`debian-cloud diff` of .buildinfo files and of images: small images with real .debs, dpkg, file system and tar."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def deb(folder: Path, name: str, version: str, files: dict[str, bytes], changelo
 
 
 def tree(folder: Path, *debs: Path, **generated: str) -> Path:
-    """A root file system in which dpkg has installed these."""
+    """Make a root file system in which dpkg has installed these packages."""
     root = folder / "root"
     for path in ("var/lib/dpkg/info", "var/lib/dpkg/updates", "etc"):
         (root / path).mkdir(parents=True)
@@ -94,7 +94,7 @@ def tar(root: Path, out: Path) -> Path:
 
 @dataclass(frozen=True)
 class Images:
-    """Two serials of an image, in each format: `tool` is upgraded, `old` goes, `new` comes."""
+    """Two serials of an image, in each format: `tool` is upgraded, `old` removed, `new` added."""
 
     folder: Path
 
@@ -196,7 +196,7 @@ def test_the_way_back_tells_what_is_lost(images: Images) -> None:
 
 @pytest.mark.parametrize("other", ["a.raw", "a.qcow2", "a.tar.xz"])
 def test_one_image_in_any_format_is_the_same(images: Images, other: str) -> None:
-    """But for the two directories that mke2fs makes itself, the root one among them."""
+    """Only the two directories that mke2fs itself makes may differ: the root directory and lost+found."""
     found = json.loads(debian_cloud("diff", "--json", images("a.raw"), images(other)).stdout)
     paths = {path for files in found["files"] for path in (*files["added"], *files["removed"], *files["changed"])}
     assert paths <= {"", "lost+found"}

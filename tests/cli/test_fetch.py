@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`debian-cloud fetch` on a machine whose apt knows the archive by its keyring package."""
+"""`debian-cloud fetch` on a machine whose apt knows the archive from its keyring package."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.samples import RECORD
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves files and notes what was asked for."""
+    """Serves files and records the requests."""
 
     requests: list[str]
 
@@ -38,7 +38,7 @@ class Machine:
 
     root: Path
     public: Path
-    """The archive as it is served: links to its files, any of which can be replaced."""
+    """The archive as it is served: links to its files, which can be replaced one by one."""
     requests: list[str] = field(default_factory=list)
 
     def run(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -67,7 +67,7 @@ class Machine:
 
 @pytest.fixture
 def machine(world: World, tmp_path: Path) -> Iterator[Machine]:
-    """The keyring package unpacked into a directory, and its archive up to date there."""
+    """A directory with the keyring package unpacked and the archive's indexes fetched."""
     root, public, requests = tmp_path / "machine", tmp_path / "public", list[str]()
     subprocess.run(["cp", "-as", world.public, public], check=True)
     subprocess.run(["dpkg-deb", "-x", public / "debian-cloud-archive-keyring_trixie.deb", root], check=True)
@@ -104,7 +104,7 @@ def refused(done: subprocess.CompletedProcess[str], status: int, *said: str) -> 
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Another content for a file that is served, and not for the one that it links to."""
+    """Replace a served file, but not the file that it links to."""
     path.unlink()
     path.write_bytes(content)
 
@@ -155,7 +155,7 @@ def test_an_image_that_is_not_what_the_index_says(machine: Machine, tmp_path: Pa
 
 
 def test_an_image_without_end(machine: Machine, tmp_path: Path) -> None:
-    """No more of it is written than the signed index says, and a little."""
+    """Little more of it is written than the size in the signed index."""
     record = machine.record("container")
     served = machine.public / record.filename
     replace(served, b"")
@@ -227,7 +227,7 @@ def test_without_a_serial_the_current_image_is_chosen(monkeypatch: pytest.Monkey
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="apt has a sandbox for root alone")
 def test_apt_has_nothing_to_say_of_its_sandbox(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Its own user may not write into a directory of ours."""
+    """The user of apt's sandbox cannot write into the output directory, and apt does not warn about that."""
     content = b"x" * 1000
     record = dataclasses.replace(RECORD, size=len(content), sha512=hashlib.sha512(content).hexdigest())
     (tmp_path / record.filename).parent.mkdir(parents=True)

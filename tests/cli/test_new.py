@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`debian-cloud new`: what it refuses, what it writes, and the way of that to the archive and into a plan."""
+"""`debian-cloud new`: what it refuses, what it writes, and how that gets into the archive and into a plan."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_an_unknown_base(configurations: Configurations, tmp_path: Path) -> None
 def test_an_addition_that_no_image_could_have(
     configurations: Configurations, tmp_path: Path, added: str, status: int, said: tuple[str, ...]
 ) -> None:
-    """In the words of `build --add`: what it does not take makes no configuration either."""
+    """An addition that `build --add` refuses is refused with the same message, and nothing is written."""
     refused(new(configurations, tmp_path, "my-hpc", "--add", added), status, *said)
     assert list(tmp_path.iterdir()) == []
 
@@ -144,14 +144,14 @@ def test_a_place_that_cannot_be_written(configurations: Configurations, tmp_path
 
 
 def test_nothing_half_written_is_left(tmp_path: Path) -> None:
-    """A file where a directory must be stands for whatever fails in the middle, such as a full disk."""
+    """The file where a directory must be stands for any failure in the middle, such as a full disk."""
     with pytest.raises(Error, match="cannot be written"):
         write(tmp_path / "source", (File("README"), File("debian"), File("debian/control")))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_source_package_goes_all_the_way(configurations: Configurations, tmp_path: Path) -> None:
-    """Written, built, checked by lintian, signed, uploaded with the archive's own profile, and planned."""
+    """The source package is written, built, checked by lintian, signed, uploaded with dput, and planned."""
     done = new(configurations, tmp_path, "my-hpc", "--add", "munge,slurmd,nano", SOURCE_DATE_EPOCH="1795262400")
     assert done.returncode == 0, done.stderr
     tree = tmp_path / "debian-cloud-config-my-hpc"
@@ -160,7 +160,7 @@ def test_the_source_package_goes_all_the_way(configurations: Configurations, tmp
 
     source, binary = deb822.parse((tree / "debian/control").read_text())
     assert source["Source"] == binary["Package"] == "debian-cloud-config-my-hpc"
-    # A layer comes without a version, what was recommended and is added is a dependency.
+    # A layer has no version; a recommended package that is added becomes a dependency.
     assert [item.strip() for item in binary["Depends"].split(",") if item.strip()] == [
         *("${misc:Depends}", "debian-cloud-config-common", "netbase | tzdata", "munge", "slurmd", "nano"),
     ]
@@ -218,7 +218,7 @@ def test_the_source_package_goes_all_the_way(configurations: Configurations, tmp
 
 
 def test_readme_s_steps(configurations: Configurations, tmp_path: Path) -> None:
-    """As they are pasted, with an archive of one's own; of the build it is the plan."""
+    """The pasted commands work with an archive of the user's own; the image is only planned."""
     text = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")
     (block,) = re.findall(r"^```\n([^`]*debian-cloud new .*?)^```", text, re.MULTILINE | re.DOTALL)
     known = tmp_path / "config/debian-cloud/a.sources"
@@ -229,7 +229,7 @@ def test_readme_s_steps(configurations: Configurations, tmp_path: Path) -> None:
     )
     for old, other in (
         ("sudo ", ": "),
-        # Of the small base here it finds much.
+        # lint would report many findings for the small base of this test.
         ("debian-cloud lint", ": lint"),
         ("my-hpc", "my-own"),
         ("~/archive", str(configurations.folder)),
@@ -265,7 +265,7 @@ def test_the_newest_suite_has_no_mark() -> None:
 
 
 def test_the_readme_has_ten_lines() -> None:
-    """From a source package to an image, without a line that wraps on a terminal."""
+    """The README of a new source package has ten lines, from the tools to an image, and none wraps on a terminal."""
     lines = written(Binary(PLAIN, {}, ()), added=("munge", "slurmd"))["README"].content.decode().splitlines()
     assert lines[0] == "The image configuration x of trixie: base, and munge, slurmd."
     assert lines[2] == "Later versions: dch(1); ~deb13u1 stays at the version's end."

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every place that a user can name: it serves, or is refused in one sentence, and never with a traceback."""
+"""Every path that a user can give is used or refused in one sentence, never with a traceback."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def archive() -> Iterator[Archive]:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory for everybody."""
+    """A directory that all users may write to."""
     with throwaway.folder() as top:
         top.chmod(0o777)
         yield top
@@ -49,7 +49,7 @@ def place() -> Iterator[Path]:
 def as_user(
     environment: dict[str, str], *command: str | Path, user: tuple[str, ...] = AS_NOBODY
 ) -> subprocess.CompletedProcess[str]:
-    """A command as an ordinary user whose HOME and XDG_CACHE_HOME are these alone."""
+    """Run a command as an ordinary user, with HOME and XDG_CACHE_HOME only as given."""
     kept = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME")}
     return subprocess.run(
         [*user, *command],
@@ -81,7 +81,7 @@ QUOTED = ("{}/a%20b/public", "{}/x/%2e%2e/a%20b/public", "{}/a%20b/%70ublic/", "
 def test_a_file_address_is_read_as_apt_reads_it(
     archive: Archive, place: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    """Given, or in a file of the user's own; also where it is asked which suites are there."""
+    """The address may be an argument or in the user's own file; suites are found at it, too."""
     (place / "x").mkdir()
     shutil.copytree(archive.public, place / "a b/public", symlinks=True)
     uri = f"file:{form.format(place)}"
@@ -90,7 +90,7 @@ def test_a_file_address_is_read_as_apt_reads_it(
     assert done.returncode == 0, done.stderr
     assert images.suites(uri) == ("trixie",)
     refused(debian_cloud("show", "fine", "--suite", "forky", *given), USAGE, "the archive has: trixie")
-    # Where others can write, no file of a user's own counts.
+    # A file of the user's own is refused in a directory that others can write to.
     place.chmod(0o755)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(place))
     (place / "debian-cloud").mkdir()
@@ -119,7 +119,7 @@ def test_an_address_that_readers_would_read_otherwise(
 
 
 def test_apt_reads_the_same_address_in_both_styles(tmp_path: Path) -> None:
-    """In one-line style, as the bootstrap has it, "%" is decoded once more."""
+    """In one-line style, which the bootstrap uses, apt decodes "%" once more."""
     source = sources.Source("copy:/a%20b%25%23", ("trixie",), "/x.gpg")
     (tmp_path / "one.list").write_text(sources.as_lines((source,)))
     (tmp_path / "two.sources").write_text(sources.as_deb822((source,)))
@@ -225,7 +225,7 @@ def test_a_copy_that_cannot_be_written(archive: Archive, place: Path) -> None:
 
 @pytest.mark.parametrize("name", ["new\nline", 'q"q'])
 def test_a_build_s_output_that_apt_cannot_name(tmp_path: Path, name: str) -> None:
-    """The others serve: the bootstrap's directory is in settings of apt, between quotes."""
+    """Other names are accepted: the bootstrap's directory is quoted in apt's settings."""
     with pytest.raises(Error, match=r"no image can be built in .*: apt accepts no") as error:
         workspace._refuse_name(tmp_path / name)
     assert (error.value.status, error.value.hint) == (USAGE, "choose another directory with --output")

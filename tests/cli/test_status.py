@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a machine is told about the image that it was made of."""
+"""`status` reports to a machine what became of its image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ THIS = ImageStatus(
 
 
 def of(said: ImageStatus, status: str = "", **words: str) -> ImageStatus:
-    """What is said of another image."""
+    """The status of another image."""
     return replace(said, id=replace(said.id, **words), status=status or said.status)
 
 
@@ -62,7 +62,7 @@ Says = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Says:
-    """A function: what archives say, and arguments of `status` -> its exit status and its words."""
+    """A function: statuses in the archives, and arguments of `status` -> its exit status and output."""
     record, release = tmp_path / "cloud-release", tmp_path / "os-release"
     record.write_text('ID=ec2\nVERSION="20261120.0"\n')
     release.write_text("ID=debian\nVERSION_CODENAME=trixie\n")
@@ -103,7 +103,7 @@ def test_a_withdrawn_image_is_told_first_of_all(machine: Says) -> None:
         "newer: 20261121.0\n"
         "pending: unknown to the archive; see `apt list --upgradable`\n"
     )
-    # If one archive of two withdrew it, it is withdrawn.
+    # An image that one of two archives withdrew is withdrawn.
     assert machine((THIS, WITHDRAWN))[0] == 1
     assert machine((WITHDRAWN, THIS))[0] == 1
 
@@ -117,7 +117,7 @@ def test_only_a_withdrawn_image_is_an_alarm(machine: Says, word: str) -> None:
 
 
 def test_a_reason_is_one_line_of_text(machine: Says) -> None:
-    """Marks of direction pass the reader of the index, as they pass mirrors; people see that they are there."""
+    """Bidirectional marks are valid in an index, as for mirrors, and shown escaped."""
     done, said = machine((replace(THIS, status="withdrawn", reason="\u202enoitseuq\n\x1b[2J" + "x" * 9000),))
     assert done == 1
     assert said.startswith("withdrawn: \\u202enoitseuq\\x0a\\x1b[2Jx")
@@ -153,7 +153,7 @@ def test_a_machine_that_moved_on_is_still_of_its_image(machine: Says, tmp_path: 
     ("text", "words"),
     [
         (None, "was not made from an image of debian-cloud: there is no"),
-        # As Debian's own images have it.
+        # The record of Debian's own images.
         ('ID=genericcloud\nVERSION="20260717-1811"\n', "names no image with a serial"),
         ("VERSION=20261120.0\n", "names no image with a serial"),
         ('ID=../x\nVERSION="20261120.0"\n', "names no image with a serial"),
@@ -169,7 +169,7 @@ def test_another_machine_is_told_so(machine: Says, tmp_path: Path, text: str | N
         record.write_text(text)
     with pytest.raises(Error, match=words) as refused:
         machine((THIS, NEWER))
-    # Nothing was called the wrong way.
+    # The command line is not wrong.
     assert refused.value.status == 1
     assert refused.value.hint
     assert str(record) in refused.value.message or "20261119.0" in refused.value.message

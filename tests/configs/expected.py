@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The configurations that there must be."""
+"""The configurations that must exist."""
 
 from __future__ import annotations
 

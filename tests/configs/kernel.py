@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What Debian's kernels are able to, measured: the options of /boot/config-* behind the words of `Image-*`.
+"""What Debian's kernels support, measured: the options of /boot/config-* behind the words of `Image-*`.
 
 Read from the packages linux-image-* of 6.1.0-56 (bookworm) and 6.12.117+deb13 (trixie), and linux-base-* of
 7.2.12+deb14 (forky), of both flavours and architectures. linux-config-6.1, -6.12 and -7.2, of 2 MB each, agree.
@@ -22,7 +22,7 @@ DRIVERS: Final[Mapping[str, tuple[str, ...]]] = {
     "ena": ("ENA_ETHERNET",),
     "gve": ("GVE",),
 }
-"""Word of Image-Drivers -> the options that it takes, of disk and network."""
+"""Word of Image-Drivers -> the options that it requires, of disk and network."""
 
 _DISC = ("BLK_DEV_SR", "ISO9660_FS")
 CDROM: Final[Mapping[str, tuple[str, ...]]] = {
@@ -31,16 +31,16 @@ CDROM: Final[Mapping[str, tuple[str, ...]]] = {
     "usb": ("USB_STORAGE", *_DISC),
     "virtio-scsi": ("SCSI_VIRTIO", *_DISC),
 }
-"""Word of Image-Cdrom -> the options that it takes."""
+"""Word of Image-Cdrom -> the options that it requires."""
 
 CONSOLE: Final[Mapping[str, tuple[str, ...]]] = {
     "ttyS": ("SERIAL_8250_CONSOLE",),
     "ttyAMA": ("SERIAL_AMBA_PL011_CONSOLE",),
 }
-"""Image-Console without its number -> the options that it takes, built in: a module is late for a console."""
+"""Image-Console without its number -> the options that it requires, built in: a module is too late for a console."""
 
 NO_MACHINE: Final = {("ide", "arm64")}
-"""What a kernel has a driver for, but no machine of the architecture has."""
+"""(word, architecture) for which a kernel has a driver, but no machine exists."""
 
 OPTIONS: Final = {option for words in (DRIVERS, CDROM, CONSOLE) for needed in words.values() for option in needed}
 
@@ -60,18 +60,18 @@ LACKING: Final[Mapping[tuple[str, str, str], set[str]]] = {
     ("forky", "any", "amd64"): _X86,
     ("forky", "any", "arm64"): set(),
 }
-"""(suite, flavour, architecture) -> those of OPTIONS that the kernel lacks."""
+"""(suite, flavour, architecture) -> the OPTIONS that the kernel lacks."""
 
 
 def lacking(config: str) -> set[str]:
-    """Those of OPTIONS that the text of a /boot/config-* does not set; of a console, that it does not build in."""
+    """The OPTIONS that the text of a /boot/config-* does not set or, for a console, does not build in."""
     late = {option for needed in CONSOLE.values() for option in needed}
     found = dict(re.findall(r"(?m)^CONFIG_(\w+)=([ym])$", config))
     return {option for option in OPTIONS if found.get(option) not in (("y",) if option in late else ("y", "m"))}
 
 
 def words(known: Mapping[str, tuple[str, ...]], suite: str, flavour: str, architecture: str) -> set[str]:
-    """The words of a table above that are true of a kernel."""
+    """The words of a table above that a kernel supports."""
     return {
         word
         for word, needed in known.items()

@@ -3,10 +3,10 @@
 
 usage: python3 -m tests.configs.matrix [SUITE ARCH]
 
-Without arguments it does all of them and prints a table; with them it reads a
-debian/control from standard input, and prints JSON. What debian/control says of
-the configurations is put into an archive of indexes alone, signed by a key that
-lives as long as the run, and read as any archive is.
+Without arguments it resolves all of them and prints a table; with them it reads a
+debian/control from standard input, and prints JSON. The configurations in
+debian/control are put into an archive that has only indexes, signed by a key that
+exists for one run, and read like any archive.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What became of one configuration; `explicit` packages are those that it and its layers name."""
+    """The result for one configuration; `explicit` packages are those that it and its layers name."""
 
     name: str
     explicit: int
@@ -65,7 +65,7 @@ def binaries(control: str, architecture: str, version: str) -> Iterator[dict[str
             "Maintainer": "Nobody <nobody@localhost>",
             "Section": stanza["Section"],
             "Filename": f"pool/{stanza['Package']}.deb",
-            # There is no .deb: nothing is installed.
+            # There is no .deb, because nothing is installed.
             "Size": "1",
             "SHA256": hashlib.sha256(stanza["Package"].encode()).hexdigest(),
             "Description": stanza["Description"].partition("\n")[0],
@@ -95,7 +95,7 @@ def _relations(text: str, architecture: str, version: str) -> str:
 
 
 def archive(folder: Path, suite: str, architecture: str, control: str, version: str) -> Path:
-    """Write and sign an archive of indexes below `folder`; its keyring."""
+    """Write and sign an archive of indexes below `folder`, and return its keyring."""
     home = folder / "gnupg"
     home.mkdir(mode=0o700, parents=True)
     gpg = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--passphrase", ""]
@@ -134,12 +134,12 @@ def archive(folder: Path, suite: str, architecture: str, control: str, version: 
 
 
 def resolve(suite: str, architecture: str, control: str) -> list[Resolved]:
-    """What every configuration of a suite and an architecture resolves to; once in a process."""
+    """Resolve every configuration of a suite and an architecture; only once per process."""
     version = "0~matrix"
     explicit = named(control, architecture)
     found = []
     with tempfile.TemporaryDirectory(prefix="matrix.") as scratch:
-        # apt's own user reads it, too.
+        # It must be readable for apt's own user, too.
         Path(scratch).chmod(0o755)
         keyring = archive(Path(scratch), suite, architecture, control, version)
         places = origin.Places(expired=True, archive=f"file:{scratch}/public", keyring=keyring)
@@ -149,7 +149,7 @@ def resolve(suite: str, architecture: str, control: str) -> list[Resolved]:
                 try:
                     resolution = read.resolve(names.config(image.name), suite)
                     steps.check_size(resolution)
-                    # Of alternatives, the one that is there: chrony, where a cloud keeps time by it.
+                    # Count the alternative that was chosen: for example chrony, if the cloud provides time by it.
                     wanted = wanted & {package.name for package in resolution.packages}
                     result = (len(resolution.packages), resolution.installed_size, "")
                 except Error as error:
@@ -159,7 +159,7 @@ def resolve(suite: str, architecture: str, control: str) -> list[Resolved]:
 
 
 def named(control: str, architecture: str) -> dict[str, set[str]]:
-    """Configuration -> packages that it and its layers name, and that it recommends; of alternatives the first."""
+    """Configuration -> packages that it and its layers name or recommend; only the first alternatives."""
     stanzas = {stanza["Package"]: stanza for stanza in binaries(control, architecture, "0")}
     return {
         names.config(package): _closure(package, stanzas) | _first(stanza.get("Recommends", ""))
@@ -169,7 +169,7 @@ def named(control: str, architecture: str) -> dict[str, set[str]]:
 
 
 def _first(relations: str) -> set[str]:
-    """Of each group of alternatives the first."""
+    """The first package of each group of alternatives."""
     return {group[0]["name"] for group in PkgRelation.parse_relations(relations)} if relations else set()
 
 
@@ -186,7 +186,7 @@ def is_configuration(package: str) -> bool:
 
 
 def main() -> int:
-    """One suite and architecture as JSON, or the whole table; 1 when something cannot be installed."""
+    """Print one suite and architecture as JSON, or the whole table; return 1 if something cannot be installed."""
     if len(sys.argv) == 3:
         print(json.dumps([asdict(image) for image in resolve(sys.argv[1], sys.argv[2], sys.stdin.read())]))
         return 0
@@ -208,7 +208,7 @@ def main() -> int:
 
 
 def run(suite: str, architecture: str, control: str = "") -> list[Resolved]:
-    """`resolve` in a process of its own: libapt's configuration is one for the whole process."""
+    """Call `resolve` in a process of its own, because libapt's configuration is global."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.configs.matrix", suite, architecture],
         cwd=ROOT,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What Debian's official images install by name, and where ours do otherwise.
+"""The packages that Debian's official images install by name, and where our images differ.
 
-Read from the official image builder's sources of mid 2026. All of it is installed without Recommends.
+Read from the official image builder's sources of mid 2026. All are installed without Recommends.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _ADDED: Final[Mapping[str, str]] = {
     "gce": f"linux-image-cloud grub-cloud {_CLOUD} google-compute-engine-oslogin google-guest-agent",
     "raspi": "linux-image raspi-firmware bluez-firmware firmware-brcm80211",
 }
-"""Vendor -> what its image of trixie has besides; kernel and GRUB without their architecture."""
+"""Vendor -> the other packages of its trixie image; kernel and GRUB without their architecture."""
 
 VENDORS: Final = (*_ADDED,)
-"""Those of which there are official images."""
+"""Vendors with an official image."""
 
 _ELSEWHERE: Final[Mapping[str, Mapping[str, str]]] = {
     "bookworm": {
@@ -45,19 +45,19 @@ _ELSEWHERE: Final[Mapping[str, Mapping[str, str]]] = {
     "trixie": {},
     "forky": {"cloud-initramfs-growroot": "dracut"},
 }
-"""Suite -> what trixie has and it has not -> what it has instead."""
+"""Suite -> package of trixie that it lacks -> its replacement."""
 
 _SERVED_BY: Final = {"openstack": "genericcloud"}
-"""Image of ours -> the official one that serves it."""
+"""Our image -> the official one for the same use."""
 
 OURS: Final[Mapping[str, set[str]]] = {
     name: {"qemu-guest-agent"} for name in ("generic", "genericcloud", "openstack")
 }
-"""Vendor -> what our images have besides: the hypervisor's agent, which users miss."""
+"""Vendor -> packages that only our images have: the hypervisor's agent, which users need."""
 
 
 def packages(vendor: str, suite: str, architecture: str) -> set[str]:
-    """What the official image of a vendor names; of a container, which has none, what every image does."""
+    """The packages in a vendor's official image; for a container, which has none, those of every image."""
     found = set(_EVERY.split())
     for package in _ADDED.get(_SERVED_BY.get(vendor, vendor), "").split():
         marked = package.startswith("linux-image") or package == "grub-cloud"
@@ -69,5 +69,5 @@ def packages(vendor: str, suite: str, architecture: str) -> set[str]:
 
 
 def ours(vendor: str, suite: str, architecture: str) -> set[str]:
-    """What our image of a vendor names."""
+    """The packages in our image of a vendor."""
     return packages(vendor, suite, architecture) | OURS.get(vendor, set())

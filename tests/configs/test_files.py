@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Configurations are policy-clean: drop-ins alone, in directories made for them, that say what the fields say."""
+"""Configurations follow the policy: only drop-ins, in directories for these, which agree with the fields."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ DROP_INS: Final = (
     "etc/cloud/cloud.cfg.d/*.cfg",
     "etc/default/grub.d/*.cfg",
     "etc/ssh/sshd_config.d/*.conf",
-    # A service of ours, and what it runs.
+    # Our service, and the program that it runs.
     "usr/lib/debian-cloud/*",
     "usr/lib/systemd/system/debian-cloud-*.service",
     "usr/lib/dracut/modules.d/*/module-setup.sh",
@@ -51,10 +51,10 @@ DROP_INS: Final = (
     "usr/lib/systemd/system/*.d/*.conf",
     "usr/lib/systemd/system/*.wants/*",
     "usr/share/initramfs-tools/scripts/*/*",
-    # One file is all that WSL reads, and no package's.
+    # WSL reads only this file, and no package owns it.
     "etc/wsl.conf",
 )
-"""Directories that their reader merges; a file anywhere else would be somebody's own, or read by nobody."""
+"""Directories whose files their readers merge; a file elsewhere would belong to someone, or have no reader."""
 
 READERS: Final = {
     "etc/chrony/conf.d": "chrony",
@@ -62,7 +62,7 @@ READERS: Final = {
     "etc/default/grub.d": "grub-cloud-amd64",
     "etc/wsl.conf": "",
 }
-"""Where an image's conffiles may be -> the package that reads them; no package for what is read from without."""
+"""Directories of an image's conffiles -> the package that reads them; empty for a reader outside the image."""
 
 
 def installed(name: str) -> Iterator[tuple[Path, Path]]:
@@ -74,13 +74,13 @@ def installed(name: str) -> Iterator[tuple[Path, Path]]:
 
 
 def layers(name: str) -> tuple[str, ...]:
-    """The configurations that one is built on, and itself."""
+    """The configurations that a configuration is built on, and itself."""
     own = {package.removeprefix(names.PACKAGE_PREFIX) for package in _relations(name, "Depends")}
     return (*(layer for layer in LAYERS if layer in own), name)
 
 
 def files(name: str) -> dict[str, Path]:
-    """Path as installed -> file in the source tree, of a configuration and its layers."""
+    """Path as installed -> file in the source tree, for a configuration and its layers."""
     return {str(to): path for layer in layers(name) for to, path in installed(layer)}
 
 
@@ -89,7 +89,7 @@ def text(name: str, to: str) -> str:
 
 
 def unit(name: str, to: str) -> configparser.ConfigParser:
-    """A drop-in of systemd's, of one section a kind and no repeated keys."""
+    """Parse a drop-in of systemd, whose sections and keys do not repeat."""
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     parser.optionxform = str  # type: ignore[assignment]
     parser.read_string(text(name, to))
@@ -98,7 +98,7 @@ def unit(name: str, to: str) -> configparser.ConfigParser:
 
 @functools.cache
 def stanza(name: str, suite: str = "") -> dict[str, str]:
-    """One configuration's stanza of debian/control, without comments, as dpkg reads it."""
+    """A configuration's stanza of debian/control, without comments, as dpkg reads it."""
     control = re.sub(r"(?m)^#.*\n", "", _control(suite))
     (found,) = [s for s in deb822.parse(control) if s.get("Package") == names.PACKAGE_PREFIX + name]
     return found
@@ -110,7 +110,7 @@ def _control(suite: str) -> str:
 
 
 def image_fields(name: str, suite: str = "", architecture: str = "amd64") -> dict[str, str]:
-    """The fields as a build of an architecture leaves them."""
+    """The fields as a build for an architecture writes them."""
     fields = {key.removeprefix("XB-"): value for key, value in stanza(name, suite).items() if key.startswith("XB-")}
     return config.of_architecture(fields, architecture)
 
@@ -121,12 +121,12 @@ def _relations(name: str, field: str, suite: str = "") -> set[str]:
 
 
 def depends(name: str, suite: str = "") -> set[str]:
-    """Names of the packages in Depends of a configuration and its layers, of every alternative."""
+    """The names of all packages in Depends of a configuration and its layers, every alternative included."""
     return {package for layer in layers(name) for package in _relations(layer, "Depends", suite)}
 
 
 def cloud_settings(name: str) -> dict[str, object]:
-    """cloud-init's settings: later files win, mappings are merged (a mapping of mappings is all that occurs)."""
+    """The settings of cloud-init: later files win, and mappings are merged (only mappings of mappings exist)."""
 
     def merge(old: object, new: object) -> object:
         if isinstance(old, dict) and isinstance(new, dict):
@@ -149,7 +149,7 @@ PACKAGED: Final = {
 
 
 def grub(name: str, default: str = "", architecture: str = "amd64") -> dict[str, str]:
-    """Variables that grub-mkconfig has after /etc/default/grub (`default`) and the drop-ins of image and layers."""
+    """Variables of grub-mkconfig after /etc/default/grub (`default`) and the drop-ins of image and layers."""
     drop_ins = sorted(path for path in files(name).values() if "etc/default/grub.d" in str(path))
     drop_ins.sort(key=lambda path: path.name)
     sourced = "".join(f". {shlex.quote(str(path))}\n" for path in drop_ins)
@@ -181,7 +181,7 @@ def test_no_path_comes_from_two_trees(name: str) -> None:
 
 @pytest.mark.parametrize("directory", READERS)
 def test_conffiles_are_named_alike_wherever_they_have_a_reader(directory: str) -> None:
-    """A removed package's conffiles stay and act on, unless the next vendor's bear the same names and take over."""
+    """Conffiles of a removed package stay in effect unless the next vendor's package has the same names."""
     found = {
         name: {str(to) for to, _ in installed(name) if str(to).startswith(directory)} for name in IMAGES
     }  # fmt: skip
@@ -195,7 +195,7 @@ def test_conffiles_are_named_alike_wherever_they_have_a_reader(directory: str) -
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_an_image_has_no_conffile_without_a_known_reader(name: str) -> None:
-    """What can be in /usr is there: it goes with its package."""
+    """Files that can be in /usr are there, because they are removed with their package."""
     conffiles = [str(to) for to, _ in installed(name) if to.parts[0] == "etc"]
     assert all(path.startswith(tuple(READERS)) for path in conffiles)
 
@@ -242,7 +242,7 @@ def test_maintainer_scripts_are_shell_that_asks_nothing(path: Path) -> None:
 @pytest.mark.parametrize("suite", SUITES)
 @pytest.mark.parametrize("name", IMAGES)
 def test_fields_are_what_the_reader_takes(name: str, suite: str) -> None:
-    """The reader of `Image-*` is strict: a field or value that it does not know is an error."""
+    """The reader of `Image-*` is strict: an unknown field or value is an error."""
     for architecture in stanza(name)["Architecture"].split():
         fields = image_fields(name, suite, architecture)
         about = {"name": name, "version": "1", "architecture": architecture, "suite": suite, "description": ""}
@@ -258,7 +258,7 @@ def test_fields_are_what_the_reader_takes(name: str, suite: str) -> None:
 
 @pytest.mark.parametrize("architecture", names.ARCHITECTURES)
 def test_a_build_leaves_the_fields_that_everybody_reads(tmp_path: Path, architecture: str) -> None:
-    """debian/rules and the product take the marks of architectures alike."""
+    """debian/rules and the reader of the fields interpret the marks of architectures in the same way."""
     rules = (ROOT / "debian/rules").read_text("utf-8")
     (script,) = re.findall(r"sed -i -E '(/\^Image-.*?)'", rules)
     script = script.replace("$(DEB_HOST_ARCH)", architecture).replace("$$", "$")
@@ -351,14 +351,14 @@ def test_user_and_datasources_are_those_of_the_fields(name: str) -> None:
 
 
 def test_a_datasource_that_a_suite_has_not_is_no_fact_of_it() -> None:
-    """cloud-init 22.4 of bookworm does not know Akamai, passes over its name, and finds the others."""
+    """cloud-init 22.4 of bookworm does not know Akamai, skips its name, and finds the others."""
     assert "Akamai" in image_fields("generic", "trixie")["Image-Datasource"].split()
     assert "Akamai" not in image_fields("generic", "bookworm")["Image-Datasource"].split()
 
 
 @pytest.mark.parametrize("name", CLOUD_INIT)
 def test_cloud_init_shell_detection_reads_the_datasources(name: str) -> None:
-    """ds-identify takes the list from one line alone, and cloud-init's own 90_dpkg.cfg must come before it."""
+    """ds-identify reads the list from a single line, and cloud-init's own 90_dpkg.cfg must precede it."""
     lines = [
         (Path(to).name, line)
         for to, path in files(name).items()
@@ -395,7 +395,7 @@ def test_ssh_takes_keys_alone() -> None:
 
 
 def test_the_ssh_server_makes_the_host_keys_that_nobody_made() -> None:
-    """The keys come before the check, which fails without them; Debian's own check is emptied first."""
+    """The keys are made before the check, which fails without them; so Debian's own check is cleared first."""
     lines = text("cloud", "usr/lib/systemd/system/ssh.service.d/debian-cloud.conf").splitlines()
     assert [line for line in lines if line.startswith("ExecStartPre=")] == [
         "ExecStartPre=",
@@ -492,7 +492,7 @@ def test_azure_keeps_time_by_the_hypervisor() -> None:
 
 
 def test_ec2_looks_for_no_duplicate_addresses(tmp_path: Path) -> None:
-    """One script for both makers of initrds; it is run here over a tree that stands for /proc."""
+    """Both kinds of initrd use one script; the test runs it on a tree in place of /proc."""
     script = "usr/share/initramfs-tools/scripts/init-top/debian-cloud-config-ec2.sh"
     assert f"inst_hook pre-udev 00 /{script}" in text(
         "ec2", "usr/lib/dracut/modules.d/50debian-cloud-config-ec2/module-setup.sh"
@@ -539,9 +539,9 @@ def test_changed_settings_reach_machines_that_run() -> None:
 
 
 def maintainer_script(script: str, root: Path, *arguments: str, active: str = "", valid: bool = True) -> list[str]:
-    """Run a maintainer script over a tree; what it had deb-systemd-invoke do.
+    """Run a maintainer script on a tree, and return what it called deb-systemd-invoke with.
 
-    `active` is the service that runs, `valid` whether sshd likes its settings.
+    `active` is the running service, `valid` whether sshd accepts its settings.
     """
     stubs = root / "stubs"
     stubs.mkdir(parents=True, exist_ok=True)
@@ -567,7 +567,7 @@ def maintainer_script(script: str, root: Path, *arguments: str, active: str = ""
 
 
 def test_a_server_that_runs_reads_its_changed_settings(tmp_path: Path) -> None:
-    """That it fails to is said by it, and stops no upgrade; with wrong settings it would not come back."""
+    """If the restart fails, that is reported and does not stop the upgrade; wrong settings prevent it."""
     script = "debian-cloud-config-cloud.postinst"
     trigger = ("triggered", "/etc/ssh/sshd_config.d")
     assert maintainer_script(script, tmp_path / "running", *trigger, active="ssh.service") == ["restart ssh.service"]
@@ -600,13 +600,13 @@ def test_the_official_images_packages_are_as_many_as_debian_counts() -> None:
 def test_packages_are_those_of_the_official_image_and_our_own(name: str, architecture: str, suite: str) -> None:
     found = matrix.named(_control(suite), architecture)[name]
     if "chrony" in found:
-        # The first of alternatives, of which chrony is another.
+        # The first of two alternatives; chrony is the other.
         found.remove("systemd-timesyncd")
     assert found == official.ours(name, suite, architecture)
 
 
 def test_common_needs_neither_kernel_nor_boot_loader() -> None:
-    """A container is an image, too."""
+    """A container is an image, too, and has neither."""
     assert not {package for package in depends("container") if package.startswith(("linux-image", "grub", "shim"))}
 
 

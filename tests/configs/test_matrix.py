@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every configuration can be installed: each suite and architecture against Debian's real indexes."""
+"""Every configuration can be installed, for each suite and architecture, from Debian's real indexes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_every_configuration_can_be_installed(suite: str, architecture: str) -> 
 
 def test_a_package_that_a_suite_lacks_is_named_before_anything_is_built() -> None:
     control = render.render(matrix.ROOT, "trixie")
-    # Debian has it from the next suite on.
+    # This package does not exist in trixie.
     broken = control.replace(
         "         amazon-ec2-utils,\n", "         amazon-ec2-utils, no-such-package-in-trixie,\n"
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`debian-cloud lint`: a bad package for every rule, then the places that packages come from."""
+"""`debian-cloud lint`: a bad package for every rule, then the sources of packages."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ if [ "$1" = "configure" ]; then
 fi
 # End automatically added section
 """
-"""What debhelper adds to the package of a unit."""
+"""The script that debhelper adds to a package with a unit."""
 
 
 def fields(**changed: str) -> lint.Subject:
-    """The good package with other fields; an empty one is not there."""
+    """The good package with other fields; an empty one is removed."""
     names = {name.replace("_", "-"): value for name, value in changed.items()}
     merged = {name: value for name, value in {**FIELDS, **names}.items() if value}
     return replace(GOOD, binary=Binary(merged, {}, FILES))
@@ -195,12 +195,12 @@ BAD: Final[list[tuple[str, lint.Subject, str, str]]] = [
     *(
         ("no-own-script", runs(script), ":postinst", "of its own")
         for script in (
-            # What a reader of shell scripts once passed over.
+            # An earlier reader of shell scripts missed these.
             "find /etc/x | xargs rm",
             "w() { echo a >/etc/x; }; w",
             "$(printf 'r%s' m) /etc/x",
             "r=m; r$r /etc/x",
-            # Whatever it does, and however it is hidden.
+            # Any script is refused, whatever it does and however that is hidden.
             ":",
             "exit 0",
             "set -e; rm /etc/x",
@@ -235,7 +235,7 @@ def test_what_breaks_a_rule(rule: str, subject: lint.Subject, place: str, said: 
     assert f"{NAME}{place}" in {finding.place for finding in found}
     assert any(said in finding.sentence for finding in found)
     assert all(finding.hint and "\n" not in finding.sentence for finding in found)
-    # A rule speaks of its own matter alone.
+    # A rule reports only its own kind of problem.
     assert {finding.rule for finding in lint.findings(subject)} == {rule}
 
 
@@ -265,15 +265,15 @@ def test_the_table_says_what_it_demands() -> None:
 @pytest.mark.parametrize(
     "subject",
     [
-        # Of a layer it is not asked what image it is, and it has the code that images share.
+        # A layer needs no fields of an image, and has the code that images share.
         LAYER,
         replace(LAYER, binary=replace(LAYER.binary, control={"postinst": "#!/bin/sh\nset -e\nupdate-grub\n"})),
-        # What debhelper adds for a unit is not a script of the package's own, with or without a place for it.
+        # The script that debhelper adds for a unit is not the package's own, with or without a #DEBHELPER# token.
         runs(ADDED),
         runs(f"{ADDED}\n{ADDED}"),
         runs("# words\n#DEBHELPER#\n"),
         replace(GOOD, binary=Binary(FIELDS, {"postinst": "#!/bin/sh -e\n", "triggers": "activate x\n"}, FILES)),
-        # Munge's key is made again on each machine; of the others there is a decision.
+        # Munge's key is made again on each machine; for the others, a field decides.
         fields(
             Depends="debian-cloud-config-common, munge, slapd, tripwire",
             Image_Drop_Secrets="/etc/tripwire/* /etc/ldap/** /var/lib/ldap/**",
@@ -284,7 +284,7 @@ def test_the_table_says_what_it_demands() -> None:
             **dict.fromkeys(("Image_Firmware", "Image_Size", "Image_Console", "Image_Drivers"), ""),
             **dict.fromkeys(("Image_Memory", "Image_First_Boot"), ""),
         ),
-        # A layer of one's own is not an image, whatever its name.
+        # The user's own layer is not an image, whatever its name.
         fields(Depends="debian-cloud-config-common, debian-cloud-config-hpc-base"),
         replace(fields(Depends="debian-cloud-config-common, debian-cloud-config-hpc-base"), images=IMAGES),
         replace(fields(Version="1.0"), suite="forky"),
@@ -384,7 +384,7 @@ def test_a_file_that_is_no_package(tmp_path: Path) -> None:
 
 
 def repacked(package: Path, change: Callable[[Path], object]) -> Path:
-    """A .deb with something in its control archive changed, which dpkg-deb(1) itself would not build."""
+    """A .deb with a changed control archive, which dpkg-deb(1) would refuse to build."""
     parts = package.parent / "parts"
     (parts / "control").mkdir(parents=True)
     subprocess.run(["dpkg-deb", "--control", package, parts / "control"], check=True)
@@ -403,7 +403,7 @@ def repacked(package: Path, change: Callable[[Path], object]) -> Path:
 @pytest.mark.parametrize("kind", ["pipe", "link", "dangling link", "folder"])
 @pytest.mark.parametrize("name", ["postinst", "config", "triggers"])
 def test_a_control_file_that_is_no_plain_file(tmp_path: Path, name: str, kind: str) -> None:
-    """A pipe would never end, and a link lead out of the package; dpkg would run what a link leads to."""
+    """Reading a pipe would never end, and a link could lead out of the package; dpkg would run the link's target."""
     made: dict[str, Callable[[Path], object]] = {
         "pipe": os.mkfifo,
         "link": lambda path: path.symlink_to("/bin/rm"),
@@ -485,7 +485,7 @@ def test_a_bad_package(tmp_path: Path) -> None:
     told = json.loads(machine.stdout)
     assert told["checked"] == [NAME]
     assert [finding["place"] for finding in told["findings"]] == [line.split(": ")[2] for line in lines[:-2:2]]
-    # What is not known is not passed in silence.
+    # Rules that could not be checked are named.
     assert told["unasked"] == ["installable", "fits-on-its-disk"]
     assert set(told["findings"][0]) == {"rule", "severity", "place", "sentence", "hint"}
 
@@ -534,7 +534,7 @@ def test_a_source_tree(tmp_path: Path) -> None:
         ["no-own-script", f"{NAME}:postinst"],
         ["drop-ins-only", f"{NAME}:/opt/x"],
     ]
-    # Of several packages, each has its own directory and scripts.
+    # If there are several packages, each has its own directory and scripts.
     (tmp_path / "debian" / "control").write_text(f"{control}\nPackage: tool\nArchitecture: all\nDescription: tool\n")
     done = debian_cloud("lint", tmp_path)
     assert done.stdout.endswith("1 package: 2 errors, 0 warnings\n")
@@ -567,7 +567,7 @@ def test_what_a_package_says_is_shown_as_foreign(tmp_path: Path) -> None:
 
 
 def test_a_file_that_another_package_of_debian_has(tmp_path: Path) -> None:
-    """Asked of the suite's real Contents, of which the ones of architecture all and of amd64 are read."""
+    """The files are looked up in the suite's real Contents, those of architecture all and of amd64."""
     files = (
         File("/etc/cloud/cloud.cfg.d/05_logging.cfg"),
         File("/etc/default/grub.d/60_x.cfg"),
@@ -577,7 +577,7 @@ def test_a_file_that_another_package_of_debian_has(tmp_path: Path) -> None:
     done = debian_cloud("lint", a_deb(tmp_path, {}, *files), "--contents", "--arch", "amd64")
     assert done.returncode == 1, done.stderr
     if "Mirror sync in progress?" in done.stderr:
-        # What the signed index promises is not to be had of this machine's mirror today: then that is what is told.
+        # Today, the machine's mirror does not have what the signed index lists: then that must be the error.
         assert "error: verify package indexes: " in done.stderr
         pytest.skip("the mirror's Contents are not those that its signed index lists")
     assert [line.split(": ", 1)[1] for line in done.stdout.splitlines()[:-1:2]] == [
@@ -590,7 +590,7 @@ def test_a_file_that_another_package_of_debian_has(tmp_path: Path) -> None:
 def test_the_suite_whose_files_are_looked_through(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str, asked: str
 ) -> None:
-    """A release that the package is for, else the one asked for: no mirror has UNRELEASED."""
+    """The suite is that of the package's release, else the given one: no mirror has UNRELEASED."""
     suites = []
 
     @contextlib.contextmanager
@@ -610,7 +610,7 @@ def test_the_suite_whose_files_are_looked_through(
 def test_our_own_configurations_are_clean() -> None:
     done = debian_cloud("lint", ROOT)
     assert done.returncode == 0, done.stdout
-    # The board's firmware is the one thing to warn of.
+    # The only warning is about the board's firmware.
     assert [line.split(": ")[:3] for line in done.stdout.splitlines() if line.startswith("warning")] == [
         ["warning", "non-free-firmware", "debian-cloud-config-raspi"]
     ]

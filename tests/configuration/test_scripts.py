@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What debhelper added to a maintainer script is told from what is the package's own, at any length."""
+"""The parts that debhelper added to a maintainer script are distinguished from the package's own, at any length."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ADDED = f"{BEGIN}deb-systemd-helper enable x\n{END}"
         (f"#!/bin/sh\nset -e\n{ADDED}", ""),
         (f"#!/bin/sh\n{ADDED}rm x\n{ADDED}", "#!/bin/sh\n#DEBHELPER#\nrm x\n"),
         ("#!/bin/sh\nrm x\nexit 0\n", "#!/bin/sh\nrm x\n\n#DEBHELPER#\n\nexit 0\n"),
-        # A part that has no end is the package's.
+        # A part without an end belongs to the package.
         (f"{BEGIN}rm x\n", f"{BEGIN}rm x\n\n#DEBHELPER#\n"),
         (f"{END}rm x\n{BEGIN}", f"{END}rm x\n{BEGIN.rstrip()}\n\n#DEBHELPER#\n"),
     ],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""File systems as the builder makes them, and places of them that tests change."""
+"""File systems as the builder makes them, and offsets in them that tests change."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(*argv: str | Path, stdin: str = "", **environment: str) -> str:
 
 
 def debugfs(image: Path, *commands: str) -> str:
-    """Change a file system as its owner could, with all checksums right; what the last command says."""
+    """Change a file system as its owner could, with correct checksums, and return the output of the last command."""
     said = subprocess.run(
         ["debugfs", "-w", "-f", "-", image],
         env={**os.environ, "E2FSPROGS_FAKE_TIME": str(EPOCH)},
@@ -53,7 +53,7 @@ def debugfs(image: Path, *commands: str) -> str:
 
 
 def make_tree(tree: Path) -> None:
-    """All kinds of paths that an ordinary user can make."""
+    """Make paths of all kinds that an ordinary user can make."""
     (tree / "d" / "e").mkdir(parents=True)
     (tree / "a").write_text("hi\n")
     (tree / "a").chmod(0o4755)
@@ -71,7 +71,7 @@ def make_tree(tree: Path) -> None:
         end.bind("socket")
         os.chdir(here)
     with (tree / "sparse").open("wb") as file:
-        # More pieces than an inode has room for: a tree of extents.
+        # More extents than fit into an inode, so that there is a tree of them.
         for place in range(0, 40 * 2**16, 2**16):
             file.seek(place)
             file.write(b"piece")
@@ -94,7 +94,7 @@ def make_tree(tree: Path) -> None:
 
 
 def make_ext4(folder: Path, tree: Path, size: str = "300M", *, changed: bool = True) -> Path:
-    """What build/steps.py makes of a tree, with its tools, settings and times; `changed`: file a is another's."""
+    """Make the file system of build/steps.py from a tree; `changed`: file a has another owner and a capability."""
     image, conf, times = folder / "ext4", folder / "mke2fs.conf", folder / "inode-times"
     conf.write_text(steps._MKE2FS_CONF)
     times.write_text(scripts.text("inode-times"))
@@ -109,7 +109,7 @@ def make_ext4(folder: Path, tree: Path, size: str = "300M", *, changed: bool = T
         *("-E", extended, "-d", tree, image, size),
         **environment,
     )
-    # As a package's or an owner's doing, whoever runs the test.
+    # The changes of a package or an owner, which do not depend on the user who runs the test.
     capability = folder / "capability"
     capability.write_bytes(NET_RAW)
     if changed:
@@ -124,7 +124,7 @@ def make_ext4(folder: Path, tree: Path, size: str = "300M", *, changed: bool = T
 
 
 def view(image: Path) -> View:
-    """A file's bytes, without its holes."""
+    """A view of a file's bytes that knows its holes."""
     with image.open("rb") as file:
         size = image.stat().st_size
         data = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
@@ -132,12 +132,12 @@ def view(image: Path) -> View:
 
 
 def plain(entry: Entry) -> tuple[object, ...]:
-    """An entry without its inode's number, which another file system gives anew."""
+    """An entry without its inode number, which differs in another file system."""
     return tuple(value for name, value in asdict(entry).items() if name != "inode")
 
 
 def place(image: Path, path: str) -> int:
-    """Where a file's first block is."""
+    """The offset of a file's first block."""
     return int(debugfs(image, f"blocks {path}").split()[0]) * BLOCK_SIZE
 
 
@@ -148,7 +148,7 @@ def put(image: Path, offset: int, data: bytes = b"hidden") -> None:
 
 
 def make_fat(folder: Path, hidden: int = 0) -> Path:
-    """What build/steps.py makes of an EFI system partition, smaller."""
+    """Make the EFI system partition that build/steps.py makes, but smaller."""
     image = folder / "fat"
     with image.open("wb") as file:
         file.truncate(40 * 2**20)
@@ -166,7 +166,7 @@ def make_fat(folder: Path, hidden: int = 0) -> Path:
 
 
 def make_tar(folder: Path, tree: Path) -> Path:
-    """What formats/tar_xz.py makes of a tree, before it is compressed."""
+    """Make the tar that formats/tar_xz.py makes of a tree, before compression."""
     archive = folder / "tar"
     run(
         *("tar", "--create", "--file", archive, "--format=pax"),

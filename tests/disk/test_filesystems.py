@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""File systems are read as Debian's own tools made them, and nothing hides in them."""
+"""File systems are read as Debian's own tools made them, and every changed byte in them is found."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, tree: Path) -> Path:
 
 @pytest.fixture
 def image(tmp_path: Path, made: Path) -> Path:
-    """A file system of one's own, to be changed."""
+    """A copy of a file system, to be changed."""
     run("cp", "--sparse=always", made, tmp_path / "ext4")
     return tmp_path / "ext4"
 
@@ -80,13 +80,13 @@ def read(image: Path) -> Ext4:
 
 
 def places(image: Path, original: Path, reader: type[Ext4] | type[Fat] = Ext4) -> set[str]:
-    """The names of the places at which a file system was changed."""
+    """The names of the areas in which a file system was changed."""
     file_system = reader(view(original))
     return {file_system.place(at)[0] for at, _ in verification.differing(view(image), view(original))}
 
 
 def of(tree: Path) -> dict[str, Entry]:
-    """What stat(2) says of a tree."""
+    """What stat(2) reports for a tree."""
     entries = {}
     for path in (tree, *tree.rglob("*")):
         status = path.lstat()
@@ -116,7 +116,7 @@ def of(tree: Path) -> dict[str, Entry]:
 
 
 def test_ext4_entries_are_those_of_the_tree(image: Path, tree: Path) -> None:
-    # An ordinary user can make no devices.
+    # An ordinary user cannot make devices.
     debugfs(image, "mknod null c 1 3", "mknod disk b 259 7000")
     entries = {entry.path: entry for entry in read(image).entries()}
     expected = of(tree)
@@ -145,7 +145,7 @@ def test_ext4_contents_are_those_of_the_tree(made: Path, tree: Path) -> None:
 
 
 def test_hashed_directories_are_read(image: Path, tree: Path) -> None:
-    """What e2fsck(8) makes of large directories, and the kernel."""
+    """The kernel and e2fsck(8) give large directories such an index."""
     said = subprocess.run(["e2fsck", "-fyD", image], capture_output=True, text=True, check=False)
     assert said.returncode in (0, 1), said.stdout
     assert "0x81000" in debugfs(image, "stat big") or "Flags: 0x81000" in debugfs(image, "stat big")
@@ -153,11 +153,11 @@ def test_hashed_directories_are_read(image: Path, tree: Path) -> None:
     assert names == sorted(f"big/{path.name}" for path in (tree / "big").iterdir())
 
 
-# Attacks: each hides something, or would have the reader go wrong.
+# Attacks: each hides something, or tries to mislead the reader.
 
 
 def slot(image: Path, inode: str) -> int:
-    """Where an inode is."""
+    """The offset of an inode."""
     said = re.search(r"located at block (\d+), offset (0x[0-9a-f]+)", debugfs(image, f"imap {inode}"))
     assert said
     return int(said[1]) * BLOCK_SIZE + int(said[2], 16)
@@ -215,14 +215,14 @@ PLACES: Mapping[str, tuple[Callable[[Path], object], set[str]]] = {
 
 
 def extents(image: Path) -> int:
-    """Where the node of a file's extent tree is."""
+    """The offset of the node of a file's extent tree."""
     said = re.search(r"\(ETB0\):(\d+)", debugfs(image, "stat sparse"))
     assert said
     return int(said[1]) * BLOCK_SIZE
 
 
 def attributes(image: Path) -> int:
-    """Where a block of extended attributes is."""
+    """The offset of a block of extended attributes."""
     said = re.search(r"File ACL: (\d+)", debugfs(image, "stat d"))
     assert said
     return int(said[1]) * BLOCK_SIZE
@@ -240,7 +240,7 @@ def loop(image: Path) -> None:
 
 
 def twice(image: Path) -> None:
-    """Let a directory have one name for two files."""
+    """Give two files of a directory the same name."""
     with image.open("rb") as file:
         file.seek(place(image, "/"))
         put(image, place(image, "/") + file.read(BLOCK_SIZE).index(b"\4\7long") + 2, b"fifo")
@@ -332,7 +332,7 @@ def mtools(image: Path, *argv: str) -> str:
 
 
 def of_fat(image: Path, path: str) -> int:
-    """Where a file's first cluster is."""
+    """The offset of a file's first cluster."""
     file_system = Fat(view(image))
     return int(file_system._data + (first(file_system, path) - 2) * file_system._cluster)
 
@@ -370,7 +370,7 @@ def test_every_place_of_fat_has_a_name(fat: Path, made_fat: Path, attack: str) -
 
 
 def chain(image: Path, path: str, following: int) -> None:
-    """Let a file's second cluster be this one."""
+    """Make `following` a file's second cluster."""
     file_system = Fat(view(image))
     put(image, file_system._table_at + 4 * first(file_system, path), struct.pack("<I", following))
 
@@ -418,7 +418,7 @@ def test_tar_entries_are_those_of_the_tree(made_tar: Path, tree: Path) -> None:
 def test_ext4_and_tar_say_the_same(made: Path, made_tar: Path) -> None:
     of_disk = {entry.path: plain(entry) for entry in read(made).entries()}
     of_tar = {entry.path: plain(entry) for entry in Tar(view(made_tar)).entries()}
-    # The builder's capability and owner are in the disk alone here; the root is mke2fs's own.
+    # Only the disk has the owner and capability that were changed; mke2fs makes the root directory itself.
     differing = {path for path in of_disk.keys() & of_tar.keys() - {""} if of_disk[path] != of_tar[path]}
     assert differing == {"a", "b"}
     assert of_disk.keys() ^ of_tar.keys() == {"lost+found", "socket"}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Readers of images are given what nobody made: they end, within bounds, with an Error or without."""
+"""Readers of images end within limits on any input, with an Error or without."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def test_what_was_found_once_stays_mended(reader: str) -> None:
 @pytest.mark.parametrize("reader", fuzz.READERS)
 def test_mutations_end_within_bounds(reader: str) -> None:
     results = [fuzz.tried(reader, data) for data in itertools.islice(fuzz.inputs(reader, 20261128), RUNS[reader])]
-    # Neither all alike: then the mutations would not reach what they are for.
+    # If all results were the same, the mutations would not reach the code that they are for.
     assert set(results) == {True, False}
 
 
-# What a mutation does not come to by itself.
+# Inputs that mutations do not reach.
 
 
 def bounded(reader: type[Tar] | type[Fat] | type[Ext4], data: bytes, words: str) -> None:
@@ -52,7 +52,7 @@ def bounded(reader: type[Tar] | type[Fat] | type[Ext4], data: bytes, words: str)
 
 
 def test_a_tar_of_extended_headers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each names nothing, and no path comes of them."""
+    """A tar that has only extended headers gives no paths, and is refused."""
     monkeypatch.setattr("debian_cloud.disk.tar.ENTRIES", 100)
     bounded(Tar, ROOT + member(b"./x", b"x") * 500 + END, "too large, or too many")
 
@@ -67,13 +67,13 @@ def test_a_tar_whose_headers_fill_the_memory(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_extended_header_of_many_fields_is_read_once() -> None:
-    """One MiB of them: with a copy of the rest for each, it would take minutes."""
+    """One MiB of fields: copying the rest for each would take minutes."""
     fields = b"".join(b"11 %06x=\n" % number for number in range(2**20 // 11))
     assert len(list(Tar(View.of(ROOT + member(b"./x", b"x", fields) + member(b"./a") + END)).entries())) == 2
 
 
 def test_a_directory_of_an_esp_within_itself_many_times() -> None:
-    """No cluster has two owners, so that a path cannot grow without end."""
+    """No cluster may have two owners, so that a path cannot grow without end."""
     data = bytearray(fuzz.content(fuzz.CORPUS / "fat.xz"))
     at = data.index(b"BOOT       ")
     data[at + 20 : at + 22], data[at + 26 : at + 28] = bytes(2), struct.pack("<H", 2)
@@ -81,9 +81,9 @@ def test_a_directory_of_an_esp_within_itself_many_times() -> None:
 
 
 def test_a_directory_of_ext4_whose_last_entry_has_no_room() -> None:
-    """Four bytes behind an entry are none, and no reason to fail without a word."""
+    """The last four bytes of a block are too few for an entry, and give a clear error."""
     data = bytearray(fuzz.content(fuzz.CORPUS / "ext4.xz"))
-    # The first entry of the root, whose inode is 2, reaches to four bytes before its block's end.
+    # The first entry of the root directory, whose inode is 2, ends four bytes before its block does.
     at = data.index(struct.pack("<IHBB", 2, 12, 1, 2) + b".")
     size = 1024 << int.from_bytes(data[1024 + 24 : 1024 + 28], "little")
     assert at % size == 0
@@ -107,7 +107,7 @@ def test_all_extents_of_ext4_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_paths_are_counted() -> None:
-    """What bounds memory is far above what an image has, and far below what a machine has."""
+    """The limit is far above an image's number of paths, and far below what fits into memory."""
     assert 2**16 < ENTRIES <= 2**18
 
 
@@ -120,7 +120,7 @@ def deb(tmp_path: Path, change: tuple[bytes, bytes]) -> Path:
 
 
 def test_a_deb_whose_member_leads_back(tmp_path: Path) -> None:
-    """A negative size: the next member would be this one, for ever."""
+    """After a member of a negative size, the next member would be this one, for ever."""
     path = deb(tmp_path, (b"4         `\n2.0\n", b"-60       `\n2.0\n"))
     with pytest.raises(Error, match=r"x\.deb is damaged"):
         manifest.read(path)
@@ -133,7 +133,7 @@ def test_a_deb_that_unpacks_without_end(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_deb_of_headers_within_headers(tmp_path: Path) -> None:
-    """Python's tarfile reads each by a call within the last."""
+    """Python's tarfile reads each of these headers by a nested call."""
     tar = member(b"./x", b"x") * 3000 + member(b"./a") + END
     path = tmp_path / "x.deb"
     whole = fuzz.content(fuzz.CORPUS / "deb.xz")

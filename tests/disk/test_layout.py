@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the partitions of a disk are, and what they are called."""
+"""The positions and names of a disk's partitions."""
 
 from __future__ import annotations
 

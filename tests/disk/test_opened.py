@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Images of every format are opened as any user, and nothing hides between their parts."""
+"""Images of every format can be opened by any user, and every byte between their parts is examined."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def image(tmp_path: Path, made: Path, request: pytest.FixtureRequest) -> Path:
-    """An image of one's own, to be changed."""
+    """A copy of an image, to be changed."""
     name = getattr(request, "param", "disk.raw")
     run("cp", "--sparse=always", made / name, tmp_path / name)
     return tmp_path / name
@@ -67,7 +67,7 @@ def image(tmp_path: Path, made: Path, request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Whatever happens, the directory for temporary files is as it was."""
+    """Assert that the test leaves the directory for temporary files empty."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     yield
@@ -75,13 +75,13 @@ def nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def places(path: Path, original: Path) -> dict[str, str]:
-    """Where an image differs from another: place -> what is told of it."""
+    """The differences of an image from another: area -> description."""
     with opened(path) as image, opened(original) as other:
         return {it.path: it.why for it in verification.beside(image, other, set())}
 
 
 def read(path: Path) -> tuple[object, ...]:
-    """All that is to be known of an image."""
+    """All that can be read from an image."""
     with opened(path) as image:
         beside: tuple[object, ...] = tuple(image.entries())
         if isinstance(image, DiskImage):
@@ -120,7 +120,7 @@ def test_a_tree_is_the_same_in_every_format(made: Path, name: str) -> None:
 
 
 def table(image: Path, change: Callable[[bytearray, bytearray], object]) -> None:
-    """Change both copies of a partition table (header, entries), and put their checksums right."""
+    """Change both copies of a partition table (header, entries), and correct their checksums."""
     size = image.stat().st_size
     for header_at, entries_at in ((512, 1024), (size - 512, size - 512 - GPT_ENTRIES)):
         data = view(image)
@@ -201,7 +201,7 @@ def test_a_place_is_told_once_and_those_of_told_paths_not(image: Path, made: Pat
 
 
 def test_of_disks_that_differ_everywhere_not_all_is_told() -> None:
-    """Nor looked for: as many places are told as people may read, whatever the disks have."""
+    """Only as many areas as a user would read are looked for and reported, however much differs."""
     of, other = View.of(random.Random(1).randbytes(2**24)), View.of(bytes(2**24))
     reads = 0
 

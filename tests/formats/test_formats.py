@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an archive believes of a file's format before it takes it."""
+"""The checks of a file's format before an archive accepts it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.archive.conftest import VIRTUAL_SIZE, qcow2
 
 
 def tar_xz(preset: int = 2, check: int = lzma.CHECK_CRC64, size: int = 3000) -> bytes:
-    """A small tree."""
+    """A small tree as .tar.xz."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
         for name in (".", "./etc"):
@@ -45,7 +45,7 @@ def refused(name: str, content: bytes, size: int) -> str:
 
 
 def set_field(offset: int, kind: str, value: int) -> Callable[[bytes], bytes]:
-    """A field of the header is another (QEMU, docs/interop/qcow2.txt)."""
+    """Set a field of the header (QEMU, docs/interop/qcow2.txt)."""
 
     def change(content: bytes) -> bytes:
         packed = struct.pack(f">{kind}", value)
@@ -101,7 +101,7 @@ def test_a_tree_is_taken_however_it_was_packed(preset: int, size: int) -> None:
 
 
 def bomb(claimed: int) -> bytes:
-    """A .xz whose index says that it has so many bytes."""
+    """A .xz whose index claims so many bytes."""
     whole = tar_xz()
     length = 4 * (struct.unpack("<I", whole[-8:-4])[0] + 1)
     packed = len(whole) - 24 - length
@@ -152,7 +152,7 @@ def test_a_tree_has_no_disk() -> None:
 
 
 def test_no_bytes_of_a_header_end_in_anything_but_a_sentence() -> None:
-    """Any one byte of what is looked at, and any length, gives a sentence or is taken."""
+    """A file with a few bytes changed in the examined parts, or truncated, is refused with a sentence or accepted."""
     chance = random.Random(20261128)
     hints = []
     for name, whole, size, ends in (("qcow2", qcow2(), VIRTUAL_SIZE, 112), ("tar.xz", tar_xz(), 0, 64)):

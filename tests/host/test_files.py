@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files that others made: nothing waits for them, and nothing of theirs is larger than it may be."""
+"""Files that others made: no reader blocks on them, and none of them exceeds its limit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests import bounds
 
 SOURCE = Path(files.__file__).parents[1]
 SMALL = 200
-"""MiB in which Python itself and all that is right fit."""
+"""MiB that are enough for Python itself and good input."""
 
 
 def fifo(path: Path) -> None:
@@ -120,7 +120,7 @@ def test_each_form_is_unpacked(tmp_path: Path, form: str, packed: bytes, held: b
 def test_a_decoder_takes_no_more_than_xz_itself_needs(tmp_path: Path) -> None:
     path = tmp_path / "it.xz"
     filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 2**29}]
-    # The dictionary's size stands in the header; nothing of it need be there (the .xz file format, 5.3.1).
+    # The size of the dictionary is in the header; the file need not use it (the .xz file format, 5.3.1).
     path.write_bytes(lzma.compress(b"x", filters=filters))
     with pytest.raises(Error, match="is damaged"):
         files.unpacked(path, 1)

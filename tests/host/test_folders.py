@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Workspaces: ours alone, one holder at a time, gone at the end."""
+"""Workspaces: private, held by one process at a time, and removed at the end."""
 
 from __future__ import annotations
 
@@ -115,14 +115,14 @@ def test_a_folder_removed_by_its_last_holder_is_not_held(tmp_path: Path, monkeyp
 
 def test_what_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folders, "_PATIENCE", 1)
-    # A prefix that does nothing, for a directory that stays.
+    # A prefix that does nothing, so the directory stays.
     monkeypatch.setattr(run, "_namespace", lambda: ("true",))
     with pytest.raises(Error, match="could not be removed"):
         folders.remove(tmp_path)
 
 
 def no_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a machine whose users may make none."""
+    """Simulate a machine whose users may not make namespaces."""
     script = "echo 'unshare: unshare failed: Operation not permitted' >&2; exit 1"
     monkeypatch.setattr(run, "_namespace", lambda: ("sh", "-c", script, "unshare"))
 

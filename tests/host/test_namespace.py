@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where namespaces are forbidden, and where a tool leaves a process behind: a sentence, no waiting, nothing left."""
+"""If namespaces are forbidden, or a tool leaves a process behind, there is a clear error, no wait, nothing left."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tests.command import refused
 from tests.conftest import ROOT
 
 UID = 64000 + os.getpid() % 1000
-"""An ordinary user of which the machine knows nothing, so that all its processes are ours."""
+"""An ordinary user without an account, so that all its processes are the test's."""
 AS_USER = ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups")
 AS_NOBODY = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
 
-# Forbids unshare(2) as a container's filter does, with EPERM, and runs what follows (seccomp(2), BPF by hand).
+# Forbid unshare(2) with EPERM, as a container's filter does, and run the rest (seccomp(2), BPF by hand).
 SECCOMP = """
 import ctypes, os, struct, sys
 libc = ctypes.CDLL(None)
@@ -41,7 +41,7 @@ os.execvp(sys.argv[1], sys.argv[1:])
 """
 SECCOMP_COMMAND = ("/usr/bin/python3", "-c", SECCOMP)
 CHROOT = ("unshare", "--mount", "sh", "-euc", 'mount --rbind / "$1"; root=$1; shift; exec chroot "$root" "$@"', "sh")
-# A namespace of all ids, in which no others may be made (namespaces(7)).
+# A namespace of all ids in which no others may be made (namespaces(7)).
 LIMIT = """
 import ctypes, os, sys
 read, write = os.pipe()
@@ -67,12 +67,12 @@ POWERLESS = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-all")
 
 
 def processes(word: str = "") -> list[str]:
-    """Those of UID, or with a word in their command line."""
+    """The processes of UID, or those with a word in their command line."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             status = (folder / "status").read_text()
-            # What is dead already waits for the machine's first process alone.
+            # A zombie only waits to be reaped by the machine's first process.
             if "\nState:\tZ" in status:
                 continue
             line = (folder / "cmdline").read_bytes()
@@ -82,7 +82,7 @@ def processes(word: str = "") -> list[str]:
 
 
 def left(word: str = "") -> list[str]:
-    """The same, once the kernel has had its time to end what was killed."""
+    """The same after the kernel had time to end killed processes."""
     end = time.monotonic() + 30
     while (found := processes(word)) and time.monotonic() < end:
         time.sleep(0.1)
@@ -91,7 +91,7 @@ def left(word: str = "") -> list[str]:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """Our source where everybody may read it, and a home."""
+    """The source tree readable for all users, and a home."""
     with throwaway.folder() as folder:
         shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("home", "root"):
@@ -144,7 +144,7 @@ def test_a_build_where_namespaces_are_forbidden_says_so_before_anything_else(
 
 @needs_root
 def test_a_printed_plan_does_not_wait_there_either(place: Path) -> None:
-    """Nor does who reads what it says: nothing is left that would hold the pipe open."""
+    """A reader of the plan's output does not wait either: no process is left that holds the pipe open."""
     script = place / "plan.sh"
     script.write_text(plans.as_shell((plans.Run("root", ("id", "-u"), root=True),), str(place / "home" / "x"), "x"))
     command: list[str | Path] = [*CHROOT, place / "root", *AS_USER, "sh", script]
@@ -221,7 +221,7 @@ def test_who_leaves_a_process_behind_keeps_nobody_waiting() -> None:
 @pytest.mark.parametrize("status", [0, 1])
 def test_a_step_that_leaves_a_process_behind_is_done(tmp_path: Path, status: int) -> None:
     word = f"1001.{os.getpid()}"
-    # More than a pipe holds, which nobody reads.
+    # More than fits into a pipe, which the command does not read.
     step = plans.Run("leave it", leaving(word, status), stdin="x" * 2**20)
     with contextlib.ExitStack() as stack:
         if status:
@@ -253,7 +253,7 @@ def test_a_probe_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_interrupted_command_leaves_nothing(tmp_path: Path) -> None:
-    """As Ctrl-C does it, in the middle of a command whose answer is waited for."""
+    """Ctrl-C interrupts a command while its output is read."""
     word = f"1004.{os.getpid()}"
     script = f"""
 import os, signal, threading

@@ -32,7 +32,7 @@ def on_terminal(quiet: bool = False, **environment: str) -> str:
             stderr=theirs,
             check=True,
         )
-        # Nothing to read is not an error as long as the other end is open: there is something, always.
+        # Write something, so that the read below cannot block.
         os.write(theirs, b"end")
         return os.read(ours, 65536).decode().removesuffix("end")
     finally:
@@ -55,7 +55,7 @@ def test_a_line_never_wraps() -> None:
 
 
 def test_there_are_no_colours() -> None:
-    """NO_COLOR asks for what is so at all times: the only escape code erases the rest of the line."""
+    """The output is without colours, as NO_COLOR asks; the only escape code erases the rest of the line."""
     for said in (on_terminal(), on_terminal(NO_COLOR="1")):
         assert "\x1b" not in said.replace(ERASE, "")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Steps of a plan: why one failed, and how much is read of what it said."""
+"""Steps of a plan: the reason of a failure, and how much of a step's output is read."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_a_step_without_its_namespace_says_why(tmp_path: Path, monkeypatch: pyte
 
 
 def test_what_a_failed_step_says_has_a_bound(tmp_path: Path) -> None:
-    """Both ends of it are looked at: the reason may stand at either."""
-    # 2 GiB, most of them a hole.
+    """Both ends of the output are read, as the reason may be at either."""
+    # 2 GiB, mostly a hole.
     said = "import os; os.write(1, b'E: first\\n'); os.lseek(1, 2**31, 0); os.write(1, b'\\nlast\\n'); os._exit(1)"
     step = plans.Run("say much", (sys.executable, "-c", said))
     (tmp_path / "script").write_text(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every tool that a script of `archive/` calls stands in the table tool -> package; numbers stand in one place.
+"""Every tool that a script of `archive/` calls is in the table tool -> package; numbers are in one place.
 
-The scripts are taken apart by shfmt(1), a parser that others keep.
+The scripts are parsed by shfmt(1), which others maintain.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ ESSENTIAL: Final = {
 }
 BUILTINS: Final = {*subprocess.run(["bash", "-c", "compgen -b"], capture_output=True, text=True).stdout.split()}
 WRAPPERS: Final = {"command": 0, "exec": 0, "timeout": 1, "xargs": 0}
-"""What runs the command that its words name: how many words besides options come before that."""
+"""Command that runs another one -> the number of words before that, options not counted."""
 
 
 def nodes(tree: object) -> Iterator[dict[str, Any]]:
-    """All nodes of what shfmt(1) prints."""
+    """All nodes of the tree that shfmt(1) prints."""
     if isinstance(tree, dict):
         yield tree
         tree = [*tree.values()]
@@ -59,7 +59,7 @@ def word(node: dict[str, Any]) -> str:
 
 
 def commands(text: str) -> Iterator[tuple[str, ...]]:
-    """The commands of a script, those in its substitutions, too, and its functions, as ("()", NAME)."""
+    """A script's commands, also in substitutions, and its functions as ("()", NAME)."""
     done = subprocess.run(
         ["shfmt", "-ln", "posix", "--to-json"], input=text, capture_output=True, text=True, check=True
     )
@@ -96,9 +96,9 @@ FUNCTIONS: Final = {found[1] for script in SCRIPTS for found in of(script) if fo
 
 
 def called(found: tuple[tuple[str, ...], ...]) -> set[str]:
-    """The tools: what is neither the shell's own, nor a function, nor named by a variable (a script of ours)."""
+    """The tools: not builtins, functions, or names in variables (the archive's scripts)."""
     first = {words[0] for words in found if "$" not in words[0]} - BUILTINS - FUNCTIONS - {"()"}
-    # A function may have the name of the tool that it calls: then it says so.
+    # A function with the name of a tool calls that by `command`.
     return first | {words[1] for words in found if words[0] == "command" and words[1:2] != ("-v",)}
 
 
@@ -158,7 +158,7 @@ def test_each_tool_comes_with_the_package_of_its_script() -> None:
 
 
 def test_what_a_verb_needs_is_named_by_its_package() -> None:
-    """`need TOOL PACKAGE…` of archive/lib/common.sh says what to install."""
+    """`need TOOL PACKAGE…` of archive/lib/common.sh names the package to install."""
     needed = [words[1:] for script in SCRIPTS for words in of(script) if words[0] == "need"]
     assert needed
     assert {pair for words in needed for pair in zip(words[::2], words[1::2], strict=True)} <= {
@@ -170,11 +170,11 @@ def test_what_a_verb_needs_is_named_by_its_package() -> None:
 
 CODENAMES: Final = re.compile(rf"\b({'|'.join(names.RELEASES)})\b")
 RELEASE: Final = re.compile(r'release\["(\w+)"\] = ([0-9]+)')
-"""How the mirror has them: its package needs no Python."""
+"""The releases in the mirror's script, whose package does not need Python."""
 
 
 def code(script: Path) -> str:
-    """A script without its comments, and without the mirror's releases."""
+    """A script without its comments and without the mirror's releases."""
     return RELEASE.sub("", re.sub(r"(^|\s)#.*", "", script.read_text("utf-8")))
 
 
@@ -182,7 +182,7 @@ def test_releases_are_written_in_one_place() -> None:
     assert dict(RELEASE.findall(MIRROR.read_text("utf-8"))) == names.RELEASES
     found = {script.name: CODENAMES.findall(code(script)) for script in SCRIPTS}
     assert {name: words for name, words in found.items() if words} == {
-        # The suite of an archive that was made without --suite, and an example in a hint.
+        # The default suite of a new archive, and an example in a hint.
         "init": [origin.DEFAULT_SUITE],
         MIRROR.name: [origin.DEFAULT_SUITE],
     }
@@ -200,5 +200,5 @@ def test_how_long_a_signature_is_good_is_written_in_one_place() -> None:
     ["README.md", "archive/debian-cloud-mirror.1", *(f"archive/verbs/{name}" for name in ("snapshot", "withdraw"))],
 )
 def test_people_read_how_long_a_signature_is_good(page: str) -> None:
-    """What is written for them follows the number."""
+    """The documentation has the same number."""
     assert f"{lifecycle.VALID_FOR // 86400} days" in (ROOT / page).read_text("utf-8")

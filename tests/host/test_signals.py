@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Signals end the work politely, and not at all for a moment."""
+"""Signals end the work in an orderly way, or are held back for a moment."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every tool that is called stands in the table tool -> package."""
+"""Every tool that is called is in the table tool -> package."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ PACKAGE = Path(__file__).resolve().parents[2] / "src" / "debian_cloud"
 CALLS = re.compile(
     r"(run\.)?(output|printing|answer|words|through|foreground|in_namespace|_done)|(plans?\.)?Run|subprocess\.(run|Popen)"
 )
-"""The functions that call a tool: of the room `run`, and the steps of a plan."""
+"""The functions that call a tool: those of the module `host.run`, and the steps of a plan."""
 UNKNOWN = {"host/run.py": "the arguments of others", "plan.py": "as in_tree: a tool of the image's own suite"}
-"""Where the first word is whatever a caller gives."""
+"""Modules in which the first word comes from a caller."""
 
 
 def first_words(node: ast.AST, known: dict[str, ast.AST]) -> Iterator[str]:
-    """The first word of an argument list, through names, stars and attributes; "?" where it cannot be known."""
+    """The first word of an argument list, through names, stars and attributes; "?" if it cannot be found."""
     if isinstance(node, ast.Tuple | ast.List) and node.elts:
         yield from first_words(node.elts[0], known)
     elif isinstance(node, ast.Starred):
@@ -72,7 +72,7 @@ def called(text: str, elsewhere: dict[str, ast.AST]) -> set[str]:
 
 
 def constants() -> dict[str, ast.AST]:
-    """Of all modules, what other modules may name."""
+    """The names that modules define for other modules."""
     found: dict[str, ast.AST] = {}
     for path in PACKAGE.rglob("*.py"):
         tree = ast.parse(path.read_text("utf-8"))

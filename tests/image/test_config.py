@@ -175,7 +175,7 @@ def test_a_mark_keeps_a_word_to_its_architecture() -> None:
 @pytest.mark.parametrize("mark", ["amd64 arm64", "!amd64", ""])
 @pytest.mark.parametrize("field", config.FIELDS)
 def test_a_mark_that_is_not_one_architecture_is_no_word(field: str, mark: str) -> None:
-    """In relations dpkg knows such marks; here nobody would see that a word is gone."""
+    """In relations, dpkg knows such marks; in these fields, the missing word would not be noticed."""
     word = FIELDS.get(field) or next(iter(config.FIELDS[field].words), "/v2.0" if "Secrets" in field else "v2.0")
     marked = config.of_architecture({**FIELDS, field: f"{word} [{mark}]"}, "amd64")
     with pytest.raises(Error, match=re.escape(f"[{mark}".split()[0])):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a person changes about one image: what is refused, what apt makes of it, and that it is marked."""
+"""Changes to one image: which are refused, how apt resolves them, and how the image is marked."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_the_preferences_are_a_pin_for_each_package() -> None:
 
 
 def test_a_try_has_a_name_of_its_own() -> None:
-    """By the number of its serial: of the same changes the same, and never an official image's."""
+    """The number in its serial is the same for the same changes, and never an official image's."""
     tries = [custom.custom(add=f"p{n}").number for n in range(200)]
     assert custom.OFFICIAL.number == 0
     assert len({*tries}) > 190
@@ -192,7 +192,7 @@ def test_a_changed_image_says_so_and_what() -> None:
     assert [r.official for r in index.parse(record, strict=True)] == [True]
 
 
-# With real apt, on an archive of small configurations: `layer` is what images share.
+# With real apt, on an archive of small configurations; the images share the configuration `layer`.
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +200,7 @@ def archive() -> Iterator[Archive]:
     with throwaway.folder() as top:
         layer = "debian-cloud-config-layer"
         clash = configuration(top / "debs", "clash", FINE)
-        # One more file, that base-files has.
+        # Another file that base-files has, too.
         tree = top / "debs" / "clash"
         (tree / "etc").mkdir()
         (tree / "etc" / "host.conf").write_text("multi off\n")
@@ -253,7 +253,7 @@ NOT_WANTED = ("wants", "--json", "--remove", "git")
 WITHOUT_NANO = ("fine", "--json", "--add", "htop", "--remove", "nano")
 WITH_CHRONY = ("fine", "--json", "--add", "chrony", "--remove", "systemd-timesyncd")
 
-# The command itself, many times over: the indexes are read once, and each call has a process of its own.
+# Many calls of the command: the indexes are read once, and each call has a process of its own.
 MANY = """
 import contextlib, json, os, sys, tempfile
 from debian_cloud.packages import origin, words
@@ -287,7 +287,7 @@ Done = subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="module")
 def shown(archive: Archive) -> dict[tuple[str, ...], Done]:
-    """What `debian-cloud show` answers to each call."""
+    """The output of `debian-cloud show` for each call."""
     calls = [(name, *arguments) for name, arguments, _, _ in REFUSED]
     calls += [PLAIN, WANTED, NOT_WANTED, WITHOUT_NANO, WITH_CHRONY]
     given = json.dumps([[*call, *archive.sources] for call in calls])
@@ -321,18 +321,18 @@ def test_packages_are_resolved_with_and_without(shown: dict[tuple[str, ...], Don
 def test_what_a_configuration_itself_recommends_is_in_its_image(shown: dict[tuple[str, ...], Done]) -> None:
     wanted, changed = packages(shown[WANTED]), packages(shown[NOT_WANTED])
     assert {"tree", "git"} <= wanted
-    # The first that there is serves, and what others recommend is not a wish of the configuration's.
+    # The first available alternative is taken, and recommendations of other packages are not.
     assert not {"less", "patch", "ca-certificates"} & wanted
     assert "tree" in changed
     assert "git" not in changed
 
 
 def test_a_machine_may_remove_what_is_recommended(archive: Archive) -> None:
-    """It is marked as apt marks it where apt installs it with the configuration: it goes with it."""
+    """It is marked as automatically installed, so apt may remove it with the configuration."""
     done = debian_cloud("plan", "wants", *archive.sources)
     assert done.returncode == 0, done.stderr
     assert "--include=debian-cloud-config-wants,debian-cloud-archive-keyring,tree,git" in done.stdout
-    # No source is read: the archive's is there twice by then, with another name of its keyring.
+    # No source is read, because the archive's is there twice by then, with different names of its keyring.
     mark = 'chroot "$1" apt-mark -o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts=/dev/null auto'
     assert f"{mark} tree git" in done.stdout
     done = debian_cloud("plan", "wants", "--add", "git", *archive.sources)
@@ -346,7 +346,7 @@ def test_what_is_added_takes_the_place_of_what_is_removed(shown: dict[tuple[str,
 
 
 def test_what_was_left_out_once_is_there_the_next_time(archive: Archive) -> None:
-    """The directory of indexes is the same, and a file of preferences lies in it."""
+    """The calls share the directory of indexes, in which the first one wrote a preferences file."""
     assert "nano" not in packages(debian_cloud("show", *WITHOUT_NANO, *archive.sources))
     assert "nano" in packages(debian_cloud("show", *PLAIN, *archive.sources))
 
@@ -363,7 +363,7 @@ def test_what_was_left_out_once_is_there_the_next_time(archive: Archive) -> None
     ],
 )
 def test_wrong_use(arguments: list[str], said: str) -> None:
-    """Before any index is fetched: no archive is given."""
+    """Wrong use is refused before any index is fetched: the test gives no archive."""
     for verb in ("plan", "build"):
         refused(debian_cloud(verb, "fine", *arguments), 2, said, "hint:")
 
@@ -376,7 +376,7 @@ def test_a_seed_is_named_by_its_file_s_own_hash(tmp_path: Path) -> None:
 
 
 def test_a_build_whose_drop_in_collides(archive: Archive, tmp_path: Path) -> None:
-    """As apt and mmdebstrap pass dpkg's words on."""
+    """In the output of apt and mmdebstrap, dpkg's error is found."""
     done = debian_cloud("build", "clash", *archive.sources, "--output", tmp_path)
     refused(done, 1, "debian-cloud-config-clash and base-files both have the file /etc/host.conf", "drop-in")
     assert "trying to overwrite" not in done.stderr

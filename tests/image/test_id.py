@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which image: every path and file name of one follows from four words, and none of them leads elsewhere."""
+"""Identity of an image: all its paths and file names follow from four words, and none leads elsewhere."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_all_names_follow_from_four_words() -> None:
 def test_a_name_and_a_path_are_read_back() -> None:
     assert ImageId.parse(str(THIS)) == THIS
     assert ImageId.parse(THIS.path(names.CLOSURES), names.CLOSURES) == THIS
-    # One of another tree is not an image of this one.
+    # A path in another tree is not an image's path in this one.
     for text in (str(THIS), THIS.path(names.REBUILDS), f"{THIS.path(names.CLOSURES)}/x", f"/{THIS.path('closures')}"):
         with pytest.raises(Error):
             ImageId.parse(text, names.CLOSURES)

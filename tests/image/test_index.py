@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Records of images and their index: what follows from what, and what is refused."""
+"""Records of images and their index: what is derived, and what is refused."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_record_lists_what_is_said_of_the_image() -> None:
     assert f"Attestations:\n {'c' * 64} 812 {PLACE}.intoto.json\n {'d' * 64} 9 {PLACE}.spdx.json\n" in text
     assert index.parse(text) == (ATTESTED,)
     assert "Attestations" not in index.render([RECORD])
-    # Of a kind that comes later, and as nobody but the archive can say it.
+    # An attestation of a future kind is read, but only the archive may state any.
     assert index.parse(text.replace("spdx.json", "2.rebuilt.json"))[0].attestations[1].suffix == "2.rebuilt.json"
     with pytest.raises(Error, match="unknown field Attestations"):
         index.parse(text, strict=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A lock pins every package by version and SHA-256, and nothing falls open."""
+"""A lock pins every package by version and SHA-256, and anything that it cannot pin is refused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_what_a_buildinfo_says_is_read_back() -> None:
 
 
 def test_the_image_s_sources_are_read_back_with_their_option() -> None:
-    """Else an image that takes expired indexes would be made again as one that does not."""
+    """Without the option, an image that accepts expired indexes would be rebuilt as one that does not."""
     of_image = (replace(DEBIAN[0], expired=True), DEBIAN[1])
     known = Draft.parse(Draft.of(RESOLUTION, SERIAL, ("raw",), of_image, "1" * 64).render()).buildinfo
     found = Buildinfo.parse(known.sealed({known.id.file("raw"): DIGEST}).render(()), "x")
@@ -70,7 +70,7 @@ def test_a_draft_is_what_a_buildinfo_will_say_without_files() -> None:
 
 
 def test_a_draft_keeps_what_the_machine_s_apt_asks() -> None:
-    """Whoever takes Debian by Tor can build; that nobody else can use such an address is told when it is read."""
+    """A build may use Tor for Debian; since others cannot use such an address, a reader refuses it."""
     tor = replace(DEBIAN[0], uri="tor+https://debian.example/debian")
     draft = Draft.parse(Draft.of(RESOLUTION, SERIAL, ("raw",), (tor, DEBIAN[1]), "1" * 64).render())
     assert draft.buildinfo.sources[0].uri == tor.uri
@@ -155,7 +155,7 @@ def test_a_damaged_buildinfo_is_no_lock(how: str) -> None:
 
 
 def test_whatever_a_buildinfo_says_ends_in_a_sentence() -> None:
-    """A bounded run, the same each time: pieces of it changed, doubled, cut out."""
+    """Parts are changed, doubled or removed at random, with a fixed seed and number of runs."""
     chance = random.Random(12)
     genuine = described().encode()
     pieces = (b"", b"\n", b" ", b":", b"\n\n", b"-----", b"http://[", b"9" * 30, b"\xc2\x85", b"\xff", b"\0", b"\r")
@@ -171,7 +171,7 @@ def test_whatever_a_buildinfo_says_ends_in_a_sentence() -> None:
             read += 1
         except Error:
             pass
-    # What is in fields that nobody reads here may be anything.
+    # Changes in fields that are not read here are accepted.
     assert 0 < read < 200
 
 
@@ -278,7 +278,7 @@ def archive() -> Iterator[Archive]:
 
 @pytest.fixture(scope="module")
 def buildinfo(archive: Archive) -> str:
-    """What a build of `fine` would write down, without the build."""
+    """The .buildinfo of `fine`, without building it."""
     done = debian_cloud("plan", "fine", *archive.sources)
     assert done.returncode == 0, done.stderr
     facts = re.search("> facts <<'END'\n(.*?)\nEND", done.stdout, re.S)
@@ -311,7 +311,7 @@ def test_the_same_again(archive: Archive, buildinfo: str, tmp_path: Path) -> Non
     status, script, said = locked(archive, tmp_path / "x.buildinfo", buildinfo)
     assert (status, said) == (0, "")
     assert "Package: *\nPin: release *\nPin-Priority: -1\n" in script
-    # Its day and its serial are the lock's.
+    # The day and serial are the lock's.
     earlier = re.sub('(?<=SOURCE_DATE_EPOCH=")[0-9]+', "1700000000", buildinfo)
     earlier = re.sub("(?<=^Version: ).*", "20231114.7", earlier, flags=re.M)
     earlier = earlier.replace(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which packages of an image have newer versions: what is found, what is said of it, and what apt knows."""
+"""The packages of an image that have newer versions: what is found, what is published, and what apt knows."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_security_updates_come_first() -> None:
 
 
 def test_what_is_found_is_what_an_index_may_say() -> None:
-    """Else no index would be published any more, from the first such image on."""
+    """If more were found than an index may list, no further index could be published."""
 
     def of(number: int, version: str) -> str:
         those = [Installed(f"{'p' * 70}{index}", version, "all") for index in range(number)]
@@ -84,9 +84,9 @@ def test_the_index_says_of_each_image_what_became_of_it() -> None:
     assert fine.others == (Update("tzdata", "2026a", "2026b"),)
     assert (gone.status, gone.date, gone.reason) == ("withdrawn", "2026-11-21", GONE.status_reason)
     assert gone.cves == GONE.cves
-    # Nobody shall update what nobody shall run.
+    # A withdrawn image must not be used, so no updates are listed.
     assert (gone.security, gone.others, gone.pending_date) == ((), (), "")
-    # Of an image that was never looked at, nothing is known.
+    # For an image that was never checked, nothing is listed.
     (unknown,) = staleness.parse(staleness.render([RECORD, replace(RECORD, status="current")][1:], {}))
     assert unknown.pending_date == ""
     assert staleness.parse(text.replace("Pending:", "Later: x\nPending:")) == (gone, fine)
@@ -128,11 +128,11 @@ def test_what_was_read_is_remembered_once_for_all_images() -> None:
     assert text.count("openssl") == 1
     assert staleness.recalled(staleness.remembered({"a" * 64: INSTALLED[:1]})) == {"a" * 64: INSTALLED[:1]}
     for damaged in ("", text[:-1], text[: len(text) // 3], text.replace(" 3", " 9"), text.replace("tzdata ", "")):
-        with pytest.raises(ValueError):  # noqa: PT011 # any of them
+        with pytest.raises(ValueError):  # noqa: PT011 # noqa: PT011 # any of them
             staleness.recalled(damaged)
 
 
-# What apt knows.
+# With apt's data.
 
 ASK = """
 import json, sys
@@ -153,7 +153,7 @@ print(json.dumps([apt.debian_epoch, [apt.newer(*words) for words in asked]]))
 
 
 def repository(folder: Path, suite: str, label: str, versions: dict[str, str], home: Path, epoch: int) -> None:
-    """An archive that has these versions, signed by a key."""
+    """Make an archive with these versions, signed with a key."""
     packages = "\n".join(
         f"Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: x\nDescription: x\nFilename: x.deb\n"
         f"Size: 1\nSHA256: {'0' * 64}\n"
@@ -189,10 +189,10 @@ def test_apt_knows_what_is_newer_and_what_is_security() -> None:
             "same=0.1": ["1", True],
             "later=1": ["2", False],
             "fixed=1.1": ["1.1+deb13u1", True],
-            # The point release has what the security update was about.
+            # The point release includes the security update.
             "passed=1.1": ["1.2", True],
             "passed=1.1+deb13u1": ["1.2", False],
-            # The archive replaces no package of Debian.
+            # The archive never replaces a package of Debian.
             "ours=1": None,
             "debian-cloud-config-x=3": ["1:2", False],
             "older=2": None,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An archive and a mirror of its own for each test; servers and keys for all."""
+"""An archive and a mirror for each test; servers and keys for all."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, key: Key) -> Archive:
 
 @pytest.fixture(scope="session")
 def next_template(template: Archive, tmp_path_factory: pytest.TempPathFactory) -> Archive:
-    """The same archive, after it has published a package, a source and an image more."""
+    """The same archive, after it has published one more package, source and image."""
     archive = copied(template, tmp_path_factory.mktemp("next") / "archive")
     archive.add_deb("new", "1")
     archive.add_source("debian-cloud", "0.2.0")
@@ -82,7 +82,7 @@ def copied(template: Archive, root: Path) -> Archive:
 
 @pytest.fixture
 def archive(template: Archive, base: Path, request: pytest.FixtureRequest) -> Iterator[Archive]:
-    """An archive of the test's own: two packages, a source, three images of two configurations."""
+    """An archive for one test: two packages, a source, three images of two configurations."""
     made = copied(template, base / re.sub(r"\W+", "-", request.node.name))
     yield made
     remove(made.root)
@@ -90,7 +90,7 @@ def archive(template: Archive, base: Path, request: pytest.FixtureRequest) -> It
 
 @pytest.fixture
 def next_archive(next_template: Archive, base: Path, request: pytest.FixtureRequest) -> Iterator[Archive]:
-    """What becomes of that archive, of the test's own."""
+    """The same archive after its next publication, for one test."""
     made = copied(next_template, base / re.sub(r"\W+", "-", request.node.name))
     yield made
     remove(made.root)
@@ -100,7 +100,7 @@ def next_archive(next_template: Archive, base: Path, request: pytest.FixtureRequ
 def mirrored(
     template: Archive, base: Path, servers: dict[str, Server], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Path]]:
-    """What mirrors of the archive show and remember: by which way they took it -> directory."""
+    """Directories of mirrors of the archive, by the scheme with which they fetched it."""
     made = copied(template, base / "mirrored")
     dests = {}
     for scheme, server in servers.items():
@@ -113,7 +113,7 @@ def mirrored(
 
 @pytest.fixture
 def follower(next_archive: Archive, mirrored: dict[str, Path], server: Server, key: Key, tmp_path: Path) -> Mirror:
-    """A mirror that has what there was before the next publication."""
+    """A mirror with the state before the next publication."""
     subprocess.run(["cp", "-a", mirrored[server.scheme], tmp_path / "mirror"], check=True)
     return Mirror(f"{server.url}/{next_archive.root.name}", tmp_path / "mirror", key.keyring)
 
@@ -131,7 +131,7 @@ def mirror(archive: Archive, server: Server, key: Key, tmp_path: Path) -> Mirror
 
 @pytest.fixture
 def slow(archive: Archive, tmp_path: Path) -> Iterator[Callable[[str, int], Server]]:
-    """Start a slow server of the test's archive, which the test may kill."""
+    """A function that starts a slow server of the test's archive, which the test may kill."""
     started: list[Server] = []
 
     def start(scheme: str, rate: int) -> Server:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The tree that debian-cloud-archive makes is the tree that debian-cloud-mirror follows."""
+"""debian-cloud-mirror follows the tree that debian-cloud-archive makes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.mirror.tree import SCRIPT, Mirror, apt, serve
 
 @pytest.fixture
 def short() -> Iterator[Path]:
-    """A directory with a short path: the socket of gpg's agent must fit into 108 bytes."""
+    """A directory with a short path: the path of gpg-agent's socket must fit into 108 bytes."""
     path = Path(tempfile.mkdtemp(prefix="dcm-"))
     yield path
     remove(path)
@@ -36,7 +36,7 @@ def test_real_archive(scheme: str, short: Path, tmp_path: Path) -> None:
     uploader = make_key(short, "uploader")
     archive = Archive(short / "a", env)
     archive.run("init", "--uploader", uploader.public)
-    # Its image is made of nothing.
+    # Its image was not built from packages, so there is no closure to keep.
     (archive.path / "conf" / "closures").unlink()
     make = Maker(tmp_path, env)
     archive.take(make.deb(uploader))
@@ -57,14 +57,14 @@ def test_real_archive(scheme: str, short: Path, tmp_path: Path) -> None:
         server.kill()
 
     shown, public = mirror.shown(), Mirror("", archive.public, keyring).shown()
-    # It is not signed: of the archive's trace only lines of a known shape go on.
+    # The archive's trace is not signed: only lines of a known form are mirrored.
     trace = "project/trace/master"
     lines = (archive.public / trace).read_text().splitlines(keepends=True)
     assert lines.pop(1) == "Using debian-cloud-archive\n"
     assert (mirror.dest / trace).read_text() == "".join(lines)
     assert shown.pop(trace) != public.pop(trace)
     assert {k: v for k, v in shown.items() if k in public} == {k: v for k, v in public.items() if k in shown}
-    # Nothing shows that no signed list names: such files of the archive stay there, as older indexes and snapshots.
+    # Only files that a signed list names are mirrored: not older indexes or snapshots, for example.
     unlisted = re.compile(
         r"debian-cloud-archive-keyring_trixie\.deb|snap/.*|.*/by-hash/.*|pool/.*\.(changes|buildinfo)|.*\.changes"
     )

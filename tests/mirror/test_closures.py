@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What images were made of, carried by a mirror that is asked to: by the archive's signed list, and verified."""
+"""A mirror that is asked to carries closures: those in the archive's signed list, verified."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OWN = "evidence/1/InRelease"
 
 
 def add_closure(archive: Archive, place: str, *, named: str | None = None) -> Path:
-    """A closure as the step `closure` lays it out: Debian's evidence, the archive's own, and two packages."""
+    """Make a closure as the step `closure` does: Debian's evidence, the archive's own, and two packages."""
     folder = archive.root / place
     for name in ("pool/a_1.0~rc1+b1_amd64.deb", "pool/b_1_all.deb", "evidence/0/InRelease", OWN):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -65,12 +65,12 @@ def test_closures_are_carried_where_that_is_asked_for(mirror: Mirror, archive: A
     mirror.ok("--closures")
     listed = {path: digest for path, digest in served(archive, *PLACES).items() if "nobody" not in path}
     assert carried(mirror) == listed
-    # The archive signs its own anew, and nothing else comes again.
+    # Only the archive's own evidence, which it has signed again, is fetched again.
     sign(archive.key, folders[1] / OWN, "Suite: trixie\nDate: later\n")
     assert re.search("all verified, showing it", mirror.ok("--closures"))
     assert carried(mirror)[f"{PLACES[1]}/{OWN}"] == sha(folders[1] / OWN)
     assert mirror.ok("--closures").count("fetching") == 0
-    # A damaged one is found, as all else.
+    # A damaged file is found, as elsewhere in the mirror.
     (mirror.dest / PLACES[0] / "pool/b_1_all.deb").write_text("-" * 59)
     mirror.ok("--closures", "--verify-all")
     assert carried(mirror).keys() == listed.keys()
@@ -84,7 +84,7 @@ def test_a_closure_that_the_source_has_not_is_passed_over(mirror: Mirror, archiv
     remove(folder)
     add_closure(archive, PLACES[0], named="")
     assert f"{PLACES[0]} does not list its files, and is left out" in mirror.ok("--closures")
-    # What was carried stays as long as an index is good by which somebody may ask for it.
+    # Files that were mirrored stay while an index that leads to them is valid.
     assert {path.rpartition("/")[0] for path in carried(mirror)} >= {f"{PLACES[1]}/pool"}
     assert not [path for path in carried(mirror) if path.startswith(PLACES[0])]
 

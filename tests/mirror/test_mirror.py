@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an operator expects of debian-cloud-mirror, over a real rsync daemon and a real nginx."""
+"""debian-cloud-mirror does what an operator expects, with a real rsync daemon and a real nginx."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.mirror.tree import (
 
 
 def tree(root: Path) -> dict[str, str]:
-    """What a mirror that shows all of a source shows."""
+    """What a mirror of everything in a source shows."""
     return Mirror("", root, root).shown()
 
 
@@ -102,7 +102,7 @@ def test_follows_the_source(mirror: Mirror, archive: Archive) -> None:
     assert {k: v for k, v in shown.items() if k in public} == public
     assert seen_by_client(mirror.dest) == archive.date
     assert (mirror.dest / "images/trixie/ec2/amd64/current").readlink() == Path("20261121.0")
-    # The package that left, and the older indexes by hash, stay for those who hold the older InRelease.
+    # The removed package and the older indexes by hash stay for clients with the older InRelease.
     assert (mirror.dest / "pool/main/d/debian-cloud-config-ec2/debian-cloud-config-ec2_0.1.0_amd64.deb").exists()
 
 
@@ -127,7 +127,7 @@ def test_what_left_the_indexes_stays_as_long_as_a_signature(mirror: Mirror, arch
     def back(days: float) -> None:
         left.write_text("".join(f"{int(time.time() - days * 86400)} {p}\n" for _, p in lines))
 
-    # As long as the archive's signatures are good.
+    # They stay while the archive's signatures may be valid.
     back(9.9)
     mirror.ok()
     assert all(k in mirror.shown() for k in old if k not in gone)
@@ -135,7 +135,7 @@ def test_what_left_the_indexes_stays_as_long_as_a_signature(mirror: Mirror, arch
     mirror.ok()
     now = mirror.shown()
     own = {k for k in now if k.startswith("project/trace/") and k != "project/trace/master"}
-    left_behind = {k for k in tree(archive.root) if "generic" in k or "libcloud" in k}  # the source's own grace
+    left_behind = {k for k in tree(archive.root) if "generic" in k or "libcloud" in k}  # the source's grace period
     old_hashes = {k for k in tree(archive.root) if "by-hash" in k} - now.keys()
     assert now.keys() - own == tree(archive.root).keys() - left_behind - old_hashes
     assert old_hashes, "the mirror lets old generations of the indexes go too"
@@ -209,7 +209,7 @@ def test_unsigned_trace_goes_on_only_where_it_has_the_known_shape(
 @pytest.mark.parametrize("before", [None, 0o755])
 def test_what_is_not_verified_is_closed_to_servers(mirror: Mirror, before: int | None) -> None:
     state = mirror.dest / ".mirror"
-    if before:  # an earlier version left it so
+    if before:  # an earlier version left it with this mode
         state.mkdir(parents=True)
         state.chmod(before)
     mirror.ok()
@@ -220,7 +220,7 @@ def test_what_is_not_verified_is_closed_to_servers(mirror: Mirror, before: int |
 
 @pytest.mark.parametrize("scheme", ["rsync", "http"])
 def test_example_servers_hide_the_state_folder(mirror: Mirror, tmp_path: Path, scheme: str) -> None:
-    """The examples as they are shipped, but for place, address and user: this one could read the directory."""
+    """The examples as shipped, except for path, address and user: this user could read the directory."""
     mirror.ok()
     port = free_port()
     example = SCRIPT.parent / "examples" / {"rsync": "rsyncd.conf", "http": "nginx.conf"}[scheme]
@@ -297,7 +297,7 @@ def test_two_suites_in_one_mirror(archive: Archive, mirror: Mirror, key: Key) ->
     both = mirror.shown()
     assert seen_by_client(mirror.dest, "bookworm") == other.date
     assert seen_by_client(mirror.dest) == archive.date
-    mirror.ok()  # trixie alone: the other suite's files are still named
+    mirror.ok()  # only trixie: the other suite's files are still named
     assert mirror.shown().keys() == both.keys()
     assert "other_1" not in (mirror.dest / ".mirror/left").read_text()
     shutil.rmtree(mirror.dest / "dists/bookworm")  # how an operator drops a suite
@@ -313,7 +313,7 @@ def test_armoured_keyring(mirror: Mirror, key: Key, tmp_path: Path) -> None:
 
 
 def sign(archive: Archive, *keys: Key, bad: Key | None = None) -> None:
-    """InRelease, Release.gpg: signed by all the keys, and by `bad` over another text."""
+    """Sign InRelease and Release.gpg with all the keys, and with `bad` over another text."""
     dist = archive.root / "dists/trixie"
     release = dist / "Release"
     cleartext, packets = b"", b""
@@ -344,7 +344,7 @@ def joined(path: Path, *keyrings: Path) -> Path:
 
 
 def test_change_of_keys(mirror: Mirror, archive: Archive, key: Key, other_key: Key) -> None:
-    """Signed by the old key and the new: whoever has one of the two is served."""
+    """A release signed by the old and the new key is accepted by mirrors with either key."""
     sign(archive, key, other_key)
     mirror.ok()
     sign(archive, other_key, key)
@@ -363,7 +363,7 @@ def test_several_signers_are_demanded(
     mirror.ok(*two)
     shown = seen_by_client(mirror.dest)
 
-    # A newer state with one signature: the mirror stays at the state that two have signed.
+    # After a newer state with one signature, the mirror stays at the state with two.
     archive.publish()
     mirror.refused(*two, says="is signed by 1 of the keys in .*, and 2 are required")
     sign(archive, key, key)
@@ -434,7 +434,7 @@ def test_sums_that_were_signed_anew_come_with_another_keyring(
 
 
 def flip(path: Path) -> None:
-    """Change the last byte; the size stays."""
+    """Change the last byte, not the size."""
     data = path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
 
@@ -750,7 +750,7 @@ def test_attack_changes_nothing(
 
 
 def test_what_nobody_attacks_is_followed(follower: Mirror, next_archive: Archive) -> None:
-    """Else each attack would be refused for what it stands on."""
+    """Without an attack, the next publication is followed, so a refusal below is due to the attack."""
     before = follower.shown()
     assert seen_by_client(follower.dest) < next_archive.date
     follower.ok()
@@ -820,7 +820,7 @@ def test_signed_path_is_refused_before_anything_is_fetched(
 def served(
     template: Archive, base: Path, servers: dict[str, Server], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Archive, Mirror]]:
-    """An archive whose indexes are replaced again and again, and a mirror of it that shows what was there first."""
+    """An archive whose indexes the tests replace, and a mirror of it that shows the original ones."""
     root = base / "replaced"
     shutil.copytree(template.root, root, symlinks=True)
     archive = Archive(root, template.key, packages=dict(template.packages), images=dict(template.images))
@@ -837,11 +837,11 @@ sed '/^failure=1 /,$d' "$1" >"$2/functions"
 source=x failure=1 quiet=0 work=$2 dest=$2 incoming=$2
 files trixie
 """
-"""What the program does with indexes that it has verified, without all that comes before."""
+"""The program's functions that read verified indexes, without what precedes them."""
 BAD = [("Images", name, text) for name, text in malformed.BAD_IMAGES.items()]
 BAD += [("Images-Status", name, text) for name, text in malformed.BAD_STATUS.items()]
 ACROSS = "disagree on|another attests"
-"""Cases that show when all indexes are looked at together."""
+"""Cases that are found only when all indexes are read together."""
 REASONS = (
     r"main/images/Images(-Status)? (has|gives|names) |contradict each other on |"
     r"is not UTF-8, or has a control character|has a control character, or a line of more"
@@ -849,7 +849,7 @@ REASONS = (
 
 
 def read(folder: Path, index: str, text: bytes) -> subprocess.CompletedProcess[bytes]:
-    """Let the program read an index; each of its processes has 150 MiB."""
+    """Let the program read an index, with at most 150 MiB for each of its processes."""
     (folder / "index").write_bytes(text)
     path = f"dists/trixie/main/{index}"
     line = f"{hashlib.sha256(text).hexdigest()} {len(text)} index {path}\n"
@@ -889,7 +889,7 @@ def test_what_a_client_refuses_is_not_shown(served: tuple[Archive, Mirror], name
 
 
 def test_what_clients_take_is_looked_for(served: tuple[Archive, Mirror]) -> None:
-    """The images that are named there are not there, and that is all that is said."""
+    """The only problem reported is that the images named there do not exist."""
     archive, mirror = served
     archive.instead = {"main/images/Images": malformed.IMAGES.encode()}
     archive.publish(archive.date)
@@ -899,7 +899,7 @@ def test_what_clients_take_is_looked_for(served: tuple[Archive, Mirror]) -> None
 @pytest.mark.parametrize("index", ["images/Images", "binary-amd64/Packages", "source/Sources"])
 @pytest.mark.parametrize("text", [b" ", b"\n", b"x", b"x:\n", b" x\n", b"x: y\n x\n"], ids=repr)
 def test_what_is_not_too_large_takes_no_more_memory(tmp_path: Path, index: str, text: bytes) -> None:
-    """Of what is within the bound as a whole, lines and stanzas have theirs."""
+    """An index that is not too large still has limits for its lines and stanzas."""
     done = read(tmp_path, index, text * (2**25 // len(text)))
     assert done.returncode == 1, done.stderr
     error, _hint = done.stderr.decode("ascii").splitlines()
@@ -907,9 +907,9 @@ def test_what_is_not_too_large_takes_no_more_memory(tmp_path: Path, index: str, 
 
 
 def bomb(archive: Archive, index: str, form: str, character: bytes, size: int, listed: int | None) -> None:
-    """In place of an index a few kilobytes of one form that hold so much of one character.
+    """Replace an index with a few kilobytes in one format that unpack to `size` bytes of one value.
 
-    In InRelease the uncompressed one is listed with another size, or with none at all.
+    InRelease lists the uncompressed one with the size `listed`, or not at all.
     """
     archive.instead = {}
     archive.publish(archive.date)
@@ -947,7 +947,7 @@ BOMB = 2**28 + 1
 def test_what_an_index_unpacks_to_is_bounded(
     served: tuple[Archive, Mirror], index: str, form: str, character: bytes, listed: int | None
 ) -> None:
-    """Each process of the mirror has 150 MiB, and what is unpacked would be more by itself."""
+    """Each process of the mirror has 150 MiB, less than the unpacked index."""
     archive, mirror = served
     bomb(archive, index, form, character, BOMB, listed)
     before = mirror.shown()
@@ -992,7 +992,7 @@ def shim(folder: Path, tool: str, script: str) -> str:
 
 
 def test_source_that_changes_in_mid_run_is_followed(mirror: Mirror, archive: Archive, tmp_path: Path) -> None:
-    """The indexes of the fetched InRelease are gone when they are asked for: one new start finds the new state."""
+    """If the indexes of the fetched InRelease are gone when requested, one restart finds the new state."""
     mirror.ok()
     old = tmp_path / "old"
     shutil.copytree(archive.root, old, symlinks=True)
@@ -1101,7 +1101,7 @@ def test_disk_full(mirror: Mirror, archive: Archive) -> None:
 def test_kill_at_every_step_shows_the_old_or_the_new(
     archive: Archive, servers: dict[str, Server], key: Key, tmp_path: Path
 ) -> None:
-    """Kill -9 of the whole run before each rename: a client sees one whole state, and the next run repairs."""
+    """If the run is killed before any rename, a client sees one complete state; the next run repairs the mirror."""
     mirror = Mirror(f"{servers['http'].url}/{archive.root.name}", tmp_path / "mirror", key.keyring)
     mirror.ok()
     clean = tmp_path / "clean"
@@ -1140,7 +1140,7 @@ def test_kill_at_every_step_shows_the_old_or_the_new(
 def test_tool_that_fails_ends_the_run_with_the_old_state(
     archive: Archive, servers: dict[str, Server], key: Key, tmp_path: Path, tool: str
 ) -> None:
-    """What a full disk does to a tool in any step: never a new InRelease, always an explained status 1."""
+    """If a tool fails at any step, as on a full disk, there is no new InRelease, and status 1 is explained."""
     mirror = Mirror(f"{servers['http'].url}/{archive.root.name}", tmp_path / "mirror", key.keyring)
     mirror.ok()
     old = archive.date
@@ -1180,7 +1180,7 @@ def test_two_at_once(mirror: Mirror) -> None:
 
 
 def test_hanging_server(archive: Archive, key: Key, tmp_path: Path) -> None:
-    """A server that accepts and never answers does not hold the run for ever."""
+    """A server that accepts and never answers does not block the run for ever."""
     for scheme, path in (("http", ""), ("rsync", "/tree")):
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))

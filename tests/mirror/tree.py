@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A small signed archive, a real rsync daemon, a real nginx, and what a client sees of a mirror."""
+"""A small signed archive, a real rsync daemon, a real nginx, and a client's view of a mirror."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ class Key:
         gnupg.gpg(self.home, *args)
 
     def fingerprints(self) -> list[str]:
-        """Of the primary and of each subkey."""
+        """The fingerprints of the primary and of each subkey."""
         command = ["gpg", "--homedir", str(self.home), "--list-keys", "--with-colons"]
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         return re.findall(r"^fpr:+(\w+):", out, re.M)
 
     def detach(self, path: Path) -> None:
-        """Both spellings of a detached signature: armoured .sign, binary .gpg."""
+        """Write both forms of a detached signature: armoured .sign, binary .gpg."""
         self.gpg("--armor", "--output", f"{path}.sign", "--detach-sign", str(path))
         self.gpg("--output", f"{path}.gpg", "--detach-sign", str(path))
 
@@ -66,7 +66,7 @@ class Key:
 
 @dataclass(slots=True)
 class Archive:
-    """The public tree of an archive, as ARCHITECTURE.md lays it out, published by hand."""
+    """The public tree of an archive, as ARCHITECTURE.md describes it, published by the tests."""
 
     root: Path
     key: Key
@@ -81,7 +81,7 @@ class Archive:
     images_extra: str = ""
     status_extra: str = ""
     instead: dict[str, bytes] = field(default_factory=dict)
-    """Of an index, another content than all that was added."""
+    """Index -> content to publish instead of the archive's own."""
 
     def add_deb(self, name: str, version: str, size: int = 3000) -> Path:
         tree = self.root.parent / f"{self.root.name}.deb"
@@ -168,7 +168,7 @@ class Archive:
         return "\n".join(stanzas) + self.images_extra
 
     def status(self) -> str:
-        """What became of each image, with updates of some."""
+        """The status of each image, with pending updates for some."""
         stanzas = []
         for name in sorted(self.images):
             config, serial = name.split()
@@ -180,7 +180,7 @@ class Archive:
         return "\n".join(stanzas) + self.status_extra
 
     def publish(self, date: datetime | None = None) -> None:
-        """Write and sign the indexes; each publish is an hour later than the one before."""
+        """Write and sign the indexes; the default date is an hour after the last one."""
         self.date = date or self.date + timedelta(hours=1)
         dist = self.root / "dists" / self.suite
         lines = []
@@ -218,7 +218,7 @@ class Archive:
         self.key.gpg("--output", f"{release}.gpg", "--detach-sign", str(release))
 
     def index_files(self, index: str) -> list[Path]:
-        """Every spelling of an index: plain, compressed, and by hash."""
+        """Every form of an index: plain, compressed, and by hash."""
         path = self.root / "dists" / self.suite / index
         named = [Path(f"{path}{form}") for form in ("", ".gz", ".xz")]
         return [*named, *(path.parent / "by-hash/SHA256" / sha(p) for p in named)]
@@ -246,7 +246,7 @@ def free_port() -> int:
 
 
 def serve(scheme: str, root: Path, etc: Path, rate: int = 0) -> Server:
-    """Start a real server for root; rate limits each connection, in kB/s."""
+    """Start a real server for `root`; `rate` limits each connection, in kB/s."""
     etc.mkdir(parents=True, exist_ok=True)
     port = free_port()
     if scheme == "rsync":
@@ -340,7 +340,7 @@ class Mirror:
         return seen
 
     def refused(self, *options: str, says: str) -> None:
-        """The run fails with one clear sentence, and the mirror shows what it showed before."""
+        """Assert that the run fails with one clear sentence, and that the mirror shows the same as before."""
         before = self.shown()
         done = self.run(*options)
         assert done.returncode == 1, done.stdout + done.stderr
@@ -351,7 +351,7 @@ class Mirror:
 
 
 def seen_by_client(root: Path, suite: str = "trixie") -> datetime:
-    """Follow InRelease by hash to every file, as apt does; the date of what is seen, or an AssertionError."""
+    """Follow InRelease by hash to every file, as apt does, and return its date; AssertionError if that fails."""
     text = (root / "dists" / suite / "InRelease").read_text()
     listed = re.findall(r"^ ([0-9a-f]{64}) (\d+) (\S+)$", text, re.M)
     assert len(listed) == 3 * len(INDEXES)
@@ -373,7 +373,7 @@ def seen_by_client(root: Path, suite: str = "trixie") -> datetime:
 
 
 def apt(mirror: Mirror, root: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    """apt-get in a root of its own that knows only the mirror, by file:, and checks every date."""
+    """Run apt-get in a root directory that knows only the mirror, by file:, with all dates checked."""
     for d in (
         "etc/apt/apt.conf.d",
         "etc/apt/preferences.d",

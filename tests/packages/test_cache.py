@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The cache stays within its bound, whoever uses it, and however they end."""
+"""The cache stays within its limit, whatever processes use it and however they end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def bound(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fill(folder: Path, size: int = SIZE, age: int = 0) -> Path:
-    """A directory of a cache, last used so many seconds ago."""
+    """Make a directory of the cache, last used `age` seconds ago."""
     (folder / "lists/partial").mkdir(parents=True)
     (folder / "lists/x_Packages").write_bytes(os.urandom(size))
     os.utime(folder, (time.time() - age,) * 2)
@@ -48,7 +48,7 @@ def test_what_was_used_least_recently_goes_first(tmp_path: Path) -> None:
         fill(tmp_path / f"f{number}", age=100 * (6 - number))
     use(tmp_path / "f1")
     assert there(tmp_path) == {"f1", "f3", "f4"}
-    # Within the bound nothing goes.
+    # Within the limit, nothing is removed.
     use(tmp_path / "f3")
     use(tmp_path / "new")
     assert there(tmp_path) == {"f1", "f3", "f4", "new"}
@@ -61,7 +61,7 @@ def test_what_is_in_use_stays(tmp_path: Path) -> None:
         fill(tmp_path / f"f{number}", age=100 * (5 - number))
     descriptor = os.open(tmp_path / "f0", os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-    # One that is larger than the bound alone, too, as long as it is the one that is used.
+    # A directory larger than the limit also stays while it is used.
     use(tmp_path / "mine", 4 * SIZE)
     assert there(tmp_path) == {"f0", "mine"}
     os.close(descriptor)
@@ -98,12 +98,12 @@ def test_keyrings_go_last(tmp_path: Path) -> None:
     use(tmp_path / "f1", SIZE)
     assert there(keyrings) == {"k1.gpg", "k2.gpg"}
     use(tmp_path / "f1", 4 * SIZE)
-    # A run may be about to read it.
+    # Another run may be about to read k2.gpg.
     assert there(keyrings) == {"k2.gpg"}
 
 
 def test_many_at_once_leave_it_whole(tmp_path: Path) -> None:
-    """Each finds what it holds, whatever the others remove, and one is killed at its work."""
+    """Each process finds its own directory, whatever the others remove and although one is killed at work."""
     script = f"""
 import os, sys
 from pathlib import Path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Several archives, one of which is bad: `list --images`, `fetch` and `status` name it, and take from the others."""
+"""If one of several archives is bad, `list --images`, `fetch` and `status` name it, and use the others."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def target(kind: str, uri: str, file: Path) -> str:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Says:
-    """A function: what is in the indexes of two archives, of a kind, and a command -> its status and its words."""
+    """A function: kind of index, its content in two archives, and a command -> the command's status and output."""
     output = run.output
     monkeypatch.setattr("debian_cloud.packages.machine._RECORD", tmp_path / "cloud-release")
     (tmp_path / "cloud-release").write_text('ID=ec2\nVERSION="20261120.0"\n')
@@ -56,7 +56,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 
 def warned(err: str) -> None:
-    """One line names the archive, and says why."""
+    """Assert that one line names the archive and the reason."""
     (line,) = err.splitlines()
     assert re.fullmatch(rf"debian-cloud: warning: the index \S+ of {BAD}, trixie is left out, .* read: .+", line)
 
@@ -98,7 +98,7 @@ def test_fetch_takes_from_the_others(machine: Says, monkeypatch: pytest.MonkeyPa
     assert done == 0
     assert asked == [f"{GOOD}/{index.parse(malformed.IMAGES)[0].filename}"]
     warned(err)
-    # It may be in the one that cannot be read: then it is not a wrong call.
+    # The image may be in the archive that cannot be read, so the call is not wrong.
     done, _, err = machine("Images", fine, bad, "fetch", "azure", "--arch", "amd64")
     warned(err.splitlines()[0])
     assert (done, err.splitlines()[1]) == (1, "debian-cloud: error: no image of azure in trixie")
@@ -157,7 +157,7 @@ sys.exit(__main__.main(sys.argv[3:]))
 @pytest.mark.parametrize("character", [b"\n", b"\0"], ids=repr)
 @pytest.mark.parametrize("kind", ["Images", "Images-Status"])
 def test_what_an_index_unpacks_to_is_bounded(tmp_path: Path, kind: str, character: bytes) -> None:
-    """As apt may keep it, compressed: each process has less than there is in it."""
+    """Each process has less memory than an index unpacks to; apt may keep an index compressed."""
     path = tmp_path / f"x_{kind}.xz"
     path.write_bytes(bounds.packed(character, 2**28))
     (tmp_path / "good").write_text(malformed.IMAGES if kind == "Images" else malformed.STATUS)
@@ -173,7 +173,7 @@ def test_what_an_index_unpacks_to_is_bounded(tmp_path: Path, kind: str, characte
 
 
 def test_verify_tells_of_the_index_that_it_could_not_ask(machine: Says) -> None:
-    """Else an archive that withdrew the image would be silent, as if it knew nothing of it."""
+    """Without the report, an archive that withdrew the image would seem not to know it."""
     bad = malformed.BAD_STATUS["Latin-1 in a value"]
     machine("Images-Status", malformed.STATUS.encode(), bad, "status")
     word = evidence.of_machine(ImageId("trixie", "ec2", "amd64", "20261120.0"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The machine's way to the network is the build's: both apts go where the machine's goes, and nobody reads how."""
+"""A build reaches the network as the machine does, with both its apts, and other users cannot read its passwords."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ HOST = "127.0.0.1"
 
 
 def answers(settings: str, variables: dict[str, str] | None = None, credentials: str = "") -> dict[str, str]:
-    """What is handed over of a machine's settings: name -> value."""
+    """The settings that a build takes over from a machine: name -> value."""
     text = network.conf(settings, credentials, variables or {})
     return {m[1]: m[2] for m in re.finditer(r'^(\S+) "(.*)";$', text, re.MULTILINE)}
 
@@ -120,7 +120,7 @@ def test_apt_itself_gives_what_is_read(tmp_path: Path, monkeypatch: pytest.Monke
     )
     monkeypatch.setenv("APT_CONFIG", str(machine))
     found = answers(run.output(network.DUMP), {}, run.output(network.CREDENTIALS))
-    # Of two spellings of one name apt keeps the first.
+    # If a name has two spellings, apt keeps the first.
     wanted = {name: value for name, _, value in (line.partition(" ") for line in HANDED_OVER)}
     wanted["Acquire::http::Proxy::other.example"] = wanted.pop("acquire::HTTP::proxy::other.example")
     assert {name: found.pop(name) for name in ("Dir::Etc::netrc", "Dir::Etc::netrcparts")} == {
@@ -128,7 +128,7 @@ def test_apt_itself_gives_what_is_read(tmp_path: Path, monkeypatch: pytest.Monke
         "Dir::Etc::netrcparts": "/etc/apt/auth.conf.d/",
     }
     assert {name: value for name, value in found.items() if value} == wanted
-    # And apt reads what is written as it was.
+    # apt reads the written settings as the same values.
     (tmp_path / "again.conf").write_text(network.conf(run.output(network.DUMP), "", {}))
     monkeypatch.setenv("APT_CONFIG", str(tmp_path / "again.conf"))
     again = answers(run.output(network.DUMP))
@@ -195,7 +195,7 @@ def test_an_archive_s_password_does_not_get_into_a_plan(uri: str) -> None:
     "url", ["http://user:pw@a.example/", "https://user@a.example/", "mirror+http://u:pw@a/x", "http://u:pw@["]
 )
 def test_a_password_in_an_argument_is_refused(url: str) -> None:
-    """Everybody on the machine reads arguments (ps(1))."""
+    """Other users can read the arguments of a process (ps(1))."""
     done = debian_cloud("show", "ec2", "--archive", url, "--keyring", __file__)
     refused(done, USAGE, "--archive has a user or a password in its URL", "apt_auth.conf(5)")
     assert url not in done.stderr
@@ -206,13 +206,13 @@ def test_a_password_in_an_argument_is_refused(url: str) -> None:
 
 @dataclass(slots=True)
 class Server:
-    """An archive that demands credentials, or a proxy that does; both note who asked for what."""
+    """An archive or a proxy that requires credentials; both record the requests."""
 
     folder: Path
     demands: str = ""
-    """user:password that it demands, as a server and as a proxy."""
+    """The user:password that it requires, as a server and as a proxy."""
     requests: list[tuple[str, bool]] = field(default_factory=list)
-    """Path, and whether it was asked as a proxy is; of those that had what is demanded."""
+    """Path, and whether it was a proxy request, of each request with the required credentials."""
     refused: list[str] = field(default_factory=list)
     port: int = 0
 
@@ -221,7 +221,7 @@ class Server:
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves files; and, as a proxy (RFC 9110, 7.6), fetches what has a whole URI."""
+    """Serves files; as a proxy (RFC 9110, 7.6), fetches a request with a complete URI."""
 
     protocol_version = "HTTP/1.1"
 
@@ -274,7 +274,7 @@ def serving(folder: Path, demands: str = "", context: ssl.SSLContext | None = No
 
 
 def package(folder: Path, name: str, *fields: str) -> tuple[Path, str]:
-    """A .deb with nothing in it, and what an index says of it."""
+    """Make an empty .deb, and return it with its stanza in an index."""
     (folder / name / "DEBIAN").mkdir(parents=True)
     control = "\n".join(
         (
@@ -295,7 +295,7 @@ def package(folder: Path, name: str, *fields: str) -> tuple[Path, str]:
 
 @pytest.fixture(scope="module")
 def top() -> Iterator[Path]:
-    """A signed suite of packages with nothing in them, enough for a bootstrap to begin: `public`, and its key."""
+    """A signed suite of empty packages, enough for a bootstrap to begin: `public`, and its key."""
     with throwaway.folder() as folder:
         pool, dist = folder / "public" / "pool", folder / "public" / "dists" / "trixie"
         index = dist / "main" / "binary-amd64"
@@ -328,7 +328,7 @@ def top() -> Iterator[Path]:
 
 @dataclass(slots=True)
 class Way:
-    """A way to the archive: its address, the machine's settings, and what must have come by it."""
+    """A way to the archive: its address, the machine's settings, and a check that it was used."""
 
     uri: str
     settings: str
@@ -338,7 +338,7 @@ class Way:
 
 @contextlib.contextmanager
 def by_credentials(top: Path) -> Iterator[Way]:
-    """apt_auth.conf(5), in a file and in a directory of files that only root reads."""
+    """Credentials as in apt_auth.conf(5), in a file and in a directory of files that only root can read."""
     with serving(top / "public", CREDENTIALS) as server:
         for path in (top / "auth.conf", top / "auth.conf.d"):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
@@ -354,7 +354,7 @@ def by_credentials(top: Path) -> Iterator[Way]:
 
 @contextlib.contextmanager
 def by_proxy(top: Path) -> Iterator[Way]:
-    """A proxy that demands a password, for all hosts."""
+    """A proxy for all hosts that requires a password."""
     with serving(top / "public") as server, serving(top, CREDENTIALS) as proxy:
         yield Way(
             f"http://{HOST}:{server.port}",
@@ -365,7 +365,7 @@ def by_proxy(top: Path) -> Iterator[Way]:
 
 @contextlib.contextmanager
 def by_variable(top: Path) -> Iterator[Way]:
-    """The same by http_proxy."""
+    """The same proxy from http_proxy."""
     with by_proxy(top) as way:
         proxy = way.settings.split('"')[1]
         yield Way(way.uri, "", way.came, {"http_proxy": proxy})
@@ -373,7 +373,7 @@ def by_variable(top: Path) -> Iterator[Way]:
 
 @contextlib.contextmanager
 def directly(top: Path) -> Iterator[Way]:
-    """No proxy for this host; the one for all others is not there."""
+    """No proxy for this host; the one for all other hosts does not exist."""
     with serving(top / "public") as server:
         settings = f'Acquire::http::Proxy "http://{HOST}:1/";\nAcquire::http::Proxy::{HOST} "DIRECT";\n'
         yield Way(f"http://{HOST}:{server.port}", settings, lambda: bool(server.asked(proxied=False)))
@@ -381,14 +381,14 @@ def directly(top: Path) -> Iterator[Way]:
 
 @contextlib.contextmanager
 def by_no_proxy(top: Path) -> Iterator[Way]:
-    """The same by variables."""
+    """The same from variables."""
     with directly(top) as way:
         yield Way(way.uri, "", way.came, {"http_proxy": f"http://{HOST}:1/", "no_proxy": HOST})
 
 
 @contextlib.contextmanager
 def by_detection(top: Path) -> Iterator[Way]:
-    """A program of the machine names the proxy."""
+    """A program of the machine prints the proxy."""
     with by_proxy(top) as way:
         program = top / "detect"
         program.write_text(f"#!/bin/sh\necho '{way.settings.split(chr(34))[1]}'\n")
@@ -398,7 +398,7 @@ def by_detection(top: Path) -> Iterator[Way]:
 
 @contextlib.contextmanager
 def by_certificate(top: Path) -> Iterator[Way]:
-    """A server that only own certificates prove, and that demands one."""
+    """A server with a certificate of its own, which requires a client's certificate."""
     folder = top / "tls"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -413,7 +413,7 @@ def by_certificate(top: Path) -> Iterator[Way]:
             folder / f"{name}.crt",
         )
         subprocess.run([*new, *more], stderr=subprocess.DEVNULL, check=True)
-        # apt's own user reads it.
+        # It must be readable for apt's own user.
         (folder / f"{name}.key").chmod(0o644)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "server.crt", folder / "server.key")
@@ -432,7 +432,7 @@ WAYS = (by_credentials, by_proxy, by_variable, directly, by_no_proxy, by_detecti
 
 @pytest.fixture(params=WAYS, ids=[way.__name__ for way in WAYS])
 def way(request: pytest.FixtureRequest, top: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Way]:
-    """A machine that reaches the archive in one way, and in no other."""
+    """A machine that reaches the archive in one way only."""
     with request.param(top) as found:
         machine = top / "machine.conf"
         machine.write_text(found.settings)
@@ -456,7 +456,7 @@ def test_the_private_apt_takes_it(top: Path, way: Way) -> None:
     run.carry_out(steps, root, Progress(len(steps), quiet=True))
     assert way.came()
     assert [path.name for path in (root / "lists").glob("*_InRelease")]
-    # As an archive keeps what an image was made of.
+    # As an archive does to keep a closure.
     step = plan.Run(
         "fetch", ("apt-get", "-c", f"{root}/apt.conf", "-o", "APT::Sandbox::User=root", "download", "apt")
     )
@@ -478,7 +478,7 @@ def test_an_image_is_fetched_by_it(top: Path, way: Way, tmp_path: Path) -> None:
 
 @dataclass(slots=True)
 class Watched:
-    """What a part of the text was seen in, while something ran."""
+    """The command lines that were seen while something ran."""
 
     lines: set[bytes] = field(default_factory=set)
 
@@ -491,7 +491,7 @@ class Watched:
 
 @contextlib.contextmanager
 def watching() -> Iterator[Watched]:
-    """The command lines of all processes, as ps(1) shows them to everybody."""
+    """Read the command lines of all processes, as ps(1) shows them to all users."""
     seen, end = Watched(), threading.Event()
     thread = threading.Thread(target=seen.look, args=(end,))
     thread.start()
@@ -503,7 +503,7 @@ def watching() -> Iterator[Watched]:
 
 
 def holding(folder: Path, secret: str) -> list[str]:
-    """The files of a directory that have a text in them."""
+    """The files in a directory that contain a text."""
     found = subprocess.run(["grep", "-rlaF", secret, folder], capture_output=True, text=True, check=False).stdout
     return sorted(str(Path(line).relative_to(folder)) for line in found.splitlines())
 
@@ -516,7 +516,7 @@ def test_a_build_s_apt_takes_it_and_nobody_reads_it(top: Path, way: Way, tmp_pat
     titles = [step.title for step in steps]
     install, forget = titles.index("install 2 packages"), titles.index("forget the way to the network")
     try:
-        # What has nothing in it is fetched and unpacked, and then cannot be run.
+        # Empty packages are fetched and unpacked, and then cannot be run.
         with watching() as seen, pytest.raises(Error, match="install 2 packages") as failed:
             run.carry_out(steps[: install + 1], tmp_path, Progress(install + 1, quiet=True))
         fetched = {line.split()[1] for line in (tmp_path / "installed").read_text().splitlines()}
@@ -551,7 +551,7 @@ def test_a_printed_plan_takes_it_where_it_runs(top: Path, tmp_path: Path, monkey
 def test_a_plan_is_the_same_whatever_the_way_and_shows_no_password(
     archive: throwaway.Archive, tmp_path: Path
 ) -> None:
-    """The whole command, with an archive that demands credentials."""
+    """The complete command, with an archive that requires credentials."""
     with serving(archive.public, CREDENTIALS) as server:
         address = f"http://{HOST}:{server.port}"
         (tmp_path / "auth.conf").write_text(f"machine {address} login {USER} password {PASSWORD}\n")
@@ -569,7 +569,7 @@ def test_a_plan_is_the_same_whatever_the_way_and_shows_no_password(
 
 
 def test_what_loosens_verification_stays_with_the_machine(archive: throwaway.Archive, tmp_path: Path) -> None:
-    """A machine that takes any signature for good, and runs a program of its own."""
+    """On a machine whose apt accepts any signature and runs a program of its own, the build uses neither setting."""
     said = "".join(
         f"[GNUPG:] {words}\\n" for words in ("GOODSIG 0 x", f"VALIDSIG {'A' * 40} 0 0 0 0 0 0 0 0 {'A' * 40}")
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An archive that a user has made known needs neither --archive nor --keyring; a file that says it badly is named."""
+"""An archive in the user's configuration needs neither --archive nor --keyring; a bad file there is reported."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Signed-By: {key}
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The configuration directory of a user who has a blank in the name of it."""
+    """The configuration directory of a user, with a blank in its name."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "own config"))
     folder = tmp_path / "own config/debian-cloud"
     folder.mkdir(parents=True)
@@ -91,7 +91,7 @@ def test_two_archives_of_one_suite(config: Path, key: Path) -> None:
         own.archive("trixie")
     assert str(config / "a.sources") in caught.value.message
     assert "--archive URL --keyring FILE" in caught.value.hint
-    # Of the same one twice there is no choice to be made.
+    # Two files that name the same archive are no conflict.
     (config / "b.sources").write_text(GOOD.format(key=key))
     assert own.archive("trixie")
 
@@ -141,7 +141,7 @@ def test_what_others_can_write_is_refused(
         own.archives()
     assert str(place) in caught.value.message
     assert (caught.value.status, caught.value.hint) == (2, f"chmod go-w {place}")
-    # Where others may make entries, and remove none that are not theirs, entries alone are in danger.
+    # In a sticky directory, others can add files but not replace them, so only the files' directory is in danger.
     if place.is_dir():
         place.chmod(place.stat().st_mode | 0o1000)
         if which == "directory":
@@ -181,7 +181,7 @@ def test_a_link_is_as_good_as_what_it_leads_through(
     with pytest.raises(Error, match="elsewhere can be written by other users"):
         own.archives()
     place.chmod(0o755)
-    # The directory itself may be a link, and one that leads in a ring is one that is not there.
+    # The directory may be a link; a link that leads to itself cannot be read.
     shutil.move(config, tmp_path / "moved")
     config.symlink_to(tmp_path / "moved")
     (tmp_path / "moved/a.sources").unlink()
@@ -211,7 +211,7 @@ def test_a_user_group_is_nobody_else(
     others: list[tuple[str, int]],
     own_: bool,
 ) -> None:
-    """A umask of 002, as Debian gives it to users with groups of their own, is not a danger."""
+    """A umask of 002, as Debian gives users with groups of their own, is safe."""
     gid = 5000 if group == "me" else 100
     user = SimpleNamespace(pw_name="me", pw_uid=5000, pw_gid=5000)
     everybody = [user, *(SimpleNamespace(pw_name=name, pw_uid=6000, pw_gid=gid) for name, gid in others)]
@@ -222,12 +222,12 @@ def test_a_user_group_is_nobody_else(
     assert files._own_group(found) is own_
 
 
-# With real apt: two commands, and no third tool.
+# With real apt: only the two commands.
 
 
 @dataclass(frozen=True)
 class Own:
-    """An archive of a user's own, and his directories."""
+    """A user's own archive, and the user's directories."""
 
     archive: Path
     env: dict[str, str]
@@ -241,7 +241,7 @@ def user() -> Iterator[Own]:
         debs = [configuration(top / "debs", "mine", FINE), configuration(top / "debs", "ours", FINE)]
         done = command(top / "a", "init", "--own", **env)
         assert done.returncode == 0, done.stderr
-        # A configuration of one's own, and its source package has its name.
+        # A configuration of the user's own, whose source package has its name.
         added = command(top / "a", "add", *debs, **env)
         assert added.returncode == 0, added.stderr
         assert added.stdout.count("accepted: ") == 2
@@ -274,7 +274,7 @@ def test_init_says_where(user: Own) -> None:
 
 
 def test_apt_itself_reads_the_file(user: Own, tmp_path: Path) -> None:
-    """It is apt's own format: the same file, among apt's, is a source."""
+    """The file has apt's own format: it is a source if it is among apt's."""
     file = Path(user.env["XDG_CONFIG_HOME"]) / "debian-cloud/a.sources"
     options = private(tmp_path / "apt", file.read_text())
     done = subprocess.run(
@@ -299,7 +299,7 @@ def test_list_show_and_plan_need_no_options(user: Own) -> None:
 
 
 def test_no_image_asks_an_archive_without_an_address(user: Own) -> None:
-    """On a machine of the image `apt update` would fail: nothing there is where it is here."""
+    """An image does not get the archive as a source, because `apt update` would fail on its machines."""
     assert list((user.archive / "public").glob("*.deb")) == []
     assert "archive-keyring" not in debian_cloud("plan", "mine", **user.env).stdout.replace(
         "debian-archive-keyring", ""
@@ -339,7 +339,7 @@ def test_a_file_of_another_archive_is_left(user: Own, tmp_path: Path) -> None:
     assert not (user.archive.parent / "b").exists()
 
 
-# What was built and published there (tests/demo), on a machine without a keyring package.
+# An image that was built and published (tests/demo), on a machine without a keyring package.
 
 
 def known(world: World) -> dict[str, str]:
@@ -353,7 +353,7 @@ def test_the_images_of_an_archive_of_one_s_own_are_listed(world: World) -> None:
 
 
 def test_what_was_built_is_verified_where_it_lies(world: World, container: Path, tmp_path: Path) -> None:
-    """The archive that published it has the signed sums and what it was made of."""
+    """The archive that published the image has its signed sums and its closure."""
     image = container
     done = debian_cloud("verify", image, "--rebuilt", image, **known(world))
     assert done.returncode == 0, done.stderr
@@ -361,7 +361,7 @@ def test_what_was_built_is_verified_where_it_lies(world: World, container: Path,
     (signer,) = throwaway.fingerprints_of(world.archive / "keyring.gpg")
     assert signer in done.stdout
     refused(debian_cloud("verify", image, XDG_CONFIG_HOME=str(tmp_path)), 2, "is not beside it")
-    # Only for the words that it published: others are nobody's.
+    # This applies only to published files: another .buildinfo is unsigned.
     (other := tmp_path / "other").mkdir()
     (other / image.name).symlink_to(image)
     buildinfo = image.with_name(f"{image.name.removesuffix('.tar.xz')}.buildinfo")
@@ -373,7 +373,7 @@ def test_what_was_built_is_verified_where_it_lies(world: World, container: Path,
 def test_it_is_made_again_without_an_option(
     world: World, container: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As far as to the plan: that it gives the same bytes, other tests show."""
+    """Tested until the plan is complete: other tests show that the bytes are the same."""
     made: list[str] = []
     monkeypatch.setenv("XDG_CONFIG_HOME", known(world)["XDG_CONFIG_HOME"])
     monkeypatch.setattr(workspace, "make", lambda planned, *_, **__: made.append(planned.stem))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An image of what an archive had published at another time: by its address, or by the one that it names itself."""
+"""An image is built from an archive's earlier publication, at the given address or at the one that it names."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Web:
     mirror: str
 
     def sources(self, url: str) -> list[str]:
-        """Arguments by which configurations come from there."""
+        """The arguments that make `url` the source of configurations."""
         return ["--archive", url, "--keyring", str(self.archive.keyring)]
 
     @property
@@ -49,7 +49,7 @@ class Web:
 
 
 def snapshot(archive: Archive) -> str:
-    """The id of what is published now."""
+    """The id of the current publication."""
     command: list[str | Path] = ["debian-cloud-archive", "snapshot", archive.folder]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
@@ -70,7 +70,7 @@ def web() -> Iterator[Web]:
 
 
 def planned(web: Web, url: str, *more: str) -> Buildinfo:
-    """What the .buildinfo of an image would say, without building it."""
+    """What would be the .buildinfo of an image, without building it."""
     done = debian_cloud("plan", "fine", *web.sources(url), *more)
     assert done.returncode == 0, done.stderr
     facts = re.search("> facts <<'END'\n(.*?)\nEND", done.stdout, re.S)
@@ -82,7 +82,7 @@ def test_what_is_built_is_what_was_published_then(web: Web) -> None:
     now = planned(web, f"file:{web.archive.public}")
     assert now.config_version == "2.0"
     for url, address, identifier, version in (
-        # The files themselves are there, wherever they will be seen.
+        # A file: address is used as it is, wherever the archive will be served.
         (f"file:{web.archive.public}", f"file:{web.archive.public}", web.old, "1.0"),
         (web.own, web.own, web.new, "2.0"),
         (web.mirror, web.own, web.old, "1.0"),
@@ -92,13 +92,13 @@ def test_what_is_built_is_what_was_published_then(web: Web) -> None:
         assert ("debian-cloud-config-fine", version) in {
             (package.name, package.version) for package in known.packages
         }
-        # What is written down is what was read.
+        # The recorded release file is the one that was read.
         release = known.releases[-1]
         signed = (web.snap / identifier / "dists" / release.suite / "InRelease").read_bytes()
         assert release.uri.rstrip("/") == f"{address}/snap/{identifier}"
         assert names.snapshot_at(release.uri) == identifier
         assert (release.sha256, release.size) == (hashlib.sha256(signed).hexdigest(), len(signed))
-        # Debian's are the same, in the build and in the image.
+        # Debian's sources are the same, in the build and in the image.
         assert known.releases[:-1] == now.releases[:-1]
         assert known.sources == now.sources
     assert {names.snapshot_at(release.uri) for release in now.releases} == {""}
@@ -139,7 +139,7 @@ def test_a_snapshot_in_the_place_of_another_is_refused(web: Web) -> None:
 
 
 def redated(web: Web, release: Path, *, end: str = "Sat, 01 Jan 2022 00:00:00 UTC") -> None:
-    """Let the archive have signed it long ago."""
+    """Make the archive sign a release file with dates long ago."""
     text = re.sub("(?m)^Date: .*", "Date: Fri, 31 Dec 2021 00:00:00 UTC", throwaway.signed_text(release))
     text = re.sub("(?m)^Valid-Until: .*\n", f"Valid-Until: {end}\n" if end else "", text)
     throwaway.sign(web.archive.folder / "gnupg", text, release)
@@ -147,7 +147,7 @@ def redated(web: Web, release: Path, *, end: str = "Sat, 01 Jan 2022 00:00:00 UT
 
 @contextmanager
 def kept(*files: Path) -> Iterator[None]:
-    """These files are afterwards as they were."""
+    """Restore these files at the end of the block."""
     before = {file: file.read_bytes() for file in files}
     try:
         yield
@@ -167,7 +167,7 @@ def test_an_archive_that_has_expired_still_has_its_snapshots(web: Web) -> None:
 
 
 def shown_for_the_suite(web: Web, dists: Path) -> tuple[Path, list[str]]:
-    """A mirror that nobody knows yet, which shows these indexes for the suite's own: its InRelease, and arguments."""
+    """Make a new mirror that shows these indexes as the suite's; return its InRelease, and arguments."""
     folder = Path(tempfile.mkdtemp(dir=web.archive.folder.parent))
     folder.chmod(0o755)
     shutil.copytree(dists, folder / "dists")
@@ -182,7 +182,7 @@ def test_a_snapshot_that_has_expired_is_had_by_its_id_alone(web: Web, end: str) 
         redated(web, old, end=end)
         for url in (web.own, f"file:{web.archive.public}"):
             assert planned(web, url, "--snapshot", web.old).config_version == "1.0"
-        # For the suite it is none, and the suite, expired, is not a snapshot.
+        # The snapshot is refused in the suite's place, and so is an expired suite in the snapshot's place.
         _, sources = shown_for_the_suite(web, web.snap / web.old / "dists")
         word = "expired" if end else f"serves its snapshot {web.old}, which is validly signed, in place of trixie"
         refused(debian_cloud("plan", "fine", *sources), 1, word)
@@ -197,17 +197,17 @@ def test_a_snapshot_is_not_taken_for_the_suite(web: Web) -> None:
     for verb in (("list",), ("plan", "fine"), ("show", "fine")):
         done = debian_cloud(*verb, *sources)
         refused(done, 1, f"serves its snapshot {web.new}, which is validly signed, in place of trixie")
-    # What has no end and says nothing, as a closure's index.
+    # An index without Valid-Until and Snapshot, as a closure's.
     text = re.sub("(?m)^(Valid-Until|Snapshot): .*\n", "", throwaway.signed_text(release))
     throwaway.sign(web.archive.folder / "gnupg", text, release)
     refused(debian_cloud("list", *sources), 1, "serves an index without Valid-Until, which is validly signed")
-    # By its address it was asked for.
+    # It is accepted, because its address was given.
     assert planned(web, f"{web.own}/snap/{web.old}").config_version == "1.0"
 
 
 def test_a_year_later_a_snapshot_is_had_by_its_id_alone(web: Web, tmp_path: Path) -> None:
-    """By the clock of the machine, not by dates that were written back."""
-    # What the builder calls gets a clean environment, and would have today's clock.
+    """Tested with another clock, not with changed dates."""
+    # The builder gives its tools a clean environment, so the clock must be changed for each of them.
     for tool in ("apt-get", "apt-cache", "apt-helper", "gpgv", "gpg", "date"):
         real = f'"$(PATH=/usr/bin command -v {tool})"'
         (tmp_path / tool).write_text(f'#!/bin/sh\n{clock.OWN_PLACE}\nexec faketime -f +400d {real} "$@"\n')
@@ -226,7 +226,7 @@ def test_a_year_later_a_snapshot_is_had_by_its_id_alone(web: Web, tmp_path: Path
 
     live, asked = web.sources(web.own), ("--snapshot", web.old)
     refused(later("list", *live), 1, "expired")
-    # Debian's own end as well, which this allows; the archive's live suite gains nothing by it.
+    # The option also allows Debian's expired releases, but never the archive's expired suite.
     for verb in (("plan", "fine"), ("build", "fine", "--output", "/nowhere")):
         refused(later(*verb, *live, "--allow-expired"), 1, "expired")
     _, replayed = shown_for_the_suite(web, web.snap / web.old / "dists")
@@ -273,7 +273,7 @@ def test_what_apt_took_for_the_suite_is_looked_at(
     take(web.snap / web.old / "dists/trixie")
     with pytest.raises(Error, match=f"serves its snapshot {web.old}, which is validly signed, in place of trixie"):
         ask()
-    # By its address it was asked for.
+    # It is accepted, because its address was given.
     uri = f"{web.own}/snap/{web.old}/"
     ask()
     uri = f"{web.own}/snap/{web.new}/"

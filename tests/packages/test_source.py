@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Packages beyond Debian's main: the real reason, and a signed archive of somebody else's for one image."""
+"""Packages that are not in Debian's main: the reason is reported, and another signed archive may be a source."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from tests.command import debian_cloud, refused, step
 from tests.throwaway import FINE, Archive, configuration
 
 TREE = {"Image-Format": "tar.xz"}
-"""An image that is built in less time than a disk."""
+"""An image that takes less time to build than a disk."""
 
 
 @dataclass(frozen=True)
 class Other:
-    """A signed archive of packages that is nobody's we know, with a .sources file in two forms."""
+    """A signed archive of an unknown party, with a .sources file in two forms."""
 
     folder: Path
 
@@ -48,7 +48,7 @@ class Other:
 
     @property
     def by_key(self) -> Path:
-        """With the key in it, as most of them are."""
+        """A .sources file that contains the key, as most do."""
         return self.folder / "key.sources"
 
 
@@ -67,7 +67,7 @@ def package(folder: Path, name: str, version: str, **fields: str) -> Path:
 
 
 def other(folder: Path) -> Other:
-    """Packages of its own, and some that it should not have."""
+    """Make the archive, with packages of its own and some that it must not provide."""
     made = Other(folder)
     package(folder, "docker-ce", "5:28.0-1", Depends="containerd.io")
     package(folder, "containerd.io", "1.7-1")
@@ -128,7 +128,7 @@ def both() -> Iterator[Both]:
         yield Both(throwaway.archive(top, *debs), other(top / "other"))
 
 
-# Why a package is not there.
+# Reasons why a package is missing.
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_a_sources_file_that_is_refused(text: str, said: str) -> None:
 
 
 def test_a_file_that_is_none(tmp_path: Path, both: Both) -> None:
-    """Before anything is fetched."""
+    """A bad file is refused before anything is fetched."""
     refused(debian_cloud("plan", "fine", "--source", "/nowhere"), 2, "/nowhere cannot be read", "hint:")
     refused(debian_cloud("plan", "fine", "--source", both.other.keyring), 2, "is not UTF-8 text")
     missing = tmp_path / "x.sources"
@@ -284,7 +284,7 @@ def test_it_is_not_taken_without_its_own_key(both: Both, tmp_path: Path) -> None
 
 @dataclass(frozen=True)
 class Kept:
-    """What an image was made of."""
+    """The .buildinfo and the closure of an image."""
 
     buildinfo: Path
     closure: Path
@@ -296,7 +296,7 @@ class Kept:
 
 @pytest.fixture(scope="module")
 def kept(both: Both) -> Kept:
-    """The .buildinfo as a build would write it, and the closure."""
+    """The .buildinfo as a build writes it, and the closure."""
     top = both.archive.folder.parent
     asked: list[str | Path] = ["fine", "--add", "docker-ce", "--source", both.other.by_key]
     done = debian_cloud("plan", *asked, *both.archive.sources)
@@ -323,7 +323,7 @@ def test_the_buildinfo_names_it(both: Both, kept: Kept) -> None:
     assert kept.lock.others == ((both.other.uri, "stable"),)
     (release,) = (release for release in kept.lock.releases if release.uri == both.other.uri)
     assert list(release.signers) == throwaway.fingerprints_of(both.other.keyring)[:1]
-    # The image's own apt asks Debian alone.
+    # The image's own apt has only Debian's sources.
     assert [source.suites for source in kept.lock.sources] == [("trixie", "trixie-updates"), ("trixie-security",)]
 
 
@@ -358,14 +358,14 @@ def test_nobody_trusts_it_who_does_not_say_so(both: Both, kept: Kept, tmp_path: 
     wrong.write_text(both.other.by_path.read_text().replace(str(both.other.keyring), str(both.archive.keyring)))
     with pytest.raises(Error, match="has no valid signature"):
         proofs(both, kept, wrong)
-    # A .buildinfo that hides where packages are from.
+    # A .buildinfo that does not list all sources of the packages.
     hidden = replace(kept.lock, changes=("add docker-ce",))
     with pytest.raises(Error, match="no valid signature by a key of Debian or of the archive"):
         proofs(both, kept, both.other.by_path, changed=hidden)
 
 
 def test_it_vouches_for_nothing_that_debian_has(both: Both, kept: Kept) -> None:
-    """A .buildinfo and a closure that were made for another nano: the index lists it, rightly signed."""
+    """A package that Debian has is refused from the other source, although its signed index lists it."""
     stanza = (both.other.folder / "public/dists/stable/extra/binary-amd64/Packages").read_text()
     found = re.search("^Package: nano\n.*?\nSize: (?P<size>.*?)\n.*?\nSHA256: (?P<sha256>.*?)\n", stanza, re.S | re.M)
     assert found is not None
@@ -376,14 +376,14 @@ def test_it_vouches_for_nothing_that_debian_has(both: Both, kept: Kept) -> None:
 
 
 def test_an_archive_keeps_it_where_its_operator_says_so(both: Both, kept: Kept) -> None:
-    """What `accept` asks for what `publish` will have to keep: conf/closures has the arguments of both."""
+    """In conf/closures are arguments for `accept`, which checks the packages, and for `publish`, which keeps them."""
     line = f"--source={both.other.by_path}"
     assert step("listed", kept.buildinfo, line, *both.archive.sources).returncode == 0
     refused(step("listed", kept.buildinfo, *both.archive.sources), 1, "hint:")
 
 
 def test_built_kept_rebuilt_and_verified(both: Both, tmp_path: Path) -> None:
-    """The whole way, for real."""
+    """All steps, without stubs."""
     asked = ("--add", "docker-ce", "--source", both.other.by_key, "--output", tmp_path, "--quiet")
     done = debian_cloud("build", "fine", *asked, *both.archive.sources)
     assert done.returncode == 0, done.stderr

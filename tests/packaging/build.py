@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The binary packages of this tree, built as a user would build them."""
+"""The binary packages of this tree, built as a user builds them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _NOT_SOURCE: Final = (".git", ".venv", ".*_cache", "__pycache__", "*.egg-info")
 
 
 def built_packages(tmp: Path, suite: str = "trixie") -> Path:
-    """Build a suite's copy of the tree under `tmp`; the directory with the .debs, the .buildinfo and the .changes.
+    """Build a suite's copy of the tree under `tmp`; return the directory of .debs, .buildinfo and .changes.
 
-    What is not committed yet is built, too; what a tool made is left out.
+    Files that are not committed are built, too; generated files are left out.
     """
     return build(adopted(copy(ROOT, tmp), suite))
 
 
 def copy(tree: Path, tmp: Path) -> Path:
-    """A cleaned copy of a source tree under `tmp`."""
+    """Make a clean copy of a source tree under `tmp`."""
     there = tmp / "debian-cloud"
 
     def left_out(folder: str, names: list[str]) -> set[str]:
-        # `make` leaves its results in build/; further down that is a name like any other.
+        # `make` writes its results to build/; in a subdirectory, that is an ordinary name.
         made = ("build",) if Path(folder) == tree else ()
         return shutil.ignore_patterns(*_NOT_SOURCE, *made)(folder, names)
 
@@ -36,14 +36,14 @@ def copy(tree: Path, tmp: Path) -> Path:
 
 
 def adopted(tree: Path, suite: str) -> Path:
-    """A source tree made a suite's, as a maintainer makes it."""
+    """Make a source tree one of a suite, as a maintainer does."""
     command = ["/usr/bin/python3", "-m", "tools.render", "--suite", suite]
     subprocess.run(command, cwd=tree, env={**os.environ, "PYTHONPATH": "src"}, check=True)
     return tree
 
 
 def clean(tree: Path) -> None:
-    """Remove from a source tree what its build made."""
+    """Remove generated files from a source tree."""
     subprocess.run(["debian/rules", "clean"], cwd=tree, capture_output=True, check=True)
 
 

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 USER: Final = "newcomer"
 HOME: Final = f"/home/{USER}"
-# What a standard installation has and minbase does not, as far as README needs it.
+# Packages of a standard installation that README needs and minbase does not have.
 _STANDARD: Final = ("ca-certificates", "dbus", "git", "make", "openssh-client", "sudo", "systemd-sysv", "wget")
 _NETWORK: Final = "10.0.2.3"
-"""The name server that slirp4netns(1) is to a network namespace."""
+"""The address of slirp4netns(1)'s name server in a network namespace."""
 _SETUP: Final = f"""
 useradd --create-home --shell /bin/bash {USER}
 chmod 700 {HOME}
@@ -40,14 +40,14 @@ echo 'debconf debconf/frontend select Noninteractive' | debconf-set-selections
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """The running system; `tree` is its root directory here, `transcript` what ran in it and what that showed."""
+    """The running system; `tree` is its root directory on the host, `transcript` its commands and their output."""
 
     container: nspawn.Container
     tree: Path
     transcript: Path
 
     def run(self, script: str, *, user: str = USER, where: str = HOME, seconds: float = 900) -> str:
-        """Run lines of bash as a user in a directory: what they printed; AssertionError where one fails."""
+        """Run lines of bash as a user in a directory, and return their output; AssertionError if one fails."""
         home = "/root" if user == "root" else f"/home/{user}"
         done = self.container.run(
             *("setpriv", "--reuid", user, "--regid", user, "--init-groups"),
@@ -63,9 +63,9 @@ class Fresh:
 
 @contextmanager
 def booted(suite: str, source: Path, folder: Path) -> Iterator[Fresh]:
-    """A minimal Debian of a suite, up, until left; the files of `source` are in the user's ~/debian-cloud.
+    """Boot a minimal Debian of a suite for the duration of the block; `source` is copied to ~/debian-cloud.
 
-    Needs root: systemd-nspawn(1) does.
+    Needs root, because systemd-nspawn(1) does.
     """
     sources = folder / "sources.list"
     sources.write_text(debian_sources(suite), "utf-8")
@@ -80,13 +80,13 @@ def booted(suite: str, source: Path, folder: Path) -> Iterator[Fresh]:
     )
     try:
         assert made.returncode == 0, made.stderr[-4000:]
-        # The name service is the container's own: no link to what runs on a host.
+        # The container has its own name service: no link to the host's.
         (tree.path / "etc/resolv.conf").unlink(missing_ok=True)
         tree.run("sh", "-euxc", _SETUP)
         there = tree.path / HOME.lstrip("/") / "debian-cloud"
         subprocess.run(["cp", "-a", source, there], check=True)
         tree.run("chown", "-R", f"{USER}:", f"{HOME}/debian-cloud")
-        # Without this /proc is covered in parts, and a namespace in the container may mount none.
+        # Without this, parts of /proc are hidden, and namespaces in the container may not mount it.
         with (
             nspawn.boot(
                 tree.path, f"fresh-{suite}", environment={"SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1"}
@@ -103,7 +103,7 @@ def booted(suite: str, source: Path, folder: Path) -> Iterator[Fresh]:
 
 @contextmanager
 def _connected(container: nspawn.Container) -> Iterator[None]:
-    """Give a container the way out, and nobody a way in: its ports are its own, and so are port 80's servers."""
+    """Connect a container to outside networks, without any connection to it: its ports are its own, also port 80."""
     container.wait("basic.target", 120)
     with tempfile.TemporaryFile() as said:
         read, write = os.pipe()

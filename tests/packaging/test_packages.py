@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The source package builds what it says, cleanly."""
+"""The source package builds the expected binary packages, without complaints of lintian."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tools import manual
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Those for the architecture that the tests run on, or for all.
+# Packages for the architecture that the tests run on, or for all.
 CONFIGS = (*LAYERS, *ON["amd64"])
 COMPLETE = """
 . /usr/share/bash-completion/bash_completion
@@ -45,7 +45,7 @@ def changes(built: Path) -> Changes:
 
 
 def debs(built: Path) -> dict[str, DebFile]:
-    """The built packages, by name."""
+    """The built packages by name."""
     return {path.name.partition("_")[0]: DebFile(str(path)) for path in sorted(built.glob("*.deb"))}
 
 
@@ -71,7 +71,7 @@ def test_binary_packages_are_those_promised(built: Path) -> None:
 
 def test_the_keyring_is_left_to_each_archive(built: Path) -> None:
     assert "debian-cloud-archive-keyring" not in debs(built)
-    # Nor does a configuration need it: in Debian's own archive there is none.
+    # No configuration depends on it, because Debian's own archive does not have it.
     for name in CONFIGS:
         depends = debs(built)[f"debian-cloud-config-{name}"].debcontrol()["Depends"]
         assert "debian-cloud-archive-keyring" not in {r[0]["name"] for r in PkgRelation.parse_relations(depends)}
@@ -83,7 +83,7 @@ def test_the_upload_is_for_the_archives_suite(built: Path) -> None:
 
 def test_versions_agree(built: Path) -> None:
     version = changes(built)["Version"]
-    # Of a suite but the newest, the version carries the suite.
+    # The version has the suite's mark, except for the newest suite.
     assert version.endswith("~deb13u1")
     assert f'version = "{version.removesuffix("~deb13u1")}"' in (ROOT / "pyproject.toml").read_text("utf-8")
     assert {deb.debcontrol()["Version"] for deb in debs(built).values()} == {version}
@@ -120,7 +120,7 @@ def test_each_command_has_a_page_and_a_completion(built: Path, tmp_path: Path, c
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stderr == ""
-    # "name - what it is for" is what apropos(1) indexes.
+    # apropos(1) indexes "name - description".
     assert re.search(rf"NAME {command} \S \w", " ".join(done.stdout.split()))
 
 
@@ -128,7 +128,7 @@ def test_the_page_has_every_verb(built: Path) -> None:
     verbs = [
         line.split()[0] for line in content(debs(built)["debian-cloud"], "usr/share/debian-cloud/verbs").splitlines()
     ]
-    # Those of a plan are completed by nobody.
+    # The verbs of plans are not completed.
     assert verbs == [*cli.names()]
 
 
@@ -148,7 +148,7 @@ def test_completion_knows_verbs_and_options(built: Path, tmp_path: Path) -> None
     (tmp_path / "completion").write_text(script, "utf-8")
 
     def complete(*words: str) -> list[str]:
-        """What bash offers for the last word."""
+        """The completions by bash of the last word."""
         done = subprocess.run(
             [
                 "bash", "-c",
@@ -190,7 +190,7 @@ esac
 
 
 def test_completion_of_what_there_is(tmp_path: Path) -> None:
-    """Of configurations that real apt knows, and of each word that is known beforehand."""
+    """Configurations that real apt knows, and all fixed words, are completed."""
     (tmp_path / "verbs").write_text(manual.completion(), "utf-8")
     script = (ROOT / "debian/debian-cloud.bash-completion").read_text("utf-8")
     (tmp_path / "completion").write_text(script.replace("/usr/share/debian-cloud", str(tmp_path)), "utf-8")
@@ -239,7 +239,7 @@ def test_completion_of_the_archive_knows_verbs_and_options(tmp_path: Path) -> No
 
 
 def test_every_tool_comes_with_a_dependency(built: Path) -> None:
-    """What `tools` says a tool comes from is what the package depends on, unless every system has it."""
+    """The package depends on the packages of all tools in `tools`, except those that every system has."""
     relations = PkgRelation.parse_relations(debs(built)["debian-cloud"].debcontrol()["Depends"])
     essential = subprocess.run(
         ["dpkg-query", "-Wf", "${Package} ${Essential}\n"], capture_output=True, text=True, check=True
@@ -260,7 +260,7 @@ def test_a_configuration_installs_its_trees_as_they_are(built: Path, name: str) 
         if path.is_symlink() or not path.is_dir()
     }
     files = members(deb)
-    # debhelper's own places: documentation, overrides, and what debian/NAME.tmpfiles becomes.
+    # These paths are debhelper's: documentation, overrides, and the installed debian/NAME.tmpfiles.
     ours = re.compile(r"usr/share/(doc|lintian)/|usr/lib/tmpfiles\.d/debian-cloud-config-[a-z-]+\.conf")
     assert {path for path in files if not ours.match(path)} == set(wanted)
     conffiles = deb.control.get_content("conffiles", encoding="utf-8") if deb.control.has_file("conffiles") else ""
@@ -276,7 +276,7 @@ def test_a_configuration_installs_its_trees_as_they_are(built: Path, name: str) 
 def test_fields_reach_the_package(built: Path) -> None:
     fields = debs(built)["debian-cloud-config-ec2"].debcontrol()
     of_image = {key: value for key, value in fields.items() if key.startswith("Image-")}
-    # What the source says of another architecture is not said here.
+    # Words for another architecture are left out.
     assert of_image["Image-Firmware"] == "bios uefi"
     assert of_image["Image-Boot-Mode"] == "uefi-preferred"
     assert not any("[" in value for value in of_image.values())
@@ -290,7 +290,7 @@ def test_the_builder_has_every_module_and_nothing_of_the_source_tree(built: Path
     folder = "usr/lib/python3/dist-packages/"
     files = members(debs(built)["debian-cloud"])
     installed = {path.removeprefix(folder) for path in files if path.startswith(folder)}
-    # Beside them are the scripts of a plan, and what Python's installer says of the whole.
+    # The directory also has the scripts of plans, and metadata by Python's installer.
     assert {path for path in installed if path.endswith(".py")} == wanted
     assert {path.partition("/")[0].partition("-")[0] for path in installed} == {"debian_cloud"}
 
@@ -306,7 +306,7 @@ def test_every_script_of_a_plan_is_installed(built: Path) -> None:
 
 
 def test_every_template_of_new_is_installed(built: Path) -> None:
-    """And nothing else is beside the modules."""
+    """Nothing else is installed beside the modules."""
     source = ROOT / "src"
     templates = {path.relative_to(source).as_posix() for path in source.glob("**/templates/**/*.j2")}
     assert "debian_cloud/configuration/templates/debian/control.j2" in templates
@@ -338,7 +338,7 @@ def test_units_of_an_archive_wait_for_who_enables_them(built: Path) -> None:
 
 
 def test_only_layers_have_code_that_runs_at_installation(built: Path) -> None:
-    """It makes services and the boot loader read what changed; a vendor's package is data alone."""
+    """The layers' scripts make services and the boot loader read changes; a vendor's package has only data."""
     scripts = {"preinst", "postinst", "prerm", "postrm", "config"}
     found = {
         name: scripts & {member.removeprefix("./") for member in debs(built)[f"debian-cloud-config-{name}"].control}
@@ -362,7 +362,7 @@ def run_script(deb: DebFile, script: str, action: str, prepare: str, folder: Pat
 
 
 def command(path: Path, script: str) -> None:
-    """Make a command of its own."""
+    """Make a command from an sh script."""
     path.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
     path.chmod(0o755)
 
@@ -386,9 +386,9 @@ def test_the_boot_loader_learns_of_new_settings_where_it_is_in_use(
     container: bool,
     called: bool,
 ) -> None:
-    """Not in an image under construction, which has no grub.cfg yet, nor in one that was booted as a container."""
+    """It is not run in an image under construction, which has no grub.cfg yet, nor in one booted as a container."""
     deb = debs(built)["debian-cloud-config-common"]
-    # In a container update-grub fails, for want of a disk; the upgrade must not.
+    # In a container without a disk update-grub fails, but the upgrade must not.
     command(tmp_path / "update-grub", f"touch {tmp_path}/called; exit {int(container)}")
     asked = f'[ "$*" = "--quiet --container" ] || exit 2; exit {int(not container)}'
     command(tmp_path / "systemd-detect-virt", asked)

@@ -2,8 +2,8 @@
 """README's blocks of commands, pasted one after the other by an ordinary user of a fresh Debian.
 
 The home directory is closed to others (mode 0700), systemd runs, and cloud.example.org is the machine
-itself. In `make check` it is Debian 13, and two images are built: the other lines plan theirs.
-`make check-all` builds all of them, and walks through README on Debian 12 as well.
+itself. `make check` uses Debian 13 and builds two images; for the other lines, images are only planned.
+`make check-all` builds all of them, and also runs README on Debian 12.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ ELSEWHERE: Final = {
     ("Boot it, and log in", 3),
 }
 """Blocks that other tests run."""
-# Who is asked for a passphrase gives none.
+# A gpg that needs a passphrase gets none.
 NO_PASSPHRASE: Final = "batch\npinentry-mode loopback\npassphrase-file /dev/null\n"
-# A user's machine has no archive of his own, which would come first.
+# A user's machine does not have an archive of the user's own, which would be used first.
 NO_OWN: Final = "export XDG_CONFIG_HOME=~/none"
 IMAGE: Final = "$(basename images/debian-*-ec2-*.raw .raw)"
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block of README: what a reader does before it, what he replaces in it, and what he sees.
+    """A block of README: commands before it, replacements in it, and its expected output.
 
-    `quick` is replaced, besides, where images are not built again. All patterns are regular expressions.
+    The replacements in `quick` are also made if images are not built again. All patterns are regular expressions.
     """
 
     section: str
@@ -84,7 +84,7 @@ WALK: Final = (
     Block(
         "Run your own archive in ten minutes",
         3,
-        # What somebody else has to upload.
+        # The upload of another user.
         before=f"""
             install -d -m 700 ~/.gnupg && printf '{NO_PASSPHRASE}' >~/.gnupg/gpg.conf
             debian-cloud new theirs --from generic --maintainer "You <you@example.org>"
@@ -99,7 +99,7 @@ WALK: Final = (
     Block(
         "Proof",
         0,
-        # Into a directory of its own: what was built here has the same name.
+        # In another directory, because the image built above has the same name.
         before=f"{NO_OWN}; image={IMAGE}; mkdir -p ~/fetched; cd ~/fetched",
         replaced=((r"\bIMAGE\b", "$image"),),
         quick=(
@@ -116,7 +116,8 @@ WALK: Final = (
         0,
         replaced=(
             (r"trixie/ec2/amd64/20261121\.0", f"$(cd {SERVED}/public/images && echo trixie/ec2/amd64/2*)"),
-            # A machine that slept for these days is not locked out: the verb says when.
+            # Retiring the key now would lock out machines that were off for some days: the verb refuses, and names
+            # the day.
             (r"^(debian-cloud-archive retire-key \S+ )FINGERPRINT", r"refused \1$(cat fingerprint)"),
         ),
         before=f"""
@@ -165,10 +166,10 @@ def test_a_block(machine: fresh.Fresh, block: Block) -> None:
 
 
 def test_what_systemd_does_for_an_archive(machine: fresh.Fresh) -> None:
-    """Its timers and paths are on, and somebody else's upload came in by them, and by nothing else."""
+    """The archive's timer and path units are active, and the other user's upload was accepted by them only."""
     units = machine.run("systemctl list-units --all --plain --no-legend 'debian-cloud-archive-*'")
     assert re.search(r"resign@\S+\.timer +loaded +active +waiting", units), units
-    # It runs while it takes what was uploaded.
+    # It is running while it accepts uploads.
     assert re.search(r"queue@\S+\.path +loaded +active +(waiting|running)", units), units
     assert " failed " not in units, units
     machine.run("sudo apt-get -q update; apt-cache show debian-cloud-config-theirs")

@@ -35,7 +35,7 @@ from tests.samples import described
 PACKAGES = (
     Package("zlib1g", "1:1.3.dfsg+really1.3.1-1+b1", "amd64", 88, "1" * 64),
     Package("libstdc++6", "14.2.0-19", "amd64", 700000, "2" * 64),
-    # Differs from the one above in what an id of SPDX cannot say.
+    # Differs from the one above only in characters that an id of SPDX cannot contain.
     Package("libstdc-.6", "14.2.0-19~bpo12+1", "all", 700000, "3" * 64),
 )
 LOCK = replace(Buildinfo.parse(described(), "x.buildinfo"), packages=PACKAGES)
@@ -180,7 +180,7 @@ def test_a_package_s_url_is_the_one_of_the_specification(package: Package) -> No
 
 
 def in_toto(document: Json) -> Any:
-    """The statement as protobuf; a field that the specification has not is an error."""
+    """The statement as protobuf; a field that the specification does not have is an error."""
     statement = json_format.ParseDict(document, statement_pb2.Statement())
     Statement.copy_from_pb(statement).validate()
     return statement
@@ -325,7 +325,7 @@ def test_the_verb_finds_the_buildinfo_beside_the_image(tmp_path: Path, suffix: s
 
 
 def document_of(text: str) -> bytes:
-    """A signed text, by a key that is nobody's: whether it is good is not asked."""
+    """A text with a signature by an unknown key; the signature is not verified here."""
     packet = b"\xc2\x0c\x04\x01\x16\x08" + bytes(8)
     return openpgp.Cleartext(text.removesuffix("\n").encode(), (packet,)).document()
 

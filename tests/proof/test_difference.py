@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What differs between two images, from descriptions and from trees in memory."""
+"""The differences between two images, from descriptions and from trees in memory."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_where_the_old_version_is_not_listed_versions_decide() -> None:
 
 
 def test_what_stands_above_the_old_entry_came_after_it_whatever_its_version() -> None:
-    """A fix may be uploaded to a release under a lower version than an entry that it has below."""
+    """Entries above the old one are newer, whatever their version: a fix may have a lower version than older ones."""
     turned = "tool (1.1-9) x; urgency=low\n\n  * Later.\n\n" + CHANGELOG
     assert versions(turned, "1.2-1+deb13u2", "1.3-1") == ["1.1-9"]
 
@@ -159,7 +159,7 @@ def test_what_is_no_changelog_has_no_entries(text: str) -> None:
 
 @dataclass
 class Tree:
-    """Entries and their contents, with dpkg's database about them."""
+    """Entries with their contents, and dpkg's database about them."""
 
     files: dict[str, tuple[Entry, bytes]] = field(default_factory=dict)
     stanzas: list[str] = field(default_factory=list)
@@ -407,7 +407,7 @@ def _sized(text: str) -> tuple[Description, difference.Sourced, Callable[[str], 
     return described_, described_.packages["tool"], tree.content
 
 
-# What no Debian system has.
+# States that no Debian system is in.
 
 
 def without(path: str) -> Callable[[Tree], None]:

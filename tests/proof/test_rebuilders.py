@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who made an image again says so by a key, and each key counts once."""
+"""A rebuilder's statement is signed, and each key counts once."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def keys() -> Iterator[list[Key]]:
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    """Its SHA-256 is the one that the .buildinfo gives."""
+    """An image with the SHA-256 in the .buildinfo."""
     path = tmp_path / f"{Buildinfo.parse(described(), 'x').stem}.raw"
     path.write_bytes(b"the image")
     return path
 
 
 def state(image: Path, key: Key, name: str, folder: Path, content: bytes | None = None) -> Path:
-    """A rebuilder's statement that it got these bytes."""
+    """Write a rebuilder's statement that it built these bytes."""
     sha256 = throwaway.sha256(image.read_bytes() if content is None else content)
     kept = Buildinfo.parse(described().replace("a" * 64, sha256), "x")
     document = provenance.rebuilt(kept, {image.name: {"sha256": sha256}}, {"x.buildinfo": {"sha256": "b" * 64}})
@@ -66,12 +66,12 @@ def test_distinct_keys_are_counted(image: Path, keys: list[Key]) -> None:
     state(image, ann, "1", folder)
     state(image, bob, "2", folder)
     assert len(count(image, 2, [ann, bob])) == 2
-    # One who says it twice is one.
+    # Two statements with one key count once.
     state(image, ann, "3", folder)
     assert len(count(image, 2, [ann, bob])) == 2
     with pytest.raises(Error, match="only 2 of 3 rebuilders state that they got the same bytes"):
         count(image, 3, [ann, bob])
-    # A stranger's word does not count.
+    # A statement with an unknown key does not count.
     state(image, eve, "4", folder)
     with pytest.raises(Error, match="2 of 3 rebuilders"):
         count(image, 3, [ann, bob])

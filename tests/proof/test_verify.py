@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`verify` explains every path of a real image, and finds whatever was changed, hidden or swapped."""
+"""`verify` explains every path of a real image, and finds all that was changed, hidden or exchanged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.samples import described
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A published image with its closure, and what vouches for it."""
+    """A published image with its closure, and the evidence for it."""
 
     image: Path
     buildinfo: Path
@@ -44,9 +44,9 @@ class Case:
     def verify(
         self, image: Path | None = None, *more: str | Path, closure: Path | None = None, buildinfo: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Against what a rebuild gives: the image itself, as other tests show.
+        """Verify against a rebuilt image, which is the image itself; other tests rebuild one.
 
-        What is another image than described is read all the same; a .buildinfo that is given need not be signed.
+        A file that the .buildinfo does not describe is examined all the same; a given .buildinfo need not be signed.
         """
         words: list[str | Path] = ["verify", image or self.published, "--buildinfo", buildinfo or self.buildinfo]
         words += ["--closure", closure or self.closure, "--rebuilt", self.image, "--keyring", self.keyring]
@@ -55,7 +55,7 @@ class Case:
 
     @property
     def published(self) -> Path:
-        """The same disk, a file that is small."""
+        """The same disk in the published format, a small file."""
         return self.image.with_suffix(".qcow2")
 
 
@@ -70,7 +70,7 @@ def case(world: World) -> Case:
 
 @pytest.fixture
 def copy(case: Case, tmp_path: Path) -> Iterator[Path]:
-    """The image, to be tampered with."""
+    """A copy of the image to tamper with."""
     yield copied(case, tmp_path)
     shutil.rmtree(tmp_path)
 
@@ -82,12 +82,12 @@ def copied(case: Case, folder: Path) -> Path:
 
 
 def report(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
-    """Path or place -> what is wrong with it."""
+    """Path or area -> what is wrong with it."""
     return {it["path"]: it["why"] for it in json.loads(done.stdout)["unexplained"]}
 
 
 def start(image: Path, of_type: str = ROOT_TYPES["amd64"]) -> int:
-    """Of a partition, in bytes."""
+    """The offset of a partition, in bytes."""
     with opened(image) as disk:
         assert isinstance(disk, DiskImage)
         return next(partition.start for partition in disk.partitions if partition.type == of_type)
@@ -120,7 +120,7 @@ def flip_in(image: Path, path: str) -> None:
 
 @pytest.fixture
 def published(world: World, tmp_path: Path) -> Path:
-    """An image as a user has it: qcow2, and beside it what the archive published with it."""
+    """An image as a user has it: a qcow2, and beside it the files that the archive published with it."""
     (there,) = (world.public / "images" / "trixie" / "ec2" / "amd64").glob("2*")
     shutil.copytree(there, tmp_path / "published")
     (image,) = (tmp_path / "published").glob("*.qcow2")
@@ -128,7 +128,7 @@ def published(world: World, tmp_path: Path) -> Path:
 
 
 def test_every_path_of_a_published_image_is_explained(case: Case, published: Path) -> None:
-    """By the archive's own word on what the .buildinfo is."""
+    """The archive's signature of the .buildinfo is enough."""
     where = ("--closure", case.closure, "--keyring", case.keyring, "--rebuilt", case.image)
     done = debian_cloud("verify", published, *where, "--json")
     assert done.returncode == 0, done.stderr
@@ -142,7 +142,7 @@ def test_every_path_of_a_published_image_is_explained(case: Case, published: Pat
     assert paths["var/lib/dpkg/info/bash.postinst"]["package"] == "bash"
     assert paths["etc/ld.so.cache"]["generator"] == "ldconfig(8)"
     assert paths["usr/bin/awk"]["generator"] == "update-alternatives(1)"
-    # What the builder copies out of a package is that package's, under whatever name.
+    # A file that the builder copies from a package is that package's, whatever its name.
     esp = {path.removeprefix(ESP): it for path, it in paths.items() if path.startswith(ESP)}
     assert {path: (it.get("package"), it.get("shipped")) for path, it in esp.items() if it["kind"] == "file"} == {
         "EFI/BOOT/BOOTX64.EFI": ("shim-signed", "usr/lib/shim/shimx64.efi.signed"),
@@ -165,7 +165,7 @@ def test_every_path_of_a_published_image_is_explained(case: Case, published: Pat
     assert packages["bash"]["origin"] == "Debian"
     assert all(re.fullmatch("[0-9A-F]{40}", key) for it in packages.values() for key in it["signers"])
     assert set(packages["debian-cloud-config-ec2"]["signers"]) <= set(throwaway.fingerprints_of(case.keyring))
-    # What a package ships is far more than what is generated.
+    # Packages ship far more files than are generated.
     assert sum("package" in it for it in paths.values()) > 5 * sum("generator" in it for it in paths.values())
 
 
@@ -205,7 +205,7 @@ def test_people_are_told_who_vouches_for_how_much() -> None:
 
 
 def _slack(image: Path) -> None:
-    """A file that does not fill its last block, and what is after its end."""
+    """Write after the end of a file that does not fill its last block."""
     block = int(re.findall(r"^\d+", debugfs(image, "blocks /etc/debian_version"), re.M)[0])
     with image.open("r+b") as file:
         file.seek(start(image) + block * 4096 + 4000)
@@ -239,14 +239,14 @@ def _esp(image: Path) -> None:
 
 
 def _esp_more(image: Path) -> None:
-    """A file that a package has, where none belongs: a boot loader that firmware is led to."""
+    """Copy a package's boot loader to a path where firmware finds it, and where it does not belong."""
     signed = image.with_name("fbx64.efi")
     mtool(image, "mcopy", "::EFI/debian/fbx64.efi", signed)
     mtool(image, "mcopy", signed, "::EFI/BOOT/fbx64.efi")
 
 
 def _esp_grub(image: Path) -> None:
-    """What GRUB is told to do: another root file system."""
+    """Make GRUB read another disk's configuration."""
     other = image.with_name("grub.cfg")
     other.write_text("configfile (hd1)/grub.cfg\n")
     mtool(image, "mcopy", "-o", other, "::EFI/debian/grub.cfg")
@@ -271,7 +271,7 @@ PLACES: dict[str, tuple[Callable[[Path], None], str, str]] = {
 
 @pytest.fixture(scope="module")
 def tampered(case: Case, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What `verify` says of an image that was changed in every way, each path and each place in one."""
+    """The report of `verify` on one image in which every kind of path and area was changed."""
     folder = tmp_path_factory.mktemp("tampered")
     image = copied(case, folder)
     for path in ("usr/bin/sleep", "etc/ld.so.cache", "etc/passwd"):
@@ -300,7 +300,7 @@ def tampered(case: Case, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         "unlink awk",
         "symlink awk /usr/bin/evil",
         "mknod null c 1 3",
-        # A foreign .deb: its files, and what dpkg would know of it.
+        # The files of a foreign .deb, with dpkg's entries for it.
         "cd /var/lib/dpkg/info",
         f"write {evil} foreign.list",
         "cd /etc/cron.d",
@@ -359,16 +359,16 @@ def test_a_changed_partition_table_is_no_image(case: Case, copy: Path) -> None:
     assert re.search("^  partition table: ", done.stdout, re.M), done.stdout
 
 
-# What vouches for it.
+# The evidence.
 
 
 @pytest.fixture
 def closure(case: Case, tmp_path: Path) -> Path:
-    """A copy of the closure, its packages by link."""
+    """A copy of the closure, with hard links to its packages."""
     path = tmp_path / "closure"
     subprocess.run(["cp", "-al", case.closure, path], check=True)
     for file in (path / "evidence").rglob("*"):
-        # Not to be written through a link.
+        # A copy, because a write would go through the link.
         if file.is_file():
             content = file.read_bytes()
             file.unlink()
@@ -460,7 +460,7 @@ def test_evidence_of_a_snapshot_that_the_image_is_not_of(case: Case, closure: Pa
 
 @pytest.mark.parametrize("suite", ["trixie-security", "trixie-updates"])
 def test_evidence_without_debian_s_updates(case: Case, closure: Path, suite: str) -> None:
-    """What is in them, and is newer than in the image, would be told by nobody."""
+    """Without these release files, a newer version in them would not be found."""
     for release in (closure / "evidence").glob("*/InRelease"):
         if f"\nCodename: {suite}\n" in release.read_text():
             shutil.rmtree(release.parent)
@@ -469,7 +469,7 @@ def test_evidence_without_debian_s_updates(case: Case, closure: Path, suite: str
 
 
 def test_a_closure_s_own_index_is_no_evidence(case: Case, closure: Path) -> None:
-    """The archive signed it, of the image's day and for ever, and all packages are in it: Debian's, too."""
+    """The archive signed it on the image's day, without an end, and it lists all packages, also Debian's."""
     shutil.rmtree(closure / "evidence")
     (closure / "evidence/0").mkdir(parents=True)
     shutil.copy(closure / "dists/trixie/InRelease", closure / "evidence/0/InRelease")
@@ -480,7 +480,7 @@ def test_a_closure_s_own_index_is_no_evidence(case: Case, closure: Path) -> None
 
 @pytest.mark.parametrize("how", ["no end of directories", "a date"])
 def test_evidence_that_is_no_evidence(case: Case, closure: Path, world: World, how: str) -> None:
-    """Nothing is read without an end."""
+    """All reading has a limit."""
     said = "has more than 64 files or directories"
     if how == "a date":
         resign(world, closure, "^Date: .*", f"Date: Sat, 01 Jan {'9' * 40} 00:00:00 UTC")
@@ -515,7 +515,7 @@ def test_a_buildinfo_that_is_no_file_is_not_waited_for(case: Case, tmp_path: Pat
 
 
 def test_evidence_of_few_bytes_that_unpack_to_many(case: Case, closure: Path) -> None:
-    """No more is unpacked than the signed release file says."""
+    """No more bytes are unpacked than the signed release file lists."""
     for index in (closure / "evidence").glob("*/main_*_Packages.xz"):
         index.write_bytes(bounds.packed(b"\n", 2**30))
     command: list[str | Path] = [
@@ -539,7 +539,7 @@ def test_evidence_that_is_gone(case: Case, closure: Path) -> None:
 
 
 def believed(case: Case, buildinfo: Path, *more: str | Path) -> subprocess.CompletedProcess[str]:
-    """By a .buildinfo that is elsewhere, and of which nothing is said."""
+    """Run verify with a .buildinfo elsewhere, without --unsigned."""
     words: list[str | Path] = ["verify", case.published, "--buildinfo", buildinfo, "--closure", case.closure]
     return debian_cloud(*words, "--rebuilt", case.image, "--keyring", case.keyring, *more)
 
@@ -548,7 +548,7 @@ def test_a_buildinfo_that_was_edited_after_signing(case: Case, tmp_path: Path) -
     edited = tmp_path / case.buildinfo.name
     edited.write_text(case.buildinfo.read_text().replace(" nano ", " nana "))
     refused(believed(case, edited, "--signed-by", case.maintainer), 1, "has no valid signature by a key of")
-    # And when nobody says whose key it should be.
+    # Without --signed-by, it is refused, too.
     refused(believed(case, edited), 1, "is signed, but by an unknown key", "--signed-by")
 
 
@@ -564,7 +564,7 @@ EVIL = "http://deb.evil.example/debian"
 
 
 def evil(case: Case) -> str:
-    """Another .buildinfo, by which the image asks others for its packages."""
+    """Another .buildinfo, with which the image's apt uses another server."""
     text = throwaway.signed_text(case.buildinfo)
     row = r"(?<=^Image-Sources:\n) [^ ]+"
     found, count = re.subn(row, f" {EVIL}", text, count=1, flags=re.M)
@@ -574,7 +574,7 @@ def evil(case: Case) -> str:
 
 @pytest.mark.parametrize("how", ["a stanza before", "fields before", "an end before", "a message before"])
 def test_what_is_put_before_a_signed_buildinfo_is_not_believed(case: Case, tmp_path: Path, how: str) -> None:
-    """To gpgv each of these is good, and signed by the maintainer."""
+    """The maintainer's signature is good for gpgv in each of these."""
     genuine, stanza = case.buildinfo.read_text(), evil(case)
     forged = tmp_path / case.buildinfo.name
     forged.write_text(
@@ -615,7 +615,7 @@ def test_the_image_s_apt_must_ask_debian(case: Case, tmp_path: Path) -> None:
     refused(believed(case, forged, "--unsigned"), 1, said, "--mirror")
     rebuild = ("--closure", case.closure, "--keyring", case.keyring, "--unsigned")
     refused(debian_cloud("rebuild", forged, *rebuild), 1, said, "--mirror")
-    # A lock is a list of wishes; the sources that it names would be the image's.
+    # A lock only requests packages, but its sources would become the image's.
     lock_ = ("--lock", forged, "--archive", "file:/nowhere", "--keyring", case.keyring)
     refused(debian_cloud("plan", "ec2", *lock_), 1, said, "--mirror")
     forged.write_text(evil(case).replace(f" {EVIL}", f" [check-valid-until=no] {EVIL}"))
@@ -627,11 +627,11 @@ def test_the_image_s_apt_must_ask_debian(case: Case, tmp_path: Path) -> None:
         refused(done, 1, f"the image's apt uses {suites}, trixie-security, but an image of trixie uses")
 
 
-# Which image it is.
+# The identity of the image.
 
 
 def test_another_file_is_told_before_anything_is_read(case: Case, tmp_path: Path) -> None:
-    """Not even the closure is looked at."""
+    """Another image is refused before even the closure is read."""
     other = tmp_path / case.published.name
     other.write_bytes(b"QFI\xfb" + bytes(1000))
     where = ("--closure", tmp_path, "--keyring", case.keyring, "--signed-by", case.maintainer)
@@ -642,7 +642,7 @@ def test_another_file_is_told_before_anything_is_read(case: Case, tmp_path: Path
 
 
 def test_an_image_under_another_s_name_is_refused(case: Case, tmp_path: Path) -> None:
-    """Yesterday's, with all that vouches for it, is not today's."""
+    """An older image with valid evidence is refused under the name of a newer one."""
     name = re.sub("[0-9]{8}", "20991231", case.published.name)
     (tmp_path / name).symlink_to(case.published)
     shutil.copy(case.buildinfo, tmp_path / Path(name).with_suffix(".buildinfo"))
@@ -700,7 +700,7 @@ def test_what_was_converted_is_said_not_to_be_the_published_file(case: Case, tmp
 
 
 def test_a_file_that_only_holds_the_same_disk_is_not_the_published_one(case: Case, tmp_path: Path) -> None:
-    """Of a format that is published, the bytes are known; --diagnose finds the same disk in it all the same."""
+    """If the format is published, the bytes must be the same; --diagnose shows that the disk is the same."""
     qcow2 = tmp_path / "disk.qcow2"
     subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", case.published, qcow2], check=True)
     assert qcow2.read_bytes() != case.published.read_bytes()
@@ -734,7 +734,7 @@ def test_the_answer_says_which_image_it_is(case: Case, world: World) -> None:
 
 @pytest.fixture
 def copied_archive(world: World, tmp_path: Path) -> Path:
-    """The part of an archive that says what its images are."""
+    """A copy of the archive's indexes of images."""
     folder = tmp_path / "copy"
     shutil.copytree(world.public / "dists", folder / "dists", symlinks=True)
     return folder
@@ -743,7 +743,7 @@ def copied_archive(world: World, tmp_path: Path) -> Path:
 def restate(
     world: World, folder: Path, changes: dict[str, tuple[str, str]], release: tuple[str, str] = ("", "")
 ) -> None:
-    """Change indexes of images, and have the archive sign it."""
+    """Change indexes of images, and sign the release again with the archive's key."""
     place = folder / "dists" / "trixie"
     text = throwaway.signed_text(place / "InRelease")
     for name, (old, new) in changes.items():
@@ -865,7 +865,7 @@ def test_an_image_is_made_again_to_be_verified(world: World, tmp_path: Path, nam
 
 
 def test_an_older_package_that_was_once_signed(case: Case, tmp_path: Path) -> None:
-    """The list of packages may name it, and the closure may have it: no index of the image's day does."""
+    """A package that the .buildinfo and the closure contain is refused if no index of the image's day lists it."""
     text = throwaway.signed_text(case.buildinfo)
     begin = text.index("Packages-Sha256:")
     edited = tmp_path / case.buildinfo.name
@@ -875,7 +875,7 @@ def test_an_older_package_that_was_once_signed(case: Case, tmp_path: Path) -> No
 
 
 def test_the_archive_vouches_for_nothing_of_debian_s(case: Case, closure: Path, world: World, tmp_path: Path) -> None:
-    """A nano that only the archive's index lists, under a release file that it signed anew."""
+    """A nano that only the archive's own index lists is refused, although the archive signed the release file."""
     release = own(closure)
     index = next(release.parent.glob("main_*_Packages.xz"))
     content = lzma.decompress(index.read_bytes()).decode()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether an image is the one that was made again is decided by its bytes; people are told what was changed."""
+"""Whether an image is the rebuilt one is decided by its bytes; the changes are reported to the user."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ RAW, QCOW2, TAR_XZ = (f"{STEM}.{format_}" for format_ in ("raw", "qcow2", "tar.x
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A directory with what was made again, in each format, and what packages ship of it."""
+    """A directory with a rebuilt image in each format, and what its packages ship."""
 
     folder: Path
     shipped: Mapping[str, list[tuple[str, Entry]]]
@@ -82,7 +82,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     with opened(raw) as image, opened(tar) as other:
         assert isinstance(image, DiskImage)
         assert image.esp
-        # Made by an ordinary user, a disk's own root directory is root's all the same, and a tar's is his.
+        # If an ordinary user makes them, root owns a disk's root directory, but the user that of a tar.
         shipped: dict[str, list[tuple[str, Entry]]] = {}
         for entry in (*other.entries(), *image.entries()):
             shipped.setdefault(entry.path, []).append(("coreutils", entry))
@@ -110,7 +110,7 @@ def make_esp(folder: Path) -> Path:
 
 @pytest.fixture
 def image(tmp_path: Path, made: Made, request: pytest.FixtureRequest) -> Path:
-    """An image of one's own, to be changed."""
+    """A copy of an image, to be changed."""
     name = getattr(request, "param", RAW)
     run("cp", "--sparse=always", made.folder / name, tmp_path / name)
     return tmp_path / name
@@ -125,7 +125,7 @@ def debugfs(*commands: str) -> Callable[[Path], object]:
 
 
 def block(image: Path, path: str) -> int:
-    """Where a file's first block is on a disk."""
+    """The offset of a file's first block on a disk."""
     at = f"{image}?offset={LAYOUT.root.start}"
     return LAYOUT.root.start + 4096 * int(run("debugfs", "-R", f"blocks {path}", at).split()[0])
 
@@ -136,7 +136,7 @@ def two(image: Path, *paths: str) -> None:
 
 
 def compress(image: Path, preset: str, change: Callable[[bytes], bytes] = bytes) -> None:
-    """Change what is in a compressed tar archive, or how it is compressed."""
+    """Change the content of a compressed tar archive, or its compression."""
     tar = image.with_suffix("")
     run("xz", "-d", image)
     tar.write_bytes(change(tar.read_bytes()))
@@ -160,7 +160,7 @@ def more_in(image: Path) -> None:
 
 
 def comment_in(image: Path) -> None:
-    """An extended header that changes no path."""
+    """Add an extended header that changes no path."""
 
     def change(data: bytes) -> bytes:
         at = data.index(b"./usr/bin/sudo\0")
@@ -174,7 +174,7 @@ def mtool(image: Path, tool: str, *arguments: str | Path) -> None:
 
 
 ROOT = "root file system: "
-# What is changed, the first that people are told after that it is another image, and what must not come before it.
+# What is changed -> image, change, and the path and reason in the report's line after the summary.
 ATTACKS: Mapping[str, tuple[str, Callable[[Path], object], str, str]] = {
     "a file": (RAW, lambda i: put(i, block(i, "usr/bin/sleep") + 9), "usr/bin/sleep", "its content is not what"),
     "a file added": (
@@ -282,7 +282,7 @@ def test_what_differs_is_refused_and_told_in_order(
 def test_what_is_the_same_is_explained_by_what_was_made_again(
     made: Made, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the file is called, and without one look into it."""
+    """An identical file is accepted under any name and without being opened."""
     looked: list[Path] = []
 
     def look(path: Path, *_: object) -> AbstractContextManager[object]:
@@ -298,7 +298,7 @@ def test_what_is_the_same_is_explained_by_what_was_made_again(
 
 
 def test_what_a_person_unpacked_is_compared_as_a_disk(image: Path, made: Made) -> None:
-    """Where the .buildinfo has no such file: of a published qcow2, or of a published tar."""
+    """A disk unpacked from a qcow2, or an uncompressed tar, is compared by content if the .buildinfo lacks it."""
     for name, digests in ((QCOW2, {QCOW2: made.digests[QCOW2]}), (TAR_XZ, {TAR_XZ: made.digests[TAR_XZ]})):
         given = image if name == QCOW2 else made.folder / f"{STEM}.tar"
         assert made.verify(given, name, digests).unexplained == ()
@@ -307,7 +307,7 @@ def test_what_a_person_unpacked_is_compared_as_a_disk(image: Path, made: Made) -
 
 
 def test_a_file_that_the_buildinfo_does_not_describe(made: Made) -> None:
-    """Though its packages make it: then the .buildinfo is of another."""
+    """Even if its packages make this file, the .buildinfo is of another image."""
     (it,) = made.verify(made.folder / RAW, RAW, {RAW: ("0" * 64, LAYOUT.size)}).unexplained
     assert (it.path, it.why) == (RAW, "this is not the image of that .buildinfo")
 
@@ -332,7 +332,7 @@ def test_a_foreign_image_says_which_it_is(image: Path, made: Made, monkeypatch: 
 
 
 def test_a_partition_table_of_its_own_hides_nothing(image: Path, made: Made) -> None:
-    """One whose checksums are right."""
+    """A changed partition table with correct checksums is reported, and the other changes, too."""
     size = LAYOUT.size
     put(image, block(image, "usr/bin/sudo"))
     for header_at, entries_at in ((512, 1024), (size - 512, size - 512 - 128 * 128)):
@@ -390,7 +390,7 @@ def test_a_million_findings_take_no_memory(made: Made) -> None:
 
 
 def test_a_tar_is_told_that_it_is_no_disk(made: Made, tmp_path: Path) -> None:
-    """Before anything is made again, and not as damaged."""
+    """Another format is reported before anything is rebuilt, and not as a damaged file."""
     shutil.copy(made.folder / TAR_XZ, tmp_path / "x.tar.xz")
     (tmp_path / "x.tar.xz").write_bytes((made.folder / TAR_XZ).read_bytes()[:1000])
     kept = replace(Buildinfo.parse(described(), "x"), digests={RAW: made.digests[RAW]})

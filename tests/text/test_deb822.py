@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Stanzas as this program writes them, and as others do."""
+"""Stanzas as this program writes them, and as other programs do."""
 
 from __future__ import annotations
 

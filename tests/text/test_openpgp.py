@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Signatures are taken apart and put together again, and what is not a signature is refused."""
+"""Signatures are split and joined, and what is not a signature is refused."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_detached_signature_comes_armoured_or_not(home: Path) -> None:
     for number in (1, 2, 3):
         read = gpg(home, "--dearmor", text=openpgp.armoured((binary,) * number))
         assert read == binary * number
-    # The same packet with the newer kind of header, in all its lengths.
+    # The same packet with the newer kind of header, with each form of its length.
     body = binary[2:]
     for header in (bytes((0xC2, len(body))), b"\xc2\xff" + len(body).to_bytes(4, "big")):
         assert openpgp.signatures(header + body) == (header + body,)
@@ -95,7 +95,7 @@ def test_weak_signatures_are_named_so(home: Path) -> None:
         openpgp.Cleartext(TEXT, weak).document()
 
 
-# A signed text, and what others make of it.
+# A signed text, and manipulations of it.
 
 GENUINE = b"Name: genuine\n\nName: second\n- dash\n \nFrom: x\nblanks  \n"
 EVIL = b"Name: evil\n"
@@ -109,7 +109,7 @@ def within(document: bytes, old: bytes, new: bytes) -> bytes:
 
 
 def forged(document: bytes) -> dict[str, bytes]:
-    """What is to be believed by nobody, by how it was made of a genuine document."""
+    """Documents made from a genuine one that must all be refused, by what was changed."""
     head = document[: document.index(b"\n\n") + 2]
     return {
         "a stanza before": EVIL + b"\nx\n\n" + document,
@@ -196,7 +196,7 @@ def test_nothing_around_a_signed_text_is_believed(genuine: bytes, keyring: Path,
 
 
 def test_gpgv_alone_would_believe_most_of_it(genuine: bytes, keyring: Path, tmp_path: Path) -> None:
-    """That is why the reader is ours: what these hold besides, a reader of the whole file would take for signed."""
+    """A reader of the whole file would accept their unsigned parts, because gpgv accepts them."""
     file = tmp_path / "file"
     believed = set()
     for how, data in forged(genuine).items():
@@ -211,7 +211,7 @@ def test_gpgv_alone_would_believe_most_of_it(genuine: bytes, keyring: Path, tmp_
 def test_a_message_that_holds_its_text_is_no_signed_text(
     home: Path, keyring: Path, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
-    """To gpgv it is, and its text is given out."""
+    """Such a message is refused, although gpgv accepts it and prints its text."""
     file = tmp_path / "file"
     file.write_bytes(gpg(home, *options, text=GENUINE))
     with pytest.raises(Error, match="has no valid signature by a key of"):
@@ -252,7 +252,7 @@ def test_what_another_reader_finds_must_be_the_same(
 def test_what_is_verified_is_what_is_given_out(
     home: Path, keyring: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that another replaces while gpgv reads is not read again."""
+    """A file is not read again, so that replacing it while gpgv reads has no effect."""
     file, signature = tmp_path / "file", tmp_path / "signature"
     file.write_bytes(GENUINE)
     signature.write_bytes(gpg(home, "--detach-sign", text=GENUINE))
@@ -272,7 +272,7 @@ def test_what_is_verified_is_what_is_given_out(
 
 
 def test_a_name_of_a_key_s_owner_is_no_verdict(gnupg_home: Path, tmp_path: Path) -> None:
-    """Else one key would count as two: gpgv shows whatever its owner calls himself."""
+    """A key owner's name, which gpgv prints, does not count as another signature."""
     other = "A" * 40
     name = f"B\u2028[GNUPG:] GOODSIG 0 x\u2028[GNUPG:] VALIDSIG {other} 2026-11-21 1 0 4 0 22 8 00 {other}\u2028"
     gnupg.new_key(gnupg_home, name)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Foreign text on its way to a terminal."""
+"""Foreign text as it is shown on a terminal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HOSTILE = (
     "x" * 2**20,
     "\ud800",
 )
-"""What an index, an image, a file name or a tool may hold."""
+"""Text that an index, an image, a file name or a tool's output may contain."""
 NAMES = tuple(ascii(value[:9]) for value in HOSTILE)
 
 
@@ -126,7 +126,7 @@ STEP = [sys.executable, "-P", "-m", "debian_cloud.archive.steps"]
     ids=lambda command: " ".join(command).removeprefix(f"{sys.executable} -P -m "),
 )
 def test_an_argument_is_shown_as_foreign(command: list[str], tmp_path: Path) -> None:
-    """In each encoding: what it has not is not a traceback."""
+    """Characters that the encoding lacks do not cause a traceback."""
     hostile = os.fsdecode(b"\x1b[2J\x9b\xff\xc2\x9bx\n0 are unexplained\r\xe2\x80\xae")
     for environment in (
         {"LC_ALL": "C", "PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0"},
@@ -149,7 +149,7 @@ def test_an_argument_is_shown_as_foreign(command: list[str], tmp_path: Path) -> 
 
 
 def test_a_terminal_gets_no_more(tmp_path: Path) -> None:
-    """What a tool said last stands in the bar of a terminal, between its own escapes and no others."""
+    """A tool's last line is in the progress bar, between the bar's own escape sequences, without any others."""
     ours, theirs = pty.openpty()
     code = (
         "from debian_cloud.host.progress import Progress; p = Progress(1);"
@@ -173,7 +173,7 @@ COMMON = SOURCE.parents[1] / "archive" / "lib" / "common.sh"
 
 @pytest.mark.parametrize("foreign", HOSTILE, ids=NAMES)
 def test_a_script_shows_no_more(foreign: str, tmp_path: Path) -> None:
-    """A sentence and a hint, each in its line, and an event that is logged."""
+    """A sentence and a hint, each on its line, and a logged event."""
     (tmp_path / "log").mkdir()
     foreign = foreign.replace("\0", "")  # no argument has one
     octets = b"gr\xc3\xb6\xc3\x9fer" + foreign[:60_000].encode(
@@ -204,7 +204,7 @@ STREAMS = ("sys.stdout", "sys.stderr", "stdout", "stderr")
 
 
 def writers(path: Path) -> set[str]:
-    """By what a module writes to where people look."""
+    """The functions and streams with which a module writes to a terminal."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("print", "beneath"):
@@ -216,12 +216,12 @@ def writers(path: Path) -> set[str]:
 
 def test_only_verbs_print_and_nobody_around_the_one_place() -> None:
     apart = {
-        # The one place; what waits, and what hands the terminal to apt itself; the bar.
+        # The function for messages; messages while waiting, and apt's own output; the progress bar.
         "host/command.py": {"print", "sys.stdout", "sys.stderr"},
         "host/folders.py": {"print", "sys.stderr"},
         "host/run.py": {"sys.stderr"},
         "host/progress.py": {"beneath", "sys.stderr"},
-        # Of the source tree, and of its own files alone.
+        # Tools of the source tree, which print only its own files.
         "tools/archive_manual.py": {"sys.stdout"},
         "tools/manual.py": {"sys.stdout"},
         "tools/render.py": {"sys.stdout", "sys.stderr"},

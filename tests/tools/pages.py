@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A man page as a reader sees it, and what it lists."""
+"""A man page as a reader sees it, and its verbs and options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def shown(roff: str) -> str:
 
 
 def options_by_verb(roff: str) -> dict[str, set[str]]:
-    """The verbs of a page, each a subsection, and the options that begin its paragraphs."""
+    """The verbs of a page, each a subsection, with the options that begin its paragraphs."""
     text = re.sub(r"\\f.", "", roff).replace("\\-", "-")
     sections = "".join(re.findall(r"^\.SH VERBS.*?(?=^\.SH (?!VERBS))", text, re.M | re.S))
     names = re.split(r"^\.SS (\S+)\n", sections, flags=re.M)[1:]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""debian-cloud-archive(1) has what the scripts of archive/verbs take, and no more."""
+"""debian-cloud-archive(1) has exactly the options that the scripts of archive/verbs accept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = {path.name: path for path in sorted((ROOT / "archive/verbs").iterdir())}
 VERBS = {verb.name: verb for verb in archive_manual.verbs()}
 UNKNOWN = "--no-such-option"
-# What each word that stands for another may be; anything else may be a file.
+# Values for placeholders; any other may be a file.
 SAMPLES = {
     "CODENAME": "trixie",
     "DIR": "/usr",
@@ -27,7 +27,7 @@ SAMPLES = {
     "URL": "http://cloud.example.org",
     "WHAT": "images",
 }
-# Whose options a step reads, when the archive is open.
+# Verbs whose options are read by a step, after the archive is opened.
 BY_STEP = {"deprecate": "mark", "withdraw": "mark"}
 
 
@@ -36,7 +36,7 @@ def sample(word: str) -> str:
 
 
 def taken(script: Path, *words: str) -> bool:
-    """Whether a script finds nothing wrong with these words, but that DIR is not an archive, or not empty."""
+    """Whether a script accepts these words; its error must be that DIR is not an archive, or is not empty."""
     positional = re.findall("[A-Z]+", VERBS[script.name].arguments.partition("[")[0])
     command: list[str | Path] = [script, *map(sample, positional), *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
@@ -54,11 +54,11 @@ def in_cases(script: Path) -> set[str]:
 
 
 def accepted(script: Path) -> set[str]:
-    """The options of a verb: of the words in its script that look like one, those that it takes."""
+    """A verb's options: the words in its script that look like options and that it accepts."""
     if script.name in BY_STEP:
         parser = STEPS.parser(BY_STEP[script.name])
         return {word for word in parser._option_string_actions if word.startswith("--")} - {"--help"}
-    # Any word is a file or a package there.
+    # This verb accepts any word as a file or a package.
     if taken(script, UNKNOWN):
         return in_cases(script)
     values = {option.name: option.value for option in VERBS[script.name].options}
@@ -94,7 +94,7 @@ def test_the_page_has_the_options_of_a_verb_and_no_others(page: str, name: str) 
 
 
 def test_an_option_that_the_page_lacks_is_found(tmp_path: Path) -> None:
-    """In a copy of the scripts, of which one takes an option more."""
+    """Tested on a copy of the scripts in which one accepts another option."""
     shutil.copytree(ROOT / "archive", tmp_path / "archive", symlinks=True)
     script = tmp_path / "archive/verbs/check"
     script.write_text(

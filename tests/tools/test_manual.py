@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""debian-cloud(1) says what the verbs say."""
+"""debian-cloud(1) has what the verbs' docstrings and parsers have."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_page_has_these_verbs_and_options_and_no_others(page: str) -> None:
 
 
 def accepted(name: str) -> set[str]:
-    """The options of a verb, without --help, which all have; what is only for tests is hidden."""
+    """A verb's options, without --help, which all have, and without hidden ones for tests."""
     actions = cli.parser(name)._actions
     return {
         option
@@ -54,7 +54,7 @@ def test_an_option_that_the_page_lacks_is_found() -> None:
 
 @pytest.mark.parametrize("name", cli.names())
 def test_each_verb_that_people_use_has_an_example(name: str) -> None:
-    """Its words are those that the verb takes."""
+    """The example's words are accepted by the verb."""
     lines = re.findall(f"^    debian-cloud {name}(.*)", cli.verb(name).__doc__, re.M)
     assert lines
     for line in lines:
@@ -72,7 +72,7 @@ def test_verbs_of_a_plan_are_told_apart(page: str) -> None:
 
 
 def test_text_is_shown_as_it_was_written() -> None:
-    """Dots, quotes, backslashes and hyphens mean something else to the formatter."""
+    """Dots, quotes, backslashes and hyphens have a special meaning for the formatter."""
     parser = argparse.ArgumentParser(prog="debian-cloud try")
     parser.add_argument("--back-up", metavar="C:\\DIR", default="a", help="100%% of it, by default %(default)s")
     parser.add_argument("--kind", choices=("raw", "qcow2"), help="what to make.")
@@ -97,7 +97,7 @@ def test_a_field_is_told_with_its_words(name: str) -> None:
 
 
 def test_the_example_is_what_lint_asks_for(tmp_path: Path) -> None:
-    """As a reader copies it: the text between the requests, without roff's hyphens."""
+    """The example is copied as a reader does: the text between the requests, without roff's hyphens."""
     example = manual.fields().partition(".SH EXAMPLE\n.EX\n")[2].partition(".EE\n")[0].replace("\\-", "-")
     assert example.startswith("Package: debian-cloud-config-hpc\n")
     (tmp_path / "debian").mkdir()

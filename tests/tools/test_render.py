@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""debian/control is what the templates say, and a wrong template is one clear error."""
+"""debian/control is what the templates render, and a wrong template gives one clear error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A copy of what rendering reads, to be spoiled."""
+    """A copy of the files that rendering reads, to be changed."""
     shutil.copytree(ROOT / "configs", tmp_path / "configs", symlinks=True)
     (tmp_path / "debian").mkdir()
     for name in ("changelog", "control", "control.j2"):
@@ -140,7 +140,7 @@ def test_a_tree_is_adopted_from_the_newest_suite_s_alone(tree: Path) -> None:
         assert done.returncode == 2
         assert done.stderr.startswith("error: this tree is bookworm's already")
     assert {path: (tree / path).read_text("utf-8") for path in before} == before
-    # Again the same is not a change.
+    # The same suite again changes nothing.
     assert run(tree, "--suite", "bookworm").returncode == 0
     assert {path: (tree / path).read_text("utf-8") for path in before} == before
 
