@@ -78,7 +78,7 @@ def resigned(upload: Upload, key: Key, *options: str, change: tuple[str, str] = 
 def test_refuses_a_signature_over_a_weak_digest(shared: Archive, make: Maker, uploader: Key, digest: str) -> None:
     upload = resigned(make.deb(uploader), uploader, "--digest-algo", digest, "--allow-weak-digest-algos")
     reason = shared.refuse(upload)
-    assert "error: its signature is over a digest that is too weak" in reason
+    assert "error: its signature uses a weak digest" in reason
     assert reason.startswith(f"uploader: {uploader.fingerprint} uploader <uploader@example.org>\n")
 
 
@@ -147,7 +147,7 @@ def test_a_key_that_expires_takes_nothing_back(archive: Archive, make: Maker, sh
     for upload in (make.deb(None, "1.2"), make.image(None, "20261121.1")):
         # gpg refuses to sign with it.
         other = signed_before(short_path, good, key, upload)
-        assert f"error: it is signed by a key that was revoked, {key.fingerprint}" in archive.refuse(other)
+        assert f"error: it is signed by a revoked key, {key.fingerprint}" in archive.refuse(other)
     archive.run("publish")
     assert "Version: 1.1\n" in (dist / "binary-amd64/Packages").read_text()
     assert "20261121.0" in (dist / "images/Images").read_text()
@@ -204,7 +204,7 @@ def test_each_key_uploads_what_its_lines_say(shared: Archive, make: Maker, stran
     assert "may not" in shared.refuse(make.image(stranger, "20261101.1"))
     # Without a line, the key has no right.
     rules.write_text(re.sub(f"{line}.*\n", "", rules.read_text(), flags=re.I))
-    assert f"error: it is not signed by an uploader: {line} may not upload any more" in shared.refuse(
+    assert f"error: it is not signed by an uploader: {line} may no longer upload" in shared.refuse(
         make.deb(stranger, "0.8")
     )
 
@@ -356,7 +356,7 @@ def test_refuses_ten_gigabytes_that_are_not_there(shared: Archive, make: Maker, 
         make.deb(uploader, "4.0"), uploader, change=(r"[0-9]+( misc optional)? (\S+\.deb)$", r"10737418240\1 \2")
     )
     size = upload.files[0].stat().st_size
-    assert f"{upload.files[0].name} has {size} bytes, and by the .changes 10737418240" in shared.refuse(upload)
+    assert f"{upload.files[0].name} has {size} bytes, which does not match the 10737418240" in shared.refuse(upload)
     record = make.image(uploader, "20261102.0", record={"Size": "10737418240"})
     assert "is not the file that its record describes" in shared.refuse(record)
     # A file that is longer than it should be is not read either.
@@ -365,7 +365,7 @@ def test_refuses_ten_gigabytes_that_are_not_there(shared: Archive, make: Maker, 
     with (shared.path / "incoming" / upload.files[0].name).open("r+b") as file:
         file.truncate(10 << 30)
     done = shared.run("accept", check=False)
-    assert "has 10737418240 bytes, and by the .changes" in done.stdout
+    assert "has 10737418240 bytes, which does not match" in done.stdout
     assert time.monotonic() - begun < 60
     next((shared.path / re.findall(r"kept: (\S+)\)", done.stdout)[0]).glob("*.deb")).unlink()
 
@@ -474,7 +474,7 @@ def test_a_withdrawn_image_does_not_come_back(archive: Archive, make: Maker, upl
     # It is also refused after its files are gone.
     shutil.rmtree(archive.public / f"images/trixie/ec2/amd64/{SERIAL}")
     reason = archive.refuse(upload)
-    assert f"the archive has or had images/trixie/ec2/amd64/{SERIAL}, and a path is never used twice" in reason
+    assert f"the archive has or had images/trixie/ec2/amd64/{SERIAL}, and no path is used twice" in reason
     assert reason.startswith("uploader: ")
     assert not (archive.public / f"images/trixie/ec2/amd64/{SERIAL}").exists()
 

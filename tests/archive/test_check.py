@@ -92,7 +92,7 @@ def test_sums_that_were_changed_with_their_file_are_named(full: Archive) -> None
     sums.write_text(sums.read_text().replace(old, new))
     status, lines = check(full)
     assert status == 1
-    assert lines == [f"problem: {PLACE}/SHA512SUMS: it is not as the archive signed it"]
+    assert lines == [f"problem: {PLACE}/SHA512SUMS: it is not the file that the archive signed"]
 
 
 def test_a_package_is_restored_from_what_images_were_made_of(full: Archive) -> None:

@@ -550,12 +550,12 @@ def test_what_is_no_signature_of_a_cosigner_is_refused(cosigned: Cosigned, uploa
     packet = bytearray(detached.read_bytes())
     packet[-1] ^= 1
     bad.write_bytes(packet)
-    cosigned.refuses("not about a Release that is shown", clear, edited)
+    cosigned.refuses("does not sign a published Release", clear, edited)
     cosigned.refuses("too weak", cosigned.signed("weak", "--digest-algo", "SHA1", "--detach-sign"))
-    cosigned.refuses("is not a cosigner's", clear, cosigned.signed("other", "--clearsign", by=uploader))
-    cosigned.refuses("is not a cosigner's", cosigned.signed("other", "--armor", "--detach-sign", by=uploader))
+    cosigned.refuses("is not by a cosigner", clear, cosigned.signed("other", "--clearsign", by=uploader))
+    cosigned.refuses("is not by a cosigner", cosigned.signed("other", "--armor", "--detach-sign", by=uploader))
     cosigned.refuses("adds no signature", cosigned.release)
-    cosigned.refuses("is not a cosigner's", bad)
+    cosigned.refuses("is not by a cosigner", bad)
 
 
 def test_maintainers_sign_besides(cosigned: Cosigned, mirror: Mirror, uploader: Key) -> None:
@@ -595,7 +595,7 @@ def test_a_later_publication_waits_for_its_maintainers(
     mirror.refused("--signers", "2", says="is signed by 1 of the keys")
     content(apt, "update")
     assert apt.candidate("debian-cloud-config-demo") == "1.0"
-    cosigned.refuses("not about a Release that is shown", clear)
+    cosigned.refuses("does not sign a published Release", clear)
     archive.run("cosign", cosigned.signed("clear", "--clearsign"))
     mirror.ok("--signers", "2")
 

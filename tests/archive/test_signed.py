@@ -131,14 +131,14 @@ def test_what_lies_in_the_public_folder_is_not_signed_for_lying_there(
         for verb in ("resign", "snapshot") if damage is old else ("resign",):
             refusal = full.run(verb, check=False)
             assert refusal.returncode == 1, named
-            assert "error: what is served is not what was signed" in refusal.stderr
+            assert "error: a served index is not as it was signed" in refusal.stderr
             assert f": {full.dist}/{named}: it " in refusal.stderr
-            assert "hint: debian-cloud-archive check mends what it can, and publish makes all" in refusal.stderr
+            assert "hint: run debian-cloud-archive check, which repairs what it can, or publish" in refusal.stderr
         # A cosigner's signature of the changed Release is refused.
         stranger.gpg("--output", tmp_path / "cosigned", "--clearsign", full.dist / "Release")
         refusal = full.run("cosign", tmp_path / "cosigned", check=False)
         assert refusal.returncode == 1, named
-        assert "error: what is served is not what was signed" in refusal.stderr
+        assert "error: a served index is not as it was signed" in refusal.stderr
         assert {path: path.read_bytes() for path in full.dist.rglob("*") if path.is_file()} == before
         assert (full.path / "signed/dists/trixie/Release").read_bytes() == signed
         status, lines = check(full, "--fast")
@@ -209,7 +209,7 @@ CUTS = (
     ("rm Packages Packages.xz", "main/binary-amd64/Packages: it is missing"),
     (": >../../Release", "is not a complete release file"),
     ("truncate -s 400 ../../Release", "main/binary-amd64/Packages: Release does not list it"),
-    ("sed -i s/trixie/sid/ ../../Release", "is of the suite sid"),
+    ("sed -i s/trixie/sid/ ../../Release", "belongs to the suite sid"),
     (RIGHT, "does not list debian-cloud-archive-keyring"),
     ("rm -r ../../../trixie; mkdir ../../../trixie", "nothing more was published"),
 )
@@ -252,7 +252,7 @@ def test_what_a_cut_left_is_shown_as_it_was_made_or_not_at_all(full: Archive, ma
         before = (full.dist / "InRelease").read_bytes()
         change(staged(full) / "dists/trixie")
         # Any verb that follows refuses; the next one works.
-        refused(full, "what was about to be shown", "resign")
+        refused(full, "an index to be published is not", "resign")
         assert (full.dist / "InRelease").read_bytes() == before
         shutil.rmtree(full.path / "lost/publishing")
     full.run("resign")
@@ -281,7 +281,7 @@ def test_a_snapshot_that_a_thief_has_signed_is_not_vouched_for(full: Archive, tm
         subprocess.run([STEPS / "keys", full.path, "keyring"], capture_output=True, check=True).stdout
     )
     for folder in (forged, first.with_name("20200101T000000Z") / "dists/trixie"):
-        with pytest.raises(Error, match="no good signature"):
+        with pytest.raises(Error, match="no valid signature"):
             sign.verified(keyring, folder / "InRelease")
     assert sign.verified(keyring, last / "dists/trixie/InRelease").signers
     problems = {line.split(": ")[1] for line in check(full)[1] if line.startswith("problem: ")}
@@ -338,7 +338,7 @@ def test_snapshots_of_an_older_version_get_an_end(full: Archive) -> None:
     full.run("resign")
     status, lines = check(full)
     assert status == 1
-    assert f"problem: snap/{first.name}/dists/trixie/InRelease: its signature has no end, " in "\n".join(lines)
+    assert f"problem: snap/{first.name}/dists/trixie/InRelease: it has no Valid-Until, " in "\n".join(lines)
     done = full.run("publish")
     assert f"signed anew: snap/{first.name}/dists/trixie/InRelease" in done.stdout
     for name in (first.name, last.name):
@@ -365,7 +365,7 @@ def test_an_archive_of_an_older_version_signs_nothing_that_is_not_whole(
 ) -> None:
     damage(full)
     endless(full)
-    refused(full, "and nothing is signed anew", "resign")
+    refused(full, "so nothing is signed again", "resign")
     full.run("publish")
     full.run("resign")
 

@@ -179,7 +179,7 @@ def test_the_file_is_its_owner_s_alone_and_never_another_s(tmp_path: Path) -> No
     assert (tmp_path / "network.conf").stat().st_mode & 0o777 == 0o600
     assert CREDENTIALS in (tmp_path / "network.conf").read_text()
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
-    refused(debian_cloud("network", tmp_path / "link"), 2, "link cannot be made: File exists")
+    refused(debian_cloud("network", tmp_path / "link"), 2, "link cannot be created: File exists")
     assert not (tmp_path / "elsewhere").exists()
 
 

@@ -96,7 +96,7 @@ def _line(setting: tuple[str, str]) -> str:
     if '"' in value or not value.isprintable():
         # Do not print the value: it may be a secret.
         raise Error(
-            f"the setting {name} of this machine's apt has a character that apt.conf(5) cannot write",
-            "write it without quotation marks; in a URI as %22",
+            f"the setting {name} of this machine's apt has a character that apt.conf(5) cannot represent",
+            "write it without quotation marks; in a URI, write %22",
         )
     return f'{name} "{value}";\n'

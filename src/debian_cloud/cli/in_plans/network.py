@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write down the machine's way to the network, for a build's apt.
+"""Write the machine's network settings for a build's apt.
 
 FILE becomes lines of apt.conf(5): the settings of this machine's apt and the
 variables http_proxy and https_proxy, as far as they define how archives are
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("file", type=Path, metavar="FILE", help="where the lines go; it is not there yet")
+    parser.add_argument("file", type=Path, metavar="FILE", help="the file to write; it must not exist")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -34,7 +34,7 @@ def main(args: argparse.Namespace) -> int:
         descriptor = os.open(args.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
         raise Error(
-            f"{args.file} cannot be made: {error.strerror}", "give a name that is not there yet", USAGE
+            f"{args.file} cannot be created: {error.strerror}", "give a name that does not exist yet", USAGE
         ) from None
     with os.fdopen(descriptor, "w", encoding="utf-8") as out:
         out.write(text)
