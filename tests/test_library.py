@@ -60,8 +60,8 @@ def test_what_is_asked_for_can_be_sent_to_another_process() -> None:
         ({"config": "../x"}, "is not a valid name"),
         ({"suite": "../x"}, "is not a valid name"),
         ({"architecture": "amd65"}, "no images for architecture 'amd65'"),
-        ({"places": Places(mirror="gopher://x")}, "is not a URL that apt reads"),
-        ({"places": Places(mirror="http://x\nTrusted: yes")}, "is not a URL that apt reads"),
+        ({"places": Places(mirror="gopher://x")}, "is not a URL that apt accepts"),
+        ({"places": Places(mirror="http://x\nTrusted: yes")}, "is not a URL that apt accepts"),
         ({"places": Places(archive="http://me:word@x")}, "has a user or a password in its URL"),
         ({"places": Places(snapshot="now")}, "is not the id of a snapshot"),
     ],
@@ -131,7 +131,7 @@ def test_fetched_and_verified(known: World, container: Path, tmp_path: Path) -> 
     with pytest.raises(Error, match="is not the file that the "):
         verify.verify(image, Trust(), Given(rebuilt=container))
     report = verify.verify(image, Trust(), Given(rebuilt=container), diagnose=True)
-    with pytest.raises(Error, match="is not made of signed packages alone"):
+    with pytest.raises(Error, match="is not made only of signed packages"):
         verify.refuse(image, report)
 
 
@@ -150,6 +150,6 @@ def test_made_again(known: World, container: Path, tmp_path: Path) -> None:
     assert (tmp_path / "again" / container.name).read_bytes() == container.read_bytes()
     rebuild.refuse(made)
     wrong = replace(made, same={container.name: False})
-    with pytest.raises(Error, match="is not what the "):
+    with pytest.raises(Error, match="differs from what the "):
         rebuild.state(wrong, tmp_path / "statement", None)
     assert not (tmp_path / "statement").exists()

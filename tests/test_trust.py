@@ -157,7 +157,7 @@ def test_the_archive_replaces_no_package_of_debian(archive: Archive, tmp_path: P
     subprocess.run(["dpkg-deb", "--root-owner-group", "--build", tree, deb], stdout=subprocess.DEVNULL, check=True)
     archive.add(deb)
     done = debian_cloud("build", "fine", *archive.sources, "--output", tmp_path / "out")
-    refused(done, 1, "the archive gives libc6 999, which is Debian's package")
+    refused(done, 1, "the archive provides libc6 999, which is Debian's package")
     assert not (tmp_path / "out").exists()
 
 

@@ -1,17 +1,17 @@
 # shellcheck shell=sh
 # SPDX-License-Identifier: GPL-3.0-or-later
-# What copy and promote start with: two suites, and what of the one the other has.
+# Sourced by copy and promote: compare two suites, and copy packages from one to the other.
 #
-# All goes by source packages, as what was built together is to be used together.
-# The keyring package of a suite is its own, and never goes to another.
+# Packages are copied by source package, because binary packages of one build belong together.
+# The keyring package belongs to its suite and is never copied.
 #
-# Debian empties proposed-updates at a point release, since all who follow that follow stable
-# as well. Here a machine follows one suite, as with unstable and testing, so FROM keeps all.
+# Debian empties proposed-updates at a point release, since its users also follow stable. Here a
+# machine follows one suite, as with unstable and testing, so FROM keeps its packages.
 
 # shellcheck source=archive/lib/common.sh
 . "${0%/*}/../lib/common.sh"
 
-# open_suites DIR FROM TO: the archive, and $from and $to.
+# open_suites DIR FROM TO: open the archive, and set $from and $to.
 open_suites() {
     open_archive "$1"
     from=$2 to=$3
@@ -20,19 +20,19 @@ open_suites() {
         printf '%s\n' "$suites" | grep -qxF -e "$suite" ||
             fail "the archive has no suite '$suite'" "it has $(echo "$suites" | tr '\n' ' ')" 2
     done
-    [ "$from" != "$to" ] || fail "from $from to $to there is no way to go" "name two suites" 2
+    [ "$from" != "$to" ] || fail "FROM and TO are both $from" "name two different suites" 2
     holding "$from" >"$dir/tmp/from"
     holding "$to" >"$dir/tmp/to"
 }
 
-# holding SUITE: its packages, one "SOURCE SOURCE-VERSION PACKAGE ARCHITECTURE VERSION" a line.
+# holding SUITE: print its packages, one "SOURCE SOURCE-VERSION PACKAGE ARCHITECTURE VERSION" a line.
 holding() {
     # shellcheck disable=SC2016 # reprepro's own variables
     archive_reprepro --list-format '${$source} ${$sourceversion} ${package} ${$architecture} ${version}\n' \
         list "$1" | awk '$3 != "debian-cloud-archive-keyring"' | sort -u
 }
 
-# latest FILE SOURCE: the highest version of a source package in one of the two lists, or nothing.
+# latest FILE SOURCE: print the highest version of a source package in one of the two lists, if it is there.
 latest() {
     awk -v source="$2" '$1 == source { print $2 }' "$1" | sort -u | {
         last=''
@@ -43,7 +43,7 @@ latest() {
     }
 }
 
-# foreign SOURCE: a package of it in $from that $to has from another source, as "PACKAGE SOURCE", or nothing.
+# foreign SOURCE: print a package of it in $from that $to has from another source, as "PACKAGE SOURCE", if any.
 foreign() {
     touch "$dir/tmp/given"
     sed 's/#.*//' "$dir/conf/overrides" >"$dir/tmp/given" 2>/dev/null || true
@@ -55,7 +55,7 @@ foreign() {
     rm "$dir/tmp/given"
 }
 
-# compared SOURCE: newer, same, older, or foreign, as it is in $from beside $to. Older is what has anything older.
+# compared SOURCE: print newer, same, older or foreign: $from compared with $to. One older package makes it older.
 compared() {
     answer=same
     if [ -n "$(foreign "$1")" ]; then
@@ -78,16 +78,16 @@ compared() {
     echo "$answer"
 }
 
-# require SOURCE: fail unless it may go from $from to $to.
+# require SOURCE: fail unless it may be copied from $from to $to.
 require() {
     if ! cut -d ' ' -f 1 "$dir/tmp/from" | grep -qxF -e "$1"; then
         source=$(awk -v package="$1" '$3 == package { print $1; exit }' "$dir/tmp/from")
         if [ -n "$source" ]; then
-            fail "$1 is a package of the source package $source, all of which goes together" "name $source"
+            fail "$1 is a binary package of the source package $source, which is copied as a unit" "name $source"
         elif [ "$1" = debian-cloud-archive-keyring ]; then
-            fail "each suite has a keyring package of its own, which names that suite" "\`publish\` makes it"
+            fail "each suite has its own keyring package, which names that suite" "\`publish\` makes it"
         elif grep -qsF "/$1" "$dir/state/images/$from"; then
-            fail "$1 is an image of $from: an image is of one suite, its path and its record name it" \
+            fail "$1 is an image of $from: an image belongs to one suite, named in its path and its record" \
                 "build it for $to (debian-cloud build), and upload it"
         fi
         fail "$from has no source package '$1'" "it has $(cut -d ' ' -f 1 "$dir/tmp/from" | sort -u | tr '\n' ' ')"
@@ -95,26 +95,26 @@ require() {
     if [ "$(compared "$1")" = foreign ]; then
         other=$(foreign "$1")
         fail "$1 has the package ${other% *}, which $to has from ${other#* }" \
-            "a package belongs to one source; to give it to $1: a line '${other% *} $1' in $dir/conf/overrides"
+            "a package belongs to one source; to give it to $1, add the line '${other% *} $1' to $dir/conf/overrides"
     fi
     if [ "$(compared "$1")" = older ]; then
-        fail "$to has $1 $(latest "$dir/tmp/to" "$1"), and $from the older $(latest "$dir/tmp/from" "$1")" \
-            "machines never go back: upload that again under a higher version"
+        fail "$to has $1 $(latest "$dir/tmp/to" "$1"), $from has the older $(latest "$dir/tmp/from" "$1")" \
+            "machines do not downgrade: upload it again with a higher version"
     fi
 }
 
-# carry SOURCE…: in one step, all of them or none; they stay in $from, too.
+# carry SOURCE…: copy all of them in one step, or none; $from keeps them.
 carry() {
     begin
     for source; do
         archive_reprepro --export=silent-never copysrc "$to" "$from" "$source" >"$dir/tmp/said" 2>&1 ||
-            fail "$source cannot go to $to: $(head -n 1 "$dir/tmp/said")" "nothing was changed"
+            fail "$source cannot be copied to $to: $(head -n 1 "$dir/tmp/said")" "nothing was changed"
     done
-    # reprepro skips with a word what it does not take.
+    # reprepro skips packages that it does not accept with a message and status 0.
     holding "$to" >"$dir/tmp/to"
     for source; do
         missing=$(awk -v source="$source" '$1 == source' "$dir/tmp/from" | grep -vxF -f "$dir/tmp/to" | head -n 1) || true
-        [ -z "$missing" ] || fail "$source cannot go to $to: there is no place for $missing" "nothing was changed"
+        [ -z "$missing" ] || fail "$source cannot be copied to $to: it does not accept $missing" "nothing was changed"
     done
     commit
     for source; do
@@ -122,5 +122,5 @@ carry() {
         log_line "copied: $source $(latest "$dir/tmp/from" "$source"): $from -> $to, packages: $count"
     done
     rm -f "$dir/tmp/from" "$dir/tmp/to" "$dir/tmp/said"
-    echo "to show it: debian-cloud-archive publish $dir"
+    echo "to publish: debian-cloud-archive publish $dir"
 }

@@ -1,25 +1,25 @@
 # shellcheck shell=sh
 # SPDX-License-Identifier: GPL-3.0-or-later
-# What a verb that deals with keys starts with: conf/keys, and the packages by which machines get them.
+# Sourced by verbs that deal with keys: conf/keys, and the packages by which machines get them.
 #
-# conf/keys is what the operator decides; `publish` makes all the rest agree. The keyring package
-# is made anew when its content changes. When a key is no longer good, what it alone had signed is
-# signed anew, if it is what the state has. A key that should sign and cannot stops the
-# publication, because some machines may have no other; an expired one is left out.
+# conf/keys records the operator's decisions; `publish` makes everything else agree with it. The
+# keyring package is rebuilt when its content changes. When a key is no longer valid, files that
+# only this key had signed are signed again, if the state has them. A key that should sign and
+# cannot stops the publication, because some machines may have no other; an expired one is left out.
 #
-# On machines the keyring package decides. Signed-By in Release has no effect if a source has one
-# of its own, as that package's has; for others it names primaries, without `!`, which apt 2.6
-# takes for their subkeys, too, and apt 3 compares with the primary.
+# On machines the keyring package decides. Signed-By in Release has no effect if the source has one
+# of its own, as in that package; for others it names primary keys, without `!`, which apt 2.6
+# also accepts for their subkeys, and apt 3 compares with the primary key.
 
 # shellcheck source=archive/lib/common.sh
 . "${0%/*}/../lib/common.sh"
 # shellcheck source=archive/lib/readers.sh
 . "${0%/*}/../lib/readers.sh"
 
-# state_of FINGERPRINT: its state in conf/keys, if it is there.
+# state_of FINGERPRINT: print its state in conf/keys, if it is there.
 state_of() { conf_keys "$dir/conf/keys" | awk -v key="$1" '$1 == key { print $2; exit }'; }
 
-# say_state FINGERPRINT STATE: in conf/keys, in one step. When it is new there, with the time and its owner.
+# say_state FINGERPRINT STATE: set it in conf/keys, in one step. A new key gets the time and its owner.
 say_state() {
     cp -p "$dir/conf/keys" "$dir/tmp/keys"
     if grep -qi "^$1" "$dir/tmp/keys"; then
@@ -32,14 +32,14 @@ say_state() {
 }
 owner_of() { archive_gpg --with-colons --list-keys "$1" | first_owner; }
 
-# have_keys_file: before a key comes of which it must not be thought that it was there already.
+# have_keys_file: make conf/keys before a key is added; later the new key would be recorded as an old one.
 have_keys_file() {
     if [ -f "$dir/conf/keys" ]; then return 0; fi
     keys_file >"$dir/tmp/keys"
     mv "$dir/tmp/keys" "$dir/conf/keys"
 }
 
-# keys_file: conf/keys of an archive that has none yet: what it does without.
+# keys_file: print conf/keys for an archive without one, with the keys as they are used now.
 keys_file() {
     cat <<'END_OF_COMMENT'
 # The archive's keys, each by its primary's fingerprint, its state, since when it is here, and whose it is.
@@ -60,7 +60,7 @@ END_OF_COMMENT
     rm -f "$dir/tmp/secret"
 }
 
-# named_key ARGUMENT: set $key, the one key of the archive that has this fingerprint, perhaps of a subkey.
+# named_key FINGERPRINT: set $key to the archive's primary key with this fingerprint, or with such a subkey.
 named_key() {
     case $1 in
     *[!0-9A-Fa-f]* | '') fail "'$1' is not a fingerprint" "see $dir/conf/keys" 2 ;;
@@ -72,41 +72,41 @@ named_key() {
     esac
 }
 
-# overlap: for how many days a key must have been in the keyring package before another retires.
+# overlap: print for how many days a key must have been in the keyring package before another one is retired.
 overlap() {
     days=$(sed -n 's/ *\(#.*\)\{0,1\}$//; /./{ p; q; }' "$dir/conf/overlap" 2>/dev/null) || true
     case ${days:=30} in
-    *[!0-9]* | ?????*) fail "$dir/conf/overlap is not a number of days: $days" "30 is what holds without that file" ;;
+    *[!0-9]* | ?????*) fail "$dir/conf/overlap is not a number of days: $days" "write a number, or remove the file for the default of 30" ;;
     esac
     echo "$days"
 }
 
-# longest_without FINGERPRINT: since when, in seconds since 1970, machines get a key that signs besides this one,
-# and of several the one that they know best. That is the day in conf/keys, or the key's own.
+# longest_without FINGERPRINT: print since when machines have had another key that signs, in seconds since 1970: of
+# several keys the earliest time. It is the time in conf/keys, or that of the key itself.
 longest_without() {
     "${steps:?}/keys" "$dir" able 9>&- | cut -d ' ' -f 1 | uniq | grep -vx "$1" | while read -r other; do
         added=$(conf_keys "$dir/conf/keys" | awk -v key="$other" '$1 == key && $3 != "-" { print $3; exit }')
         if [ -n "$added" ]; then
-            date -u -d "$added" +%s 2>/dev/null || date +%s # what is not a day is no older than today
+            date -u -d "$added" +%s 2>/dev/null || date +%s # an invalid time counts as now
         else
             archive_gpg --with-colons --list-keys "$other" | key_rows | awk 'NR == 1 { print $8 }'
         fi
     done | sort -n | head -n 1
 }
 
-# other_signs FINGERPRINT: does a key sign besides this one?
+# other_signs FINGERPRINT: does another key sign, too?
 other_signs() { "${steps:?}/keys" "$dir" able 9>&- | grep -qv "^$1 "; }
 
 suites() { sed -n 's/^Codename: *//p' "$dir/conf/distributions"; }
 
-# renew_keyring: what machines trust goes to them by apt: one package for each suite, made anew when
-# keys or the address are others. NAME-proposed has that of NAME, whose machines may take packages from there.
+# renew_keyring: build the keyring package of each suite again if the keys or the address have changed.
+# NAME-proposed has that of NAME, whose machines may install packages from there.
 renew_keyring() {
     [ -s "$dir/conf/url" ] || return 0
     "$steps/keys" "$dir" keyring >"$dir/tmp/keyring" 9>&-
     "$steps/keys" "$dir" everyone >>"$dir/tmp/keyring" 9>&-
     step terms "$dir" >"$dir/tmp/terms" ||
-        fail "for how long indexes are good is unknown, and nothing was published" "the reason is above"
+        fail "the ValidFor of a suite is unknown; nothing was published" "see the message above"
     cat "$dir/conf/url" "$dir/tmp/keyring" "$dir/tmp/terms" "$steps/keyring-package" | sha256sum >"$dir/tmp/made-of"
     rm "$dir/tmp/terms"
     rm "$dir/tmp/keyring"
@@ -130,7 +130,7 @@ renew_keyring() {
     commit
 }
 
-# show_keyring: the first package a machine gets is the one that is published; keyring.gpg is what it trusts.
+# show_keyring: update the keyring packages in public/, which machines install by hand first, and keyring.gpg.
 show_keyring() {
     "$steps/keys" "$dir" keyring >"$dir/tmp/keyring" 9>&-
     cmp -s "$dir/tmp/keyring" "$dir/keyring.gpg" || mv "$dir/tmp/keyring" "$dir/keyring.gpg"
@@ -144,8 +144,8 @@ show_keyring() {
     done
 }
 
-# vouch: when a key is no longer good, what it alone has signed and is still served is signed anew,
-# and so are snapshots whose signature has no end.
+# vouch: sign again the served files that only a key that is no longer valid has signed, and snapshots whose
+# signature has no expiry date.
 vouch() {
     "$steps/keys" "$dir" good >"$dir/tmp/good" 9>&-
     # The exit status of grep for files without the line differs from version to version.
@@ -166,7 +166,7 @@ vouch() {
     return $status
 }
 
-# bring_keys: make machines and all that is signed agree with conf/keys.
+# bring_keys: make the keyring packages, the indexes and all signatures agree with conf/keys.
 bring_keys() {
     renew_keyring
     show_state

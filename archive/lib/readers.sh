@@ -1,26 +1,26 @@
 # shellcheck shell=sh
 # SPDX-License-Identifier: GPL-3.0-or-later
-# What the scripts read of conf/keys, of what gpg lists, and of image records: each here and nowhere else.
+# Readers of conf/keys, of gpg's listings, and of image records; no other script parses them.
 #
-# A row is words with one blank between them; "-" is an absent word.
+# They print rows of words separated by one blank; "-" stands for an absent word.
 #
-# A publication reads keys a dozen times, and Python needs longer to start than gpg to answer:
-# so this is awk. A test compares these readers with Python's.
+# They are awk, because a publication reads keys a dozen times and Python starts slowly. A test compares them with
+# the readers in Python.
 
-# conf_keys FILE: FINGERPRINT STATE SINCE of each line of conf/keys; SINCE is the time after since=. Nothing without it.
+# conf_keys FILE: print FINGERPRINT STATE SINCE for each line of conf/keys, if it exists; SINCE is the value of since=.
 conf_keys() {
     [ ! -f "$1" ] || awk 'NF && !/^#/ {
         print toupper($1), $2 == "" ? "-" : $2, $3 ~ /^since=./ ? substr($3, 7) : "-"
     }' "$1"
 }
 
-# wrong_key FILE: the first line of conf/keys that names no key and state, if there is one.
+# wrong_key FILE: print the first line of conf/keys that is not a key and a state, if there is one.
 wrong_key() {
     [ ! -f "$1" ] || awk 'NF && !/^#/ && ($1 !~ /^[0-9A-Fa-f]*$/ || length($1) != 40 ||
         $2 !~ /^(active|retired|cosigner|former-cosigner|revoked)$/) { print; exit }' "$1"
 }
 
-# key_rows: of what gpg --with-colons lists (gnupg, doc/DETAILS), a row for each key and subkey:
+# key_rows: filter the output of gpg --with-colons (gnupg, doc/DETAILS) to one row for each key and subkey:
 # PRIMARY KEY ID KIND VALIDITY ALGORITHM BITS CREATED EXPIRES MAY SECRET OWNER. The first two are fingerprints, KIND
 # is pub, sub, sec or ssb, times are in seconds since 1970, and OWNER is the rest of the row.
 key_rows() {
@@ -36,16 +36,17 @@ key_rows() {
         END { tell() }'
 }
 
-# primaries: of the same, the fingerprints of the primary keys.
+# primaries: filter the same to the fingerprints of the primary keys.
 primaries() { key_rows | awk '$1 == $2 { print $1 }'; }
 
-# first_owner: of the same, whose the first key is.
+# first_owner: filter the same to the owner of the first key.
 first_owner() { key_rows | cut -d ' ' -f 12- | head -n 1; }
 
-# has_secret: is there a secret key in the same?
+# has_secret: does the same list a secret key?
 has_secret() { key_rows | awk '$4 == "sec" { found = 1 } END { exit !found }'; }
 
-# last_change: of what gpg --with-colons --list-sigs lists, when the youngest of the keys was made, or changed by itself.
+# last_change: print the latest time in the output of gpg --with-colons --list-sigs at which a key was made, or changed
+# by its own signature.
 last_change() {
     awk -F: '
         $1 == "pub" { id = $5 }
@@ -53,8 +54,8 @@ last_change() {
         END { print newest + 0 }'
 }
 
-# record_rows [FILE…]: of image records and of indexes of images (one stanza a file of an image), the rows
-# "image DIRECTORY ARCHITECTURE STATUS BUILDINFO" and "file BITS PATH HASH", of each hash that they have.
+# record_rows [FILE…]: print for image records and indexes of images (one stanza for each file of an image) the rows
+# "image DIRECTORY ARCHITECTURE STATUS BUILDINFO", and "file BITS PATH HASH" for each hash.
 record_rows() {
     awk '
         function tell(n, directory) {

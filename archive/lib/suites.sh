@@ -1,27 +1,27 @@
 # shellcheck shell=sh
 # SPDX-License-Identifier: GPL-3.0-or-later
-# What init and add-suite write of a suite.
+# Sourced by init and add-suite: check the name of a suite, and print its configuration.
 #
-# CODENAME-proposed has NotAutomatic and ButAutomaticUpgrades, which Debian gives to backports and
-# not to its own proposed-updates, from which apt installs everything by itself. Suite and codename
-# are the same word, so that `testing` never changes its codename on machines that follow it: apt
-# would stop and ask.
+# CODENAME-proposed has NotAutomatic and ButAutomaticUpgrades, as Debian's backports; Debian's
+# proposed-updates does not, and apt installs everything from there by itself. Suite and codename
+# are the same word, so that the codename of `testing` never changes on machines that follow it:
+# apt would stop and ask.
 
-# suite_name SUITE: fail, as `wrong` of the verb does, unless that may be the codename of a suite. Sets $valid_for,
-# for how long a signature is good where no suite says otherwise: before anything is written, as Python tells it.
+# suite_name SUITE: fail unless SUITE is a valid codename. Set $valid_for to the default of ValidFor, which a step in
+# Python prints, before anything is written.
 suite_name() {
     case $1 in
     [!a-z]* | *[!a-z0-9-]*) wrong "'$1' is not a suite's codename" ;;
-    packages | configurations | images | all) wrong "no suite's codename is '$1', a word of conf/uploaders" ;;
+    packages | configurations | images | all) wrong "'$1' cannot be a suite's codename: conf/uploaders uses this word" ;;
     esac
     valid_for=$(step suite "$1")
     valid_for=${valid_for#* }
 }
 
-# suite_stanza SUITE [FILE]: the suite for conf/distributions. What all suites of an archive have in common is
-# taken from the first one in FILE.
+# suite_stanza SUITE [FILE]: print the stanza for conf/distributions. Fields that all suites of an archive have in
+# common are copied from the first stanza in FILE.
 suite_stanza() {
-    # As Debian has it for backports and experimental: apt takes nothing from there by itself.
+    # As in Debian's backports and experimental, from which apt installs nothing by itself.
     about='Packages and disk images for clouds' extra=''
     case $1 in
     *-proposed)
@@ -59,7 +59,7 @@ ByHandHooks:
 END
 }
 
-# first_suite FIELD DEFAULT [FILE]: its value in the first stanza.
+# first_suite FIELD DEFAULT [FILE]: print the value of the field in the first stanza, or the default.
 first_suite() {
     found=''
     [ -z "$3" ] || found=$(awk -v field="$1:" '/^[ \t]*$/ && seen { exit } { seen = 1 }

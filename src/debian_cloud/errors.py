@@ -36,7 +36,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1)
     if close:
         return f"did you mean {close[0]}?"
-    return f"known are: {', '.join(known)}" if known else "none is known"
+    return f"known: {', '.join(known)}" if known else "none is known"
 
 
 def slip(word: str, known: Iterable[str]) -> str:

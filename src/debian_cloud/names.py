@@ -82,7 +82,7 @@ def serial(value: str) -> str:
         date.fromisoformat(match[1] if match else "")
     except ValueError:
         raise Error(
-            f"{value!r} is not an image serial", "it looks like 20261120.0: a day and a number", USAGE
+            f"{value!r} is not an image serial", "a serial is a day and a number: 20261120.0", USAGE
         ) from None
     return value
 
@@ -90,9 +90,7 @@ def serial(value: str) -> str:
 def snapshot(value: str) -> str:
     """Return the value if it is the id of a snapshot, YYYYMMDDTHHMMSSZ; otherwise raise Error."""
     if not _SNAPSHOT.fullmatch(value):
-        raise Error(
-            f"{value!r} is not the id of a snapshot", "it looks like 20261120T143000Z: a day and a time", USAGE
-        )
+        raise Error(f"{value!r} is not the id of a snapshot", "an id is a day and a time: 20261120T143000Z", USAGE)
     return value
 
 

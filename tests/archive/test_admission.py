@@ -40,26 +40,26 @@ def release(uri: str = "http://debian.example/debian", **fields: object) -> Rele
 FIRST, SECOND = kept().sources
 PACKAGE = kept().packages[0]
 WRONG: dict[str, tuple[dict[str, object], str]] = {
-    "no day": ({"epoch": 0}, "no day that was"),
-    "a day to come": ({"epoch": 10**17}, "no day that was"),
+    "no day": ({"epoch": 0}, "not in the past"),
+    "a day to come": ({"epoch": 10**17}, "not in the past"),
     "four thousand packages, and a tool": ({"packages": (PACKAGE,) * 4000}, "4001 packages"),
     "no package": ({"packages": ()}, "no package"),
     "a package twice": ({"packages": (PACKAGE, replace(PACKAGE, version="1"))}, "the package base-files twice"),
     "a tool that is in the image": ({"tools": (PACKAGE,)}, "twice"),
-    "a package of nothing": ({"packages": (replace(PACKAGE, size=0),)}, "of 0 bytes"),
+    "a package of nothing": ({"packages": (replace(PACKAGE, size=0),)}, "with 0 bytes"),
     "a package without an end": ({"packages": (replace(PACKAGE, size=10**18),)}, "packages of more than"),
-    "less than nothing": ({"packages": (replace(PACKAGE, size=-1),)}, "of -1 bytes"),
-    "a path": ({"packages": (replace(PACKAGE, name="../../etc/passwd"),)}, "no name of one"),
-    "an escape": ({"packages": (replace(PACKAGE, name="x\x1b[2J"),)}, r"x\x1b[2J, which is not a name"),
+    "less than nothing": ({"packages": (replace(PACKAGE, size=-1),)}, "with -1 bytes"),
+    "a path": ({"packages": (replace(PACKAGE, name="../../etc/passwd"),)}, "not a valid name"),
+    "an escape": ({"packages": (replace(PACKAGE, name="x\x1b[2J"),)}, r"x\x1b[2J, which is not a valid name"),
     **{
-        f"the version {version[:9]}": ({"packages": (replace(PACKAGE, version=version),)}, "which is not a version")
+        f"the version {version[:9]}": ({"packages": (replace(PACKAGE, version=version),)}, "not a valid version")
         for version in ("1/2", "~", "-1", ":::", "1:", "a:1", "1:2:3", "1" * 101)
     },
-    "another machine's": ({"packages": (replace(PACKAGE, architecture="arm64"),)}, "and is for amd64"),
+    "another machine's": ({"packages": (replace(PACKAGE, architecture="arm64"),)}, "but is for amd64"),
     "no release file": ({"releases": ()}, "0 release files"),
     "many release files": ({"releases": (release(),) * 17}, "17 release files"),
-    "another suite": ({"releases": (release(suite="sid"),)}, "and is of trixie"),
-    "a password": ({"releases": (release("https://me:secret@d.example/"),)}, "no plain address"),
+    "another suite": ({"releases": (release(suite="sid"),)}, "but is for trixie"),
+    "a password": ({"releases": (release("https://me:secret@d.example/"),)}, "not a plain address"),
     "no key": ({"releases": (release(signers=("\x1b[2J",)),)}, "which is not a key"),
     "many keys": ({"releases": (release(signers=(KEY,) * 17),)}, "17 signers"),
     "a release file without an end": ({"releases": (release(size=10**18),)}, "1000000000000000000 bytes"),
@@ -69,7 +69,7 @@ WRONG: dict[str, tuple[dict[str, object], str]] = {
     "sid besides": ({"sources": (replace(FIRST, suites=(*FIRST.suites, "sid")), SECOND)}, "not Debian's for trixie"),
     "expired": ({"sources": (FIRST, replace(SECOND, expired=True))}, "after they have expired"),
     **{
-        f"source {uri}": ({"sources": (FIRST, source(uri, "trixie-security"))}, "no plain address of a mirror")
+        f"source {uri}": ({"sources": (FIRST, source(uri, "trixie-security"))}, "not a plain address of a mirror")
         for uri in (
             "http://",
             "http://[",
@@ -89,9 +89,9 @@ WRONG: dict[str, tuple[dict[str, object], str]] = {
     },
     "a serial of the future": (
         {"id": replace(kept().id, serial="20361121.0")},
-        "the serial 20361121.0, of a day that has not come",
+        "the serial 20361121.0, whose day is in the future",
     ),
-    "no plan": ({"plan": "x"}, "no id of one"),
+    "no plan": ({"plan": "x"}, "not a plan's id"),
     "a builder of many words": ({"builder": "x" * 500}, "the line x"),
     "a change with an escape": ({"changes": ("add \x1b[2J",)}, r"the line add \x1b[2J"),
 }
@@ -146,7 +146,7 @@ def test_what_the_archive_never_had_is_refused(known: set[Package], keys: set[st
 
 
 def test_an_image_names_its_own_configuration() -> None:
-    with pytest.raises(Error, match=r"does not name debian-cloud-config-ec2 0\.1\.0"):
+    with pytest.raises(Error, match=r"does not list the package debian-cloud-config-ec2 0\.1\.0"):
         admission.check_kept(replace(kept(), packages=(KEYRING,)), {OURS, KEYRING}, {KEY})
 
 

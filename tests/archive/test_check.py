@@ -80,7 +80,7 @@ def test_damage_is_named(full: Archive) -> None:
     _, fast = check(full, "--fast")
     assert {line.split(": ")[1] for line in fast if line.startswith("problem: ")} == problems - deb_and_disk
     deb.unlink()
-    assert any("is not there" in line for line in check(full, "--fast")[1])
+    assert any("is missing" in line for line in check(full, "--fast")[1])
 
 
 def test_sums_that_were_changed_with_their_file_are_named(full: Archive) -> None:
@@ -92,7 +92,7 @@ def test_sums_that_were_changed_with_their_file_are_named(full: Archive) -> None
     sums.write_text(sums.read_text().replace(old, new))
     status, lines = check(full)
     assert status == 1
-    assert lines == [f"problem: {PLACE}/SHA512SUMS: it is not as the archive signed it"]
+    assert lines == [f"problem: {PLACE}/SHA512SUMS: it is not the file that the archive signed"]
 
 
 def test_a_package_is_restored_from_what_images_were_made_of(full: Archive) -> None:
@@ -105,7 +105,7 @@ def test_a_package_is_restored_from_what_images_were_made_of(full: Archive) -> N
     deb.write_bytes(b"x" + data[1:])
     status, lines = check(full)
     assert (status, deb.read_bytes()) == (0, data)
-    assert lines[0].startswith(f"mended: {deb.relative_to(full.public)}: ")
+    assert lines[0].startswith(f"repaired: {deb.relative_to(full.public)}: ")
 
 
 @pytest.mark.parametrize("which", ["name", "hash"])
@@ -118,7 +118,7 @@ def test_an_index_is_restored_from_its_other_name(full: Archive, which: str) -> 
     damaged.write_bytes(data[:-1])
     status, lines = check(full)
     assert status == 0
-    assert lines[0].startswith(f"mended: {damaged.relative_to(full.public)}: ")
+    assert lines[0].startswith(f"repaired: {damaged.relative_to(full.public)}: ")
     assert byname.read_bytes() == byhash.read_bytes() == data
 
 
@@ -141,7 +141,7 @@ def test_what_a_crash_left_is_set_aside(full: Archive) -> None:
     shutil.copytree(full.path / "state", full.path / "states/99")
     status, lines = check(full)
     assert status == 0
-    assert len([line for line in lines if line.startswith("mended: ")]) == 3
+    assert len([line for line in lines if line.startswith("repaired: ")]) == 3
     assert full.snapshot() == before
     assert (full.path / "lost/pool/main/d/debian-cloud/left_1_all.deb").read_text() == "half of one"
     assert (full.path / "lost" / PLACE.replace(SERIAL, "20991231.0")).is_dir()

@@ -209,7 +209,7 @@ def test_another_key_ends_the_rebuild(kept: Kept, tmp_path: Path) -> None:
 def test_a_closure_of_another_image_ends_the_rebuild(kept: Kept, tmp_path: Path) -> None:
     edited = tmp_path / "x.buildinfo"
     edited.write_text(re.sub("^Source: .*|debian-13-fine", r"\g<0>r", kept.buildinfo.read_text(), flags=re.M))
-    refused(kept.rebuild(buildinfo=edited), 1, "no image configuration finer", "is another image's")
+    refused(kept.rebuild(buildinfo=edited), 1, "no image configuration finer", "belongs to another image")
 
 
 def test_an_edited_buildinfo_ends_the_rebuild(kept: Kept, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SERIAL, LATER = "20261120.0", "20261121.0"
 CONFIG = "debian-cloud-config-ec2"
-FOUND = "1 packages, 1 bytes; 1 bytes more than before"
+FOUND = "1 packages, 1 bytes; 1 bytes added to the pool"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +105,10 @@ def test_what_cannot_be_kept_is_refused_at_the_door(keeping: Keeping) -> None:
     for change, said in (
         # It was made from another archive, and has that archive's keyring package.
         (("Packages-Sha256:\n", f"Packages-Sha256:\n{foreign}"), "which this archive does not list: it has 13+20"),
-        ((f" {CONFIG} 0.1.0 all", f" {CONFIG} 0.2.0 all"), f"does not name {CONFIG} 0.1.0 among its packages"),
+        ((f" {CONFIG} 0.1.0 all", f" {CONFIG} 0.2.0 all"), f"does not list the package {CONFIG} 0.1.0"),
         (
             (" trixie http://debian.example/debian ", " trixie http://x/snap/20200101T000000Z "),
-            "made of the snapshot",
+            "made from the snapshot",
         ),
     ):
         assert said in keeping.archive.refuse(keeping.image(change=change))
@@ -139,7 +139,7 @@ def test_debian_is_asked_at_the_door(keeping: Keeping, env: dict[str, str]) -> N
     archive.take(keeping.image())
     done = archive.run("publish")
     assert (done.returncode, keeping.shown) == (0, {})
-    assert "warning: what images/trixie/ec2/amd64/20261120.0 was made of is not kept" in done.stderr
+    assert "warning: the closure of images/trixie/ec2/amd64/20261120.0 is not kept" in done.stderr
     # `status` gives apt's own reason.
     (found,) = keeping.waiting
     assert "127.0.0.1" in found["reason"]
@@ -177,7 +177,7 @@ def test_an_image_that_cannot_be_kept_stops_nothing_else(keeping: Keeping) -> No
     assert keeping.shown == {SERIAL: "current"}
     assert (archive.public / "images/trixie/ec2/amd64/current").readlink().name == SERIAL
     warning, error, hint, again = done.stderr.splitlines()
-    assert warning == f"warning: what images/{image} was made of is not kept"
+    assert warning == f"warning: the closure of images/{image} is not kept"
     assert (error, hint) == ("error: no signed source has x 1.0 [2J", "hint: build it again")
     assert "it is tried again" in again
     # `status` reports which image is not shown, why, and when it is tried again.
@@ -187,8 +187,8 @@ def test_an_image_that_cannot_be_kept_stops_nothing_else(keeping: Keeping) -> No
     assert found["reason"] == r"no signed source has x 1.0 \x1b[2J"
     assert 3000 < found["next"] - time.time() <= 3600
     told = archive.run("status").stdout
-    assert f"not shown, as it is not kept what it was made of: images/{image}\n" in told
-    assert "tried 1 times, again after 20" in told
+    assert f"not published, because it has no closure: images/{image}\n" in told
+    assert "tried 1 times, next try after 20" in told
 
     # The unit waits longer before each try, and publishes nothing meanwhile.
     before = archive.snapshot()
@@ -244,7 +244,7 @@ def test_what_is_shown_is_not_taken_back(keeping: Keeping) -> None:
     assert keeping.shown == {SERIAL: "current"}
     (found,) = keeping.waiting
     assert (found["shown"], found["reason"]) == (True, "no")
-    assert "shown, and not kept what it was made of: images/" in archive.run("status").stdout
+    assert "published without a closure: images/" in archive.run("status").stdout
     # The closure of a withdrawn image is not needed.
     keeping.asked.clear()
     archive.run("withdraw", f"trixie/ec2/amd64/{SERIAL}", "--reason", "x")
@@ -263,7 +263,7 @@ def test_a_closure_without_an_end_ends(keeping: Keeping, tmp_path: Path) -> None
     archive.take(keeping.image())
     archive.take(keeping.make.deb(keeping.uploader, "3.0"))
     done = archive.run("publish")
-    assert "there was no end of it within an hour" in done.stderr
+    assert "it was not complete within one hour" in done.stderr
     assert "Version: 3.0" in (archive.dist / "main/binary-amd64/Packages").read_text()
     assert keeping.shown == {}
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.archive.conftest import run, stubbed
+from tools import archive_manual
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from tests.archive.conftest import Archive, Key, Maker
 
 ROOT = Path(__file__).resolve().parents[2]
-VERBS = sorted(path.name for path in (ROOT / "archive/verbs").iterdir())
+CALLS = {verb.name: re.split(r"\[|…| --", verb.arguments)[0].split() for verb in archive_manual.verbs()}
+"""The operands of each verb, such as DIR and SUITE."""
+VERBS = sorted(CALLS)
 
 
 def fails(shell: Any, command: str, status: int) -> str:
@@ -57,14 +60,15 @@ def test_help_lists_every_verb(bash: Any, env: dict[str, str]) -> None:
 
 WRONG_USE = {
     "debian-cloud-archive frob x": "frob",
+    "debian-cloud-archive --frob": "unknown option --frob",
     "debian-cloud-archive ../lib/common.sh": "not a verb",
     "debian-cloud-archive accept": "one DIR",
     "debian-cloud-archive publish a b": "one DIR",
     "debian-cloud-archive accept /nonexistent": "not an archive",
-    "debian-cloud-archive init": "needs a DIR",
+    "debian-cloud-archive init": "takes one DIR",
     "debian-cloud-archive init /nonexistent/x --url": "--url needs a value",
     "debian-cloud-archive init /nonexistent/x --frob": "--frob",
-    "debian-cloud-archive init /nonexistent/x": "no directory",
+    "debian-cloud-archive init /nonexistent/x": "does not exist",
     "debian-cloud-archive init $HOME/x --suite ../x": "codename",
     "debian-cloud-archive init $HOME/x --url 'a b'": "not a URL",
     'debian-cloud-archive init "$HOME/a b"': "characters",
@@ -80,6 +84,48 @@ def test_wrong_use_says_what_to_do(bash: Any, env: dict[str, str]) -> None:
             assert word in message
             assert "hint: " in message
     assert [path.name for path in {*Path(env["HOME"]).iterdir()} - before if path.name != ".gnupg"] == []
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_unknown_option_is_refused(verb: str, env: dict[str, str]) -> None:
+    operands = [*("trixie" if word == "SUITE" else f"/nonexistent/{word}" for word in CALLS[verb])]
+    for option in ("--frob", "--frob=trixie", "-x", "---"):
+        for words in ([option, *operands], [*operands, option], [operands[0], option, *operands[1:], "more"]):
+            done = run(["debian-cloud-archive", verb, *words], env, check=False)
+            assert (done.returncode, done.stdout) == (2, "")
+            assert done.stderr == (
+                f"error: unknown option {option.partition('=')[0]}\n"
+                f"hint: debian-cloud-archive {verb} --help shows the options\n"
+            )
+    # After -- it is an operand.
+    done = run(["debian-cloud-archive", verb, "--", "-frob/a", *operands[1:]], env, check=False)
+    assert done.returncode == 2
+    assert ("unknown option" in done.stderr, "-frob" in done.stderr) == (False, True), done.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_values_of_options(verb: str, env: dict[str, str]) -> None:
+    """An empty value, none, and one that a flag does not take; two options in one word are none."""
+    (header,) = (known for known in archive_manual.verbs() if known.name == verb)
+    wrong: list[tuple[archive_manual.Option, list[str]]] = [
+        (option, [f"{option.name}={'1' * (not option.value)}"]) for option in header.options
+    ]
+    wrong += [(option, [option.name, *more]) for option in header.options if option.value for more in ((), ("",))]
+    for option, words in wrong:
+        done = run(["debian-cloud-archive", verb, "/nonexistent", *words], env, check=False)
+        needs = "needs a value" if option.value else "takes no value"
+        assert (done.returncode, done.stderr.splitlines()[0]) == (2, f"error: {option.name} {needs}")
+    both = " ".join(option.name for option in header.options) or "--frob --frob"
+    done = run(["debian-cloud-archive", verb, "/nonexistent", f"{both} "], env, check=False)
+    assert (done.returncode, f"unknown option {both}" in done.stderr) == (2, True), done.stderr
+
+
+def test_a_file_whose_name_begins_with_a_dash(archive: Archive, stranger: Key, tmp_path: Path) -> None:
+    shutil.copy(stranger.public, tmp_path / "-key")
+    command: list[str | Path] = ["debian-cloud-archive", "add-uploader", "--may=images", "--suite", "trixie"]
+    subprocess.run([*command, archive.path, "--", "-key"], env=archive.env, cwd=tmp_path, check=True)
+    rules = (archive.path / "conf/uploaders").read_text()
+    assert re.search(rf"^{stranger.fingerprint} +images +trixie ", rules, re.MULTILINE)
 
 
 def test_missing_tool_names_its_package(bash: Any, env: dict[str, str], archive: Archive, tmp_path: Path) -> None:
@@ -152,7 +198,7 @@ def test_init_takes_several_suites_a_url_and_a_name(short_path: Path, env: dict[
 def test_init_leaves_what_exists_alone(bash: Any, env: dict[str, str], archive: Archive) -> None:
     before = archive.snapshot()
     with bash(envvars=env) as shell:
-        assert "exists already" in fails(shell, f"debian-cloud-archive init {archive.path}", 2)
+        assert "already exists" in fails(shell, f"debian-cloud-archive init {archive.path}", 2)
     assert archive.snapshot() == before
     archive.run("publish")
 

@@ -58,7 +58,7 @@ def test_an_archive_without_an_image_is_known(archive: Archive, tmp_path: Path, 
     for name in ("Images", "Images-Status"):
         assert (archive.dist / "main/images" / name).read_bytes() == b"\n"
     done = says(apt, "list", "--images")
-    assert (done.returncode, done.stdout) == (0, "debian-cloud: warning: no image of trixie is published\n")
+    assert (done.returncode, done.stdout) == (0, "debian-cloud: warning: no image is published for trixie\n")
     done = says(apt, "fetch", "ec2", "--arch", "amd64")
     assert (done.returncode, done.stdout.splitlines()) == (
         2,

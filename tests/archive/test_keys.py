@@ -215,8 +215,8 @@ def test_a_key_retires_when_machines_had_time_to_get_another(archive: Archive, s
     done = archive.run("retire-key", first, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     error, hint = done.stderr.splitlines()
-    assert error == f"error: machines have had no 30 days to get the other key, which signs since {today}"
-    assert re.fullmatch(rf"hint: retire {first} on \d{{4}}-\d\d-\d\d, or --now: .*refuses the archive", hint)
+    assert error == f"error: machines have not had 30 days to get the other key, which signs since {today}"
+    assert re.fullmatch(rf"hint: retire {first} on \d{{4}}-\d\d-\d\d, or use --now: .*refuses the archive", hint)
     assert states(archive) == {first: "active", stranger.fingerprint: "active"}
     assert signers(archive, keyring(archive, tmp_path / "both")) == {first, stranger.fingerprint}
     # The period is set in conf/overlap; an invalid number of days is an error.
@@ -263,17 +263,17 @@ def test_verbs_for_keys_refuse_what_would_harm(
         assert (archive.snapshot(), (archive.path / "conf/keys").read_text()) == (before, keys)
 
     first = only(archive, "active")
-    refuses("no other key could sign", "retire-key", first)
-    refuses("no other key could sign", "revoke-key", first)
+    refuses("no other key can sign", "retire-key", first)
+    refuses("no other key can sign", "revoke-key", first)
     refuses("is not a fingerprint", "retire-key", "me@example.org", status=2)
     refuses("has no key", "revoke-key", "0" * 40, status=2)
-    refuses("holds no OpenPGP key", "add-key", "--key", tmp_path / "nothing", status=2)
+    refuses("has no OpenPGP key", "add-key", "--key", tmp_path / "nothing", status=2)
     refuses("is an uploader's", "add-key", "--key", uploader.public, status=2)
     refuses("cannot sign here", "add-key", "--key", stranger.public)
     refuses("names no cosigner", "cosign", stranger.public)
     secret = tmp_path / "secret"
     stranger.gpg("--export-secret-keys", "--output", secret)
-    refuses("holds a secret key", "add-key", "--cosigner", secret, status=2)
+    refuses("has a secret key", "add-key", "--cosigner", secret, status=2)
     refuses("adds one key", "add-key", "--cosigner", secret, "--name", "x", status=2)
 
     archive.run("add-key", "--key", secret)
@@ -283,7 +283,7 @@ def test_verbs_for_keys_refuse_what_would_harm(
     for line in (f"{first} actve", first, f"{first[:39]} active", "AAAA BBBB active"):
         kept = (archive.path / "conf/keys").read_text()
         (archive.path / "conf/keys").write_text(f"{kept}{line}\n")
-        refuses(f"names no key and state: {line}", "publish")
+        refuses(f"is not a key and a state: {line}", "publish")
         (archive.path / "conf/keys").write_text(kept)
     archive.run("check")
     away = archive.path / "gnupg/private-keys-v1.d"
@@ -356,8 +356,8 @@ def test_what_a_revoked_key_alone_has_signed_is_signed_anew_or_named(
     done = archive.run("revoke-key", first, check=False)
     assert done.returncode == 1
     for changed in by_thief:
-        assert f"{changed.parent.name}/{changed.name} does not say what the archive knows" in done.stderr
-    assert "evidence/1/InRelease does not say what the archive knows that it signed" in done.stderr
+        assert f"{changed.parent.name}/{changed.name} does not agree with the archive's records" in done.stderr
+    assert "evidence/1/InRelease is not what the archive has signed" in done.stderr
     forged.unlink()
     assert states(archive) == {first: "revoked", second: "active"}
     keys = keyring(archive, tmp_path / "after")
@@ -550,12 +550,12 @@ def test_what_is_no_signature_of_a_cosigner_is_refused(cosigned: Cosigned, uploa
     packet = bytearray(detached.read_bytes())
     packet[-1] ^= 1
     bad.write_bytes(packet)
-    cosigned.refuses("not about a Release that is shown", clear, edited)
+    cosigned.refuses("does not sign a published Release", clear, edited)
     cosigned.refuses("too weak", cosigned.signed("weak", "--digest-algo", "SHA1", "--detach-sign"))
-    cosigned.refuses("is not a cosigner's", clear, cosigned.signed("other", "--clearsign", by=uploader))
-    cosigned.refuses("is not a cosigner's", cosigned.signed("other", "--armor", "--detach-sign", by=uploader))
+    cosigned.refuses("is not by a cosigner", clear, cosigned.signed("other", "--clearsign", by=uploader))
+    cosigned.refuses("is not by a cosigner", cosigned.signed("other", "--armor", "--detach-sign", by=uploader))
     cosigned.refuses("adds no signature", cosigned.release)
-    cosigned.refuses("is not a cosigner's", bad)
+    cosigned.refuses("is not by a cosigner", bad)
 
 
 def test_maintainers_sign_besides(cosigned: Cosigned, mirror: Mirror, uploader: Key) -> None:
@@ -595,7 +595,7 @@ def test_a_later_publication_waits_for_its_maintainers(
     mirror.refused("--signers", "2", says="is signed by 1 of the keys")
     content(apt, "update")
     assert apt.candidate("debian-cloud-config-demo") == "1.0"
-    cosigned.refuses("not about a Release that is shown", clear)
+    cosigned.refuses("does not sign a published Release", clear)
     archive.run("cosign", cosigned.signed("clear", "--clearsign"))
     mirror.ok("--signers", "2")
 

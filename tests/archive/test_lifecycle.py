@@ -38,7 +38,7 @@ def test_a_set_is_a_suite_and_its_images() -> None:
 
 @pytest.mark.parametrize("line", ["trixie", "trixie ec2", "trixie ec2/amd64/x", "../x ec2/amd64", "trixie a/b a/b"])
 def test_a_line_that_is_no_set_is_named(line: str) -> None:
-    with pytest.raises(Error, match="conf/releases, line 2, names no set"):
+    with pytest.raises(Error, match="conf/releases, line 2, is not a set"):
         lifecycle.release_sets(f"\n{line}\n", "conf/releases")
 
 
@@ -126,11 +126,11 @@ NAME = "trixie/ec2/amd64/20261120.0"
         (NAME, "one\n Status: current", (), "one line", 2),
         (NAME, "red \x1b[31m", (), "one line", 2),
         (NAME, "no byte: \udcff", (), "one line", 2),
-        (NAME, "x" * 501, (), "has 501 characters, and at most 500 are told", 2),
+        (NAME, "x" * 501, (), "has 501 characters, but at most 500 are allowed", 2),
         (NAME, "\u202e" * 2, (), "one line", 2),
-        (NAME, "x", ("CVE-26-1",), "no CVE identifier", 2),
-        (NAME, "x", (f"CVE-2026-{'1' * 5000}",), "no CVE identifier", 2),
-        (NAME, "x", ("CVE-2026-1234\n",), "no CVE identifier", 2),
+        (NAME, "x", ("CVE-26-1",), "not a CVE identifier", 2),
+        (NAME, "x", (f"CVE-2026-{'1' * 5000}",), "not a CVE identifier", 2),
+        (NAME, "x", ("CVE-2026-1234\n",), "not a CVE identifier", 2),
         (NAME, "x", tuple(f"CVE-2026-{number}" for number in range(1000, 1101)), "101 CVEs are too many", 2),
         ("x\x1b[2J" * 100, "x", (), r"never had x\\x1b", 2),
     ],
@@ -168,7 +168,7 @@ def test_what_was_said_of_an_image_stays(before: str, after: str, *, allowed: bo
         (marked,) = lifecycle.marked([record], NAME, after, TODAY, "new")
         assert (marked.status, marked.status_date, marked.status_reason) == (after, "2026-11-21", "new")
         return
-    with pytest.raises(Error, match=f"is {before} since 2026-11-20 already"):
+    with pytest.raises(Error, match=f"is already {before} since 2026-11-20"):
         lifecycle.marked([record], NAME, after, TODAY, "new")
 
 

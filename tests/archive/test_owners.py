@@ -45,15 +45,15 @@ def test_a_configuration_does_not_bring_the_layers_below_all(shared: Archive, ma
     # First with another version: 999 from a source 1.0.
     for second in ("debian-cloud-config-common", "debian-cloud-config-ec2"):
         reason = shared.refuse(pair(make, uploader, second, number="999"))
-        assert "it has the version 999, and by the .changes 1.0" in reason
+        assert "it has the version 999, but the .changes 1.0" in reason
         # The name is reserved in an empty archive, too, and for a package with the source's version.
         reason = shared.refuse(pair(make, uploader, second, number="1.0"))
-        assert f"error: {second} belongs to the source package debian-cloud, and this is {HPC}\n" in reason
+        assert f"error: {second} belongs to the source package debian-cloud, not to {HPC}\n" in reason
 
 
 def test_what_one_suite_has_is_taken_in_each(shared: Archive, make: Maker, uploader: Key) -> None:
     shared.take(make.deb(uploader, package=OTHER, source=OTHER))
-    own = f"error: {OTHER} belongs to the source package {OTHER}, and this is "
+    own = f"error: {OTHER} belongs to the source package {OTHER}, not to "
     assert f"{own}{HPC}\n" in shared.refuse(pair(make, uploader, OTHER, number="1.0"))
     for suite in ("trixie", "forky"):
         assert f"{own}debian-cloud\n" in shared.refuse(make.deb(uploader, "9", package=OTHER, suite=suite))
@@ -83,7 +83,7 @@ def test_an_operator_gives_a_name_away_and_the_log_says_so(shared: Archive, make
     try:
         shared.put(make.deb(uploader, "2.0", package=name))
         done = shared.run("accept")
-        word = f"overridden: {name}: debian-cloud may bring it, and {name} did\n"
+        word = f"overridden: {name}: debian-cloud may upload it, although {name} did\n"
         assert word in done.stdout
         assert word in (shared.path / "log/accept.log").read_text()
         assert f"{name} 2." in shared.packages()
@@ -111,9 +111,9 @@ def test_a_name_of_another_source_is_not_copied(shared: Archive, make: Maker, up
     done = shared.run("copy", "forky", "trixie", "debian-cloud", check=False)
     assert done.returncode == 1
     assert f"error: debian-cloud has the package {name}, which trixie has from {name}\n" in done.stderr
-    assert f"a line '{name} debian-cloud' in " in done.stderr
+    assert f"add the line '{name} debian-cloud' to " in done.stderr
     done = shared.run("promote", "forky", "trixie")
-    assert "left: debian-cloud: trixie has one of its packages from another source" in done.stdout
+    assert "skipped: debian-cloud: trixie has one of its packages from another source" in done.stdout
     assert shared.packages() == before
     overrides.write_text(f"{name} debian-cloud\n")
     shared.run("copy", "forky", "trixie", "debian-cloud")

@@ -70,7 +70,7 @@ def test_refuses_known_key_without_right(archive: Archive, make: Maker, uploader
     rules = archive.path / "conf/uploaders"
     lines = rules.read_text().splitlines(keepends=True)
     rules.write_text("".join(line for line in lines if not line.startswith(uploader.fingerprint)))
-    assert "may not upload any more" in archive.refuse(make.deb(uploader))
+    assert "may no longer upload" in archive.refuse(make.deb(uploader))
 
 
 def test_refuses_file_changed_after_signing(archive: Archive, make: Maker, uploader: Key) -> None:
@@ -223,7 +223,7 @@ def test_two_at_once_one_is_told_to_wait(archive: Archive, make: Maker, uploader
         for verb in ("accept", "publish"):
             done = archive.run(verb, check=False)
             assert done.returncode == 1
-            assert "another debian-cloud-archive is at work" in done.stderr
+            assert "another debian-cloud-archive is using" in done.stderr
             assert "hint: " in done.stderr
     assert len(archive.queue()) == 3
     archive.run("accept")

@@ -85,7 +85,7 @@ def test_each_publication_has_an_id(archive: Archive, make: Maker, uploader: Key
     assert ids(archive) == [third, first]
     assert publish(archive) == third
     for wrong, status, word in (
-        (second, 1, f"there is no snapshot {second}"),
+        (second, 1, f"snapshot {second} does not exist"),
         (third, 1, f"{third} is the last snapshot"),
         ("../dists", 2, "not the id of a snapshot"),
         (f"{first}/dists", 2, "not the id of a snapshot"),
@@ -334,7 +334,7 @@ def test_a_mirror_takes_no_snapshot_for_the_suite(web: tuple[Archive, list[str]]
         mirror = Mirror(server.url, tmp_path / "mirror", keys)
         for end in (True, False):
             with swapped(archive, first, end=end):
-                mirror.refused(says=f"is, rightly signed, the archive's snapshot {first}")
+                mirror.refused(says=f"has a good signature, but is the archive's snapshot {first}")
         mirror.ok()
         with swapped(archive, third, end=True):
             mirror.refused(says=f"the archive's snapshot {third}")

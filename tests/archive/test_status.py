@@ -56,11 +56,11 @@ def test_status_tells_what_is_published_and_what_waits(new_archive: Archive, mak
     assert suite["waiting"]["packages"] == ["debian-cloud-config-demo 1.5"]
     assert suite["waiting"]["images"] == ["images/trixie/ec2/amd64/20261120.0"]
     told = archive.run("status").stdout
-    assert "accepted and not published: debian-cloud-config-demo 1.5\n" in told
-    assert "accepted and not published: images/trixie/ec2/amd64/20261120.0\n" in told
+    assert "accepted, not published: debian-cloud-config-demo 1.5\n" in told
+    assert "accepted, not published: images/trixie/ec2/amd64/20261120.0\n" in told
     assert "1 in incoming, 1 kept in rejected" in told
     assert re.search(r"signed 20\d\d-\d\d-\d\d \d\d:\d\d UTC, valid until .*, 14 days\n", told)
-    assert f"{key['fingerprint']} {key['owner']}\n           active, signs without an end\n" in told
+    assert f"{key['fingerprint']} {key['owner']}\n           active, signs without end\n" in told
 
     archive.run("publish")
     published = status(archive)
@@ -90,7 +90,7 @@ def test_status_of_what_is_no_archive(archive: Archive) -> None:
     cases: list[tuple[list[str | Path], str]] = [
         ([archive.public], "is not an archive"),
         ([], "one DIR"),
-        ([archive.path, "-x"], "no option"),
+        ([archive.path, "-x"], "unknown option -x"),
     ]
     for arguments, word in cases:
         done = run(["debian-cloud-archive", "status", *arguments], archive.env, check=False)

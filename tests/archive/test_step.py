@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 TRY = '#!/bin/sh\nset -eu\n. "${0%/*}/../lib/common.sh"\n"$@"\n'
 WRONG = "debian-cloud: error: no such verb: frob\n"
-KNOWN = "known are: accept, "
+KNOWN = "known: accept, "
 
 
 def place(program: Path, modules: Path) -> Path:

@@ -94,11 +94,11 @@ def test_what_an_operator_changed_holds_for_a_new_suite(archive: Archive) -> Non
 def test_what_is_wrong_changes_nothing(archive: Archive) -> None:
     before, files = archive.snapshot(), configuration(archive.path)
     for arguments, words in (
-        (("trixie",), "the archive has the suite trixie already"),
+        (("trixie",), "the archive already has the suite trixie"),
         (("../x",), "is not a suite's codename"),
-        (("all",), "a word of conf/uploaders"),
+        (("all",), "conf/uploaders uses this word"),
         (("forky", "sid"), "takes DIR and SUITE"),
-        (("forky", "--frob"), "knows no option --frob"),
+        (("forky", "--frob"), "unknown option --frob"),
         ((), "takes DIR and SUITE"),
     ):
         done = archive.run("add-suite", *arguments, check=False)

@@ -93,7 +93,7 @@ def test_verbs_are_run_as_the_owner_of_the_archive(archive: Archive, make: Maker
         run([STEP, archive.path, verb], env)
     assert "Version: 1.0" in (archive.dist / "main/binary-amd64/Packages").read_text()
     done = run([STEP, archive.path / "no", "resign"], env, check=False)
-    assert (done.returncode, done.stderr) == (2, f"error: there is no archive {archive.path}/no\n")
+    assert (done.returncode, done.stderr) == (2, f"error: the archive {archive.path}/no does not exist\n")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another")

@@ -219,7 +219,7 @@ def test_a_source_is_that_of_the_upload() -> None:
         with pytest.raises(Error):
             upload.source(found, "x.dsc", DSC.replace(old, new).encode())
     upload.buildinfo(found, "x.buildinfo", b"Format: 1.0\n")
-    with pytest.raises(Error, match="is of other"):
+    with pytest.raises(Error, match="belongs to other"):
         upload.buildinfo(found, "x.buildinfo", b"Format: 1.0\nSource: other\n")
 
 
@@ -254,7 +254,7 @@ def test_what_was_given_away_is_given_to_one() -> None:
     given = upload.pairs("# names\ndebian-cloud-config-x debian-cloud # since 2026\n\n", "conf/overrides")
     owners = upload.Owners({"debian-cloud-config-x": frozenset({"debian-cloud-config-x"})}, given)
     (note,) = owners.notes("debian-cloud", ["debian-cloud-config-x"])
-    assert note == "debian-cloud-config-x: debian-cloud may bring it, and debian-cloud-config-x did"
+    assert note == "debian-cloud-config-x: debian-cloud may upload it, although debian-cloud-config-x did"
     with pytest.raises(Error, match="belongs to"):
         owners.notes("debian-cloud-config-x", ["debian-cloud-config-x"])
     for line in ("x", "x y z", "X y", "x ../y"):

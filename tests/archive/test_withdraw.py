@@ -75,7 +75,7 @@ def test_a_withdrawn_image_is_out_of_every_index_at_once(archive: Archive, make:
         ((f"trixie/ec2/amd64/{OLD}", "--reason", "a\nb"), "one line of text", 2),
         (
             (f"trixie/ec2/amd64/{OLD}", "--reason", "x" * 100_000),
-            "has 100000 characters, and at most 500 are told",
+            "has 100000 characters, but at most 500 are allowed",
             2,
         ),
         (("trixie/ec2/amd64/20261118.0", "--reason", "x"), "never had", 2),
@@ -133,7 +133,7 @@ def test_a_release_that_is_not_whole_is_held_back(archive: Archive, make: Maker,
     sets.write_text("trixie ec2\n")
     before = archive.snapshot()
     refused = archive.run("publish", check=False)
-    assert "conf/releases, line 1, names no set of images" in refused.stderr
+    assert "conf/releases, line 1, is not a set of images" in refused.stderr
     assert refused.returncode == 1
     assert archive.snapshot() == before
 
@@ -213,8 +213,9 @@ def expired_before(archive: Archive) -> None:
 
 def test_without_a_policy_no_image_expires(expiring: Archive) -> None:
     before = expiring.snapshot()
+    kept = f"{nothing(expiring, 4)}does not exist, so no image expires\n"
     for arguments in (), ("--dry-run",):
-        assert expiring.run("expire", *arguments).stdout == f"{nothing(expiring, 4)}is not there, so no image goes\n"
+        assert expiring.run("expire", *arguments).stdout == kept
     assert expiring.snapshot() == before
 
 
@@ -234,10 +235,10 @@ def test_what_the_policy_does_not_keep_is_listed_no_more(expiring: Archive) -> N
     assert {*listed(expiring)} == {"20261118.0", OLD, NEW}
     assert statuses(expiring)["20261117.0"].status == "expired"
     assert (expiring.public / "images" / FIRST).exists()
-    assert expiring.run("expire").stdout == f"{nothing(expiring, 3)}lets no more go\n"
+    assert expiring.run("expire").stdout == f"{nothing(expiring, 3)}expires no more\n"
     # Nothing that a snapshot lists is removed after any time.
     earlier(expiring, 20)
-    assert expiring.run("expire").stdout == f"{nothing(expiring, 3)}lets no more go\n"
+    assert expiring.run("expire").stdout == f"{nothing(expiring, 3)}expires no more\n"
 
 
 def test_what_no_snapshot_lists_goes_after_two_weeks(expiring: Archive, make: Maker, uploader: Key) -> None:
@@ -256,7 +257,7 @@ def test_what_no_snapshot_lists_goes_after_two_weeks(expiring: Archive, make: Ma
     assert {path.name for path in folders.iterdir()} == {"20261118.0", OLD, NEW, "current"}
     # A removed image cannot be uploaded again, and nothing else is missing.
     refused = expiring.refuse(make.image(uploader, "20261117.0"))
-    assert "a path is never used twice" in refused
+    assert "no path is used twice" in refused
     expiring.run("publish")
     assert {*listed(expiring)} == {"20261118.0", OLD, NEW}
 
@@ -313,7 +314,7 @@ def test_a_withdrawn_image_goes_whatever_lists_it(archive: Archive, make: Maker,
     other = archive.public / "dists/sid"
     shutil.copytree(archive.dist, other)
     refused = archive.run("expire", check=False)
-    assert f"error: the archive does not know what it signed for {other}, and nothing is removed" in refused.stderr
+    assert f"error: the archive has no record of what it signed for {other}, so nothing is removed" in refused.stderr
     shutil.rmtree(other)
 
     # After a clock was set back, days would be counted wrongly.
@@ -357,7 +358,7 @@ def relisted(file: Path) -> str:
 
 
 def test_what_has_newer_versions_is_published_without_building(archive: Archive, make: Maker, uploader: Key) -> None:
-    assert archive.run("stale").stdout == "nothing is stale: the archive never had an image\n"
+    assert archive.run("stale").stdout == "nothing is stale: the archive has never had an image\n"
     for serial in (OLD, NEW):
         archive.take(make.image(uploader, serial))
     archive.run("publish")
@@ -391,7 +392,7 @@ def test_what_has_newer_versions_is_published_without_building(archive: Archive,
     cache.write_text("damaged")
     damaged = archive.run("stale", "--allow-expired", check=False)
     assert damaged.returncode == 1
-    assert "is missing, or not as it was signed" in damaged.stderr
+    assert "is missing, or is not as it was signed" in damaged.stderr
     assert statuses(archive)[OLD].pending_date == ""
     assert not (archive.path / "tmp/stale").exists()
 
@@ -421,7 +422,7 @@ def test_the_word_of_rebuilders_is_listed_and_counts(
         return file
 
     refused = archive.run("add-statement", statement(stranger, NEW), check=False)
-    assert "whose statements the archive publishes is not said" in refused.stderr
+    assert "conf/rebuilders.gpg, the keys of rebuilders, does not exist" in refused.stderr
     keyring = archive.path / "conf/rebuilders.gpg"
     stranger.gpg("--export", "--output", keyring)
     place = f"rebuilds/trixie/ec2/amd64/{NEW}/{stranger.fingerprint.lower()}.asc"
@@ -429,11 +430,11 @@ def test_the_word_of_rebuilders_is_listed_and_counts(
     unsigned = tmp_path / "x.asc"
     unsigned.write_text("{}")
     for file, words in (
-        (statement(uploader, NEW), "no good signature"),
-        (statement(stranger, NEW, built=True), "not that it was made again"),
-        (statement(stranger, NEW, sha256="f" * 64), "about other bytes than"),
+        (statement(uploader, NEW), "no valid signature"),
+        (statement(stranger, NEW, built=True), "not that it was rebuilt"),
+        (statement(stranger, NEW, sha256="f" * 64), "describes other bytes than"),
         (statement(stranger, OLD), "is withdrawn"),
-        (unsigned, "no good signature"),
+        (unsigned, "no valid signature"),
         (tmp_path / "nothing.asc", "there is no file"),
     ):
         refused = archive.run("add-statement", statement(stranger, "20261121.0"), file, check=False)
@@ -454,7 +455,7 @@ def test_the_word_of_rebuilders_is_listed_and_counts(
     assert entry.suffix == f"{stranger.fingerprint.lower()}.asc"
     assert listed(archive)["20261121.0"].rebuilds == ()
     refused = archive.run("add-statement", file, check=False)
-    assert "stated that of images/trixie/ec2/amd64/20261120.0 already" in refused.stderr
+    assert "already has a statement on images/trixie/ec2/amd64/20261120.0" in refused.stderr
     archive.run("publish")
     assert listed(archive)[NEW].rebuilds == (entry,)
 
@@ -496,7 +497,7 @@ def test_a_machine_learns_by_apt_what_became_of_its_image(
     assert code == 0
     assert said == (
         f"image: debian-cloud-config-ec2 {OLD} of trixie for amd64, superseded\nnewer: {NEW}\n"
-        "pending: the archive does not say; `apt list --upgradable` does\n"
+        "pending: unknown to the archive; see `apt list --upgradable`\n"
     )
     archive.run("withdraw", f"trixie/ec2/amd64/{OLD}", "--reason", REASON, "--cve", "CVE-2026-12345")
     code, said = told()

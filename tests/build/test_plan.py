@@ -71,9 +71,9 @@ def test_an_image_without_firmware_has_neither_disk_nor_boot_loader() -> None:
 @pytest.mark.parametrize(
     ("fields", "wanted", "sentence", "hint"),
     [
-        (EC2, "tar.xz", "x is a disk, and tar.xz is not made of that", "--format qcow2,raw"),
-        (CONTAINER, "raw", "x is a root file system without a disk, and raw is not made of that", "--format tar.xz"),
-        (CONTAINER, "qcow2", "x is a root file system without a disk, and qcow2 is", "--format tar.xz"),
+        (EC2, "tar.xz", "x is a disk, which has no format tar.xz", "--format qcow2,raw"),
+        (CONTAINER, "raw", "x is a root file system without a disk, which has no format raw", "--format tar.xz"),
+        (CONTAINER, "qcow2", "x is a root file system without a disk, which has no format qcow2", "--format tar.xz"),
     ],
 )
 def test_a_format_is_refused_where_there_is_nothing_to_make_it_of(

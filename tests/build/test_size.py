@@ -88,9 +88,9 @@ def test_what_fits_is_not_refused() -> None:
 
 def test_what_does_not_fit_is_refused_with_the_number() -> None:
     """480 MiB of packages do not fit on 512M, nor texlive-full's 8.5 GiB on 3G."""
-    with pytest.raises(Error, match=r"the disk of ec2 is too small: it has 512M, and 2 packages .* need 1G") as error:
+    with pytest.raises(Error, match=r"the disk of ec2 is too small: it has 512M, but 2 packages .* need 1G") as error:
         steps.check_size(resolved(512 * MIB, 480 * MIB))
-    assert error.value.hint == "set Image-Size to 1G; for a try, give --size 1G"
+    assert error.value.hint == "set Image-Size to 1G; for a test, give --size 1G"
     with pytest.raises(Error, match=r"it has 3G, .* need 12G") as error:
         steps.check_size(resolved(3 * GIB, 8704 * MIB, custom.custom("texlive-full")))
     assert error.value.hint == "give --size 12G"
@@ -152,8 +152,8 @@ def test_mke2fs_s_own_word_names_the_field(tmp_path: Path, what: str) -> None:
     )
     with pytest.raises(Error) as error:
         run.carry_out((step,), tmp_path, Progress(1, quiet=True))
-    assert error.value.message == "make the file system: the disk of the image is too small for what is in it"
-    assert error.value.hint == "set Image-Size to more; for a try, give --size"
+    assert error.value.message == "make the file system: the disk of the image is too small for its content"
+    assert error.value.hint == "set a larger Image-Size; for a test, give --size"
 
 
 # With real apt.
@@ -171,7 +171,7 @@ def archive() -> Iterator[Archive]:
 
 def test_show_says_all_and_then_no(archive: Archive) -> None:
     done = debian_cloud("show", "big", *archive.sources)
-    refused(done, 1, "the disk of big is too small: it has 1G", "need 3G", "hint: set Image-Size to 3G; for a try")
+    refused(done, 1, "the disk of big is too small: it has 1G", "need 3G", "hint: set Image-Size to 3G; for a test")
     assert "disk           1 GiB" in done.stdout
     done = debian_cloud("show", "big", "--json", "--size", "3G", *archive.sources)
     assert (done.returncode, json.loads(done.stdout)["config"]["size"]) == (0, 3 * GIB), done.stderr
@@ -196,7 +196,7 @@ def test_lint_says_so_of_an_archive_s_configuration(archive: Archive) -> None:
 
 
 def test_what_has_no_disk_has_no_size(archive: Archive) -> None:
-    refused(debian_cloud("plan", "tree", "--size", "3G", *archive.sources), 2, "without a disk", "leave --size out")
+    refused(debian_cloud("plan", "tree", "--size", "3G", *archive.sources), 2, "without a disk", "omit --size")
 
 
 def test_a_copy_with_more_packages_is_told_of(archive: Archive, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_a_release_of_another_suite(archive: Archive) -> None:
     other = archive.folder / "another"
     shutil.copytree(archive.public, other, symlinks=True)
     done = debian_cloud("show", "fine", "--archive", f"file:{other}", "--keyring", archive.keyring)
-    refused(done, 1, "gives the suite sid for trixie")
+    refused(done, 1, "serves the suite sid instead of trixie")
 
 
 def test_a_changed_release(archive: Archive) -> None:
@@ -164,7 +164,7 @@ def loop_devices() -> str:
         (["build", "fine", "--serial", "1"], "is not an image serial"),
         (["build", "fine", "--arch", "amd65"], "did you mean amd64?"),
         (["build", "fine", "--suite", "../x"], "is not a valid name"),
-        (["build", "fine", "--mirror", "gopher://x"], "is not a URL that apt reads"),
+        (["build", "fine", "--mirror", "gopher://x"], "is not a URL that apt accepts"),
         (["bild", "fine"], "did you mean build?"),
         ([], "no verb given"),
     ],
@@ -200,7 +200,7 @@ sys.exit(__main__.main([]))
 
 def test_of_a_copy_that_fills_the_disk_the_new_file_is_named() -> None:
     done = subprocess.run([sys.executable, "-c", COPY], capture_output=True, text=True, check=False)
-    refused(done, 1, "the disk is full: nothing more can be written to /written\n")
+    refused(done, 1, "the disk is full: /written cannot be written\n")
 
 
 def test_a_reader_that_goes_away() -> None:
@@ -222,7 +222,7 @@ def test_a_name_that_no_file_system_takes(arguments: str) -> None:
 
 def test_a_disk_that_fails_while_it_is_read() -> None:
     # This file gives EIO, like a bad disk.
-    refused(debian_cloud("sbom", "/proc/self/mem"), 1, "Input/output error", "is that the right file")
+    refused(debian_cloud("sbom", "/proc/self/mem"), 1, "Input/output error", "check that the file is the right one")
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_an_output_that_can_be_no_folder(archive: Archive, tmp_path: Path) -> No
     (tmp_path / "file").touch()
     for output in (Path("/dev/null/x"), tmp_path / "file"):
         done = debian_cloud("build", "fine", *archive.sources, "--output", output)
-        refused(done, 2, f"nothing can be written to {output}", "--output")
+        refused(done, 2, f"{output} cannot be written to", "--output")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -377,7 +377,7 @@ def test_an_interrupted_build_leaves_its_message_and_nothing_else(building: Buil
 
 def test_two_builds_of_one_image_in_one_place(building: Building, archive: Archive) -> None:
     done = debian_cloud("build", "fine", "--serial", "20260101.0", *archive.sources, "--output", building.output)
-    refused(done, 1, "is in use by another debian-cloud", "wait until it has ended")
+    refused(done, 1, "another debian-cloud uses", "wait until it has ended")
     assert building.process.poll() is None
     building.process.send_signal(signal.SIGINT)
     building.process.communicate(timeout=30)
@@ -401,7 +401,7 @@ def test_what_a_killed_build_left_is_no_obstacle_once_its_processes_have_ended(
         "--output",
         building.output,
     ]
-    refused(debian_cloud(*again), 1, "is in use by another debian-cloud")
+    refused(debian_cloud(*again), 1, "another debian-cloud uses")
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             # The links of a process in a chroot of another namespace show the path from outside.

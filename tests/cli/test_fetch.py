@@ -148,7 +148,7 @@ def test_an_image_that_is_not_what_the_index_says(machine: Machine, tmp_path: Pa
     done = machine.fetch("ec2", tmp_path / "out")
     assert machine.requests
     assert done.returncode == 1, done.stderr
-    assert "could not be fetched, or is not what the signed index says" in done.stderr
+    assert "could not be fetched, or is not the file in the signed index" in done.stderr
     assert "Hash Sum mismatch" in done.stderr
     assert str(tmp_path / "out") not in done.stdout
     assert list((tmp_path / "out").iterdir()) == []
@@ -162,7 +162,7 @@ def test_an_image_without_end(machine: Machine, tmp_path: Path) -> None:
     os.truncate(served, record.size + 2**30)
     done = machine.run("debian-cloud", "fetch", "container", "--output", tmp_path / "out")
     assert done.returncode == 1, done.stderr
-    assert "could not be fetched, or is not what the signed index says" in done.stderr
+    assert "could not be fetched, or is not the file in the signed index" in done.stderr
     assert "Hash Sum mismatch" not in done.stderr
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -56,8 +56,8 @@ def test_an_unknown_base(configurations: Configurations, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("added", "status", "said"),
     [
-        ("mungee,nano", 1, ("no signed source of trixie has a package mungee", "did you mean munge?")),
-        ("zzyzx-none", 1, ("no signed source of trixie has a package zzyzx-none", "hint:")),
+        ("mungee,nano", 1, ("no signed source of trixie has the package mungee", "did you mean munge?")),
+        ("zzyzx-none", 1, ("no signed source of trixie has the package zzyzx-none", "hint:")),
         ("nano vim", 2, ("'nano vim' is not a Debian package name", "hint:")),
         ("mail-transport-agent", 2, ("mail-transport-agent is a virtual package", "postfix")),
         ("debian-cloud-config-ec2", 2, ("debian-cloud-config-ec2 is an image of its own", "hint:")),
@@ -75,7 +75,7 @@ def test_an_addition_that_no_image_could_have(
 
 def test_what_every_debian_has_is_not_added(configurations: Configurations, tmp_path: Path) -> None:
     done = new(configurations, tmp_path, "my-hpc", "--add", "bash")
-    refused(done, 2, "bash is part of every Debian system", "leave it out")
+    refused(done, 2, "bash is part of every Debian system", "omit it from --add")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -104,9 +104,9 @@ def test_what_is_there_is_kept(configurations: Configurations, tmp_path: Path, k
 @pytest.mark.parametrize(
     ("environment", "option", "said"),
     [
-        ({"DEBEMAIL": ""}, "", "no maintainer is known"),
-        ({"DEBEMAIL": "ann@example.org"}, "", "no maintainer is known"),
-        ({"DEBEMAIL": "", "DEBFULLNAME": "Ann"}, "", "no maintainer is known"),
+        ({"DEBEMAIL": ""}, "", "the maintainer is unknown"),
+        ({"DEBEMAIL": "ann@example.org"}, "", "the maintainer is unknown"),
+        ({"DEBEMAIL": "", "DEBFULLNAME": "Ann"}, "", "the maintainer is unknown"),
         ({}, "Ann", "'Ann' is not a maintainer"),
         ({}, "Ann <ann>", "is not a maintainer"),
         ({}, "Ann <a@b>\nX: y", "is not a maintainer"),

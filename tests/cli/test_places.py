@@ -107,7 +107,7 @@ def test_an_address_that_readers_would_read_otherwise(
 ) -> None:
     uri = f"file:{archive.public}/{bad}/.."
     given = ("--archive", uri, "--keyring", archive.keyring)
-    refused(debian_cloud("show", "fine", *given), USAGE, f"--archive {uri!r} is not a URL that apt reads")
+    refused(debian_cloud("show", "fine", *given), USAGE, f"--archive {uri!r} is not a URL that apt accepts")
     assert images.suites(uri) == ()
     place.chmod(0o755)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(place))
@@ -163,7 +163,7 @@ def test_a_mirror_is_anywhere(archive: Archive, tmp_path: Path, name: str) -> No
     assert shown.read_bytes() == archive.release.read_bytes()
 
 
-TAKES_NO = "apt takes no"
+TAKES_NO = "apt accepts no"
 CACHES: dict[str, tuple[dict[str, str], str]] = {
     "a home with a blank": ({"HOME": "{}/a b"}, TAKES_NO),
     "a home with a line end": ({"HOME": "{}/new\nline"}, TAKES_NO),
@@ -211,7 +211,7 @@ sys.exit(__main__.main())
 @pytest.mark.parametrize("output", ["/etc", "/etc/x", "/etc/passwd", "/etc/passwd/x"])
 def test_an_output_that_cannot_be_written(output: str) -> None:
     done = as_user({"PYTHONPATH": f"{ROOT}/src"}, sys.executable, "-c", OUTPUT, output)
-    refused(done, USAGE, f"nothing can be written to {output}: ", "choose another directory with --output")
+    refused(done, USAGE, f"{output} cannot be written to: ", "choose another directory with --output")
 
 
 def test_a_copy_that_cannot_be_written(archive: Archive, place: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_copy_that_cannot_be_written(archive: Archive, place: Path) -> None:
 @pytest.mark.parametrize("name", ["new\nline", 'q"q'])
 def test_a_build_s_output_that_apt_cannot_name(tmp_path: Path, name: str) -> None:
     """Other names are accepted: the bootstrap's directory is quoted in apt's settings."""
-    with pytest.raises(Error, match=r"no image can be built in .*: apt takes no") as error:
+    with pytest.raises(Error, match=r"no image can be built in .*: apt accepts no") as error:
         workspace._refuse_name(tmp_path / name)
     assert (error.value.status, error.value.hint) == (USAGE, "choose another directory with --output")
 

@@ -101,7 +101,7 @@ def test_a_withdrawn_image_is_told_first_of_all(machine: Says) -> None:
         "  CVE-2026-12345 CVE-2026-23456\n"
         "image: debian-cloud-config-ec2 20261120.0 of trixie for amd64\n"
         "newer: 20261121.0\n"
-        "pending: the archive does not say; `apt list --upgradable` does\n"
+        "pending: unknown to the archive; see `apt list --upgradable`\n"
     )
     # An image that one of two archives withdrew is withdrawn.
     assert machine((THIS, WITHDRAWN))[0] == 1
@@ -152,12 +152,12 @@ def test_a_machine_that_moved_on_is_still_of_its_image(machine: Says, tmp_path: 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (None, "was not made of an image of ours: it has no"),
+        (None, "was not made from an image of debian-cloud: there is no"),
         # The record of Debian's own images.
         ('ID=genericcloud\nVERSION="20260717-1811"\n', "names no image with a serial"),
         ("VERSION=20261120.0\n", "names no image with a serial"),
         ('ID=../x\nVERSION="20261120.0"\n', "names no image with a serial"),
-        ("\x00\xff", "was not made of an image of ours"),
+        ("\x00\xff", "was not made from an image of debian-cloud"),
         ('ID=ec2\nVERSION="20261119.0"\n', "ever published ec2 20261119.0 for amd64"),
     ],
 )
@@ -186,6 +186,6 @@ def test_an_apt_without_such_an_index_says_so(monkeypatch: pytest.MonkeyPatch) -
         "Images-Status|debian-cloud|debian-cloud|trixie|file:/x|/x|no|/x:1\nImages|a|b|trixie|file:/x|/x|yes|/x:1\n"
     )
     monkeypatch.setattr(run, "output", lambda _: unverified)
-    with pytest.raises(Error, match="knows no archive that says") as refused:
+    with pytest.raises(Error, match="knows no archive that reports") as refused:
         images.statuses(lambda _: True)
     assert refused.value.status == 2

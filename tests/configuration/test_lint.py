@@ -96,19 +96,19 @@ BAD: Final[list[tuple[str, lint.Subject, str, str]]] = [
         "decided-secrets",
         fields(Depends="debian-cloud-config-common, tripwire"),
         "",
-        "tripwire makes /etc/tripwire/*.key, keys, which everybody could read",
+        "tripwire creates /etc/tripwire/*.key, keys, which all users could read",
     ),
     (
         "decided-secrets",
         replace(GOOD, components={"slapd": "main"}),
         "",
-        "slapd makes /etc/ldap/slapd.d/**, a directory",
+        "slapd creates /etc/ldap/slapd.d/**, a directory",
     ),
     (
         "decided-secrets",
         fields(Depends="debian-cloud-config-common, slapd", Image_Drop_Secrets="/etc/ldap/**"),
         "",
-        "slapd makes /var/lib/ldap/**",
+        "slapd creates /var/lib/ldap/**",
     ),
     ("fits-on-its-disk", replace(GOOD, crowded="it needs 12G"), "", "it needs 12G"),
     ("no-kept-secret", fields(Image_Keep_Secrets="/etc/x.key"), "", "it keeps /etc/x.key"),
@@ -167,12 +167,12 @@ BAD: Final[list[tuple[str, lint.Subject, str, str]]] = [
     ("complete-fields", fields(Image_First_Boot=""), "", "Image-First-Boot"),
     ("complete-fields", fields(Image_Datasource=""), "", "Image-Datasource"),
     ("has-a-description", fields(Description=""), "", "no description"),
-    ("has-a-description", fields(Description="one line"), "", "one line alone"),
+    ("has-a-description", fields(Description="one line"), "", "only one line"),
     ("version-carries-the-suite", fields(Version="1.0"), "", "version 1.0 of trixie does not end with ~deb13u1"),
     ("version-carries-the-suite", fields(Version="1.0~deb12u1"), "", "~deb13u1"),
     ("for-a-known-suite", replace(GOOD, suite="UNRELEASED"), "", "it is for UNRELEASED"),
     *(
-        ("drop-ins-only", installs(File(path)), f":{path}", "no drop-in")
+        ("drop-ins-only", installs(File(path)), f":{path}", "not a drop-in")
         for path in (
             *("/etc/fstab", "/etc/default/grub", "/etc/ssh/sshd_config", "/etc/init.d/x", "/etc/rc2.d/S01x"),
             *("/boot/x", "/usr/bin/x", "/opt/x", "/var/lib/x", "/root/.ssh/authorized_keys", "/lib/systemd/x"),
@@ -182,7 +182,7 @@ BAD: Final[list[tuple[str, lint.Subject, str, str]]] = [
         "no-foreign-file",
         replace(GOOD, owners={"/usr/lib/systemd/system/x.service": ("x-server", "debian-cloud-config-ec2")}),
         ":/usr/lib/systemd/system/x.service",
-        "it is a file of x-server",
+        "it is also a file of x-server",
     ),
     *(
         ("no-setuid", installs(File("/usr/lib/x", b"", mode)), ":/usr/lib/x", f"{mode:o}")
@@ -220,7 +220,7 @@ BAD: Final[list[tuple[str, lint.Subject, str, str]]] = [
             "no-question",
             replace(GOOD, binary=Binary(FIELDS, {name: "Template: x/y\nType: string\n"}, FILES)),
             f":{name}",
-            f"it has {name} for debconf",
+            f"it has a {name} file for debconf",
         )
         for name in QUESTIONS
     ),
@@ -243,7 +243,7 @@ def test_what_breaks_a_rule(rule: str, subject: lint.Subject, place: str, said: 
 def test_what_takes_from_another_component_is_in_contrib(section: str, said: bool) -> None:
     subject = fields(Image_Components="main non-free-firmware", Section=section)
     found = [finding.sentence for finding in lint.findings(subject) if finding.rule == "only-main"]
-    assert found == ["its section is admin, and it takes packages from non-free-firmware"] * said
+    assert found == ["its section is admin, but it takes packages from non-free-firmware"] * said
 
 
 def test_the_good_package_breaks_none() -> None:
@@ -345,15 +345,15 @@ def a_deb(folder: Path, changed: Mapping[str, str] = {}, *files: File, name: str
     ("words", "said"),
     [
         ([], "nothing to check"),
-        (["./nowhere"], "nothing that can be checked"),
+        (["./nowhere"], "cannot be checked"),
         (["nowhere.deb"], "there is no file nowhere.deb"),
-        (["nowhere.changes"], "nothing that can be checked"),
-        (["/tmp"], "nothing that can be checked"),
-        (["."], "nothing that can be checked"),
-        (["ec2"], "nothing that can be checked"),
+        (["nowhere.changes"], "cannot be checked"),
+        (["/tmp"], "cannot be checked"),
+        (["."], "cannot be checked"),
+        (["ec2"], "cannot be checked"),
         (["X" * 5000], "is not a valid name"),
         (["latin.changes"], "latin.changes is not UTF-8 text"),
-        (["a-folder.changes"], "nothing that can be checked"),
+        (["a-folder.changes"], "cannot be checked"),
         (["empty"], "empty/debian/control has no package"),
         (["blank"], "blank/debian/control has no package"),
         (["nameless"], "nameless/debian/control has a stanza without Package"),
@@ -380,7 +380,7 @@ def test_what_cannot_be_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 
 def test_a_file_that_is_no_package(tmp_path: Path) -> None:
     (tmp_path / "x.deb").write_text("no package")
-    refused(debian_cloud("lint", tmp_path / "x.deb"), 1, "x.deb is not a .deb whose files can be read", "hint:")
+    refused(debian_cloud("lint", tmp_path / "x.deb"), 1, "x.deb is not a readable .deb", "hint:")
 
 
 def repacked(package: Path, change: Callable[[Path], object]) -> Path:
@@ -451,7 +451,7 @@ def test_a_package_that_is_no_configuration(tmp_path: Path) -> None:
 
 
 UNASKED = (
-    "not asked of a file: installable, fits-on-its-disk; `debian-cloud lint NAME` asks the archive that has it\n"
+    "not checked for a file: installable, fits-on-its-disk; `debian-cloud lint NAME` checks them in an archive\n"
 )
 
 
@@ -548,7 +548,7 @@ def test_a_package_that_holds_too_much_is_not_unpacked(tmp_path: Path) -> None:
     package = a_deb(tmp_path, {}, File("/usr/share/x", b"\0" * (2**26 + 1)))
     assert package.stat().st_size < 2**20
     done = debian_cloud("lint", package, TMPDIR=str(tmp_path))
-    refused(done, 1, "holds more than 64 MiB")
+    refused(done, 1, "has more than 64 MiB")
 
 
 def test_what_a_package_says_is_shown_as_foreign(tmp_path: Path) -> None:

@@ -93,17 +93,17 @@ def test_a_directory_of_ext4_whose_last_entry_has_no_room() -> None:
 
 def test_all_directories_of_an_esp_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("debian_cloud.disk.fat._DIRECTORIES", 1024)
-    bounded(Fat, fuzz.content(fuzz.CORPUS / "fat.xz"), "are larger than an image can have them")
+    bounded(Fat, fuzz.content(fuzz.CORPUS / "fat.xz"), "are larger than in any image")
 
 
 def test_all_directories_of_ext4_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("debian_cloud.disk.ext4.reader._DIRECTORIES", 4096)
-    bounded(Ext4, fuzz.content(fuzz.CORPUS / "ext4.xz"), "are larger than an image can have them")
+    bounded(Ext4, fuzz.content(fuzz.CORPUS / "ext4.xz"), "are larger than in any image")
 
 
 def test_all_extents_of_ext4_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("debian_cloud.disk.ext4.accounts._EXTENTS_OF_ALL", 10)
-    bounded(Ext4, fuzz.content(fuzz.CORPUS / "ext4.xz"), "more blocks in files than there are")
+    bounded(Ext4, fuzz.content(fuzz.CORPUS / "ext4.xz"), "more blocks than the file system")
 
 
 def test_paths_are_counted() -> None:

@@ -32,7 +32,7 @@ def test_the_same_name_gives_the_same_disk_and_another_name_another() -> None:
 
 @pytest.mark.parametrize("size", [0, 128 * 2**20, 2**30 + 1])
 def test_a_disk_that_cannot_be_is_refused(size: int) -> None:
-    with pytest.raises(Error, match="too small or not whole"):
+    with pytest.raises(Error, match="too small, or not in MiB"):
         disk_layout.layout("stem", size, "amd64", bios=True)
 
 

@@ -16,7 +16,7 @@ from debian_cloud.host import folders, run
 
 HOLD = """
 import pathlib, sys, time
-from debian_cloud.host import directories
+from debian_cloud.host import folders
 with folders.locked(pathlib.Path(sys.argv[1]), "it"):
     print("held", flush=True)
     time.sleep(60)
@@ -35,7 +35,7 @@ def test_a_folder_that_others_may_write_to_is_no_workspace(tmp_path: Path) -> No
     folder = tmp_path / "work"
     folder.mkdir()
     folder.chmod(0o777)
-    with pytest.raises(Error, match="is open to others"), folders.locked(folder, "it"):
+    with pytest.raises(Error, match="other users may write to it"), folders.locked(folder, "it"):
         pytest.fail("an open directory was taken")
 
 
@@ -66,7 +66,7 @@ def test_one_holder_at_a_time_and_the_kernel_lets_go(tmp_path: Path) -> None:
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
-    with pytest.raises(Error, match="it is in use by another debian-cloud"), folders.locked(folder, "it"):
+    with pytest.raises(Error, match="another debian-cloud uses it"), folders.locked(folder, "it"):
         pytest.fail("held twice")
     holder.kill()
     holder.wait()
@@ -82,7 +82,7 @@ def test_one_who_waits_says_so_and_has_it_when_it_is_let_go(tmp_path: Path) -> N
             [
                 sys.executable,
                 "-c",
-                f"import pathlib, sys\nfrom debian_cloud.host import directories\n{waiting}",
+                f"import pathlib, sys\nfrom debian_cloud.host import folders\n{waiting}",
                 folder,
             ],
             stdout=subprocess.PIPE,

@@ -120,15 +120,15 @@ def build(place: Path, *prefix: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("prefix", "status", "sentence", "hint"),
     [
-        ((*CHROOT, "ROOT", *AS_USER), 1, "unshare failed: Operation not permitted", "in a chroot"),
-        ((*SECCOMP_COMMAND, *AS_USER), 1, "unshare failed: Operation not permitted", "a container may forbid it"),
+        ((*CHROOT, "ROOT", *AS_USER), 1, "unshare failed: Operation not permitted", "outside of a chroot"),
+        ((*SECCOMP_COMMAND, *AS_USER), 1, "unshare failed: Operation not permitted", "the kernel may forbid it"),
         ((*LIMIT_COMMAND, *AS_USER), 1, "the limit is reached", "sysctl user.max_user_namespaces=10000"),
-        ((*HIDDEN, *AS_USER), 1, "mount /proc failed", "a container that hides parts of its /proc"),
+        ((*HIDDEN, *AS_USER), 1, "mount /proc failed", "show it all of /proc"),
         (AS_USER, 1, f"you (user {UID}) don't exist", "usermod --add-subuids"),
         (AS_NOBODY, 1, 'no line matching user "nobody" in /etc/subuid', "usermod --add-subuids"),
         ((*UNMAPPED, *AS_USER), 2, "the tool newuidmap is missing", "apt-get install uidmap"),
-        (SECCOMP_COMMAND, 1, "unshare failed: Operation not permitted", "root of a container"),
-        (POWERLESS, 1, "unshare failed: Operation not permitted", "root of a container"),
+        (SECCOMP_COMMAND, 1, "unshare failed: Operation not permitted", "build outside of the container"),
+        (POWERLESS, 1, "unshare failed: Operation not permitted", "build outside of the container"),
     ],
     ids=["chroot", "seccomp", "limit", "proc", "unknown", "subuid", "uidmap", "root-seccomp", "root-powerless"],
 )
@@ -160,25 +160,25 @@ def test_a_printed_plan_does_not_wait_there_either(place: Path) -> None:
     [
         (
             "newuidmap: write to uid_map failed: Operation not permitted",
-            "no namespace can be made: write to uid_map failed: Operation not permitted",
+            "no namespace can be created: write to uid_map failed: Operation not permitted",
             "no_new_privs",
         ),
         (
             "newuidmap: uid range [1-65536) -> [100000-165536) not allowed",
-            "no namespace can be made: uid range [1-65536) -> [100000-165536) not allowed",
+            "no namespace can be created: uid range [1-65536) -> [100000-165536) not allowed",
             "set-user-ID",
         ),
         ("unshare: unshare failed: No space left on device", "unshare failed: the limit is reached", "namespaces(7)"),
         (
             "unshare: cannot change root filesystem propagation: Permission denied",
             "cannot change root filesystem propagation: Permission denied",
-            "a container",
+            "outside of",
         ),
     ],
 )
 def test_each_refusal_has_its_way_out(said: str, sentence: str, hint: str) -> None:
     error = failures.failed(("mmdebstrap",), 1, f"a line\n{said}\n", "install")
-    assert error.message.startswith("install: no namespace can be made: ")
+    assert error.message.startswith("install: no namespace can be created: ")
     assert sentence in error.message
     assert hint in error.hint
 
@@ -247,7 +247,7 @@ def test_a_probe_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> 
     word = f"1003.{os.getpid()}"
     monkeypatch.setattr(run, "_PROBE", 0.2)
     monkeypatch.setattr(run, "_namespace", lambda: ("sh", "-c", f"sleep {word}"))
-    with pytest.raises(Error, match="no namespace can be made: it did not end in time"):
+    with pytest.raises(Error, match="no namespace can be created: the attempt did not end in time"):
         run.check_namespace()
     assert left(word) == []
 

@@ -22,8 +22,10 @@ def test_a_step_without_its_namespace_says_why(tmp_path: Path, monkeypatch: pyte
     step = plans.Run("make a tree", ("true",), root=True)
     with pytest.raises(Error) as refused:
         run._run(step, tmp_path, Progress(1, quiet=True), None)
-    assert refused.value.message == "make a tree: no namespace can be made: unshare failed: Operation not permitted"
-    assert "build outside of it" in refused.value.hint
+    assert (
+        refused.value.message == "make a tree: no namespace can be created: unshare failed: Operation not permitted"
+    )
+    assert "build outside of" in refused.value.hint
 
 
 def test_what_a_failed_step_says_has_a_bound(tmp_path: Path) -> None:

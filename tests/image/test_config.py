@@ -98,7 +98,7 @@ def test_a_word_that_can_be_is_taken(field: str, value: str) -> None:
 
 @pytest.mark.parametrize("field", [name for name in config.FIELDS if name != "Image-Format"])
 def test_a_field_with_nothing_in_it_is_refused(field: str) -> None:
-    with pytest.raises(Error, match=f"has nothing in {field}"):
+    with pytest.raises(Error, match=f"has an empty {field}"):
         parse({**FIELDS, field: " "})
 
 
@@ -145,10 +145,10 @@ def test_a_boot_mode_that_the_disk_has_is_taken(mode: str, firmware: str) -> Non
 
 
 def test_a_format_is_made_of_what_the_image_is() -> None:
-    with pytest.raises(Error, match=r"is a disk, and tar\.xz is not made of that") as refused:
+    with pytest.raises(Error, match=r"is a disk, which has no format tar\.xz") as refused:
         parse({**FIELDS, "Image-Format": "raw tar.xz"})
     assert refused.value.hint == "Image-Format: qcow2 raw"
-    with pytest.raises(Error, match="is a root file system without a disk, and raw is not made of that"):
+    with pytest.raises(Error, match="is a root file system without a disk, which has no format raw"):
         parse({"Image-Format": "raw"})
 
 

@@ -206,18 +206,18 @@ def archive() -> Iterator[Archive]:
 
 
 REFUSED: tuple[tuple[str, tuple[str, ...], int, tuple[str, ...]], ...] = (
-    ("fine", ("--add", "htopp"), 1, ("has a package htopp", "did you mean htop?")),
-    ("fine", ("--add", "qqqqzzzz"), 1, ("no signed source of trixie has a package qqqqzzzz",)),
+    ("fine", ("--add", "htopp"), 1, ("has the package htopp", "did you mean htop?")),
+    ("fine", ("--add", "qqqqzzzz"), 1, ("no signed source of trixie has the package qqqqzzzz",)),
     ("fine", ("--add", "editor"), 2, ("editor is a virtual package", "vim")),
     ("fine", ("--add", "debian-cloud-config-other"), 2, ("is an image of its own",)),
-    ("fine", ("--remove", "nanoo"), 2, ("has a package nanoo", "did you mean nano?")),
+    ("fine", ("--remove", "nanoo"), 2, ("has the package nanoo", "did you mean nano?")),
     (
         "fine",
         ("--remove", "vim"),
         1,
         ("vim cannot be removed: debian-cloud-config-layer depends on it", "debian-cloud new"),
     ),
-    ("fine", ("--remove", "systemd-timesyncd"), 1, ("debian-cloud-config-layer depends on it", "add by name")),
+    ("fine", ("--remove", "systemd-timesyncd"), 1, ("debian-cloud-config-layer depends on it", "add a replacement")),
     ("fine", ("--remove", "nano,vim"), 1, ("cannot be removed: debian-cloud-config-layer depends on it",)),
     ("fine", ("--remove", "debian-cloud-config-fine"), 2, ("is the image itself",)),
     ("fine", ("--remove", "bash"), 2, ("bash is part of every Debian system",)),

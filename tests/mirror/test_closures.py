@@ -67,7 +67,7 @@ def test_closures_are_carried_where_that_is_asked_for(mirror: Mirror, archive: A
     assert carried(mirror) == listed
     # Only the archive's own evidence, which it has signed again, is fetched again.
     sign(archive.key, folders[1] / OWN, "Suite: trixie\nDate: later\n")
-    assert re.search("all verified, showing it", mirror.ok("--closures"))
+    assert re.search("all files are verified; publishing them", mirror.ok("--closures"))
     assert carried(mirror)[f"{PLACES[1]}/{OWN}"] == sha(folders[1] / OWN)
     assert mirror.ok("--closures").count("fetching") == 0
     # A damaged file is found, as elsewhere in the mirror.
@@ -83,7 +83,7 @@ def test_a_closure_that_the_source_has_not_is_passed_over(mirror: Mirror, archiv
     assert carried(mirror) == served(archive, PLACES[1])
     remove(folder)
     add_closure(archive, PLACES[0], named="")
-    assert f"{PLACES[0]} does not list its files, and is left out" in mirror.ok("--closures")
+    assert f"{PLACES[0]} does not list its files and is skipped" in mirror.ok("--closures")
     # Files that were mirrored stay while an index that leads to them is valid.
     assert {path.rpartition("/")[0] for path in carried(mirror)} >= {f"{PLACES[1]}/pool"}
     assert not [path for path in carried(mirror) if path.startswith(PLACES[0])]
@@ -92,12 +92,12 @@ def test_a_closure_that_the_source_has_not_is_passed_over(mirror: Mirror, archiv
 @pytest.mark.parametrize(
     ("what", "says"),
     [
-        ("deb", "has not the size and hash|is missing"),
-        ("evidence", "has not the size and hash|is missing"),
+        ("deb", "does not have the size and hash|is missing"),
+        ("evidence", "does not have the size and hash|is missing"),
         ("own", f"{PLACES[1]}/{OWN} at .* is not signed by a key"),
         ("release", "dists/trixie/InRelease at .* is not signed by a key"),
         ("surrounded", "dists/trixie/InRelease at .* is not signed by a key"),
-        ("place", f"is of {PLACES[0]}"),
+        ("place", f"is the index of {PLACES[0]}"),
         ("missing", "is missing at the source"),
     ],
 )
@@ -140,4 +140,4 @@ def test_a_list_that_leads_elsewhere_is_refused(mirror: Mirror, archive: Archive
     folder = add_closure(archive, PLACES[1])
     text = f"Suite: trixie\nClosure: {PLACES[1]}\nClosure-Files:\n {row}\nSHA256:\n"
     sign(archive.key, folder / "dists/trixie/InRelease", text)
-    mirror.refused("--closures", says="has a line that is refused")
+    mirror.refused("--closures", says="has an invalid line")

@@ -108,7 +108,7 @@ def test_two_archives_of_one_suite(config: Path, key: Path) -> None:
         ("Components: main contrib", "Trusted: yes\nComponents: main", "the field Trusted is not accepted"),
         ("Components: main contrib", "Allow-Insecure: yes\nComponents: main", "the field Allow-Insecure is not"),
         ("Components: main contrib\n", "", "has no field Components"),
-        ("Components: main contrib", "Components: main\nTypes: deb", "the field Types is there twice"),
+        ("Components: main contrib", "Components: main\nTypes: deb", "a stanza has the field Types twice"),
         ("Components: main contrib", "deb http://x trixie main", "line 6 is not a field and its value"),
         ("Signed-By: ", "Signed-By: ~/", "neither one path nor a key"),
         ("Signed-By: ", "Signed-By: /nowhere/", "cannot be read"),
@@ -137,7 +137,7 @@ def test_what_others_can_write_is_refused(
     place = places.get(which, key.parent)
     assert own.archives()
     place.chmod(place.stat().st_mode | mode)
-    with pytest.raises(Error, match="can be written by others") as caught:
+    with pytest.raises(Error, match="can be written by other users") as caught:
         own.archives()
     assert str(place) in caught.value.message
     assert (caught.value.status, caught.value.hint) == (2, f"chmod go-w {place}")
@@ -145,7 +145,7 @@ def test_what_others_can_write_is_refused(
     if place.is_dir():
         place.chmod(place.stat().st_mode | 0o1000)
         if which == "directory":
-            with pytest.raises(Error, match="can be written by others"):
+            with pytest.raises(Error, match="can be written by other users"):
                 own.archives()
         else:
             assert own.archives()
@@ -178,7 +178,7 @@ def test_a_link_is_as_good_as_what_it_leads_through(
     (found,) = own.archives()
     assert found.keys == key.read_bytes()
     place.chmod(0o777)
-    with pytest.raises(Error, match="elsewhere can be written by others"):
+    with pytest.raises(Error, match="elsewhere can be written by other users"):
         own.archives()
     place.chmod(0o755)
     # The directory may be a link; a link that leads to itself cannot be read.
@@ -189,7 +189,7 @@ def test_a_link_is_as_good_as_what_it_leads_through(
     with pytest.raises(Error, match="cannot be read"):
         own.archives()
     (tmp_path / "moved").chmod(0o1777)
-    with pytest.raises(Error, match="moved can be written by others"):
+    with pytest.raises(Error, match="moved can be written by other users"):
         own.archives()
 
 
@@ -328,14 +328,14 @@ def test_a_file_of_another_archive_is_left(user: Own, tmp_path: Path) -> None:
     (user.archive.parent / "deeper").mkdir()
     done = command(user.archive.parent / "deeper" / "a", "init", "--own", **user.env)
     assert done.returncode == 2
-    assert f"error: {file} is there, and of another archive\n" in done.stderr
+    assert f"error: {file} exists and belongs to another archive\n" in done.stderr
     assert not (user.archive.parent / "deeper" / "a").exists()
     assert file.read_text() == before
     blocked = tmp_path / "file"
     blocked.write_text("")
     done = command(user.archive.parent / "b", "init", "--own", **{**user.env, "XDG_CONFIG_HOME": str(blocked)})
     assert done.returncode == 2
-    assert f"error: nothing can be written to {blocked}/debian-cloud\nhint: " in done.stderr
+    assert f"error: cannot write to {blocked}/debian-cloud\nhint: " in done.stderr
     assert not (user.archive.parent / "b").exists()
 
 

@@ -156,14 +156,14 @@ def test_a_slip_and_nothing_else(word: str, meant: str) -> None:
             "fine",
             ("--add", "htop,nvidia-driver"),
             (
-                "nvidia-driver is in Debian's non-free, and configuration fine takes packages from main alone",
+                "nvidia-driver is in Debian's non-free, but configuration fine takes packages only from main",
                 "`Image-Components: main contrib non-free non-free-firmware`",
                 "debian-cloud new",
             ),
         ),
         ("nvidia", (), ("nvidia-driver is in Debian's non-free, and configuration nvidia",)),
-        ("fine", ("--add", "docker-ce"), ("no signed source of trixie has a package docker-ce", "--source FILE")),
-        ("fine", ("--add", "nosuchpkg"), ("has a package nosuchpkg", "Debian does not have it: --source")),
+        ("fine", ("--add", "docker-ce"), ("no signed source of trixie has the package docker-ce", "--source FILE")),
+        ("fine", ("--add", "nosuchpkg"), ("has the package nosuchpkg", "Debian does not have it: add")),
         (
             "docker",
             (),
@@ -211,7 +211,7 @@ def test_a_sources_file() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "no source that is enabled"),
+        ("", "no enabled source"),
         ("deb https://d.example/linux/debian trixie stable\n", "line 1 is not a field"),
         (GOOD.replace("Signed-By: /etc/x.gpg\n", ""), "has no field Signed-By"),
         (GOOD.replace("/etc/x.gpg", ""), "has no field Signed-By"),
@@ -222,9 +222,9 @@ def test_a_sources_file() -> None:
         (GOOD + "Trusted: yes\n", "the field Trusted is not accepted"),
         (GOOD + "allow-insecure: yes\n", "the field allow-insecure is not accepted"),
         (GOOD + "Check-Valid-Until: no\n", "the field Check-Valid-Until is not accepted"),
-        (GOOD + "signed-by: /etc/y.gpg\n", "the field signed-by is there twice"),
+        (GOOD + "signed-by: /etc/y.gpg\n", "a stanza has the field signed-by twice"),
         (GOOD + "Enabled: perhaps\n", "Enabled is 'perhaps'"),
-        (GOOD + "Enabled: no\n", "no source that is enabled"),
+        (GOOD + "Enabled: no\n", "no enabled source"),
         (GOOD.replace("Types: deb", "Types: deb-src"), "Types is 'deb-src'"),
         (GOOD.replace("https:", "ftp:"), "not one plain address"),
         (GOOD.replace("https://d", "https://user:secret@d"), "not one plain address"),
@@ -279,7 +279,7 @@ def test_it_is_not_taken_without_its_own_key(both: Both, tmp_path: Path) -> None
     wrong.write_text(both.other.by_path.read_text().replace("Architectures: amd64", "Architectures: arm64"))
     refused(both.show("fine", "--source", wrong), 2, "is for arm64, not for amd64")
     twice = ("--source", both.other.by_path, "--source", both.other.by_key)
-    refused(both.show("fine", *twice), 2, "is there twice")
+    refused(both.show("fine", *twice), 2, "is given twice")
 
 
 @dataclass(frozen=True)
@@ -351,16 +351,16 @@ def test_the_proof_goes_to_its_key(both: Both, kept: Kept) -> None:
 
 
 def test_nobody_trusts_it_who_does_not_say_so(both: Both, kept: Kept, tmp_path: Path) -> None:
-    with pytest.raises(Error, match="whose keys are not known") as error:
+    with pytest.raises(Error, match="whose keys are unknown") as error:
         proofs(both, kept)
     assert (error.value.status, "--source" in error.value.hint) == (USAGE, True)
     wrong = tmp_path / "wrong.sources"
     wrong.write_text(both.other.by_path.read_text().replace(str(both.other.keyring), str(both.archive.keyring)))
-    with pytest.raises(Error, match="has no good signature"):
+    with pytest.raises(Error, match="has no valid signature"):
         proofs(both, kept, wrong)
     # A .buildinfo that does not list all sources of the packages.
     hidden = replace(kept.lock, changes=("add docker-ce",))
-    with pytest.raises(Error, match="no good signature by a key of Debian or of the archive"):
+    with pytest.raises(Error, match="no valid signature by a key of Debian or of the archive"):
         proofs(both, kept, both.other.by_path, changed=hidden)
 
 
@@ -402,7 +402,7 @@ def test_built_kept_rebuilt_and_verified(both: Both, tmp_path: Path) -> None:
     again = debian_cloud("rebuild", buildinfo, "--output", tmp_path / "again", *kept_at)
     assert again.returncode == 0, again.stderr
     rebuilt = ("--rebuilt", tmp_path / "again" / image.name)
-    refused(debian_cloud("verify", image, *rebuilt, *kept_at), 2, "whose keys are not known", "--source FILE")
+    refused(debian_cloud("verify", image, *rebuilt, *kept_at), 2, "whose keys are unknown", "--source FILE")
     done = debian_cloud("verify", image, "--source", both.other.by_path, *rebuilt, *kept_at)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "listed by Other, stable, signed by" in done.stdout

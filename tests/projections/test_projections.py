@@ -293,13 +293,13 @@ def test_what_is_no_such_statement_is_refused(damage: Callable[[Json], None]) ->
 def test_what_two_readers_may_read_in_two_ways_is_no_statement(old: str, new: str) -> None:
     text = projections.text(projections.find("provenance").document(Buildinfo.parse(described(), "x")))
     assert provenance.parse(text, "x.json").kind == provenance.BUILT
-    with pytest.raises(Error, match="no statement about an image"):
+    with pytest.raises(Error, match="not a statement about an image"):
         provenance.parse(text.replace(old, new, 1), "x.json")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "7", "{", "[" * 100000])
 def test_what_is_no_json_is_no_statement(text: str) -> None:
-    with pytest.raises(Error, match="no statement about an image"):
+    with pytest.raises(Error, match="not a statement about an image"):
         provenance.parse(text, "x.json")
 
 
@@ -348,7 +348,7 @@ def test_the_verb_refuses_what_is_no_buildinfo(tmp_path: Path) -> None:
     refused(debian_cloud("sbom", path), 2, "not a valid name")
     evil = described().replace("ec2", "evil")
     path.write_bytes(f"{evil}\n".encode() + document_of(described()))
-    refused(debian_cloud("sbom", path), 2, "is neither a plain text nor a signed one", "hint")
+    refused(debian_cloud("sbom", path), 2, "is neither plain nor signed text", "hint")
     done = debian_cloud("sbom", path, "--format", "provenance")
     assert done.returncode == 2
     assert "choose from 'cyclonedx', 'spdx'" in done.stderr

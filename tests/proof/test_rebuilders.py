@@ -69,7 +69,7 @@ def test_distinct_keys_are_counted(image: Path, keys: list[Key]) -> None:
     # Two statements with one key count once.
     state(image, ann, "3", folder)
     assert len(count(image, 2, [ann, bob])) == 2
-    with pytest.raises(Error, match="2 of 3 rebuilders say that they got the same bytes"):
+    with pytest.raises(Error, match="only 2 of 3 rebuilders state that they got the same bytes"):
         count(image, 3, [ann, bob])
     # A statement with an unknown key does not count.
     state(image, eve, "4", folder)
@@ -82,7 +82,7 @@ def test_a_word_about_other_bytes_does_not_count(image: Path, keys: list[Key]) -
     state(image, keys[0], "1", image.with_name("statements"), b"another image")
     with pytest.raises(Error, match="0 of 1 rebuilders") as caught:
         count(image, 1, keys)
-    assert "1.asc is about other bytes" in caught.value.hint
+    assert "1.asc describes other bytes" in caught.value.hint
 
 
 def test_an_edited_word_does_not_count(image: Path, keys: list[Key]) -> None:
@@ -92,8 +92,8 @@ def test_an_edited_word_does_not_count(image: Path, keys: list[Key]) -> None:
     (folder / "2.asc").write_text("no statement at all")
     with pytest.raises(Error, match="0 of 1 rebuilders") as caught:
         count(image, 1, keys)
-    assert "1.asc has no good signature" in caught.value.hint
-    assert "2.asc has no good signature" in caught.value.hint
+    assert "1.asc has no valid signature" in caught.value.hint
+    assert "2.asc has no valid signature" in caught.value.hint
 
 
 def test_a_builder_s_own_word_is_no_rebuilder_s(image: Path, keys: list[Key]) -> None:

@@ -181,27 +181,27 @@ def test_people_are_told_who_vouches_for_how_much() -> None:
     report = prove.Report(kept, proofs, {"image": 1.5}, ("C" * 40,), ("D" * 40,), explained)
     assert verify._as_text("x.raw", report).splitlines() == [
         "x.raw: image ec2 of trixie for amd64",
-        "  serial 20261121.0, of 2026-11-21, configuration version 0.1.0",
-        "  as its configuration says",
+        "  serial 20261121.0, date 2026-11-21, configuration version 0.1.0",
+        "  it is as its configuration says",
         f"  its .buildinfo is signed by {'C' * 40}",
-        "  whether it is current is not known: no signed index of its archive is at hand (--archive)",
-        "  its apt asks http://debian.example/debian for trixie trixie-updates",
-        "  its apt asks http://debian.example/security for trixie-security",
+        "  its status is unknown: there is no signed index of its archive here (--archive)",
+        "  its apt uses http://debian.example/debian for trixie trixie-updates",
+        "  its apt uses http://debian.example/security for trixie-security",
         "3 paths are explained",
         "  2 are from 2 packages:",
         f"    1 listed by the archive, trixie, signed by {'B' * 40}",
         f"    1 listed by Debian, trixie, signed by {'A' * 40}",
-        "    1 of them are copies, under another name",
-        "  1 are generated, and came out the same again",
+        "    1 of them are copies under another name",
+        "  1 are generated, and equal the rebuild",
         "  of all these, 1 from packages and 1 generated are on the ESP",
-        f"  made again, with the same bytes, by {'D' * 40}",
+        f"  rebuilt with the same bytes by {'D' * 40}",
         "  image: 1.5 s",
         "0 are unexplained",
     ]
-    wrong = replace(report, signers=(), unexplained=(Unexplained("a\n\x1b[2J", "it is not there"),) * 51)
+    wrong = replace(report, signers=(), unexplained=(Unexplained("a\n\x1b[2J", "it is missing"),) * 51)
     said = verify._as_text("x.raw", wrong)
-    assert "\n  its .buildinfo is signed by nobody: it proves nothing of all this\n" in said
-    assert said.endswith("  a\\x0a\\x1b[2J: it is not there\n  and 1 more")
+    assert "\n  its .buildinfo is not signed, so this proves nothing\n" in said
+    assert said.endswith("  a\\x0a\\x1b[2J: it is missing\n  and 1 more")
 
 
 def _slack(image: Path) -> None:
@@ -253,19 +253,19 @@ def _esp_grub(image: Path) -> None:
 
 
 PLACES: dict[str, tuple[Callable[[Path], None], str, str]] = {
-    "boot sector": (lambda image: flip(image, 20), "boot sector", "it is not the rebuild's at byte 20"),
-    "GRUB's core": (_core, "BIOS boot partition", "it is not the rebuild's at byte"),
+    "boot sector": (lambda image: flip(image, 20), "boot sector", "it differs from the rebuild at byte 20"),
+    "GRUB's core": (_core, "BIOS boot partition", "it differs from the rebuild at byte"),
     "a boot loader": (_esp, f"{ESP}EFI/BOOT/BOOTX64.EFI", "its content is not what shim-signed gives it"),
-    "a boot loader more": (_esp_more, f"{ESP}EFI/BOOT/fbx64.efi", "nothing that the image is made of has it"),
+    "a boot loader more": (_esp_more, f"{ESP}EFI/BOOT/fbx64.efi", "nothing that makes the image has it"),
     "GRUB's orders": (_esp_grub, f"{ESP}EFI/debian/grub.cfg", "its content is not what builder: leads signed GRUB"),
     "a boot loader less": (
         lambda image: mtool(image, "mdel", "::EFI/debian/mmx64.efi"),
         f"{ESP}EFI/debian/mmx64.efi",
-        "it is not there, though shim-helpers-amd64-signed has it",
+        "it is missing, although shim-helpers-amd64-signed has it",
     ),
-    "slack": (_slack, "root file system: slack of /etc/debian_version", "bytes are not the rebuild's"),
-    "deleted inode": (_deleted, "root file system: free blocks", "bytes are not the rebuild's"),
-    "between partitions": (_gap, "between partitions", "6 bytes are not the rebuild's, the first at byte 20480"),
+    "slack": (_slack, "root file system: slack of /etc/debian_version", "bytes differ from the rebuild"),
+    "deleted inode": (_deleted, "root file system: free blocks", "bytes differ from the rebuild"),
+    "between partitions": (_gap, "between partitions", "6 bytes differ from the rebuild, the first at byte 20480"),
 }
 
 
@@ -311,7 +311,7 @@ def tampered(case: Case, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         tamper(image)
     done = case.verify(image, "--json")
     shutil.rmtree(folder)
-    refused(done, 1, "is not made of signed packages alone")
+    refused(done, 1, "is not made only of signed packages")
     return {**report(done), "initrd": report(done).get(f"boot/{initrd.split('/')[0]}", "")}
 
 
@@ -323,13 +323,13 @@ PATHS = {
     "usr/bin/cat": "its mode is 0777, not what coreutils gives it",
     "usr/bin/true": "its owner is 1000:0, not what coreutils gives it",
     "usr/bin/env": "its extended attributes are security.capability, not what coreutils gives it",
-    "usr/bin/evil": "nothing that the image is made of has it, and it is set-id",
+    "usr/bin/evil": "nothing that makes the image has it, and it is set-user-ID or set-group-ID",
     "usr/bin/nano": "its content is not what nano gives it",
-    "usr/bin/who": "it is not there, though coreutils has it",
+    "usr/bin/who": "it is missing, although coreutils has it",
     "usr/bin/awk": "it leads to /usr/bin/evil, which is not what update-alternatives(1) gives it",
-    "usr/bin/null": "nothing that the image is made of has it",
-    "var/lib/dpkg/info/foreign.list": "nothing that the image is made of has it",
-    "etc/cron.d/foreign": "nothing that the image is made of has it",
+    "usr/bin/null": "nothing that makes the image has it",
+    "var/lib/dpkg/info/foreign.list": "nothing that makes the image has it",
+    "etc/cron.d/foreign": "nothing that makes the image has it",
     "usr/bin/tac": "its time is 12345, not what coreutils gives it",
 }
 
@@ -349,13 +349,13 @@ def test_a_changed_disk_is_no_image_at_all(case: Case, copy: Path) -> None:
     flip(copy, 512 + 60)
     words = ("--closure", case.closure, "--rebuilt", case.image, "--keyring", case.keyring)
     done = debian_cloud("verify", copy, "--buildinfo", case.buildinfo, "--signed-by", case.maintainer, *words)
-    refused(done, 1, "is not the file that the .buildinfo of", "--diagnose tells what differs")
+    refused(done, 1, "is not the file that the .buildinfo of", "see what differs with --diagnose")
 
 
 def test_a_changed_partition_table_is_no_image(case: Case, copy: Path) -> None:
     flip(copy, 512 + 60)
     done = case.verify(copy)
-    refused(done, 1, "is not made of signed packages alone")
+    refused(done, 1, "is not made only of signed packages")
     assert re.search("^  partition table: ", done.stdout, re.M), done.stdout
 
 
@@ -415,7 +415,7 @@ def test_evidence_by_another_key(case: Case, closure: Path) -> None:
         *("verify", case.published, "--closure", closure, "--keyring", debian, "--signed-by", case.maintainer),
         *("--rebuilt", case.image),
     )
-    refused(done, 1, "has no good signature by a key of Debian or of the archive")
+    refused(done, 1, "has no valid signature by a key of Debian or of the archive")
 
 
 def test_evidence_that_several_must_have_signed(case: Case, closure: Path, world: World, tmp_path: Path) -> None:
@@ -438,12 +438,12 @@ def test_evidence_that_several_must_have_signed(case: Case, closure: Path, world
 def test_evidence_that_was_edited(case: Case, closure: Path) -> None:
     release = own(closure)
     release.write_text(release.read_text().replace("Codename: trixie", "Codename: trixia"))
-    refused(case.verify(closure=closure), 1, "has no good signature by a key of Debian or of the archive")
+    refused(case.verify(closure=closure), 1, "has no valid signature by a key of Debian or of the archive")
 
 
 def test_evidence_of_another_suite(case: Case, closure: Path, world: World) -> None:
     resign(world, closure, "^(Codename|Suite): .*", r"\1: bookworm")
-    refused(case.verify(closure=closure), 1, "is of the suite bookworm, and the image of trixie")
+    refused(case.verify(closure=closure), 1, "belongs to the suite bookworm, but the image to trixie")
 
 
 def test_evidence_that_had_expired(case: Case, closure: Path, world: World) -> None:
@@ -454,7 +454,7 @@ def test_evidence_that_had_expired(case: Case, closure: Path, world: World) -> N
 def test_evidence_of_a_snapshot_that_the_image_is_not_of(case: Case, closure: Path, world: World) -> None:
     resign(world, closure, "^Date: ", "Snapshot: 20260101T000000Z\nDate: ")
     refused(
-        case.verify(closure=closure), 1, "is of the archive's snapshot 20260101T000000Z, of which the image was not"
+        case.verify(closure=closure), 1, "belongs to the archive's snapshot 20260101T000000Z, from which the image"
     )
 
 
@@ -465,7 +465,7 @@ def test_evidence_without_debian_s_updates(case: Case, closure: Path, suite: str
         if f"\nCodename: {suite}\n" in release.read_text():
             shutil.rmtree(release.parent)
     done = case.verify(closure=closure)
-    refused(done, 1, f"the evidence has no release file of Debian's {suite}", "is not whole")
+    refused(done, 1, f"the evidence has no release file of Debian's {suite}", "is incomplete")
 
 
 def test_a_closure_s_own_index_is_no_evidence(case: Case, closure: Path) -> None:
@@ -475,7 +475,7 @@ def test_a_closure_s_own_index_is_no_evidence(case: Case, closure: Path) -> None
     shutil.copy(closure / "dists/trixie/InRelease", closure / "evidence/0/InRelease")
     packages = (closure / "dists/trixie/main/binary-amd64/Packages").read_bytes()
     (closure / "evidence/0/main_binary-amd64_Packages.xz").write_bytes(lzma.compress(packages, preset=0))
-    refused(case.verify(closure=closure), 1, "is not of the archive itself: it has no Valid-Until")
+    refused(case.verify(closure=closure), 1, "is not the archive's own release file: it has no Valid-Until")
 
 
 @pytest.mark.parametrize("how", ["no end of directories", "a date"])
@@ -484,7 +484,7 @@ def test_evidence_that_is_no_evidence(case: Case, closure: Path, world: World, h
     said = "has more than 64 files or directories"
     if how == "a date":
         resign(world, closure, "^Date: .*", f"Date: Sat, 01 Jan {'9' * 40} 00:00:00 UTC")
-        said = "has no date that can be read"
+        said = "has an invalid date"
     else:
         for number in range(100):
             (closure / "evidence" / f"x{number}").mkdir()
@@ -547,17 +547,17 @@ def believed(case: Case, buildinfo: Path, *more: str | Path) -> subprocess.Compl
 def test_a_buildinfo_that_was_edited_after_signing(case: Case, tmp_path: Path) -> None:
     edited = tmp_path / case.buildinfo.name
     edited.write_text(case.buildinfo.read_text().replace(" nano ", " nana "))
-    refused(believed(case, edited, "--signed-by", case.maintainer), 1, "has no good signature by a key of")
+    refused(believed(case, edited, "--signed-by", case.maintainer), 1, "has no valid signature by a key of")
     # Without --signed-by, it is refused, too.
-    refused(believed(case, edited), 1, "is signed, but not by a key that is known", "--signed-by")
+    refused(believed(case, edited), 1, "is signed, but by an unknown key", "--signed-by")
 
 
 def test_a_buildinfo_that_a_stranger_signed(case: Case, tmp_path: Path) -> None:
     signed = tmp_path / case.buildinfo.name
     shutil.copy(case.buildinfo, signed)
-    refused(believed(case, signed), 1, "is signed, but not by a key that is known", "--signed-by")
+    refused(believed(case, signed), 1, "is signed, but by an unknown key", "--signed-by")
     done = believed(case, signed, "--signed-by", case.keyring)
-    refused(done, 1, f"{signed} has no good signature by a key of {case.keyring}")
+    refused(done, 1, f"{signed} has no valid signature by a key of {case.keyring}")
 
 
 EVIL = "http://deb.evil.example/debian"
@@ -585,33 +585,33 @@ def test_what_is_put_before_a_signed_buildinfo_is_not_believed(case: Case, tmp_p
             "a message before": f"-----BEGIN PGP SIGNATUREX\n\n{stanza}\n{genuine}",
         }[how]
     )
-    refused(believed(case, forged, "--signed-by", case.maintainer), 1, "has no good signature by a key of")
-    refused(believed(case, forged, "--unsigned"), 2, "is neither a plain text nor a signed one")
-    refused(debian_cloud("sbom", forged), 2, "is neither a plain text nor a signed one")
-    refused(debian_cloud("diff", forged, case.buildinfo), 2, "is neither a plain text nor a signed one")
+    refused(believed(case, forged, "--signed-by", case.maintainer), 1, "has no valid signature by a key of")
+    refused(believed(case, forged, "--unsigned"), 2, "is neither plain nor signed text")
+    refused(debian_cloud("sbom", forged), 2, "is neither plain nor signed text")
+    refused(debian_cloud("diff", forged, case.buildinfo), 2, "is neither plain nor signed text")
     lock_ = ("--lock", forged, "--archive", "file:/nowhere", "--keyring", case.keyring)
-    refused(debian_cloud("plan", "ec2", *lock_), 2, "is neither a plain text nor a signed one")
+    refused(debian_cloud("plan", "ec2", *lock_), 2, "is neither plain nor signed text")
     rebuild = ("--closure", case.closure, "--keyring", case.keyring, "--signed-by", case.maintainer)
-    refused(debian_cloud("rebuild", forged, *rebuild), 1, "has no good signature by a key of")
+    refused(debian_cloud("rebuild", forged, *rebuild), 1, "has no valid signature by a key of")
 
 
 def test_a_buildinfo_that_nobody_signed_proves_nothing(case: Case, tmp_path: Path) -> None:
     plain = tmp_path / case.buildinfo.name
     plain.write_text(throwaway.signed_text(case.buildinfo))
-    refused(believed(case, plain), 1, "is signed by nobody, and proves nothing", "--unsigned")
+    refused(believed(case, plain), 1, "is not signed, so it proves nothing", "--unsigned")
     rebuild = ("--closure", case.closure, "--keyring", case.keyring)
-    refused(debian_cloud("rebuild", plain, *rebuild), 1, "is signed by nobody, and proves nothing", "--unsigned")
-    refused(believed(case, plain, "--signed-by", case.maintainer), 1, "has no good signature")
+    refused(debian_cloud("rebuild", plain, *rebuild), 1, "is not signed, so it proves nothing", "--unsigned")
+    refused(believed(case, plain, "--signed-by", case.maintainer), 1, "has no valid signature")
     refused(believed(case, plain, "--unsigned", "--signed-by", case.maintainer), 2, "contradict each other")
     done = believed(case, plain, "--unsigned")
     assert done.returncode == 0, done.stderr
-    assert "\n  its .buildinfo is signed by nobody: it proves nothing of all this\n" in done.stdout
+    assert "\n  its .buildinfo is not signed, so this proves nothing\n" in done.stdout
 
 
 def test_the_image_s_apt_must_ask_debian(case: Case, tmp_path: Path) -> None:
     forged = tmp_path / case.buildinfo.name
     forged.write_text(evil(case))
-    said = f"the image's apt asks {EVIL}, which is not a mirror of Debian that is known here"
+    said = f"the image's apt uses {EVIL}, which is not a known mirror of Debian"
     refused(believed(case, forged, "--unsigned"), 1, said, "--mirror")
     rebuild = ("--closure", case.closure, "--keyring", case.keyring, "--unsigned")
     refused(debian_cloud("rebuild", forged, *rebuild), 1, said, "--mirror")
@@ -620,11 +620,11 @@ def test_the_image_s_apt_must_ask_debian(case: Case, tmp_path: Path) -> None:
     refused(debian_cloud("plan", "ec2", *lock_), 1, said, "--mirror")
     forged.write_text(evil(case).replace(f" {EVIL}", f" [check-valid-until=no] {EVIL}"))
     done = believed(case, forged, "--unsigned", "--mirror", EVIL)
-    refused(done, 1, f"the image's apt takes the indexes of {EVIL} past their Valid-Until", "--allow-expired")
+    refused(done, 1, f"the image's apt accepts the indexes of {EVIL} after their Valid-Until", "--allow-expired")
     for suites in ("trixie", "bookworm bookworm-updates", "trixie trixie-updates trixie-proposed-updates"):
         forged.write_text(re.sub(f"(?<=^ {EVIL}) .*", f" {suites}", evil(case), flags=re.M))
         done = believed(case, forged, "--unsigned", "--mirror", EVIL)
-        refused(done, 1, f"the image's apt follows {suites}, trixie-security, and an image of trixie follows")
+        refused(done, 1, f"the image's apt uses {suites}, trixie-security, but an image of trixie uses")
 
 
 # The identity of the image.
@@ -694,7 +694,7 @@ def test_what_was_converted_is_said_not_to_be_the_published_file(case: Case, tmp
     done = debian_cloud("verify", raw, "--buildinfo", plain, *words)
     assert done.returncode == 0, done.stderr
     assert (
-        "\n  the file is none that its .buildinfo describes: what the disk holds was compared, SHA-256 "
+        "\n  the file is not described by its .buildinfo, so the content of the disk was compared, SHA-256 "
         in done.stdout
     )
 
@@ -705,9 +705,9 @@ def test_a_file_that_only_holds_the_same_disk_is_not_the_published_one(case: Cas
     subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", case.published, qcow2], check=True)
     assert qcow2.read_bytes() != case.published.read_bytes()
     done = case.verify(qcow2)
-    refused(done, 1, "disk.qcow2 is not made of signed packages alone")
+    refused(done, 1, "disk.qcow2 is not made only of signed packages")
     assert "disk.qcow2: this is not the image of that .buildinfo" in done.stdout
-    assert "disk.qcow2: what is in it is the rebuild's, and its bytes as a qcow2 are not" in done.stdout
+    assert "disk.qcow2: its content equals the rebuild, but its bytes as a qcow2 do not" in done.stdout
 
 
 def test_the_answer_says_which_image_it_is(case: Case, world: World) -> None:
@@ -717,9 +717,9 @@ def test_the_answer_says_which_image_it_is(case: Case, world: World) -> None:
     lines = done.stdout.splitlines()
     assert lines[0] == f"{case.published.name}: image ec2 of trixie for amd64"
     assert lines[1].startswith(f"  serial {kept.id.serial}, of 2")
-    assert f"  it is current, says {world.public}" in lines
+    assert f"  it is current according to {world.public}" in lines
     assert f"  the file is {case.published.name}, SHA-256 {kept.digests[case.published.name][0]}" in lines
-    assert f"  its apt asks {kept.sources[0].uri} for trixie trixie-updates" in lines
+    assert f"  its apt uses {kept.sources[0].uri} for trixie trixie-updates" in lines
     found = json.loads(case.verify(None, "--archive", world.public, "--json").stdout)
     assert (found["config"], found["suite"], found["architecture"]) == ("ec2", "trixie", "amd64")
     assert (found["serial"], found["status"]["status"], found["changes"]) == (kept.id.serial, "current", [])
@@ -786,8 +786,8 @@ def test_an_image_that_was_withdrawn(case: Case, world: World, copied_archive: P
         ((r"^Valid-Until: .*", "Valid-Until: Sat, 01 Jan 2022 00:00:00 UTC"), "has expired"),
         ((r"^Valid-Until: .*\n", ""), "has expired"),
         ((r"^Date: .*", "Date: Thu, 01 Jan 2099 00:00:00 UTC"), "has a date in the future"),
-        ((r"^(Codename|Suite): .*", r"\1: bookworm"), "is of the suite 'bookworm'"),
-        ((r"^Date: ", "Snapshot: 20261121T000000Z\nDate: "), "is of the snapshot"),
+        ((r"^(Codename|Suite): .*", r"\1: bookworm"), "belongs to the suite 'bookworm'"),
+        ((r"^Date: ", "Snapshot: 20261121T000000Z\nDate: "), "belongs to the snapshot"),
         ((r" main/images/Images-Status$", " main/images/Status"), "lists no main/images/Images-Status"),
     ],
 )
@@ -813,7 +813,7 @@ def test_an_index_that_the_archive_did_not_sign(case: Case, copied_archive: Path
     refused(case.verify(None, "--archive", copied_archive), 1, "Images.xz has more than ")
     release = copied_archive / "dists/trixie/InRelease"
     release.write_text(f"Codename: trixie\n\n{release.read_text()}")
-    refused(case.verify(None, "--archive", copied_archive), 1, "has no good signature by a key of")
+    refused(case.verify(None, "--archive", copied_archive), 1, "has no valid signature by a key of")
     refused(case.verify(None, "--archive", copied_archive / "dists"), 2, "is not a copy of an archive")
 
 
@@ -845,7 +845,7 @@ def test_a_buildinfo_that_is_not_the_one_that_the_archive_signed(case: Case, pub
     buildinfo = published.with_suffix(".buildinfo")
     buildinfo.write_text(buildinfo.read_text().replace(" nano ", " nana "))
     where = ("--closure", case.closure, "--keyring", case.keyring, "--rebuilt", case.image)
-    refused(debian_cloud("verify", published, *where), 1, "is not the one that the archive signed")
+    refused(debian_cloud("verify", published, *where), 1, "is not the file that the archive signed")
 
 
 @pytest.mark.skipif(not ALL, reason="make check makes an image again once, in another test")
@@ -892,4 +892,4 @@ def test_the_archive_vouches_for_nothing_of_debian_s(case: Case, closure: Path, 
     row = r" [0-9a-f]{64} \d+ nano [^ ]+ "
     edited.write_text(text[:begin] + re.sub(row, f" {'7' * 64} 1234 nano 999 ", text[begin:], count=1))
     done = case.verify(buildinfo=edited, closure=closure)
-    refused(done, 1, "the archive of configurations gives nano 999, which is Debian's package")
+    refused(done, 1, "the archive of configurations provides nano 999, which is Debian's package")

@@ -181,7 +181,7 @@ ATTACKS: Mapping[str, tuple[str, Callable[[Path], object], str, str]] = {
         RAW,
         debugfs("cd usr/bin", "write evil evil"),
         "usr/bin/evil",
-        "nothing that the image is made of has it",
+        "nothing that makes the image has it",
     ),
     "a set-id file added": (
         RAW,
@@ -195,29 +195,29 @@ ATTACKS: Mapping[str, tuple[str, Callable[[Path], object], str, str]] = {
         "usr/bin/sudo",
         "its content is not what coreutils gives it",
     ),
-    "a file removed": (RAW, debugfs("rm a/7"), "a/7", "it is not there, though coreutils has it"),
+    "a file removed": (RAW, debugfs("rm a/7"), "a/7", "it is missing, although coreutils has it"),
     "a time": (RAW, debugfs("sif a/7 mtime 12345"), "a/7", "its time is 12345, not what coreutils gives it"),
     "a link": (RAW, debugfs("rm usr/bin/awk", "symlink usr/bin/awk x"), "usr/bin/awk", "it leads to x, which is not"),
-    "slack": (RAW, lambda i: put(i, block(i, "a/3") + 4000), f"{ROOT}slack of /a/3", "6 bytes are not the rebuild's"),
-    "the journal": (RAW, lambda i: put(i, block(i, "<8>") + 9000), f"{ROOT}journal", "6 bytes are not"),
+    "slack": (RAW, lambda i: put(i, block(i, "a/3") + 4000), f"{ROOT}slack of /a/3", "6 bytes differ"),
+    "the journal": (RAW, lambda i: put(i, block(i, "<8>") + 9000), f"{ROOT}journal", "6 bytes differ"),
     "an unused inode": (
         RAW,
         debugfs("sif <2000> block[3] 77"),
-        f"{ROOT}inode 2000, which no path has",
-        r"\d+ bytes are not",
+        f"{ROOT}inode 2000 without a path",
+        r"\d+ bytes differ",
     ),
-    "a free block": (RAW, lambda i: put(i, LAYOUT.root.start + 2**25), f"{ROOT}free blocks", "6 bytes are not"),
-    "between partitions": (RAW, lambda i: put(i, 20000), "between partitions", "6 bytes are not the rebuild's"),
-    "the boot sector": (RAW, lambda i: put(i, 20), "boot sector", "6 bytes are not the rebuild's"),
-    "GRUB": (RAW, lambda i: put(i, layout.MIB), "BIOS boot partition", "6 bytes are not the rebuild's"),
-    "the partition table": (RAW, lambda i: put(i, 1024 + 60), "partition table", "6 bytes are not the rebuild's"),
-    "a disk cut off": (RAW, lambda i: os.truncate(i, LAYOUT.size - 512), "the end, which is missing", "512 bytes"),
-    "a disk with more": (RAW, lambda i: append(i, b"x" * 512), "after the end", "512 bytes are not the rebuild's"),
+    "a free block": (RAW, lambda i: put(i, LAYOUT.root.start + 2**25), f"{ROOT}free blocks", "6 bytes differ"),
+    "between partitions": (RAW, lambda i: put(i, 20000), "between partitions", "6 bytes differ from the rebuild"),
+    "the boot sector": (RAW, lambda i: put(i, 20), "boot sector", "6 bytes differ from the rebuild"),
+    "GRUB": (RAW, lambda i: put(i, layout.MIB), "BIOS boot partition", "6 bytes differ from the rebuild"),
+    "the partition table": (RAW, lambda i: put(i, 1024 + 60), "partition table", "6 bytes differ from the rebuild"),
+    "a disk cut off": (RAW, lambda i: os.truncate(i, LAYOUT.size - 512), "missing end", "512 bytes"),
+    "a disk with more": (RAW, lambda i: append(i, b"x" * 512), "after the end", "512 bytes differ from the rebuild"),
     "a boot loader": (
         RAW,
         lambda i: mtool(i, "mdel", "::EFI/BOOT/BOOTX64.EFI"),
         f"{ESP}EFI/BOOT/BOOTX64.EFI",
-        "it is not there, though shim-signed has it",
+        "it is missing, although shim-signed has it",
     ),
     "a superblock": (
         RAW,
@@ -235,11 +235,11 @@ ATTACKS: Mapping[str, tuple[str, Callable[[Path], object], str, str]] = {
         QCOW2,
         lambda i: run("qemu-io", "-c", "write -P 7 20480 512", i),
         "between partitions",
-        "512 bytes are not the rebuild's",
+        "512 bytes differ from the rebuild",
     ),
-    "a qcow2's header": (QCOW2, lambda i: put(i, 3000), QCOW2, "what is in it is the rebuild's, and its bytes as a"),
-    "a feature's name": (QCOW2, lambda i: put(i, 130), QCOW2, "what is in it is the rebuild's, and its bytes as a"),
-    "after a qcow2": (QCOW2, lambda i: append(i, b"hidden"), QCOW2, "what is in it is the rebuild's"),
+    "a qcow2's header": (QCOW2, lambda i: put(i, 3000), QCOW2, "its content equals the rebuild, but its bytes as a"),
+    "a feature's name": (QCOW2, lambda i: put(i, 130), QCOW2, "its content equals the rebuild, but its bytes as a"),
+    "after a qcow2": (QCOW2, lambda i: append(i, b"hidden"), QCOW2, "its content equals the rebuild"),
     "a backing file": (QCOW2, lambda i: put(i, 8, b"\0" * 7 + b"\1"), QCOW2, "it cannot be read: .* a backing file"),
     "a qcow2 cut off": (QCOW2, lambda i: os.truncate(i, 100), QCOW2, "it cannot be read: .* is truncated"),
     "a member of a tar": (
@@ -248,16 +248,16 @@ ATTACKS: Mapping[str, tuple[str, Callable[[Path], object], str, str]] = {
         "usr/bin/sudo",
         "its content",
     ),
-    "a member more": (TAR_XZ, more_in, "usr/bin/evil", "nothing that the image is made of has it"),
+    "a member more": (TAR_XZ, more_in, "usr/bin/evil", "nothing that makes the image has it"),
     "padding in a tar": (
         TAR_XZ,
         lambda i: member_in(i, b'"20261120.0"\n\0', b'"20261120.0"\n\1'),
         "padding of /etc/cloud-release",
-        "it is not the rebuild's at byte",
+        "it differs from the rebuild at byte",
     ),
-    "a comment in a tar": (TAR_XZ, comment_in, "headers of /usr/bin/sudo", r"\d+ bytes are not the rebuild's"),
-    "a second .xz": (TAR_XZ, lambda i: append(i, i.read_bytes()), TAR_XZ, "what is in it is the rebuild's"),
-    "another .xz": (TAR_XZ, lambda i: compress(i, "-0"), TAR_XZ, "what is in it is the rebuild's"),
+    "a comment in a tar": (TAR_XZ, comment_in, "headers of /usr/bin/sudo", r"\d+ bytes differ from the rebuild"),
+    "a second .xz": (TAR_XZ, lambda i: append(i, i.read_bytes()), TAR_XZ, "its content equals the rebuild"),
+    "another .xz": (TAR_XZ, lambda i: compress(i, "-0"), TAR_XZ, "its content equals the rebuild"),
     "a .xz cut off": (TAR_XZ, lambda i: os.truncate(i, 300), TAR_XZ, "it cannot be read: .* cannot be decompressed"),
 }
 
@@ -316,9 +316,7 @@ def test_a_file_that_the_buildinfo_describes_and_nothing_makes(image: Path, made
     put(image, 20000)
     got = checksums.digest(image, ("sha256",))
     report = made.verify(image, RAW, {RAW: (got.hashes["sha256"], got.size)})
-    assert report.unexplained[0].why == (
-        "this is the image of that .buildinfo, and not what the packages make that it names"
-    )
+    assert report.unexplained[0].why == ("this is the image of that .buildinfo, but its packages make another image")
     assert report.unexplained[1].path == "between partitions"
 
 
@@ -375,8 +373,8 @@ def test_a_million_findings_take_no_memory(made: Made) -> None:
     tracemalloc.start()
     findings = Tally()
     for number in range(200_000):
-        findings.add(Unexplained(f"usr/{number}", "it is not there", MISSING if number % 2 else verification.ADDED))
-    findings.add(Unexplained("bin/su", "it is set-id", verification.LOUD))
+        findings.add(Unexplained(f"usr/{number}", "it is missing", MISSING if number % 2 else verification.ADDED))
+    findings.add(Unexplained("bin/su", "it is set-user-ID", verification.LOUD))
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 2**20
@@ -396,7 +394,7 @@ def test_a_tar_is_told_that_it_is_no_disk(made: Made, tmp_path: Path) -> None:
     shutil.copy(made.folder / TAR_XZ, tmp_path / "x.tar.xz")
     (tmp_path / "x.tar.xz").write_bytes((made.folder / TAR_XZ).read_bytes()[:1000])
     kept = replace(Buildinfo.parse(described(), "x"), digests={RAW: made.digests[RAW]})
-    with pytest.raises(Error, match=r"this is not the image of that \.buildinfo: it is a tar\.xz, not a raw"):
+    with pytest.raises(Error, match=r"is not the image of that \.buildinfo: it is a tar\.xz, not a raw"):
         prove._format(tmp_path / "x.tar.xz", kept)
 
 
@@ -406,6 +404,6 @@ def test_what_was_made_again_is_found_in_the_image_s_format(made: Made, tmp_path
     assert prove._of_format(made.folder / TAR_XZ, "tar.xz", "tar") == made.folder / TAR_XZ
     alone = tmp_path / RAW
     run("cp", "--sparse=always", made.folder / RAW, alone)
-    with pytest.raises(Error, match="is a raw, and the image a qcow2") as raised:
+    with pytest.raises(Error, match="is a raw, but the image is a qcow2") as raised:
         prove._of_format(alone, "qcow2", "qcow2")
     assert raised.value.status == 2

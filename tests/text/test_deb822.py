@@ -29,5 +29,5 @@ def test_stanzas_are_read_alike_in_both_ways() -> None:
     ["A: b\nA: c", "A b", " a: b", "A: b\n\n c", "A:b", "A: b ", "A: b\r", "A:  b", "A: \n", "# A: b", "A: b\n \n c"],
 )
 def test_what_no_program_of_ours_wrote_is_no_canonical_stanza(text: str) -> None:
-    with pytest.raises(Error, match=r"line [12345] is not as this program writes it"):
+    with pytest.raises(Error, match=r"line [12345] does not have the form that this program writes"):
         deb822.canonical(text)

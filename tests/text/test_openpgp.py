@@ -186,9 +186,9 @@ def test_the_signed_text_is_given_out_and_nothing_else(genuine: bytes, keyring: 
 def test_nothing_around_a_signed_text_is_believed(genuine: bytes, keyring: Path, tmp_path: Path, how: str) -> None:
     file = tmp_path / "file"
     file.write_bytes(forged(genuine)[how])
-    with pytest.raises(Error, match="has no good signature by a key of"):
+    with pytest.raises(Error, match="has no valid signature by a key of"):
         sign.verified(keyring, file)
-    with pytest.raises(Error, match="is neither a plain text nor a signed one"):
+    with pytest.raises(Error, match="is neither plain nor signed text"):
         sign.text(file)
     for read in (openpgp.cleartext, openpgp.inner):
         with pytest.raises(Error):
@@ -214,7 +214,7 @@ def test_a_message_that_holds_its_text_is_no_signed_text(
     """Such a message is refused, although gpgv accepts it and prints its text."""
     file = tmp_path / "file"
     file.write_bytes(gpg(home, *options, text=GENUINE))
-    with pytest.raises(Error, match="has no good signature by a key of"):
+    with pytest.raises(Error, match="has no valid signature by a key of"):
         sign.verified(keyring, file)
     with pytest.raises(Error):
         sign.text(file)
@@ -232,7 +232,7 @@ def test_an_armour_has_signatures_alone(home: Path, genuine: bytes, keyring: Pat
     }[what]
     file = tmp_path / "file"
     file.write_bytes(genuine[: genuine.index(BEGIN)] + openpgp.armoured((packet, packets) if packets else ()))
-    with pytest.raises(Error, match="has no good signature by a key of"):
+    with pytest.raises(Error, match="has no valid signature by a key of"):
         sign.verified(keyring, file)
     with pytest.raises(Error):
         sign.text(file)
@@ -244,9 +244,9 @@ def test_what_another_reader_finds_must_be_the_same(
     file = tmp_path / "file"
     file.write_bytes(genuine)
     monkeypatch.setattr(openpgp.Cleartext, "content", property(lambda _: EVIL))
-    with pytest.raises(Error, match="has no good signature") as caught:
+    with pytest.raises(Error, match="has no valid signature") as caught:
         sign.verified(keyring, file)
-    assert "two readers do not find the same text" in caught.value.hint
+    assert "gpgv finds another text" in caught.value.hint
 
 
 def test_what_is_verified_is_what_is_given_out(
@@ -267,7 +267,7 @@ def test_what_is_verified_is_what_is_given_out(
     monkeypatch.setattr(run, "answer", replaced)
     assert sign.verified(keyring, file, signature).content == GENUINE
     assert file.read_bytes() == EVIL
-    with pytest.raises(Error, match="has no good signature"):
+    with pytest.raises(Error, match="has no valid signature"):
         sign.verified(keyring, file, signature)
 
 

@@ -78,14 +78,16 @@ def _given(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
             if not there and not (own := sorted(path.glob("*.deb"))):
                 raise Error(
                     f"{printable(str(path))} has neither a .changes nor a .deb",
-                    "`make packages`, dpkg-buildpackage and `debian-cloud build --output DIR` leave them",
+                    "give a directory that `make packages`, dpkg-buildpackage or `debian-cloud build` wrote to",
                     USAGE,
                 )
             debs += [] if there else own
         elif path.name.endswith(".changes"):
             if not _NAME.fullmatch(path.name):
                 raise Error(
-                    f"{printable(path.name)} is not a name of an upload", "letters, digits and .+~_- alone are", USAGE
+                    f"{printable(path.name)} is not a valid name of an upload",
+                    "use only letters, digits and .+~_-",
+                    USAGE,
                 )
             changes.append(path)
         elif path.name.endswith(".deb"):
@@ -93,7 +95,7 @@ def _given(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
         else:
             raise Error(
                 f"{printable(str(path))} is neither a .changes, nor a .deb, nor a directory",
-                "of an image, give its .changes",
+                "for an image, give its .changes",
                 USAGE,
             )
     return list(dict.fromkeys(changes)), list(dict.fromkeys(debs))
@@ -120,14 +122,14 @@ def _of_debs(paths: Iterable[Path], suite: str) -> Iterator[tuple[str, str, dict
     sources: dict[tuple[str, str], dict[str, tuple[Path, Stanza]]] = {}
     for path in paths:
         if not path.is_file():
-            raise Error(f"there is no file {printable(str(path))}", "give a .deb that is there", USAGE)
+            raise Error(f"there is no file {printable(str(path))}", "give an existing .deb", USAGE)
         try:
             fields = upload.stanza(debfile.control(path), path.name)
             sources.setdefault(upload.origin(fields), {})[upload.file_name(fields)] = path, fields
         except Error as error:
             raise Error(f"{printable(str(path))}: {error.message}", error.hint) from None
     if sources and not suite:
-        raise Error("the archive has several suites", "say to which one the .debs go: --suite SUITE", USAGE)
+        raise Error("the archive has several suites", "choose the suite of the .debs with --suite SUITE", USAGE)
     for (source, version), found in sources.items():
         digests = {name: checksums.digest(path, _ALGORITHMS) for name, (path, _) in found.items()}
         text = upload.written(suite, {name: fields for name, (_, fields) in found.items()}, digests, formatdate())

@@ -40,7 +40,7 @@ _HOST: Final = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])
 _PATH: Final = r"(?:/[A-Za-z0-9._~%+:,=-]*)*"
 _MIRROR: Final = re.compile(rf"(?:mirror\+|tor\+)?https?://{_HOST}{_PATH}")
 _PLACE: Final = re.compile(rf"(?:mirror\+|tor\+)?https?://{_HOST}{_PATH}|(?:mirror\+)?(?:file|copy):{_PATH}")
-_AGAIN: Final = "build it again, and upload it as `debian-cloud build` has written it"
+_AGAIN: Final = "build it again, and upload it as `debian-cloud build` writes it"
 
 
 def check(buildinfo: Buildinfo, now: float, *, expired: bool) -> None:
@@ -54,19 +54,19 @@ def check(buildinfo: Buildinfo, now: float, *, expired: bool) -> None:
     for wrong, what in (
         (
             not 0 < buildinfo.epoch <= now + 86400,
-            f"SOURCE_DATE_EPOCH {printable(str(buildinfo.epoch))}, no day that was",
+            f"SOURCE_DATE_EPOCH {printable(str(buildinfo.epoch))}, which is not in the past",
         ),
         # Until that day, the image would be the newest, and therefore current.
         (
             buildinfo.id.serial[:8] > f"{tomorrow:%Y%m%d}",
-            f"the serial {buildinfo.id.serial}, of a day that has not come",
+            f"the serial {buildinfo.id.serial}, whose day is in the future",
         ),
-        (len(packages) > _PACKAGES, f"{len(packages)} packages, and at most {_PACKAGES} are kept"),
+        (len(packages) > _PACKAGES, f"{len(packages)} packages, but at most {_PACKAGES} are allowed"),
         (not buildinfo.packages, "no package"),
         (sum(package.size for package in packages) > _TOTAL, f"packages of more than {_TOTAL} bytes"),
         (not 0 < len(buildinfo.releases) <= _RELEASES, f"{len(buildinfo.releases)} release files"),
-        (not _HASH.fullmatch(buildinfo.plan), f"the plan {printable(buildinfo.plan, 80)}, which is not an id of one"),
-        (not _is_version(buildinfo.config_version), "a configuration of no version"),
+        (not _HASH.fullmatch(buildinfo.plan), f"the plan {printable(buildinfo.plan, 80)}, which is not a plan's id"),
+        (not _is_version(buildinfo.config_version), "a configuration with an invalid version"),
         *(
             (not _is_line(line), f"the line {printable(line, 80)}")
             for line in (buildinfo.builder, *buildinfo.changes)
@@ -87,15 +87,12 @@ def check_kept(buildinfo: Buildinfo, known: Collection[Package], keys: Collectio
     """
     if not any(signer in keys for release in buildinfo.releases for signer in release.signers):
         raise Error(
-            f"{buildinfo.stem}.buildinfo names no release file of this archive, so what it was made of cannot be"
-            " kept",
+            f"{buildinfo.stem}.buildinfo names no release file of this archive, so its closure cannot be kept",
             "build it from this archive, and upload it again",
         )
     name = buildinfo.id.package
     if (name, buildinfo.config_version) not in {(package.name, package.version) for package in buildinfo.packages}:
-        raise Error(
-            f"{buildinfo.stem}.buildinfo does not name {name} {buildinfo.config_version} among its packages", _AGAIN
-        )
+        raise Error(f"{buildinfo.stem}.buildinfo does not list the package {name} {buildinfo.config_version}", _AGAIN)
     listed = {package.name: package for package in known}
     debian_s = {*of_debian(buildinfo)}
     for package in (*buildinfo.packages, *buildinfo.tools):
@@ -108,7 +105,7 @@ def check_kept(buildinfo: Buildinfo, known: Collection[Package], keys: Collectio
             )
             raise Error(
                 f"the image has {package.name} {package.version}, which this archive does not list: {there}",
-                "build it again from what is published now, or with --snapshot ID from what was",
+                "build it again from the packages published now, or from older ones with --snapshot ID",
             )
 
 
@@ -132,16 +129,16 @@ def known(lines: Iterable[str]) -> Iterator[Package]:
 def _packages(buildinfo: Buildinfo) -> Iterator[tuple[bool, str]]:
     seen: set[str] = set()
     for package in (*buildinfo.packages, *buildinfo.tools):
-        yield not _is_name(package.name), f"the package {printable(package.name, 80)}, which is not a name of one"
+        yield not _is_name(package.name), f"the package {printable(package.name, 80)}, which is not a valid name"
         yield package.name in seen, f"the package {package.name} twice"
         seen.add(package.name)
         what = f"{package.name} {printable(package.version, 80)} {printable(package.architecture, 80)}"
-        yield not _is_version(package.version), f"{what}, which is not a version"
+        yield not _is_version(package.version), f"{what}, which is not a valid version"
         yield (
             package.architecture not in (buildinfo.id.architecture, "all"),
-            f"{what}, and is for {buildinfo.id.architecture}",
+            f"{what}, but is for {buildinfo.id.architecture}",
         )
-        yield not 0 < package.size <= _TOTAL, f"{what} of {printable(str(package.size), 80)} bytes"
+        yield not 0 < package.size <= _TOTAL, f"{what} with {printable(str(package.size), 80)} bytes"
 
 
 def _releases(buildinfo: Buildinfo) -> Iterator[tuple[bool, str]]:
@@ -149,9 +146,9 @@ def _releases(buildinfo: Buildinfo) -> Iterator[tuple[bool, str]]:
     for release in buildinfo.releases:
         what = f"the release file {printable(release.suite, 80)} of {printable(release.uri, 200)}"
         other = (release.uri, release.suite) in buildinfo.others
-        yield release.suite not in suites and not other, f"{what}, and is of {buildinfo.id.suite}"
+        yield release.suite not in suites and not other, f"{what}, but is for {buildinfo.id.suite}"
         yield not _is_place(_PLACE, release.uri), f"{what}, which is not a plain address"
-        yield not 0 < release.size <= 2**24, f"{what} of {printable(str(release.size), 80)} bytes"
+        yield not 0 < release.size <= 2**24, f"{what} with {printable(str(release.size), 80)} bytes"
         yield len(release.signers) > _RELEASES, f"{what} with {len(release.signers)} signers"
         for signer in release.signers[:_RELEASES]:
             yield not _FINGERPRINT.fullmatch(signer), f"{what} signed by {printable(signer, 80)}, which is not a key"
@@ -163,12 +160,12 @@ def _sources(suite: str, those: tuple[Source, ...], *, expired: bool) -> Iterato
     got = [" ".join(source.suites) for source in those]
     yield (
         got != [" ".join(source.suites) for source in usual],
-        f"Image-Sources of the suites {printable('; '.join(got[:8]), 200)}, which are not Debian's for {suite}",
+        f"Image-Sources with the suites {printable('; '.join(got[:8]), 200)}, which are not Debian's for {suite}",
     )
     for source in those:
         what = f"Image-Sources with {printable(source.uri, 200)}"
         yield not _is_place(_MIRROR, source.uri), f"{what}, which is not a plain address of a mirror"
-        yield source.expired and not expired, f"{what} whose indexes are taken after they have expired"
+        yield source.expired and not expired, f"{what}, whose indexes are accepted after they have expired"
 
 
 def _is_name(name: str) -> bool:

@@ -67,7 +67,7 @@ def _beside(archive: Path, keyring: Path, *, fast: bool) -> Iterator[Fault]:
         place = folder.relative_to(public)
         text = signed.entry(archive, place)
         if text.is_file() and not openpgp.field(text.read_bytes(), "Valid-Until"):
-            yield Fault(folder / "InRelease", "its signature has no end, and passes for the suite itself; publish")
+            yield Fault(folder / "InRelease", "it has no Valid-Until, and passes for the suite itself; publish")
         else:
             yield from signed.differing(archive, place, keyring, byhash=False)
     seen: dict[tuple[int, int], str] = {}
@@ -86,7 +86,7 @@ def _closure(
         text = signed.clear(dist / "InRelease", keyring)
         record = signed.entry(archive, dist.relative_to(archive / "public"))
         if not text or (record.is_file() and record.read_bytes() != text):
-            yield Fault(dist / "InRelease", "it is not what the archive signed")
+            yield Fault(dist / "InRelease", "it is not the text that the archive signed")
             continue
         for name, (sha256, size) in _listed(text).items():
             index = served.content(dist / name, sha256, size)
@@ -96,7 +96,7 @@ def _closure(
             for stanza in deb822.parse(index.decode()):
                 file, wanted = folder / stanza["Filename"], stanza["SHA256"]
                 if file.is_symlink() or not file.is_file() or str(file.stat().st_size) != stanza["Size"]:
-                    yield Fault(file, f"it is not there with its {stanza['Size']} bytes")
+                    yield Fault(file, f"it is missing, or has other than {stanza['Size']} bytes")
                 elif not fast and _digest(file, seen) != wanted:
                     yield Fault(file, f"it is not the file with the SHA-256 {wanted}")
     for place in signed.folders(folder, "evidence/*"):
@@ -148,7 +148,7 @@ def _times(archive: Path) -> Iterator[Difference]:
         elif known.until < now + _SOON:
             yield Difference("warning", where, f"expires on {until}: resign")
         if known.date > now + _AHEAD:
-            why = "it is dated in the future: is this machine's clock right? publish --after-wrong-clock"
+            why = "it is dated in the future: check this machine's clock, then publish --after-wrong-clock"
             yield Difference("problem", where, why)
 
 
@@ -174,7 +174,7 @@ def _images(archive: Path, keyring: Path, *, fast: bool) -> Iterator[Difference]
         for folder in sorted(public.glob(f"{tree}/*/*/*/*/")):
             path = str(folder.relative_to(public))
             if not folder.is_symlink() and path not in there:
-                yield Difference("unknown", path, "no record tells of it")
+                yield Difference("unknown", path, "it has no record")
 
 
 def _damaged(public: Path, records: list[ImageRecord], keyring: Path, *, fast: bool) -> Iterator[tuple[str, str]]:
@@ -183,7 +183,7 @@ def _damaged(public: Path, records: list[ImageRecord], keyring: Path, *, fast: b
     try:
         sums = sign.verified(keyring, folder / "SHA512SUMS", folder / "SHA512SUMS.gpg").content.decode("ascii")
     except (Error, OSError):
-        yield f"{records[0].directory}/SHA512SUMS", "it is not as the archive signed it"
+        yield f"{records[0].directory}/SHA512SUMS", "it is not the file that the archive signed"
         return
     wanted = {name: sha512 for sha512, _, name in (line.partition("  ") for line in sums.splitlines())}
     there = {path.name for path in folder.iterdir() if not path.name.startswith("SHA")}
@@ -197,11 +197,11 @@ def _damaged(public: Path, records: list[ImageRecord], keyring: Path, *, fast: b
         elif path.is_symlink() or not path.is_file():
             yield at, "it is not a regular file"
         elif record and path.stat().st_size != record.size:
-            yield at, f"it has {path.stat().st_size} bytes, and the index says {record.size}"
+            yield at, f"it has {path.stat().st_size} bytes, but the index says {record.size}"
         elif not (fast and record) and checksums.digest(path, ("sha512",)).hashes["sha512"] != wanted[name]:
             yield at, "it is not the file that the archive signed"
         elif record and record.sha512 != wanted[name]:
-            yield at, "the index has another hash of it than the archive signed"
+            yield at, "its hash in the index differs from the one that the archive signed"
     listed = {records[0].id.file(a.suffix): a.sha256 for a in records[0].attestations}
     listed |= {records[0].id.file("buildinfo"): records[0].buildinfo_sha256}
     for name, sha256 in listed.items():

@@ -99,7 +99,7 @@ def refuse_unlisted(buildinfo: Buildinfo, sources: AbstractContextManager[Origin
     except Error as error:
         if read:
             raise
-        return f"Debian could not be asked: {error.message}"
+        return f"Debian's indexes cannot be read: {error.message}"
     return ""
 
 
@@ -139,7 +139,7 @@ def _reason(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     first = next((line.partition("error: ")[2] for line in lines if "error: " in line), "")
     of_apt = next((line for line in lines if line.startswith(("E: ", "Err:"))), "")
-    return "; ".join(filter(None, (first, of_apt))) or (lines[-1] if lines else "it ended without a word")
+    return "; ".join(filter(None, (first, of_apt))) or (lines[-1] if lines else "it failed without a message")
 
 
 class Pool:
@@ -191,7 +191,7 @@ def _fetch(origin: Origin, pool: Pool, packages: tuple[Package, ...], folder: Pa
     for package in missing:
         deb = folder / package.deb
         if not deb.is_file() or checksums.digest(deb, ("sha256",)).hashes["sha256"] != package.sha256:
-            raise Error(f"{package.deb} is not the one that the .buildinfo names", "its archive must be repaired")
+            raise Error(f"{package.deb} is not the file that the .buildinfo lists", "its archive must be repaired")
         pool.add(deb, package.sha256)
 
 

@@ -79,8 +79,8 @@ def _added(file: Path, releases: list[_ReleaseFile], keyring: Path, work: Path) 
                 break
         else:
             raise Error(
-                f"{file} has a signature that is not a cosigner's, or of another Release than is shown",
-                "conf/keys names the cosigners; what they sign is dists/SUITE/Release as it is shown now",
+                f"{file} has a signature that is not by a cosigner, or not of a published Release",
+                "conf/keys lists the cosigners; they must sign dists/SUITE/Release as it is published now",
             )
     return added
 
@@ -93,8 +93,8 @@ def _of_clear(file: Path, signed: openpgp.Cleartext, releases: list[_ReleaseFile
     named = openpgp.field(content, "Codename") or "no suite"
     date = openpgp.field(content, "Date") or "no date"
     raise Error(
-        f"{file} is not about a Release that is shown, but about {named} of {date}",
-        "take dists/SUITE/Release as it is shown now, and sign that",
+        f"{file} does not sign a published Release, but {named} of {date}",
+        "sign dists/SUITE/Release as it is published now",
     )
 
 

@@ -26,7 +26,7 @@ LARGEST_DATA: Final = 2**30
 """Maximum bytes of an unpacked data.tar."""
 MOST_ENTRIES: Final = 100_000
 """Maximum entries of one tar."""
-_HINT: Final = "build it again, as dpkg-deb does"
+_HINT: Final = "build it again with dpkg-deb"
 _AR: Final = b"!<arch>\n"
 _AR_HEADER: Final = struct.Struct("16s12s6s6s8s10s2s")
 """Name, time, user, group, mode, size and end marker, at offsets that all readers use (ar(5))."""
@@ -69,19 +69,19 @@ def control(deb: Path) -> bytes:
         if entry.kind == _DIRECTORY and not entry.name:
             continue
         if entry.kind not in _REGULAR or not _CONTROL_NAME.fullmatch(entry.name):
-            raise Error(f"{deb.name} has an entry {printable(entry.name)!r} that no control.tar has", _HINT)
+            raise Error(f"{deb.name} has an entry {printable(entry.name)!r} that a control.tar may not have", _HINT)
         found[entry.name] = entry.content
     if b"control" not in found:
         raise Error(f"{deb.name} has no control file", _HINT)
     for entry in _entries(deb, "data.tar", "--fsys-tarfile", LARGEST_DATA):
         if entry.kind not in (*_REGULAR, *_LINKS, _DIRECTORY):
-            raise Error(f"{deb.name} has {printable(entry.name)!r}, a device or a pipe", "no package ships one")
+            raise Error(f"{deb.name} has {printable(entry.name)!r}, a device or a pipe", "a package may not ship one")
     return found[b"control"]
 
 
 def _members(name: str, file: IO[bytes]) -> None:
     """Raise Error if an ar(1) archive has other members than a .deb."""
-    damaged = Error(f"{name} is not a package: it has not the three members of deb(5), one after the other", _HINT)
+    damaged = Error(f"{name} is not a package: it lacks the three members of deb(5) in order", _HINT)
     if file.read(len(_AR)) != _AR:
         raise damaged
     for member, suffixes in _MEMBERS:
@@ -93,10 +93,10 @@ def _members(name: str, file: IO[bytes]) -> None:
             raise damaged
         found, size = match[1].decode(), int(match[2])
         if not found.startswith(member) or found.removeprefix(member) not in suffixes:
-            raise Error(f"{name} has a member {found}, where {member}.xz was expected", _HINT)
+            raise Error(f"{name} has a member {found} instead of {member}.xz", _HINT)
         if member == "debian-binary":
             if size != 4 or file.read(4) != b"2.0\n":
-                raise Error(f"{name} is of another version of the format than 2.0", _HINT)
+                raise Error(f"{name} has another version of the format than 2.0", _HINT)
         else:
             file.seek(size, 1)
         if size % 2 and file.read(1) != b"\n":
@@ -204,8 +204,8 @@ class _Reader:
             raise Error(f"{self._what} is larger than any package of this archive may be", _HINT)
         data = self._file.read(size)
         if len(data) < size:
-            raise Error(f"{self._what} is truncated, or is not such an archive", _HINT)
+            raise Error(f"{self._what} is truncated, or is not a tar archive", _HINT)
         return data
 
     def _damaged(self) -> Error:
-        return Error(f"{self._what} is damaged, or is none that dpkg and tar read alike", _HINT)
+        return Error(f"{self._what} is damaged, or dpkg and tar read it differently", _HINT)

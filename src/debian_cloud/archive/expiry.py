@@ -158,7 +158,7 @@ def as_text(found: Plan, *, dry_run: bool) -> str:
     report = "".join(f"{word}expired: {directory}\n" for directory in found.expired)
     report += "".join(f"{word}removed: {path}\n" for path in gone)
     if not report:
-        rules = "lets no more go" if found.rules else "is not there, so no image goes"
+        rules = "expires no more" if found.rules else "does not exist, so no image expires"
         report = (
             f"nothing to expire: {found.images} images, {found.staying} snapshots and {found.in_pool} files of the"
             f" pool stay; conf/expire {rules}\n"
@@ -182,8 +182,8 @@ def _signed(archive: Path, place: str) -> dict[Path, SignedRelease]:
         folder, record = archive / "public" / place / name, archive / "signed" / place / name / "Release"
         if not record.is_file():
             raise Error(
-                f"the archive does not know what it signed for {folder}, and nothing is removed",
-                "debian-cloud-archive check shows what else differs; mend it, or remove it by hand",
+                f"the archive has no record of what it signed for {folder}, so nothing is removed",
+                "run debian-cloud-archive check, which shows what differs; repair it, or remove it by hand",
             )
         # A snapshot made by an older version may have no Valid-Until yet.
         found[folder] = served.release(served.with_term(record.read_bytes(), lifecycle.VALID_FOR), record)
@@ -195,9 +195,9 @@ def _refuse_early(releases: Iterable[SignedRelease]) -> None:
     for release in releases:
         if release.date > time.time():
             raise Error(
-                f"the clock says {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())}, and"
+                f"the clock says {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())}, but"
                 f" {release.fields['Codename']} was published later than that",
-                "set the clock of this machine: what expires is a question of days",
+                "set the clock of this machine: expiry depends on the day",
             )
 
 
@@ -220,8 +220,8 @@ def _content(path: Path, sha256: str) -> str:
         content = files.unpacked(packed, _LARGEST)
     if hashlib.sha256(content).hexdigest() != sha256:
         raise Error(
-            f"{path} is missing, or not the file that its Release lists",
-            "its contents are unknown, so nothing is removed: repair it, or remove that snapshot by hand",
+            f"{path} is missing, or is not the file that its Release lists",
+            "repair it, or remove that snapshot by hand: nothing is removed while its contents are unknown",
         )
     return content.decode()
 

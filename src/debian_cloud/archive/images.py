@@ -70,22 +70,22 @@ def admit(folder: Path, suite: str, terms: Terms) -> str:
     present = {path.name for path in folder.iterdir()}
     found = sorted(name for name in present if name.endswith(".image"))
     if len(found) != 1:
-        raise Error(f"an image upload has exactly one .image record, this one has {len(found)}")
+        raise Error(f"the upload has {len(found)} .image records instead of one")
     _refuse_special(folder, found[0], admission.RECORD)
     try:
         records = index.parse((folder / found[0]).read_text("utf-8"), strict=True)
     except UnicodeDecodeError:
         raise Error(f"{found[0]} is not UTF-8 text") from None
     if not records:
-        raise Error(f"{found[0]} has no record in it")
+        raise Error(f"{found[0]} has no record")
     if len({record.id for record in records}) != 1 or len({r.name for r in records}) != len(records):
-        raise Error(f"{found[0]} has records of more than one image, or one twice", "upload each image on its own")
+        raise Error(f"{found[0]} has records of several images, or one record twice", "upload each image by itself")
     first = records[0]
     if first.id.suite != suite:
-        raise Error(f"the image is for {first.id.suite}, the upload for {suite}", "upload it to its own suite")
+        raise Error(f"the image is for {first.id.suite}, but the upload for {suite}", "upload it to its own suite")
 
     if first.id.serial > time.strftime("%Y%m%d.9999", time.gmtime(time.time() + _SLACK)):
-        raise Error(f"the serial {first.id.serial} is in the future", "later images could not be newer")
+        raise Error(f"the serial {first.id.serial} is in the future", "build it again with a serial of today")
     expected = {first.id.file(extension) for extension in ("image", "buildinfo", "changes")}
     expected |= {*(record.name for record in records)}
     for name in sorted(expected - present):
@@ -97,7 +97,7 @@ def admit(folder: Path, suite: str, terms: Terms) -> str:
     buildinfo = described.of(folder / first.id.file("buildinfo"))
     if {(r.id, r.config_version) for r in records} != {(buildinfo.id, buildinfo.config_version)}:
         raise Error(
-            f"the record is of {first.stem}, its .buildinfo of {buildinfo.stem}, or of another version of that",
+            f"the record describes {first.stem}, but its .buildinfo {buildinfo.stem}, or another version of it",
             "upload them as the builder wrote them",
         )
     admission.check(buildinfo, time.time(), expired=terms.allow_expired or terms.unofficial)
@@ -107,7 +107,7 @@ def admit(folder: Path, suite: str, terms: Terms) -> str:
         admission.check_kept(buildinfo, _known(terms.keeping, buildinfo), keys)
     builders = sign.verified(terms.uploaders, folder / first.id.file("changes")).signers
     if len(builders) != 1:
-        raise Error(f"the upload is signed by {len(builders)} keys", "one builder signs it")
+        raise Error(f"the upload is signed by {len(builders)} keys", "sign it with the key of one builder")
 
     digests = {name: checksums.digest(folder / name) for name in expected}
     for record in records:
@@ -130,9 +130,7 @@ def enter(folder: Path, following: Path, suite: str) -> None:
     added = index.parse(files.text(path), strict=True)
     image = added[0].id
     if any(record.id == image for record in known):
-        raise Error(
-            f"the archive has or had {image.path()}, and a path is never used twice", "build it with a new serial"
-        )
+        raise Error(f"the archive has or had {image.path()}, and no path is used twice", "build it with a new serial")
     others = {record.name for record in added} | {image.file("image"), image.file("changes")}
     digests = {
         found.name: checksums.digest(found)
@@ -148,17 +146,17 @@ def _refuse_special(folder: Path, name: str, most: int | None) -> None:
     if (folder / name).is_symlink() or not (folder / name).is_file():
         raise Error(f"{name} is not a regular file", "upload the file itself")
     if most and (folder / name).stat().st_size > most:
-        raise Error(f"{name} has more than {most} bytes", "upload it as `debian-cloud build` has written it")
+        raise Error(f"{name} has more than {most} bytes", "upload it as `debian-cloud build` writes it")
 
 
 def _refuse_format(folder: Path, record: index.ImageRecord) -> None:
     """Raise Error unless a file has the format, and its disk the size, that its record gives."""
     form = formats.find(record.format)
     if not form.PUBLISHED:
-        raise Error(f"{record.name} is {record.format}, which no archive takes", "upload it in another format")
+        raise Error(f"{record.name} is {record.format}, which no archive accepts", "upload it in another format")
     most = config.size(config.FIELDS["Image-Size"].sizes[1], record.name)
     if record.virtual_size > most:
-        raise Error(f"{record.name} is a disk of {record.virtual_size} bytes by its record", f"at most {most} can be")
+        raise Error(f"{record.name} is a disk of {record.virtual_size} bytes by its record", f"the limit is {most}")
     with (folder / record.name).open("rb") as file:
         descriptor = file.fileno()
         view = View(lambda offset, size: os.pread(descriptor, size, offset), 0, record.size, ())
@@ -173,8 +171,8 @@ def _known(archive: Keeping, buildinfo: Buildinfo) -> frozenset[Package]:
     dist = archive.public / "snap" / identifier / "dists" / buildinfo.id.suite
     if not dist.is_dir():
         raise Error(
-            f"the image was made of the snapshot {identifier} of {buildinfo.id.suite}, which this archive has not",
-            "debian-cloud-archive snapshot DIR --list shows which it has",
+            f"the image was made from the snapshot {identifier} of {buildinfo.id.suite}, which this archive lacks",
+            "debian-cloud-archive snapshot DIR --list shows its snapshots",
         )
     stanzas = (
         stanza
@@ -204,13 +202,12 @@ def _refuse_unofficial(
     others = tuple(f"{uri} {of_source}" for uri, of_source in buildinfo.others)
     if {(record.official, record.others) for record in records} != {(not buildinfo.changes, others)}:
         raise Error(
-            f"the record and {buildinfo.stem}.buildinfo do not agree on whether the image is official, or on its"
-            " sources",
+            f"the record and {buildinfo.stem}.buildinfo disagree on whether the image is official, or on its sources",
             "upload them as the builder wrote them",
         )
     if buildinfo.changes and not too:
         changes = printable(", ".join(buildinfo.changes))
         raise Error(
-            f"the image is not official ({changes}), and {suite} takes official images alone",
-            "make the changes a configuration (debian-cloud new), or upload to a suite that takes such images",
+            f"the image is not official ({changes}), but {suite} accepts only official images",
+            "put the changes into a configuration (debian-cloud new), or upload to a suite that accepts such images",
         )

@@ -123,7 +123,7 @@ class Queue:
         try:
             waiting = sorted(path.name for path in self._incoming.iterdir() if _is_changes(path.name))
         except OSError as error:
-            raise Error(f"incoming/ cannot be read: {error.strerror}", "uploads go there: mkdir it") from None
+            raise Error(f"incoming/ cannot be read: {error.strerror}", "create the directory for uploads") from None
         for raw in waiting:
             self._clear()
             name = _safe(raw)
@@ -173,7 +173,7 @@ class Queue:
             if words and (len(words) != 2 or words[0] not in LIMITS or not re.fullmatch("[0-9]{1,9}", words[1])):
                 raise Error(
                     f"conf/rejected, line {number}: {printable(line)!r} is not a limit",
-                    f"lines are {', '.join(f'{word} NUMBER' for word in LIMITS)}",
+                    f"a line is one of: {', '.join(f'{word} NUMBER' for word in LIMITS)}",
                 )
             if words:
                 limits[words[0]] = int(words[1])
@@ -197,9 +197,9 @@ class Queue:
             if left > limits["uploads"]:
                 why = f"there are more than {limits['uploads']}"
             elif last - when > limits["days"] * 86400:
-                why = f"more than {limits['days']} days older than the last"
+                why = f"it is more than {limits['days']} days older than the last"
             elif total > limits["megabytes"] * 10**6:
-                why = f"all have more than {limits['megabytes']} MB"
+                why = f"all together have more than {limits['megabytes']} MB"
             else:
                 break
             total -= size
@@ -221,15 +221,16 @@ class Queue:
         text = self._text_of(name)
         if not openpgp.is_cleartext(text):
             raise uploaders.NotSignedError(
-                "it is not signed by an uploader: it does not begin with a signature's text",
-                "debsign -k KEY FILE.changes, and upload again",
+                "it is not signed by an uploader: it does not begin like a signed text",
+                "run debsign -k KEY FILE.changes, and upload it again",
             )
         try:
             # Before gpg(1) reads it: if an armour holds other content, gpg unpacks that without a limit.
             clear = openpgp.cleartext(text)
         except Error as error:
             raise uploaders.NotSignedError(
-                f"it is not signed by an uploader: {error.message}", "debsign -k KEY FILE.changes, and upload again"
+                f"it is not signed by an uploader: {error.message}",
+                "run debsign -k KEY FILE.changes, and upload it again",
             ) from None
         own = self._checked / name
         own.write_bytes(text)
@@ -239,7 +240,7 @@ class Queue:
         own.write_bytes(clear.document())
         signed = sign.verified(rules.keyring, own)
         if signed.signers != (key.owner,):
-            raise Error("it is not signed by the key that it names", "one uploader signs it")
+            raise Error("it is not signed by the key that it names", "sign it with the key of one uploader")
         self._signed = True
         self._gather(_names(signed.content))
         found = upload.changes(signed.content)
@@ -255,7 +256,7 @@ class Queue:
             raise Error(f"{name} is not a regular file", "upload the .changes itself")
         if status.st_size > upload.LARGEST_TEXT:
             raise Error(
-                f"{name} has {status.st_size} bytes, and a .changes no more than {upload.LARGEST_TEXT}",
+                f"{name} has {status.st_size} bytes, but a .changes may have only {upload.LARGEST_TEXT}",
                 "sign and upload what dpkg-genchanges writes",
             )
         with _opened(path, name) as file:
@@ -283,11 +284,11 @@ class Queue:
         except FileNotFoundError:
             raise Error(f"{one.name!r} not found", "upload every file that the .changes lists") from None
         if not stat.S_ISREG(status.st_mode):
-            raise Error(f"{one.name} is not a regular file", "upload the file itself, no link to it")
+            raise Error(f"{one.name} is not a regular file", "upload the file itself, not a link to it")
         if status.st_size != one.size:
             raise Error(
-                f"{one.name} has {status.st_size} bytes, and by the .changes {one.size}: it does not match",
-                "upload it again, all of it",
+                f"{one.name} has {status.st_size} bytes, which does not match the {one.size} in the .changes",
+                "upload the complete file again",
             )
         digest, left = hashlib.sha256(), one.size
         with _opened(path, one.name) as source, (self._checked / one.name).open("xb") as target:
@@ -298,7 +299,7 @@ class Queue:
         if left or digest.hexdigest() != one.sha256:
             raise Error(
                 f"the SHA-256 of {one.name} does not match the one in the .changes",
-                "sign the files as they are (debsign), and upload all of them again",
+                "sign the files as they are now (debsign), and upload all of them again",
             )
 
     def _judge(self, found: Changes, owners: Owners) -> Iterator[str]:
@@ -332,7 +333,7 @@ class Queue:
                 names = ()
             # Without a verified signature, an upload may not move the files of other users.
             self._gather(names, None if self._signed else status.st_uid)
-        said = f"error: {error.message}\nhint: {error.hint or 'mend that, sign it anew, and upload it again'}"
+        said = f"error: {error.message}\nhint: {error.hint or 'fix that, sign it again, and upload it again'}"
         if name != raw:
             said += f"\nname: {printable(raw)}"
         return self._keep(name, said)
@@ -343,9 +344,9 @@ class Queue:
         while lines and not lines[0]:
             del lines[0]
         if not any(line.startswith("error: ") for line in lines):
-            lines.insert(0, "error: it was refused, for what stands below")
+            lines.insert(0, "error: it was refused for the reason below")
         if not any(line.startswith("hint: ") for line in lines):
-            lines.append("hint: mend that, sign it anew, and upload it again")
+            lines.append("hint: fix that, sign it again, and upload it again")
         who = _text(self._who).strip()
         (self._upload / _REASON).write_text("\n".join([f"uploader: {who}"] * bool(who) + lines) + "\n", "utf-8")
         (self._upload / _REASON).chmod(0o644)
@@ -420,7 +421,7 @@ class Queue:
         try:
             (self._incoming / raw).rename(hidden)
         except OSError as again:
-            return f"refused: {name}: it cannot be taken: {again.strerror} (it stays where it is)"
+            return f"refused: {name}: it cannot be moved: {again.strerror} (it stays in incoming/)"
         return f"refused: {name}: it cannot be moved: {error.strerror} (kept: incoming/.refused.{number})"
 
     def _clear(self) -> None:
@@ -455,20 +456,18 @@ def _opened(path: Path, name: str) -> IO[bytes]:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise Error(
-            f"{name} cannot be read: {error.strerror}", "chmod 644 all files, and upload them again"
+            f"{name} cannot be read: {error.strerror}", "run chmod 644 on all files, and upload them again"
         ) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise Error(f"{name} is not a regular file", "upload the file itself, no link to it")
+        raise Error(f"{name} is not a regular file", "upload the file itself, not a link to it")
     return os.fdopen(descriptor, "rb")
 
 
 def _signed_or_not(path: Path) -> bytes:
     """The text of a .dsc or .buildinfo, for which the .changes vouches, whether it is signed or not."""
     if path.stat().st_size > upload.LARGEST_TEXT:
-        raise Error(
-            f"{path.name} has {path.stat().st_size} bytes, and such a file no more than {upload.LARGEST_TEXT}"
-        )
+        raise Error(f"{path.name} has {path.stat().st_size} bytes, but may have only {upload.LARGEST_TEXT}")
     try:
         return openpgp.inner(path.read_bytes())
     except Error as error:
@@ -480,7 +479,7 @@ def _text(path: Path) -> str:
 
 
 def _full(name: str) -> Error:
-    return Error(f"there is no space left for {name}", "it stays in the queue: make space, and accept again")
+    return Error(f"there is no space left for {name}", "it stays in the queue: free some space, and accept again")
 
 
 def _time(path: Path) -> float:

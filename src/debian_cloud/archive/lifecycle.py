@@ -114,7 +114,7 @@ def valid_for(value: str) -> int:
     """The seconds of a ValidFor such as `14d` or `1m 3d`; Error if it is not one."""
     days = sum(int(number) * _UNITS[unit] for number, unit in _TERM.findall(value))
     if value and (not days or _TERM.sub("", value).strip()):
-        raise Error(f"ValidFor: {value} is not a span of time", "as 14d: a number, and d, m or y (reprepro(1))")
+        raise Error(f"ValidFor: {value} is not a span of time", "give a number and d, m or y: 14d (reprepro(1))")
     return days * 86400 or VALID_FOR
 
 
@@ -131,7 +131,7 @@ def release_sets(text: str, file: str) -> tuple[ReleaseSet, ...]:
                 ImageId(suite, config, arch, _ANY)
         except (ValueError, Error):
             raise Error(
-                f"{file}, line {number}, names no set of images: {' '.join(words)}",
+                f"{file}, line {number}, is not a set of images: {' '.join(words)}",
                 "a line is a suite and its images: trixie ec2/amd64 azure/amd64",
             ) from None
         found.append(ReleaseSet(suite, (*images,)))
@@ -156,14 +156,14 @@ def policy(text: str, file: str) -> Policy:
                 key = count = ""
         if not re.fullmatch("[1-9][0-9]{0,4}", count) or key in numbers:
             raise Error(
-                f"{file}, line {number}, is not a policy{', or a second one' if key in numbers else ''}:"
+                f"{file}, line {number}, is not a policy{', or repeats one' if key in numbers else ''}:"
                 f" {' '.join(words)}",
-                "keep N, keep SUITE/CONFIG/ARCH N, monthly N, snapshots N, pinned SUITE/CONFIG/ARCH/SERIAL",
+                "known: keep N, keep SUITE/CONFIG/ARCH N, monthly N, snapshots N, pinned SUITE/CONFIG/ARCH/SERIAL",
             )
         numbers[key] = int(count)
     keep, monthly, snapshots = (numbers.pop(key, None) for key in ("keep", "monthly", "snapshots"))
     if monthly and keep is None:
-        raise Error(f"{file} has `monthly` without `keep`", "keep N: how many of the newest stay besides")
+        raise Error(f"{file} has `monthly` without `keep`", "add keep N, the number of newest serials that also stay")
     return Policy(keep, numbers, monthly or 0, snapshots, frozenset(pinned))
 
 
@@ -222,7 +222,7 @@ def partial(records: Iterable[ImageRecord], waiting: Iterable[Held], release: st
     if not chosen:
         raise Error(
             f"nothing of {release} is held back",
-            "--partial takes SUITE/SERIAL, as `publish` names what it holds back",
+            "give SUITE/SERIAL, as `publish` prints it, with --partial",
             USAGE,
         )
     return tuple(replace(r, partial=True) if r.id in chosen else r for r in records)
@@ -240,28 +240,28 @@ def marked(
     records = tuple(records)
     if not reason.strip() or not reason.isprintable():
         raise Error(
-            "a reason is one line of text" if reason.strip() else "the reason is empty",
-            "--reason says to users in one sentence why, as in --reason 'its kernel does not boot on …'",
+            "the reason is not one line of text" if reason.strip() else "the reason is empty",
+            "give users the reason in one sentence: --reason 'its kernel does not boot on …'",
             USAGE,
         )
     if len(reason) > REASON:
         raise Error(
-            f"the reason has {len(reason)} characters, and at most {REASON} are told",
+            f"the reason has {len(reason)} characters, but at most {REASON} are allowed",
             "give the reason in one sentence, and where to read more",
             USAGE,
         )
     cves = tuple(dict.fromkeys(cves))
     if len(cves) > _CVES:
-        raise Error(f"{len(cves)} CVEs are too many", f"name the {_CVES} that matter most", USAGE)
+        raise Error(f"{len(cves)} CVEs are too many", f"give the {_CVES} most important ones", USAGE)
     for cve in cves:
         if len(cve) > _CVE or not index.CVE.fullmatch(cve):
-            raise Error(f"{printable(cve, 60)} is not a CVE identifier", "it looks like CVE-2026-12345", USAGE)
+            raise Error(f"{printable(cve, 60)} is not a CVE identifier", "give one like CVE-2026-12345", USAGE)
     before = {record.status for record in records if str(record.id) == image}
     if not before:
         raise Error(f"the archive never had {printable(image, 120)}", _hint(records, image), USAGE)
     if status in before or (status == "deprecated" and before & {*GONE}):
         since = next(record.status_date for record in records if str(record.id) == image)
-        raise Error(f"{image} is {min(before)} since {since} already", "the state of an image is final")
+        raise Error(f"{image} is already {min(before)} since {since}", "this status of an image is final")
     return tuple(
         replace(record, status=status, status_date=day.isoformat(), status_reason=" ".join(reason.split()), cves=cves)
         if str(record.id) == image
@@ -428,7 +428,7 @@ def parse_leaving(text: str) -> dict[str, date]:
         try:
             found[path] = date.fromisoformat(day)
         except ValueError:
-            raise Error(f"the list of what leaves the pool has the line {line!r}", "it was damaged") from None
+            raise Error(f"the list of files that leave the pool has the line {line!r}", "it is damaged") from None
     return found
 
 
@@ -497,6 +497,6 @@ def _months(today: date, number: int) -> Iterator[str]:
 def _hint(records: Iterable[ImageRecord], image: str) -> str:
     known = {str(record.id) for record in records}
     if not _is_image(image):
-        return "an image is named SUITE/CONFIG/ARCH/SERIAL, as below images/"
+        return "an image is named SUITE/CONFIG/ARCH/SERIAL, like its directory below images/"
     same = sorted(found for found in known if found.rpartition("/")[0] == image.rpartition("/")[0])
-    return f"of that image it has {', '.join(s.rpartition('/')[2] for s in same[-5:])}" if same else "see `Images`"
+    return f"its serials are {', '.join(s.rpartition('/')[2] for s in same[-5:])}" if same else "see `Images`"

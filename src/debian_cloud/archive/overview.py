@@ -86,14 +86,14 @@ class Overview:
 def overview(archive: Path) -> Overview:
     """The status of an archive; nothing is changed, and no lock is taken."""
     if not (archive / "state").is_dir():
-        raise Error(f"{archive} is not an archive", f"make one: debian-cloud-archive init {archive}", USAGE)
+        raise Error(f"{archive} is not an archive", f"create one: debian-cloud-archive init {archive}", USAGE)
     for _ in range(3):
         try:
             return _overview(archive)
         except FileNotFoundError as error:
             # A new state has replaced the one that was being read.
             gone = error
-    raise Error(f"{gone.filename} is missing", f"debian-cloud-archive check {archive}")
+    raise Error(f"{gone.filename} is missing", f"run debian-cloud-archive check {archive}")
 
 
 def _overview(archive: Path) -> Overview:

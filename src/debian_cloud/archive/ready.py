@@ -33,13 +33,13 @@ def anew(archive: Path, work: Path, packages: Path, born: int, *, after_wrong_cl
     listed = _packages(packages)
     for suite in terms:
         if not (work / "dists" / suite / "Release").is_file():
-            raise Error(f"{suite} has no Release, though conf/distributions has that suite", "run it again")
+            raise Error(f"{suite} has no Release, although conf/distributions has that suite", "run it again")
     _finish(work, terms, day, listed)
 
 
 def again(archive: Path, work: Path, keyring: Path, born: int, *, after_wrong_clock: bool = False) -> None:
     """Prepare WORK/dists for signing from what was signed last; Error unless exactly that is served."""
-    signed.refuse_changed(archive, keyring, "what is served is not what was signed, and nothing is signed anew")
+    signed.refuse_changed(archive, keyring, "a served index is not as it was signed, so nothing is signed again")
     for record in sorted((archive / "signed/dists").glob("*/Release")):
         folder = work / "dists" / record.parent.name
         folder.mkdir(parents=True)
@@ -50,13 +50,13 @@ def again(archive: Path, work: Path, keyring: Path, born: int, *, after_wrong_cl
 
 def _finish(work: Path, terms: Mapping[str, int], day: int, listed: Mapping[str, set[_Package]] | None) -> None:
     """Set the dates of each Release; Error if it is not complete, or does not list what is `listed`."""
-    what, hint = "what would be signed is not whole", "is the disk full, or damaged? Run it again"
+    what, hint = "an index to be signed is incomplete", "the disk may be full or damaged: check it, and run it again"
     for folder in signed.folders(work, "dists/*"):
         file, term = folder / "Release", terms.get(folder.name, lifecycle.VALID_FOR)
         # reprepro writes no Valid-Until if there is no ValidFor.
         found = served.release(served.with_term(file.read_bytes(), term), file)
         if folder.name != found.fields["Codename"]:
-            raise Error(f"{file} is of the suite {found.fields['Codename']}", "it was swapped or changed")
+            raise Error(f"{file} belongs to the suite {found.fields['Codename']}", "it was swapped or changed")
         if listed is not None:
             signed.refuse(served.indexes(found, folder, byhash=False), what, hint)
             signed.refuse(served.incomplete(found, folder, listed[folder.name]), what, hint)
@@ -80,14 +80,14 @@ def _date(archive: Path, work: Path, born: int, *, after_wrong_clock: bool) -> i
         # A client accepts no index older than the one that it has: all clients would stay at that.
         if found > now and not after_wrong_clock:
             raise Error(
-                f"the clock says {said}, and {folder.name} was published later than that",
+                f"the clock says {said}, but {folder.name} was published later than that",
                 "set the clock of this machine; if it was wrong then, publish --after-wrong-clock",
             )
         last = max(last, found if found <= now else 0)
     if born > now:
         raise Error(
-            f"the clock says {said}, and a key that signs was made later than that",
-            "set the clock of this machine; if it was wrong then, retire-key, and add another",
+            f"the clock says {said}, but a key that signs was made later than that",
+            "set the clock of this machine; if it was wrong then, retire that key, and add another",
         )
     return max(now - served.BACK, born, min(last + 1, now))
 

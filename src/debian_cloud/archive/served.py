@@ -111,11 +111,11 @@ def signed_text(folder: Path, keyring: Path) -> tuple[bytes, list[Fault]]:
     try:
         plain = regular(file).read_bytes()
         if text and _words(plain) != _words(text):
-            found.append(Fault(file, "it does not say what InRelease says; publish"))
+            found.append(Fault(file, "its text differs from that of InRelease; publish"))
         else:
             sign.verified(keyring, file, regular(folder / "Release.gpg"))
     except (Error, FileNotFoundError):
-        found.append(Fault(folder / "Release.gpg", "it is not a signature of the archive over Release; publish"))
+        found.append(Fault(folder / "Release.gpg", "it is not the archive's signature of Release; publish"))
     return text, found
 
 
@@ -127,7 +127,7 @@ def indexes(known: SignedRelease, folder: Path, *, byhash: bool) -> Iterator[Fau
         good = [place for place in places if content(place, sha256, size) is not None]
         for place in places:
             if good and place not in good:
-                yield Fault(place, "it is again what Release lists", good[0])
+                yield Fault(place, "it was restored to what Release lists", good[0])
             elif not good and (place.exists() or place.is_symlink()):
                 yield Fault(place, "it is not the index that Release lists; publish")
         # A listed variant may be absent (Packages beside Packages.xz).
@@ -165,7 +165,7 @@ def misnamed(folder: Path, listed: Collection[Path]) -> Iterator[Fault]:
         if file.is_symlink() or not file.is_file():
             yield Fault(file, "it is not a regular file")
         elif hashlib.sha256(file.read_bytes()).hexdigest() != file.name:
-            yield Fault(file, "it is not the index that its name says; remove it")
+            yield Fault(file, "its content does not match its name; remove it")
 
 
 def incomplete(
@@ -187,7 +187,7 @@ def incomplete(
         stem = name.removesuffix(".xz")
         if stem != name and (folder / stem).exists():
             if _unpacked(folder / name) != (folder / stem).read_bytes():
-                yield Fault(folder / name, "it does not say what it says without compression")
+                yield Fault(folder / name, "it differs from the uncompressed file")
             continue
         component, _, rest = stem.partition("/")
         place, _, kind = rest.partition("/")
@@ -197,7 +197,7 @@ def incomplete(
     for component, architecture, package, version in sorted(there ^ {*packages}):
         kind = "source/Sources" if architecture == "source" else f"binary-{architecture}/Packages"
         word = "does not list" if (component, architecture, package, version) in packages else "lists"
-        yield Fault(folder / component / kind, f"it {word} {package} {version}, other than the archive's state")
+        yield Fault(folder / component / kind, f"it {word} {package} {version}, unlike the archive's state")
 
 
 def terms(conf: str) -> dict[str, int]:

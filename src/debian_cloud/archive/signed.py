@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 UNSOUND: Final = 3
 """Exit status if what was to be published is not as it was signed, and a full disk is not the cause."""
-_HINT: Final = "debian-cloud-archive check mends what it can, and publish makes all indexes anew"
+_HINT: Final = "run debian-cloud-archive check, which repairs what it can, or publish, which makes all indexes again"
 
 
 def terms_of(archive: Path) -> dict[str, int]:
@@ -49,7 +49,7 @@ def refuse(found: Iterable[Fault], what: str, hint: str, status: int = FAILED) -
 
 def note(archive: Path, folder: Path, keyring: Path) -> None:
     """Record what was signed below a directory; Error unless all of it is signed and complete."""
-    what, hint = "what was about to be shown is not as it was signed", "publish makes all of it anew"
+    what, hint = "an index to be published is not as it was signed", "run publish, which makes all indexes again"
     texts: dict[Path, bytes] = {}
     for dist in (*folders(folder, "dists/*"), *folders(folder, "snap/*/dists/*")):
         place = dist.relative_to(folder)
@@ -57,7 +57,7 @@ def note(archive: Path, folder: Path, keyring: Path) -> None:
         refuse(found, what, hint, UNSOUND)
         known = served.release(text, dist / "InRelease")
         if known.fields["Codename"] != dist.name or known.fields.get("Snapshot") != _snapshot(place):
-            refuse([Fault(dist / "InRelease", "it is of another suite or snapshot")], what, hint, UNSOUND)
+            refuse([Fault(dist / "InRelease", "it belongs to another suite or snapshot")], what, hint, UNSOUND)
         refuse(served.staged(known, dist, archive / "public" / place), what, hint, UNSOUND)
         texts[place] = text
     now = int(time.time())
@@ -129,7 +129,7 @@ def clear(file: Path, keyring: Path) -> bytes:
         return b""
 
 
-def refuse_changed(archive: Path, keyring: Path, what: str = "what is served is not what was signed") -> None:
+def refuse_changed(archive: Path, keyring: Path, what: str = "a served index is not as it was signed") -> None:
     """Raise Error unless all that is served under dists is what was signed last."""
     refuse(shown(archive, keyring), what, _HINT)
 
@@ -149,10 +149,10 @@ def differing(archive: Path, place: Path, keyring: Path, *, byhash: bool) -> Ite
     text, found = served.signed_text(folder, keyring)
     yield from found
     if not record.is_file():
-        yield Fault(folder / "InRelease", "the archive does not know what it signed there; publish")
+        yield Fault(folder / "InRelease", "the archive has no record of what it signed there; publish")
         return
     wanted = record.read_bytes()
     if text and text != wanted:
-        yield Fault(folder / "InRelease", "it is not what the archive signed last; publish")
+        yield Fault(folder / "InRelease", "it is not the text that the archive signed last; publish")
     known = served.release(wanted, record)
     yield from served.indexes(known, folder, byhash=byhash)

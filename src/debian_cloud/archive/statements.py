@@ -30,14 +30,17 @@ def enter(archive: Path, following: Path, file: Path, keyring: Path) -> str:
         raise Error(f"there is no file {file}", "`debian-cloud rebuild --statement` writes one", USAGE)
     signed = sign.verified(keyring, file)
     if len(signed.signers) != 1:
-        raise Error(f"{file} is signed by {len(signed.signers)} rebuilders", "each writes a statement of its own")
+        raise Error(f"{file} is signed by {len(signed.signers)} rebuilders", "each must sign a statement of its own")
     said = provenance.parse(signed.content.decode("utf-8", "replace"), file.name)
     if said.kind != provenance.REBUILT:
-        raise Error(f"{file} says that an image was built, not that it was made again", "debian-cloud rebuild")
+        raise Error(
+            f"{file} states that an image was built, not that it was rebuilt",
+            "`debian-cloud rebuild --statement` writes a statement",
+        )
     image, records = _image(archive, following, said, file)
     name = f"{signed.signers[0].lower()}.asc"
     if any(known.suffix == name for record in records for known in record.rebuilds if record.id == image):
-        raise Error(f"{signed.signers[0]} stated that of {image.path()} already", "a statement is never replaced")
+        raise Error(f"{signed.signers[0]} already has a statement on {image.path()}", "a statement is never replaced")
     digest = checksums.digest(file, ("sha256",))
     entry = index.Attestation(name, digest.size, digest.hashes["sha256"])
     records = tuple(
@@ -69,8 +72,8 @@ def _image(
         for record in records:
             if record.id == image and (said.subjects.get(record.name, {}).get("sha256") != record.sha256):
                 raise Error(
-                    f"{file} is about other bytes than {record.name} has",
-                    "if you got other bytes, tell the maintainers of the archive",
+                    f"{file} describes other bytes than {record.name} has",
+                    "if you got other bytes, report it to the archive's operator",
                 )
         return image, records
-    raise Error(f"{file} is about no image of the archive", f"it names {', '.join(sorted(said.subjects)[:3])}")
+    raise Error(f"{file} describes no image of the archive", f"it names {', '.join(sorted(said.subjects)[:3])}")

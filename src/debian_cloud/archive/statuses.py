@@ -31,7 +31,7 @@ def mark(archive: Path, following: Path, status: str, named: str, reason: str = 
     if suite not in (known := state.suites(following)):
         raise Error(
             f"the archive has no image {printable(named, 120)}",
-            f"it has images of {', '.join(known)}" if known else "it has none at all",
+            f"it has images of {', '.join(known)}" if known else "it has no images",
             USAGE,
         )
     records = state.records(following, suite)

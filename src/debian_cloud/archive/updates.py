@@ -99,9 +99,7 @@ def write(found: Pending, those: Contents, output: Path, cache: Path | None = No
 def _read(public: Path, record: ImageRecord) -> tuple[Installed, ...]:
     file = public / record.buildinfo
     if not file.is_file() or checksums.digest(file, ("sha256",)).hashes["sha256"] != record.buildinfo_sha256:
-        raise Error(
-            f"{record.buildinfo} is missing, or not as it was signed", "debian-cloud-archive check shows more"
-        )
+        raise Error(f"{record.buildinfo} is missing, or is not as it was signed", "run debian-cloud-archive check")
     return tuple(Installed(p.name, p.version, p.architecture) for p in described.of(file).packages)
 
 

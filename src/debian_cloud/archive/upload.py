@@ -36,7 +36,7 @@ MOST_FILES: Final = 1000
 IMAGES: Final = "raw-images"
 """The section of an image's files."""
 
-_HINT: Final = "build and sign it again, as dpkg-buildpackage does"
+_HINT: Final = "build and sign it again with dpkg-buildpackage"
 # deb-changes(5). A name that begins with a dot is hidden, and "reason" is reserved for the archive.
 _FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]{0,199}")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9+.-]+")
@@ -82,17 +82,17 @@ def stanza(text: bytes, what: str) -> Stanza:
     the last.
     """
     if len(text) > LARGEST_TEXT or text.count(b"\n") > MOST_LINES:
-        raise Error(f"{what} has more than {LARGEST_TEXT} bytes, or {MOST_LINES} lines", _HINT)
+        raise Error(f"{what} has more than {LARGEST_TEXT} bytes or {MOST_LINES} lines", _HINT)
     try:
         plain = text.decode()
     except UnicodeDecodeError:
         raise Error(f"{what} is not UTF-8 text", _HINT) from None
     if _CONTROL.search(plain) or _BLANK.search(plain):
-        raise Error(f"{what} has a line of nothing but blanks, or a control character, in its fields", _HINT)
+        raise Error(f"{what} has a line of blanks only, or a control character, in its fields", _HINT)
     # debsign ends a text with an empty line.
     lines = plain.rstrip("\n").split("\n")
     if "" in lines:
-        raise Error(f"{what} has not one paragraph: there is an empty line in it", _HINT)
+        raise Error(f"{what} has more than one paragraph: it has an empty line", _HINT)
     try:
         (written,) = deb822.canonical("\n".join(line.rstrip(" \t") for line in lines))
     except Error as error:
@@ -101,7 +101,7 @@ def stanza(text: bytes, what: str) -> Stanza:
     for field in _ONE_LINE:
         value = found.get(field, "")
         if "\n" in value or (field in _ONE_WORD and " " in value):
-            raise Error(f"{what} has a field {field.lower()}: of more than one value", _HINT)
+            raise Error(f"{what} has more than one value in the field {field.lower()}", _HINT)
     return found
 
 
@@ -126,8 +126,8 @@ def changes(text: bytes) -> Changes:
     source, source_version = _source(fields["Source"], version, "the .changes")
     if source_version != version:
         raise Error(
-            f"the .changes is of version {version}, and its source of {source_version}",
-            "a rebuild is uploaded as a new version of its source",
+            f"the .changes has version {version}, but its source {source_version}",
+            "upload a rebuild as a new version of its source",
         )
     return Changes(
         source,
@@ -149,17 +149,17 @@ def _files(fields: Stanza) -> tuple[Listed, ...]:
     for line in fields["Files"].split("\n")[1:]:
         words = line.split()
         if len(words) != 5 or words[4] in found or not _SIZE.fullmatch(words[1]):
-            raise Error(f"the .changes has a line that lists no file: {printable(line.strip())}", _HINT)
+            raise Error(f"the .changes has a line that does not list a file: {printable(line.strip())}", _HINT)
         _, size, section, _, name = words
         if not _FILE.fullmatch(name) or name.endswith(".changes") or name == "reason":
-            raise Error(f"the .changes lists {printable(name)!r}, which is not a name of a file of an upload", _HINT)
+            raise Error(f"the .changes lists {printable(name)!r}, which is not a valid name of a file", _HINT)
         if name not in sums or sums[name][1] != size:
-            raise Error(f"the .changes has no SHA-256 of {name} with its {size} bytes", _HINT)
+            raise Error(f"the .changes has no SHA-256 for {name} with {size} bytes", _HINT)
         found[name] = Listed(name, int(size), sums[name][0], section)
     if found.keys() != sums.keys():
-        raise Error("the .changes has checksums of other files than it lists", _HINT)
+        raise Error("the .changes has checksums for other files than it lists", _HINT)
     if not 0 < len(found) <= MOST_FILES:
-        raise Error(f"the .changes lists {len(found)} files, and an upload has 1 to {MOST_FILES}", _HINT)
+        raise Error(f"the .changes lists {len(found)} files, but an upload has 1 to {MOST_FILES}", _HINT)
     return tuple(found.values())
 
 
@@ -173,16 +173,16 @@ def binary(upload: Changes, file: str, text: bytes) -> Stanza:
     architecture = _valid(_NAME, fields["Architecture"], f"{file} has the architecture")
     source, source_version = _source(fields.get("Source", name), fields["Version"], file)
     if source != upload.source:
-        raise Error(f"{file} is of the source package {source}, and the .changes of {upload.source}", _HINT)
+        raise Error(f"{file} has the source package {source}, but the .changes {upload.source}", _HINT)
     for what, version in (("it", fields["Version"]), ("its source", source_version)):
         if version != upload.version:
             raise Error(
-                f"{file}: {what} has the version {printable(version)}, and by the .changes {upload.version}",
-                "each package has the version of its source: build it again",
+                f"{file}: {what} has the version {printable(version)}, but the .changes {upload.version}",
+                "build it again: each package must have the version of its source",
             )
     expected = f"{name}_{upload.version.rpartition(':')[2]}_{architecture}.deb"
     if file != expected:
-        raise Error(f"{file} is {expected} by its control file", _HINT)
+        raise Error(f"{file} must be {expected} by its control file", _HINT)
     if name not in upload.binaries and name.removesuffix("-dbgsym") not in upload.binaries:
         raise Error(f"{file} has a package that the field Binary of the .changes does not list", _HINT)
     _modest(file, fields)
@@ -193,20 +193,20 @@ def _modest(file: str, fields: Stanza) -> None:
     """Raise Error if a package has a field or relation that no package of this archive may have."""
     for field in ("Essential", "Protected", "Important"):
         if fields.get(field, "no") != "no":
-            raise Error(f"{file} says {field}: {printable(fields[field])}", "no package of this archive is that")
+            raise Error(f"{file} has {field}: {printable(fields[field])}", "no package of this archive may have that")
     if fields.get("Priority", "optional") not in ("optional", "extra"):
-        raise Error(f"{file} has the priority {printable(fields['Priority'])}", "here each package is optional")
+        raise Error(f"{file} has the priority {printable(fields['Priority'])}", "it must be optional in this archive")
     for field in ("Provides", "Replaces", "Conflicts", "Breaks"):
         for name in _related(fields.get(field, "")):
             # dpkg accepts capital letters there, and treats them like small ones.
             _valid(_NAME, name, f"{file} has in {field} the package")
             if field in ("Provides", "Replaces") and not name.startswith(_OURS):
                 raise Error(
-                    f"{file} says {field}: {name}",
-                    f"a package of this archive adds to Debian's, and takes the place of none but {_OURS}-…",
+                    f"{file} has {field}: {name}",
+                    f"a package of this archive may not replace Debian's packages, only {_OURS}-…",
                 )
             if _LIFELINE.fullmatch(name):
-                raise Error(f"{file} says {field}: {name}", "machines get their updates by that")
+                raise Error(f"{file} has {field}: {name}", "machines need that package for their updates")
 
 
 def _related(value: str) -> tuple[str, ...]:
@@ -225,8 +225,8 @@ def source(upload: Changes, file: str, text: bytes) -> Stanza:
     fields = stanza(text, file)
     if (fields.get("Source"), fields.get("Version")) != (upload.source, upload.version):
         raise Error(
-            f"{file} is of {printable(fields.get('Source', ''))} {printable(fields.get('Version', ''))},"
-            f" and the .changes of {upload.source} {upload.version}",
+            f"{file} belongs to {printable(fields.get('Source', ''))} {printable(fields.get('Version', ''))},"
+            f" but the .changes to {upload.source} {upload.version}",
             _HINT,
         )
     there = {one.name for one in upload.files}
@@ -234,7 +234,7 @@ def source(upload: Changes, file: str, text: bytes) -> Stanza:
         for line in fields.get(field, "").split("\n")[1:]:
             words = line.split()
             if len(words) != 3 or words[2] not in there:
-                raise Error(f"{file} names a file that the .changes does not list: {printable(line.strip())}", _HINT)
+                raise Error(f"{file} lists a file that the .changes does not list: {printable(line.strip())}", _HINT)
     return fields
 
 
@@ -249,7 +249,9 @@ def buildinfo(upload: Changes, file: str, text: bytes) -> None:
     if "Source" in fields:
         of, version = _source(fields["Source"], fields.get("Version", upload.version), file)
         if (of, version) != (upload.source, upload.version):
-            raise Error(f"{file} is of {of} {version}, and the .changes of {upload.source} {upload.version}", _HINT)
+            raise Error(
+                f"{file} belongs to {of} {version}, but the .changes to {upload.source} {upload.version}", _HINT
+            )
 
 
 def kind(upload: Changes, file: str) -> str:
@@ -282,13 +284,13 @@ class Owners:
                 if source_ not in self.given[name]:
                     others = self.given[name]
                 elif others:
-                    found.append(f"{name}: {source_} may bring it, and {' '.join(sorted(others))} did")
+                    found.append(f"{name}: {source_} may upload it, although {' '.join(sorted(others))} did")
                     continue
             if others:
                 raise Error(
-                    f"{name} belongs to the source package {' '.join(sorted(others))}, and this is {source_}",
-                    f"choose another name; whoever keeps the archive can give it away: a line"
-                    f" '{name} {source_}' in conf/overrides",
+                    f"{name} belongs to the source package {' '.join(sorted(others))}, not to {source_}",
+                    f"choose another name; or the archive's operator adds the line"
+                    f" '{name} {source_}' to conf/overrides",
                 )
         return tuple(found)
 
@@ -309,7 +311,7 @@ def pairs(text: str, what: str) -> dict[str, frozenset[str]]:
         if not words:
             continue
         if len(words) != 2 or not all(_NAME.fullmatch(word) for word in words):
-            raise Error(f"{what}, line {number}: {printable(line)!r} is not PACKAGE SOURCE", "names of two packages")
+            raise Error(f"{what}, line {number}: {printable(line)!r} is not PACKAGE SOURCE", "give two package names")
         lines.append(" ".join(words))
     return holders("\n".join(lines))
 
@@ -409,5 +411,5 @@ def _source(value: str, version: str, what: str) -> tuple[str, str]:
 
 def _valid(pattern: re.Pattern[str], value: str, what: str) -> str:
     if not pattern.fullmatch(value):
-        raise Error(f"{what} {printable(value)!r}, which is none", _HINT)
+        raise Error(f"{what} {printable(value)!r}, which is not valid", _HINT)
     return value

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_AGAIN: Final = "sign with another key (debsign -k KEY FILE.changes), and upload again"
-_CHANGED: Final = "sign it as it is, and upload again"
+_AGAIN: Final = "sign it with another key (debsign -k KEY FILE.changes), and upload it again"
+_CHANGED: Final = "sign it as it is now, and upload it again"
 _WEAK_DIGESTS: Final = ("1", "2", "3")
 """MD5, SHA-1 and RIPEMD-160 (RFC 4880, 9.4)."""
 _NO_KEY: Final = "9"
@@ -82,10 +82,11 @@ def signer(home: Path, file: Path, known: Mapping[str, Key], allowed: frozenset[
     count = sum(words[1] == "NEWSIG" for words in lines)
     if count == 0:
         raise NotSignedError(
-            "it is not signed by an uploader: it has no signature", "debsign -k KEY FILE.changes, and upload again"
+            "it is not signed by an uploader: it has no signature",
+            "run debsign -k KEY FILE.changes, and upload it again",
         )
     if count > 1:
-        raise NotSignedError(f"the upload is signed by {count} keys", "one uploader signs it")
+        raise NotSignedError(f"the upload is signed by {count} keys", "sign it with the key of one uploader")
     by = (said.get("VALIDSIG") or ["none"])[0]
     if "VALIDSIG" not in said and len(said.get("ERRSIG", ())) > 6:
         by = said["ERRSIG"][6]
@@ -95,37 +96,37 @@ def signer(home: Path, file: Path, known: Mapping[str, Key], allowed: frozenset[
         _, _, digest, _, _, reason, *_ = [*said["ERRSIG"], *[""] * 6]
         if reason == _NO_KEY:
             raise NotSignedError(
-                f"it is not signed by an uploader: nobody has added the key {(said.get('NO_PUBKEY') or [by])[0]}",
-                "whoever keeps the archive adds it: debian-cloud-archive add-uploader DIR KEYFILE",
+                f"it is not signed by an uploader: the key {(said.get('NO_PUBKEY') or [by])[0]} is unknown",
+                "the archive's operator must add it: debian-cloud-archive add-uploader DIR KEYFILE",
                 key,
             )
         if digest in _WEAK_DIGESTS:
             raise NotSignedError(
-                "its signature is over a digest that is too weak (MD5, SHA-1 or RIPEMD-160)",
-                "remove digest-algo from your gpg.conf, sign again, and upload again",
+                "its signature uses a weak digest (MD5, SHA-1 or RIPEMD-160)",
+                "remove digest-algo from your gpg.conf, sign it again, and upload it again",
                 key,
             )
-        raise NotSignedError("its signature cannot be checked", _AGAIN, key)
+        raise NotSignedError("its signature cannot be verified", _AGAIN, key)
     if "BADSIG" in said:
         raise NotSignedError("it was changed after it was signed", _CHANGED, key)
     if "REVKEYSIG" in said:
-        raise NotSignedError(f"it is signed by a key that was revoked, {by}", _AGAIN, key)
+        raise NotSignedError(f"it is signed by a revoked key, {by}", _AGAIN, key)
     if "EXPKEYSIG" in said:
         raise NotSignedError(
             f"it is signed by a key that expired on {_day(said.get('KEYEXPIRED', []))}, {by}",
-            f"gpg --quick-set-expire {key.owner if key else by} 1y, and have the archive add the new"
-            " gpg --export of it",
+            f"run gpg --quick-set-expire {key.owner if key else by} 1y, and have the archive's operator add"
+            " the output of gpg --export",
             key,
         )
     if "EXPSIG" in said:
-        raise NotSignedError("its signature has expired", "sign it again, and upload again", key)
+        raise NotSignedError("its signature has expired", "sign it again, and upload it again", key)
     if key is None or sum(words[1] == "GOODSIG" for words in lines) != 1 or "VALIDSIG" not in said:
-        raise NotSignedError("the signature is not over all of it", _CHANGED, key)
+        raise NotSignedError("the signature does not cover all of it", _CHANGED, key)
     if key.weak:
-        raise NotSignedError(f"it is signed by a weak key, {by}: of less than 2048 bits", _AGAIN, key)
+        raise NotSignedError(f"it is signed by a weak key, {by}, with less than 2048 bits", _AGAIN, key)
     if key.owner not in allowed:
         raise NotSignedError(
-            f"it is not signed by an uploader: {key.owner} may not upload any more",
+            f"it is not signed by an uploader: {key.owner} may no longer upload",
             "conf/uploaders has no line for it",
             key,
         )
@@ -136,4 +137,4 @@ def _day(words: list[str]) -> str:
     try:
         return time.strftime("%Y-%m-%d", time.gmtime(int(words[0])))
     except (IndexError, ValueError, OverflowError):
-        return "a day that is not known"
+        return "an unknown day"

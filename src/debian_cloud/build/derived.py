@@ -61,7 +61,9 @@ def _refuse_taken(apt: Apt, name: str) -> None:
     package = names.package(name)
     if package in apt.known():
         raise Error(
-            f"there is a package {package} already", "choose another name; to change it, `apt source` has it", USAGE
+            f"a package {package} exists already",
+            "choose another name; to change that package, get it with `apt source`",
+            USAGE,
         )
 
 
@@ -69,7 +71,7 @@ def _refuse_essential(apt: Apt, added: Iterable[str]) -> None:
     """Raise Error that names an essential package: nothing depends on one without a version (Debian Policy 3.5)."""
     for package in added:
         if apt.fields(package).get("Essential") == "yes":
-            raise Error(f"{package} is part of every Debian system", "leave it out of --add", USAGE)
+            raise Error(f"{package} is part of every Debian system", "omit it from --add", USAGE)
 
 
 def write(folder: Path, files: Iterable[File]) -> None:

@@ -124,7 +124,7 @@ def again(
     if changes.lines != buildinfo.changes:
         raise Error(
             f"the image was made with another seed than {seed or 'none'}",
-            "give the same with --seed: the .buildinfo has its SHA-256",
+            "give the original seed with --seed: the .buildinfo has its SHA-256",
             USAGE,
         )
     with origin.of_closure(buildinfo, keyring, closure, archive) as found:
@@ -132,7 +132,7 @@ def again(
             resolution = found.resolve(buildinfo.id.config, buildinfo.id.suite, changes, buildinfo)
         except Error as error:
             # The caller named no package, so blame the closure, which lacks what the .buildinfo has.
-            hint = error.hint if error.status == FAILED else "the closure is not whole, or is another image's"
+            hint = error.hint if error.status == FAILED else "the closure is incomplete, or belongs to another image"
             raise Error(error.message, hint) from None
         return _planned(found, resolution, buildinfo.id.serial, wanted or buildinfo.formats, buildinfo)
 

@@ -47,7 +47,7 @@ _MOST: Final = 2**26
 """Most bytes of a file of the tree that are searched."""
 _SHORTEST: Final = 16
 """Fewest bytes that cannot be guessed; shorter content may be the same elsewhere by chance."""
-_COPY: Final = "the same as what was taken out elsewhere, as each machine makes it for itself"
+_COPY: Final = "a copy of a file that was removed elsewhere, because each machine creates its own"
 _INITRDS: Final = ("boot/init*", "boot/**/init*")
 _ID_IN: Final = ("etc/", "var/lib/")
 _LARGEST_ID: Final = 2**16
@@ -172,7 +172,7 @@ def _told(folder: str, some: list[tuple[str, str]], shipped: _Shipped) -> Iterat
             yield Secret(path, what, known.package if known else shipped.owner(path))
     else:
         yield Secret(
-            f"{folder}/**", f"{len(some)} files, as {shown(some[0][0])}: {some[0][1]}", shipped.owner(folder)
+            f"{folder}/**", f"{len(some)} files, such as {shown(some[0][0])}: {some[0][1]}", shipped.owner(folder)
         )
 
 
@@ -227,7 +227,7 @@ def _note(tree: Path, text: str) -> None:
         except OSError as error:
             raise Error(
                 f"/{identities.RENEWED} cannot be written: {error.strerror}",
-                "a package has something else there, or in the place of its folder: leave it out",
+                "a package has another file there, or in place of its directory: remove that package",
             ) from None
         os.fchmod(descriptor, 0o644)
         os.write(descriptor, text.encode("ascii"))
@@ -320,9 +320,9 @@ def _found(tree: Path, path: str, shipped: _Shipped, *, closed: bool, known: ide
     what = known.what if known else identities.secret(path, content)
     if not what and not makes:
         if closed:
-            what = "no package ships it, and it is closed to others"
+            what = "no package ships it, and other users may not read it"
         elif path.startswith(_ID_IN) and len(content) <= _LARGEST_ID and identities.host_id(content):
-            what = "no package ships it, and it has an identifier that was drawn by lot"
+            what = "no package ships it, and it has a random identifier"
     return what if what and not shipped.has(content) else ""
 
 

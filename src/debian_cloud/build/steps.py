@@ -160,10 +160,9 @@ def check_size(resolution: Resolution) -> None:
         return
     have, need = map(in_words, (config.size, disk_layout.least(needed)))
     raise Error(
-        f"the disk of {names.config(config.name)} is too small: it has {have}, and {packages} packages with"
-        f" {resolution.installed_size >> 20} MiB, what they make when they are installed, boot areas and file system"
-        f" need {need}",
-        f"give --size {need}" if custom.lines else f"set Image-Size to {need}; for a try, give --size {need}",
+        f"the disk of {names.config(config.name)} is too small: it has {have}, but {packages} packages with"
+        f" {resolution.installed_size >> 20} MiB, the files that they create, boot areas and file system need {need}",
+        f"give --size {need}" if custom.lines else f"set Image-Size to {need}; for a test, give --size {need}",
     )
 
 
@@ -178,7 +177,7 @@ def _refuse(config: ImageConfig, wanted: Iterable[str]) -> None:
     if "raspi" in config.firmware:
         raise Error(
             f"{name} cannot be built yet: it boots by the firmware of the Raspberry Pi",
-            "build a configuration whose Image-Firmware is bios or uefi; `debian-cloud show` tells",
+            "build a configuration whose Image-Firmware is bios or uefi; see `debian-cloud show`",
         )
     if config.architecture not in _ARCHITECTURES:
         raise Error(f"images for {config.architecture} cannot be built yet", did_you_mean("", _ARCHITECTURES))
@@ -187,7 +186,7 @@ def _refuse(config: ImageConfig, wanted: Iterable[str]) -> None:
     for known in wanted:
         if known not in made:
             what = "a disk" if config.firmware else "a root file system without a disk"
-            raise Error(f"{name} is {what}, and {known} is not made of that", f"--format {','.join(made)}", USAGE)
+            raise Error(f"{name} is {what}, which has no format {known}", f"give --format {','.join(made)}", USAGE)
 
 
 def _of_image(source: sources.Source, config: ImageConfig) -> sources.Source:
@@ -200,9 +199,9 @@ def _refuse_secret(source: sources.Source) -> None:
     """Raise Error if the URI of a source would disclose a password: image, plan and .buildinfo have the URI."""
     if sources.names_a_user(source.uri):
         raise Error(
-            f"the address of {' '.join(source.suites)} has a user or a password in its URI, and everybody who"
-            " gets the image would read it",
-            "put it into apt_auth.conf(5), and name the address without it",
+            f"the address of {' '.join(source.suites)} has a user or a password in its URI, which all users of"
+            " the image could read",
+            "put it into apt_auth.conf(5), and give the address without it",
             USAGE,
         )
 

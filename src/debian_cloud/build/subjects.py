@@ -63,11 +63,13 @@ def of_path(path: Path) -> tuple[lint.Subject, ...]:
         subjects = [lint.Subject(binary, lint.suite(binary))] if _is_one(binary) else []
     else:
         raise Error(
-            f"{path} is nothing that can be checked", "a .deb, a .changes, or a folder that has debian/control", USAGE
+            f"{path} cannot be checked", "give a .deb, a .changes, or a directory that has debian/control", USAGE
         )
     if not subjects:
         raise Error(
-            f"{path} has no image configuration", "a package with Image-* fields, or debian-cloud-config-*", USAGE
+            f"{path} has no image configuration",
+            "give a package with Image-* fields, or debian-cloud-config-*",
+            USAGE,
         )
     return tuple(subjects)
 

@@ -65,7 +65,7 @@ def make_output(output: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise Error(
-            f"nothing can be written to {output}: {error.strerror}", "choose another directory with --output", USAGE
+            f"{output} cannot be written to: {error.strerror}", "choose another directory with --output", USAGE
         ) from None
 
 
@@ -73,8 +73,8 @@ def _refuse_name(output: Path) -> None:
     """Raise Error if apt's settings, in which the bootstrap names its directory, cannot contain this name."""
     if bad := _NO_PATH_OF_APT.search(str(output)):
         raise Error(
-            f"no image can be built in {printable(str(output))}: apt takes no {printable(bad[0])!r} in the name of a"
-            " directory",
+            f"no image can be built in {printable(str(output))}: apt accepts no {printable(bad[0])!r} in the name"
+            " of a directory",
             "choose another directory with --output",
             USAGE,
         )
@@ -92,7 +92,7 @@ def _refuse_full(output: Path, planned: Planned) -> None:
     free = shutil.disk_usage(output).free
     if free < needed:
         raise Error(
-            f"the disk is full: {output} has {free >> 20} MiB free, the build needs about {needed >> 20}",
+            f"the disk is full: {output} has {free >> 20} MiB free, but the build needs about {needed >> 20}",
             "free some space, or choose another place with --output",
             FAILED,
         )

@@ -54,7 +54,7 @@ def usage() -> str:
     """The help of `debian-cloud` itself."""
     lines = ["usage: debian-cloud VERB [ARGUMENT…]", "", "verbs:"]
     lines += [f"  {name:<10}{summary(name)}" for name in names()]
-    lines += ["", "`debian-cloud VERB --help` shows more about a verb; debian-cloud(1) has it all."]
+    lines += ["", "See `debian-cloud VERB --help` or debian-cloud(1) for more about a verb."]
     return "\n".join(lines)
 
 
@@ -66,7 +66,7 @@ def warn(sentence: str) -> None:
 def run(argv: Sequence[str]) -> int:
     """Run one command line and return its exit status."""
     if not argv:
-        raise Error("no verb given", f"one of: {', '.join(names())}; see debian-cloud --help", USAGE)
+        raise Error("no verb given", f"give one of: {', '.join(names())}; see debian-cloud --help", USAGE)
     name, *rest = argv
     if name in ("-h", "--help", "help"):
         print(usage())

@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Build the image of a configuration from signed packages alone.
+"""Build the image of a configuration only from signed packages.
 
-apt resolves the configuration package, the only one asked for, from Debian and
-from the archive of configurations, each verified by its own key. The result is
+apt resolves the configuration package from Debian and from the archive of
+configurations, each verified by its own key. The result is
 a disk that boots by BIOS and by UEFI, with a .buildinfo that names each package
 with version and SHA-256, and a .changes to sign (debsign(1)) and upload
 (dput(1)). Neither root, loop devices nor KVM are needed; nothing is left behind
-when it fails or is interrupted.
+if the build fails or is interrupted.
 
 Archives are reached as this machine's apt reaches them: by its proxies and
 certificates (apt.conf(5)), and with its credentials (apt_auth.conf(5)). None of
 that is in the image or its .buildinfo.
 
-With --source, packages that Debian does not have come from another archive, too,
-which must be signed by the keys that its Signed-By names (sources.list(5)). What
-Debian or the archive of configurations has never comes from there. Such an image
-is not official; its .buildinfo names the source and who signed it, and its own apt
-does not ask there.
+With --source, packages that Debian does not have may also come from another
+archive, which must be signed by the keys that its Signed-By names
+(sources.list(5)). Packages that Debian or the archive of configurations has never
+come from there. Such an image is not official; its .buildinfo names the source and
+its signers, and the image's own apt does not use that source.
 
 With --snapshot the archive is used as it was published under that id, and Debian's
 packages come from its mirror as it is now. Debian has snapshots of its own: name
@@ -42,9 +42,7 @@ if TYPE_CHECKING:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     options.add_request(parser)
-    parser.add_argument(
-        "--output", type=Path, default=Path(), metavar="DIR", help="where the files go (default: here)"
-    )
+    parser.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="where to write (default: here)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Show what changed from one image to another.
 
-A and B are images (raw, qcow2, tar.xz), read without root and without running
-anything of them, or the .buildinfo files beside them. Packages are listed with
+A and B are images (raw, qcow2, tar.xz), which are read without root and without
+running anything in them, or the .buildinfo files beside them. Packages are listed with
 their versions and sizes: those added, removed, upgraded, downgraded, and those
 of the same version from another .deb.
 
 For two images, it also lists the changelogs between the versions, with the CVEs
 and the bugs that they name, by source package; and the files that differ, by
-package, or as generated if no package has them. Times of files are ignored, and
-so is everything outside the root file system. For a downgrade, the entries are
-those that are lost.
+package, or as generated if no package has them. Times of files and everything
+outside the root file system are ignored. For a downgrade, the lost entries are
+listed.
 
 The exit status is 0 whether anything differs or not: this is a changelog, not a
 verdict. Signatures are not verified.
@@ -46,10 +46,10 @@ _LONGEST: Final = 4096
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("old", type=Path, metavar="A", help="the image, or its .buildinfo, that was before")
-    parser.add_argument("new", type=Path, metavar="B", help="the one that came after")
+    parser.add_argument("old", type=Path, metavar="A", help="the older image or its .buildinfo")
+    parser.add_argument("new", type=Path, metavar="B", help="the newer image or its .buildinfo")
     parser.add_argument("--full", action="store_true", help="print every line, path and changelog entry")
-    parser.add_argument("--json", action="store_true", help="print JSON, with all of that")
+    parser.add_argument("--json", action="store_true", help="print all of that as JSON")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -77,7 +77,7 @@ def _as_text(found: Difference, *, full: bool) -> Iterator[str]:
             else (0, 0, 0)
         )
         yield f"files: {added} added, {removed} removed, {changed} changed"
-    for title, lost in (("named in changelogs", False), ("no longer there", True)):
+    for title, lost in (("named in changelogs", False), ("lost from changelogs", True)):
         cves, bugs = difference.named(found.changelogs, lost=lost)
         if cves or bugs:
             yield f"{title}: {_count(cves, 'CVE', 'CVEs')}, {_count(bugs, 'bug', 'bugs')}"
@@ -120,7 +120,7 @@ def _section(title: str, lines: Iterator[str], most: int) -> Iterator[str]:
         if number <= most:
             yield f"  {line}"
     if number > most:
-        yield f"  and {number - most} lines more; --full prints them"
+        yield f"  and {number - most} more lines; --full prints them"
 
 
 def _package(package: Sourced, found: Difference) -> str:
@@ -154,7 +154,7 @@ def _of_package(files: Files, *, full: bool) -> Iterator[str]:
     counts = ((len(files.added), "added"), (len(files.removed), "removed"), (len(files.changed), "changed"))
     grown = files.new_size - files.old_size
     yield (
-        _plain(files.package or "generated, or of no package")
+        _plain(files.package or "generated, or without a package")
         + (f": {', '.join(f'{count} {word}' for count, word in counts if count)}")
         + (f"  {_signed(grown)}" if grown else "")
     )

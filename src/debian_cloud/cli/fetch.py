@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Fetch the newest image of a configuration from the archive or its mirror.
 
-The image is listed in the signed index of the archive that the user has made known
-(FILES), or in that which `apt update` fetched; apt's own helper downloads it from
-the place of the index, and verifies its SHA-512. An archive whose index is not valid
+The image is listed in the signed index of the archive that the user configured
+(FILES), or in the index that `apt update` fetched; apt's own helper downloads it
+from the archive of that index, and verifies its SHA-512. An archive whose index is not valid
 is named in a warning, and ignored. For an image that was withdrawn, it reports which
 archive withdrew it, when, and why.
 
-With --proof, what proves the image is also fetched, into the directory STEM.proof
+With --proof, the image's proof is also fetched, into the directory STEM.proof
 beside it: its record, its .buildinfo, the archive's signed sums, and in
-STEM.proof/closure what it was made of, from the mirror or else from the archive
-itself. Then `debian-cloud verify IMAGE` needs nothing else. A file under its final
+STEM.proof/closure its closure, from the mirror or else from the archive itself.
+Then `debian-cloud verify IMAGE` needs nothing else. A file under its final
 name is complete, even if a run is interrupted: until then, it is in a hidden
 directory, which the next run for the same image removes. If no place has a closure,
 a warning names the places; a directory STEM.proof/closure that was copied there by
@@ -37,13 +37,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("config", metavar="CONFIG", help="an image configuration, such as ec2")
     options.add_suite(parser)
-    parser.add_argument("--format", default="", help="its format (default: qcow2, or one that exists)")
-    parser.add_argument("--serial", default="", help="YYYYMMDD.N (default: the current one)")
+    parser.add_argument("--format", default="", help="its format (default: qcow2, or another that exists)")
+    parser.add_argument("--serial", default="", help="its serial, YYYYMMDD.N (default: the current one)")
     parser.add_argument("--archive", default="", metavar="URL", help="the archive, if apt knows several")
     parser.add_argument(
-        "--proof", action="store_true", help="fetch what `verify` needs, too, into a directory beside it"
+        "--proof", action="store_true", help="also fetch the files that `verify` needs, into a directory beside it"
     )
-    parser.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="where it goes (default: here)")
+    parser.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="where to write (default: here)")
 
 
 def main(args: argparse.Namespace) -> int:

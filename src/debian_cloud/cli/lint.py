@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Check a configuration against Debian's rules for official images.
 
-It checks a .deb, those that a .changes lists, a source tree (the configurations of
-its debian/control, and the trees that they install), or by its name a configuration
-of the archive with the layers that it is built on. Only for the last it is known
-from which component each package of the image comes, whether all of them can be
-installed, and whether they fit on its disk: for a file, the last line but one names
-the rules that were not checked. `show` and `build` of a configuration that an
-archive has compare sizes, too.
+It checks a .deb, the .debs that a .changes lists, a source tree (the configurations
+of its debian/control, and the trees that they install), or a configuration of the
+archive by its name, with the layers that it is built on. Only for the last, it is
+known from which component each package of the image comes, whether all of them can
+be installed, and whether they fit on the disk: for a file, the last line but one
+names the rules that were not checked. `show` and `build` also compare sizes.
 
 A finding is an error or a warning; it has the rule's name, a place, a sentence
 and a hint. The exit status is 1 if there is an error. --rules lists all rules.
 
---contents also asks whether another package of Debian has the same file. The
-suite's signed lists of files are fetched for that: some 50 MB, once for every
-point release, and half a minute to read.
+--contents also checks whether another package of Debian has the same file. It
+fetches the suite's signed lists of files, about 50 MB once for every point release,
+which take half a minute to read.
 
     debian-cloud lint ../debian-cloud-config-my-hpc_1.0~deb13u1_amd64.changes
     debian-cloud lint ec2 --suite trixie
@@ -45,8 +44,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "what", nargs="?", default="", metavar="PATH|CONFIG", help="a .deb, a .changes, a source tree or a name"
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    parser.add_argument("--rules", action="store_true", help="print the rules, and check nothing")
-    parser.add_argument("--contents", action="store_true", help="look for files that another package has, too")
+    parser.add_argument("--rules", action="store_true", help="print only the rules")
+    parser.add_argument("--contents", action="store_true", help="look for files that another package also has")
     options.add_sources(parser)
 
 
@@ -57,7 +56,7 @@ def main(args: argparse.Namespace) -> int:
             print(f"{rule.severity:<8} {rule.name}: {rule.demand}")
         return 0
     if not args.what:
-        raise Error("nothing to check", "give a .deb, a .changes, a source tree, or a configuration's name", USAGE)
+        raise Error("nothing to check", "give a .deb, a .changes, a source tree or a configuration's name", USAGE)
     checked = subjects.check(_subjects(args))
     if args.json:
         findings = [asdict(finding) for finding in checked.findings]
@@ -68,7 +67,7 @@ def main(args: argparse.Namespace) -> int:
             print(f"{finding.severity}: {finding.rule}: {place}: {sentence}\n  hint: {hint}")
         if checked.unasked:
             rules = ", ".join(checked.unasked)
-            print(f"not asked of a file: {rules}; `debian-cloud lint NAME` asks the archive that has it")
+            print(f"not checked for a file: {rules}; `debian-cloud lint NAME` checks them in an archive")
         counts = (checked.errors, "error"), (len(checked.findings) - checked.errors, "warning")
         print(f"{_number(len(checked.packages), 'package')}: {', '.join(_number(*count) for count in counts)}")
     return 1 if checked.errors else 0

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""List the image configurations there are, or with --images the images.
+"""List the available image configurations, or with --images the images.
 
-Without options, the configurations that this machine's apt can install. With
---images, the images of the archive that the user has made known (FILES), whose
-signed index is read anew, and those of the index that `apt update` fetched, for
-which no network is used. An archive whose index is not valid is named in a warning,
-the images of the others are listed, and the exit status is 1.
+Without options, it lists the configurations that this machine's apt can install.
+With --images, it lists the images of the archive that the user configured (FILES),
+whose signed index is fetched again, and those in the indexes that `apt update`
+fetched, which needs no network. A warning names an archive whose index is not
+valid; the images of the others are listed, and the exit status is 1.
 
     debian-cloud list --suite trixie
     debian-cloud list --images --json
@@ -44,8 +44,8 @@ def main(args: argparse.Namespace) -> int:
 def _images(args: argparse.Namespace) -> int:
     if args.mirror or args.security_mirror or args.archive or args.keyring or args.snapshot:
         raise Error(
-            "--images lists what `apt update` fetched",
-            "leave out mirrors, --archive, --keyring and --snapshot",
+            "--images lists only images in indexes that `apt update` fetched",
+            "omit mirrors, --archive, --keyring and --snapshot",
             USAGE,
         )
     known = offers.known(args.suite, args.arch)
@@ -53,7 +53,7 @@ def _images(args: argparse.Namespace) -> int:
         warn(sentence)
     status = FAILED if known.refused else 0
     if not known.images and not known.refused:
-        warn(f"no image of {args.suite}{f' for {args.arch}' if args.arch else ''} is published")
+        warn(f"no image is published for {args.suite}{f' and {args.arch}' if args.arch else ''}")
     if args.json:
         print(json.dumps([_as_json(image) for image in known.images], indent=2))
         return status

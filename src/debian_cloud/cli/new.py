@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write the source package of a configuration of one's own.
+"""Write the source package of a new configuration.
 
-It is the configuration that --from names, as the archive's signed index has it,
-under a new name: its dependencies, its Image-* fields and its files, and the
-packages that --add names. Its README says how to build, check, sign and upload
-it, and how to make the image. Layers such as debian-cloud-config-common are
-depended on without a version, so that their upgrades reach it.
+It is the configuration that --from names, as in the archive's signed index, under
+a new name: its dependencies, its Image-* fields and its files, and the packages
+that --add names. Its README says how to build, check, sign and upload
+it, and how to build the image. It depends on layers such as
+debian-cloud-config-common without a version, so that it gets their upgrades.
 
     debian-cloud new my-hpc --from generic --add slurmd,munge
 """
@@ -38,13 +38,13 @@ _MAINTAINER = re.compile(r"[^<>,\n]*[^<>,\s] <[^<>,\s@]+@[^<>,\s@]+>")
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("name", metavar="NAME", help="the new configuration's name, such as my-hpc")
-    parser.add_argument("--from", dest="base", required=True, metavar="CONFIG", help="the one it is made from")
+    parser.add_argument("--from", dest="base", required=True, metavar="CONFIG", help="the configuration to copy")
     parser.add_argument("--add", default="", metavar="LIST", help="packages to add, separated by commas")
     parser.add_argument(
         "--maintainer", default="", metavar="NAME", help='"Name <address>" (default: DEBFULLNAME and DEBEMAIL)'
     )
     parser.add_argument(
-        "--output", type=Path, default=Path(), metavar="DIR", help="where its directory goes (default: here)"
+        "--output", type=Path, default=Path(), metavar="DIR", help="where to write its directory (default: here)"
     )
     options.add_sources(parser)
     words.add_source(parser)
@@ -71,7 +71,7 @@ def _now() -> datetime:
         return datetime.fromtimestamp(int(epoch), UTC)
     except (ValueError, OverflowError, OSError):
         raise Error(
-            f"SOURCE_DATE_EPOCH {epoch!r} is not a time", "seconds since 1970, as `date +%s` prints them", USAGE
+            f"SOURCE_DATE_EPOCH {epoch!r} is not a time", "set seconds since 1970, as `date +%s` prints them", USAGE
         ) from None
 
 
@@ -83,8 +83,8 @@ def maintainer(wanted: str) -> str:
         wanted = email if "<" in email else f"{name} <{email}>" if name and email else ""
     if not wanted:
         raise Error(
-            "no maintainer is known", 'set DEBFULLNAME and DEBEMAIL, or give --maintainer "Name <address>"', USAGE
+            "the maintainer is unknown", 'set DEBFULLNAME and DEBEMAIL, or give --maintainer "Name <address>"', USAGE
         )
     if not _MAINTAINER.fullmatch(wanted):
-        raise Error(f"{wanted!r} is not a maintainer", "one name and one address: Name <name@example.org>", USAGE)
+        raise Error(f"{wanted!r} is not a maintainer", "give a name and an address: Name <name@example.org>", USAGE)
     return wanted

@@ -23,12 +23,12 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     add_sources(parser)
     parser.add_argument("--format", default="", metavar="LIST", help="disk formats, separated by commas: raw,qcow2")
     parser.add_argument(
-        "--lock", type=Path, metavar="FILE", help="an image's .buildinfo: use exactly these packages, or fail"
+        "--lock", type=Path, metavar="FILE", help="an image's .buildinfo: use exactly its packages, or fail"
     )
     parser.add_argument(
         "--serial",
         default="",
-        help="YYYYMMDD.N (default: the day of the newest package index, .0; of a try, a number of its own)",
+        help="YYYYMMDD.N (default: the day of the newest package index and 0, or another number if not official)",
     )
     group = add_changes(parser)
     group.add_argument(
@@ -57,15 +57,15 @@ def resolve_request(args: argparse.Namespace) -> BuildRequest:
 
 def add_changes(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Declare the changes that a user may make to the packages; the group, for further changes."""
-    group = parser.add_argument_group("for a quick try; such an image is not official, and its record says so")
+    group = parser.add_argument_group("changes for a test; such an image is not official, and its record says so")
     group.add_argument(
         *("--add",),
         default="",
         metavar="LIST",
-        help="more packages, separated by commas: vim,htop; if the disk is too small for them, with --size",
+        help="additional packages, separated by commas: vim,htop; the disk may need a larger --size",
     )
     group.add_argument(
-        "--remove", default="", metavar="LIST", help="packages to leave out, if the image can do without"
+        "--remove", default="", metavar="LIST", help="packages to omit, if no other package needs them"
     )
     group.add_argument("--size", default="", metavar="SIZE", help="another size of the disk: 12G")
     words.add_source(group)
@@ -87,16 +87,14 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         "--snapshot",
         default="",
         metavar="ID",
-        help="the archive as it was published under this id; Debian's packages still come from --mirror",
+        help="use the archive as published under this id; Debian's packages still come from --mirror",
     )
 
 
 def add_closure(parser: argparse.ArgumentParser) -> None:
     """Declare the location of an image's closure."""
-    group = parser.add_argument_group("where its packages come from")
-    group.add_argument(
-        "--closure", default="", metavar="URL", help="the image's closure (default: where the archive keeps it)"
-    )
+    group = parser.add_argument_group("sources of its packages")
+    group.add_argument("--closure", default="", metavar="URL", help="the image's closure (default: in the archive)")
     group.add_argument("--archive", default="", metavar="URL", help="archive of image configurations")
     group.add_argument("--keyring", default="", metavar="FILE", help="keys that may sign the archive's InRelease")
 
@@ -111,7 +109,7 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     """Declare the conditions on which a .buildinfo is trusted (`trust`)."""
     group = parser.add_argument_group("which .buildinfo is accepted")
     group.add_argument(
-        "--signed-by", type=Path, metavar="FILE", help="keys, one of which must have signed the .buildinfo"
+        "--signed-by", type=Path, metavar="FILE", help="keys of which one must have signed the .buildinfo"
     )
     group.add_argument("--unsigned", action="store_true", help="accept a .buildinfo that is not signed")
     group.add_argument("--mirror", default="", metavar="URL", help="a mirror of Debian that the image may use")
@@ -119,7 +117,7 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
         "--security-mirror", default="", metavar="URL", help="a mirror of its security updates that it may use"
     )
     group.add_argument(
-        "--allow-expired", action="store_true", help="the image may take indexes past their Valid-Until"
+        "--allow-expired", action="store_true", help="the image may accept indexes after their Valid-Until"
     )
 
 

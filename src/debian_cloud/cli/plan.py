@@ -4,8 +4,8 @@
 The script does what `debian-cloud build` does, step by step, in a new directory
 below the current one that is named like the image; read it, change it, or pipe
 it into a shell. Its last step writes the image's .buildinfo and record. Proxies
-and credentials are not in it: the script asks apt for those of the machine that
-it runs on.
+and credentials are not in it: the script gets them from the apt of the machine
+that it runs on.
 
     debian-cloud plan ec2 | less
     debian-cloud plan ec2 > ec2.sh && sh ec2.sh

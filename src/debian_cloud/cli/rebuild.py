@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Make a published image again, years later, and compare.
+"""Rebuild a published image, even years later, and compare.
 
 FILE is an image's .buildinfo, or its .image record with the .buildinfo beside
-it. The packages come from the image's closure, which its archive keeps (and
+it. The packages come only from the image's closure, which its archive keeps (and
 which is beside FILE, if `fetch --proof` fetched both, or in the archive that the
-user has made known), and from nowhere else:
-each must be the one that the .buildinfo names, by version and SHA-256, and no
-other is used. Every file that the .buildinfo names is made and compared with
-the hash in it. The exit status is 0 if all are equal, and 1 if one is not.
+user configured): each must be the one that the .buildinfo lists, by version and
+SHA-256, and no other is used. Every file that the .buildinfo lists is built and
+compared with its hash. The exit status is 0 if all are equal, and 1 if one is not.
 
 The .buildinfo must be signed, as for `verify`, and the sources in the image must be
 Debian's: otherwise equal bytes would prove nothing about their origin.
 
-With --statement, the result is published by whoever got the same bytes: a signed
-in-toto statement that `verify --rebuilders` counts.
+With --statement, a rebuilder who got the same bytes can publish that: it writes a
+signed in-toto statement that `verify --rebuilders` counts.
 
     debian-cloud rebuild debian-13-ec2-amd64-20261121.0.buildinfo --output again
 """
@@ -36,10 +35,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="the image's .buildinfo or .image")
     options.add_closure(parser)
     options.add_trust(parser)
-    parser.add_argument("--seed", default="", metavar="FILE", help="the seed of an image that was made with one")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="keep what was made in DIR (default: remove it)")
+    parser.add_argument("--seed", default="", metavar="FILE", help="the seed that the image was made with")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="keep the files in DIR (default: remove them)")
     parser.add_argument("--statement", type=Path, metavar="FILE", help="write a signed statement of the same bytes")
-    parser.add_argument("--homedir", type=Path, metavar="DIR", help="GnuPG's home with the key that signs it")
+    parser.add_argument("--homedir", type=Path, metavar="DIR", help="GnuPG home with the key that signs it")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
@@ -64,7 +63,8 @@ def main(args: argparse.Namespace) -> int:
     else:
         for name, equal in made.same.items():
             print(f"{name}: {'the same bytes' if equal else 'DIFFERS'}")
-        print(f"{made.described.name} is signed by {', '.join(signers) or 'nobody'}")
+        by = f"signed by {', '.join(signers)}" if signers else "not signed"
+        print(f"{made.described.name} is {by}")
     rebuild.refuse(made, args.output)
     if args.statement:
         rebuild.state(made, args.statement, args.homedir)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Print the bill of materials of an image.
 
-It is made of the image's .buildinfo alone: each package with its version and
+It is made only from the image's .buildinfo: each package with its version and
 its .deb's SHA-256, and the files of the image. The same .buildinfo always gives
 the same text. A signature around the .buildinfo is not verified. If an image is
 given, the .buildinfo beside it is used.

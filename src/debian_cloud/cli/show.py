@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Show what the image of a configuration will be, and what it is made of.
+"""Show the machine facts and the packages of a configuration's image.
 
 The machine facts are the `Image-*` fields of the configuration package; the
 packages are those that apt would install now. The exit status is 1 if they do
@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> int:
         print(json.dumps(asdict(resolution), indent=2))
         steps.check_size(resolution)
         return 0
-    disk = f"{config.size / 2**30:g} GiB and no less" if config.firmware else "none: a root file system"
+    disk = f"{config.size / 2**30:g} GiB or more" if config.firmware else "none: a root file system"
     facts = (
         ("configuration", f"{names.config(config.name)} ({config.name} {config.version})"),
         ("", config.description),
@@ -56,7 +56,7 @@ def main(args: argparse.Namespace) -> int:
         ("CD-ROM", ", ".join(config.cdrom)),
         ("console", config.console),
         ("IMDS", f"{config.imds} required" if config.imds else ""),
-        ("TPM", f"{config.tpm} wished" if config.tpm else ""),
+        ("TPM", f"{config.tpm} requested" if config.tpm else ""),
         ("volume", config.volume),
         ("memory", f"{config.memory / 2**20:g} MiB or more" if config.memory else ""),
         ("first boot", config.first_boot),

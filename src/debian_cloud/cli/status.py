@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Report what became of the image that this machine was made of.
+"""Report the status of the image that this machine was made from.
 
 The machine's own record, /etc/cloud-release, is looked up in the signed index
 Images-Status that `apt update` fetched; no network is used. Reports whether the
 image was withdrawn, why, and for which CVEs; whether there is a newer one; which of
 its packages have newer versions that are not installed here, security updates
 first, and which were installed since. The exit status is 1 if the image was
-withdrawn, if it may be of an archive whose index cannot be read (which a warning
-names), and if this machine was not made of an image of an archive that its apt
+withdrawn, if its archive may be one whose index cannot be read (which a warning
+names), or if this machine was not made from an image of an archive that its apt
 knows.
 
     debian-cloud status
@@ -55,7 +55,7 @@ def _as_text(became: Became) -> str:
     lines.append(image if found.reason else f"{image}, {said}")
     lines.append(f"newer: {newer}" if newer else "newer: none")
     if not found.pending_date:
-        lines.append("pending: the archive does not say; `apt list --upgradable` does")
+        lines.append("pending: unknown to the archive; see `apt list --upgradable`")
         return "\n".join(lines)
     urgent = sum(update.security for update in lacking)
     lines.append(f"pending: {urgent} security, {len(lacking) - urgent} other, as of {found.pending_date}")

@@ -1,52 +1,51 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Prove that all of an image came from signed packages.
+"""Prove that all of an image comes from signed packages.
 
 IMAGE is a disk (raw or qcow2) or a root file system (tar), with its .buildinfo
 beside it, which its builder or the archive signed. CLOSURE is the directory in
-which its archive keeps what it was made of (closures/SUITE/CONFIG/ARCH/SERIAL).
-Both are found in the directory STEM.proof beside the image, as `fetch --proof` leaves
-it, or in the archive that the user has made known (FILES), if that is on this machine
-and has published the image with this .buildinfo.
+which the archive keeps the image's closure (closures/SUITE/CONFIG/ARCH/SERIAL).
+Both are found in the directory STEM.proof beside the image, as `fetch --proof`
+writes it, or in the archive that the user configured (FILES), if that is on this
+machine and has published the image with this .buildinfo.
 No network, root or loop device is needed, and nothing in the image is executed.
 
 The .buildinfo is verified first, by the SHA512SUMS beside it that the archive
-signed, or by its own signature; an unsigned one proves nothing, and is accepted
-only with --unsigned. IMAGE must have the SHA-256 that is in it, whatever its name;
-if it has the name of another image, that is an error. For a raw disk or a tar that
-was unpacked from such a file, all bytes are compared. The sources in the image must
-be Debian's, and of its suite.
+signed, or by its own signature; an unsigned .buildinfo proves nothing, and is
+accepted only with --unsigned. IMAGE must have the SHA-256 that is in it, whatever
+its name; the name of another image is an error. For a raw disk or a tar that was
+unpacked from such a file, all bytes are compared. The sources in the image must be
+Debian's, for the image's suite.
 
 The image's status in the archive (current, superseded, deprecated, withdrawn) is
 reported if its signed index is available: from this machine's apt, or with --archive
-from a copy of the archive. The exit status is 1 for a withdrawn image, and for one
-that the given archive does not know.
+from a copy of the archive. The exit status is 1 for a withdrawn image, and for an
+image that the given archive does not know.
 
-The bytes decide: the image must be, byte for byte, what its packages make when it is
-made again, in the format that it has; for a raw disk or a tar that was unpacked from
-a published file, the disk or the tar is compared. If bytes differ, paths and places
-that were changed are listed for people, those that matter most first, and the exit
-status is 1.
+The bytes decide: the image must be equal, byte for byte, to a rebuild from its
+packages in the same format; for a raw disk or a tar that was unpacked from a
+published file, the disk or the tar is compared. If bytes differ, the changed paths
+and places are listed, the most important first, and the exit status is 1.
 
-Each package must be listed, by SHA-256, in an index of a release file that was
-signed by Debian, or by the archive for what Debian does not have. The release
-files of each of Debian's suites that the image has (updates and security, too)
-must be there. Each file, link, directory and device node must be what such a package
-ships, with its owner, mode and attributes; or it is in a closed list of generated
-files, and equal to the result when the image was made again of the closure's packages.
-What is copied out of a package, for example to the EFI system partition, is identified
-by its content, and must be where the rebuild has it. What is unexplained is listed, and
-the exit status is then 1, too.
+Each package must be listed, by SHA-256, in an index of a release file that Debian
+signed, or, for packages that Debian does not have, that the archive signed. The
+release files of each of Debian's suites that the image uses, with updates and
+security, must be present. Each file, link, directory and device node must be shipped
+by such a package with its owner, mode and attributes; or it must be in a closed list
+of generated files, and equal to the rebuild from the closure's packages. A copy of a
+package's file, for example on the EFI system partition, is identified by its content,
+and must be at the same place in the rebuild. Other paths are listed as unexplained,
+and the exit status is then 1.
 
-For an image with packages of other sources (--source), --source FILE.sources gives
-the keys by which they are trusted. Such a source vouches for what neither Debian nor
-the archive has, and for nothing else.
+For an image with packages of other sources, --source FILE.sources gives the keys by
+which they are trusted. Such a source vouches only for packages that neither Debian
+nor the archive has.
 
-With --signers M, that many keys of the archive's keyring must have signed each
-release file of the archive; subkeys of one key are one (the keyring package's
-debian-cloud-archive-cosigners.gpg has those who may).
+With --signers M, at least M keys of the archive's keyring must have signed each
+release file of the archive; subkeys of one key count once (the keyring package's
+debian-cloud-archive-cosigners.gpg has the keys that may sign).
 
-With --rebuilders N, that many keys of --rebuilder-keys must have signed that
-they made the same image again (`rebuild --statement`); each counts once.
+With --rebuilders N, at least N keys of --rebuilder-keys must have signed statements
+that they rebuilt the same image (`rebuild --statement`); each counts once.
 
     debian-cloud verify debian-13-ec2-amd64-20261121.0.qcow2 --closure closures/trixie/ec2/amd64/20261121.0
 """
@@ -91,10 +90,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--closure",
         type=_folder,
         metavar="CLOSURE",
-        help="directory with what it was made of (default: as `fetch --proof` left it)",
+        help="directory of its closure (default: as `fetch --proof` writes it)",
     )
     parser.add_argument(
-        "--keyring", default="", metavar="FILE", help="keys of the archive (default: its keyring package's)"
+        "--keyring", default="", metavar="FILE", help="keys of the archive (default: those of its keyring package)"
     )
     parser.add_argument(
         "--debian-keyring", type=Path, default=Path(names.DEBIAN_KEYRING), metavar="FILE", help="keys of Debian"
@@ -107,10 +106,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="require signatures by M keys of --keyring on the archive's indexes",
     )
     parser.add_argument(
-        "--archive", type=_folder_of_archive, metavar="DIR", help="a copy of the archive: what it says of the image"
+        "--archive", type=_folder_of_archive, metavar="DIR", help="a copy of the archive, for the image's status"
     )
     parser.add_argument(
-        "--diagnose", action="store_true", help="show what differs if the file is not the one described"
+        "--diagnose", action="store_true", help="show what differs if the .buildinfo does not describe the file"
     )
     parser.add_argument(
         *("--rebuilt",),
@@ -121,9 +120,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rebuilders", type=int, default=0, metavar="N", help="require statements of the same bytes by N rebuilders"
     )
-    parser.add_argument("--rebuilder-keys", type=Path, metavar="FILE", help="the keys that may sign them")
+    parser.add_argument("--rebuilder-keys", type=Path, metavar="FILE", help="keys of the rebuilders")
     parser.add_argument("--statements", type=Path, metavar="DIR", help="directory with the statements, files *.asc")
-    parser.add_argument("--seed", default="", metavar="FILE", help="the seed of an image that was made with one")
+    parser.add_argument("--seed", default="", metavar="FILE", help="the seed that the image was made with")
     parser.add_argument("--json", action="store_true", help="print a verdict on each path as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     words.add_source(parser)
@@ -150,7 +149,7 @@ def _folder_of_archive(value: str) -> Path:
     if not (Path(value) / "dists").is_dir():
         raise Error(
             f"--archive {value} is not a copy of an archive",
-            "give a directory that has dists in it, as a mirror has; nothing is verified over a network",
+            "give a directory with dists in it, such as a mirror's; nothing is verified over a network",
             USAGE,
         )
     return Path(value)
@@ -160,12 +159,12 @@ def _folder(value: str) -> Path:
     """The path of a closure on this machine; Error if it is elsewhere, or does not exist."""
     if "://" in value:
         raise Error(
-            f"--closure {value} is a URL, and nothing is verified over a network",
+            f"--closure {value} is a URL, but nothing is verified over a network",
             "mirror it first, and give the directory: rsync -a ARCHIVE/public/closures/SUITE/CONFIG/ARCH/SERIAL/ DIR",
             USAGE,
         )
     if not Path(value).is_dir():
-        raise Error(f"--closure {value} is not a directory", "give the one of the image's serial", USAGE)
+        raise Error(f"--closure {value} is not a directory", "give the directory of the image's closure", USAGE)
     return Path(value)
 
 
@@ -179,12 +178,12 @@ def _as_text(name: str, report: Report) -> str:
         f"    {count} listed by {printable(origin) or 'the archive'}, {printable(suite)}, signed by {keys}"
         for (origin, suite, keys), count in sorted(releases.items())
     ]
-    lines += [f"    {sum(bool(it.shipped) for it in by_package)} of them are copies, under another name"]
-    lines += [f"  {generators.total()} are generated, and came out the same again"]
+    lines += [f"    {sum(bool(it.shipped) for it in by_package)} of them are copies under another name"]
+    lines += [f"  {generators.total()} are generated, and equal the rebuild"]
     if esp := [it for it in report.explained if it.path.startswith(layout.ESP)]:
         copied = sum(bool(it.package) for it in esp)
         lines += [f"  of all these, {copied} from packages and {len(esp) - copied} generated are on the ESP"]
-    lines += [f"  made again, with the same bytes, by {key}" for key in report.rebuilders]
+    lines += [f"  rebuilt with the same bytes by {key}" for key in report.rebuilders]
     lines += [f"  {word}: {seconds} s" for word, seconds in report.seconds.items()]
     number = len(report.unexplained) + report.more
     lines += [f"{number} are unexplained"]
@@ -198,35 +197,36 @@ def _identity(name: str, report: Report) -> Iterator[str]:
     """Lines that identify the image and its signers."""
     buildinfo, file = report.buildinfo, report.file
     yield f"{printable(name)}: image {buildinfo.id.config} of {buildinfo.id.suite} for {buildinfo.id.architecture}"
-    yield f"  serial {buildinfo.id.serial}, of {_day(buildinfo)}, configuration version {buildinfo.config_version}"
+    yield f"  serial {buildinfo.id.serial}, date {_day(buildinfo)}, configuration version {buildinfo.config_version}"
     yield (
-        f"  {', '.join(buildinfo.changes)}: it is not official"
+        f"  it is not official: {', '.join(buildinfo.changes)}"
         if buildinfo.changes
-        else "  as its configuration says"
+        else "  it is as its configuration says"
     )
-    yield f"  its .buildinfo is signed by {', '.join(report.signers) or 'nobody: it proves nothing of all this'}"
+    signers = ", ".join(report.signers)
+    yield f"  its .buildinfo is {f'signed by {signers}' if signers else 'not signed, so this proves nothing'}"
     if file:
-        what = file.described or "none that its .buildinfo describes: what the disk holds was compared"
+        what = file.described or "not described by its .buildinfo, so the content of the disk was compared"
         yield f"  the file is {what}, SHA-256 {file.sha256}"
     yield f"  {_said(report.word)}"
     for source in buildinfo.sources:
-        late = ", also past their Valid-Until" if source.expired else ""
-        yield f"  its apt asks {source.uri} for {' '.join(source.suites)}{late}"
+        late = ", even after their Valid-Until" if source.expired else ""
+        yield f"  its apt uses {source.uri} for {' '.join(source.suites)}{late}"
 
 
 def _said(word: Word | None) -> str:
     """The status of an image in its archive, as a sentence."""
     if word is None:
-        return "whether it is current is not known: no signed index of its archive is at hand (--archive)"
+        return "its status is unknown: there is no signed index of its archive here (--archive)"
     if word.said is None and word.problem:
-        return f"whether it is current is not known: an index of {word.where} is no good: {printable(word.problem)}"
+        return f"its status is unknown: an index of {word.where} cannot be read: {printable(word.problem)}"
     if word.said is None:
         return f"{word.where} knows no archive that published it"
     said = word.said
     since = f" since {said.date}" if said.date else ""
     why = f": {printable(said.reason)}" if said.reason else ""
-    others = f"; another index is no good, and may say otherwise: {printable(word.problem)}" if word.problem else ""
-    return f"it is {said.status}{since}, says {printable(word.where)}{why}{' '.join(('', *said.cves))}{others}"
+    others = f"; another index cannot be read, and may differ: {printable(word.problem)}" if word.problem else ""
+    return f"it is {said.status}{since} according to {printable(word.where)}{why}{' '.join(('', *said.cves))}{others}"
 
 
 def _day(buildinfo: Buildinfo) -> str:

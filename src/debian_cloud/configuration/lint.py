@@ -30,17 +30,17 @@ ERROR: Final = "error"
 WARNING: Final = "warning"
 
 DROP_INS: Final = {
-    "/etc/*.d/*": "settings beside those of the package that reads them",
+    "/etc/*.d/*": "settings in addition to those of the package that reads them",
     "/usr/lib/*": "a vendor's settings, units and scripts",
-    "/usr/share/*": "what is the same on every architecture",
+    "/usr/share/*": "files that are the same on every architecture",
 }
 """Where a configuration may install files, and what files belong there."""
 NOT_DROP_INS: Final = {
-    "/etc/init.d/*": "services are systemd's units",
-    "/etc/rc?.d/*": "services are systemd's units",
+    "/etc/init.d/*": "services must be systemd units",
+    "/etc/rc?.d/*": "services must be systemd units",
 }
 SINGLE_FILES: Final = {
-    "/etc/wsl.conf": "WSL reads this one file, and no package of Debian has it",
+    "/etc/wsl.conf": "WSL reads only this file, and no package of Debian ships it",
 }
 """Files in /etc that are read without drop-ins, and that no package of Debian ships."""
 
@@ -140,50 +140,50 @@ def _rule(severity: str, hint: str, *, of_images: bool = False) -> Callable[[Che
 
 @_rule(
     ERROR,
-    "official images are made of main alone; what needs a board's firmware declares it in Image-Components,"
-    " and is in contrib (Debian Policy 2.2.2)",
+    "official images use only main; a configuration that needs a board's firmware declares it in"
+    " Image-Components, and is in contrib (Debian Policy 2.2.2)",
 )
 def only_main(subject: Subject) -> Iterator[tuple[str, str]]:
-    """Nothing comes from a component other than main and those that Image-Components declares."""
+    """All packages are from main or from a component that Image-Components declares."""
     declared = {"main", *_words(subject, "Image-Components")}
     area, _, rest = subject.binary.fields.get("Section", "").rpartition("/")
     # What depends on a declared component is itself in contrib (Debian Policy 2.2.2).
     if area and area not in declared | ({"contrib"} if len(declared) > 1 else set()):
         yield "", f"its section is {area}/{rest}"
     elif rest and not area and len(declared) > 1:
-        yield "", f"its section is {rest}, and it takes packages from {', '.join(sorted(declared - {'main'}))}"
+        yield "", f"its section is {rest}, but it takes packages from {', '.join(sorted(declared - {'main'}))}"
     for package, component in subject.components.items():
         if component not in declared:
             yield "", f"{package} comes from {component}"
 
 
-@_rule(WARNING, "Debian's vote of 2022 lets installers have it; an image says to its users why it needs it")
+@_rule(WARNING, "Debian's vote of 2022 allows it for installers; the description should say why the image needs it")
 def non_free_firmware(subject: Subject) -> Iterator[tuple[str, str]]:
-    """An official image has firmware of non-free-firmware only where its hardware needs it."""
+    """An official image has packages of non-free-firmware only if its hardware needs them."""
     if "non-free-firmware" in _words(subject, "Image-Components"):
         brought = sorted(p for p, component in subject.components.items() if component == "non-free-firmware")
         yield "", f"it takes packages from non-free-firmware{': ' if brought else ''}{', '.join(brought)}"
 
 
-@_rule(WARNING, "an image of one's own may have it: whoever gives it away must look at each licence")
+@_rule(WARNING, "an unofficial image may have it: check each licence before you distribute the image")
 def not_official(subject: Subject) -> Iterator[tuple[str, str]]:
-    """Debian's official images have nothing of contrib and non-free."""
+    """Debian's official images have no packages of contrib and non-free."""
     for component in ("contrib", "non-free"):
         if component in _words(subject, "Image-Components"):
             brought = sorted(package for package, area in subject.components.items() if area == component)
             yield "", f"it takes packages from {component}{': ' if brought else ''}{', '.join(brought)}"
 
 
-@_rule(ERROR, "apt-get --simulate install shows more; `debian-cloud plan` says the same", of_images=True)
+@_rule(ERROR, "apt-get --simulate install shows more, as does `debian-cloud plan`", of_images=True)
 def installable(subject: Subject) -> Iterator[tuple[str, str]]:
-    """The suite has all that the image depends on."""
+    """The suite has all packages that the image depends on."""
     if subject.unresolved and not list(valid_fields(subject)):
         yield "", subject.unresolved
 
 
-@_rule(ERROR, "set Image-Size to it; a machine can make its disk larger, and never smaller", of_images=True)
+@_rule(ERROR, "set Image-Size to that; a machine can enlarge its disk, but not shrink it", of_images=True)
 def fits_on_its_disk(subject: Subject) -> Iterator[tuple[str, str]]:
-    """What the image is made of has room on its disk."""
+    """The packages of the image fit on its disk."""
     if subject.crowded:
         yield "", subject.crowded
 
@@ -200,7 +200,7 @@ def no_other_image(subject: Subject) -> Iterator[tuple[str, str]]:
 
 @_rule(ERROR, f"Depends: {names.package('common')}", of_images=True)
 def depends_on_common(subject: Subject) -> Iterator[tuple[str, str]]:
-    """Every image is built on what all images share."""
+    """Every image depends on the layer that all images share."""
     if not any(names.package("common") in alternatives for alternatives in _dependencies(subject)):
         yield "", f"it does not depend on {names.package('common')}"
 
@@ -208,7 +208,7 @@ def depends_on_common(subject: Subject) -> Iterator[tuple[str, str]]:
 # What the stanza says.
 
 
-@_rule(ERROR, "debian-cloud-config-* are installed one at a time: the new one takes the place", of_images=True)
+@_rule(ERROR, "a machine has only one debian-cloud-config-* package: a new one replaces the old one", of_images=True)
 def replaces_the_others(subject: Subject) -> Iterator[tuple[str, str]]:
     """An image provides, conflicts with and replaces debian-cloud-config."""
     for relation in ("Provides", "Conflicts", "Replaces"):
@@ -218,16 +218,16 @@ def replaces_the_others(subject: Subject) -> Iterator[tuple[str, str]]:
 
 @_rule(ERROR, "see the fields of another image: debian-cloud show ec2", of_images=True)
 def valid_fields(subject: Subject) -> Iterator[tuple[str, str]]:
-    """The Image-* fields say what the builder knows."""
+    """The builder accepts all Image-* fields."""
     try:
         _parsed(subject)
     except Error as error:
         yield "", f"{error.message}; {error.hint}" if error.hint else error.message
 
 
-@_rule(ERROR, "clouds and hypervisors are told so what machine it needs", of_images=True)
+@_rule(ERROR, "clouds and hypervisors read from the fields which machine the image needs", of_images=True)
 def complete_fields(subject: Subject) -> Iterator[tuple[str, str]]:
-    """A disk says what memory and drivers it needs, where its console is and who sets it up."""
+    """A disk image declares its memory, drivers, console and the program that sets up the machine."""
     fields = subject.binary.fields
     wanted: tuple[str, ...] = ()
     if fields.get("Image-Firmware"):
@@ -239,19 +239,19 @@ def complete_fields(subject: Subject) -> Iterator[tuple[str, str]]:
             yield "", f"it has no field {name}: {config.FIELDS[name].meaning}"
 
 
-@_rule(ERROR, "one line that says which image it is, then what it is for (Debian Policy 3.4)")
+@_rule(ERROR, "write one line that names the image, then lines that say what it is for (Debian Policy 3.4)")
 def has_a_description(subject: Subject) -> Iterator[tuple[str, str]]:
-    """`apt show` tells what the image will be."""
+    """`apt show` describes the image."""
     synopsis, _, extended = subject.binary.fields.get("Description", "").partition("\n")
     if not synopsis.strip():
         yield "", "it has no description"
     elif not extended.strip():
-        yield "", "its description is one line alone"
+        yield "", "its description has only one line"
 
 
-@_rule(ERROR, "1.0~deb13u1 in trixie, say, so that the next release's version is the newer one")
+@_rule(ERROR, "for example 1.0~deb13u1 in trixie, so that the next release's version sorts after it")
 def version_carries_the_suite(subject: Subject) -> Iterator[tuple[str, str]]:
-    """The version ends with the suite's mark, in all suites but the newest."""
+    """The version ends with the suite's mark, except in the newest suite."""
     mark, version = names.suite_mark(subject.suite), subject.binary.version
     if mark and version and not re.search(rf"[~+]{re.escape(mark[1:-1])}\d+$", version):
         yield "", f"version {version} of {subject.suite} does not end with {mark}"
@@ -259,30 +259,30 @@ def version_carries_the_suite(subject: Subject) -> Iterator[tuple[str, str]]:
 
 @_rule(WARNING, f"name one of {', '.join(names.RELEASES)} in debian/changelog: dch --release --distribution trixie")
 def for_a_known_suite(subject: Subject) -> Iterator[tuple[str, str]]:
-    """The changelog's suite is a release that versions have a mark of, or the newest."""
+    """The changelog's suite is a known release."""
     if subject.suite and subject.suite not in names.RELEASES:
-        yield "", f"it is for {subject.suite}, of which it is not known what its version shall end with"
+        yield "", f"it is for {subject.suite}, whose mark for versions is unknown"
 
 
 @_rule(
     ERROR,
-    "Image-Drop-Secrets, if a service makes it on each machine; Image-Keep-Secrets, if everybody may have it",
+    "Image-Drop-Secrets, if a service creates it on each machine; Image-Keep-Secrets, if it may be public",
     of_images=True,
 )
 def decided_secrets(subject: Subject) -> Iterator[tuple[str, str]]:
-    """What packages make when they are installed, and no machine makes again, is decided on."""
+    """A field decides on each secret that packages create at installation and machines do not renew."""
     decided = [*_words(subject, "Image-Drop-Secrets"), *_words(subject, "Image-Keep-Secrets")]
     brought = {name for alternatives in _dependencies(subject) for name in alternatives[:1]} | {*subject.components}
     for known in identities.IDENTITIES:
         if known.package in brought and not known.renewed:
             for path in known.paths:
                 if not any(generated.matches(words.lstrip("/"), path) for words in decided):
-                    yield "", f"{known.package} makes /{path}, {known.what}, which everybody could read"
+                    yield "", f"{known.package} creates /{path}, {known.what}, which all users could read"
 
 
-@_rule(ERROR, "what a service makes on each machine is in Image-Drop-Secrets", of_images=True)
+@_rule(ERROR, "name files that a service creates on each machine in Image-Drop-Secrets", of_images=True)
 def no_kept_secret(subject: Subject) -> Iterator[tuple[str, str]]:
-    """An official image has no secret and no identity, which all its machines would share."""
+    """An official image has no secret and no identity, because all its machines would share them."""
     for path in _words(subject, "Image-Keep-Secrets"):
         yield "", f"it keeps {path}"
 
@@ -290,7 +290,7 @@ def no_kept_secret(subject: Subject) -> Iterator[tuple[str, str]]:
 # What it installs.
 
 
-@_rule(ERROR, "find the drop-in directory of what reads it, such as /etc/NAME.d or /usr/lib/systemd")
+@_rule(ERROR, "use the drop-in directory of the program that reads it, such as /etc/NAME.d or /usr/lib/systemd")
 def drop_ins_only(subject: Subject) -> Iterator[tuple[str, str]]:
     """Every file is a drop-in, or below /usr/lib or /usr/share."""
     for file in subject.binary.files:
@@ -303,16 +303,16 @@ def drop_ins_only(subject: Subject) -> Iterator[tuple[str, str]]:
 
 @_rule(ERROR, "choose a name of your own in the same directory")
 def no_foreign_file(subject: Subject) -> Iterator[tuple[str, str]]:
-    """No file is another package's, too."""
+    """No other package ships one of its files."""
     for file in subject.binary.files:
         owners = [name for name in subject.owners.get(file.path, ()) if not name.startswith(names.PACKAGE_PREFIX)]
         if owners:
-            yield file.path, f"it is a file of {', '.join(owners)}"
+            yield file.path, f"it is also a file of {', '.join(owners)}"
 
 
 @_rule(ERROR, "a service of systemd can do it, with the rights that it needs")
 def no_setuid(subject: Subject) -> Iterator[tuple[str, str]]:
-    """Nothing runs with the rights of another than its caller."""
+    """No file has a set-user-ID or set-group-ID bit."""
     for file in subject.binary.files:
         if file.mode & 0o6000:
             yield file.path, f"its mode is {file.mode:o}"
@@ -323,24 +323,24 @@ def no_setuid(subject: Subject) -> Iterator[tuple[str, str]]:
 
 @_rule(
     ERROR,
-    "ship a drop-in, or a unit of systemd; code that several images need is a layer's: a configuration"
+    "ship a drop-in or a systemd unit; put code that several images need into a layer: a configuration"
     " without Image-* fields",
     of_images=True,
 )
 def no_own_script(subject: Subject) -> Iterator[tuple[str, str]]:
-    """An image's configuration is data: it has no maintainer script besides what debhelper adds."""
+    """An image's configuration is data: it has no maintainer scripts except what debhelper adds."""
     # The commands of a script are not examined: we have no complete parser of shell.
     for name in MAINTAINER_SCRIPTS:
         if scripts.is_own(subject.binary.control.get(name, "")):
             yield name, f"it has a {name} of its own"
 
 
-@_rule(ERROR, "nobody is there when an image is made: choose what is right for all")
+@_rule(ERROR, "a build is not interactive: choose a value that suits all machines")
 def no_question(subject: Subject) -> Iterator[tuple[str, str]]:
-    """Nothing is asked at installation."""
+    """The package asks no questions at installation."""
     for name in QUESTIONS:
         if name in subject.binary.control:
-            yield name, f"it has {name} for debconf"
+            yield name, f"it has a {name} file for debconf"
 
 
 # How rules look at a package.

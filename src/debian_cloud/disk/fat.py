@@ -55,7 +55,7 @@ class Fat:
             fat, _, _, root, *_,
         ) = _BOOT.unpack_from(boot)  # fmt: skip
         if boot[510:512] != b"\x55\xaa" or root_entries or sectors16 or fat16:
-            raise Error("the EFI system partition has no FAT32 file system", "make it as debian-cloud build does")
+            raise Error("the EFI system partition has no FAT32 file system", "use an image of debian-cloud build")
         self._cluster = per_cluster * sector
         self._table_at, self._table_size = reserved * sector, fat * sector
         self._data = self._table_at + fats * self._table_size
@@ -102,7 +102,7 @@ class Fat:
     def place(self, offset: int) -> tuple[str, str]:
         """A description of what a byte is part of, and the path to which it belongs; "" if it belongs to none."""
         if offset < self._data:
-            return ("boot sector and other reserved ones" if offset < self._table_at else "file allocation table"), ""
+            return ("boot sector and reserved sectors" if offset < self._table_at else "file allocation table"), ""
         cluster = 2 + (offset - self._data) // self._cluster
         if cluster not in self._owners:
             return "free clusters", ""
@@ -172,7 +172,7 @@ class Fat:
         where = f"the directory /{path} of the EFI system partition"
         self._listed += len(self._entries[path][1]) * self._cluster
         if self._listed > _DIRECTORIES:
-            raise Error(f"the directories down to {where} are larger than an image can have them", _HINT)
+            raise Error(f"the directories up to {where} are larger than in any image", _HINT)
         data = b"".join(self._view.read(*run) for run in self._runs(self._entries[path][1]))
         long: list[bytes] = []
         for at in range(0, len(data), 32):
@@ -218,5 +218,5 @@ def _time(date: int, time: int, where: str) -> int:
     """Seconds since 1970 of a date and a time of day."""
     fields = (1980 + (date >> 9), date >> 5 & 15, date & 31, time >> 11, time >> 5 & 63, 2 * (time & 31))
     if not (1 <= fields[1] <= 12 and 1 <= fields[2] <= 31 and fields[3] < 24 and fields[4] < 60 and fields[5] < 60):
-        raise Error(f"{where} has a time that is none", _HINT)
+        raise Error(f"{where} has an invalid time", _HINT)
     return timegm(fields)

@@ -51,7 +51,7 @@ def read(disk: View) -> Table:
         if kind == bytes(16):
             continue
         if not usable <= begin <= finish <= end:
-            raise Error(f"partition {number + 1} lies outside its disk", _HINT)
+            raise Error(f"partition {number + 1} is outside its disk", _HINT)
         partitions.append(
             Partition(
                 number=number + 1,
@@ -90,7 +90,7 @@ def _copy(disk: View, sector: int, which: str) -> tuple[bytes, int, int, bytes]:
         or entries != (2 if sector == 1 else sectors - 1 - table_sectors)
         or not 2 + table_sectors <= usable <= end <= sectors - 2 - table_sectors
     ):
-        raise Error(f"the {which} copy of the partition table is not as one is made for this disk", _HINT)
+        raise Error(f"the {which} copy of the partition table does not fit this disk", _HINT)
     table = disk.read(entries * SECTOR, _TABLE)
     if entries_crc != crc32(table):
         raise Error(

@@ -61,7 +61,7 @@ def members(source: IO[bytes], unpack: Unpack, longest: int) -> Iterator[Member]
             continue
         name = next((name for first, name in COMPRESSIONS.items() if magic.startswith(first)), "")
         if not name:
-            raise UnreadableError(f"it goes on at byte {position.at - len(magic)} with what is not an archive")
+            raise UnreadableError(f"its data from byte {position.at - len(magic)} on is not an archive")
         source.seek(position.at - len(magic))
         yield from _plain(unpack(name, source), longest)
         return
@@ -72,10 +72,10 @@ def _plain(source: IO[bytes], longest: int) -> Iterator[Member]:
     position = _Counted(source)
     while magic := _next(position):
         if not magic.startswith(_NEWC):
-            raise UnreadableError("what is packed in it is not an archive")
+            raise UnreadableError("its compressed content is not an archive")
         yield from _archive(position, magic, longest)
     if not position.at:
-        raise UnreadableError("nothing comes out of what is packed in it")
+        raise UnreadableError("its compressed content is empty")
 
 
 class _Counted:

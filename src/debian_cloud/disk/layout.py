@@ -86,9 +86,9 @@ class Disk:
 def layout(stem: str, size: int, architecture: str, *, bios: bool) -> Disk:
     """The disk of the image that `stem` names: the same name gives the same disk."""
     if architecture not in ROOT_TYPES:
-        raise Error(f"no disk layout for architecture {architecture}", f"known are: {', '.join(sorted(ROOT_TYPES))}")
+        raise Error(f"no disk layout for architecture {architecture}", f"known: {', '.join(sorted(ROOT_TYPES))}")
     if size < _ROOT_START + 128 * MIB or size % MIB:
-        raise Error(f"a disk of {size} bytes is too small or not whole MiB", "set Image-Size to 512M or more")
+        raise Error(f"a disk of {size} bytes is too small, or not in MiB", "set Image-Size to 512M or more")
 
     def identity(part: str) -> str:
         return str(uuid.uuid5(_NAMESPACE, f"{stem}/{part}"))

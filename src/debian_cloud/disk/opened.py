@@ -101,7 +101,7 @@ class DiskImage:
         if found is None:
             return None
         if found.size > 64 * layout.MIB:
-            raise Error(f"the BIOS boot partition of {self.name} is too large", "one has a few MiB")
+            raise Error(f"the BIOS boot partition of {self.name} is too large", "at most 64 MiB are read")
         return self._view(found).read(0, found.size)
 
     def entries(self) -> Iterator[Entry]:
@@ -135,7 +135,7 @@ class DiskImage:
     def _of_type(self, *types: str) -> layout.Partition | None:
         found = [partition for partition in self.partitions if partition.type in types]
         if len(found) > 1:
-            raise Error(f"{self.name} has two partitions of the same type", "an image has one of each")
+            raise Error(f"{self.name} has two partitions of the same type", "an image has one of each type")
         return found[0] if found else None
 
     def _view(self, partition: layout.Partition) -> View:
@@ -180,7 +180,7 @@ def unpacked(path: Path, largest: int = LARGEST) -> Iterator[tuple[str, View]]:
                     raise _too_large(path.name, largest)
                 if qcow2.allocated(view, header) > shutil.disk_usage(folder).free:
                     raise Error(
-                        f"{path.name} is a disk of {header.size} bytes, for which there is no room in {folder}",
+                        f"{path.name} is a disk of {header.size} bytes, for which {folder} has no room",
                         "free some space, or set TMPDIR",
                     )
                 # A path that begins with a slash is never taken for a protocol or an option.
@@ -208,14 +208,14 @@ def bytes_of(path: Path) -> Iterator[View]:
             raise Error(f"{path} is not a file", "give an image: a .raw, .qcow2 or .tar.xz", USAGE)
         size = os.fstat(descriptor).st_size
         if size > LARGEST:
-            raise Error(f"{path} is larger than an image can be", f"at most {LARGEST} bytes are read")
+            raise Error(f"{path} is too large for an image", f"at most {LARGEST} bytes are read")
 
         def fetch(offset: int, length: int) -> bytes:
             try:
                 return os.pread(descriptor, length, offset)
             except OSError as error:
                 raise Error(
-                    f"{path} cannot be read: {os.strerror(error.errno or 0)}", "is the disk image complete?"
+                    f"{path} cannot be read: {os.strerror(error.errno or 0)}", "check that the file is complete"
                 ) from None
 
         yield View(fetch, 0, size, tuple(_data(descriptor, size)))
@@ -258,11 +258,12 @@ def _format(path: Path, view: View) -> str:
     found = _by_magic(view)
     if not found:
         raise Error(
-            f"{path} is not an image: neither a disk with GPT (raw or qcow2) nor a tar", "is the download complete?"
+            f"{path} is not an image: neither a disk with GPT (raw or qcow2) nor a tar",
+            "check that the download is complete",
         )
     for kind in (RAW, QCOW2, TAR, TAR_XZ):
         if path.name.endswith(f".{kind}") and kind != found:
-            raise Error(f"{path} is no {kind}, but {found}", f"rename it to end in .{found}, if you trust it")
+            raise Error(f"{path} is not {kind}, but {found}", f"rename it to end in .{found}, if you trust it")
     return found
 
 
@@ -294,4 +295,4 @@ def _decompress(name: str, view: View, out: Path, largest: int) -> None:
 
 
 def _too_large(name: str, largest: int) -> Error:
-    return Error(f"what is in {name} is larger than it can be", f"at most {largest} bytes are read")
+    return Error(f"the content of {name} is too large", f"at most {largest} bytes are read")

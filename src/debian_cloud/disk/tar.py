@@ -116,7 +116,7 @@ class Tar:
                 raise Error(f"the tar archive has /{entry.path} twice", _HINT)
             parent = self._entries.get(entry.path.rpartition("/")[0])
             if entry.path and (parent is None or parent.kind != DIRECTORY):
-                raise Error(f"the tar archive has /{entry.path}, and before it no such directory", _HINT)
+                raise Error(f"the tar archive has /{entry.path}, but not its directory before it", _HINT)
             self._entries[entry.path] = entry
             self._spans.append((start, entry.path))
             start, extended = at, {}
@@ -136,7 +136,7 @@ class Tar:
         if magic == b"ustar\00000" and prefix[:1] != b"\0":
             name = prefix.partition(b"\0")[0] + b"/" + name
         if kind in (b"2", b"3", b"4", b"5", b"6", _HARD_LINK) and _number(size):
-            raise Error(f"the tar archive has content where there is none, at byte {self._view.start + at}", _HINT)
+            raise Error(f"the tar archive has unexpected content at byte {self._view.start + at}", _HINT)
         return _Header(
             name=name.partition(b"\0")[0],
             kind=kind,
@@ -176,13 +176,13 @@ class Tar:
         if header.kind == _HARD_LINK:
             target = self._entries.get(_path(link))
             if target is None or target.kind == DIRECTORY:
-                raise Error(f"the tar archive has /{path} as a link to nothing before it", _HINT)
+                raise Error(f"the tar archive has the hard link /{path} before its target", _HINT)
             return replace(target, path=path)
         kind = _KINDS.get(header.kind)
         if kind is None:
-            raise Error(f"the tar archive has /{path} of a type that is not read here", "make it as GNU tar does")
+            raise Error(f"the tar archive has /{path} of an unsupported type", "create it with GNU tar")
         if kind == SYMLINK and (not link or b"\0" in link):
-            raise Error(f"the tar archive has /{path} as a link to nowhere", _HINT)
+            raise Error(f"the tar archive has the symlink /{path} without a valid target", _HINT)
         if kind == FILE:
             self._places[place] = (place + _BLOCK, size)
         return Entry(
@@ -214,7 +214,7 @@ def _number(field: bytes) -> int:
     if not digits:
         return 0
     if digits.strip(b"01234567"):
-        raise Error("the tar archive has a number that is none", _HINT)
+        raise Error("the tar archive has an invalid number", _HINT)
     return int(digits, 8)
 
 
@@ -225,5 +225,5 @@ def _number_of(extended: dict[bytes, bytes], key: bytes, other: int) -> int:
         return other
     whole = value.partition(b".")[0]
     if not whole.isdigit() or len(whole) > 15:
-        raise Error(f"the tar archive has a {text(key)} that is none", _HINT)
+        raise Error(f"the tar archive has an invalid {text(key)}", _HINT)
     return int(whole)

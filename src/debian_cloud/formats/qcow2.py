@@ -20,7 +20,7 @@ TOOLS: Final = ("qemu-utils",)
 # QEMU, docs/interop/qcow2.txt, Header.
 _MAGIC: Final = b"QFI\xfb"
 
-_HINT: Final = "an image that debian-cloud build made is one whole file: get it again"
+_HINT: Final = "get it again: debian-cloud build makes an image as one complete file"
 _HEADER: Final = struct.Struct(">4sIQIIQIIQQIIQQQQII")
 _COMPRESSION: Final = 0x8
 """Incompatible feature: a compression type other than zlib."""
@@ -53,12 +53,12 @@ def steps(source: str, out: str, epoch: int) -> Plan:
 def check(name: str, view: View, virtual_size: int) -> None:
     """Check the header and the places of the tables; the content of clusters is not read."""
     if view.read(0, min(view.size, len(_MAGIC))) != _MAGIC:
-        raise Error(f"{name} is no qcow2", "upload what `debian-cloud build` has made")
+        raise Error(f"{name} is not a qcow2", "upload the file that `debian-cloud build` made")
     header = read(name, view)
     if header.size != virtual_size:
         raise Error(
-            f"{name} is a disk of {header.size} bytes, and its record says {virtual_size}",
-            "upload what `debian-cloud build` has made",
+            f"{name} is a disk of {header.size} bytes, but its record says {virtual_size}",
+            "upload the file that `debian-cloud build` made",
         )
     for place, length in (
         (header.table, 8 * header.entries),
@@ -66,20 +66,20 @@ def check(name: str, view: View, virtual_size: int) -> None:
     ):
         # The file may end within its last cluster, after the part that is used.
         if not length or place + length > -(-view.size // header.cluster) * header.cluster:
-            raise Error(f"{name} is cut off: its tables are not in it", "upload all of it")
+            raise Error(f"{name} is truncated: its tables are not in it", "upload the complete file")
 
 
 def read(name: str, view: View) -> Header:
     """The header; Error if the image refers to other files, or has other content than its disk shows."""
     raw = view.read(0, min(view.size, 512))
     if len(raw) < 112:
-        raise Error(f"{name} is cut off", "get it again")
+        raise Error(f"{name} is truncated", "get it again")
     (
         _, version, backing, named, bits, size, encryption, entries, table, counts, count_clusters, snapshots, saved,
         incompatible, compatible, automatic, order, length,
     ) = _HEADER.unpack_from(raw)  # fmt: skip
     if version != 3:
-        raise Error(f"{name} is a qcow2 of version {version}, and version 3 is read", "convert it with qemu-img")
+        raise Error(f"{name} is a qcow2 of version {version}, but only version 3 is read", "convert it with qemu-img")
     cluster = 1 << min(max(bits, 9), 62)
     compression = raw[104] if incompatible & _COMPRESSION else _ZLIB
     for wrong, what in (
@@ -87,10 +87,10 @@ def read(name: str, view: View) -> Header:
         (encryption, "is encrypted"),
         (snapshots or saved, "has snapshots, which a disk does not show"),
         (incompatible & ~_COMPRESSION, "is damaged, or has its data in another file"),
-        (compatible or automatic, "has features that are not read here"),
-        (not 16 <= bits <= 21, "has clusters of a size that is not read here"),
-        (compression not in (_ZLIB, _ZSTD), "is compressed in a way that is not read here"),
-        (order != 4 or length not in (104, 112), "has a header that is not as QEMU makes it"),
+        (compatible or automatic, "has unsupported features"),
+        (not 16 <= bits <= 21, "has clusters of an unsupported size"),
+        (compression not in (_ZLIB, _ZSTD), "has an unsupported compression"),
+        (order != 4 or length not in (104, 112), "has another header than QEMU writes"),
         (entries != -(-size // (cluster * (cluster // 8))), "has a table that does not fit its disk"),
         (table % cluster or counts % cluster or not table or not counts, "has tables at a wrong place"),
     ):

@@ -26,6 +26,6 @@ def check(name: str, view: View, virtual_size: int) -> None:
     """Check only the size: any bytes are a disk."""
     if view.size != virtual_size:
         raise Error(
-            f"{name} has {view.size} bytes, and its record says {virtual_size}",
-            "upload what `debian-cloud build` has made",
+            f"{name} has {view.size} bytes, but its record says {virtual_size}",
+            "upload the file that `debian-cloud build` made",
         )

@@ -48,27 +48,27 @@ def steps(source: str, out: str, epoch: int) -> Plan:
 
 def check(name: str, view: View, virtual_size: int) -> None:
     """Check both ends and the index of the .xz, and the first header of the tar; the rest is not unpacked."""
-    hint = "upload what `debian-cloud build` has made"
+    hint = "upload the file that `debian-cloud build` made"
     if virtual_size:
-        raise Error(f"{name} is a tree without a disk, and its record says one of {virtual_size} bytes", hint)
+        raise Error(f"{name} is a tree without a disk, but its record says a disk of {virtual_size} bytes", hint)
     if view.size < 2 * _ENDS or view.read(0, len(_MAGIC)) != _MAGIC:
-        raise Error(f"{name} is no tar.xz", hint)
+        raise Error(f"{name} is not a tar.xz", hint)
     _, words, _, end = struct.unpack("<II2s2s", view.read(view.size - _ENDS, _ENDS))
     length = 4 * (words + 1)
     if end != b"YZ" or not length <= min(_INDEX, view.size - 2 * _ENDS):
-        raise Error(f"{name} is cut off", "upload all of it")
+        raise Error(f"{name} is truncated", "upload the complete file")
     packed, unpacked = _sizes(view.read(view.size - _ENDS - length, length))
     if packed + length + 2 * _ENDS != view.size:
-        raise Error(f"{name} is not one whole .xz", hint)
+        raise Error(f"{name} is not one complete .xz", hint)
     if unpacked > _LARGEST:
-        raise Error(f"{name} has {unpacked} bytes, unpacked", f"at most {_LARGEST} bytes are read")
+        raise Error(f"{name} has {unpacked} bytes when unpacked", f"at most {_LARGEST} bytes are read")
     try:
         decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY)
         head = decompressor.decompress(view.read(0, min(view.size, 2**20)), _HEADER)
     except lzma.LZMAError:
         raise Error(f"{name} cannot be unpacked", hint) from None
     if not _is_member(head):
-        raise Error(f"{name} has no tar in it", hint)
+        raise Error(f"{name} does not contain a tar", hint)
 
 
 def _sizes(index: bytes) -> tuple[int, int]:

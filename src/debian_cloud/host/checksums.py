@@ -89,4 +89,4 @@ def find(text: str, name: str) -> str:
         digest_, _, named = line.partition("  ")
         if named == name:
             return digest_
-    raise Error(f"a list of hashes has none of {name}", "the image's directory is incomplete")
+    raise Error(f"the list of hashes has no hash of {name}", "the image's directory is incomplete: get it again")

@@ -148,14 +148,14 @@ def _run(carry_out: Callable[[list[str]], int], argv: list[str]) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             # Such as a name that is too long, a failing disk, or a file of another user.
             where = f"{error.filename}: " if error.filename else ""
-            hint = "is that the right file, and is the disk image complete?"
+            hint = "check that the file is the right one, and complete"
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-                hint = "choose another place, or run it as a user who may read and write there"
+                hint = "choose another place, or run it as a user who may read and write that one"
             raise Error(f"{where}{error.strerror or error}", hint) from error
         _forget_output()
         # If the error is about a copy, the second name is the file that was written.
         name = error.filename2 or error.filename
-        where = f": nothing more can be written to {name}" if name else ""
+        where = f": {name} cannot be written" if name else ""
         raise Error(f"the disk is full{where}", "free some space, and run it again") from error
     return status
 

@@ -33,8 +33,8 @@ _CAUSES: Final = (
     # mke2fs(8) fills the image's disk, not the disk on which the image is stored.
     (
         re.compile("Could not allocate (?:block|inode) in ext2 filesystem"),
-        "the disk of the image is too small for what is in it",
-        "set Image-Size to more; for a try, give --size",
+        "the disk of the image is too small for its content",
+        "set a larger Image-Size; for a test, give --size",
     ),
     (
         re.compile("No space left on device|ENOSPC"),
@@ -48,7 +48,7 @@ _CAUSES: Final = (
             re.MULTILINE,
         ),
         r"\g<new> and \g<old> both have the file \g<path>",
-        r"a file belongs to one package: give the one of \g<new> a name of its own, as in a directory of drop-ins",
+        r"rename the file of \g<new>, for example in a directory of drop-ins: a file belongs to one package",
     ),
 )
 _NO_NAMESPACE: Final = re.compile(r"^(?:unshare|newuidmap|newgidmap): (?P<why>.+)", re.MULTILINE)
@@ -62,17 +62,17 @@ _SETTINGS: Final = (
 _WAYS: Final = (
     (
         "subuid|subgid|don't exist",
-        "a user needs ids of its own there: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER",
+        "give the user subordinate ids: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER",
     ),
     (
         "map",
-        "newuidmap(1) must be able to map ids: it needs its set-user-ID bit, and neither no_new_privs nor nosuid",
+        "let newuidmap(1) map ids: it needs its set-user-ID bit, and neither no_new_privs nor nosuid",
     ),
     (
         "/proc",
-        "a container that hides parts of its /proc lets nobody mount another: build outside of it, or show all",
+        "build outside of the container, or show it all of /proc: if parts are hidden, no other can be mounted",
     ),
-    ("No space left", "a limit of user.max_*_namespaces is reached: namespaces(7)"),
+    ("No space left", "increase the limit user.max_*_namespaces that is reached: namespaces(7)"),
 )
 
 
@@ -93,11 +93,11 @@ def failed(argv: Sequence[str], status: int, said: str, title: str = "") -> Erro
 
 
 def refused(said: str, what: str = "") -> Error:
-    """The Error that no namespace can be made, from unshare(1)'s output and the machine's settings, with a hint."""
+    """The Error that no namespace can be created, from unshare(1)'s output, with a hint by the machine's settings."""
     match = _NO_NAMESPACE.search(said)
     why = printable(match["why"] if match else said).removesuffix(": Success")
     # ENOSPC is about a limit here, not about a disk (unshare(2)).
-    sentence = f"no namespace can be made: {why.replace('No space left on device', 'the limit is reached')}"
+    sentence = f"no namespace can be created: {why.replace('No space left on device', 'the limit is reached')}"
     return Error(f"{what}: {sentence}" if what else sentence, _way(match[0] if match else said))
 
 
@@ -106,16 +106,16 @@ def _way(said: str) -> str:
         for name, forbids, allows in _SETTINGS:
             with contextlib.suppress(OSError):
                 if Path("/proc/sys", *name.split(".")).read_text("ascii").strip() == forbids:
-                    return f"this machine forbids it to ordinary users: sysctl {name}={allows}, or build as root"
+                    return f"allow it to ordinary users with sysctl {name}={allows}, or build as root"
     for pattern, hint in _WAYS:
         if re.search(pattern, said):
             return hint
     if os.geteuid():
         return (
-            "the kernel refuses it to ordinary users in a chroot, and a container may forbid it:"
-            " build outside of it, or as root (user_namespaces(7))"
+            "build outside of a chroot or container, in which the kernel may forbid it to ordinary users,"
+            " or build as root (user_namespaces(7))"
         )
-    return "root of a container may not make one: build outside of it, or give it CAP_SYS_ADMIN (capabilities(7))"
+    return "build outside of the container, or give it CAP_SYS_ADMIN (capabilities(7))"
 
 
 def _short(argv: Sequence[str]) -> str:

@@ -58,7 +58,7 @@ def opened(path: Path, what: str = "") -> Iterator[IO[bytes]]:
     except OSError as error:
         raise Error(
             f"{name} cannot be read: {error.strerror}",
-            f"give a {what or 'file'} that is there, and that you may read",
+            f"give an existing {what or 'file'} that you may read",
             USAGE,
         ) from None
     except ValueError:  # a name with a NUL
@@ -68,7 +68,7 @@ def opened(path: Path, what: str = "") -> Iterator[IO[bytes]]:
             file = stack.enter_context(os.fdopen(descriptor, "rb"))
             regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
         if not regular:
-            raise Error(f"{name} is not a regular file", "give the file itself, and no way to one")
+            raise Error(f"{name} is not a regular file", "give the file itself")
         yield file
 
 
@@ -84,7 +84,7 @@ def text(path: Path, limit: int = LARGEST_TEXT) -> str:
         return read(path, limit).decode("utf-8")
     except UnicodeDecodeError:
         raise Error(
-            f"{printable(str(path))} is not UTF-8 text", "Debian's own files are (Debian Policy 5.1)", USAGE
+            f"{printable(str(path))} is not UTF-8 text", "convert it to UTF-8 (Debian Policy 5.1)", USAGE
         ) from None
 
 
@@ -103,16 +103,16 @@ def refuse_changeable(path: Path) -> None:
             return
         if found.st_uid not in (0, os.geteuid()):
             raise Error(
-                f"{printable(str(place))} belongs to {_user(found.st_uid)}, who could change what is read there",
-                "what decides whose signatures count belongs to you or to root",
+                f"{printable(str(place))} belongs to {_user(found.st_uid)}, who could change which keys are trusted",
+                "make you or root its owner",
                 USAGE,
             )
         if stat.S_ISLNK(found.st_mode) or (found.st_mode & stat.S_ISVTX and place != way[-1]):
             continue
         if found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and not _own_group(found)):
             raise Error(
-                f"{printable(str(place))} can be written by others, who could change what is read there",
-                f"chmod go-w {printable(str(place))}",
+                f"{printable(str(place))} can be written by other users, who could change which keys are trusted",
+                f"run chmod go-w {printable(str(place))}",
                 USAGE,
             )
 
@@ -238,8 +238,6 @@ def _content(path: Path, file: IO[bytes], limit: int) -> bytes:
     while piece := file.read(min(_PIECE, left + 1)):
         left -= len(piece)
         if left < 0:
-            raise Error(
-                f"{printable(str(path))} has more than {limit} bytes", "it is not what it should be, or was swapped"
-            )
+            raise Error(f"{printable(str(path))} has more than {limit} bytes", "it was swapped, or is another file")
         pieces.append(piece)
     return b"".join(pieces)

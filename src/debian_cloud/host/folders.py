@@ -37,7 +37,7 @@ def locked(folder: Path, what: str, *, wait: bool = False) -> Iterator[int]:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if not wait:
-                    raise Error(f"{what} is in use by another debian-cloud", "wait until it has ended") from None
+                    raise Error(f"another debian-cloud uses {what}", "wait until it has ended") from None
                 print(f"debian-cloud: waiting for another debian-cloud that uses {what}", file=sys.stderr)  # noqa: T201 - a wait without a word looks like a hang
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             # Its last holder may have removed the directory before it released the lock: then the descriptor is of a
@@ -110,11 +110,15 @@ def _own_folder(folder: Path) -> int:
             # Its holder removed it after mkdir(2) found it.
             continue
         except OSError:
-            raise Error(f"{folder} is not a directory", "remove what is there", USAGE) from None
+            raise Error(f"{folder} is not a directory", "remove that file", USAGE) from None
     found = os.fstat(descriptor)
     if found.st_uid != os.geteuid() or found.st_mode & 0o022:
         os.close(descriptor)
-        raise Error(f"{folder} belongs to another or is open to others", "remove it, or choose another place", USAGE)
+        raise Error(
+            f"{folder} belongs to another user, or other users may write to it",
+            "remove it, or choose another place",
+            USAGE,
+        )
     return descriptor
 
 

@@ -127,7 +127,7 @@ class _Whole(io.RawIOBase):
         data = self._printed.read(len(view))
         view[: len(data)] = data
         if not data and self._failed():
-            raise OSError(f"this failed: {shlex.join(self._argv)}")
+            raise OSError(f"command failed: {shlex.join(self._argv)}")
         return len(data)
 
     def _failed(self) -> bool:
@@ -184,13 +184,13 @@ def check_namespace() -> None:
     for tried in dict.fromkeys((tuple(word for word in prefix if word != "--map-auto"), prefix)):
         status, said, _ = _done((*tried, "true"), together=True, seconds=_PROBE)
         if status:
-            raise failures.refused(said.decode(errors="replace") or "it did not end in time")
+            raise failures.refused(said.decode(errors="replace") or "the attempt did not end in time")
 
 
 def in_namespace(argv: Sequence[str]) -> str:
     """Run a command as root of a namespace, and return its standard error."""
     said = ""
-    # If no namespace can be made, all files are this user's own, and no namespace is needed.
+    # If no namespace can be created, all files are this user's own, and no namespace is needed.
     for prefix in (_namespace(), ()):
         status, _, complaint = _done((*prefix, *argv))
         said += complaint.decode(errors="replace")
@@ -298,7 +298,7 @@ def _environment(extra: Sequence[tuple[str, str]]) -> dict[str, str]:
 def _find(tool: str) -> str:
     found = shutil.which(tool, path=_environment(())["PATH"])
     if found is None:
-        raise Error(f"the tool {tool} is missing", f"apt-get install {tools.package(tool)}", USAGE)
+        raise Error(f"the tool {tool} is missing", f"run apt-get install {tools.package(tool)}", USAGE)
     return found
 
 

@@ -41,7 +41,7 @@ def verified(keyring: Path, file: Path, signature: Path | None = None, *, signer
     """
     keys, data = binary(files.read(keyring, what="keyring")), files.read(file, what="signed file")
     beside = files.read(signature, what="signature") if signature else b""
-    none = f"{file} has no good signature by a key of {keyring}"
+    none = f"{file} has no valid signature by a key of {keyring}"
     try:
         if signature:
             said, theirs = _gpgv(keys, b"".join(openpgp.signatures(beside)), data)
@@ -52,13 +52,13 @@ def verified(keyring: Path, file: Path, signature: Path | None = None, *, signer
         raise Error(none, f"{error.message}; {error.hint}") from None
     found, bad = _signers(said)
     if not found or bad:
-        raise Error(none, "it was changed, or another signed it")
+        raise Error(none, "it was changed, or another key signed it: get it again")
     if not signature and theirs != own:
-        raise Error(none, "two readers do not find the same text in it; get it again as it was signed")
+        raise Error(none, "gpgv finds another text in it: get it again as it was signed")
     if len(found) < signers:
         raise Error(
-            f"{file} is signed by {len(found)} of the keys in {keyring}, and {signers} are required",
-            "more of its maintainers must sign it, or their keys must be in the keyring",
+            f"{file} is signed by {len(found)} of the keys in {keyring}, but {signers} are required",
+            "ask more of its maintainers to sign it, or add their keys to the keyring",
         )
     return Signed(data if signature else own, tuple(sorted(found)))
 
@@ -77,9 +77,9 @@ def decoded(data: bytes, name: str) -> str:
         data.decode("utf-8")
         return openpgp.inner(data).decode("utf-8")
     except UnicodeDecodeError:
-        raise Error(f"{name} is not UTF-8 text", "Debian's own files are (Debian Policy 5.1)", USAGE) from None
+        raise Error(f"{name} is not UTF-8 text", "convert it to UTF-8 (Debian Policy 5.1)", USAGE) from None
     except Error as error:
-        raise Error(f"{name} is neither a plain text nor a signed one: {error.message}", error.hint, USAGE) from None
+        raise Error(f"{name} is neither plain nor signed text: {error.message}", error.hint, USAGE) from None
 
 
 def _gpgv(keys: bytes, signed: bytes, data: bytes | None = None) -> tuple[str, bytes]:
@@ -129,4 +129,4 @@ def binary(keys: bytes) -> bytes:
     try:
         return openpgp.unarmoured(keys)
     except Error:
-        raise Error("the keyring is damaged", "give the archive's public key file") from None
+        raise Error("the keyring is damaged", "give a file with the public keys") from None

@@ -221,8 +221,8 @@ class Draft:
             )
         except (ValueError, KeyError, Error) as error:
             raise Error(
-                f"the file {DRAFT} is not as a plan writes it: {printable(_why(error))}",
-                "it was changed, or is of another version: plan and build again",
+                f"the file {DRAFT} does not have the form that a plan writes: {printable(_why(error))}",
+                "it was changed, or another version wrote it: plan and build again",
                 FAILED,
             ) from None
 
@@ -307,7 +307,7 @@ def _sealed(stanzas: tuple[deb822.Stanza, ...]) -> Buildinfo:
         _refuse_uri(uri)
     for file, format_name in zip(found.digests, found.formats, strict=True):
         if file != found.id.file(format_name):
-            raise ValueError(f"it is of {found.stem}, and has a file {file}")
+            raise ValueError(f"it describes {found.stem}, but lists the file {file}")
         formats.find(format_name)
     return found
 
@@ -333,7 +333,7 @@ def _packages(value: str) -> tuple[Package, ...]:
         for sha256, size, name, version, arch in _rows(value, 5)
     )
     if len({package.name for package in found}) != len(found):
-        raise ValueError("it has a package twice")
+        raise ValueError("it lists a package twice")
     return found
 
 
@@ -355,7 +355,7 @@ def _epoch(environment: str) -> int:
     quoted = re.fullmatch('SOURCE_DATE_EPOCH="([0-9]+)"', row[0])
     epoch = _number(quoted[1] if quoted else row[0])
     if not _FIRST <= epoch <= _LAST:
-        raise ValueError(f"its SOURCE_DATE_EPOCH is {epoch}, no day of an image")
+        raise ValueError(f"its SOURCE_DATE_EPOCH is {epoch}, which is out of range")
     return epoch
 
 
@@ -367,7 +367,7 @@ def _refuse_uri(text: str) -> None:
     except ValueError:
         good = False
     if not good:
-        raise ValueError(f"{text[:60]!r} is not a URI that apt reads")
+        raise ValueError(f"{text[:60]!r} is not a URI that apt accepts")
 
 
 def _rows(value: str, words: int = 0) -> list[list[str]]:
@@ -375,7 +375,7 @@ def _rows(value: str, words: int = 0) -> list[list[str]]:
     first, *lines = value.split("\n")
     rows = [line[1:].split(" ") for line in lines]
     if first or len(rows) > _MOST or any(not all(row) or (words and len(row) != words) for row in rows):
-        raise ValueError(f"it has another line than it should: {value[:60]!r}")
+        raise ValueError(f"it has an invalid line: {value[:60]!r}")
     return rows
 
 
@@ -383,12 +383,12 @@ def _number(text: str) -> int:
     """A number of bytes or of seconds, from decimal digits."""
     number = int(_of(_DIGITS, text))
     if number > _LARGEST:
-        raise ValueError(f"the number {text} is larger than any that is meant")
+        raise ValueError(f"the number {text} is too large")
     return number
 
 
 def _of(form: re.Pattern[str], value: str) -> str:
     """Return the value if it has the form; otherwise raise ValueError."""
     if not form.fullmatch(value):
-        raise ValueError(f"{value[:60]!r} is not what should stand there")
+        raise ValueError(f"it has the invalid value {value[:60]!r}")
     return value

@@ -53,13 +53,13 @@ FIELDS: Final[Mapping[str, Field]] = {
         "size of the disk: a number and M, G or T (powers of 1024)", single=True, sizes=("512M", "64T")
     ),
     "Image-Format": Field("formats that a build makes, the preferred ones last"),
-    "Image-Firmware": Field("what the disk boots by; an image without it is a root file system alone", FIRMWARE),
-    "Image-Boot-Mode": Field("what a cloud is told to boot it by", (*BOOT_MODES,), single=True),
+    "Image-Firmware": Field("firmware that boots the disk; an image without it is only a root file system", FIRMWARE),
+    "Image-Boot-Mode": Field("the boot mode that a cloud shall use", (*BOOT_MODES,), single=True),
     "Image-Root-Device": Field(
         "the name by which a cloud attaches the disk, as /dev/xvda", single=True, pattern="/dev/[a-z]+"
     ),
     "Image-Drivers": Field(
-        "what the kernel finds disk and network on: buses, and the network cards ena (Amazon) and gve (Google)",
+        "drivers of the disk and the network: buses, and the network cards ena (Amazon) and gve (Google)",
         ("virtio", "nvme", "xen", "hyperv", "sdhci", "ena", "gve"),
     ),
     "Image-Console": Field(
@@ -67,30 +67,30 @@ FIELDS: Final[Mapping[str, Field]] = {
     ),
     "Image-Cdrom": Field("buses on which the kernel reads a CD-ROM", ("ide", "sata", "usb", "virtio-scsi")),
     "Image-Imds": Field("the metadata service that a cloud shall require", ("v2.0",), single=True),
-    "Image-Tpm": Field("the TPM that a cloud shall give", ("v2.0",), single=True),
+    "Image-Tpm": Field("the TPM that a cloud shall provide", ("v2.0",), single=True),
     "Image-Volume": Field(
-        "the type of volume that a cloud shall put the disk on, as it calls it: gp3",
+        "the type of volume that a cloud shall use for the disk, by the cloud's name: gp3",
         single=True,
         pattern="[A-Za-z][A-Za-z0-9_-]*",
     ),
-    "Image-Memory": Field("the least memory it runs in, written like Image-Size", single=True, sizes=("64M", "32T")),
+    "Image-Memory": Field("the minimum memory, written like Image-Size", single=True, sizes=("64M", "32T")),
     "Image-First-Boot": Field(
-        "who sets the machine up", ("cloud-init", "google-guest-agent", "systemd-firstboot"), single=True
+        "the program that sets up the machine", ("cloud-init", "google-guest-agent", "systemd-firstboot"), single=True
     ),
     # As useradd(8) accepts it.
-    "Image-User": Field("the user that is made at the first boot", single=True, pattern="[a-z_][a-z0-9_-]{0,31}"),
+    "Image-User": Field("the user that the first boot creates", single=True, pattern="[a-z_][a-z0-9_-]{0,31}"),
     "Image-Datasource": Field("cloud-init's datasources, in their order", pattern="[A-Za-z0-9]+"),
     "Image-Drop-Secrets": Field(
-        "files that packages make and the image goes without, as a service makes them on each machine: paths, in"
+        "files that packages create and the image lacks, because a service creates them on each machine: paths, in"
         " which `*` stays in one directory and `**` does not",
         pattern=PATH,
     ),
     "Image-Keep-Secrets": Field(
-        "files that packages make and everybody may have who gets the image, though they are secrets or a machine's"
-        " identity; two builds differ in them. Of an initrd: /boot/initrd.img-*:PATH",
+        "files that packages create and the image keeps, although they are secrets or a machine's identity that"
+        " all users of the image share; two builds differ in them. In an initrd: /boot/initrd.img-*:PATH",
         pattern=PATH,
     ),
-    "Image-Components": Field("what of Debian it takes packages from (default: main)", COMPONENTS),
+    "Image-Components": Field("Debian's components from which it takes packages (default: main)", COMPONENTS),
 }
 """All fields, spelled as dpkg writes them (deb822 itself ignores case)."""
 
@@ -174,7 +174,7 @@ def parse(
             raise Error(f"{what} wants the unknown disk format {word}", did_you_mean(word, formats.names()))
         if word not in made:
             image = "a disk" if firmware else "a root file system without a disk"
-            raise Error(f"{what} is {image}, and {word} is not made of that", f"Image-Format: {' '.join(made)}")
+            raise Error(f"{what} is {image}, which has no format {word}", f"Image-Format: {' '.join(made)}")
 
     def one(field: str) -> str:
         return next(iter(found.get(field, ())), "")
@@ -231,7 +231,7 @@ def _check(what: str, field: str, words: list[str]) -> None:
         raise Error(f"{what} has the unknown field {field}", did_you_mean(field, FIELDS))
     known = FIELDS[field]
     if not words:
-        raise Error(f"{what} has nothing in {field}", f"leave it out, or give: {known.meaning}")
+        raise Error(f"{what} has an empty {field}", f"remove the field, or give: {known.meaning}")
     if known.single and len(words) > 1:
         raise Error(f"{what} has more than one word in {field}: {' '.join(words)}", f"{field}: {known.meaning}")
     for word in words:
@@ -254,11 +254,11 @@ def _check(what: str, field: str, words: list[str]) -> None:
 def _check_boot(what: str, firmware: tuple[str, ...], mode: str) -> None:
     """Raise Error if no image boots by such firmware, or the boot mode needs other firmware."""
     if firmware == ("bios",):
-        raise Error(f"{what} boots without uefi", "every image boots by uefi; bios comes besides")
+        raise Error(f"{what} boots without uefi", "every image boots by uefi; bios may be added")
     if "raspi" in firmware and len(firmware) > 1:
         raise Error(
             f"{what} boots by raspi and by other firmware",
-            "the Raspberry Pi's disk has a layout of its own: raspi alone",
+            "the Raspberry Pi's disk has a layout of its own: give only raspi",
         )
     if mode and not set(firmware) >= BOOT_MODES[mode]:
         raise Error(

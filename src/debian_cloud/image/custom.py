@@ -124,7 +124,7 @@ def check_seed(text: str) -> None:
         if match is None:
             raise Error(
                 f"line {first} of the seed is not an answer to debconf: {line.strip()!r}",
-                "PACKAGE QUESTION TYPE ANSWER, as debconf-set-selections(1) says",
+                "a line is PACKAGE QUESTION TYPE ANSWER (debconf-set-selections(1))",
                 USAGE,
             )
         if match[3] not in _TYPES:
@@ -139,7 +139,7 @@ def _packages(text: str, option: str) -> tuple[str, ...]:
         if not _PACKAGE.fullmatch(name):
             raise Error(
                 f"{option} {name!r} is not a Debian package name",
-                "two or more lower-case letters, digits, '+', '-' and '.', with commas between names: vim,htop",
+                "use two or more lower-case letters, digits, '+', '-' and '.', and commas between names: vim,htop",
                 USAGE,
             )
     return found
@@ -163,7 +163,7 @@ def _paths(text: str) -> tuple[str, ...]:
         if not re.fullmatch(PATH, path):
             raise Error(
                 f"--keep-secrets {path!r} is not a path of an image",
-                "as the build named it, with commas between paths: /etc/x/key,/var/lib/x/**",
+                "give the path that the build named; separate paths with commas: /etc/x/key,/var/lib/x/**",
                 USAGE,
             )
     return found
@@ -179,7 +179,7 @@ def _hostname(name: str) -> str:
     ):
         raise Error(
             f"{name!r} is not a host name",
-            "letters, digits and '-' within, at most 63 to a label and 64 in all (RFC 1123, hostname(7))",
+            "letters, digits and '-' inside, at most 63 for a label and 64 in total (RFC 1123, hostname(7))",
             USAGE,
         )
     return name

@@ -37,7 +37,7 @@ class ImageId:
         parts = text.removeprefix(f"{tree}/" if tree else "").split("/")
         if len(parts) != _PARTS or (tree and not text.startswith(f"{tree}/")):
             what = printable(repr(text), 120)
-            raise Error(f"{what} is not an image", "an image is named SUITE/CONFIG/ARCH/SERIAL", USAGE)
+            raise Error(f"{what} is not the name of an image", "an image is named SUITE/CONFIG/ARCH/SERIAL", USAGE)
         return cls(*parts)
 
     @property

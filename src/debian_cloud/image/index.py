@@ -55,8 +55,8 @@ LARGEST_FILE: Final = 2**40
 LARGEST_DISK: Final = 2**46
 """Maximum bytes of a disk, as for Image-Size; a root file system without a disk has 0."""
 _LONGEST_NAME: Final = 255
-_WHICH: Final = "which of them is right cannot be known"
-_NEWER: Final = "if it is the word of a newer archive, a newer debian-cloud knows it"
+_WHICH: Final = "the archive must be repaired: it is unknown which one is right"
+_NEWER: Final = "install a newer debian-cloud: a newer archive may have new statuses"
 _HEX = {"SHA256": re.compile("[0-9a-f]{64}"), "SHA512": re.compile("[0-9a-f]{128}")}
 _ATTESTATION = re.compile(r" (?P<sha256>[0-9a-f]{64}) (?P<size>[0-9]{1,15}) (?P<path>\S+)")
 VERSION: Final = re.compile(r"(?:[0-9]{1,9}:)?[0-9A-Za-z][0-9A-Za-z.+~-]{0,244}")
@@ -160,13 +160,13 @@ def _records(stanzas: Iterable[deb822.Stanza], *, strict: bool) -> Iterator[Imag
             # A bad word in a record is bad data, not wrong use.
             raise Error(error.message, error.hint) from None
         if record.filename in files:
-            raise Error(f"two image records are of {record.filename}", _WHICH)
+            raise Error(f"two image records describe {record.filename}", _WHICH)
         files.add(record.filename)
         series, serial = record.id.series, record.id.serial
         if record.status == STATUS[0] and current.setdefault(series, serial) != serial:
             raise Error(
                 f"two serials of {series} are current: {current[series]} and {serial}",
-                "one image is the newest",
+                "only one serial can be the newest",
             )
         for path, said in _files(record):
             if described.setdefault(path, said) != said:
@@ -261,7 +261,7 @@ def _stanza(record: ImageRecord) -> list[tuple[str, str]]:
 def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
     for field in _FIELDS:
         if field not in stanza:
-            raise Error(f"an image record has no field {field}", "ask the one who made it; it may be truncated")
+            raise Error(f"an image record has no field {field}", "it may be truncated: get it again")
     if strict:
         for field in stanza:
             if field not in (*_FIELDS, *_OF_A_TRY):
@@ -282,14 +282,14 @@ def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
     if others and (stanza.get(_OFFICIAL) != "no" or not all(map(_OTHER.fullmatch, others))):
         raise Error(
             f"{_OTHERS} of an image record is {stanza[_OTHERS]!r}",
-            f"address and suite of each source, separated by commas, of an image with `{_OFFICIAL}: no`",
+            f"it lists address and suite of each source, separated by commas, and needs `{_OFFICIAL}: no`",
         )
     if stanza.get("Partial", "yes") != "yes":
         raise Error(f"Partial of an image record is not yes: {stanza['Partial']!r}")
     if stanza.get("Status", STATUS[0]) not in STATUS:
-        raise Error(f"Status of an image record is none that is known: {stanza['Status']!r}", _NEWER)
+        raise Error(f"an image record has the unknown status {stanza['Status']!r}", _NEWER)
     if not stanza["Image"].startswith(names.PACKAGE_PREFIX):
-        raise Error(f"an image record names no image configuration: {stanza['Image']!r}")
+        raise Error(f"Image of an image record is not an image configuration: {stanza['Image']!r}")
     record = ImageRecord(
         ImageId(stanza["Suite"], names.config(stanza["Image"]), stanza["Architecture"], stanza["Version"]),
         names.word(stanza["Format"], "format"),
@@ -311,7 +311,7 @@ def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
     for field, path in (("Filename", record.filename), ("Buildinfo", record.buildinfo)):
         if stanza[field] != path:
             raise Error(
-                f"{field} of an image record is {stanza[field]!r}, and must be {path!r}",
+                f"{field} of an image record is {stanza[field]!r} instead of {path!r}",
                 "the path follows from the other fields; any other could lead out of the archive",
             )
     _refuse_long(record.name)
@@ -327,7 +327,7 @@ def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
     )
     paths = [path for path, _ in _files(record)]
     if len(set(paths)) != len(paths):
-        raise Error(f"a record of {record.filename} names a file twice", _WHICH)
+        raise Error(f"the record of {record.filename} names a file twice", _WHICH)
     return record
 
 
@@ -359,14 +359,14 @@ def _size(value: str, field: str, least: int, most: int) -> int:
     if not re.fullmatch("[0-9]{1,15}", value) or not least <= int(value) <= most:
         raise Error(
             f"field {field} of an image record is not a number of bytes: {value[:60]!r}",
-            f"it is {least} or more, and not more than {most}",
+            f"it must be from {least} to {most}",
         )
     return int(value)
 
 
 def _refuse_long(name: str) -> None:
     if len(name) > _LONGEST_NAME:
-        raise Error(f"an image record has a file name of {len(name)} characters", "file systems take 255 (limits.h)")
+        raise Error(f"an image record has a file name of {len(name)} characters", "the limit is 255 (limits.h)")
 
 
 def _beside(record: ImageRecord, suffix: str) -> str:

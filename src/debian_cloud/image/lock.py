@@ -36,23 +36,21 @@ def check(locked: Buildinfo, resolution: Resolution) -> None:
         ("architecture", locked.id.architecture, config.architecture),
     ):
         if wanted != got:
-            raise Error(
-                f"the lock is of {what} {wanted}, not of {got}", "give the .buildinfo of the same image", USAGE
-            )
+            raise Error(f"the lock has {what} {wanted}, not {got}", "give the .buildinfo of the same image", USAGE)
     if locked.changes != resolution.custom.lines:
         said = ", ".join(locked.changes) or "no change"
         raise Error(
-            f"the lock is of an image with {said}",
-            "give --add, --remove, --seed, --hostname, --keep-secrets, --size, --source as they were given",
+            f"the lock describes an image with {said}",
+            "give --add, --remove, --seed, --hostname, --keep-secrets, --size, --source as for that image",
             USAGE,
         )
     locked_packages, resolved = set(locked.packages), set(resolution.packages)
     if locked_packages != resolved:
         raise Error(
-            "what apt resolves is not what the lock has:"
+            "apt resolves other packages than the lock lists:"
             + _listed("not in the lock", resolved - locked_packages)
             + _listed("only in the lock", locked_packages - resolved),
-            "an archive keeps the newest versions alone: take the packages from the image's own closure",
+            "an archive keeps only the newest versions: take the packages from the image's own closure",
             FAILED,
         )
 

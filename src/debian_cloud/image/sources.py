@@ -92,7 +92,7 @@ def others(text: str, name: str) -> tuple[tuple[Source, tuple[str, ...]], ...]:
         raise Error(f"--source {printable(name)}: {printable(error.message)}", error.hint or _SHAPE, USAGE) from None
     enabled = tuple(source for source in found if source)
     if not enabled:
-        raise Error(f"--source {printable(name)} has no source that is enabled", _SHAPE, USAGE)
+        raise Error(f"--source {printable(name)} has no enabled source", _SHAPE, USAGE)
     return enabled
 
 
@@ -101,7 +101,7 @@ def as_change(source: Source) -> tuple[str, ...]:
     return tuple(f"{source.uri} {suite} {','.join(source.components)}" for suite in source.suites)
 
 
-_SHAPE: Final = "a file as sources.list(5) has it under DEB822-STYLE FORMAT, with a Signed-By in each stanza"
+_SHAPE: Final = "give a file in DEB822-STYLE FORMAT (sources.list(5)) with a Signed-By in each stanza"
 
 
 def _stanzas(text: str) -> tuple[deb822.Stanza, ...]:
@@ -115,7 +115,7 @@ def _stanzas(text: str) -> tuple[deb822.Stanza, ...]:
             seen.clear()
         if field := (match["field"] or "").lower():
             if field in seen:
-                raise Error(f"the field {match['field']} is there twice", "one of them is wrong")
+                raise Error(f"a stanza has the field {match['field']} twice", "remove one of them")
             seen.add(field)
     return deb822.parse(text)
 
@@ -125,19 +125,19 @@ def _other(stanza: deb822.Stanza) -> tuple[Source, tuple[str, ...]] | None:
     fields = {known.get(field.lower(), field): value for field, value in stanza.items()}
     for field in fields:
         if field not in _FIELDS:
-            raise Error(f"the field {field} is not accepted", f"a source has {', '.join(_FIELDS)}")
+            raise Error(f"the field {field} is not accepted", f"accepted: {', '.join(_FIELDS)}")
     for field in _REQUIRED:
         if not fields.get(field, "").strip():
             raise Error(f"a stanza has no field {field}")
     words = {field: tuple(value.split()) for field, value in fields.items()}
     if words.get("Enabled", ("yes",)) not in (("yes",), ("no",)):
-        raise Error(f"Enabled is {fields['Enabled']!r}", "yes or no")
+        raise Error(f"Enabled is {fields['Enabled']!r}", "it must be yes or no")
     if not {"deb"} <= {*words["Types"]} <= {"deb", "deb-src"}:
-        raise Error(f"Types is {fields['Types']!r}", "deb, or deb deb-src")
+        raise Error(f"Types is {fields['Types']!r}", "it must be deb, or deb deb-src")
     if len(words["URIs"]) != 1 or not ADDRESS.fullmatch(words["URIs"][0]):
         raise Error(
             "URIs is not one plain address",
-            "https://…, http://… or file:/…; for others, a stanza each",
+            "give https://…, http://… or file:/…; each address needs a stanza of its own",
         )
     for suite in words["Suites"]:
         if suite.endswith("/"):
@@ -159,8 +159,8 @@ def _signed_by(value: str) -> str:
         return "".join(f"{'' if line == '.' else line}\n" for line in key)
     if lines or not value.startswith("/") or len(value.split()) != 1:
         raise Error(
-            f"Signed-By is {key[0][:60]!r}, neither one path nor a key",
-            "the absolute path of a keyring, or the key itself in its armour",
+            f"Signed-By is neither one path nor a key: {key[0][:60]!r}",
+            "give the absolute path of a keyring, or the armoured key itself",
         )
     return value
 
@@ -200,16 +200,16 @@ def archives(known: Iterable[Target]) -> tuple[Target, ...]:
 def unknown(known: Iterable[Target], what: str, *, installed: bool, status: int = USAGE) -> Error:
     """The Error that apt has no index of images; with `installed`, the archive's keyring package is installed."""
     if there := sorted({target.uri for target in archives(known)}):
-        return Error(f"{what}: {', '.join(there)} publishes none", "`apt-get update` asks again", status)
+        return Error(f"{what}: {', '.join(there)} publishes none", "run `apt-get update` to ask again", status)
     return Error(what, _ask(installed=installed), status)
 
 
-_READ: Final = ", then run `apt-get update`; or make an archive of your own: debian-cloud-archive init DIR --own"
+_READ: Final = ", then run `apt-get update`; or create an archive of your own: debian-cloud-archive init DIR --own"
 
 
 def _ask(*, installed: bool, otherwise: str = _READ) -> str:
     if installed:
-        return f"run `apt-get update`: {names.KEYRING_PACKAGE} is installed, and its archive was not read yet"
+        return f"run `apt-get update`: {names.KEYRING_PACKAGE} is installed, but apt did not read its archive yet"
     return f"install the archive's {names.KEYRING_PACKAGE} package{otherwise}"
 
 
@@ -233,7 +233,7 @@ def debian(
     security = security_mirror or used("Debian-Security")
     if not security:
         raise Error(
-            f"no mirror of {suite}'s security updates is known, and an image without them is not made",
+            f"no mirror of {suite}'s security updates is known, and an image needs them",
             "add Debian's security suite to this machine's apt, or give --security-mirror URL",
             USAGE,
         )
@@ -266,7 +266,8 @@ def archive(
                 f"this machine's apt knows no archive of image configurations for {suite}",
                 _ask(
                     installed=installed,
-                    otherwise=", give --archive URL --keyring FILE, or make one: debian-cloud-archive init DIR --own",
+                    otherwise=", give --archive URL --keyring FILE,"
+                    " or create one: debian-cloud-archive init DIR --own",
                 ),
                 USAGE,
             )

@@ -57,8 +57,8 @@ _SHA256: Final = 64
 _SINGLE: Final = (
     _IMAGE, "Version", "Suite", "Architecture", "Status", "Status-Date", "Status-Reason", "CVEs", _DATE,
 )  # fmt: skip
-_GONE: Final = "withdraw it (debian-cloud-archive withdraw); of the others all is told"
-_AGAIN: Final = "`apt-get update`, and try again; if that does not help, its archive must be repaired"
+_GONE: Final = "withdraw it (debian-cloud-archive withdraw); the other images are not affected"
+_AGAIN: Final = "run `apt-get update` and try again; if that does not help, the archive must be repaired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def found(
         if answer := newest(package):
             line = f" {package.name} {package.version} {answer[0]}"
             if len(line) > _LONGEST_UPDATE or not _UPDATE.fullmatch(line):
-                raise Error(f"{image.path()} has a package that no index can name: {printable(line.strip())}", _GONE)
+                raise Error(f"{image.path()} has a package that no index can list: {printable(line.strip())}", _GONE)
             updates[answer[1]].append(f"\n{line}")
     if sum(map(len, updates.values())) > MOST_UPDATES:
         raise Error(f"{image.path()} has more than {MOST_UPDATES} packages with updates", _GONE)

@@ -44,10 +44,10 @@ def directory() -> Path:
     """Return the directory of the cache, made if needed; raise Error if it cannot be used."""
     # As root, apt fetches as its sandbox user, which has no access to /root.
     folder = (Path("/var/cache") if os.geteuid() == 0 else _home()) / "debian-cloud"
-    hint = "set XDG_CACHE_HOME to another directory" if os.geteuid() else "root's is there and nowhere else"
+    hint = "set XDG_CACHE_HOME to another directory" if os.geteuid() else "root's cache cannot be elsewhere"
     if bad := _NO_PATH_OF_APT.search(str(folder)):
         raise Error(
-            f"the cache cannot be in {printable(str(folder))}: apt takes no {printable(bad[0])!r} in the name of a"
+            f"the cache cannot be in {printable(str(folder))}: apt accepts no {printable(bad[0])!r} in the name of a"
             " directory or a keyring",
             hint,
             USAGE,

@@ -54,7 +54,7 @@ def read(deb: Path) -> Binary:
     size, count = manifest.holds(path)
     if size > _LARGEST or count > _MOST:
         raise Error(
-            f"{deb} holds more than {_LARGEST >> 20} MiB, or {_MOST} files", "a configuration is a few small files"
+            f"{deb} has more than {_LARGEST >> 20} MiB or {_MOST} files", "a configuration has a few small files"
         )
     with tempfile.TemporaryDirectory(prefix="debian-cloud.") as name:
         folder = Path(name)
@@ -70,7 +70,7 @@ def read(deb: Path) -> Binary:
         }
         stanzas = deb822.parse(_text(folder / "control" / "control") or "")
         if len(stanzas) != 1 or not stanzas[0].get("Package"):
-            raise Error(f"{deb} does not name its package", "its control file has one stanza: deb-control(5)", USAGE)
+            raise Error(f"{deb} does not name its package", "a control file needs one stanza: deb-control(5)", USAGE)
         try:
             return Binary(stanzas[0], control, tree(folder / "files"))
         except OSError as error:
@@ -91,7 +91,7 @@ def _control_file(path: Path, package: Path) -> str | None:
     """Return the text of a control file or None; raise Error if dpkg would run what is not read here."""
     text = _text(path)
     if text is None and (path.is_symlink() or path.exists()):
-        raise Error(f"{package} has a {path.name} that is not a plain file", "no link, pipe or directory is followed")
+        raise Error(f"{package} has a {path.name} that is not a plain file", "replace it with a plain file")
     return text
 
 
@@ -123,7 +123,7 @@ def source(root: Path) -> tuple[str, tuple[Binary, ...]]:
     if not packages or not all(fields.get("Package") for fields in packages):
         raise Error(
             f"{path} has {'a stanza without Package' if packages else 'no package'}",
-            "the source's stanza comes first, then one for each package: deb-src-control(5)",
+            "write the source's stanza first, then one for each package: deb-src-control(5)",
             USAGE,
         )
     found = []

@@ -52,8 +52,9 @@ def verified(file: Path, keyring: Path, signed_by: Path | None = None, *, unsign
             if signed_by or error.status == USAGE:
                 raise
             raise Error(
-                f"{file} is signed, but not by a key that is known",
-                "--signed-by FILE: its builder's keys; or put the archive's SHA512SUMS and SHA512SUMS.gpg beside it",
+                f"{file} is signed, but by an unknown key",
+                "give its builder's keys with --signed-by FILE,"
+                " or put the archive's SHA512SUMS and SHA512SUMS.gpg beside it",
             ) from None
         if openpgp.inner(data) != signed.content:
             raise Error(f"{file} was changed while it was read", "verify a copy that no other process writes to")
@@ -62,12 +63,12 @@ def verified(file: Path, keyring: Path, signed_by: Path | None = None, *, unsign
         # The archive signed the sums of the files that it published.
         listed = sign.verified(keyring, sums, sums.with_name("SHA512SUMS.gpg"))
         if hashlib.sha512(data).hexdigest() != checksums.find(listed.content.decode("ascii", "replace"), file.name):
-            raise Error(f"{file} is not the one that the archive signed", "it was edited: get it again")
+            raise Error(f"{file} is not the file that the archive signed", "it was changed: get it again")
         text, signers = sign.decoded(data, str(file)), listed.signers
     else:
         raise Error(
             f"{file} is not signed, so it proves nothing: the author of the image may have written it",
-            "put the archive's SHA512SUMS and SHA512SUMS.gpg beside it; or --unsigned, if it is your own",
+            "put the archive's SHA512SUMS and SHA512SUMS.gpg beside it; or give --unsigned, if it is your own",
         )
     return Described(file.name, data, read(text, str(file)), signers, keyring)
 

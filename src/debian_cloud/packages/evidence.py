@@ -86,21 +86,21 @@ def refuse_sources(buildinfo: Buildinfo, given: Iterable[str], *, expired: bool 
     found = [source.suites for source in buildinfo.sources]
     if found != wanted:
         raise Error(
-            f"the image's apt follows {_listed(found)}, and an image of {suite} follows {_listed(wanted)}",
-            "its .buildinfo is not of an image that debian-cloud built",
+            f"the image's apt uses {_listed(found)}, but an image of {suite} uses {_listed(wanted)}",
+            "debian-cloud did not build the image of this .buildinfo",
         )
     known = {uri.rstrip("/") for uri in given if uri}
     for source in buildinfo.sources:
         uri = source.uri.rstrip("/")
         if uri not in known and not _is_debian(uri) and uri not in _of_machine():
             raise Error(
-                f"the image's apt asks {source.uri}, which is not a mirror of Debian that is known here",
-                "--mirror URL or --security-mirror URL, if you know it for one",
+                f"the image's apt uses {source.uri}, which is not a known mirror of Debian",
+                "give it with --mirror URL or --security-mirror URL, if you trust it",
             )
         if source.expired and not expired:
             raise Error(
-                f"the image's apt takes the indexes of {source.uri} past their Valid-Until",
-                "so does one that was built of a snapshot: --allow-expired, if you mean that",
+                f"the image's apt accepts the indexes of {source.uri} after their Valid-Until",
+                "an image built from a snapshot needs that: give --allow-expired to accept it",
             )
 
 
@@ -167,9 +167,9 @@ def of_archive(folder: Path, buildinfo: Buildinfo, keyring: Path, *, signers: in
     release = place / "InRelease"
     fields = _fields(sign.verified(keyring, release, signers=signers))
     if suite not in (fields.get("Codename"), fields.get("Suite")):
-        raise Error(f"{release} is of the suite {fields.get('Codename', '')!r}, not of {suite}", "get it again")
+        raise Error(f"{release} belongs to the suite {fields.get('Codename', '')!r}, not to {suite}", "get it again")
     if "Snapshot" in fields:
-        raise Error(f"{release} is of the snapshot {fields['Snapshot']!r}, and says what was then", "get it again")
+        raise Error(f"{release} belongs to the snapshot {fields['Snapshot']!r}, an old state", "get it again")
     if "Valid-Until" not in fields or _seconds(fields["Valid-Until"], release) < time.time():
         raise Error(
             f"{release} has expired: {fields.get('Valid-Until', 'it has no Valid-Until')!r}", "get a newer copy of it"
@@ -186,12 +186,13 @@ def of_archive(folder: Path, buildinfo: Buildinfo, keyring: Path, *, signers: in
         if record.stem == buildinfo.stem and buildinfo.digests.get(record.name) != (record.sha256, record.size):
             raise Error(
                 f"the archive lists another {record.name} than the .buildinfo describes",
-                "it is another image of the same name: get both from the archive",
+                "it is another image with the same name: get both from the archive",
             )
     word = Word(str(folder), _worst(staleness.parse(texts[1]), buildinfo.id))
     if not word.said:
         raise Error(
-            f"the archive in {folder} never published {buildinfo.stem}", "is it of another archive, or newer?"
+            f"the archive in {folder} never published {buildinfo.stem}",
+            "get a newer copy of the archive, or the copy of another archive",
         )
     return word
 
@@ -249,8 +250,8 @@ def proofs(
     for uri, suite in buildinfo.others:
         if (uri, suite) not in trusted:
             raise Error(
-                f"the image has packages of {uri} {suite}, whose keys are not known",
-                "--source FILE.sources: the one that it was built with, if you trust it",
+                f"the image has packages from {uri} {suite}, whose keys are unknown",
+                "give --source FILE.sources as for the build, if you trust that source",
                 USAGE,
             )
     everything = (*buildinfo.packages, *buildinfo.tools)
@@ -272,8 +273,8 @@ def proofs(
                     listed[package] = (release.proof, release.rank)
     if not dates or buildinfo.epoch > max(dates):
         raise Error(
-            "the evidence is older than the image: no release file is of its day",
-            "it must be the closure of the same image",
+            "the evidence is older than the image: no release file has the image's date",
+            "give the closure of the same image",
         )
     if missing:
         # Without them, it is unknown which packages have updates, and which are Debian's.
@@ -284,19 +285,19 @@ def proofs(
         if package not in listed:
             raise Error(
                 f"no signed index lists {package.name} {package.version} with the SHA-256 {package.sha256}",
-                "the .buildinfo or the closure was tampered with, or is another image's",
+                "the .buildinfo or the closure was tampered with, or belongs to another image",
             )
         name, rank = package.name.encode(), listed[package][1]
         if rank == _OTHER and (package.name.startswith(names.OURS) or name in had[_DEBIAN] | had[_ARCHIVE]):
             raise Error(
-                f"{listed[package][0].origin or 'another source'} gives {package.name} {package.version}, which is"
+                f"{listed[package][0].origin or 'another source'} provides {package.name} {package.version}, which is"
                 " not its own package",
-                "a source adds packages to Debian's and replaces none",
+                "an added source may not replace packages of Debian or of the archive",
             )
         if rank == _ARCHIVE and name in had[_DEBIAN]:
             raise Error(
-                f"the archive of configurations gives {package.name} {package.version}, which is Debian's package",
-                "it adds packages and replaces none",
+                f"the archive of configurations provides {package.name} {package.version}, which is Debian's package",
+                "an archive of configurations may not replace Debian's packages",
             )
     return {package: listed[package][0] for package in everything}
 
@@ -319,8 +320,8 @@ def _of_the_archive(keyring: Path, file: Path, signature: Path | None, signers: 
         if error.status == USAGE or signers > 1:
             raise
         raise Error(
-            f"{file} has no good signature by a key of Debian or of the archive",
-            "it was changed, or another signed it",
+            f"{file} has no valid signature by a key of Debian or of the archive",
+            "it was changed, or another key signed it: get it again",
         ) from None
 
 
@@ -367,19 +368,19 @@ def _release(
     own = (named, fields.get("Suite", ""))
     if not suites & {*own}:
         raise Error(
-            f"{file} is of the suite {printable(named)}, and the image of {buildinfo.id.suite}",
-            "it is the evidence of another suite",
+            f"{file} belongs to the suite {printable(named)}, but the image to {buildinfo.id.suite}",
+            "give the evidence of the image's suite",
         )
     asked = {names.snapshot_at(release.uri) for release in buildinfo.releases}
     if rank == _ARCHIVE and fields.get("Snapshot", "") not in asked:
         raise Error(
-            f"{file} is of the archive's snapshot {printable(fields.get('Snapshot', ''))}, of which the image was not"
-            " made",
+            f"{file} belongs to the archive's snapshot {printable(fields.get('Snapshot', ''))}, from which the image"
+            " was not made",
             "an older index hides later updates",
         )
     if not (rank != _ARCHIVE or "Snapshot" in fields or "Valid-Until" in fields):
         # For example a closure's own release file, which also lists Debian's packages.
-        raise Error(f"{file} is not of the archive itself: it has no Valid-Until", "it is not evidence: get it again")
+        raise Error(f"{file} is not the archive's own release file: it has no Valid-Until", "get it again")
     date = _seconds(fields.get("Date", ""), file)
     if date > time.time() + _DAY:
         raise Error(f"{file} has a date in the future", "is this machine's clock right?")
@@ -397,7 +398,7 @@ def _seconds(date: str, file: Path) -> int:
     with contextlib.suppress(ValueError, OverflowError):
         if parsed:
             return calendar.timegm(parsed)
-    raise Error(f"{file} has no date that can be read: {date[:_LONGEST_DATE]!r}", "its archive must be repaired")
+    raise Error(f"{file} has an invalid date: {date[:_LONGEST_DATE]!r}", "its archive must be repaired")
 
 
 def _index(file: Path, release: _ReleaseFile) -> bytes:

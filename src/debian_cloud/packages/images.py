@@ -39,7 +39,7 @@ _SLACK: Final = 2**20
 """Bytes by which a file may exceed its size so that apt itself reports that it is another file."""
 _ROOM: Final = 2**16
 """A disk with fewer free bytes than this counts as full."""
-_MEND: Final = "`apt-get update`, and try again; if that does not help, tell the archive's operator"
+_MEND: Final = "run `apt-get update` and try again; if that does not help, report it to the archive's operator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def known(suite: str, arch: str = "") -> Known:
     # An archive that published no image, made by an older debian-cloud, may have no index of images.
     if suite not in {target.codename for target in archives}:
         raise Error(
-            f"this machine's apt reads no archive of images for {suite}, it reads: "
+            f"this machine's apt reads no archive of images for {suite}, only for: "
             + ", ".join(sorted({printable(target.codename) for target in archives})),
             f"choose with --suite, or install the {names.KEYRING_PACKAGE} package of {suite}",
             USAGE,
@@ -128,7 +128,7 @@ def statuses(wanted: Callable[[ImageStatus], bool]) -> Said:
     known = sources.targets(run.output(sources.INDEXTARGETS))
     targets = [target for target in known if (target.created_by, target.trusted) == ("Images-Status", "yes")]
     if not targets:
-        what = "this machine's apt knows no archive that says what became of its images"
+        what = "this machine's apt knows no archive that reports the status of its images"
         raise sources.unknown(known, what, installed=installed())
 
     return said(targets, wanted)
@@ -167,7 +167,7 @@ def _read(
         except Error as error:
             if len(targets) == 1:
                 raise Error(f"{_of(target)} cannot be read: {error.message}", _MEND) from None
-            refused.append(f"{_of(target)} is left out, it cannot be read: {error.message}")
+            refused.append(f"{_of(target)} is ignored, because it cannot be read: {error.message}")
     if refused and len(refused) == len(targets):
         raise Error("; ".join(refused), _MEND)
     return found, (*refused,)
@@ -193,8 +193,8 @@ def _refuse_replayed(target: sources.Target, keyring: Path) -> None:
     found = openpgp.field(signed.content, "Snapshot")
     if found and names.snapshot_at(target.uri) != found:
         raise Error(
-            f"{target.uri} shows, rightly signed, its snapshot {found} in the place of {target.codename}",
-            "it presents an old state: use another mirror, and run `apt-get update`",
+            f"{target.uri} serves its snapshot {found}, which is validly signed, in place of {target.codename}",
+            "a snapshot is an old state: use another mirror, and run `apt-get update`",
         )
 
 
@@ -276,8 +276,8 @@ def download(folder: Path, wanted: Sequence[tuple[str, str, str]], largest: int)
     if status or not all(out.is_file() and not out.is_symlink() for out in found):
         _refuse_full(folder)
         raise Error(
-            f"{printable(what)} could not be fetched, or is not what was signed",
-            "apt's words are above; `apt-get update` first, if the archive has changed",
+            f"{printable(what)} could not be fetched, or is not the signed file",
+            "see apt's messages above; if the archive has changed, run `apt-get update` first",
         )
 
 
@@ -288,8 +288,8 @@ def fetch(image: Image, out: Path) -> None:
     if run.foreground(("prlimit", *_download(image.record.size, *wanted)), out.parent):
         _refuse_full(out.parent)
         raise Error(
-            f"{image.record.name} could not be fetched, or is not what the signed index says",
-            "apt's words are above; `apt-get update` first, if the archive has changed",
+            f"{image.record.name} could not be fetched, or is not the file in the signed index",
+            "see apt's messages above; if the archive has changed, run `apt-get update` first",
         )
 
 
@@ -307,6 +307,6 @@ def _refuse_full(folder: Path, needed: int = _ROOM) -> None:
     if free < needed:
         raise Error(
             f"the disk is full: {folder.parent} has {free >> 10} KiB free"
-            + (f", and {needed >> 10} are needed" if needed > _ROOM else ""),
+            + (f", but {needed >> 10} are needed" if needed > _ROOM else ""),
             "free some space, or choose another place with --output",
         )

@@ -39,7 +39,7 @@ def of_archive(keyring: Path | None, suite: str) -> tuple[Path, ...]:
         found += [package] if (package := Path(names.ARCHIVE_KEYRING)).exists() else []
     if not found:
         raise Error(
-            "the archive's key is not known",
+            "the archive's key is unknown",
             f"install its {names.KEYRING_PACKAGE} package, or give --keyring FILE",
             USAGE,
         )

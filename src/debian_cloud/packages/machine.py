@@ -64,8 +64,11 @@ def _image() -> tuple[str, str]:
     try:
         return names.word(fields["ID"], "configuration"), names.serial(fields["VERSION"])
     except (KeyError, Error):
-        why = f"{_RECORD} names no image with a serial" if fields else f"it has no {_RECORD}"
-        raise Error(f"this machine was not made of an image of ours: {why}", "run it on such a machine") from None
+        why = f"{_RECORD} names no image with a serial" if fields else f"there is no {_RECORD}"
+        raise Error(
+            f"this machine was not made from an image of debian-cloud: {why}",
+            "run it on a machine that was made from one",
+        ) from None
 
 
 def _fields(file: Path) -> dict[str, str]:
@@ -84,7 +87,7 @@ def _found(known: tuple[ImageStatus, ...], config: str, serial: str, arch: str) 
     if not same:
         raise Error(
             f"no archive that this machine's apt knows ever published {config} {serial} for {arch}",
-            "`apt-get update`; or the image is one that was never uploaded",
+            "run `apt-get update`; an image that was never uploaded has no status",
         )
     codename = _fields(_OS_RELEASE).get("VERSION_CODENAME", "")
     own = [said for said in same if said.id.suite == codename] or same

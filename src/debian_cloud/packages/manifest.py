@@ -99,7 +99,7 @@ class _Limited:
         data = self._file.read(size)
         self._left -= len(data)
         if self._left < 0:
-            raise Error(f"what is in {self._name} is larger than a package can be", "fetch it again")
+            raise Error(f"the content of {self._name} is larger than a package can be", "fetch it again")
         return data
 
 
@@ -139,7 +139,7 @@ def _member(content: bytes, wanted: str, name: str) -> IO[bytes]:
         if member.startswith(wanted) and (suffix := member.removeprefix(wanted)) in files.FORMS:
             return files.decompressed(io.BytesIO(content[position : position + size]), suffix)
         position += size + size % 2
-    raise Error(f"{printable(name)} is not a .deb whose files can be read", f"deb(5): it has a member {wanted}.xz")
+    raise Error(f"{printable(name)} is not a readable .deb", f"it needs a member {wanted}.xz: deb(5)")
 
 
 def _control(archive: tarfile.TarFile) -> Iterator[Entry]:

@@ -67,9 +67,7 @@ def choose(wanted: Wanted, warn: Callable[[str], None]) -> images.Image:
     found = [image for image in offered.images if image.record.id.config == config]
     gone = _gone(said, config, suite, arch)
     if not found:
-        raise _refusal(
-            gone, serial, "no other image of it is published; `debian-cloud list --images` has all"
-        ) or Error(
+        raise _refusal(gone, serial, "no other image of it is published; see `debian-cloud list --images`") or Error(
             f"no image of {config} in {suite}",
             did_you_mean(config, {i.record.id.config for i in offered.images})
             if offered.images
@@ -87,14 +85,14 @@ def choose(wanted: Wanted, warn: Callable[[str], None]) -> images.Image:
     ]
     if not found:
         asked = printable(f"{format_} {serial}".strip())
-        if serial and (refusal := _refusal(gone, serial, "`debian-cloud list --images` has the others")):
+        if serial and (refusal := _refusal(gone, serial, "see `debian-cloud list --images` for others")):
             raise refusal
         raise Error(f"no image of {config} in {suite} as {asked}", "see `debian-cloud list --images`", status)
     archives = sorted({image.archive for image in found})
     if len(archives) > 1:
         raise Error(
             f"several archives have images of {config}: {', '.join(map(printable, archives))}",
-            "choose: --archive URL",
+            "choose one with --archive URL",
             USAGE,
         )
     # The newest may be deprecated, or not official.

@@ -99,7 +99,7 @@ class Origin:
             if not lock and (lack := self.apt.lacking(config.name)):
                 raise Error(
                     f"configuration {names.config(config.name)} cannot be installed: {lack[0]} depends on"
-                    f" {lack[1]}, which no signed source of {suite} has",
+                    f" {lack[1]}, which is in no signed source of {suite}",
                     resolver.NOT_DEBIAN_S,
                 )
             pinned = custom.remove or custom.sources or lock
@@ -115,7 +115,7 @@ class Origin:
             what += f" without {', '.join(custom.remove)}" if custom.remove else ""
             raise Error(
                 f"{what} cannot be installed\n{said.strip()}",
-                "apt's reason is above; does the suite have every package that it depends on?",
+                "apt's reason is above; check that the suite has every package that it depends on",
             )
         if lock:
             check(lock, resolution)
@@ -157,8 +157,8 @@ class Origin:
 def _resized(config: ImageConfig, size: int) -> ImageConfig:
     if not config.firmware:
         raise Error(
-            f"{names.config(config.name)} is a root file system without a disk, and --size is a disk's",
-            "leave --size out",
+            f"{names.config(config.name)} is a root file system without a disk, but --size sets the size of a disk",
+            "omit --size",
             USAGE,
         )
     return replace(config, size=size)
@@ -190,12 +190,12 @@ def _others_for(places: Places, arch: str, read: tuple[sources.Source, ...]) -> 
         if architectures and arch not in architectures:
             raise Error(
                 f"the source {source.uri} is for {', '.join(architectures)}, not for {arch}",
-                "its Architectures say so: choose another --arch, or another source",
+                "its field Architectures says so: choose another --arch or another source",
                 USAGE,
             )
         for suite in source.suites:
             if (source.uri.rstrip("/"), suite) in seen:
-                raise Error(f"the source {source.uri} {suite} is there twice", "leave out what is read anyway", USAGE)
+                raise Error(f"the source {source.uri} {suite} is given twice", "omit what is read anyway", USAGE)
             seen.add((source.uri.rstrip("/"), suite))
     return places.added
 
@@ -265,9 +265,7 @@ def offered(suite: str, arch: str) -> Offered | None:
             known = images.listed(indexes("Images"), suite, arch, ring)
             said = images.said(indexes("Images-Status"), lambda _: False, ring)
         except Error as error:
-            return Offered(
-                uri, images.Known((), (f"{printable(uri)} is left out: {error.message}",)), images.Said(())
-            )
+            return Offered(uri, images.Known((), (f"{printable(uri)} is ignored: {error.message}",)), images.Said(()))
     return Offered(uri, known, said)
 
 
@@ -301,7 +299,7 @@ def _as_of(archive: sources.Source, snapshot: str, arch: str) -> sources.Source:
         # A mirror has no snapshots: its Release says where they are. Only that is read, so it may have expired.
         address = _release_fields(archive, replace(archive, expired=True), arch).get("Snapshots", "")
         old = replace(old, uri=address.replace("@SNAPSHOTID@", snapshot) if address else old.uri)
-    hint = f"its operator may have removed it: is {old.uri} there?"
+    hint = f"check that {old.uri} exists: the archive's operator may have removed it"
     try:
         fields = _release_fields(archive, old, arch)
     except Error as error:
@@ -315,16 +313,16 @@ def _refuse_replayed(source: sources.Source, fields: dict[str, str], snapshot: s
     found = fields.get("Snapshot", "")
     if snapshot and found != snapshot:
         raise Error(
-            f"{source.uri} is, rightly signed, not the snapshot {snapshot} of the archive",
-            f"its operator may have removed it: is {source.uri} there?",
+            f"{source.uri} is validly signed, but is not the snapshot {snapshot} of the archive",
+            f"check that {source.uri} exists: the archive's operator may have removed it",
             FAILED,
         )
     # The address of the archive may itself be that of a snapshot.
     if not snapshot and (found != names.snapshot_at(source.uri) if found else "Valid-Until" not in fields):
-        what = f"its snapshot {found}" if found else "an index whose signature has no end"
+        what = f"its snapshot {found}" if found else "an index without Valid-Until"
         raise Error(
-            f"{source.uri} shows, rightly signed, {what} in the place of {fields.get('Codename')}",
-            "it presents an old state: use another mirror; a snapshot is asked for with --snapshot ID",
+            f"{source.uri} serves {what}, which is validly signed, in place of {fields.get('Codename')}",
+            "it may be an old state: use another mirror; to get a snapshot, give --snapshot ID",
             FAILED,
         )
 
@@ -388,7 +386,7 @@ def contents(places: Places, suite: str = DEFAULT_SUITE, arch: str = "") -> Iter
         run.carry_out(plan, root, Progress(len(plan), quiet=True))
         found = tuple(sorted((root / "lists").glob("*_Contents-*.gz")))
         if not found:
-            raise Error(f"the mirror has no Contents of {suite}", "choose another with --mirror URL")
+            raise Error(f"the mirror has no Contents files of {suite}", "choose another mirror with --mirror URL")
         yield found
 
 
@@ -427,12 +425,14 @@ def _url(value: str, option: str) -> str:
         value = f"file:{quote(os.fsencode(Path(value).resolve()), safe=_PLAIN)}"
     if value and (not value.startswith(_SCHEMES) or _NO_URL.search(value)):
         raise Error(
-            f"{option} {value!r} is not a URL that apt reads", "http://…, https://…, file:/… or a directory", USAGE
+            f"{option} {value!r} is not a URL that apt accepts",
+            "give http://…, https://…, file:/… or a directory",
+            USAGE,
         )
     if sources.names_a_user(value):
         # Do not print the value: output may be stored.
         raise Error(
-            f"{option} has a user or a password in its URL, and every user of the machine can read arguments",
+            f"{option} has a user or a password in its URL, but every user of the machine can read arguments",
             "put it into apt_auth.conf(5), and give the URL without it",
             USAGE,
         )

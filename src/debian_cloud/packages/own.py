@@ -31,7 +31,7 @@ _FIELDS: Final = ("Types", "URIs", "Suites", "Components", "Signed-By", "Enabled
 _REQUIRED: Final = _FIELDS[:5]
 _LINE: Final = re.compile(r"(?P<field>[A-Za-z][A-Za-z0-9-]*):.*|[ \t].*|")
 _ARMOUR: Final = ("-----BEGIN PGP PUBLIC KEY BLOCK-----", "-----END PGP PUBLIC KEY BLOCK-----")
-_HINT: Final = "stanzas are as in sources.list(5), each with its own Signed-By: debian-cloud(1), FILES"
+_HINT: Final = "each stanza needs the format of sources.list(5) and its own Signed-By: see FILES in debian-cloud(1)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def _stanzas(text: str) -> tuple[deb822.Stanza, ...]:
             seen.clear()
         if field := (match["field"] or "").lower():
             if field in seen:
-                raise Error(f"the field {match['field']} is there twice", "one of them is wrong")
+                raise Error(f"a stanza has the field {match['field']} twice", "remove one of them")
             seen.add(field)
         lines.append(line)
     known = {field.lower(): field for field in _FIELDS}
@@ -105,14 +105,14 @@ def _stanzas(text: str) -> tuple[deb822.Stanza, ...]:
     )
     for field in (field for stanza in stanzas for field in stanza):
         if field not in _FIELDS:
-            raise Error(f"the field {printable(field)} is not accepted", f"fields are {', '.join(_FIELDS)}")
+            raise Error(f"the field {printable(field)} is not accepted", f"accepted: {', '.join(_FIELDS)}")
     return stanzas
 
 
 def _enabled(stanza: deb822.Stanza) -> bool:
     value = stanza.get("Enabled", "yes").strip().lower()
     if value not in ("yes", "no"):
-        raise Error(f"Enabled is {printable(value)!r}", "yes or no")
+        raise Error(f"Enabled is {printable(value)!r}", "it must be yes or no")
     return value == "yes"
 
 
@@ -122,13 +122,15 @@ def _archive(stanza: deb822.Stanza) -> tuple[sources.Source, bytes]:
             raise Error(f"a stanza has no field {field}")
     words = {field: tuple(stanza[field].split()) for field in _REQUIRED[:-1]}
     if not {"deb"} <= {*words["Types"]} <= {"deb", "deb-src"}:
-        raise Error(f"Types is {printable(stanza['Types'])!r}", "deb, or deb deb-src")
+        raise Error(f"Types is {printable(stanza['Types'])!r}", "it must be deb, or deb deb-src")
     if len(words["URIs"]) != 1 or not sources.ADDRESS.fullmatch(words["URIs"][0]):
-        raise Error(f"URIs is {printable(stanza['URIs'])!r}, not one plain address", "https://…, http://… or file:/…")
+        raise Error(
+            f"URIs is not one plain address: {printable(stanza['URIs'])!r}", "give https://…, http://… or file:/…"
+        )
     for suite in words["Suites"]:
         names.word(suite, "suite")
     if "main" not in words["Components"] or not {*words["Components"]} <= {*sources.ARCHIVE_COMPONENTS}:
-        raise Error(f"Components is {printable(stanza['Components'])!r}", "main, or main contrib")
+        raise Error(f"Components is {printable(stanza['Components'])!r}", "it must be main, or main contrib")
     (uri,) = words["URIs"]
     return sources.Source(uri, words["Suites"], "", words["Components"]), _keys(stanza["Signed-By"])
 
@@ -140,8 +142,8 @@ def _keys(value: str) -> bytes:
         return "".join(f"{'' if line == '.' else line}\n" for line in lines).encode()
     if len(lines) != 1 or not lines[0].startswith("/"):
         raise Error(
-            f"Signed-By is {printable(lines[0], 60)!r}, neither one path nor a key",
-            "the absolute path of a keyring, or the key itself in its armour",
+            f"Signed-By is neither one path nor a key: {printable(lines[0], 60)!r}",
+            "give the absolute path of a keyring, or the armoured key itself",
         )
     files.refuse_changeable(Path(lines[0]))
     return files.read(Path(lines[0]), what="keyring")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 PREFERENCES: Final = "preferences"
 """Name of the file of pins beside a private apt's apt.conf (apt_preferences(5))."""
 
-NOT_DEBIAN_S: Final = "Debian does not have it: --source FILE.sources takes the signed archive of whoever does"
+NOT_DEBIAN_S: Final = "Debian does not have it: add a signed archive that has it with --source FILE.sources"
 """The hint for a package that neither Debian nor the archive has."""
 
 _SECURITY: Final = "Debian-Security"
@@ -93,7 +93,7 @@ class Apt:
                 f"no image configuration {names.config(wanted)} in {there}",
                 did_you_mean(names.config(wanted), map(names.config, images))
                 if images
-                else f"the archive has none at all in {there}: choose another --suite or --arch",
+                else f"the archive has no configurations in {there}: choose another --suite or --arch",
                 USAGE,
             )
         return _parsed(*images[wanted], suite)
@@ -172,7 +172,7 @@ class Apt:
                 raise Error(
                     f"{wanted.name} recommends {alternatives[0].target_pkg.name}, which no signed source of"
                     f" {wanted.suite} has",
-                    "what a configuration recommends is part of its image: suggest it instead, or leave it out",
+                    "recommended packages are part of the image: suggest it instead, or remove it from Recommends",
                 )
         return tuple(dict.fromkeys(found))
 
@@ -183,8 +183,8 @@ class Apt:
         marked = self._marked(*tools) if known.issuperset(tools) else None
         if marked is None:
             raise Error(
-                f"{wanted.suite} does not give what an image is made with: {', '.join(tools)}",
-                "choose another mirror of Debian: are its indexes complete?",
+                f"{wanted.suite} lacks tools that make an image: {', '.join(tools)}",
+                "choose another mirror of Debian: its indexes may be incomplete",
             )
         return self._packages(wanted, marked)
 
@@ -246,8 +246,8 @@ class Apt:
             versions = self._cache[package.name].version_list if package.name in self._cache else []
             if not any(version.ver_str == package.version for version in versions):
                 raise Error(
-                    f"no source has {package.name} {package.version}, which the lock names",
-                    "an archive keeps the newest versions alone: take the packages from the image's own closure",
+                    f"no source has {package.name} {package.version}, which the lock lists",
+                    "an archive keeps only the newest versions: take the packages from the image's own closure",
                 )
 
     def _passed_over(self) -> str:
@@ -308,7 +308,7 @@ class Apt:
         # There are tens of thousands: a typing error seldom changes the first letter, and a list of all is useless.
         meant = slip(name, (other for other in self.known() if other[0] == name[0]))
         raise Error(
-            f"no signed source of {suite} has a package {name}",
+            f"no signed source of {suite} has the package {name}",
             f"did you mean {meant}?" if meant else hint,
             status,
         )
@@ -319,18 +319,20 @@ class Apt:
         if any(v.parent_pkg.name == name and config.is_image(fields) for v, fields in self._candidates()):
             raise Error(
                 f"{name} is an image of its own, and cannot be added to another",
-                f"debian-cloud build {names.config(name)}",
+                f"build it by itself: debian-cloud build {names.config(name)}",
                 USAGE,
             )
 
     def _refuse_removal(self, name: str, image: str, suite: str) -> None:
-        self._refuse_unknown(name, suite, USAGE, "no image has it: leave it out of --remove")
+        self._refuse_unknown(name, suite, USAGE, "no image has it: omit it from --remove")
         if name == image:
-            raise Error(f"{name} is the image itself", "leave out packages that it depends on", USAGE)
+            raise Error(f"{name} is the image itself", "remove packages that it depends on", USAGE)
         version = apt_pkg.DepCache(self._cache).get_candidate_ver(self._cache[name])
         if self._cache[name].essential or (version is not None and _is_required(self._cache[name], version)):
             raise Error(
-                f"{name} is part of every Debian system", "leave out what is not essential or required", USAGE
+                f"{name} is part of every Debian system",
+                "remove only packages that are not essential or required",
+                USAGE,
             )
 
     def _refuse_needed(self, custom: Custom, whole: _Marked, rest: _Marked) -> None:
@@ -349,7 +351,7 @@ class Apt:
                 if left_out and not targets & there:
                     raise Error(
                         f"{min(left_out)} cannot be removed: {package.name} depends on it",
-                        "add by name what takes its place, or make a configuration of your own that goes without: "
+                        "add a replacement by name, or create a configuration of your own without it: "
                         "debian-cloud new --help",
                     )
 
@@ -361,13 +363,13 @@ class Apt:
         if other := self._is_other_s(version):
             if package.name.startswith(names.OURS) or not all(map(self._is_other_s, package.version_list)):
                 raise Error(
-                    f"the source {other} gives {package.name} {version.ver_str}, which is not its own package",
-                    "a source adds packages to Debian's and replaces none",
+                    f"the source {other} provides {package.name} {version.ver_str}, which is not its own package",
+                    "an added source may not replace packages of Debian or of the archive",
                 )
         elif not self._is_debian_s(version) and any(map(self._is_debian_s, package.version_list)):
             raise Error(
-                f"the archive gives {package.name} {version.ver_str}, which is Debian's package",
-                "an archive of configurations adds packages and replaces none: remove it there",
+                f"the archive provides {package.name} {version.ver_str}, which is Debian's package",
+                "an archive of configurations may not replace Debian's packages: remove it there",
             )
 
     def _is_debian_s(self, version: apt_pkg.Version) -> bool:
@@ -420,8 +422,8 @@ class Apt:
         needed = [*wanted.components, *(c for c in config.COMPONENTS if c in found.values())]
         takes = ", ".join(wanted.components)
         raise Error(
-            f"{name} is in Debian's {found[name]}, and configuration {names.config(wanted.name)} takes packages from"
-            f" {takes} alone",
+            f"{name} is in Debian's {found[name]}, but configuration {names.config(wanted.name)} takes packages only"
+            f" from {takes}",
             f"set `Image-Components: {' '.join(needed)}` in a configuration of your own: debian-cloud new --help",
         )
 
@@ -440,7 +442,7 @@ class Apt:
             if package not in found:
                 raise Error(
                     f"no signed source has {package.name} {package.version} with the SHA-256 {package.sha256}",
-                    "Debian's archive keeps the newest versions alone: build the image again",
+                    "Debian's archive keeps only the newest versions: build the image again",
                 )
         return found
 
@@ -500,7 +502,10 @@ def _release_file(lists: Path, source: Source, suite: str) -> Path:
     paths = (lists / apt_pkg.uri_to_filename(f"{uri}/{name}") for name in ("InRelease", "Release"))
     path = next((path for path in paths if path.exists()), None)
     if path is None:
-        raise Error(f"apt has no signed release file of {suite} from {source.uri}", "is the mirror complete?")
+        raise Error(
+            f"apt has no signed release file of {suite} from {source.uri}",
+            "choose another mirror: this one may be incomplete",
+        )
     return path
 
 
@@ -520,7 +525,7 @@ def _release(source: Source, suite: str, path: Path) -> dict[str, str]:
         raise Error(f"the release file of {suite} from {source.uri} has no Date", "its archive must be repaired")
     if suite not in (found["Suite"], found["Codename"]):
         raise Error(
-            f"{source.uri} gives the suite {found['Codename'] or found['Suite']} for {suite}",
+            f"{source.uri} serves the suite {found['Codename'] or found['Suite']} instead of {suite}",
             "its InRelease is signed, but it belongs to another archive: choose another mirror",
         )
     return found

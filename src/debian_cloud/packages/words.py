@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 def add_places(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Declare the options that say where packages come from; return their group, to which callers can add others."""
-    group = parser.add_argument_group("where packages come from")
+    group = parser.add_argument_group("sources of packages")
     group.add_argument("--mirror", default="", metavar="URL", help="Debian mirror (default: this machine's apt's)")
     group.add_argument("--security-mirror", default="", metavar="URL", help="mirror of Debian's security updates")
     group.add_argument(
-        "--allow-expired", action="store_true", help="take Debian's indexes past their Valid-Until, as of a snapshot"
+        "--allow-expired",
+        action="store_true",
+        help="accept Debian's indexes after their Valid-Until, as for a snapshot",
     )
     group.add_argument("--archive", default="", metavar="URL", help="archive of image configurations")
     group.add_argument("--keyring", default="", metavar="FILE", help="keys that may sign the archive's InRelease")
@@ -36,7 +38,7 @@ def add_source(group: argparse._ActionsContainer) -> None:
         action="append",
         default=[],
         metavar="FILE.sources",
-        help="packages that Debian does not have from here, too (sources.list(5), with a Signed-By); repeatable",
+        help="also take packages that Debian does not have from this source (sources.list(5)); repeatable",
     )
 
 

@@ -131,7 +131,7 @@ def parse(text: str, name: str) -> Statement:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Error(
             f"{name} is not a statement about an image",
-            "it is an in-toto statement of a build, or of a rebuild, with the SHA-256 of each file",
+            "give an in-toto statement of a build or a rebuild, with the SHA-256 of each file",
         ) from None
     return Statement(kind, subjects)
 

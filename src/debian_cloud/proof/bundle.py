@@ -82,7 +82,7 @@ def fetch(image: Image, output: Path) -> Fetched:
 def _fetch_words(image: Image, folder: Path) -> None:
     record = image.record
     if not record.buildinfo_sha512:
-        raise Error(f"the index has no hash of the .buildinfo of {record.stem}", "its archive is of an older version")
+        raise Error(f"the index has no hash of the .buildinfo of {record.stem}", "its archive must be upgraded")
     place = image.place(record.directory)
     buildinfo, name = record.id.file("buildinfo"), record.id.file("image")
     wanted = [(f"{place}/{buildinfo}", buildinfo, f"SHA512:{record.buildinfo_sha512}")]
@@ -94,7 +94,7 @@ def _fetch_words(image: Image, folder: Path) -> None:
         if checksums.find(text, listed) != sha512:
             raise Error(
                 f"SHA512SUMS of {record.stem} and the signed index disagree on {listed}",
-                "`apt-get update`, and try again; if that does not help, tell the archive's operator",
+                "run `apt-get update` and try again; if that does not help, report it to the archive's operator",
             )
     _get(folder, [(f"{place}/{name}", name, f"SHA512:{checksums.find(text, name)}")], files.LARGEST_TEXT)
 

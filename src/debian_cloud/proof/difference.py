@@ -171,7 +171,7 @@ def of_buildinfo(title: str, buildinfo: Buildinfo) -> Description:
     packages = [Sourced(p.name, p.version, p.architecture, p.size, p.sha256) for p in buildinfo.packages]
     for package in packages:
         if not _is_version(package.version):
-            raise Error(f"{title} has a package of no version: {package.version!r}", "it was changed by hand")
+            raise Error(f"{title} has a package of invalid version {package.version!r}", "it was changed by hand")
     return Description(title, buildinfo.id.architecture, _by_name(packages))
 
 
@@ -193,8 +193,8 @@ def compare(old: Description, new: Description) -> Difference:
     """Return what differs, without changelogs; raise Error for images of different architectures."""
     if old.architecture != new.architecture:
         raise Error(
-            f"{old.title} is of {old.architecture}, {new.title} of {new.architecture}",
-            "compare two images of one architecture",
+            f"{old.title} is for {old.architecture}, but {new.title} for {new.architecture}",
+            "compare two images of the same architecture",
         )
     both = [Changed(name, p, new.packages[name]) for name, p in sorted(old.packages.items()) if name in new.packages]
     same = [c for c in both if c.old.version == c.new.version]
@@ -237,9 +237,7 @@ def _bounded(title: str, left: list[int], texts: Iterable[str]) -> Iterator[str]
     for text in texts:
         left[0] -= len(text)
         if left[0] < 0:
-            raise Error(
-                f"{title} has more text in it than an image can have", "it is not an image of a Debian system"
-            )
+            raise Error(f"{title} has more text than an image can have", "it is not an image of a Debian system")
         yield text
 
 

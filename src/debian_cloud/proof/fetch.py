@@ -47,7 +47,7 @@ def _fetch(image: Image, output: Path) -> Path:
         fetched = folder / path.name
         images.fetch(image, fetched)
         if fetched.is_symlink():
-            raise Error(f"apt gave a link and no file for {path.name}", "report it: the archive's address is unusual")
+            raise Error(f"apt created a link instead of {path.name}", "report it: the archive's address is unusual")
         fetched.rename(path)
     return path
 
@@ -56,6 +56,6 @@ def _prove(image: Image, output: Path, warn: Callable[[str], None]) -> None:
     found = bundle.fetch(image, output)
     if found.asked:
         warn(
-            f"what {image.record.stem} was made of is not at {' nor at '.join(found.asked)}:"
+            f"the closure of {image.record.stem} is not at {' nor at '.join(found.asked)}:"
             f" `verify` needs it as {found.folder / names.CLOSURE}, or with --closure"
         )

@@ -71,9 +71,9 @@ def refuse(found: Rebuilt, output: Path | None = None) -> None:
     """Raise Error that names the files that differ, if any; `output` is where the rebuilt files are kept."""
     if not all(found.same.values()):
         different = ", ".join(name for name, equal in found.same.items() if not equal)
-        hint = f"it was built by {found.described.buildinfo.builder}; "
-        hint += "compare the files with diffoscope(1)" if output else "--output DIR keeps the files to compare"
-        raise Error(f"{different} is not what the .buildinfo describes", hint)
+        hint = f"{found.described.buildinfo.builder} built it; "
+        hint += "compare the files with diffoscope(1)" if output else "keep the files with --output DIR"
+        raise Error(f"{different} differs from what the .buildinfo describes", hint)
 
 
 def state(found: Rebuilt, statement: Path, homedir: Path | None) -> None:
@@ -101,11 +101,11 @@ def _described(file: Path, trusted: Trust) -> Described:
     for record in records:
         if found.buildinfo.digests.get(record.name) != (record.sha256, record.size):
             raise Error(
-                f"{file.name} and {file.stem}.buildinfo do not agree on {record.name}",
+                f"{file.name} and {file.stem}.buildinfo disagree on {record.name}",
                 "take both from the same directory of the archive",
             )
     if not records:
-        raise Error(f"{file} has no record in it", "give the .image or the .buildinfo of an image", USAGE)
+        raise Error(f"{file} has no record", "give the .image or the .buildinfo of an image", USAGE)
     return found
 
 

@@ -102,7 +102,7 @@ def rebuilders(demanded: Rebuilders, wanted: Mapping[str, str]) -> tuple[str, ..
     if not (keys and keys.is_file() and statements and statements.is_dir()):
         raise Error(
             "--rebuilders needs --rebuilder-keys FILE and --statements DIR",
-            "the keys of the rebuilders, and the directory of their statements",
+            "give the keys of the rebuilders, and the directory of their statements",
             USAGE,
         )
     found: set[str] = set()
@@ -110,7 +110,7 @@ def rebuilders(demanded: Rebuilders, wanted: Mapping[str, str]) -> tuple[str, ..
     files = sorted(itertools.islice(statements.glob("*.asc"), _STATEMENTS + 1))
     if len(files) > _STATEMENTS:
         raise Error(
-            f"{statements} has more than {_STATEMENTS} statements", "give a directory with those that count", USAGE
+            f"{statements} has more than {_STATEMENTS} statements", "give a directory with fewer statements", USAGE
         )
     for file in files:
         try:
@@ -124,10 +124,10 @@ def rebuilders(demanded: Rebuilders, wanted: Mapping[str, str]) -> tuple[str, ..
             # A rebuilder with two keys counts twice only if both are trusted; two signatures by one key count once.
             found |= {*signed.signers}
         else:
-            unheard.append(f"{file.name} is about other bytes")
+            unheard.append(f"{file.name} describes other bytes")
     if len(found) < demanded.number:
         raise Error(
-            f"{len(found)} of {demanded.number} rebuilders say that they got the same bytes",
+            f"only {len(found)} of {demanded.number} rebuilders state that they got the same bytes",
             "; ".join(unheard) or f"{statements} has no other statement",
         )
     return tuple(sorted(found))

@@ -111,7 +111,7 @@ def verify(
         yield replace(verdict, path=f"{within}{verdict.path or '/'}")
     for path in sorted(again.keys() - there):
         who = _who(tuple(origins(again[path])), generated.generator(path, again[path].target, esp=esp))
-        yield Unexplained(f"{within}{path or '/'}", f"it is not there, though {who} has it", MISSING)
+        yield Unexplained(f"{within}{path or '/'}", f"it is missing, although {who} has it", MISSING)
 
 
 def verify_esp(image: DiskImage, shipped: Shipped, rebuilt: DiskImage) -> Iterator[Explained | Unexplained]:
@@ -169,15 +169,15 @@ def beside(
         if offset >= rebuilt.view.size:
             where, path = "after the end", ""
         elif offset >= image.view.size:
-            where, path = "the end, which is missing", ""
+            where, path = "missing end", ""
         else:
             where, path = rebuilt.place(offset)
         if path not in told or not path:
             first, before = found.get(where, (offset, 0))
             found[where] = first, before + count
     for where, (offset, count) in found.items():
-        how = f"{count} bytes are not the rebuild's, the first" if count > 1 else "it is not the rebuild's"
-        yield Unexplained(where, f"{how} at byte {offset}" if count else f"more is not, from byte {offset} on")
+        how = f"{count} bytes differ from the rebuild, the first" if count > 1 else "it differs from the rebuild"
+        yield Unexplained(where, f"{how} at byte {offset}" if count else f"more bytes differ, from byte {offset} on")
 
 
 def _ranges(image: View, rebuilt: View) -> Iterator[tuple[int, int]]:
@@ -193,7 +193,7 @@ def _verdict(
     entry: Entry, origins: Sequence[tuple[str, Entry]], again: Entry | None, *, esp: bool
 ) -> Explained | Unexplained:
     if again is None:
-        return Unexplained(entry.path, f"nothing that the image is made of has it{_loud(entry)}", _rank(entry, ADDED))
+        return Unexplained(entry.path, f"nothing that makes the image has it{_loud(entry)}", _rank(entry, ADDED))
     generator = generated.generator(entry.path, again.target, esp=esp)
     # Times and inode numbers come from the build, not from a package.
     if what := _difference(entry, again):
@@ -208,10 +208,10 @@ def _verdict(
             return Explained(entry.path, entry.kind, package)
     if generator:
         return Explained(entry.path, entry.kind, generator=generator)
-    why = "no package ships it, and it is not of the closed list of generated files"
+    why = "no package ships it, and it is not in the closed list of generated files"
     if origins:
         what = _difference(entry, replace(origins[0][1], mtime=entry.mtime, xattrs=()))
-        why = f"{what} not what {origins[0][0]} ships, and nothing that is known changes it"
+        why = f"{what} not what {origins[0][0]} ships, and no known generator changes it"
     return Unexplained(entry.path, why, _rank(entry, CHANGED))
 
 
@@ -237,7 +237,7 @@ def _alike(path: str, other: str) -> int:
 
 
 def _loud(entry: Entry) -> str:
-    return ", and it is set-id" if entry.kind == entries.FILE and entry.mode & 0o6000 else ""
+    return ", and it is set-user-ID or set-group-ID" if entry.kind == entries.FILE and entry.mode & 0o6000 else ""
 
 
 def _rank(entry: Entry, rank: int) -> int:

@@ -131,7 +131,7 @@ def verify(
         began = time.monotonic()
 
     if trusted.signers < 1:
-        raise Error(f"--signers {trusted.signers} has no effect", "one signature is always required", USAGE)
+        raise Error(f"--signers {trusted.signers} has no effect", "give 1 or more: a signature is required", USAGE)
     if not given.rebuilt:
         # Check this before anything is read: the image will be rebuilt.
         run.check_namespace()
@@ -178,8 +178,8 @@ def refuse(image: Path, report: Report) -> None:
     if report.unexplained:
         number = len(report.unexplained) + report.more
         raise Error(
-            f"{image.name} is not made of signed packages alone: {number} unexplained",
-            "do not start it; diffoscope(1) against what `debian-cloud rebuild --output` makes shows more",
+            f"{image.name} is not made only of signed packages: {number} unexplained",
+            "do not start it; compare it by diffoscope(1) with the result of `debian-cloud rebuild --output`",
         )
     if report.file:
         # After --diagnose, even if all paths are explained.
@@ -188,7 +188,7 @@ def refuse(image: Path, report: Report) -> None:
     if said and said.status == "withdrawn":
         raise Error(
             f"{report.buildinfo.stem} was withdrawn by its archive: {printable(said.reason)}",
-            "take a newer one; each byte of this one is what its .buildinfo says",
+            "use a newer image, although each byte of this one is as its .buildinfo says",
         )
 
 
@@ -197,7 +197,7 @@ def _format(image: Path, buildinfo: Buildinfo) -> str:
     kind = format_of(image)
     if (kind in DISKS) != any(one in DISKS for one in buildinfo.formats):
         raise Error(
-            f"{image.name}: this is not the image of that .buildinfo: it is a {kind}, not a {buildinfo.formats[0]}",
+            f"{image.name} is not the image of that .buildinfo: it is a {kind}, not a {buildinfo.formats[0]}",
             "give the image's own .buildinfo with --buildinfo",
         )
     return kind
@@ -211,8 +211,8 @@ def _of_format(rebuilt: Path, wanted: str, kind: str) -> Path:
     beside = rebuilt.with_name(f"{rebuilt.name.removesuffix(f'.{other}')}.{wanted}")
     if not beside.is_file():
         raise Error(
-            f"{rebuilt} is a {other}, and the image a {kind}",
-            f"give the .{wanted} that `rebuild --output` makes: files are compared",
+            f"{rebuilt} is a {other}, but the image is a {kind}",
+            f"give the .{wanted} that `rebuild --output` creates: the files are compared",
             USAGE,
         )
     return beside
@@ -237,8 +237,8 @@ def _closure(image: Path, trusted: Trust, buildinfo: Path) -> Path:
     if not trusted.keyring and (found := bundle.own_closure(buildinfo)):
         return found
     raise Error(
-        f"what {printable(image.name)} was made of is not beside it",
-        "`debian-cloud fetch --proof` brings it; or give it with --closure",
+        f"the closure of {printable(image.name)} is not beside it",
+        "fetch it with `debian-cloud fetch --proof`, or give it with --closure",
         USAGE,
     )
 
@@ -252,7 +252,7 @@ def _identified(image: Path, buildinfo: Buildinfo, *, diagnose: bool = False) ->
     if {*serials} - {buildinfo.id.serial} or (ours and buildinfo.stem not in image.name):
         raise Error(
             f"{printable(image.name)} has the name of another image than its .buildinfo describes, {buildinfo.stem}",
-            "was an older image given a newer name? get both from the archive",
+            "get both from the archive: an older image may have been renamed",
         )
     file = _file(image, buildinfo)
     if not diagnose:
@@ -272,7 +272,7 @@ def _refuse_undescribed(image: Path, buildinfo: Buildinfo, file: File) -> None:
     if not file.described and not file.converted:
         raise Error(
             f"{printable(image.name)} is not the file that the .buildinfo of {buildinfo.stem} describes",
-            "it was changed, or is another image: get it again; --diagnose tells what differs",
+            "it was changed, or is another image: get it again, or see what differs with --diagnose",
         )
 
 
@@ -316,7 +316,7 @@ def _compared(image: Path, shipped: verification.Shipped, rebuilt: Path, report:
         if not same or not described:
             why = "this is not the image of that .buildinfo"
             if file and file.described:
-                why = "this is the image of that .buildinfo, and not what the packages make that it names"
+                why = "this is the image of that .buildinfo, but its packages make another image"
             tally.add(Unexplained(image.name, why, verification.IMAGE))
         for verdict in verdicts:
             if isinstance(verdict, Explained):
@@ -371,7 +371,7 @@ def _diagnosis(
             places = True
             yield place
         if not told and not places:
-            yield Unexplained(path.name, f"what is in it is the rebuild's, and its bytes as a {kind} are not")
+            yield Unexplained(path.name, f"its content equals the rebuild, but its bytes as a {kind} do not")
 
 
 def _release(image: DiskImage | TreeImage) -> str:

@@ -28,7 +28,7 @@ MOST_LINES: Final = 2**12
 """Maximum lines of one stanza, which has many if many packages have updates."""
 LONGEST_LINE: Final = 2**13
 """Maximum bytes of one line."""
-_DAMAGED: Final = "it was edited or damaged"
+_DAMAGED: Final = "it was edited or damaged: restore the original"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _FIELD: Final = re.compile("[A-Za-z][A-Za-z0-9-]*")
 _LONGEST: Final = 255
@@ -73,7 +73,7 @@ def stanzas(file: IO[bytes]) -> Iterator[Stanza]:
             continue
         of_stanza += max(len(octets), LARGEST_STANZA // MOST_LINES)
         if len(octets) > LONGEST_LINE or of_stanza > LARGEST_STANZA:
-            raise Error(f"line {number} is too long, or its stanza", _DAMAGED)
+            raise Error(f"line {number} or its stanza is too long", _DAMAGED)
         _refuse_more(number, left)
         try:
             line = octets.decode("utf-8")
@@ -97,7 +97,7 @@ def stanzas(file: IO[bytes]) -> Iterator[Stanza]:
 
 def _refuse_more(number: int, left: int) -> None:
     if left < 0 or number > MOST_LINES_OF_ALL:
-        raise Error(f"it has more than {LARGEST} bytes, or {MOST_LINES_OF_ALL} lines", _DAMAGED)
+        raise Error(f"it has more than {LARGEST} bytes or {MOST_LINES_OF_ALL} lines", _DAMAGED)
 
 
 def _joined(stanza: dict[str, list[str]]) -> Stanza:
@@ -105,7 +105,7 @@ def _joined(stanza: dict[str, list[str]]) -> Stanza:
 
 
 def _odd(number: int, line: str) -> Error:
-    return Error(f"line {number} is not as this program writes it: {line[:60]!r}", _DAMAGED)
+    return Error(f"line {number} does not have the form that this program writes: {line[:60]!r}", _DAMAGED)
 
 
 def render(fields: Iterable[tuple[str, str]]) -> str:

@@ -76,10 +76,10 @@ def cleartext(data: bytes) -> Cleartext:
     _refuse_odd(data)
     lines = data.removesuffix(b"\n").split(b"\n")
     if lines[0] != _MESSAGE:
-        raise _bad("it does not begin with a signed text")
+        raise _bad("it does not begin with the line of a signed text")
     start = next((number for number, line in enumerate(lines[1:], 1) if not _HASH.fullmatch(line)), len(lines))
     if lines[start : start + 1] != [b""] or start > _HEADERS:
-        raise _bad("it has more than the names of hashes before its text")
+        raise _bad("it has other lines than Hash: before its text")
     start += 1
     dashes = (n for n, line in enumerate(lines[start:], start) if line[:1] == b"-" and line[:2] != b"- ")
     end = next(dashes, len(lines))
@@ -97,7 +97,7 @@ def inner(data: bytes) -> bytes:
         return cleartext(data).content + b"\n"
     _refuse_odd(data)
     if any(mark in data for mark in _MARKS):
-        raise _bad("it has something before its signed text")
+        raise _bad("it has other text before its signed text")
     return data
 
 
@@ -116,7 +116,7 @@ def _refuse_odd(data: bytes) -> None:
 
 
 def _bad(why: str) -> Error:
-    return Error(why, "get the file again as it was signed: one text, its signatures, and nothing around them")
+    return Error(why, "get the file again as it was signed: only one text and its signatures")
 
 
 def _armour(lines: list[bytes]) -> tuple[bytes, ...]:
@@ -142,7 +142,7 @@ def _armour(lines: list[bytes]) -> tuple[bytes, ...]:
 def _signatures(data: bytes) -> tuple[bytes, ...]:
     found = tuple(_packets(data)) if len(data) <= _LARGEST else ()
     if not found:
-        raise Error("there is no signature in it", "gpg --clearsign or --detach-sign writes one")
+        raise Error("it has no signature", "sign it with gpg --clearsign or --detach-sign")
     return found
 
 
@@ -204,7 +204,7 @@ def _packets(data: bytes) -> Iterator[bytes]:
             length, partial = int.from_bytes(data[at + 1 : at + 1 + octets], "big"), header & 3 == 3
         end = at + 1 + octets + length
         if header < 0x80 or kind != _SIGNATURE or partial or length < 10 or end > len(data):
-            raise Error("it is not signatures alone", "gpg --clearsign or --detach-sign writes such a file")
+            raise Error("it has other data than signatures", "make it with gpg --clearsign or --detach-sign")
         yield data[at:end]
         at = end
 
@@ -214,7 +214,7 @@ def _hash(packet: bytes) -> str:
     octets = (1 << (packet[0] & 3)) if packet[0] < 0xC0 else 1 if packet[1] < 192 else 2 if packet[1] < 224 else 5
     version, algorithm = packet[1 + octets], packet[1 + octets + 3]
     if version != 4 or algorithm not in _HASHES:
-        raise Error("a signature in it is too old, too new or too weak", "sign with gpg, and SHA-256 or SHA-512")
+        raise Error("a signature in it is too old, too new or too weak", "sign it with gpg and SHA-256 or SHA-512")
     return _HASHES[algorithm]
 
 

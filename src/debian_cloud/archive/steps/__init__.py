@@ -21,5 +21,5 @@ STEPS: Final = Verbs(__name__, "python3 -m debian_cloud.archive.steps")
 def run(argv: Sequence[str]) -> int:
     """Run one step and return its exit status."""
     if not argv:
-        raise Error("no step given", f"one of: {', '.join(STEPS.names())}", USAGE)
+        raise Error("no step given", f"give one of: {', '.join(STEPS.names())}", USAGE)
     return STEPS.run(argv)

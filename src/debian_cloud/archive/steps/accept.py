@@ -30,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FILE",
-        help="the keys that sign, as the step `signing` lists them",
+        help="the uploaders' keys, as the step `signing` lists them",
     )
     parser.add_argument(
         "--keyring", type=Path, required=True, metavar="FILE", help="the same keys, as gpg --export writes them"
@@ -38,7 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--owners", type=Path, required=True, metavar="FILE", help="packages of all suites, each with its source"
     )
-    parser.add_argument("--refused", type=Path, metavar="FILE", help="why the one that was taken is refused")
+    parser.add_argument("--refused", type=Path, metavar="FILE", help="the reason to refuse the upload that was taken")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -26,8 +26,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the step's arguments."""
     parser.add_argument("archive", type=Path, metavar="DIR", help="the archive")
     parser.add_argument("work", type=Path, metavar="WORK", help="an empty directory on its file system")
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="what is added")
-    parser.add_argument("--suite", required=True, metavar="SUITE", help="to which suite .debs go, or nothing")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="uploads, .debs or directories to add")
+    parser.add_argument("--suite", required=True, metavar="SUITE", help="the suite of .debs, or an empty string")
     parser.add_argument("--homedir", type=Path, required=True, metavar="DIR", help="GnuPG home of the key")
     parser.add_argument("--key", required=True, metavar="FINGERPRINT", help="the key that signs")
     parser.add_argument(
@@ -35,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FILE",
-        help="what the archive has: lines of codename and SHA-256",
+        help="the archive's files: lines of codename and SHA-256",
     )
 
 
@@ -46,5 +46,5 @@ def main(args: argparse.Namespace) -> int:
         if one.changes:
             print(one.changes)
         else:
-            print(f"there already: {one.name}", file=sys.stderr)
+            print(f"already in the archive: {one.name}", file=sys.stderr)
     return 0

@@ -32,16 +32,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the step's arguments."""
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the files of one upload")
     parser.add_argument("suite", metavar="SUITE", help="the suite that the upload is for")
-    parser.add_argument(
-        "--uploaders", type=Path, required=True, metavar="FILE", help="the keys of whoever may upload"
-    )
-    parser.add_argument("--unofficial", action="store_true", help="the suite takes images that are not official, too")
+    parser.add_argument("--uploaders", type=Path, required=True, metavar="FILE", help="the keys of the uploaders")
+    parser.add_argument("--unofficial", action="store_true", help="the suite also accepts unofficial images")
     parser.add_argument(
         "--allow-expired",
         action="store_true",
-        help="and those whose apt takes Debian's indexes past their Valid-Until",
+        help="the suite also accepts images whose apt accepts Debian's indexes after their Valid-Until",
     )
-    parser.add_argument("--public", type=Path, metavar="DIR", help="the archive, which keeps what images are made of")
+    parser.add_argument("--public", type=Path, metavar="DIR", help="its public directory, if closures are kept")
     parser.add_argument(
         "--known",
         type=Path,

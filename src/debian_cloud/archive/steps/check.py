@@ -27,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=("images", "indexes"), metavar="WHAT", help="images or indexes")
     parser.add_argument("archive", type=Path, metavar="DIR", help="the archive")
     parser.add_argument("--keyring", type=Path, required=True, metavar="FILE", help="the archive's own keys")
-    parser.add_argument("--fast", action="store_true", help="compare disks and packages by size alone")
+    parser.add_argument("--fast", action="store_true", help="compare disks and packages only by size")
 
 
 def main(args: argparse.Namespace) -> int:

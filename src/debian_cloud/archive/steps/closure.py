@@ -28,11 +28,9 @@ if TYPE_CHECKING:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the step's arguments."""
     parser.add_argument("buildinfo", type=Path, metavar="BUILDINFO", help="the .buildinfo of an image")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the closure goes; it is not there yet")
-    parser.add_argument("--pool", type=Path, required=True, metavar="POOL", help="what other closures have already")
-    parser.add_argument(
-        "--homedir", type=Path, required=True, metavar="DIR", help="GnuPG's home with the key to sign"
-    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="directory of the closure; it must not exist")
+    parser.add_argument("--pool", type=Path, required=True, metavar="POOL", help="files shared with other closures")
+    parser.add_argument("--homedir", type=Path, required=True, metavar="DIR", help="GnuPG home of the key that signs")
     parser.add_argument(
         "--signer", action="append", default=[], metavar="KEY", help="a key that signs, by fingerprint; repeatable"
     )
@@ -52,5 +50,5 @@ def main(args: argparse.Namespace) -> int:
             closures.Signing(args.homedir, tuple(args.signer)),
             origin.of(places, buildinfo.id.suite, buildinfo.id.architecture),
         )
-        print(f"{found.packages} packages, {found.size} bytes; {found.added} bytes more than before")
+        print(f"{found.packages} packages, {found.size} bytes; {found.added} bytes added to the pool")
     return 0

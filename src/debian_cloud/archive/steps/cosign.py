@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the step's arguments."""
-    parser.add_argument("public", type=Path, metavar="PUBLIC", help="what the archive shows")
-    parser.add_argument("output", type=Path, metavar="OUTPUT", help="where the changed files go, a new directory")
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="what a cosigner has signed")
+    parser.add_argument("public", type=Path, metavar="PUBLIC", help="the archive's public directory")
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="a new directory for the changed files")
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="a cosigner's signature")
     parser.add_argument("--keyring", type=Path, required=True, metavar="FILE", help="the keys of the cosigners")
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the step's arguments."""
     parser.add_argument("archive", type=Path, metavar="DIR", help="the archive")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where they go")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the directory to write to")
 
 
 def main(args: argparse.Namespace) -> int:

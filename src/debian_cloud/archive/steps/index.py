@@ -27,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the step's arguments."""
     parser.add_argument("state", type=Path, metavar="STATE", help="the archive's state")
     parser.add_argument("suite", metavar="SUITE", help="the suite whose images are listed")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the indexes go")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the directory for the indexes")
     parser.add_argument("--archive", type=Path, metavar="DIR", help="the archive, with the sets of its releases")
 
 

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the step's arguments."""
-    parser.add_argument("status", choices=statuses.STATUSES, metavar="STATUS", help="what it is")
+    parser.add_argument("status", choices=statuses.STATUSES, metavar="STATUS", help="the new status")
     parser.add_argument("archive", type=Path, metavar="DIR", help="the archive")
     parser.add_argument("state", type=Path, metavar="STATE", help="its next state")
     parser.add_argument("what", metavar="WHAT", help="the image, or the release")
-    parser.add_argument("--reason", default="", metavar="TEXT", help="what users are told, in one line")
-    parser.add_argument("--cve", action="append", default=[], metavar="CVE", help="one that it is about; repeatable")
+    parser.add_argument("--reason", default="", metavar="TEXT", help="the reason for users, in one line")
+    parser.add_argument("--cve", action="append", default=[], metavar="CVE", help="a CVE of the reason; repeatable")
 
 
 def main(args: argparse.Namespace) -> int:

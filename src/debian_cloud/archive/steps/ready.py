@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the step's arguments."""
     parser.add_argument("archive", type=Path, metavar="DIR", help="the archive")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="what will be signed")
-    parser.add_argument("--packages", type=Path, metavar="FILE", help="what `reprepro list` says of all suites")
-    parser.add_argument("--again", action="store_true", help="of what was signed last")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the directory to be signed")
+    parser.add_argument("--packages", type=Path, metavar="FILE", help="output of `reprepro list` for all suites")
+    parser.add_argument("--again", action="store_true", help="use the indexes that were signed last")
     parser.add_argument("--keyring", type=Path, metavar="FILE", help="the archive's own keys, for --again")
     parser.add_argument("--born", type=int, default=0, metavar="SECONDS", help="when the youngest key was made")
-    parser.add_argument("--after-wrong-clock", action="store_true", help="what is dated in the future does not count")
+    parser.add_argument("--after-wrong-clock", action="store_true", help="ignore dates in the future")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the step's arguments."""
     parser.add_argument("archive", type=Path, metavar="DIR", help="the archive")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="what will be shown")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the directory to be published")
     parser.add_argument("--keyring", type=Path, required=True, metavar="FILE", help="the archive's own keys")
 
 

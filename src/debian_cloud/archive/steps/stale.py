@@ -31,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("suite", metavar="SUITE", help="the suite of the images")
     parser.add_argument("arch", metavar="ARCH", help="their architecture")
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="the file to write")
-    parser.add_argument("--cache", type=Path, metavar="FILE", help="what is kept from one run to the next")
+    parser.add_argument("--cache", type=Path, metavar="FILE", help="cache file that is kept between runs")
     words.add_source(words.add_places(parser))
 
 

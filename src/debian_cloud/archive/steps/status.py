@@ -50,14 +50,14 @@ def _tell(found: Overview) -> None:
         print(f"           signed {_day(one.date)}, {_left(one.valid_until, 'valid', 'EXPIRED')}")
         waiting = one.waiting
         for what in (*waiting.packages, *waiting.images):
-            print(f"           accepted and not published: {what}")
+            print(f"           accepted, not published: {what}")
         for one_image in waiting.closures[:_SHOWN]:
             _tell_closure(one_image)
         if len(waiting.closures) > _SHOWN:
-            print(f"           and {len(waiting.closures) - _SHOWN} more of which it is not kept (--json has all)")
+            print(f"           and {len(waiting.closures) - _SHOWN} more without a closure (--json lists all)")
         for release in waiting.held:
-            print(f"           held back, as images of its set are missing: {release}")
-    undecided = f", {found.undecided} cut off while it was decided" if found.undecided else ""
+            print(f"           held back, because images of its set are missing: {release}")
+    undecided = f", {found.undecided} interrupted during the decision" if found.undecided else ""
     print(f"uploads    {found.incoming} in incoming{undecided}, {found.rejected} kept in rejected")
     for key in found.keys:
         print(f"key        {key.fingerprint} {key.owner}")
@@ -65,16 +65,16 @@ def _tell(found: Overview) -> None:
 
 
 def _tell_closure(found: Unkept) -> None:
-    word = "shown, and not kept" if found.shown else "not shown, as it is not kept"
-    print(f"           {word} what it was made of: {found.image}")
+    word = "published without a closure" if found.shown else "not published, because it has no closure"
+    print(f"           {word}: {found.image}")
     if found.reason:
         print(f"             {found.reason}")
-        print(f"             tried {found.tries} times, again after {_day(found.next)}")
+        print(f"             tried {found.tries} times, next try after {_day(found.next)}")
 
 
 def _left(until: int | None, word: str, past: str) -> str:
     if until is None:
-        return f"{word} without an end"
+        return f"{word} without end"
     left = until - time.time()
     if left < 0:
         return f"{past} {_day(until)}"

@@ -27,7 +27,7 @@ _SAID: Final = 2**16
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the step's arguments."""
     parser.add_argument("archive", type=Path, metavar="DIR", help="the archive")
-    parser.add_argument("--due", action="store_true", help="only those that are to be tried by now")
+    parser.add_argument("--due", action="store_true", help="print only images whose next try is due")
     parser.add_argument("--failed", default="", metavar="IMAGE", help="note that its closure could not be made")
 
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Take out of a root file system what each machine makes for itself, and find secrets.
+"""Remove from a root file system what each machine creates for itself, and find secrets.
 
-TREE is the root file system in a build's workspace, before it is packed: everybody
-who gets the image can read all of it. Secrets and identities that packages made when
-they were installed are removed, if each machine makes them again at its first
-boot; /var/lib/debian-cloud/renew then names them. Any other secret, by its path or
+TREE is the root file system in a build's workspace, before it is packed: all users
+of the image can read all of it. Secrets and identities that packages created at
+installation are removed, if each machine creates them again at its first boot;
+/var/lib/debian-cloud/renew then lists their packages. Any other secret, by its path or
 by its content, in the tree or in its initrd, is an error. A plan
 calls this as root of a namespace.
 """
@@ -27,8 +27,8 @@ _SHOWN = 10
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("tree", type=Path, metavar="TREE", help="a root file system")
-    parser.add_argument("--keep", action="append", default=[], metavar="PATH", help="what anyone may read")
-    parser.add_argument("--drop", action="append", default=[], metavar="PATH", help="what the image goes without")
+    parser.add_argument("--keep", action="append", default=[], metavar="PATH", help="a path that may be public")
+    parser.add_argument("--drop", action="append", default=[], metavar="PATH", help="a path to remove")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -36,14 +36,14 @@ def main(args: argparse.Namespace) -> int:
     keep, drop = ([path.lstrip("/") for path in paths] for paths in (args.keep, args.drop))
     done = scrub.scrub(args.tree, keep, drop)
     for path in done.removed:
-        print(f"left out: {scrub.shown(path)}")
+        print(f"removed: {scrub.shown(path)}")
     if not done.secrets:
         return 0
     told = "".join(f"\n  {finding}" for finding in done.secrets[:_SHOWN])
     more = len(done.secrets) - _SHOWN
     raise Error(
-        "anyone with the image could read secrets that belong to one machine:"
+        "all users of the image could read secrets that belong to one machine:"
         f"{told}{f' (and {more} more)' if more > 0 else ''}",
-        "leave the package out; or decide: Image-Drop-Secrets of a configuration of your own names paths that a"
-        " service makes on each machine, Image-Keep-Secrets, or --keep-secrets, what anyone may read",
+        "omit the package; or, in a configuration of your own, name paths that a service creates on each machine in"
+        " Image-Drop-Secrets, and paths that may be public in Image-Keep-Secrets (or with --keep-secrets)",
     )

@@ -41,10 +41,10 @@ class Accounts:
     def claim(self, owner: Owner, where: str) -> None:
         """Record the owner of blocks; Error if more are claimed than exist, which bounds what is read from them."""
         if not self._layout.first_block <= owner.first < owner.first + owner.length <= self._layout.blocks:
-            raise Error(f"blocks of {where} lie outside the file system", HINT)
+            raise Error(f"blocks of {where} are outside the file system", HINT)
         self._claimed += owner.length
         if self._claimed > self._layout.blocks or len(self._claims) >= _EXTENTS_OF_ALL:
-            raise Error(f"the file system has more blocks in files than there are, as of {where}", HINT)
+            raise Error(f"files have more blocks than the file system, from {where} on", HINT)
         self._claims.append(owner)
 
     def owners(self, others: Iterable[Owner] = ()) -> list[Owner]:

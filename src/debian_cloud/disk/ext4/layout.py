@@ -72,7 +72,7 @@ class Layout:
     def slot(self, number: int) -> int:
         """The offset of an inode, in bytes."""
         if not 1 <= number <= self.inode_count:
-            raise Error(f"the file system names inode {number}, and has {self.inode_count}", HINT)
+            raise Error(f"the file system refers to inode {number}, but has {self.inode_count}", HINT)
         group, index = divmod(number - 1, self.inodes_per_group)
         return self.groups[group].table * self.block_size + index * self.inode_size
 
@@ -96,8 +96,8 @@ def _superblock(view: View) -> Layout:
         raise Error("the root partition has no ext4 file system", HINT)
     if incompatible & ~_INCOMPATIBLE or incompatible & _NEEDED != _NEEDED:
         raise Error(
-            f"the file system has features that are not read here (incompatible {incompatible:#x})",
-            "make it as debian-cloud build does, and unmount it cleanly",
+            f"the file system has unsupported features (incompatible {incompatible:#x})",
+            "use an image that debian-cloud build made, and unmount it cleanly",
         )
     if incompatible & _64BIT:
         blocks |= struct.unpack_from("<I", raw, 0x150)[0] << 32
@@ -144,6 +144,6 @@ def _groups(view: View, layout: Layout) -> list[Group]:
         group = Group(*(int(low | up << 32) for low, up in zip(found, high, strict=True)))
         for first, count in ((group.bitmap, 1), (group.inodes, 1), (group.table, layout.table_blocks)):
             if not layout.first_block <= first <= first + count <= layout.blocks:
-                raise Error(f"group {len(groups)} of the file system lies outside it", HINT)
+                raise Error(f"group {len(groups)} of the file system is outside it", HINT)
         groups.append(group)
     return groups

@@ -58,7 +58,7 @@ class Ext4:
                 # Holes take no space on the disk, but time here.
                 total += inode.size
                 if total > self._view.size:
-                    raise Error("files of the file system are larger than itself", HINT)
+                    raise Error("the files are larger than their file system", HINT)
                 digest = hashlib.sha256()
                 for piece in self._content(inode):
                     digest.update(piece)
@@ -105,7 +105,7 @@ class Ext4:
             index = (offset - first * self._size) // self._layout.inode_size
             number = number * self._layout.inodes_per_group + index + 1
             if number not in self._names:
-                return f"inode {number}, which no path has", ""
+                return f"inode {number} without a path", ""
             return f"inode of /{self._names[number]}", self._names[number]
         return (f"{what} of /{path}", path) if number in self._names else (what, "")
 
@@ -133,14 +133,14 @@ class Ext4:
         if kind is None or not links:
             raise Error(f"{where} has inode {number}, which is not in use", HINT)
         if flags & _UNREADABLE:
-            raise Error(f"{where} is encrypted, inline or otherwise of a kind that is not read here", HINT)
+            raise Error(f"{where} is encrypted, inline or otherwise of an unsupported kind", HINT)
         if extra % 4 or 128 + extra > self._layout.inode_size:
             raise Error(f"the inode of {where} is damaged", HINT)
         body, extents = raw[40:100], tuple[Extent, ...]()
         if flags & _EXTENTS and kind in (FILE, DIRECTORY, SYMLINK):
             extents = self._extents(number, body, where)
         elif kind in (FILE, DIRECTORY):
-            raise Error(f"{where} has a block map as ext2 had, which is not read here", HINT)
+            raise Error(f"{where} has a block map as in ext2, which is not supported", HINT)
         xattrs = tuple[tuple[str, bytes], ...]()
         if extra and raw[128 + extra : 132 + extra] == records.XATTRS:
             inside = raw[132 + extra :]
@@ -239,7 +239,7 @@ class Ext4:
             inode = self._inodes[self._paths[path]]
             listed += sum(extent.count for extent in inode.extents) * self._size
             if listed > _DIRECTORIES:
-                raise Error(f"the directories down to /{path} are larger than an image can have them", HINT)
+                raise Error(f"the directories up to /{path} are larger than in any image", HINT)
             for name, child in self._directory(inode, path):
                 below = f"{path}/{text(name)}" if path else text(name)
                 length += len(below)

@@ -94,7 +94,7 @@ def names(data: bytes, path: str) -> Iterator[tuple[bytes, int]]:
             raise Error(f"the directory /{path} is damaged", HINT)
         if child and name not in (b".", b".."):
             if not name or b"/" in name or b"\0" in name:
-                raise Error(f"the directory /{path} has a name that is none", HINT)
+                raise Error(f"the directory /{path} has an invalid name", HINT)
             yield name, child
         at += size
 
