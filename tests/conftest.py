@@ -105,6 +105,8 @@ _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
 _making = pytest.StashKey[subprocess.Popen[bytes]]()
 # These are made once for a session, and take minutes: tests that use the same one run in the same process.
 _SHARED = (("images", {"root"}), ("machines", {"base", "ec2", "azure"}))
+# Modules whose tests with images take minutes: they come first, so that no process waits for another at the end.
+_LONG = ("proof/test_verify.py", "built/test_machine_upgrade.py", "built/test_renewal.py", "test_library.py")
 
 
 def _needs_the_world(item: pytest.Item) -> bool:
@@ -135,7 +137,11 @@ def _order(item: pytest.Item) -> tuple[bool, bool, bool]:
     """Put tests that need the world last, as it is made meanwhile; those that take minutes first."""
     shared = {name for name, _ in _SHARED}
     (group,) = next(item.iter_markers("xdist_group")).args
-    own = group in shared or not group.startswith("tests/")
+    own = (
+        group in shared
+        or not group.startswith("tests/")
+        or group.startswith(tuple(f"tests/{name}" for name in _LONG))
+    )
     return "counts_over_all_images" in item.keywords, _needs_the_world(item), not own
 
 
