@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,9 +13,12 @@ from typing import Any
 
 import pytest
 
+from debian_cloud import plan as plans
 from debian_cloud.build import request, workspace
 from debian_cloud.build.request import BuildRequest
 from debian_cloud.errors import USAGE, Error
+from debian_cloud.host.checksums import Digest
+from debian_cloud.image.buildinfo import Draft
 from debian_cloud.image.custom import custom
 from debian_cloud.packages import described
 from debian_cloud.packages.offers import Wanted
@@ -26,6 +30,7 @@ from debian_cloud.proof.verify import Given
 from tests import throwaway
 from tests.command import debian_cloud
 from tests.conftest import World
+from tests.samples import DEBIAN, RESOLUTION, SERIAL
 from tests.throwaway import Archive, configuration
 
 TREE = {"Image-Format": "tar.xz"}
@@ -94,14 +99,74 @@ def test_planned_with_changes(asked: BuildRequest) -> None:
 
 
 def test_built(asked: BuildRequest, tmp_path: Path) -> None:
-    planned = workspace.build(asked, tmp_path / "out", quiet=True)
+    built = workspace.build(asked, tmp_path / "out", quiet=True)
+    planned = built.planned
+    assert built.new
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*planned.outputs}
     kept = described.of(tmp_path / "out" / f"{planned.stem}.buildinfo")
     assert {*kept.packages} == {*planned.resolution.packages}
     assert kept.plan == planned.id
-    # A build into a directory that has its outputs is refused.
-    with pytest.raises(Error, match="exists already"):
-        workspace.build(asked, tmp_path / "out", quiet=True)
+    # Nothing has changed, so nothing is done.
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    assert not workspace.build(asked, tmp_path / "out", quiet=True).new
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
+    # Another plan has other files, and these are not replaced.
+    changed = replace(asked, changes=custom(hostname="x"), serial=planned.image.serial)
+    for other in (changed, asked):
+        with pytest.raises(Error, match="exists already"):
+            workspace.build(other, tmp_path / "out", quiet=True)
+        os.utime(tmp_path / "out" / f"{planned.stem}.tar.xz")
+
+
+def of_another_size(file: Path) -> None:
+    file.write_bytes(b"more")
+
+
+def written_to(file: Path) -> None:
+    os.utime(file, ns=(file.stat().st_mtime_ns + 10**9,) * 2)
+
+
+def a_link(file: Path) -> None:
+    file.rename(file.with_name("elsewhere"))
+    file.symlink_to("elsewhere")
+
+
+def gone(file: Path) -> None:
+    file.unlink()
+
+
+def test_files_are_made_again_unless_the_same_plan_left_them(tmp_path: Path) -> None:
+    content = b"disk"
+    sealed = Draft.of(RESOLUTION, SERIAL, ("raw",), DEBIAN, "0" * 64).buildinfo.sealed(
+        {f"debian-13-ec2-amd64-{SERIAL}.raw": Digest(len(content), {"sha256": hashlib.sha256(content).hexdigest()})}
+    )
+    plan = (plans.Write("x", "x", "x"), plans.Write("y", "y", "y"), plans.Write("z", "z", "z"))
+    file, text = tmp_path / f"{sealed.stem}.raw", tmp_path / f"{sealed.stem}.buildinfo"
+    planned = request.Planned(plan, RESOLUTION, sealed.id, (file.name, text.name))
+
+    def make(plan_id: str = planned.id) -> None:
+        for path in tmp_path.iterdir():
+            path.unlink()
+        file.write_bytes(content)
+        text.write_text(replace(sealed, plan=plan_id).render(()))
+
+    assert not workspace.is_made(planned, tmp_path)
+    make()
+    assert workspace.is_made(planned, tmp_path)
+    make("1" * 64)
+    assert not workspace.is_made(planned, tmp_path)
+    for change in (of_another_size, written_to, a_link, gone):
+        make()
+        change(file)
+        assert not workspace.is_made(planned, tmp_path), change
+    for damaged in (b"", b"\xff\x00", b"Format: 1.0\n"):
+        make()
+        text.write_bytes(damaged)
+        assert not workspace.is_made(planned, tmp_path)
+    make()
+    text.unlink()
+    os.mkfifo(text)
+    assert not workspace.is_made(planned, tmp_path)
 
 
 @pytest.fixture

@@ -11,12 +11,15 @@ import errno
 import os
 import re
 import shutil
+import stat
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.build import request
 from debian_cloud.errors import FAILED, USAGE, Error
 from debian_cloud.host import folders, run, signals
 from debian_cloud.host.progress import Progress
+from debian_cloud.packages import described
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
@@ -27,13 +30,45 @@ if TYPE_CHECKING:
 _NO_PATH_OF_APT: Final = re.compile(r"[\x00-\x1f\x7f\"]")
 
 
-def build(asked: BuildRequest, output: Path, *, quiet: bool) -> Planned:
-    """Make the files of the requested image in a directory, all or none; return what was planned."""
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What was planned, and whether its files were made now: the same plan may have made them before."""
+
+    planned: Planned
+    new: bool
+
+
+def build(asked: BuildRequest, output: Path, *, quiet: bool) -> Built:
+    """Make the files of the requested image in a directory, all or none, unless they are there already."""
     # Check this before anything is fetched.
     run.check_namespace()
     planned = request.planned(asked)
+    if is_made(planned, output):
+        return Built(planned, new=False)
     make(planned, output.resolve(), quiet=quiet)
-    return planned
+    return Built(planned, new=True)
+
+
+def is_made(planned: Planned, output: Path) -> bool:
+    """Return whether a directory has all planned files, as the same plan has left them.
+
+    A file of another size, or that was written to after its .buildinfo, counts as changed: for example a disk that
+    was booted.
+    """
+    try:
+        file = output / f"{planned.stem}.buildinfo"
+        made, buildinfo = file.lstat(), described.of(file)
+        found = {name: (output / name).lstat() for name in planned.outputs}
+    except (OSError, Error):
+        return False
+    return (
+        buildinfo.plan == planned.id
+        and all(stat.S_ISREG(one.st_mode) for one in found.values())
+        and all(
+            name in found and found[name].st_size == size and found[name].st_mtime_ns <= made.st_mtime_ns
+            for name, (_, size) in buildinfo.digests.items()
+        )
+    )
 
 
 def make(planned: Planned, output: Path, *, quiet: bool) -> None:

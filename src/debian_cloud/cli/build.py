@@ -8,6 +8,9 @@ with version and SHA-256, and a .changes to sign (debsign(1)) and upload
 (dput(1)). Neither root, loop devices nor KVM are needed; nothing is left behind
 if the build fails or is interrupted.
 
+If DIR has these files already, made by the same plan and not written to since,
+nothing is done.
+
 Archives are reached as this machine's apt reaches them: by its proxies and
 certificates (apt.conf(5)), and with its credentials (apt_auth.conf(5)). None of
 that is in the image or its .buildinfo.
@@ -29,6 +32,7 @@ one by --mirror and --security-mirror, with --allow-expired.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,10 +54,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run the verb and return its exit status."""
     output: Path = args.output.resolve()
-    planned = workspace.build(options.build_request(args), output, quiet=args.quiet)
+    built = workspace.build(options.build_request(args), output, quiet=args.quiet)
+    planned = built.planned
+    if not built.new and not args.quiet:
+        print("debian-cloud: nothing has changed since these files were made", file=sys.stderr)
     if args.json:
         files = {name.removeprefix(f"{planned.stem}."): str(output / name) for name in planned.outputs}
-        print(json.dumps({"stem": planned.stem, "plan": planned.id, "files": files}, indent=2))
+        print(json.dumps({"stem": planned.stem, "plan": planned.id, "new": built.new, "files": files}, indent=2))
     else:
         for name in planned.outputs:
             print(output / name)
