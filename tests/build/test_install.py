@@ -113,3 +113,37 @@ def test_what_is_written_need_not_reach_the_disk() -> None:
         check=False,
     )
     assert (done.stdout, done.stderr) == ("carried out\ndone\n", "")
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "noted"),
+    [
+        ("py3compile", ["-p", "python3-apt"], "queue: py3compile -p python3-apt"),
+        ("py3compile", ["-p", "x", "/usr/share/x", "-V", "3.13-"], "queue: py3compile -p x /usr/share/x -V 3.13-"),
+        ("py3compile", ["--version"], ""),
+        ("py3compile", ["-p", "x", "-X", "a b"], ""),
+        ("depmod", ["-a", "-F", "/boot/System.map-6", "6"], "queue: depmod -a -F /boot/System.map-6 6"),
+        ("depmod", ["-n"], ""),
+        ("update-initramfs", ["-c", "-k", "6.12-cloud-amd64"], "initramfs: -c -k 6.12-cloud-amd64"),
+        ("update-initramfs", ["-u"], "initramfs: -u"),
+        ("update-initramfs", ["-d", "-k", "6"], ""),
+        ("update-ca-certificates", [], "certificates: "),
+        ("update-ca-certificates", ["--fresh"], ""),
+    ],
+)
+def test_a_command_is_noted_or_run(tmp_path: Path, command: str, words: list[str], noted: str) -> None:
+    cases, does = install._NOTED[command]
+    real = tmp_path / "real"
+    real.mkdir()
+    (real / command).write_text(f'#!/bin/sh\nprintf "%s|" "$@" >{tmp_path}/ran\n')
+    text = install.note(command, cases, does.replace("/{place}", str(tmp_path))).replace("PATH=/", f"PATH={real}:/")
+    for path, content in ((tmp_path / command, text), (real / command, (real / command).read_text())):
+        path.write_text(content)
+        path.chmod(0o755)
+    subprocess.run([tmp_path / command, *words], check=True)
+    found = [f"{name}: {path.read_text().strip()}" for name in ("queue", "initramfs", "certificates")
+             if (path := tmp_path / name).exists()]  # fmt: skip
+    assert found == ([noted] if noted else [])
+    assert (tmp_path / "ran").exists() == (not noted)
+    if not noted:
+        assert (tmp_path / "ran").read_text() == "".join(f"{word}|" for word in words)

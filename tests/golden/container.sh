@@ -105,22 +105,32 @@ _DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
 _NOTE: Final = """\
 #!/bin/sh
 # Notes how it was called. Every other call is of the command itself.
-case " $* " in
-{cases}
-esac
+noted=yes
+for word; do
+    case $word in *[[:space:]]*) noted= ;; esac
+done
+if [ "$noted" ]; then
+    case " $* " in
+        {cases}) {does} ;;
+    esac
+fi
 PATH={path} exec {command} "$@"
 """
 
-# What each command does that is noted: patterns of its arguments, and what is done instead.
-_SHIMS: Final = {
+# The calls of each command that are noted: patterns of its arguments, and what is done instead.
+_NOTED: Final = {
     "py3compile": ('*" -p "* | *" -V "*', 'echo "py3compile $*" >> /{place}/queue; exit 0'),
     "depmod": ('" -a "*', 'echo "depmod $*" >> /{place}/queue; exit 0'),
     "update-ca-certificates": ('"  "', ": > /{place}/certificates; exit 0"),
     "update-initramfs": ('*" -c "* | *" -u "*', 'echo "$*" >> /{place}/initramfs; exit 0'),
+}
+
+# What each command does instead.
+_INSTEAD: Final = {
     # No service may start: there is no machine.
-    "start-stop-daemon": ("*", "exit 0"),
-    # A .deb in several parts: there is none, and dpkg asks about each.
-    "dpkg-split": ("*", "exit 1"),
+    "start-stop-daemon": "exit 0",
+    # dpkg asks it of each .deb whether it is a part of one: none is.
+    "dpkg-split": "exit 1",
 }
 
 
@@ -433,17 +443,22 @@ def prepared(tree: Path, place: Path) -> Iterator[None]:
     (tree / "dev/ptmx").symlink_to("pts/ptmx")
     (tree / _PLACE).mkdir()
     mount("--bind", str(place), str(tree / _PLACE))
-    for command, (cases, does) in _SHIMS.items():
-        shim = place / "bin" / command
-        text = _NOTE.format(command=command, cases=f"    {cases}) {does.format(place=_PLACE)} ;;", path=_PATH)
-        shim.write_text(text, "utf-8")
-        shim.chmod(0o755)
+    commands = {command: note(command, *how) for command, how in _NOTED.items()}
+    commands |= {command: f"#!/bin/sh\n{does}\n" for command, does in _INSTEAD.items()}
+    for command, text in commands.items():
+        (place / "bin" / command).write_text(text, "utf-8")
+        (place / "bin" / command).chmod(0o755)
     # invoke-rc.d(8) asks it: no service may start.
     policy = tree / "usr/sbin/policy-rc.d"
     policy.write_text("#!/bin/sh\nexit 101\n", "utf-8")
     policy.chmod(0o755)
     yield
     policy.unlink()
+
+
+def note(command: str, cases: str, does: str) -> str:
+    """Return the text of a command that notes how it was called."""
+    return _NOTE.format(command=command, cases=cases, does=does.format(place=_PLACE), path=_PATH)
 
 
 def mount(*argv: str) -> None:
@@ -650,7 +665,7 @@ Epoch: 1795224967
 Virtual-Size: 0
 Maintainer: Some One <one@example.org>
 Formats: tar.xz
-Plan: 57702f1f7b20b91bf7a08fd8e4c12efc0cab9382347c0403e3129942dc21a766
+Plan: 310f97af4359778dc39d7dccede6e349d87fe28ae058b43c69d6e7c0e5b820d7
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64
