@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 
 from debian_cloud import names
 from debian_cloud.errors import USAGE, Error
-from debian_cloud.host import files, run, sign
+from debian_cloud.host import files, sign
 from debian_cloud.image import index, sources, staleness
-from debian_cloud.packages import images
+from debian_cloud.packages import images, indextargets
 from debian_cloud.text import deb822
 from debian_cloud.text.printable import printable
 
@@ -128,7 +128,7 @@ def _is_debian(uri: str) -> bool:
 
 def _of_machine() -> set[str]:
     """Return the URIs from which this machine's apt takes Debian."""
-    known = sources.targets(run.output(sources.INDEXTARGETS))
+    known = indextargets.known()
     wanted = ("Packages", "Debian", "yes")
     return {
         target.uri.rstrip("/") for target in known if (target.created_by, target.origin, target.trusted) == wanted

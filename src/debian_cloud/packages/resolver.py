@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.image.sources import Source
+    from debian_cloud.packages.releases import Release
 
     _Marked = list[tuple[apt_pkg.Package, apt_pkg.Version]]
 
@@ -44,26 +45,22 @@ class Apt:
     libapt has one configuration for each process: a process must open only one of these.
     """
 
-    def __init__(self, root: Path, debian: Iterable[Source], archive: Source, others: Iterable[Source] = ()) -> None:
-        """Read the indexes of these sources only; raise Error if one gave another suite than the requested one."""
+    def __init__(
+        self, root: Path, releases: Iterable[Release], archive: Source, others: Iterable[Source] = ()
+    ) -> None:
+        """Read the indexes of these release files: of Debian's sources, of the archive, and of other sources."""
         self._root = root
-        debian, others = tuple(debian), tuple(others)
+        others = tuple(others)
         apt_pkg.init_config()
         apt_pkg.read_config_file(apt_pkg.config, str(root / "apt.conf"))
         apt_pkg.init_system()
-        self._cache = apt_pkg.Cache(None)
+        self._cache = _opened()
         self._records = apt_pkg.PackageRecords(self._cache)
-        self.release_files = tuple(
-            (source, suite, _release_file(root / "lists", source, suite))
-            for source in (*debian, archive, *others)
-            for suite in source.suites
-        )
-        """The signed release file of each source and suite, as apt has verified it."""
-        releases = [_release(*found) for found in self.release_files]
         self._archive = apt_pkg.uri_to_filename(f"{archive.uri.rstrip('/')}/dists/")
-        dates = [apt_pkg.str_to_time(release["Date"]) for release in releases]
-        self._epoch = max(dates)
-        self.debian_epoch = max(dates[: sum(len(source.suites) for source in debian)], default=self._epoch)
+        dates = [(release.source, apt_pkg.str_to_time(release.field("Date"))) for release in releases]
+        self._epoch = max(date for _, date in dates)
+        of_debian = (date for source, date in dates if source not in (archive, *others))
+        self.debian_epoch = max(of_debian, default=self._epoch)
         """When the newest of Debian's release files was signed, in seconds since 1970."""
         # The suite is part of the key: backports, for example, are at Debian's own address.
         self._others = {
@@ -479,39 +476,20 @@ class Apt:
                 yield version, {field: section[field] for field in section.keys()}  # noqa: SIM118 - a TagSection cannot be iterated
 
 
-def _release_file(lists: Path, source: Source, suite: str) -> Path:
-    uri = f"{source.uri.rstrip('/')}/dists/{suite}"
-    # apt takes Release with Release.gpg if there is no InRelease.
-    paths = (lists / apt_pkg.uri_to_filename(f"{uri}/{name}") for name in ("InRelease", "Release"))
-    path = next((path for path in paths if path.exists()), None)
-    if path is None:
-        raise Error(
-            f"apt has no signed release file of {suite} from {source.uri}",
-            "choose another mirror: this one may be incomplete",
-        )
-    return path
+def _opened() -> apt_pkg.Cache:
+    """Return apt's cache, from its file if that is of these indexes, otherwise made of the indexes and written to it.
 
-
-def _release(source: Source, suite: str, path: Path) -> dict[str, str]:
-    """Return the fields that identify the release file of a suite, which apt has verified.
-
-    Raise Error if it has a good signature but is another suite's: apt only warns of that.
+    Raise Error if the indexes cannot be read.
     """
-    found = dict.fromkeys(("Date", "Suite", "Codename"), "")
-    for line in path.read_text("utf-8").splitlines():
-        field, _, value = line.partition(": ")
-        if field in found:
-            found[field] = value.strip()
-        if line.startswith("SHA256:"):
-            break
-    if not found["Date"]:
-        raise Error(f"the release file of {suite} from {source.uri} has no Date", "its archive must be repaired")
-    if suite not in (found["Suite"], found["Codename"]):
-        raise Error(
-            f"{source.uri} serves the suite {found['Codename'] or found['Suite']} instead of {suite}",
-            "its InRelease is signed, but it belongs to another archive: choose another mirror",
-        )
-    return found
+    try:
+        try:
+            return apt_pkg.Cache(None)
+        except apt_pkg.Error:
+            # It may be that only the file cannot be written: apt can do without it.
+            apt_pkg.config.set("Dir::Cache::pkgcache", "")
+            return apt_pkg.Cache(None)
+    except apt_pkg.Error as error:
+        raise Error(f"apt cannot read the package indexes\n{error}", "choose another mirror, or try again") from None
 
 
 def _is_required(package: apt_pkg.Package, version: apt_pkg.Version) -> bool:
