@@ -10,7 +10,6 @@ import itertools
 import re
 import time
 from dataclasses import dataclass
-from email.utils import parsedate
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -394,6 +393,8 @@ def _release(
 
 
 def _seconds(date: str, file: Path) -> int:
+    from email.utils import parsedate
+
     parsed = parsedate(date[:_LONGEST_DATE])
     with contextlib.suppress(ValueError, OverflowError):
         if parsed:

@@ -208,6 +208,8 @@ class Apt:
         essential = [p for p, _ in versions if p.essential]
         required = [p for p, v in versions if _is_required(p, v)]
         last = [self._cache[name] for name in wanted]
+        # Without it, each call looks for packages that nothing needs any more, among all that there are.
+        together = apt_pkg.ActionGroup(depcache)
         for group in (essential, required):
             for package in group:
                 depcache.mark_install(package, True, True)  # noqa: FBT003 - (auto_inst, from_user), a C function
@@ -216,6 +218,7 @@ class Apt:
         for auto in (False, True):
             for package in last:
                 depcache.mark_install(package, auto, True)  # noqa: FBT003 - as above
+        together.release()  # type: ignore[attr-defined] # the stubs lack it
         if depcache.broken_count or not all(map(depcache.marked_install, last)):
             return None
         return [(p, v) for p, v in versions if depcache.marked_install(p)]
@@ -448,7 +451,17 @@ class Apt:
 
     def known(self) -> frozenset[str]:
         """Return the names of all packages that a signed source has."""
+        return self._known
+
+    @functools.cached_property
+    def _known(self) -> frozenset[str]:
         return frozenset(package.name for package in self._cache.packages if package.has_versions)
+
+    @functools.cached_property
+    def _configurations(self) -> list[apt_pkg.Package]:
+        """All packages that are named like configurations, sorted by name."""
+        found = (package for package in self._cache.packages if package.name.startswith(names.PACKAGE_PREFIX))
+        return sorted(found, key=lambda package: package.name)
 
     def fields(self, name: str) -> dict[str, str]:
         """Return the fields that the signed index has for a known package, of the version that apt would install."""
@@ -467,8 +480,7 @@ class Apt:
 
     def _candidates(self) -> Iterator[tuple[apt_pkg.Version, dict[str, str]]]:
         depcache = apt_pkg.DepCache(self._cache)
-        ours = (package for package in self._cache.packages if package.name.startswith(names.PACKAGE_PREFIX))
-        for package in sorted(ours, key=lambda p: p.name):
+        for package in self._configurations:
             version = depcache.get_candidate_ver(package)
             if version is not None:
                 self._records.lookup(version.file_list[0])
