@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A kept answer is that of the same question, signed by the same files, and of nobody else."""
+"""A kept answer is used only for the same question about the same signed files, and only if this user wrote it."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ from debian_cloud import formats
 from debian_cloud.errors import Error
 from debian_cloud.host import run
 from debian_cloud.image import custom, sources
+from debian_cloud.image.buildinfo import Draft
 from debian_cloud.image.config import ImageConfig
 from debian_cloud.image.custom import OFFICIAL
 from debian_cloud.image.resolution import Package, Resolution
 from debian_cloud.packages import cache, indextargets, kept, releases
-from tests import gnupg, throwaway
+from debian_cloud.plan import NAMESPACE, NAMESPACE_USER
+from tests import gnupg, samples, throwaway
 from tests.clock import off_by
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
-# What apt itself answers.
+# With a real apt.
 
 ASK = """
 import json, sys
@@ -133,12 +135,14 @@ def test_the_second_answer_is_the_first_and_needs_no_apt(small: Small) -> None:
     assert (first["apt"], second["apt"]) == (True, False)
     assert first["answer"] == second["answer"]
     assert "debian-cloud-config-fine 1.0" in first["answer"][1]
-    # Other settings of apt, and other changes: other questions.
+    # Other settings of apt and other changes are other questions.
     assert small.ask("y")["apt"]
     added = small.ask(add="vim")
     assert added["apt"]
     assert "vim 1" in added["answer"][1]
     assert small.ask(add="vim") == {**added, "apt": False}
+    # Without settings, as for a closure, each answer is computed.
+    assert [small.ask("")["apt"] for _ in range(2)] == [True, True]
 
 
 def test_it_is_private_and_has_no_secret(small: Small) -> None:
@@ -151,7 +155,7 @@ def test_it_is_private_and_has_no_secret(small: Small) -> None:
 
 
 def test_what_is_published_is_there_at_once(small: Small) -> None:
-    """Even if size and time of the index are the same: apt's binary cache knows it by these alone."""
+    """A new index is read even if its size and time are those of the old one, which is all that apt compares."""
     index = small.publish("archive", fine("1.0"))
     os.utime(index, (10**9, 10**9))
     assert "debian-cloud-config-fine 1.0" in small.ask()["answer"][1]
@@ -172,7 +176,7 @@ def test_what_is_published_is_there_at_once(small: Small) -> None:
 @pytest.mark.parametrize(("offset", "said"), [("-5d", "not valid yet"), ("+30d", "expired")])
 def test_no_clock_brings_an_answer_that_apt_refuses(small: Small, tmp_path: Path, offset: str, said: str) -> None:
     assert small.ask()["apt"]
-    # apt's clock alone: no more is handed over to it than PATH.
+    # The builder gives its tools a clean environment, so the clock is changed for apt-get alone.
     (tmp_path / "apt-get").write_text(
         f'#!/bin/sh\nset -- {shlex.join(off_by(offset))} /usr/bin/apt-get "$@"\nexec "$@"\n'
     )
@@ -184,7 +188,7 @@ def test_no_clock_brings_an_answer_that_apt_refuses(small: Small, tmp_path: Path
 
 
 def test_what_another_key_signed_has_no_answer(small: Small, tmp_path: Path) -> None:
-    """Even if apt has verified it a moment ago."""
+    """The signature is verified when the file is read, although apt has verified it before."""
     small.ask()
     (name,) = (small.top / "root/lists").glob("*_archive_dists_trixie_InRelease")
     source = sources.Source(f"file:{small.top}/archive", ("trixie",), f"{small.top}/key.gpg")
@@ -207,10 +211,42 @@ def test_an_index_that_apt_cannot_read_is_one_sentence(small: Small) -> None:
 def test_a_damaged_binary_cache_is_made_anew(small: Small, content: bytes | None) -> None:
     whole = small.ask()["answer"]
     file = small.top / "root/cache" / sources.BINARY_CACHE
+    # A killed apt left this.
+    file.with_name(f"{file.name}.1a2B3c").touch()
     file.write_bytes(file.read_bytes()[:-4096] if content is None else content)
     found = small.ask("y")
     assert found == {"answer": whole, "apt": True}
     assert file.stat().st_size > 4096
+    assert [*file.parent.iterdir()] == [file]
+
+
+FULL = """
+set -eu
+for folder in cache resolved
+do
+    rm -rf "$1/root/$folder"
+    mkdir -m 700 "$1/root/$folder"
+    mount -t tmpfs -o size=4k,mode=700 none "$1/root/$folder"
+done
+/usr/bin/python3 -c "$2" "$1" x ''
+ls "$1/root/cache"
+"""
+
+
+def test_a_full_disk_does_not_change_the_answer(small: Small) -> None:
+    """Neither the binary cache nor the answer can be written, and apt's unfinished file is removed."""
+    whole = small.ask()["answer"]
+    rooted = NAMESPACE if os.geteuid() == 0 else NAMESPACE_USER
+    done = subprocess.run(
+        [*rooted, "sh", "-c", FULL, "sh", small.top, ASK],
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said, *left = done.stdout.splitlines()
+    assert json.loads(said) == {"answer": whole, "apt": True}
+    assert left == []
 
 
 KILLED = ASK.replace("import json, sys\n", "import json, os, sys\n").replace(
@@ -227,7 +263,7 @@ def test_a_killed_run_leaves_no_answer(small: Small) -> None:
     assert all(len(file.name) == 64 for file in small.answers)
 
 
-# What is done with a file.
+# One file of an answer.
 
 CONFIG = ImageConfig(
     *(
@@ -255,7 +291,7 @@ ASKED = ("x", "trixie", OFFICIAL, None)
 
 
 class AskedError(Exception):
-    """The answer was not kept."""
+    """The question was asked, because there was no kept answer."""
 
 
 def nobody() -> Resolution:
@@ -264,7 +300,7 @@ def nobody() -> Resolution:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[kept.Store]:
-    """That of a directory "root"; it has one answer."""
+    """The store of the directory `root`, with one answer."""
     root = tmp_path / "root"
     root.mkdir(mode=0o755)
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
@@ -283,7 +319,7 @@ def test_an_answer_comes_back_as_it_was(store: kept.Store) -> None:
     assert kept.resolution(store, ASKED, nobody) == RESOLUTION
     assert kept.configurations(store, "trixie", lambda: (CONFIG, CONFIG)) == (CONFIG, CONFIG)
     assert kept.configurations(store, "trixie", lambda: ()) == (CONFIG, CONFIG)
-    # With the changes that were asked for: these do not change the packages.
+    # A seed and a host name do not change the packages; the answer has those of the question.
     seeded = replace(OFFICIAL, seed="a b string c", hostname="h")
     assert kept.resolution(store, ("x", "trixie", seeded, None), nobody).custom == seeded
 
@@ -305,6 +341,18 @@ def test_another_question_has_another_answer(store: kept.Store, asked: Any) -> N
         kept.resolution(store, asked, nobody)
 
 
+def test_a_lock_is_part_of_the_question(store: kept.Store) -> None:
+    locked = Draft.of(samples.RESOLUTION, "20261120.0", ("qcow2",), samples.DEBIAN, "1" * 64).buildinfo
+    first = ("x", "trixie", OFFICIAL, locked)
+    with pytest.raises(AskedError):
+        kept.resolution(store, first, nobody)
+    kept.resolution(store, first, lambda: RESOLUTION)
+    assert kept.resolution(store, first, nobody) == RESOLUTION
+    for other in (replace(locked, epoch=1), replace(locked, packages=locked.packages[1:]), replace(locked, tools=())):
+        with pytest.raises(AskedError):
+            kept.resolution(store, ("x", "trixie", OFFICIAL, other), nobody)
+
+
 @pytest.mark.parametrize("part", ["releases", "settings", "version", "apt", "code"])
 def test_what_all_questions_have_in_common(
     store: kept.Store, tmp_path: Path, part: str, monkeypatch: pytest.MonkeyPatch
@@ -323,7 +371,7 @@ def test_what_all_questions_have_in_common(
 
 
 def _swap(file: Path) -> None:
-    """Another answer, whole, under this name."""
+    """Put a complete answer to another question under this name."""
     text = file.read_text()
     name = "a" * 64
     file.write_text(text.replace(text[:64], name))
@@ -335,7 +383,7 @@ def _forge(file: Path) -> None:
 
 
 def _with(change: Callable[[Any], object]) -> Callable[[Path], None]:
-    """A file that is right in all but one part of the answer."""
+    """Return a function that changes the answer in a file, and corrects the hash."""
 
     def done(file: Path) -> None:
         value = json.loads(file.read_text().partition("\n")[2])
@@ -393,7 +441,7 @@ def test_what_is_not_as_it_was_written_is_asked_again(store: kept.Store, tmp_pat
 
 
 def test_a_right_file_of_the_same_making_is_believed(store: kept.Store, tmp_path: Path) -> None:
-    """So that the refusals above are of what was changed, and not of the change itself."""
+    """The files of the test above are refused because of their content, not because a test wrote them."""
     (file,) = answers(tmp_path)
     _with(lambda value: value.update(epoch=7))(file)
     assert kept.resolution(store, ASKED, nobody).epoch == 7
@@ -406,14 +454,13 @@ def test_what_belongs_to_another_is_not_believed(store: kept.Store, monkeypatch:
     assert kept.resolution(store, ASKED, lambda: RESOLUTION) == RESOLUTION
 
 
-@pytest.mark.parametrize("mode", [0o775, 0o757, 0o777])
+@pytest.mark.parametrize("mode", [0o757, 0o777])
 def test_nothing_is_kept_where_others_may_write(tmp_path: Path, mode: int) -> None:
-    """They could give the name of our directory to theirs, with older lists that were rightly signed."""
+    """Others could replace the directory by one with older lists, which are correctly signed."""
     shared = tmp_path / "shared"
     (shared / "root").mkdir(parents=True)
     shared.chmod(mode)
-    # Of root, a group is no other user.
-    assert (kept.store(shared / "root", 0, "x") is None) == (mode != 0o775 or os.geteuid() != 0)
+    assert kept.store(shared / "root", 0, "x") is None
     shared.chmod(0o755)
     assert kept.store(shared / "root", 0, "x") is not None
 
@@ -439,7 +486,7 @@ def test_answers_are_bounded(store: kept.Store, tmp_path: Path, monkeypatch: pyt
         kept.resolution(store, (name, *ASKED[1:]), lambda: RESOLUTION)
     assert first not in answers(tmp_path)
     assert len(answers(tmp_path)) == 3
-    # Used again, it is not the oldest; a time that is yet to come makes nothing young.
+    # An answer that was used again is not the oldest, and one with a time in the future is.
     for number, file in enumerate(sorted(answers(tmp_path), key=lambda file: file.stat().st_mtime_ns)):
         os.utime(file, (20 + number, 20 + number))
     kept.resolution(store, ("a", *ASKED[1:]), nobody)
@@ -456,7 +503,7 @@ def test_answers_are_bounded(store: kept.Store, tmp_path: Path, monkeypatch: pyt
 def test_with_all_times_yet_to_come_the_newest_stays(
     store: kept.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The clock was set back."""
+    """All other answers have times in the future after the clock was set back."""
     monkeypatch.setattr(kept, "MOST", 1)
     (first,) = answers(tmp_path)
     os.utime(first, (time.time() + 10**6,) * 2)
@@ -487,7 +534,7 @@ def test_a_full_disk_costs_no_answer(store: kept.Store, monkeypatch: pytest.Monk
     assert kept.resolution(store, ("y", *ASKED[1:]), nobody) == RESOLUTION
 
 
-# What apt calls its files, and where it keeps its own cache.
+# The names of apt's files, and the place of its binary cache.
 
 
 def test_a_list_is_found_as_apt_names_it() -> None:
@@ -510,7 +557,13 @@ def test_a_machine_that_keeps_no_binary_cache_gets_one(
 
     monkeypatch.setattr(run, "output", output)
     monkeypatch.setattr(cache, "directory", lambda: tmp_path)
+    left = [tmp_path / "machine" / f"{sources.BINARY_CACHE}.{name}" for name in ("killed", "inuse1")]
+    left[0].parent.mkdir()
+    for number, file in enumerate(left):
+        file.touch()
+        os.utime(file, (time.time() - 10**6 * (1 - number),) * 2)
     indextargets.known()
+    assert [file.exists() for file in left] == [keeps, True]
     ours = f"Dir::Cache::pkgcache={tmp_path}/machine/{sources.BINARY_CACHE}"
     assert asked[-1] == (*sources.INDEXTARGETS, *(() if keeps else ("-o", ours)))
     tmp_path.chmod(0o777)

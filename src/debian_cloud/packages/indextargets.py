@@ -45,6 +45,7 @@ def _own() -> tuple[str, ...]:
         files.refuse_changeable(folder.parent)
         # It is locked only while its owner is checked: apt replaces the file as a whole.
         with cache.used(folder, "the cache of this machine's index files"):
+            cache.remove_unfinished(folder, cache.FRESH)
             return ("-o", f"{_SETTING}={folder / sources.BINARY_CACHE}")
     except (Error, OSError):
         return ()

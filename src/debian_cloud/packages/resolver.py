@@ -19,6 +19,7 @@ from debian_cloud.image import config
 from debian_cloud.image.custom import OFFICIAL, Custom
 from debian_cloud.image.lock import preferences
 from debian_cloud.image.resolution import Package, Resolution
+from debian_cloud.packages import cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -54,7 +55,7 @@ class Apt:
         apt_pkg.init_config()
         apt_pkg.read_config_file(apt_pkg.config, str(root / "apt.conf"))
         apt_pkg.init_system()
-        self._cache = _opened()
+        self._cache = _opened(root / "cache")
         self._records = apt_pkg.PackageRecords(self._cache)
         self._archive = apt_pkg.uri_to_filename(f"{archive.uri.rstrip('/')}/dists/")
         dates = [(release.source, apt_pkg.str_to_time(release.field("Date"))) for release in releases]
@@ -488,16 +489,18 @@ class Apt:
                 yield version, {field: section[field] for field in section.keys()}  # noqa: SIM118 - a TagSection cannot be iterated
 
 
-def _opened() -> apt_pkg.Cache:
+def _opened(folder: Path) -> apt_pkg.Cache:
     """Return apt's cache, from its file if that is of these indexes, otherwise made of the indexes and written to it.
 
-    Raise Error if the indexes cannot be read.
+    Raise Error if the indexes cannot be read. The file is in `folder`, which only this process uses.
     """
+    cache.remove_unfinished(folder)
     try:
         try:
             return apt_pkg.Cache(None)
         except apt_pkg.Error:
-            # It may be that only the file cannot be written: apt can do without it.
+            # The disk may be full: apt can do without the file.
+            cache.remove_unfinished(folder)
             apt_pkg.config.set("Dir::Cache::pkgcache", "")
             return apt_pkg.Cache(None)
     except apt_pkg.Error as error:
