@@ -251,7 +251,7 @@ def test_a_buildinfo_is_read_where_there_is_no_apt() -> None:
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     # The import does fail for a module that needs apt.
-    apt = [*lines[:2], "import debian_cloud.build.request"]
+    apt = [*lines[:2], "import debian_cloud.packages.resolver"]
     done = subprocess.run([sys.executable, "-c", "\n".join(apt)], capture_output=True, text=True, check=False)
     assert "apt_pkg" in done.stderr
 

@@ -35,7 +35,6 @@ STANZAS = {
     "archive/lifecycle.py": "the archive's own conf/releases",
     "image/buildinfo.py": "a .buildinfo, by sign.verified or sign.text; what a plan wrote for its own last step",
     "packages/manifest.py": "the control file of a package of a known hash",
-    "packages/origin.py": "release files, by sign.verified",
     "packages/own.py": "the user's own .sources files, in which nothing is signed",
     "archive/checked.py": "the archive's own texts of what it signed; indexes that those list",
     "archive/served.py": "the archive's own texts of what it signed, and conf/distributions",

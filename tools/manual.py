@@ -72,7 +72,8 @@ signed the image. If such an archive is on this machine and published an image w
 exactly the .buildinfo that is given, they take signed sums and closure from there.
 .TP
 .I ~/.cache/debian\\-cloud
-The indexes of the archives that were read last, and keyrings that were given.
+The indexes of the archives that were read last, what apt resolved from them, and keyrings
+that were given.
 It is below
 .B XDG_CACHE_HOME
 if that is set, and for root in

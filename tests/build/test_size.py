@@ -112,8 +112,6 @@ def test_a_size_that_is_none(text: str) -> None:
 class _Apt:
     """An apt that finds only one configuration."""
 
-    release_files = ()
-
     def configuration(self, _name: str, _suite: str) -> ImageConfig:
         return CONFIG
 
@@ -123,7 +121,7 @@ class _Apt:
 
 def test_an_image_of_another_size_is_made_again_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """`rebuild` and `verify` rebuild an image of another size without checking the space, which was enough before."""
-    read = origin.Origin(DEBIAN, ARCHIVE, cast("resolver.Apt", _Apt()), Path("apt.conf"))
+    read = origin.Origin(DEBIAN, ARCHIVE, lambda: cast("resolver.Apt", _Apt()), Path("apt.conf"))
     changed = custom.custom(disk="12288M")
     assert changed.lines == ("size 12G",)
     first = replace(read.resolve("ec2", "trixie", changed), releases=RESOLUTION.releases)

@@ -137,7 +137,7 @@ def test_what_was_read_is_remembered_once_for_all_images() -> None:
 ASK = """
 import json, sys
 from pathlib import Path
-from debian_cloud.packages import resolver
+from debian_cloud.packages import releases, resolver
 from debian_cloud.host import run
 from debian_cloud.image import sources
 from debian_cloud.host.progress import Progress
@@ -146,7 +146,8 @@ source = lambda name, *suites: sources.Source(f"file:{top}/{name}", suites, str(
 debian, archive = (source("debian", "trixie"), source("security", "trixie-security")), source("archive", "trixie")
 plan = sources.update(root, (*debian, archive), "amd64")
 run.carry_out(plan, root, Progress(len(plan), quiet=True))
-apt = resolver.Apt(root, debian, archive)
+read = releases.read(root / "lists", (*debian, archive))
+apt = resolver.Apt(root, read, archive)
 asked = [word.split("=") for word in sys.argv[4:]]
 print(json.dumps([apt.debian_epoch, [apt.newer(*words) for words in asked]]))
 """

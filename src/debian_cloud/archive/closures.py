@@ -200,8 +200,8 @@ def _keep_evidence(origin: Origin, pool: Pool, folder: Path) -> dict[str, tuple[
 
     It returns what the closure's own release file lists of them.
     """
-    of_debian = len(origin.apt.release_files) - len(origin.archive.suites)
-    for number, (_, _, release) in enumerate(origin.apt.release_files):
+    of_debian = len(origin.releases) - len(origin.archive.suites)
+    for number, release in enumerate(read.file for read in origin.releases):
         place = folder / str(number)
         name = release.name.rpartition("_")[2]
         _keep(pool, release.read_bytes(), place / name)

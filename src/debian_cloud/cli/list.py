@@ -77,7 +77,7 @@ def _as_json(image: Image) -> dict[str, object]:
 
 def _configurations(args: argparse.Namespace) -> int:
     with origin.of(words.places(args), args.suite, args.arch) as read:
-        found = read.apt.configurations(args.suite)
+        found = read.configurations(args.suite)
     if args.json:
         print(json.dumps([asdict(config) for config in found], indent=2))
         return 0

@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -37,6 +36,8 @@ class Digest:
 
 def digest(path: Path, algorithms: Iterable[str] = PUBLISHED) -> Digest:
     """The size and hashes of a regular file; the hashes are computed in parallel."""
+    from concurrent.futures import ThreadPoolExecutor
+
     algorithms = tuple(algorithms)
 
     def of(algorithm: str) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tempfile
 from dataclasses import dataclass
@@ -24,10 +25,15 @@ _FINGERPRINT: Final = re.compile("[0-9A-F]{40,64}")
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """The content of a file with a good signature, and its signers: sorted fingerprints of primary keys."""
+    """The content of a file with a good signature, and its signers: sorted fingerprints of primary keys.
+
+    `size` in bytes and `sha256` are those of the whole file, a clear signature included.
+    """
 
     content: bytes
     signers: tuple[str, ...]
+    size: int
+    sha256: str
 
 
 def verified(keyring: Path, file: Path, signature: Path | None = None, *, signers: int = 1) -> Signed:
@@ -60,7 +66,7 @@ def verified(keyring: Path, file: Path, signature: Path | None = None, *, signer
             f"{file} is signed by {len(found)} of the keys in {keyring}, but {signers} are required",
             "ask more of its maintainers to sign it, or add their keys to the keyring",
         )
-    return Signed(data if signature else own, tuple(sorted(found)))
+    return Signed(data if signature else own, tuple(sorted(found)), len(data), hashlib.sha256(data).hexdigest())
 
 
 def text(file: Path) -> str:

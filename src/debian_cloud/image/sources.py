@@ -304,6 +304,11 @@ def as_lines(sources: Iterable[Source]) -> str:
     return "".join(line(source, suite) for source in sources for suite in source.suites)
 
 
+BINARY_CACHE: Final = "pkgcache.bin"
+"""Name of apt's binary cache in the directory `cache` of a private apt. With srcpkgcache.bin it would be there twice,
+since a private apt has no installed packages."""
+
+
 def apt_conf(root: Path, architecture: str) -> str:
     """Configuration of a private apt below `root`.
 
@@ -315,6 +320,8 @@ Dir::State "{root}/state";
 Dir::State::lists "{root}/lists";
 Dir::State::status "/dev/null";
 Dir::Cache "{root}/cache";
+Dir::Cache::pkgcache "{BINARY_CACHE}";
+Dir::Cache::srcpkgcache "";
 Dir::Etc::SourceList "/dev/null";
 Dir::Etc::SourceParts "{root}/sources.list.d";
 Dir::Etc::Preferences "/dev/null";
@@ -403,6 +410,10 @@ def update(root: Path, sources: Iterable[Source], architecture: str, more: str =
         Run("make folders", ("mkdir", "-p", f"{root}/state", f"{root}/lists/partial", f"{root}/cache")),
         Run(
             "verify package indexes",
-            ("apt-get", "-c", f"{root}/apt.conf", "-q", "--error-on=any", "update"),
+            # Without this option, update makes apt's binary cache anew even if no index has changed.
+            (
+                *("apt-get", "-c", f"{root}/apt.conf", "-o", "pkgCacheFile::Generate=false"),
+                *("-q", "--error-on=any", "update"),
+            ),
         ),
     )

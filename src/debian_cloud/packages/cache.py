@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import folders
+from debian_cloud.image.sources import BINARY_CACHE
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
@@ -33,8 +34,9 @@ BOUND_OF_DEBS: Final = 2**31
 """Bytes of .debs that stay on the disk: those of about ten images."""
 
 _GONE: Final = ".gone."
-_FRESH: Final = 86400
-"""Seconds for which a keyring stays, regardless of the bound: a run may be about to read it."""
+FRESH: Final = 86400
+"""Seconds for which a keyring stays, regardless of the bound, because a run may be about to read it; and the age from
+which a file that apt has not renamed is a killed apt's."""
 # In one-line style, white space, brackets, "#", "%" and quotes are special to apt (sources.list(5)), in Signed-By
 # white space and commas; a file of settings can only contain UTF-8.
 _NO_PATH_OF_APT: Final = re.compile(r"[\s\x00-\x1f\x7f\"#%,\[\]\\\ud800-\udfff]")
@@ -91,6 +93,15 @@ def used(root: Path, what: str) -> Iterator[int]:
                 _bound(root.parent, root)
 
 
+def remove_unfinished(folder: Path, age: float = 0) -> None:
+    """Remove what a killed apt left of a binary cache in a directory, if it is older than `age` seconds."""
+    # apt writes to this name and six more characters, and renames it.
+    for left in folder.glob(f"{BINARY_CACHE}.??????"):
+        with contextlib.suppress(OSError):
+            if left.lstat().st_mtime <= time.time() - age:
+                left.unlink()
+
+
 def _bound(cache: Path, mine: Path) -> None:
     """Remove the least recently used data until the cache is within its bound."""
     folders, keyrings, total = [], [], 0
@@ -108,7 +119,7 @@ def _bound(cache: Path, mine: Path) -> None:
         if path != mine and _removed(path):
             total -= size
     for day, path, size in sorted(keyrings):
-        if total > BOUND and day < time.time() - _FRESH:
+        if total > BOUND and day < time.time() - FRESH:
             path.unlink(missing_ok=True)
             total -= size
 

@@ -10,16 +10,15 @@ import itertools
 import re
 import time
 from dataclasses import dataclass
-from email.utils import parsedate
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from debian_cloud import names
 from debian_cloud.errors import USAGE, Error
-from debian_cloud.host import files, run, sign
+from debian_cloud.host import files, sign
 from debian_cloud.image import index, sources, staleness
-from debian_cloud.packages import images
+from debian_cloud.packages import images, indextargets
 from debian_cloud.text import deb822
 from debian_cloud.text.printable import printable
 
@@ -128,7 +127,7 @@ def _is_debian(uri: str) -> bool:
 
 def _of_machine() -> set[str]:
     """Return the URIs from which this machine's apt takes Debian."""
-    known = sources.targets(run.output(sources.INDEXTARGETS))
+    known = indextargets.known()
     wanted = ("Packages", "Debian", "yes")
     return {
         target.uri.rstrip("/") for target in known if (target.created_by, target.origin, target.trusted) == wanted
@@ -394,6 +393,8 @@ def _release(
 
 
 def _seconds(date: str, file: Path) -> int:
+    from email.utils import parsedate
+
     parsed = parsedate(date[:_LONGEST_DATE])
     with contextlib.suppress(ValueError, OverflowError):
         if parsed:

@@ -22,6 +22,7 @@ from debian_cloud import names
 from debian_cloud.errors import FAILED, USAGE, Error
 from debian_cloud.host import files, run, sign
 from debian_cloud.image import index, sources, staleness
+from debian_cloud.packages import indextargets
 from debian_cloud.text import openpgp
 from debian_cloud.text.printable import printable
 
@@ -85,7 +86,7 @@ def known(suite: str, arch: str = "") -> Known:
     Raise Error if none of these indexes can be read.
     """
     names.word(suite, "suite")
-    read = sources.targets(run.output(sources.INDEXTARGETS))
+    read = indextargets.known()
     archives = sources.archives(read)
     if not archives:
         raise sources.unknown(read, "this machine's apt has no index of images", installed=installed(), status=FAILED)
@@ -125,7 +126,7 @@ def statuses(wanted: Callable[[ImageStatus], bool]) -> Said:
 
     Updates are kept for the wanted images only. Raise Error if no index can be read.
     """
-    known = sources.targets(run.output(sources.INDEXTARGETS))
+    known = indextargets.known()
     targets = [target for target in known if (target.created_by, target.trusted) == ("Images-Status", "yes")]
     if not targets:
         what = "this machine's apt knows no archive that reports the status of its images"

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
+import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,22 +16,23 @@ from urllib.parse import quote
 
 from debian_cloud import names
 from debian_cloud.errors import FAILED, USAGE, Error, did_you_mean
-from debian_cloud.host import checksums, files, run, sign
+from debian_cloud.host import files, run
 from debian_cloud.host.progress import Progress
 from debian_cloud.image import sources
 from debian_cloud.image.custom import OFFICIAL, Custom
 from debian_cloud.image.lock import check
-from debian_cloud.image.resolution import ReleaseFile
-from debian_cloud.packages import cache, images, keyrings, resolver
-from debian_cloud.text import deb822
+from debian_cloud.packages import cache, images, indextargets, kept, keyrings, releases
+from debian_cloud.plan import Write
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.image.config import ImageConfig
     from debian_cloud.image.resolution import Resolution
+    from debian_cloud.packages.releases import Release
+    from debian_cloud.packages.resolver import Apt
 
 DEFAULT_SUITE: Final = "trixie"
 _LARGEST_SOURCES: Final = 2**20
@@ -40,6 +43,8 @@ _PLAIN: Final = "/+,:=~"
 _NO_URL: Final = re.compile(r"\s|%(?![0-9A-Fa-f]{2})|%00")
 _SIMULATED: Final = re.compile(r"^Inst ([^ :]+)\S* \((\S+) ", re.MULTILINE)
 """A package that apt-get would install, and its version."""
+_MADE_OF: Final = "made-of"
+"""File of a private apt that says of which release files its binary cache was made."""
 _SCHEMES: Final = ("http://", "https://", "file:", "copy:", "mirror+")
 
 
@@ -72,30 +77,49 @@ USUAL: Final = Places()
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The sources of a configuration and its packages, and the apt that has read them."""
+    """The sources of a configuration and its packages, and the apt that reads them.
+
+    `opened` returns that apt, which takes time the first time. `store` has what it answered to the same questions.
+    """
 
     debian: tuple[sources.Source, ...]
     archive: sources.Source
-    apt: resolver.Apt
+    opened: Callable[[], Apt]
     conf: Path
     others: tuple[sources.Source, ...] = ()
     """Sources that the user added, each with its own keys."""
+    releases: tuple[Release, ...] = ()
+    """The signed release file of each source and suite."""
+    store: kept.Store | None = None
 
     @property
-    def releases(self) -> tuple[ReleaseFile, ...]:
-        """The release files that were read, with the keys that signed them."""
-        return tuple(_signed(*found) for found in self.apt.release_files)
+    def apt(self) -> Apt:
+        """The apt that reads the sources."""
+        return self.opened()
+
+    def configurations(self, suite: str) -> tuple[ImageConfig, ...]:
+        """Return every image configuration, sorted by name."""
+        return kept.configurations(self.store, suite, lambda: self.apt.configurations(suite))
 
     def resolve(self, name: str, suite: str, custom: Custom = OFFICIAL, lock: Buildinfo | None = None) -> Resolution:
         """Return the exact packages of a configuration; raise Error with apt's reason if it cannot be installed.
 
         With a lock, raise Error if they are not the packages of the lock.
         """
+        asked = (name, suite, custom, lock)
+        resolution = kept.resolution(self.store, asked, lambda: self._resolved(*asked))
+        if lock:
+            check(lock, resolution)
+        return replace(resolution, releases=tuple(release.record for release in self.releases))
+
+    def _resolved(self, name: str, suite: str, custom: Custom, lock: Buildinfo | None) -> Resolution:
         config = self.apt.configuration(name, suite)
         if custom.size:
             config = _resized(config, custom.size)
         resolution = self.apt.resolve(config, custom, lock)
         if resolution is None:
+            from debian_cloud.packages import resolver
+
             if not lock and (lack := self.apt.lacking(config.name)):
                 raise Error(
                     f"configuration {names.config(config.name)} cannot be installed: {lack[0]} depends on"
@@ -117,13 +141,13 @@ class Origin:
                 f"{what} cannot be installed\n{said.strip()}",
                 "apt's reason is above; check that the suite has every package that it depends on",
             )
-        if lock:
-            check(lock, resolution)
         self._ask_again(resolution)
-        return replace(resolution, releases=self.releases)
+        return resolution
 
     def _ask_again(self, resolution: Resolution) -> None:
         """Raise Error if apt-get(8) would install other packages than were resolved."""
+        from debian_cloud.packages import resolver
+
         pins = self.conf.with_name(resolver.PREFERENCES) if resolution.pins else "/dev/null"
         keyring = {names.KEYRING_PACKAGE}.intersection(package.name for package in resolution.packages)
         custom = resolution.custom
@@ -213,7 +237,8 @@ def of(places: Places, suite: str = DEFAULT_SUITE, arch: str = "") -> Iterator[O
     """Fetch and verify the indexes of every source of a suite; keep them while in use."""
     suite, arch = names.word(suite, "suite"), architecture(arch)
     snapshot = names.snapshot(places.snapshot) if places.snapshot else ""
-    known = sources.targets(run.output(sources.INDEXTARGETS))
+    settings = indextargets.settings()
+    known = indextargets.known(settings)
     debian = _debian(places, known, suite)
     keyring = str(keyrings.copy(places.keyring)) if places.keyring else ""
     # The archive that the user configured has priority over the machine's: it is the more specific choice.
@@ -225,10 +250,11 @@ def of(places: Places, suite: str = DEFAULT_SUITE, arch: str = "") -> Iterator[O
         archive = _as_of(archive, snapshot, arch)
     # One directory for each mirror and suite, whatever the archive: Debian's large indexes are fetched once.
     more = _others_for(places, arch, (*debian, archive))
-    with _read(cache.directory() / _identity(debian, arch), debian, archive, arch, more) as found:
-        for source, _, file in found.apt.release_files:
-            if source is archive:
-                _refuse_replayed(source, _fields(source, file), snapshot)
+    root = cache.directory() / _identity(debian, arch)
+    with _read(root, debian, archive, arch, more, settings) as found:
+        for release in found.releases:
+            if release.source is archive:
+                _refuse_replayed(release, snapshot)
         yield found
 
 
@@ -282,7 +308,7 @@ def of_closure(buildinfo: Buildinfo, keyring: Path, url: str = "", archive: str 
     if not url:
         of_archive = None if archive else keyrings.own_archive(suite)
         if of_archive is None or of_archive.signed_by != key:
-            known = sources.targets(run.output(sources.INDEXTARGETS))
+            known = indextargets.known()
             address = _url(archive, "--archive")
             of_archive = sources.archive(known, suite, url=address, keyring=key, installed=images.installed())
         url = f"{of_archive.uri.rstrip('/')}/{buildinfo.id.path(names.CLOSURES)}"
@@ -297,20 +323,20 @@ def _as_of(archive: sources.Source, snapshot: str, arch: str) -> sources.Source:
     old = replace(archive, uri=f"{archive.uri.rstrip('/')}/snap/{snapshot}", expired=True)
     if not archive.uri.startswith("file:"):
         # A mirror has no snapshots: its Release says where they are. Only that is read, so it may have expired.
-        address = _release_fields(archive, replace(archive, expired=True), arch).get("Snapshots", "")
+        address = _release(archive, replace(archive, expired=True), arch).field("Snapshots")
         old = replace(old, uri=address.replace("@SNAPSHOTID@", snapshot) if address else old.uri)
     hint = f"check that {old.uri} exists: the archive's operator may have removed it"
     try:
-        fields = _release_fields(archive, old, arch)
+        found = _release(archive, old, arch)
     except Error as error:
         raise Error(f"snapshot {snapshot} of the archive cannot be read\n{error.message}", hint, FAILED) from None
-    _refuse_replayed(old, fields, snapshot)
+    _refuse_replayed(found, snapshot)
     return old
 
 
-def _refuse_replayed(source: sources.Source, fields: dict[str, str], snapshot: str) -> None:
+def _refuse_replayed(release: Release, snapshot: str) -> None:
     """Raise Error if the signed release file is not of the suite itself, or of the requested snapshot."""
-    found = fields.get("Snapshot", "")
+    source, found = release.source, release.field("Snapshot")
     if snapshot and found != snapshot:
         raise Error(
             f"{source.uri} is validly signed, but is not the snapshot {snapshot} of the archive",
@@ -318,24 +344,22 @@ def _refuse_replayed(source: sources.Source, fields: dict[str, str], snapshot: s
             FAILED,
         )
     # The address of the archive may itself be that of a snapshot.
-    if not snapshot and (found != names.snapshot_at(source.uri) if found else "Valid-Until" not in fields):
+    if not snapshot and (found != names.snapshot_at(source.uri) if found else not release.field("Valid-Until")):
         what = f"its snapshot {found}" if found else "an index without Valid-Until"
         raise Error(
-            f"{source.uri} serves {what}, which is validly signed, in place of {fields.get('Codename')}",
+            f"{source.uri} serves {what}, which is validly signed, in place of {release.field('Codename')}",
             "it may be an old state: use another mirror; to get a snapshot, give --snapshot ID",
             FAILED,
         )
 
 
-def _release_fields(archive: sources.Source, source: sources.Source, arch: str) -> dict[str, str]:
-    """Return the fields of the signed release file of `source`, which is the archive or one of its snapshots."""
+def _release(archive: sources.Source, source: sources.Source, arch: str) -> Release:
+    """Return the signed release file of `source`, which is the archive or one of its snapshots."""
     root = cache.directory() / f"{_identity((archive,), arch)}.release"
     plan = sources.update(root, (source,), arch, sources.NO_PACKAGES)
     with cache.used(root, "the cache of the archive's release files"):
         run.carry_out(plan, root, Progress(len(plan), quiet=True))
-        # apt has removed the files of other sources.
-        (file,) = [*(root / "lists").glob("*_InRelease")] or (root / "lists").glob("*_Release")
-        return _fields(source, file)
+        return releases.of(root / "lists", source, source.suites[0])
 
 
 @contextlib.contextmanager
@@ -345,16 +369,58 @@ def _read(
     archive: sources.Source,
     arch: str,
     more: tuple[sources.Source, ...] = (),
+    settings: str = "",
 ) -> Iterator[Origin]:
+    """Fetch and verify the indexes of these sources.
+
+    `settings` are those of the machine's apt; without them, no answer is kept, and none that was kept is believed.
+    """
     plan = sources.update(root, (*debian, archive, *more), arch)
     # libapt opens the lists again when it looks up a record: no process may replace them before.
-    with cache.used(root, "the cache of package indexes"):
+    with cache.used(root, "the cache of package indexes") as descriptor:
+        plan = tuple(step for step in plan if not (isinstance(step, Write) and _written(step)))
         try:
             run.carry_out(plan, root, Progress(len(plan), quiet=True))
         except Error as error:
             raise _lacking(archive, error) from None
-        apt = resolver.Apt(root, debian, archive, more)
-        yield Origin(debian, archive, apt, root / "apt.conf", more)
+        read = releases.read(root / "lists", (*debian, archive, *more))
+        identity = releases.identity(read)
+        own = (files.text(root / "apt.conf"), sources.as_deb822((*debian, archive, *more)))
+        store = kept.store(root, descriptor, identity, settings, *own) if settings else None
+
+        @functools.cache
+        def opened() -> Apt:
+            # A kept answer needs no apt.
+            from debian_cloud.packages import resolver
+
+            _drop_other(root, identity)
+            return resolver.Apt(root, read, archive, more)
+
+        yield Origin(debian, archive, opened, root / "apt.conf", more, read, store)
+
+
+def _written(step: Write) -> bool:
+    """Return whether a file is there as a step would write it; apt's binary cache must be newer than its sources."""
+    path = Path(step.path)
+    try:
+        return stat.S_IMODE(path.lstat().st_mode) == step.mode and path.read_text("utf-8") == step.text
+    except (OSError, ValueError):
+        return False
+
+
+def _drop_other(root: Path, identity: str) -> None:
+    """Remove apt's binary cache unless it was made of these release files.
+
+    apt itself compares sizes and times of the lists: an archive published twice in one second may differ in neither.
+    """
+    note, binary = root / _MADE_OF, root / "cache" / sources.BINARY_CACHE
+    with contextlib.suppress(OSError, ValueError):
+        if note.read_text("utf-8") == identity:
+            return
+    binary.unlink(missing_ok=True)
+    # Otherwise it is made anew each time.
+    with contextlib.suppress(OSError):
+        note.write_text(identity, "utf-8")
 
 
 def _lacking(archive: sources.Source, error: Error) -> Error:
@@ -379,7 +445,7 @@ def contents(places: Places, suite: str = DEFAULT_SUITE, arch: str = "") -> Iter
     They are those of the release itself: its updates bring new versions of its packages, and few new files.
     """
     suite, arch = names.word(suite, "suite"), architecture(arch)
-    release = replace(_debian(places, sources.targets(run.output(sources.INDEXTARGETS)), suite)[0], suites=(suite,))
+    release = replace(_debian(places, indextargets.known(), suite)[0], suites=(suite,))
     root = cache.directory() / f"{_identity((release,), arch)}.contents"
     plan = sources.update(root, (release,), arch, sources.CONTENTS)
     with cache.used(root, "the cache of Debian's lists of files"):
@@ -388,21 +454,6 @@ def contents(places: Places, suite: str = DEFAULT_SUITE, arch: str = "") -> Iter
         if not found:
             raise Error(f"the mirror has no Contents files of {suite}", "choose another mirror with --mirror URL")
         yield found
-
-
-def _signed(source: sources.Source, suite: str, file: Path) -> ReleaseFile:
-    got = checksums.digest(file, ("sha256",))
-    return ReleaseFile(source.uri, suite, got.size, got.hashes["sha256"], _verified(source, file).signers)
-
-
-def _fields(source: sources.Source, file: Path) -> dict[str, str]:
-    return dict(deb822.parse(_verified(source, file).content.decode())[0])
-
-
-def _verified(source: sources.Source, file: Path) -> sign.Signed:
-    # InRelease contains its signature; that of Release is in Release.gpg.
-    signature = None if file.name.endswith("_InRelease") else file.with_name(f"{file.name}.gpg")
-    return sign.verified(Path(source.signed_by), file, signature)
 
 
 def _debian(places: Places, known: tuple[sources.Target, ...], suite: str) -> tuple[sources.Source, ...]:

@@ -19,12 +19,14 @@ from debian_cloud.image import config
 from debian_cloud.image.custom import OFFICIAL, Custom
 from debian_cloud.image.lock import preferences
 from debian_cloud.image.resolution import Needs, Package, Resolution
+from debian_cloud.packages import cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.image.sources import Source
+    from debian_cloud.packages.releases import Release
 
     _Marked = list[tuple[apt_pkg.Package, apt_pkg.Version]]
 
@@ -44,28 +46,24 @@ class Apt:
     libapt has one configuration for each process: a process must open only one of these.
     """
 
-    def __init__(self, root: Path, debian: Iterable[Source], archive: Source, others: Iterable[Source] = ()) -> None:
-        """Read the indexes of these sources only; raise Error if one gave another suite than the requested one."""
+    def __init__(
+        self, root: Path, releases: Iterable[Release], archive: Source, others: Iterable[Source] = ()
+    ) -> None:
+        """Read the indexes of these release files: of Debian's sources, of the archive, and of other sources."""
         self._root = root
-        debian, others = tuple(debian), tuple(others)
+        others = tuple(others)
         apt_pkg.init_config()
         apt_pkg.read_config_file(apt_pkg.config, str(root / "apt.conf"))
         apt_pkg.init_system()
-        self._cache = apt_pkg.Cache(None)
+        self._cache = _opened(root / "cache")
         self._records = apt_pkg.PackageRecords(self._cache)
         self._sources = apt_pkg.SourceList()
         self._sources.read_main_list()
-        self.release_files = tuple(
-            (source, suite, _release_file(root / "lists", source, suite))
-            for source in (*debian, archive, *others)
-            for suite in source.suites
-        )
-        """The signed release file of each source and suite, as apt has verified it."""
-        releases = [_release(*found) for found in self.release_files]
         self._archive = apt_pkg.uri_to_filename(f"{archive.uri.rstrip('/')}/dists/")
-        dates = [apt_pkg.str_to_time(release["Date"]) for release in releases]
-        self._epoch = max(dates)
-        self.debian_epoch = max(dates[: sum(len(source.suites) for source in debian)], default=self._epoch)
+        dates = [(release.source, apt_pkg.str_to_time(release.field("Date"))) for release in releases]
+        self._epoch = max(date for _, date in dates)
+        of_debian = (date for source, date in dates if source not in (archive, *others))
+        self.debian_epoch = max(of_debian, default=self._epoch)
         """When the newest of Debian's release files was signed, in seconds since 1970."""
         # The suite is part of the key: backports, for example, are at Debian's own address.
         self._others = {
@@ -228,6 +226,8 @@ class Apt:
         essential = [p for p, _ in versions if p.essential]
         required = [p for p, v in versions if _is_required(p, v)]
         last = [self._cache[name] for name in wanted]
+        # Without it, each call looks for packages that nothing needs any more, among all that there are.
+        together = apt_pkg.ActionGroup(depcache)
         for group in (essential, required):
             for package in group:
                 depcache.mark_install(package, True, True)  # noqa: FBT003 - (auto_inst, from_user), a C function
@@ -236,6 +236,7 @@ class Apt:
         for auto in (False, True):
             for package in last:
                 depcache.mark_install(package, auto, True)  # noqa: FBT003 - as above
+        together.release()  # type: ignore[attr-defined] # the stubs lack it
         if depcache.broken_count or not all(map(depcache.marked_install, last)):
             return None
         return [(p, v) for p, v in versions if depcache.marked_install(p)]
@@ -468,7 +469,17 @@ class Apt:
 
     def known(self) -> frozenset[str]:
         """Return the names of all packages that a signed source has."""
+        return self._known
+
+    @functools.cached_property
+    def _known(self) -> frozenset[str]:
         return frozenset(package.name for package in self._cache.packages if package.has_versions)
+
+    @functools.cached_property
+    def _configurations(self) -> list[apt_pkg.Package]:
+        """All packages that are named like configurations, sorted by name."""
+        found = (package for package in self._cache.packages if package.name.startswith(names.PACKAGE_PREFIX))
+        return sorted(found, key=lambda package: package.name)
 
     def fields(self, name: str) -> dict[str, str]:
         """Return the fields that the signed index has for a known package, of the version that apt would install."""
@@ -487,8 +498,7 @@ class Apt:
 
     def _candidates(self) -> Iterator[tuple[apt_pkg.Version, dict[str, str]]]:
         depcache = apt_pkg.DepCache(self._cache)
-        ours = (package for package in self._cache.packages if package.name.startswith(names.PACKAGE_PREFIX))
-        for package in sorted(ours, key=lambda p: p.name):
+        for package in self._configurations:
             version = depcache.get_candidate_ver(package)
             if version is not None:
                 self._records.lookup(version.file_list[0])
@@ -496,39 +506,22 @@ class Apt:
                 yield version, {field: section[field] for field in section.keys()}  # noqa: SIM118 - a TagSection cannot be iterated
 
 
-def _release_file(lists: Path, source: Source, suite: str) -> Path:
-    uri = f"{source.uri.rstrip('/')}/dists/{suite}"
-    # apt takes Release with Release.gpg if there is no InRelease.
-    paths = (lists / apt_pkg.uri_to_filename(f"{uri}/{name}") for name in ("InRelease", "Release"))
-    path = next((path for path in paths if path.exists()), None)
-    if path is None:
-        raise Error(
-            f"apt has no signed release file of {suite} from {source.uri}",
-            "choose another mirror: this one may be incomplete",
-        )
-    return path
+def _opened(folder: Path) -> apt_pkg.Cache:
+    """Return apt's cache, from its file if that is of these indexes, otherwise made of the indexes and written to it.
 
-
-def _release(source: Source, suite: str, path: Path) -> dict[str, str]:
-    """Return the fields that identify the release file of a suite, which apt has verified.
-
-    Raise Error if it has a good signature but is another suite's: apt only warns of that.
+    Raise Error if the indexes cannot be read. The file is in `folder`, which only this process uses.
     """
-    found = dict.fromkeys(("Date", "Suite", "Codename"), "")
-    for line in path.read_text("utf-8").splitlines():
-        field, _, value = line.partition(": ")
-        if field in found:
-            found[field] = value.strip()
-        if line.startswith("SHA256:"):
-            break
-    if not found["Date"]:
-        raise Error(f"the release file of {suite} from {source.uri} has no Date", "its archive must be repaired")
-    if suite not in (found["Suite"], found["Codename"]):
-        raise Error(
-            f"{source.uri} serves the suite {found['Codename'] or found['Suite']} instead of {suite}",
-            "its InRelease is signed, but it belongs to another archive: choose another mirror",
-        )
-    return found
+    cache.remove_unfinished(folder)
+    try:
+        try:
+            return apt_pkg.Cache(None)
+        except apt_pkg.Error:
+            # The disk may be full: apt can do without the file.
+            cache.remove_unfinished(folder)
+            apt_pkg.config.set("Dir::Cache::pkgcache", "")
+            return apt_pkg.Cache(None)
+    except apt_pkg.Error as error:
+        raise Error(f"apt cannot read the package indexes\n{error}", "choose another mirror, or try again") from None
 
 
 def _is_required(package: apt_pkg.Package, version: apt_pkg.Version) -> bool:

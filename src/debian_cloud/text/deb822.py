@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Stanzas in Debian's format (deb822(5)), and the order of versions; the only importer of python-debian."""
+"""Stanzas in Debian's format (deb822(5)), and the order of versions; the only importer of python-debian.
+
+python-debian is imported when it is needed: that takes longer than many a command.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,12 @@ import io
 import re
 from typing import IO, TYPE_CHECKING, Final
 
-from debian.debian_support import NativeVersion
-
-from debian import deb822
 from debian_cloud.errors import Error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from debian.debian_support import NativeVersion
 
 Stanza = dict[str, str]
 """Field -> value, in the order of the text."""
@@ -42,6 +44,8 @@ def parse(text: str) -> tuple[Stanza, ...]:
     # The library would ignore such lines, and what is around them.
     if any(line.startswith("-----") for line in lines):
         raise Error("a stanza begins with dashes, as signed texts do", "give the text without its signature")
+    from debian import deb822
+
     # apt_pkg's parser needs a file; python-debian's own does not.
     return tuple(dict(stanza) for stanza in deb822.Deb822.iter_paragraphs(lines, use_apt_pkg=False))
 
@@ -118,4 +122,6 @@ def version(text: str) -> NativeVersion:
     # Longer ones are not used, and their numbers may be longer than Python accepts.
     if len(text) > _LONGEST:
         raise ValueError(text)
+    from debian.debian_support import NativeVersion
+
     return NativeVersion(text)
