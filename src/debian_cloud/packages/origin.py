@@ -153,16 +153,8 @@ class Origin:
         custom = resolution.custom
         said = run.output(
             (
-                *(
-                    "apt-get",
-                    "-c",
-                    str(self.conf),
-                    "-o",
-                    f"Dir::Etc::Preferences={pins}",
-                    "-q",
-                    "--simulate",
-                    "install",
-                ),
+                *("apt-get", "-c", str(self.conf), "-o", f"Dir::Etc::Preferences={pins}"),
+                *("-o", f"Dir::Cache::pkgcache={self.apt.binary_cache}", "-q", "--simulate", "install"),
                 *(*resolution.essential, *resolution.required, resolution.config.name, *keyring),
                 *(*resolution.recommended, *custom.add),
             )

@@ -56,6 +56,8 @@ class Apt:
         apt_pkg.read_config_file(apt_pkg.config, str(root / "apt.conf"))
         apt_pkg.init_system()
         self._cache = _opened(root / "cache")
+        self.binary_cache = apt_pkg.config.find("Dir::Cache::pkgcache")
+        """Name of the file of apt's binary cache; empty if it cannot be written."""
         self._records = apt_pkg.PackageRecords(self._cache)
         self._sources = apt_pkg.SourceList()
         self._sources.read_main_list()
