@@ -11,12 +11,14 @@ import errno
 import os
 import re
 import shutil
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.build import request
 from debian_cloud.errors import FAILED, USAGE, Error
 from debian_cloud.host import folders, run, signals
 from debian_cloud.host.progress import Progress
+from debian_cloud.host.timing import Timing, timed
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
@@ -27,17 +29,29 @@ if TYPE_CHECKING:
 _NO_PATH_OF_APT: Final = re.compile(r"[\x00-\x1f\x7f\"]")
 
 
-def build(asked: BuildRequest, output: Path, *, quiet: bool) -> Planned:
-    """Make the files of the requested image in a directory, all or none; return what was planned."""
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What was planned, and the cost of each step: the first is planning itself."""
+
+    planned: Planned
+    timings: tuple[Timing, ...]
+
+
+def build(asked: BuildRequest, output: Path, *, quiet: bool) -> Built:
+    """Make the files of the requested image in a directory, all or none; return what was planned, and the cost."""
     # Check this before anything is fetched.
     run.check_namespace()
-    planned = request.planned(asked)
-    make(planned, output.resolve(), quiet=quiet)
-    return planned
+    planning: list[Timing] = []
+    with timed("read the indexes and resolve", planning):
+        planned = request.planned(asked)
+    return Built(planned, (*planning, *make(planned, output.resolve(), quiet=quiet)))
 
 
-def make(planned: Planned, output: Path, *, quiet: bool) -> None:
-    """Make the planned files in a directory, all or none; raise Error if one of them already exists."""
+def make(planned: Planned, output: Path, *, quiet: bool) -> tuple[Timing, ...]:
+    """Make the planned files in a directory, all or none; return the cost of each step.
+
+    Raise Error if one of the files already exists.
+    """
     _refuse_name(output)
     _refuse_existing(output, planned.outputs)
     make_output(output)
@@ -47,7 +61,7 @@ def make(planned: Planned, output: Path, *, quiet: bool) -> None:
         try:
             # Files that a killed build of the same image left are of no use: we hold the lock.
             folders.empty(workspace)
-            run.carry_out(planned.plan, workspace, Progress(len(planned.plan), quiet=quiet), lock)
+            timings = run.carry_out(planned.plan, workspace, Progress(len(planned.plan), quiet=quiet), lock)
             with signals.undisturbed():
                 _refuse_existing(output, planned.outputs)
                 for name in planned.outputs:
@@ -55,6 +69,7 @@ def make(planned: Planned, output: Path, *, quiet: bool) -> None:
         finally:
             with signals.undisturbed():
                 folders.remove(workspace)
+    return timings
 
 
 def make_output(output: Path) -> None:
