@@ -5,6 +5,8 @@ export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/archive:/usr/local/sbin:/usr/local/
 
 SUITE = trixie
 JOBS = $(shell nproc)
+ROUNDS = 5
+PEERS =
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check check-all packages matrix sizes bench control clean
@@ -35,9 +37,9 @@ matrix: ## resolve every configuration of every suite and architecture, and prin
 sizes: ## set the images' sizes beside those of Debian's official package sets (after check-all)
 	DEBIAN_CLOUD_ALL=1 .venv/bin/python3 tests/sizes.py build/world
 
-bench: ## measure builder and archive beside the same done by their tools alone
+bench: ## measure the builder beside others (ROUNDS=5 PEERS=fai,vmdb2,...), write bench/RESULTS.md; then the archive
 	tests/setup check
-	.venv/bin/python3 tests/bench.py
+	.venv/bin/python3 -m bench --rounds=$(ROUNDS) $(if $(PEERS),--peers=$(PEERS))
 	.venv/bin/python3 tests/bench_archive.py
 
 control: ## write debian/control from debian/control.j2 and configs/

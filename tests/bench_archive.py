@@ -23,10 +23,10 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "src")]
 
-from debian_cloud.image import index  # noqa: E402 - the path is set above
+from bench.measure import Cost, measure  # noqa: E402 - the path is set above
+from debian_cloud.image import index  # noqa: E402
 from debian_cloud.image.id import ImageId  # noqa: E402
 from debian_cloud.image.index import Attestation, ImageRecord  # noqa: E402
-from tests.bench import Cost, measure  # noqa: E402
 
 RECORDS, PACKAGES = 10_000, 500
 CONFIGS = ("azure", "container", "ec2", "gce", "generic", "genericcloud", "nocloud", "openstack")
@@ -128,7 +128,7 @@ def main(rounds: int) -> None:
             known += "\n" + index.render([record(RECORDS + number)])
             (archive / "state/images/trixie").write_text(known)
             for row, command in rows.items():
-                costs[row].append(measure([command], top / "ftp"))
+                costs[row].append(measure(command, top / "ftp"))
         print(f"{'row':<36}{'seconds':>9}{'MiB':>9}{'ratio':>7}")
         base = statistics.median(cost.seconds for cost in costs["reprepro alone"])
         for row, found in costs.items():

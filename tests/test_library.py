@@ -102,6 +102,9 @@ def test_built(asked: BuildRequest, tmp_path: Path) -> None:
     built = workspace.build(asked, tmp_path / "out", quiet=True)
     planned = built.planned
     assert built.new
+    # Planning first, then each step.
+    assert [timing.title for timing in built.timings[1:]] == [step.title for step in planned.plan]
+    assert built.timings[0].cpu > 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*planned.outputs}
     kept = described.of(tmp_path / "out" / f"{planned.stem}.buildinfo")
     assert {*kept.packages} == {*planned.resolution.packages}

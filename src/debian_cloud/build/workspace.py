@@ -19,6 +19,7 @@ from debian_cloud.build import request
 from debian_cloud.errors import FAILED, USAGE, Error
 from debian_cloud.host import folders, run, signals
 from debian_cloud.host.progress import Progress
+from debian_cloud.host.timing import Timing, timed
 from debian_cloud.packages import described
 from debian_cloud.text.printable import printable
 
@@ -32,21 +33,26 @@ _NO_PATH_OF_APT: Final = re.compile(r"[\x00-\x1f\x7f\"]")
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What was planned, and whether its files were made now: the same plan may have made them before."""
+    """What was planned, and the cost of each step: the first is planning itself.
+
+    `new` is whether the files were made now: the same plan may have made them before.
+    """
 
     planned: Planned
     new: bool
+    timings: tuple[Timing, ...]
 
 
 def build(asked: BuildRequest, output: Path, *, quiet: bool) -> Built:
     """Make the files of the requested image in a directory, all or none, unless they are there already."""
     # Check this before anything is fetched.
     run.check_namespace()
-    planned = request.planned(asked)
+    planning: list[Timing] = []
+    with timed("read the indexes and resolve", planning):
+        planned = request.planned(asked)
     if is_made(planned, output):
-        return Built(planned, new=False)
-    make(planned, output.resolve(), quiet=quiet)
-    return Built(planned, new=True)
+        return Built(planned, new=False, timings=(*planning,))
+    return Built(planned, new=True, timings=(*planning, *make(planned, output.resolve(), quiet=quiet)))
 
 
 def is_made(planned: Planned, output: Path) -> bool:
@@ -71,8 +77,11 @@ def is_made(planned: Planned, output: Path) -> bool:
     )
 
 
-def make(planned: Planned, output: Path, *, quiet: bool) -> None:
-    """Make the planned files in a directory, all or none; raise Error if one of them already exists."""
+def make(planned: Planned, output: Path, *, quiet: bool) -> tuple[Timing, ...]:
+    """Make the planned files in a directory, all or none; return the cost of each step.
+
+    Raise Error if one of the files already exists.
+    """
     _refuse_name(output)
     _refuse_existing(output, planned.outputs)
     make_output(output)
@@ -82,7 +91,7 @@ def make(planned: Planned, output: Path, *, quiet: bool) -> None:
         try:
             # Files that a killed build of the same image left are of no use: we hold the lock.
             folders.empty(workspace)
-            run.carry_out(planned.plan, workspace, Progress(len(planned.plan), quiet=quiet), lock)
+            timings = run.carry_out(planned.plan, workspace, Progress(len(planned.plan), quiet=quiet), lock)
             with signals.undisturbed():
                 _refuse_existing(output, planned.outputs)
                 for name in planned.outputs:
@@ -90,6 +99,7 @@ def make(planned: Planned, output: Path, *, quiet: bool) -> None:
         finally:
             with signals.undisturbed():
                 folders.remove(workspace)
+    return timings
 
 
 def make_output(output: Path) -> None:

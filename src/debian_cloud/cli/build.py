@@ -25,6 +25,9 @@ With --snapshot the archive is used as it was published under that id, and Debia
 packages come from its mirror as it is now. Debian has snapshots of its own: name
 one by --mirror and --security-mirror, with --allow-expired.
 
+With --timings, a table on standard error shows what each step cost: seconds of
+wall time, and of CPU time (user and system) of all its processes.
+
     debian-cloud build ec2 --output images
     debian-cloud build generic --add vim,htop --format qcow2
 """
@@ -33,11 +36,14 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from debian_cloud.build import workspace
 from debian_cloud.cli import options
+from debian_cloud.host.timing import Timing
+from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -49,6 +55,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="where to write (default: here)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument("--timings", action="store_true", help="print what each step cost, in seconds")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -60,8 +67,21 @@ def main(args: argparse.Namespace) -> int:
         print("debian-cloud: nothing has changed since these files were made", file=sys.stderr)
     if args.json:
         files = {name.removeprefix(f"{planned.stem}."): str(output / name) for name in planned.outputs}
-        print(json.dumps({"stem": planned.stem, "plan": planned.id, "new": built.new, "files": files}, indent=2))
+        found: dict[str, Any] = {"stem": planned.stem, "plan": planned.id, "new": built.new, "files": files}
+        if args.timings:
+            found["timings"] = [asdict(timing) for timing in built.timings]
+        print(json.dumps(found, indent=2))
     else:
         for name in planned.outputs:
             print(output / name)
+    if args.timings:
+        print(_table(built.timings), file=sys.stderr)
     return 0
+
+
+def _table(timings: tuple[Timing, ...]) -> str:
+    """The cost of each step and of all together, one on a line."""
+    total = Timing("total", sum(timing.seconds for timing in timings), sum(timing.cpu for timing in timings))
+    lines = [f"{'seconds':>9}{'CPU':>9}  step"]
+    lines += [f"{one.seconds:>9.2f}{one.cpu:>9.2f}  {printable(one.title)}" for one in (*timings, total)]
+    return "\n".join(lines)

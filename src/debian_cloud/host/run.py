@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, BinaryIO, Final, cast
 
 from debian_cloud import plan as plans
 from debian_cloud.errors import USAGE, Error
-from debian_cloud.host import failures, tools
+from debian_cloud.host import failures, timing, tools
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
@@ -144,25 +144,34 @@ def foreground(argv: Sequence[str], folder: Path | None = None) -> int:
     ).returncode
 
 
-def carry_out(plan: plans.Plan, workspace: Path, progress: Progress, lock: int | None = None) -> None:
-    """Run the steps of a plan in a directory; Error of the first step that fails, with its tool's output.
+def carry_out(
+    plan: plans.Plan, workspace: Path, progress: Progress, lock: int | None = None
+) -> tuple[timing.Timing, ...]:
+    """Run the steps of a plan in a directory; return the cost of each.
 
-    The processes of its steps hold `lock` too (`folders.locked`): if this process is killed, the directory stays
-    locked until the last of them has ended.
+    Raise the Error of the first step that fails, with its tool's output. The processes of the steps hold `lock` too
+    (`folders.locked`): if this process is killed, the directory stays locked until the last of them has ended.
     """
     check_tools(plan)
+    costs: list[timing.Timing] = []
     for step in plan:
         progress.step(step.title)
-        if isinstance(step, plans.Write):
-            path = workspace / step.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # The mode is set before the file has content.
-            path.touch()
-            path.chmod(step.mode)
-            path.write_text(step.text, "utf-8")
-        else:
-            _run(step, workspace, progress, lock)
+        with timing.timed(step.title, costs):
+            if isinstance(step, plans.Write):
+                _write(step, workspace)
+            else:
+                _run(step, workspace, progress, lock)
     progress.end()
+    return tuple(costs)
+
+
+def _write(step: plans.Write, workspace: Path) -> None:
+    path = workspace / step.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The mode is set before the file has content.
+    path.touch()
+    path.chmod(step.mode)
+    path.write_text(step.text, "utf-8")
 
 
 def check_tools(plan: plans.Plan) -> None:

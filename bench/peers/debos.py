@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""debos, of Apertis; without a virtual machine around it, as there may be no KVM."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.mirror import Mirror
+from bench.peers import DISK, installed, run
+
+NAME = "debos"
+PACKAGE = "debos debootstrap dosfstools e2fsprogs parted udev systemd-container"
+NOTE = "partitions, BIOS and UEFI boot by GRUB; without its virtual machine (--disable-fakemachine)"
+
+_BOOT = """\
+set -eu
+grub-install --target=i386-pc "$(findmnt -n -o SOURCE / | sed 's/p[0-9]*$//')"
+grub-install --target=x86_64-efi --no-nvram --force-extra-removable
+update-grub
+"""
+
+
+def version() -> str:
+    """Of debos."""
+    return installed("debos")
+
+
+def build(workdir: Path, packages: Sequence[str], mirror: Mirror) -> Path:
+    """A disk by way of a loop device."""
+    sources = workdir / "overlay/etc/apt/sources.list"
+    sources.parent.mkdir(parents=True)
+    sources.write_text("".join(f"{line}\n" for line in mirror.lines()))
+    (workdir / "boot.sh").write_text(f"#!/bin/sh\n{_BOOT}")
+    (workdir / "boot.sh").chmod(0o755)
+    partitions = [
+        {"name": "bios", "fs": "none", "start": "1MiB", "end": "2MiB", "flags": ["bios_grub"]},
+        {"name": "esp", "fs": "vfat", "start": "2MiB", "end": "126MiB", "flags": ["boot", "esp"]},
+        {"name": "root", "fs": "ext4", "start": "126MiB", "end": "100%"},
+    ]
+    mounts = [{"mountpoint": "/", "partition": "root"}, {"mountpoint": "/boot/efi", "partition": "esp"}]
+    actions = [
+        {
+            "action": "debootstrap",
+            "suite": mirror.suite,
+            "mirror": mirror.main,
+            "variant": "minbase",
+            "components": ["main"],
+            "keyring-file": mirror.keyring,
+        },
+        {"action": "overlay", "source": "overlay"},
+        {"action": "apt", "recommends": False, "packages": list(packages)},
+        {
+            "action": "image-partition",
+            "imagename": "disk.raw",
+            "imagesize": str(DISK),
+            "partitiontype": "gpt",
+            "mountpoints": mounts,
+            "partitions": partitions,
+        },
+        {"action": "filesystem-deploy"},
+        {"action": "run", "chroot": True, "script": "boot.sh"},
+    ]
+    # JSON is YAML.
+    (workdir / "disk.yaml").write_text(json.dumps({"architecture": "amd64", "actions": actions}))
+    run(["debos", "--disable-fakemachine", "--artifactdir", workdir, "disk.yaml"], workdir)
+    return workdir / "disk.raw"

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The figures of a run as RESULTS.md. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from bench import ours
+from bench.chart import Bar
+from bench.goals import GOALS, Goal, judged
+from bench.measure import Cost, median
+
+_QUIET: Final = 1.0
+"""Load, before anything was done, beyond which the machine had other work."""
+_LAST: Final = 15
+"""Lines of a failure's output that are shown."""
+
+_HEAD: Final = """\
+# Results of `make bench`
+
+Made by `make bench`; do not edit. Ours is `debian-cloud build ec2` for trixie on
+amd64, and every builder makes a disk of 8 GiB, raw, of the same Debian packages
+by name. All fetch them, and the signed indexes, by HTTP from one local mirror on
+the loopback, which has them on disk: no network is measured. The builders take
+turns; figures are medians of the rounds, after one round that is not measured.
+
+CPU seconds are user and system time of all processes of a builder; the memory is
+that of its largest process. The times of the local mirror itself are in no figure.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A peer: its name for people, its version, and what its disk has or lacks."""
+
+    name: str
+    version: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What a run has found.
+
+    `loads` are those before anything was done and after each round; `peers` is module name -> description; `costs`
+    has one cost a round, `failures` why there are none, and `found` the packages on each disk.
+    """
+
+    machine: Mapping[str, str]
+    rounds: int
+    loads: Sequence[float]
+    peers: Mapping[str, Described]
+    packages: frozenset[str]
+    costs: Mapping[str, Sequence[Cost]]
+    failures: Mapping[str, str]
+    found: Mapping[str, frozenset[str]]
+
+    @property
+    def medians(self) -> dict[str, Cost]:
+        """Name -> the median cost of its rounds."""
+        return {name: median(costs) for name, costs in self.costs.items() if costs}
+
+    def called(self, name: str) -> str:
+        """What people call a peer, or a work of ours."""
+        return self.peers[name].name if name in self.peers else name
+
+
+def bars(found: Results) -> tuple[Bar, ...]:
+    """The builders of disks for the chart, ours first, then the fastest first."""
+    medians = found.medians
+    order = sorted((name for name in found.peers if name in medians), key=lambda name: medians[name].seconds)
+    names = [*([ours.COLD] if ours.COLD in medians else []), *order]
+    return tuple(
+        Bar("debian-cloud" if name == ours.COLD else found.called(name), medians[name].seconds, medians[name].cpu)
+        for name in names
+    )
+
+
+def render(found: Results) -> str:
+    """The whole page."""
+    quiet = found.loads[0] <= _QUIET
+    loads = f"{', '.join(f'{load:.1f}' for load in found.loads)}: before all, and after each round"
+    warning = "" if quiet else "\n**The machine had other work when this began: these figures are no results.**\n"
+    parts = [
+        _HEAD,
+        f"{warning}\n![Seconds of each builder](results.svg)\n",
+        _section("Goals", ("work", "against", "goal", "measured", ""), _goals(found)),
+        _section("Builders of the disk", _COSTS, _costs(found, (ours.COLD, *found.peers))),
+        _section("Other work of ours", _COSTS, _costs(found, _others(found))),
+        _section("What is on the disks", ("builder", "version", "packages", "missing", "more", ""), _disks(found)),
+        _failures(found),
+        _section("Machine", ("", ""), (*found.machine.items(), ("rounds", str(found.rounds)), ("load", loads))),
+    ]
+    return "".join(parts)
+
+
+_COSTS: Final = ("", "seconds", "from - to", "CPU s", "MiB", "ours ÷ it", "CPU: ours ÷ it")
+
+
+def _section(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [_row(head), _row("---" for _ in head), *(_row(row) for row in rows)]
+    return f"\n## {title}\n\n" + "".join(f"{line}\n" for line in lines)
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def _goals(found: Results) -> Iterable[Sequence[str]]:
+    for goal in GOALS:
+        figure, verdict = judged(goal, found.medians)
+        if goal.against in found.failures:
+            verdict = "it did not run: see below"
+        yield (
+            goal.work,
+            _against(goal, found),
+            f"{'<' if goal.strict else '≤'} {goal.most:g}{goal.unit}",
+            figure,
+            verdict,
+        )
+
+
+def _against(goal: Goal, found: Results) -> str:
+    return found.called(goal.against) or "-"
+
+
+def _others(found: Results) -> tuple[str, ...]:
+    return tuple(name for name in found.costs if name not in found.peers and name != ours.COLD)
+
+
+def _costs(found: Results, names: Iterable[str]) -> Iterable[Sequence[str]]:
+    medians = found.medians
+    for name in names:
+        if name not in medians:
+            yield found.called(name), "did not run: see below", *("-" for _ in _COSTS[2:])
+            continue
+        cost, own = medians[name], medians.get(ours.COLD)
+        seconds = [one.seconds for one in found.costs[name]]
+        beside = own is not None and name in found.peers
+        yield (
+            found.called(name),
+            f"{cost.seconds:.1f}",
+            f"{min(seconds):.1f} - {max(seconds):.1f}",
+            f"{cost.cpu:.1f}",
+            f"{cost.mebibytes:.0f}",
+            f"{own.seconds / cost.seconds:.2f}" if own and beside else "-",
+            f"{own.cpu / cost.cpu:.2f}" if own and beside else "-",
+        )
+
+
+def _disks(found: Results) -> Iterable[Sequence[str]]:
+    yield (
+        *("debian-cloud", "this tree", str(len(found.found.get(ours.COLD, ())))),
+        *_compared(found, ours.COLD),
+        "bootable, with hashes, .buildinfo and records; the packages more are its own, which configure the image",
+    )
+    for name, peer in found.peers.items():
+        yield peer.name, peer.version, str(len(found.found.get(name, ()))), *_compared(found, name), peer.note
+
+
+def _compared(found: Results, name: str) -> tuple[str, str]:
+    """The packages that a disk lacks and those that it has besides: their names, if they are few."""
+    if name not in found.found:
+        return "-", "-"
+    there = found.found[name]
+    return _few(found.packages - there), _few(there - found.packages)
+
+
+def _few(names: frozenset[str]) -> str:
+    return ", ".join(sorted(names)) if len(names) <= 8 else str(len(names))
+
+
+def _failures(found: Results) -> str:
+    if not found.failures:
+        return ""
+    lines = ["\n## What did not run\n"]
+    for name, said in found.failures.items():
+        lines.append(f"\n{found.called(name)}:\n\n")
+        lines += [f"    {line}\n" for line in anonymous(said).splitlines()[-_LAST:]]
+    return "".join(lines)
+
+
+def anonymous(said: str) -> str:
+    """What a tool said, without addresses, directories of this run, or anything that a terminal obeys."""
+    said = re.sub(r"\b[a-z+]+://[^\s'\"<>]+", "URL", said)
+    said = re.sub(r"(?<![\w.-])(?:[a-z0-9-]+\.)+(?:org|com|net|io|de|dev)\b(?!/?[\w-]*\.(?:py|sh))", "HOST", said)
+    said = re.sub(r"/\S*/(?:archive|bench)\.\w+", "DIR", said)
+    return re.sub(r"[^\x20-\x7e\n]", "?", said.replace("\t", " "))
