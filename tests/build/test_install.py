@@ -51,6 +51,13 @@ def test_a_package_is_the_same_when_it_is_stored(package: Path, tmp_path: Path, 
     assert ("data.tar\n" in members) == (options[0] in ("-Zxz", "-Znone"))
 
 
+def test_a_large_package_takes_no_memory(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deb = built(package, tmp_path / "x.deb", "-Zxz")
+    monkeypatch.setattr(install, "_LARGE", 100)
+    install.stored(deb, tmp_path / "stored.deb")
+    assert str((tmp_path / "stored.deb").readlink()) == "/run/debian-cloud/large/x.deb"
+
+
 def test_several_streams_of_xz_are_one_file(package: Path, tmp_path: Path) -> None:
     deb = built(package, tmp_path / "x.deb", "-Znone")
     data = read(deb)[1]

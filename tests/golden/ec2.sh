@@ -96,6 +96,9 @@ _CHUNK: Final = 2**24
 _AHEAD: Final = 3
 """Chunks that are decompressed, or about to be, at one time: about 200 MiB of memory."""
 
+_LARGE: Final = 2**25
+"""Bytes of a compressed .deb from which dpkg decompresses it itself, so that it takes no memory."""
+
 _NO_SOURCES: Final = ("-o", "Dir::Etc::SourceList=/dev/null", "-o", "Dir::Etc::SourceParts=/dev/null")
 _BLOCK: Final = 2**20
 _MAGIC: Final = b"!<arch>\n"
@@ -141,8 +144,9 @@ def main(tree: Path, stage: Path) -> None:
     place = Path("place")
     place.mkdir(exist_ok=True)
     mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", str(place))
-    for folder in ("bin", "debs"):
+    for folder in ("bin", "debs", "large"):
         (place / folder).mkdir()
+    mount("--bind", DEBS, str(place / "large"))
     if operations[0][0] == "essential":
         new(tree, operations[0][1:], place / "debs")
     with prepared(tree, place), Beside(tree, place) as beside:
@@ -339,7 +343,13 @@ def _chunks(debs: Sequence[str]) -> Iterator[list[str]]:
 
 
 def stored(deb: Path, target: Path) -> None:
-    """Copy a .deb with its data.tar.xz decompressed; copy one as it is that is compressed in another way (deb(5))."""
+    """Copy a .deb with its data.tar.xz decompressed; copy one as it is that is compressed in another way (deb(5)).
+
+    In place of a large one, make a symlink that is right in the tree.
+    """
+    if deb.stat().st_size > _LARGE:
+        target.symlink_to(f"/{_PLACE}/large/{deb.name}")
+        return
     with deb.open("rb") as source, target.open("xb") as out:
         out.write(source.read(len(_MAGIC)))
         for header, size in _members(source):
@@ -422,7 +432,7 @@ def new(tree: Path, debs: Sequence[str], place: Path) -> None:
     with Ahead(debs, place) as ahead:
         for chunk in ahead:
             for deb in chunk:
-                extract(place / deb, tree)
+                extract(Path(DEBS, deb) if (place / deb).is_symlink() else place / deb, tree)
 
 
 @contextlib.contextmanager
@@ -442,7 +452,7 @@ def prepared(tree: Path, place: Path) -> Iterator[None]:
     mount("-t", "devpts", "-o", "newinstance,ptmxmode=0666", "devpts", str(tree / "dev/pts"))
     (tree / "dev/ptmx").symlink_to("pts/ptmx")
     (tree / _PLACE).mkdir()
-    mount("--bind", str(place), str(tree / _PLACE))
+    mount("--rbind", str(place), str(tree / _PLACE))
     commands = {command: note(command, *how) for command, how in _NOTED.items()}
     commands |= {command: f"#!/bin/sh\n{does}\n" for command, does in _INSTEAD.items()}
     for command, text in commands.items():
@@ -883,7 +893,7 @@ Epoch: 1795224967
 Virtual-Size: 8589934592
 Maintainer: Some One <one@example.org>
 Formats: raw qcow2
-Plan: 9e0b6cf3c0cb6879892d59f1e937f72d00e09bc15814600073ffa427e2667927
+Plan: 4fb59830b2044fbfc412afbddfc7efdf8426e057f2c2453d494390d961a6db2e
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64
