@@ -195,7 +195,7 @@ def test_what_another_key_signed_has_no_answer(small: Small, tmp_path: Path) -> 
     (good,) = releases.read(small.top / "root/lists", (source,))
     assert good.record.sha256 == hashlib.sha256(name.read_bytes()).hexdigest()
     name.write_bytes(name.read_bytes().replace(b"Label: Debian", b"Label: Other"))
-    with pytest.raises(Error, match="has no good signature"):
+    with pytest.raises(Error, match="has no valid signature"):
         releases.read(small.top / "root/lists", (source,))
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 BOUND: Final = 2**30
 """Bytes that stay on the disk: about ten suites. Data in use stays in addition."""
 KEYRINGS: Final = "keyrings"
-"""The directory of keyrings in a cache; each other directory is a private apt."""
+"""The directory of keyrings in a cache; each other directory is a private apt, or of the machine's own apt."""
 
 _GONE: Final = ".gone."
 FRESH: Final = 86400
