@@ -29,7 +29,7 @@ BOUND: Final = 2**30
 KEYRINGS: Final = "keyrings"
 """The directory of keyrings in a cache."""
 DEBS: Final = "packages"
-"""The directory of .debs in a cache; each other directory is a private apt."""
+"""The directory of .debs in a cache; each other directory is a private apt, or of the machine's own apt."""
 BOUND_OF_DEBS: Final = 2**31
 """Bytes of .debs that stay on the disk: those of about ten images."""
 

@@ -45,7 +45,7 @@ class Release:
 def read(lists: Path, sources: Iterable[Source]) -> tuple[Release, ...]:
     """Verify the release file of each suite of the sources, in their order, and return them.
 
-    Raise Error if a file is missing, has no good signature by a key of its source, has no Date, or is another
+    Raise Error if a file is missing, has no valid signature by a key of its source, has no Date, or is another
     suite's: of the last, apt only warns.
     """
     return tuple(_checked(of(lists, source, suite)) for source in sources for suite in source.suites)
