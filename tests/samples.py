@@ -46,12 +46,16 @@ _POOL = "http://debian.example/debian/pool/main"
 RESOLUTION = Resolution(
     CONFIG,
     (
-        Package("base-files", "13.8", "amd64", 88296, "f" * 64, f"{_POOL}/b/base-files/base-files_13.8_amd64.deb"),
-        Package("login", "1:4.16.0-2", "amd64", 114952, "8" * 64, f"{_POOL}/s/shadow/login_4.16.0-2_amd64.deb"),
+        Package(
+            "base-files", "13.8", "amd64", 88296, "f" * 64, uri=f"{_POOL}/b/base-files/base-files_13.8_amd64.deb"
+        ),
+        Package("login", "1:4.16.0-2", "amd64", 114952, "8" * 64, uri=f"{_POOL}/s/shadow/login_4.16.0-2_amd64.deb"),
     ),
     1795224967,
     2**20,
-    tools=(Package("mtools", "4.0.48-1", "amd64", 198228, "c" * 64, f"{_POOL}/m/mtools/mtools_4.0.48-1_amd64.deb"),),
+    tools=(
+        Package("mtools", "4.0.48-1", "amd64", 198228, "c" * 64, uri=f"{_POOL}/m/mtools/mtools_4.0.48-1_amd64.deb"),
+    ),
     essential=("base-files",),
     needs={"base-files": Needs(), "login": Needs(pre_depends=(("base-files",),))},
     releases=(ReleaseFile("http://debian.example/debian", "trixie", 140000, "e" * 64, ("D" * 40,)),),

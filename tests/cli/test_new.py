@@ -42,7 +42,7 @@ def test_a_name_that_is_no_package_name(configurations: Configurations, tmp_path
 
 @pytest.mark.parametrize("name", ["ec2", "common", "debian-cloud-config-ec2"])
 def test_a_name_that_the_archive_has(configurations: Configurations, tmp_path: Path, name: str) -> None:
-    refused(new(configurations, tmp_path, name), 2, "there is a package debian-cloud-config-", "choose another name")
+    refused(new(configurations, tmp_path, name), 2, " exists already", "choose another name")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -128,7 +128,7 @@ def test_a_deb_whose_member_leads_back(tmp_path: Path) -> None:
 
 def test_a_deb_that_unpacks_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifest, "_DATA", 1000)
-    with pytest.raises(Error, match=r"what is in x\.deb is larger than a package can be"):
+    with pytest.raises(Error, match=r"the content of x\.deb is larger than a package can be"):
         manifest.read(deb(tmp_path, (b"", b"")))
 
 

@@ -299,7 +299,7 @@ WRONG: Mapping[str, tuple[str, Callable[[Path], object], str]] = {
     "a tar cut off": ("tree.tar", cut(5000), "points to bytes"),
     "nothing": ("disk.raw", cut(0), "is not an image"),
     "text": ("tree.tar", lambda i: i.write_bytes(b"text" * 1000), "is not an image"),
-    "another name": ("disk.raw", lambda i: i.rename(i.with_suffix(".qcow2")), "no qcow2, but raw"),
+    "another name": ("disk.raw", lambda i: i.rename(i.with_suffix(".qcow2")), "is not qcow2, but raw"),
     "no file": ("disk.raw", lambda i: i.unlink(), "cannot be read: No such file"),
     "a directory": ("disk.raw", folder, "is not a file"),
     "a pipe": ("disk.raw", pipe, "is not a file"),

@@ -62,7 +62,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 def warned(err: str) -> None:
     """Assert that one line names the archive and the reason."""
     (line,) = err.splitlines()
-    assert re.fullmatch(rf"debian-cloud: warning: the index \S+ of {BAD}, trixie is left out, .* read: .+", line)
+    assert re.fullmatch(rf"debian-cloud: warning: the index \S+ of {BAD}, trixie is ignored, .* read: .+", line)
 
 
 @pytest.mark.parametrize("name", CHOSEN)
@@ -85,7 +85,7 @@ def test_where_no_index_can_be_read_it_is_an_error(machine: Says, verb: tuple[st
         done, out, err = machine("Images", good, bad, *verb)
         assert (done, out) == (1, "")
         assert re.match(rf"debian-cloud: error: the index Images of {GOOD if good else BAD}, trixie .*UTF-8", err)
-        assert err.splitlines()[1].startswith("debian-cloud: hint: `apt-get update`")
+        assert err.splitlines()[1].startswith("debian-cloud: hint: run `apt-get update`")
 
 
 def test_fetch_takes_from_the_others(machine: Says, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -370,7 +370,7 @@ def fetching(top: Path, way: Way) -> tuple[plan.Plan, tuple[str, ...]]:
     """The steps of a plan that fetch packages, which no cache has; and the names of their files."""
     debs = sorted((top / "public" / "pool").glob("*.deb"))
     packages = tuple(
-        Package(deb.name.partition("_")[0], "1", "amd64", deb.stat().st_size, sha, f"{way.uri}/pool/{deb.name}")
+        Package(deb.name.partition("_")[0], "1", "amd64", deb.stat().st_size, sha, uri=f"{way.uri}/pool/{deb.name}")
         for deb in debs
         for sha in (throwaway.sha256(deb.read_bytes()),)
     )

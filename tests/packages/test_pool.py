@@ -29,7 +29,7 @@ class Archive:
         made = []
         for number, content in enumerate(contents):
             name, sha256 = f"p{number}", hashlib.sha256(content).hexdigest()
-            package = Package(name, "1", "all", len(content), sha256, f"copy:{self.folder}/{name}_1_all.deb")
+            package = Package(name, "1", "all", len(content), sha256, uri=f"copy:{self.folder}/{name}_1_all.deb")
             (self.folder / package.deb).write_bytes(content)
             made.append(package)
         self.file.write_text(pool.listed(made))
@@ -186,7 +186,7 @@ def test_a_directory_of_another_user_is_no_cache(archive: Archive, tmp_path: Pat
     archive.list(b"one")
     archive.kept.mkdir()
     archive.kept.chmod(0o777)
-    with pytest.raises(Error, match="belongs to another or is open to others"):
+    with pytest.raises(Error, match="belongs to another user, or other users may write to it"):
         pool.fetch(archive.file, tmp_path / "debs")
 
 

@@ -161,14 +161,14 @@ def test_a_slip_and_nothing_else(word: str, meant: str) -> None:
                 "debian-cloud new",
             ),
         ),
-        ("nvidia", (), ("nvidia-driver is in Debian's non-free, and configuration nvidia",)),
+        ("nvidia", (), ("nvidia-driver is in Debian's non-free, but configuration nvidia",)),
         ("fine", ("--add", "docker-ce"), ("no signed source of trixie has the package docker-ce", "--source FILE")),
         ("fine", ("--add", "nosuchpkg"), ("has the package nosuchpkg", "Debian does not have it: add")),
         (
             "docker",
             (),
             (
-                "configuration docker cannot be installed: debian-cloud-config-docker depends on docker-ce, which no",
+                "configuration docker cannot be installed: debian-cloud-config-docker depends on docker-ce, which is in no",
                 "--source FILE.sources",
             ),
         ),
@@ -371,7 +371,7 @@ def test_it_vouches_for_nothing_that_debian_has(both: Both, kept: Kept) -> None:
     assert found is not None
     nano = Package("nano", "99", "amd64", int(found["size"]), found["sha256"])
     changed = replace(kept.lock, packages=(*kept.lock.packages, nano))
-    with pytest.raises(Error, match="Other gives nano 99, which is not its own package"):
+    with pytest.raises(Error, match="Other provides nano 99, which is not its own package"):
         proofs(both, kept, both.other.by_path, changed=changed)
 
 

@@ -716,7 +716,7 @@ def test_the_answer_says_which_image_it_is(case: Case, world: World) -> None:
     kept = Buildinfo.parse(throwaway.signed_text(case.buildinfo), "x")
     lines = done.stdout.splitlines()
     assert lines[0] == f"{case.published.name}: image ec2 of trixie for amd64"
-    assert lines[1].startswith(f"  serial {kept.id.serial}, of 2")
+    assert lines[1].startswith(f"  serial {kept.id.serial}, date 2")
     assert f"  it is current according to {world.public}" in lines
     assert f"  the file is {case.published.name}, SHA-256 {kept.digests[case.published.name][0]}" in lines
     assert f"  its apt uses {kept.sources[0].uri} for trixie trixie-updates" in lines

@@ -19,17 +19,13 @@ if TYPE_CHECKING:
 _TAIL: Final = 12
 """Maximum number of last lines of a failed tool's output that are shown, and of reasons before them."""
 _REASONS: Final = ("E: ", "Err:", "dpkg: error", "error: ")
+# A command of this project reports both itself.
+_OWN: Final = re.compile(
+    r"^debian-cloud: error: (?P<why>.+(?:\n(?!debian-cloud: ).*)*)\ndebian-cloud: hint: (?P<hint>.+)", re.MULTILINE
+)
 # A pattern of a tool's output, a better sentence about the cause, and a hint.
 _CAUSES: Final = (
-    # A step that is a command of this project reports both itself.
-    (
-        re.compile(
-            r"^debian-cloud: error: (?P<why>.+(?:\n(?!debian-cloud: ).*)*)\ndebian-cloud: hint: (?P<hint>.+)",
-            re.MULTILINE,
-        ),
-        r"\g<why>",
-        r"\g<hint>",
-    ),
+    (_OWN, r"\g<why>", r"\g<hint>"),
     # mke2fs(8) fills the image's disk, not the disk on which the image is stored.
     (
         re.compile("Could not allocate (?:block|inode) in ext2 filesystem"),
@@ -84,12 +80,21 @@ def failed(argv: Sequence[str], status: int, said: str, title: str = "") -> Erro
         return refused(said, what)
     for known, sentence, hint in _CAUSES:
         if found := known.search(said):
-            return Error(f"{what}: {found.expand(sentence)}", found.expand(hint), FAILED)
+            # Of a command of this project, the reasons of the tool that it called are before its own sentence.
+            reasons = said[: found.start()].splitlines() if known is _OWN else []
+            return Error(f"{what}: {found.expand(sentence)}{_lines(_reasons(reasons))}", found.expand(hint), FAILED)
     ending = f"was killed by signal {-status}" if status < 0 else f"failed with exit status {status}"
     # The reason is often long before the end: the prefixes of apt's and dpkg's messages find it.
-    reasons = [line for line in lines[:-_TAIL] if line.startswith(_REASONS)][:_TAIL]
-    shown = "".join(f"\n  {printable(line)}" for line in (*reasons, *lines[-_TAIL:]))
+    shown = _lines((*_reasons(lines[:-_TAIL]), *lines[-_TAIL:]))
     return Error(f"{what}: {argv[0]} {ending}{shown}", f"the command was: {_short(argv)}", FAILED)
+
+
+def _reasons(lines: Sequence[str]) -> list[str]:
+    return [line for line in lines if line.startswith(_REASONS)][:_TAIL]
+
+
+def _lines(lines: Sequence[str]) -> str:
+    return "".join(f"\n  {printable(line)}" for line in lines)
 
 
 def refused(said: str, what: str = "") -> Error:

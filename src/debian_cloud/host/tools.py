@@ -47,7 +47,7 @@ OTHERS: Final = {
 _OF_SCRIPTS: Final = {
     "coreutils": (
         "base64 basename cat chmod comm cp cut date df dirname du expr fold head id ls md5sum mktemp mv paste"
-        " readlink rmdir sha512sum sleep stat sync tail timeout touch tr uname uniq wc"
+        " readlink rmdir sha256sum sha512sum sleep sort stat sync tail timeout touch tr uname uniq wc"
     ),
     "curl": "curl",
     "diffutils": "cmp",

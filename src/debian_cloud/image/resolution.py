@@ -29,7 +29,7 @@ class Package(Installed):
 
     size: int
     sha256: str
-    uri: str = field(default="", compare=False)
+    uri: str = field(default="", compare=False, kw_only=True)
     """Where apt fetches it, if this is known. Only the SHA-256 says what it is."""
 
     @property

@@ -210,7 +210,7 @@ class Apt:
                     version.arch,
                     version.size,
                     str(sha256).partition(":")[2],
-                    self._uri(version),
+                    uri=self._uri(version),
                 )
             )
         return tuple(sorted(packages, key=lambda p: p.name))
