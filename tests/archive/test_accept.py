@@ -188,7 +188,7 @@ def test_each_key_uploads_what_its_lines_say(shared: Archive, make: Maker, stran
         reason = shared.refuse(upload)
         assert f"error: {line} may not upload this to trixie\n" in reason
         assert reason.startswith(f"uploader: {line} stranger <")
-        assert f"it has configurations {PROPOSED}\n" in reason
+        assert f"explains each word: configurations {PROPOSED}\n" in reason
     assert "may not" in shared.refuse(make.deb(stranger, suite=PROPOSED))
     shared.take(make.deb(stranger, **own, suite=PROPOSED))
 
