@@ -108,7 +108,6 @@ def detach(folder: Path) -> None:
     listed = subprocess.run(["losetup", "--json", "--list"], capture_output=True, text=True, check=False).stdout
     for device in json.loads(listed)["loopdevices"] if listed else ():
         if str(device["back-file"]).startswith(f"{folder}/"):
-            subprocess.run(["kpartx", "-d", device["name"]], capture_output=True, check=False)
             subprocess.run(["losetup", "--detach", device["name"]], check=False)
 
 

@@ -23,9 +23,10 @@ _HEAD: Final = """\
 
 Made by `make bench`; do not edit. Ours is `debian-cloud build ec2` for trixie on
 amd64, and every builder makes a disk of 8 GiB, raw, of the same Debian packages
-by name. All fetch them, and the signed indexes, by HTTP from one local mirror on
-the loopback, which has them on disk: no network is measured. The builders take
-turns; figures are medians of the rounds, after one round that is not measured.
+by name; our own, which configure the image, are on our disk alone. All fetch
+them, and the signed indexes, by HTTP from one local mirror on the loopback, which
+has them on disk: no network is measured. The builders take turns; figures are
+medians of the rounds, after one round that is not measured.
 
 CPU seconds are user and system time of all processes of a builder; the memory is
 that of its largest process. The times of the local mirror itself are in no figure.

@@ -128,18 +128,3 @@ def test_the_chart_has_every_builder_that_ran() -> None:
 def test_a_chart_of_nothing_is_one() -> None:
     assert "no figures" in chart.render(())
     assert chart.render([chart.Bar("a<b", 1, 1)]).count("a&lt;b") == 2
-
-
-def test_each_peer_is_one_file() -> None:
-    assert peers.names() == ("debos", "fai", "mkosi", "mmdebstrap", "vmdb2")
-    for name in peers.names():
-        peer = peers.find(name)
-        assert peer.NAME
-        assert peer.PACKAGE.split()
-        assert callable(peer.version)
-        assert callable(peer.build)
-
-
-def test_what_is_not_installed_says_what_to_install() -> None:
-    with pytest.raises(LookupError, match="apt-get install no-such-package"):
-        peers.installed("no-such-package")
