@@ -16,7 +16,8 @@ from bench.measure import Cost, median
 _QUIET: Final = 1.0
 """Load, before anything was done, beyond which the machine had other work."""
 _LAST: Final = 15
-"""Lines of a failure's output that are shown."""
+"""Last lines of a failure's output that are shown, and of reasons before them."""
+_REASON: Final = re.compile(r"(?:E|W|Err|ERROR|error|dpkg: error)\b.*:")
 
 _HEAD: Final = """\
 # Results of `make bench`
@@ -180,7 +181,10 @@ def _failures(found: Results) -> str:
     lines = ["\n## What did not run\n"]
     for name, said in found.failures.items():
         lines.append(f"\n{found.called(name)}:\n\n")
-        lines += [f"    {line}\n" for line in anonymous(said).splitlines()[-_LAST:]]
+        shown = anonymous(said).splitlines()
+        # The reason is often long before the end.
+        reasons = [line for line in shown[:-_LAST] if _REASON.match(line)][-_LAST:]
+        lines += [f"    {line}\n" for line in (*reasons, *shown[-_LAST:])]
     return "".join(lines)
 
 

@@ -12,7 +12,7 @@ from bench.peers import BOOT, DISK, installed, run, script
 
 NAME = "debos"
 PACKAGE = "debos debootstrap dosfstools mtools e2fsprogs parted udev systemd-container"
-NOTE = "partitions, BIOS and UEFI boot by GRUB; without its virtual machine (--disable-fakemachine)"
+NOTE = "partitions, BIOS and UEFI boot by GRUB; without its virtual machine (--disable-fakemachine), with udev"
 
 _BOOT = """\
 #!/bin/sh
@@ -64,7 +64,9 @@ def build(workdir: Path, packages: Sequence[str], mirror: Mirror) -> Path:
     ]
     # JSON is YAML.
     (workdir / "disk.yaml").write_text(json.dumps({"architecture": "amd64", "actions": actions}))
-    # Its container is given this directory, which only udev makes.
+    # It waits for udev for ever, and gives its container a directory that udev makes.
+    if not Path("/run/udev/control").exists():
+        run(["/usr/lib/systemd/systemd-udevd", "--daemon"], workdir)
     Path("/dev/disk").mkdir(exist_ok=True)
     run(["debos", "--disable-fakemachine", "--artifactdir", workdir, "disk.yaml"], workdir)
     return workdir / "disk.raw"

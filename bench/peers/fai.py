@@ -15,7 +15,7 @@ NOTE = "a minimal configuration of the bench's own, not the cloud team's: the pa
 
 _CLASS = "BENCH"
 _DISK = """\
-disk_config disk1 disklabel:gpt-bios fstabkey:uuid align-at:1M
+disk_config disk1 disklabel:gpt-bios bootable:1 fstabkey:uuid align-at:1M
 primary - 124M vfat -
 primary / 1G- ext4 rw,errors=remount-ro
 """

@@ -24,9 +24,9 @@ def version() -> str:
 
 def build(workdir: Path, packages: Sequence[str], mirror: Mirror) -> Path:
     """A disk by way of a loop device."""
-    # With a local mirror it asks no other, so updates and security come by a file of ours. It runs the machine's apt,
-    # which finds the machine's keys by their path alone.
-    skeleton = workdir / "skeleton/etc/apt/sources.list.d/bench.list"
+    # With a local mirror it asks no other, so updates and security come by a file of ours; it takes the place of
+    # debootstrap's, which apt finds to contradict mkosi's own. The machine's apt finds its keys by their path alone.
+    skeleton = workdir / "skeleton/etc/apt/sources.list"
     skeleton.parent.mkdir(parents=True)
     skeleton.write_text("".join(f"{line}\n" for line in mirror.lines(f"[signed-by={mirror.keyring}]")[1:]))
     asked = ("mkosi", "--distribution=debian", f"--release={mirror.suite}", f"--mirror={mirror.main}")

@@ -91,6 +91,14 @@ def test_what_did_not_run_is_named_without_addresses() -> None:
     assert not re.search(r"https?://|example\.org|\x1b", text)
 
 
+def test_the_reason_of_a_failure_is_shown_though_it_is_not_last() -> None:
+    said = "exit status 1\nall is well\nE: no key\n" + "Traceback\n" * 30
+    text = results.render(replace(FOUND, failures={"mkosi": said}))
+    assert "\n    E: no key\n    Traceback\n" in text
+    assert text.count("Traceback") == 15
+    assert "all is well" not in text
+
+
 def test_a_disk_that_has_other_packages_says_so() -> None:
     text = results.render(FOUND)
     assert row(text, "fai-diskimage", "a note")[2:5] == ["3", "", "c"]
