@@ -32,6 +32,8 @@ from debian_cloud.plan import NAMESPACE, NAMESPACE_USER  # noqa: E402
 from tests import throwaway  # noqa: E402
 
 SUITE: Final = "trixie"
+_MOST: Final = 1800
+"""Seconds after which a peer is taken to hang."""
 ROOTED: Final = NAMESPACE if os.geteuid() == 0 else NAMESPACE_USER
 
 
@@ -78,7 +80,7 @@ class Bench:
         one: tuple[str | Path, ...] = (*ROOTED, "/usr/bin/python3", "-m", "bench.one", name, folder)
         # The settings of apt are for the machine's own: in a tree there is no such file.
         env = {key: value for key, value in self.env.items() if key != "APT_CONFIG"}
-        return measure(one, folder, {**env, "PYTHONPATH": str(ROOT)})
+        return measure(one, folder, {**env, "PYTHONPATH": str(ROOT)}, most=_MOST)
 
     def _look(self, name: str, folder: Path) -> None:
         """Note which packages the disk has, if one was made."""
@@ -106,10 +108,17 @@ def say(words: str) -> None:
 def detach(folder: Path) -> None:
     """Free the loop devices that a peer has left on a file of its directory."""
     listed = subprocess.run(["losetup", "--json", "--list"], capture_output=True, text=True, check=False).stdout
-    for device in json.loads(listed)["loopdevices"] if listed else ():
-        if str(device["back-file"]).startswith(f"{folder}/"):
-            subprocess.run(["kpartx", "-d", device["name"]], capture_output=True, check=False)
-            subprocess.run(["losetup", "--detach", device["name"]], check=False)
+    for device in attached(listed, folder.name):
+        subprocess.run(["losetup", "--detach", device], check=False)
+
+
+def attached(listed: str, name: str) -> tuple[str, ...]:
+    """The loop devices, of a list by losetup(8), on a file below a directory of this name.
+
+    Of a file that was attached in another mount namespace, the path may begin at its file system's root.
+    """
+    devices = json.loads(listed)["loopdevices"] if listed else ()
+    return tuple(device["name"] for device in devices if name in Path(device["back-file"] or "").parts)
 
 
 def install(chosen: Sequence[str]) -> dict[str, str]:

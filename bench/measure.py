@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-_TAIL: Final = 4000
+_TAIL: Final = 20000
 """Bytes of a failed command's output that are kept."""
 
 

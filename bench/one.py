@@ -9,6 +9,7 @@ FOLDER has asked.json: the packages and the mirror. The path of the disk goes to
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,5 +19,9 @@ from bench.mirror import Mirror
 if __name__ == "__main__":
     name, folder = sys.argv[1], Path(sys.argv[2])
     asked = json.loads((folder / "asked.json").read_text())
-    disk = peers.find(name).build(folder, asked["packages"], Mirror(**asked["mirror"]))
+    try:
+        disk = peers.find(name).build(folder, asked["packages"], Mirror(**asked["mirror"]))
+    except subprocess.CalledProcessError as error:
+        # What the tool has said is the reason; where it was called is none.
+        sys.exit(f"{Path(error.cmd[0]).name} failed with exit status {error.returncode}")
     (folder / "disk").write_text(str(disk))

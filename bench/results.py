@@ -16,16 +16,18 @@ from bench.measure import Cost, median
 _QUIET: Final = 1.0
 """Load, before anything was done, beyond which the machine had other work."""
 _LAST: Final = 15
-"""Lines of a failure's output that are shown."""
+"""Last lines of a failure's output that are shown, and of reasons before them."""
+_REASON: Final = re.compile(r"(?:E|W|Err|ERROR|error|dpkg: error)\b.*:")
 
 _HEAD: Final = """\
 # Results of `make bench`
 
 Made by `make bench`; do not edit. Ours is `debian-cloud build ec2` for trixie on
 amd64, and every builder makes a disk of 8 GiB, raw, of the same Debian packages
-by name. All fetch them, and the signed indexes, by HTTP from one local mirror on
-the loopback, which has them on disk: no network is measured. The builders take
-turns; figures are medians of the rounds, after one round that is not measured.
+by name; our own, which configure the image, are on our disk alone. All fetch
+them, and the signed indexes, by HTTP from one local mirror on the loopback, which
+has them on disk: no network is measured. The builders take turns; figures are
+medians of the rounds, after one round that is not measured.
 
 CPU seconds are user and system time of all processes of a builder; the memory is
 that of its largest process. The times of the local mirror itself are in no figure.
@@ -179,7 +181,10 @@ def _failures(found: Results) -> str:
     lines = ["\n## What did not run\n"]
     for name, said in found.failures.items():
         lines.append(f"\n{found.called(name)}:\n\n")
-        lines += [f"    {line}\n" for line in anonymous(said).splitlines()[-_LAST:]]
+        shown = anonymous(said).splitlines()
+        # The reason is often long before the end.
+        reasons = [line for line in shown[:-_LAST] if _REASON.match(line)][-_LAST:]
+        lines += [f"    {line}\n" for line in (*reasons, *shown[-_LAST:])]
     return "".join(lines)
 
 

@@ -27,6 +27,33 @@ from bench.mirror import Mirror
 DISK: Final = 8 << 30
 """Bytes of every disk, as of ours."""
 
+BOOT: Final = """\
+#!/bin/sh
+# shellcheck disable=SC2016 # GRUB's variables, and those of the shell inside
+# usage: boot ROOT DISK ESP
+#
+# GRUB for BIOS on a disk whose root is mounted on ROOT, the signed shim and GRUB for UEFI on its partition ESP. The
+# partition is written by mtools, as not every kernel can mount it.
+set -eu
+export root="$1" disk="$2" esp="$3" MTOOLS_SKIP_CHECK=1
+uuid=$(findmnt -n -o UUID --mountpoint "$root")
+unshare --mount sh -euc '
+    for name in dev proc sys; do
+        mountpoint --quiet "$root/$name" || mount --rbind "/$name" "$root/$name"
+    done
+    [ -b "$root$disk" ] || mount --rbind /dev "$root/dev"
+    chroot "$root" grub-install --target=i386-pc "$disk"
+    chroot "$root" update-grub'
+signed=$root/usr/lib/grub/x86_64-efi-signed
+mmd -i "$esp" ::EFI ::EFI/BOOT ::EFI/debian
+mcopy -i "$esp" "$root/usr/lib/shim/shimx64.efi.signed" ::EFI/BOOT/BOOTX64.EFI
+mcopy -i "$esp" "$root/usr/lib/shim/mmx64.efi.signed" ::EFI/BOOT/mmx64.efi
+mcopy -i "$esp" "$signed/grubx64.efi.signed" ::EFI/BOOT/grubx64.efi
+printf 'search.fs_uuid %s root\\nset prefix=($root)/boot/grub\\nconfigfile $prefix/grub.cfg\\n' "$uuid" |
+    mcopy -i "$esp" - ::EFI/debian/grub.cfg
+"""
+"""A script that makes a disk bootable by BIOS and UEFI, for peers that leave that to their configuration."""
+
 
 class Peer(Protocol):
     """A module of this directory."""
@@ -60,6 +87,14 @@ def installed(package: str) -> str:
     if status != "installed":
         raise LookupError(f"{package} is not installed: apt-get install {package}")
     return version
+
+
+def script(path: Path, text: str) -> Path:
+    """Write a script that can be run; its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
 
 
 def run(argv: Sequence[str | Path], workdir: Path) -> None:

@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.mirror import Mirror
-from bench.peers import DISK, installed, run
+from bench.peers import BOOT, DISK, installed, run, script
 
 NAME = "debos"
-PACKAGE = "debos debootstrap dosfstools e2fsprogs parted udev systemd-container"
-NOTE = "partitions, BIOS and UEFI boot by GRUB; without its virtual machine (--disable-fakemachine)"
+PACKAGE = "debos debootstrap dosfstools mtools e2fsprogs parted udev systemd-container"
+NOTE = "partitions, BIOS and UEFI boot by GRUB; without its virtual machine (--disable-fakemachine), with udev"
 
 _BOOT = """\
+#!/bin/sh
 set -eu
-grub-install --target=i386-pc "$(findmnt -n -o SOURCE / | sed 's/p[0-9]*$//')"
-grub-install --target=x86_64-efi --no-nvram --force-extra-removable
-update-grub
+disk=$(findmnt -n -o SOURCE --mountpoint "$ROOTDIR" | sed 's/p[0-9]*$//')
+exec "$RECIPEDIR/boot" "$ROOTDIR" "$disk" "${disk}p2"
 """
 
 
@@ -32,14 +32,14 @@ def build(workdir: Path, packages: Sequence[str], mirror: Mirror) -> Path:
     sources = workdir / "overlay/etc/apt/sources.list"
     sources.parent.mkdir(parents=True)
     sources.write_text("".join(f"{line}\n" for line in mirror.lines()))
-    (workdir / "boot.sh").write_text(f"#!/bin/sh\n{_BOOT}")
-    (workdir / "boot.sh").chmod(0o755)
+    script(workdir / "boot", BOOT)
+    script(workdir / "boot.sh", _BOOT)
     partitions = [
         {"name": "bios", "fs": "none", "start": "1MiB", "end": "2MiB", "flags": ["bios_grub"]},
         {"name": "esp", "fs": "vfat", "start": "2MiB", "end": "126MiB", "flags": ["boot", "esp"]},
         {"name": "root", "fs": "ext4", "start": "126MiB", "end": "100%"},
     ]
-    mounts = [{"mountpoint": "/", "partition": "root"}, {"mountpoint": "/boot/efi", "partition": "esp"}]
+    mounts = [{"mountpoint": "/", "partition": "root"}]
     actions = [
         {
             "action": "debootstrap",
@@ -60,9 +60,13 @@ def build(workdir: Path, packages: Sequence[str], mirror: Mirror) -> Path:
             "partitions": partitions,
         },
         {"action": "filesystem-deploy"},
-        {"action": "run", "chroot": True, "script": "boot.sh"},
+        {"action": "run", "chroot": False, "script": "boot.sh"},
     ]
     # JSON is YAML.
     (workdir / "disk.yaml").write_text(json.dumps({"architecture": "amd64", "actions": actions}))
+    # It waits for udev for ever, and gives its container a directory that udev makes.
+    if not Path("/run/udev/control").exists():
+        run(["/usr/lib/systemd/systemd-udevd", "--daemon"], workdir)
+    Path("/dev/disk").mkdir(exist_ok=True)
     run(["debos", "--disable-fakemachine", "--artifactdir", workdir, "disk.yaml"], workdir)
     return workdir / "disk.raw"

@@ -7,24 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.mirror import Mirror
-from bench.peers import DISK, installed, run
+from bench.peers import BOOT, DISK, installed, run, script
 
 NAME = "fai-diskimage"
-PACKAGE = "fai-server fai-setup-storage debootstrap dosfstools qemu-utils kpartx"
+PACKAGE = "fai-server fai-setup-storage debootstrap dosfstools mtools qemu-utils"
 NOTE = "a minimal configuration of the bench's own, not the cloud team's: the packages, BIOS and UEFI boot by GRUB"
 
 _CLASS = "BENCH"
 _DISK = """\
-disk_config disk1 disklabel:gpt-bios fstabkey:uuid align-at:1M
-primary /boot/efi 124M vfat umask=0077
+disk_config disk1 disklabel:gpt-bios bootable:1 fstabkey:uuid align-at:1M
+primary - 124M vfat -
 primary / 1G- ext4 rw,errors=remount-ro
 """
 _BOOT = """\
 #!/bin/sh
 set -eu
-$ROOTCMD grub-install --target=i386-pc "$BOOT_DEVICE"
-$ROOTCMD grub-install --target=x86_64-efi --no-nvram --force-extra-removable
-$ROOTCMD update-grub
+exec "$FAI/boot" "${FAI_ROOT%/}" "$BOOT_DEVICE" "${BOOT_DEVICE}p1"
 """
 
 
@@ -47,14 +45,14 @@ def build(workdir: Path, packages: Sequence[str], mirror: Mirror) -> Path:
         space / f"disk_config/{_CLASS}": _DISK,
         space / f"package_config/{_CLASS}": f"PACKAGES install-norec\n{' '.join(packages)}\n",
         space / f"files/etc/apt/sources.list/{_CLASS}": "".join(f"{line}\n" for line in mirror.lines()),
-        space / f"scripts/{_CLASS}/10-boot": _BOOT,
         space / f"debconf/{_CLASS}": "",
         settings / "fai.conf": "",
     }
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    (space / f"scripts/{_CLASS}/10-boot").chmod(0o755)
+    script(space / f"scripts/{_CLASS}/10-boot", _BOOT)
+    script(space / "boot", BOOT)
     made = ("fai-diskimage", "--verbose", "--hostname", "debian", "--class", _CLASS, "--size", str(DISK))
     run([*made, "--cfdir", settings, "--cspace", f"file://{space}", "disk.raw"], workdir)
     return workdir / "disk.raw"

@@ -24,12 +24,14 @@ def version() -> str:
 
 def build(workdir: Path, packages: Sequence[str], mirror: Mirror) -> Path:
     """A disk by way of a loop device."""
-    # With a local mirror it asks no other, so updates and security come by a file of ours.
-    skeleton = workdir / "skeleton/etc/apt/sources.list.d/bench.list"
+    # With a local mirror it asks no other, so updates and security come by a file of ours; it takes the place of
+    # debootstrap's, which apt finds to contradict mkosi's own. The machine's apt finds its keys by their path alone.
+    skeleton = workdir / "skeleton/etc/apt/sources.list"
     skeleton.parent.mkdir(parents=True)
-    skeleton.write_text("".join(f"{line}\n" for line in mirror.lines()[1:]))
+    skeleton.write_text("".join(f"{line}\n" for line in mirror.lines(f"[signed-by={mirror.keyring}]")[1:]))
     asked = ("mkosi", "--distribution=debian", f"--release={mirror.suite}", f"--mirror={mirror.main}")
     kind = ("--local-mirror", mirror.main, "--format=gpt_ext4", f"--root-size={DISK - (4 << 20)}", "--with-docs")
-    where = ("--skeleton-tree=skeleton", "--output=disk.raw", "--manifest-format=", "--with-network")
-    run([*asked, *kind, *where, *(f"--package={name}" for name in packages), "build"], workdir)
+    where = ("--workspace-dir", workdir, "--output=disk.raw", "--manifest-format=")
+    more = ("--skeleton-tree=skeleton", "--with-network", *(f"--package={name}" for name in packages))
+    run([*asked, *kind, *where, *more, "build"], workdir)
     return workdir / "disk.raw"

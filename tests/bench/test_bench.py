@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -54,6 +55,15 @@ def test_a_peer_that_fails_is_named(small: bench.Bench) -> None:
     small.round(("mmdebstrap",), measured=False)
     assert "exit status 1" in small.failures["mmdebstrap"]
     assert "mmdebstrap" in small.failures["mmdebstrap"].partition("\n")[2]
+
+
+def test_loop_devices_of_a_directory() -> None:
+    files = ("/tmp/a/bench.x/disk", "/bench.x/disk (deleted)", "/tmp/bench.xy/disk", "/swap", None)
+    listed = json.dumps(
+        {"loopdevices": [{"name": f"/dev/loop{number}", "back-file": file} for number, file in enumerate(files)]}
+    )
+    assert bench.attached(listed, "bench.x") == ("/dev/loop0", "/dev/loop1")
+    assert bench.attached("", "bench.x") == ()
 
 
 @pytest.mark.parametrize(

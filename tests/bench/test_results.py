@@ -91,6 +91,14 @@ def test_what_did_not_run_is_named_without_addresses() -> None:
     assert not re.search(r"https?://|example\.org|\x1b", text)
 
 
+def test_the_reason_of_a_failure_is_shown_though_it_is_not_last() -> None:
+    said = "exit status 1\nall is well\nE: no key\n" + "Traceback\n" * 30
+    text = results.render(replace(FOUND, failures={"mkosi": said}))
+    assert "\n    E: no key\n    Traceback\n" in text
+    assert text.count("Traceback") == 15
+    assert "all is well" not in text
+
+
 def test_a_disk_that_has_other_packages_says_so() -> None:
     text = results.render(FOUND)
     assert row(text, "fai-diskimage", "a note")[2:5] == ["3", "", "c"]
@@ -128,18 +136,3 @@ def test_the_chart_has_every_builder_that_ran() -> None:
 def test_a_chart_of_nothing_is_one() -> None:
     assert "no figures" in chart.render(())
     assert chart.render([chart.Bar("a<b", 1, 1)]).count("a&lt;b") == 2
-
-
-def test_each_peer_is_one_file() -> None:
-    assert peers.names() == ("debos", "fai", "mkosi", "mmdebstrap", "vmdb2")
-    for name in peers.names():
-        peer = peers.find(name)
-        assert peer.NAME
-        assert peer.PACKAGE.split()
-        assert callable(peer.version)
-        assert callable(peer.build)
-
-
-def test_what_is_not_installed_says_what_to_install() -> None:
-    with pytest.raises(LookupError, match="apt-get install no-such-package"):
-        peers.installed("no-such-package")
