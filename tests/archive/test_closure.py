@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -192,10 +192,13 @@ def test_a_changed_deb_ends_the_rebuild(kept: Kept, tmp_path: Path) -> None:
 
 
 def test_a_changed_index_ends_the_rebuild(kept: Kept, tmp_path: Path) -> None:
+    # At another address: of this one, apt keeps the index that it has verified.
+    kept = replace(kept, closure=shutil.copytree(kept.closure, kept.closure.with_name("changed")))
     index = kept.closure / "dists" / "trixie" / "main" / "binary-amd64" / "Packages"
     index.write_text(index.read_text().replace("Package: nano\n", "Package: nana\n"))
     refused(kept.rebuild("--output", tmp_path), 1, "Hash Sum mismatch")
     assert not list(tmp_path.iterdir())
+    shutil.rmtree(kept.closure)
 
 
 def test_another_key_ends_the_rebuild(kept: Kept, tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ class Archive:
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
     (tmp_path / "cache").mkdir()
     monkeypatch.setattr(cache, "directory", lambda: tmp_path / "cache")
+    # As if they came over a network.
+    monkeypatch.setattr(pool, "_LOCAL", ("nothing",))
     return Archive(tmp_path)
 
 
@@ -60,6 +62,18 @@ def test_a_file_is_fetched_once(archive: Archive, tmp_path: Path) -> None:
     pool.fetch(archive.file, tmp_path / "second")
     assert contents(tmp_path / "second") == contents(tmp_path / "first")
     assert not [path for path in archive.kept.iterdir() if not path.is_file()]
+
+
+def test_a_local_file_is_not_kept(archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(cache, "directory", lambda: tmp_path / "cache")
+    archive.list(b"one", b"two")
+    pool.fetch(archive.file, tmp_path / "first")
+    assert contents(tmp_path / "first") == {"p0_1_all.deb": b"one", "p1_1_all.deb": b"two"}
+    assert not [*archive.kept.iterdir()]
+    archive.forget()
+    with pytest.raises(Error, match="packages cannot be fetched"):
+        pool.fetch(archive.file, tmp_path / "second")
 
 
 def test_a_file_that_is_not_the_listed_one_is_refused_and_not_kept(archive: Archive, tmp_path: Path) -> None:

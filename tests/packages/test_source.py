@@ -168,7 +168,7 @@ def test_a_slip_and_nothing_else(word: str, meant: str) -> None:
             "docker",
             (),
             (
-                "configuration docker cannot be installed: debian-cloud-config-docker depends on docker-ce, which is in no",
+                "configuration docker cannot be installed: debian-cloud-config-docker depends on docker-ce, which is",
                 "--source FILE.sources",
             ),
         ),

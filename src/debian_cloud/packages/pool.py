@@ -33,6 +33,8 @@ _BATCH: Final = 500
 _SLACK: Final = 2**16
 """Bytes beyond the largest file that a method of apt may write: it notes there what it has."""
 _LINE: Final = re.compile(r"([0-9a-f]{64}) ([0-9]{1,12}) ([a-zA-Z0-9][a-zA-Z0-9.+~_%-]*\.deb) (\S+)")
+_LOCAL: Final = ("copy:", "file:")
+"""URIs of files on this machine: they are not kept a second time, and a closure must have them itself."""
 _LARGEST: Final = 2**24
 """Largest list of files, in bytes."""
 
@@ -58,7 +60,11 @@ def fetch(file: Path, target: Path) -> None:
     target.mkdir()
     with folders.locked(cache.directory() / cache.DEBS, "the cache of packages", wait=True):
         place = cache.directory() / cache.DEBS
-        missing = [deb for deb in wanted if not _kept(place / deb.sha256, target / deb.deb, deb.sha256)]
+        missing = [
+            deb
+            for deb in wanted
+            if deb.uri.startswith(_LOCAL) or not _kept(place / deb.sha256, target / deb.deb, deb.sha256)
+        ]
         if not missing:
             return
         partial = place / "partial"
@@ -68,13 +74,15 @@ def fetch(file: Path, target: Path) -> None:
         for start in range(0, len(missing), _BATCH):
             _download(missing[start : start + _BATCH], partial)
         for deb in missing:
-            (partial / deb.sha256).rename(place / deb.sha256)
-            if not _kept(place / deb.sha256, target / deb.deb, deb.sha256):
+            got = partial / deb.sha256
+            if not deb.uri.startswith(_LOCAL):
+                got = got.rename(place / deb.sha256)
+            if not _kept(got, target / deb.deb, deb.sha256):
                 raise Error(
                     f"{deb.deb} from {printable(deb.uri)} is not the one with the SHA-256 {deb.sha256}",
                     "the archive has changed, or is damaged: plan again, or choose another mirror",
                 )
-        partial.rmdir()
+        shutil.rmtree(partial)
         cache.bound_files(place)
 
 

@@ -8,6 +8,7 @@ those that its configuration names. A package of the archive that Debian also ha
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -210,14 +211,13 @@ class Apt:
                     version.arch,
                     version.size,
                     str(sha256).partition(":")[2],
-                    uri=self._uri(version),
+                    uri=self._uri(version.file_list[0][0]),
                 )
             )
         return tuple(sorted(packages, key=lambda p: p.name))
 
-    def _uri(self, version: apt_pkg.Version) -> str:
-        """Return where apt fetches a version; `_records` is at its stanza."""
-        file = version.file_list[0][0]
+    def _uri(self, file: apt_pkg.PackageFile) -> str:
+        """Return where apt fetches the package at whose stanza in an index `_records` is."""
         return str(self._sources.find_index(file).archive_uri(self._records.filename))
 
     def _marked(self, *wanted: str) -> _Marked | None:
@@ -441,7 +441,7 @@ class Apt:
                 for file in version.file_list:
                     self._records.lookup(file)
                     if str(self._records.hashes.find("sha256")) == f"SHA256:{package.sha256}":
-                        found[package] = self._records.record
+                        found[replace(package, uri=self._uri(file[0]))] = self._records.record
             if package not in found:
                 raise Error(
                     f"no signed source has {package.name} {package.version} with the SHA-256 {package.sha256}",
