@@ -70,7 +70,7 @@ def test_an_archive_without_an_image_is_known(archive: Archive, tmp_path: Path, 
     for verb in (("list", "--images"), ("fetch", "ec2")):
         done = says(apt, *verb, "--suite", "forky")
         assert done.returncode == 2
-        assert "reads no archive of images for forky, it reads: trixie" in done.stdout
+        assert "reads no archive of images for forky, only for: trixie" in done.stdout
 
 
 def test_fetch_reports_who_withdrew_an_image_and_why(
