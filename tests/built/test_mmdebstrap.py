@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from debian_cloud.image.buildinfo import Buildinfo
 from debian_cloud.names import KEYRING_PACKAGE
+from debian_cloud.packages import described
 from tests.built.conftest import Root, unpacked
 from tests.built.tree import Entry, Tree, as_root, debian_sources
 from tests.conftest import ALL, SUITE, World
@@ -51,7 +51,7 @@ def image(request: pytest.FixtureRequest, world: World, tmp_path_factory: pytest
 def other(image: Root, world: World, tmp_path: Path) -> Iterator[Tree]:
     """The tree that mmdebstrap makes of the image's packages."""
     (file,) = (world.folder / "images").glob(f"debian-*-{image.config}-amd64-{image.serial}.buildinfo")
-    epoch = Buildinfo.parse(file.read_text("utf-8"), file.name).epoch
+    epoch = described.of(file).epoch
     asked = [f"debian-cloud-config-{image.config}", KEYRING_PACKAGE]
     asked += ["awscli"] if image.config == "ec2" else []
     sources = tmp_path / "sources.list"
