@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,8 +65,10 @@ def build(workdir: Path, packages: Sequence[str], mirror: Mirror) -> Path:
     ]
     # JSON is YAML.
     (workdir / "disk.yaml").write_text(json.dumps({"architecture": "amd64", "actions": actions}))
-    # It waits for udev for ever, and gives its container a directory that udev makes.
-    if not Path("/run/udev/control").exists():
+    # It waits for udev for ever, and gives its container a directory that udev makes. A socket alone is no udev: that
+    # of the round before has ended with its namespace.
+    ping = ("udevadm", "control", "--ping", "--timeout=10")
+    if subprocess.run(ping, capture_output=True, check=False).returncode:
         run(["/usr/lib/systemd/systemd-udevd", "--daemon"], workdir)
     Path("/dev/disk").mkdir(exist_ok=True)
     run(["debos", "--disable-fakemachine", "--artifactdir", workdir, "disk.yaml"], workdir)
