@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from debian_cloud.build.stages import Stage, stages
+from debian_cloud.build.stages import Stage, stages, with_dependencies
 from debian_cloud.image.custom import Custom
 from debian_cloud.image.resolution import Needs, Package, Resolution
 from tests.samples import RESOLUTION, configured
@@ -62,6 +62,10 @@ def test_stages_follow_the_packages_of_configuration() -> None:
         ("ec2", {EC2, "kernel", "awscli", KEYRING}),
         ("added", {"vim"}),
     ]
+
+
+def test_a_package_comes_with_all_that_it_needs() -> None:
+    assert with_dependencies({"systemd", "bash"}, resolution(GRAPH)) == {"systemd", "libsystemd", "libc6", "bash"}
 
 
 def test_images_of_the_same_layers_share_their_first_stages() -> None:

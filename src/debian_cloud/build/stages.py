@@ -75,6 +75,11 @@ def stages(resolution: Resolution) -> tuple[Stage, ...]:
     return tuple(found)
 
 
+def with_dependencies(asked: Iterable[str], resolution: Resolution) -> set[str]:
+    """Return packages of an image and all that they need."""
+    return _closure(asked, resolution.needs, ())
+
+
 def _after(name: str, needs: Mapping[str, Needs]) -> list[str]:
     """Return a package and all that it needs, each after what it needs itself, in the order of its fields."""
     found: dict[str, None] = {}

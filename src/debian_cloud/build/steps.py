@@ -220,7 +220,7 @@ def _tree(resolution: Resolution) -> Plan:
         Write("prepare to install", "install", scripts.text("install.py"), 0o755),
         Write("note the answers to debconf", "answers", answers),
         *(step for stage in made for step in _stage(stage, debs, resolution.epoch)),
-        Write("note what was installed automatically", "automatic", _automatic(resolution, made[0])),
+        Write("note what was installed automatically", "automatic", _automatic(resolution)),
         Write("note the packages to come", "expected", "".join(f"{line}\n" for line in installed)),
         *_operations("finish", "make the initrd", ("mark automatic", "initrd", "list installed"), resolution.epoch),
         Run("compare installed packages with the resolved ones", ("diff", "-u", "expected", "installed")),
@@ -248,9 +248,11 @@ def _operations(name: str, title: str, lines: Iterable[str], epoch: int) -> Plan
     )
 
 
-def _automatic(resolution: Resolution, essential: Stage) -> str:
+def _automatic(resolution: Resolution) -> str:
     """Return apt's marks of the packages that nobody asked for: apt removes them when nothing needs them."""
-    asked = {*essential.packages, *resolution.required, resolution.config.name, names.KEYRING_PACKAGE}
+    # libapt takes apt itself for essential; what only apt needs goes with it.
+    asked = stages.with_dependencies({*resolution.essential} - {"apt"}, resolution)
+    asked |= {*resolution.essential, *resolution.required, resolution.config.name, names.KEYRING_PACKAGE}
     # As on a machine where apt installs them with the configuration, what it recommends is removed with it.
     asked |= {*resolution.custom.add}
     architecture = resolution.config.architecture
