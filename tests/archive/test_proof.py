@@ -427,7 +427,7 @@ def test_what_became_of_an_image_of_one_s_own(own: Proved, address: Path) -> Non
     done = own.fetch()
     refused(done, 1, f"ec2 20261120.0 of trixie for amd64 was withdrawn by file:{address}", "login without")
     done = own.apt.run("debian-cloud", "list", "--images")
-    assert (done.returncode, done.stdout) == (0, "debian-cloud: warning: no image of trixie is published\n")
+    assert (done.returncode, done.stdout) == (0, "debian-cloud: warning: no image is published for trixie\n")
 
 
 def test_two_archives_of_which_one_is_one_s_own(own: Proved, proved: Proved, address: Path) -> None:

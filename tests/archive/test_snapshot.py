@@ -123,7 +123,7 @@ def test_an_archive_without_snapshots_gets_one_when_asked(archive: Archive, make
         done = archive.run(verb, check=False)
         assert done.returncode == 1
         assert re.search(
-            "error: the clock says .*, and the last snapshot, 29991231T235959Z, is not older", done.stderr
+            "error: the clock says .*, but the last snapshot, 29991231T235959Z, is not older", done.stderr
         )
     (archive.public / "snap/29991231T235959Z").rmdir()
     # The rest of an interrupted run does not block the next.

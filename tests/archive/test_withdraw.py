@@ -70,7 +70,7 @@ def test_a_withdrawn_image_is_out_of_every_index_at_once(archive: Archive, make:
 
     before = archive.snapshot()
     for arguments, words, code in (
-        ((image, "--reason", "again"), "is withdrawn since", 1),
+        ((image, "--reason", "again"), "is already withdrawn since", 1),
         ((f"trixie/ec2/amd64/{OLD}",), "the reason is empty", 2),
         ((f"trixie/ec2/amd64/{OLD}", "--reason", "a\nb"), "one line of text", 2),
         (

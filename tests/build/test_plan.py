@@ -291,5 +291,5 @@ def test_a_missing_tool_is_named_with_its_package_before_anything_is_done(
     steps = (plan.Write("first", "first", ""), plan.Run("then", ("diff", "--version")))
     with pytest.raises(Error, match="the tool diff is missing") as missing:
         run.carry_out(steps, tmp_path, Progress(2, quiet=True))
-    assert missing.value.hint == "apt-get install diffutils"
+    assert missing.value.hint == "run apt-get install diffutils"
     assert list(tmp_path.iterdir()) == []

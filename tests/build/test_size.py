@@ -121,6 +121,7 @@ class _Apt:
 
 def test_an_image_of_another_size_is_made_again_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """`rebuild` and `verify` rebuild an image of another size without checking the space, which was enough before."""
+    monkeypatch.setattr(origin.Origin, "_ask_again", lambda *_: None)
     read = origin.Origin(DEBIAN, ARCHIVE, lambda: cast("resolver.Apt", _Apt()), Path("apt.conf"))
     changed = custom.custom(disk="12288M")
     assert changed.lines == ("size 12G",)

@@ -199,8 +199,8 @@ def _refuse_secret(source: sources.Source) -> None:
     """Raise Error if the URI of a source would disclose a password: image, plan and .buildinfo have the URI."""
     if sources.names_a_user(source.uri):
         raise Error(
-            f"the address of {' '.join(source.suites)} has a user or a password in its URI, which all users of"
-            " the image could read",
+            f"the address of {' '.join(source.suites)} has a user or a password in its URI, and anyone with"
+            " the image could read it",
             "put it into apt_auth.conf(5), and give the address without it",
             USAGE,
         )
