@@ -58,8 +58,9 @@ dpkg decides all: it unpacks, runs the maintainer scripts, keeps its database. W
 - The next .debs are decompressed while dpkg unpacks those before (`Ahead`).
 - Nothing is written to the disk before the kernel wants to (`without_sync`): a build that is interrupted is removed.
 - Commands that packages call again and again, each time for all of the system, run once (`update-initramfs`,
-  `update-ca-certificates`); those that take long and that no maintainer script waits for run beside dpkg
-  (`py3compile`, `depmod`). A command of the same name before it in PATH notes how it was called.
+  `update-ca-certificates`); one that takes long and that no maintainer script waits for runs beside dpkg
+  (`py3compile`; not depmod, whose result dracut reads at once). A command of the same name before it in PATH notes
+  how it was called.
 """
 
 from __future__ import annotations
@@ -123,7 +124,6 @@ PATH={path} exec {command} "$@"
 # The calls of each command that are noted: patterns of its arguments, and what is done instead.
 _NOTED: Final = {
     "py3compile": ('*" -p "* | *" -V "*', 'echo "py3compile $*" >> /{place}/queue; exit 0'),
-    "depmod": ('" -a "*', 'echo "depmod $*" >> /{place}/queue; exit 0'),
     "update-ca-certificates": ('"  "', ": > /{place}/certificates; exit 0"),
     "update-initramfs": ('*" -c "* | *" -u "*', 'echo "$*" >> /{place}/initramfs; exit 0'),
 }
@@ -675,7 +675,7 @@ Epoch: 1795224967
 Virtual-Size: 0
 Maintainer: Some One <one@example.org>
 Formats: tar.xz
-Plan: 65c735ca81583c930ec4939e5d0fe7a3c137a8f5817b3e5d278f7a41b7d90855
+Plan: 707355ccf9ea1c986fec5da8bd8a34a8641d03d61096295b9f989493c68e4d90
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64

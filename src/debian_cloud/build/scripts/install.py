@@ -20,8 +20,9 @@ dpkg decides all: it unpacks, runs the maintainer scripts, keeps its database. W
 - The next .debs are decompressed while dpkg unpacks those before (`Ahead`).
 - Nothing is written to the disk before the kernel wants to (`without_sync`): a build that is interrupted is removed.
 - Commands that packages call again and again, each time for all of the system, run once (`update-initramfs`,
-  `update-ca-certificates`); those that take long and that no maintainer script waits for run beside dpkg
-  (`py3compile`, `depmod`). A command of the same name before it in PATH notes how it was called.
+  `update-ca-certificates`); one that takes long and that no maintainer script waits for runs beside dpkg
+  (`py3compile`; not depmod, whose result dracut reads at once). A command of the same name before it in PATH notes
+  how it was called.
 """
 
 from __future__ import annotations
@@ -85,7 +86,6 @@ PATH={path} exec {command} "$@"
 # The calls of each command that are noted: patterns of its arguments, and what is done instead.
 _NOTED: Final = {
     "py3compile": ('*" -p "* | *" -V "*', 'echo "py3compile $*" >> /{place}/queue; exit 0'),
-    "depmod": ('" -a "*', 'echo "depmod $*" >> /{place}/queue; exit 0'),
     "update-ca-certificates": ('"  "', ": > /{place}/certificates; exit 0"),
     "update-initramfs": ('*" -c "* | *" -u "*', 'echo "$*" >> /{place}/initramfs; exit 0'),
 }
