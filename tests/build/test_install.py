@@ -152,3 +152,23 @@ def test_a_command_is_noted_or_run(tmp_path: Path, command: str, words: list[str
     assert (tmp_path / "ran").exists() == (not noted)
     if not noted:
         assert (tmp_path / "ran").read_text() == "".join(f"{word}|" for word in words)
+
+
+@pytest.mark.parametrize(
+    ("lines", "wanted"),
+    [
+        ([], []),
+        (["-c -k 6.1-a"], ["6.1-a"]),
+        (["-c -k 6.1-a", "-u"], ["6.1-a", "6.2-b"]),
+        (["-u"], ["6.1-a", "6.2-b"]),
+        (["-u -k all"], ["6.1-a", "6.2-b"]),
+        (["-u -k 6.2-b", "-u -k 6.2-b"], ["6.2-b"]),
+    ],
+)
+def test_an_initrd_is_made_for_each_kernel_that_needs_one(
+    tmp_path: Path, lines: list[str], wanted: list[str]
+) -> None:
+    (tmp_path / "boot").mkdir()
+    for name in ("vmlinuz-6.1-a", "vmlinuz-6.2-b", "config-6.2-b"):
+        (tmp_path / "boot" / name).touch()
+    assert install.kernels(lines, tmp_path) == wanted

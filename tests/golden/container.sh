@@ -203,12 +203,13 @@ class Installer:
             file.write(Path(operands[0]).read_text("utf-8"))
 
     def initrd(self, _: Sequence[str]) -> None:
-        """Make the initrd of each kernel."""
+        """Make the initrd of each kernel for which one was asked, or that one be made again."""
         asked = Path(ASKED)
         lines = asked.read_text("utf-8").splitlines() if asked.exists() else []
-        kernels = {words[words.index("-k") + 1] for line in lines if "-k" in (words := line.split())}
-        for kernel in sorted(kernels - {"all"}):
-            self._in_tree("update-initramfs", "-c", "-k", kernel, path=_PATH)
+        for kernel in kernels(lines, self._tree):
+            # dracut has made one in the middle of the installation; what came later is not in it.
+            there = (self._tree / "boot" / f"initrd.img-{kernel}").exists()
+            self._in_tree("update-initramfs", "-u" if there else "-c", "-k", kernel, path=_PATH)
 
     def list(self, operands: Sequence[str]) -> None:
         """List the packages that dpkg knows; apt has no complaint about them."""
@@ -232,6 +233,14 @@ class Installer:
         path: str = f"/{_PLACE}/bin:{_PATH}",
     ) -> None:
         run(self._tree, *argv, stdin=stdin, stdout=stdout, path=path)
+
+
+def kernels(lines: Sequence[str], tree: Path) -> list[str]:
+    """Return the kernels that calls of update-initramfs(8) name; without -k, it is every one that is installed."""
+    named = {words[words.index("-k") + 1] if "-k" in (words := line.split()) else "all" for line in lines}
+    if "all" in named:
+        named |= {path.name.removeprefix("vmlinuz-") for path in (tree / "boot").glob("vmlinuz-*")}
+    return sorted(named - {"all"})
 
 
 def run(
@@ -675,7 +684,7 @@ Epoch: 1795224967
 Virtual-Size: 0
 Maintainer: Some One <one@example.org>
 Formats: tar.xz
-Plan: 707355ccf9ea1c986fec5da8bd8a34a8641d03d61096295b9f989493c68e4d90
+Plan: 619d63b00a6df01838ffd738c47c9688e569b34e951e18928a20b4be54ccf2e5
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64

@@ -770,7 +770,7 @@ def test_an_image_that_was_withdrawn(case: Case, world: World, copied_archive: P
     restate(world, copied_archive, {"Images-Status": said})
     done = case.verify(None, "--archive", copied_archive)
     refused(done, 1, f"{case.image.stem} was withdrawn by its archive: login without a key")
-    assert "it is withdrawn since 2026-11-21, says " in done.stdout
+    assert "it is withdrawn since 2026-11-21 according to " in done.stdout
     assert "login without a key CVE-2026-12345\n" in done.stdout
     assert "\n0 are unexplained" in done.stdout
     said = (stanza.format(serial, "withdrawn"), stanza.format(serial, "superseded"))
