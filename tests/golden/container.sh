@@ -447,19 +447,20 @@ def new(tree: Path, debs: Sequence[str], place: Path) -> None:
 @contextlib.contextmanager
 def prepared(tree: Path, place: Path) -> Iterator[None]:
     """Mount what maintainer scripts need, put the commands that note how they are called before the tree's own."""
-    (tree / "dev").mkdir(exist_ok=True)
     mount("-t", "proc", "proc", str(tree / "proc"))
-    for folder, mode in (("dev", "755"), ("run", "755"), ("tmp", "1777")):
+    for folder, mode in (("run", "755"), ("tmp", "1777")):
         mount("-t", "tmpfs", "-o", f"mode={mode}", "tmpfs", str(tree / folder))
+    # /dev itself is no mount: dracut would take the tree for a running machine, and its initrd for this one alone.
+    for name in ("pts", "shm"):
+        (tree / "dev" / name).mkdir(parents=True, exist_ok=True)
     for name in _DEVICES:
         (tree / "dev" / name).touch()
         mount("--bind", f"/dev/{name}", str(tree / "dev" / name))
-    for name, target in (("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
-        (tree / "dev" / name).symlink_to(f"/proc/self/{target}")
-    for name in ("pts", "shm"):
-        (tree / "dev" / name).mkdir()
+    links = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2", "ptmx": "pts/ptmx"}
+    for name, target in links.items():
+        if not (tree / "dev" / name).is_symlink():
+            (tree / "dev" / name).symlink_to(target)
     mount("-t", "devpts", "-o", "newinstance,ptmxmode=0666", "devpts", str(tree / "dev/pts"))
-    (tree / "dev/ptmx").symlink_to("pts/ptmx")
     (tree / _PLACE).mkdir()
     mount("--rbind", str(place), str(tree / _PLACE))
     commands = {command: note(command, *how) for command, how in _NOTED.items()}
@@ -684,7 +685,7 @@ Epoch: 1795224967
 Virtual-Size: 0
 Maintainer: Some One <one@example.org>
 Formats: tar.xz
-Plan: 619d63b00a6df01838ffd738c47c9688e569b34e951e18928a20b4be54ccf2e5
+Plan: 7fb9359b0a4964f9fecacaaf3f299a9195804b8ab77f84c1e3e78a6b741dfadb
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64

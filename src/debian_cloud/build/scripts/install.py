@@ -409,19 +409,20 @@ def new(tree: Path, debs: Sequence[str], place: Path) -> None:
 @contextlib.contextmanager
 def prepared(tree: Path, place: Path) -> Iterator[None]:
     """Mount what maintainer scripts need, put the commands that note how they are called before the tree's own."""
-    (tree / "dev").mkdir(exist_ok=True)
     mount("-t", "proc", "proc", str(tree / "proc"))
-    for folder, mode in (("dev", "755"), ("run", "755"), ("tmp", "1777")):
+    for folder, mode in (("run", "755"), ("tmp", "1777")):
         mount("-t", "tmpfs", "-o", f"mode={mode}", "tmpfs", str(tree / folder))
+    # /dev itself is no mount: dracut would take the tree for a running machine, and its initrd for this one alone.
+    for name in ("pts", "shm"):
+        (tree / "dev" / name).mkdir(parents=True, exist_ok=True)
     for name in _DEVICES:
         (tree / "dev" / name).touch()
         mount("--bind", f"/dev/{name}", str(tree / "dev" / name))
-    for name, target in (("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
-        (tree / "dev" / name).symlink_to(f"/proc/self/{target}")
-    for name in ("pts", "shm"):
-        (tree / "dev" / name).mkdir()
+    links = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2", "ptmx": "pts/ptmx"}
+    for name, target in links.items():
+        if not (tree / "dev" / name).is_symlink():
+            (tree / "dev" / name).symlink_to(target)
     mount("-t", "devpts", "-o", "newinstance,ptmxmode=0666", "devpts", str(tree / "dev/pts"))
-    (tree / "dev/ptmx").symlink_to("pts/ptmx")
     (tree / _PLACE).mkdir()
     mount("--rbind", str(place), str(tree / _PLACE))
     commands = {command: note(command, *how) for command, how in _NOTED.items()}
