@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +28,9 @@ os.environ["PATH"] = ":".join(
     [f"{ROOT}/.venv/bin", f"{ROOT}/archive", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/bin"]
 )
 # A process that a shell starts in the background ignores SIGINT, and so would all that the tests start and interrupt.
-signal.signal(signal.SIGINT, signal.default_int_handler)
+# pytest-xdist may import this in another thread of its workers, which have this from the process that starts them.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 SUITE = "trixie"
 CONFIGS = ("ec2", "generic", "nocloud")
 """Disks of SUITE that take all steps: built, uploaded, published, mirrored, fetched."""
