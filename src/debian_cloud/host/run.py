@@ -36,6 +36,8 @@ _MOST_LOGGED: Final = 2**22
 """Maximum bytes of a failed step's output that are read at its beginning, and at its end."""
 _PROBE: Final = 60.0
 """Seconds in which an empty namespace must be made, or a process must end after the end of its output."""
+_ROOM: Final = 2**16
+"""Free bytes below which a disk is full: a tool that fails then may not say so."""
 _TICK: Final = 0.5
 """Seconds between two updates of a step's progress."""
 _LOG: Final = "log"
@@ -236,7 +238,11 @@ def _run(step: plans.Run, workspace: Path, progress: Progress, lock: int | None)
             raise
     if status:
         progress.end()
-        raise failures.failed(step.argv, status, _ends(log), step.title)
+        reported = _ends(log)
+        if shutil.disk_usage(workspace).free < _ROOM:
+            # The tool's own words about it may have found no room in the log.
+            reported += "\nNo space left on device"
+        raise failures.failed(step.argv, status, reported, step.title)
 
 
 def _done(
