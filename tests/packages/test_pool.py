@@ -113,6 +113,11 @@ def a_pipe(kept: Path) -> None:
     os.mkfifo(kept)
 
 
+def a_directory(kept: Path) -> None:
+    kept.unlink()
+    kept.mkdir()
+
+
 def open_to_others(kept: Path) -> None:
     kept.chmod(0o666)
 
@@ -123,7 +128,7 @@ def another_s(kept: Path) -> None:
     os.chown(kept, 65534, 65534)
 
 
-@pytest.mark.parametrize("attack", [damaged, truncated, a_link, a_pipe, open_to_others, another_s])
+@pytest.mark.parametrize("attack", [damaged, truncated, a_link, a_pipe, a_directory, open_to_others, another_s])
 def test_a_kept_file_that_could_be_another_s_is_fetched_again(
     archive: Archive, tmp_path: Path, attack: object
 ) -> None:

@@ -126,7 +126,7 @@ def _bound(cache: Path, mine: Path) -> None:
 
 def bound_files(place: Path) -> None:
     """Remove the least recently used files of a directory until it is within its bound."""
-    found = sorted((path.stat().st_mtime, path, _size(path)) for path in place.iterdir())
+    found = sorted((path.lstat().st_mtime, path, _size(path)) for path in place.iterdir() if not path.is_dir())
     total = sum(size for _, _, size in found)
     for _, path, size in found:
         if total <= BOUND_OF_DEBS:

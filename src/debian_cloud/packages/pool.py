@@ -104,16 +104,14 @@ def _read(file: Path) -> tuple[Wanted, ...]:
 def _kept(kept: Path, target: Path, sha256: str) -> bool:
     """Make `target` the same file as one in the cache, or a copy; return whether it is there and has this SHA-256."""
     try:
-        descriptor = os.open(kept, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        found = kept.lstat()
     except FileNotFoundError:
         return False
-    except OSError:
-        kept.unlink()
-        return False
-    with os.fdopen(descriptor, "rb") as source:
-        found = os.fstat(source.fileno())
-        own = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
-        if own and hashlib.file_digest(source, "sha256").hexdigest() == sha256:
+    if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022:
+        # Only this user can replace it after this look at it.
+        with kept.open("rb") as source:
+            same = hashlib.file_digest(source, "sha256").hexdigest() == sha256
+        if same:
             # Its time of use, by which the cache is bounded.
             os.utime(kept)
             try:
@@ -121,8 +119,15 @@ def _kept(kept: Path, target: Path, sha256: str) -> bool:
             except OSError:
                 shutil.copyfile(kept, target)
             return True
-    kept.unlink()
+    _remove(kept)
     return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _download(wanted: Sequence[Wanted], place: Path) -> None:
