@@ -346,11 +346,18 @@ class Maker:
 
 
 @pytest.fixture(scope="session")
-def short_path() -> Iterator[Path]:
-    """A directory with a short path: the socket of gpg's agent must fit into 108 bytes."""
+def session_path() -> Iterator[Path]:
+    """A directory with a short path, shared by all modules: the socket of gpg's agent must fit into 108 bytes."""
     path = Path(tempfile.mkdtemp(prefix="dca-"))
+    path.chmod(0o711)
     yield path
     remove(path)
+
+
+@pytest.fixture(scope="module")
+def short_path(session_path: Path) -> Path:
+    """A directory with a short path for one module, which need not know what names others use."""
+    return Path(tempfile.mkdtemp(dir=session_path, prefix=""))
 
 
 def stubbed(folder: Path, env: dict[str, str], body: str) -> dict[str, str]:
@@ -362,16 +369,16 @@ def stubbed(folder: Path, env: dict[str, str], body: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def env(short_path: Path) -> dict[str, str]:
+def env(session_path: Path) -> dict[str, str]:
     """An environment with both commands on PATH, as when installed: one of them is a link."""
-    commands = short_path / "bin"
+    commands = session_path / "bin"
     commands.mkdir()
     (commands / "debian-cloud-archive").symlink_to(ROOT / "archive/debian-cloud-archive")
     (commands / "debian-cloud").write_text(
         f'#!/bin/sh\nPYTHONPATH={ROOT / "src"} exec {sys.executable} -m debian_cloud "$@"\n'
     )
     (commands / "debian-cloud").chmod(0o755)
-    home = short_path / "home"
+    home = session_path / "home"
     home.mkdir()
     return {"PATH": f"{commands}:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(home), "LC_ALL": "C.UTF-8"}
 
@@ -390,15 +397,15 @@ def make_key(path: Path, name: str) -> Key:
 
 
 @pytest.fixture(scope="session")
-def uploader(short_path: Path) -> Key:
+def uploader(session_path: Path) -> Key:
     """A key that may upload."""
-    return make_key(short_path, "uploader")
+    return make_key(session_path, "uploader")
 
 
 @pytest.fixture(scope="session")
-def stranger(short_path: Path) -> Key:
+def stranger(session_path: Path) -> Key:
     """A key that may not upload."""
-    return make_key(short_path, "stranger")
+    return make_key(session_path, "stranger")
 
 
 @pytest.fixture
@@ -415,9 +422,9 @@ def begin(path: Path, env: dict[str, str], uploader: Key, *options: str) -> None
 
 
 @pytest.fixture(scope="session")
-def template(short_path: Path, env: dict[str, str], uploader: Key) -> Template:
+def template(session_path: Path, env: dict[str, str], uploader: Key) -> Template:
     """A new archive that is copied for each test: copying takes a hundredth of the time of `init`."""
-    made = Template.begun(short_path, "archive", env, uploader)
+    made = Template.begun(session_path, "archive", env, uploader)
     made.keep()
     return made
 
@@ -431,13 +438,13 @@ def archive(template: Template, env: dict[str, str]) -> Iterator[Archive]:
 
 @pytest.fixture(scope="session")
 def full_template(
-    short_path: Path,
+    session_path: Path,
     env: dict[str, str],
     uploader: Key,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Template:
     """The same with an image, then a package, published."""
-    made = Template.begun(short_path, "full", env, uploader)
+    made = Template.begun(session_path, "full", env, uploader)
     make, archive = Maker(tmp_path_factory.mktemp("uploads"), env), Archive(made.path, env)
     for upload in (make.image(uploader), make.deb(uploader)):
         archive.take(upload)

@@ -122,6 +122,34 @@ def test_what_is_written_need_not_reach_the_disk() -> None:
     assert (done.stdout, done.stderr) == ("carried out\ndone\n", "")
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_a_later_stage_can_read_resolv_conf(tmp_path: Path, link: bool) -> None:
+    """systemd-resolved's postinst replaces the file by a symlink to /run, which is empty at the next stage."""
+    tree, place = tmp_path / "tree", tmp_path / "place"
+    for folder in (*(tree / name for name in ("etc", "proc", "run", "tmp", "dev", "usr/sbin")), place / "bin"):
+        folder.mkdir(parents=True)
+    if link:
+        (tree / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
+    else:
+        (tree / "etc/resolv.conf").touch()
+    code = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); import install\n"
+        "with install.prepared(Path(sys.argv[2]), Path(sys.argv[3])):\n"
+        "    print(repr(Path(sys.argv[2], 'etc/resolv.conf').read_text()))"
+    )
+    done = subprocess.run(
+        [
+            *("unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "/usr/bin/python3", "-c", code),
+            *(Path(install.__file__).parent, tree, place),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("''\n", "")
+    assert not list((tree / "run").iterdir())
+
+
 @pytest.mark.parametrize(
     ("command", "words", "noted"),
     [

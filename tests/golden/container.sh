@@ -172,7 +172,7 @@ Epoch: 1795224967
 Virtual-Size: 0
 Maintainer: Some One <one@example.org>
 Formats: tar.xz
-Plan: 7fb9359b0a4964f9fecacaaf3f299a9195804b8ab77f84c1e3e78a6b741dfadb
+Plan: 8bf93f59ff601c9cd03ad66b2067b403c260120f88458bb89ceb48adb411ef68
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64

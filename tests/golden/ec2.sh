@@ -317,7 +317,7 @@ Epoch: 1795224967
 Virtual-Size: 8589934592
 Maintainer: Some One <one@example.org>
 Formats: raw qcow2
-Plan: 2078ad6229089b9e7d332193b4c7e8810b27a7847a42cb1efaf4435c97ea5118
+Plan: 3e3fe581035fae14b87566238d31570d6454460f3949d7edf51c39fdfcc665f5
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64

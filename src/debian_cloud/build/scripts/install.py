@@ -52,6 +52,10 @@ ASKED: Final = "initramfs"
 _PLACE: Final = "run/debian-cloud"
 """Directory of the tree, in memory, for what this script needs there."""
 
+_RESOLV: Final = "etc/resolv.conf"
+_RESOLVED: Final = "run/systemd/resolve/stub-resolv.conf"
+"""What /etc/resolv.conf is, and where systemd-resolved lets it point to: a file without a name server or a domain."""
+
 _PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 _CHUNK: Final = 2**24
@@ -399,7 +403,7 @@ def new(tree: Path, debs: Sequence[str], place: Path) -> None:
     (tree / "var/lib/dpkg/status").touch()
     # Maintainer scripts would keep the machine's. They need no network: apt runs outside the tree.
     (tree / "etc/hostname").write_text("localhost\n", "utf-8")
-    (tree / "etc/resolv.conf").touch()
+    (tree / _RESOLV).touch()
     with Ahead(debs, place) as ahead:
         for chunk in ahead:
             for deb in chunk:
@@ -412,6 +416,10 @@ def prepared(tree: Path, place: Path) -> Iterator[None]:
     mount("-t", "proc", "proc", str(tree / "proc"))
     for folder, mode in (("run", "755"), ("tmp", "1777")):
         mount("-t", "tmpfs", "-o", f"mode={mode}", "tmpfs", str(tree / folder))
+    if (tree / _RESOLV).is_symlink():
+        # systemd-resolved's postinst has moved the file below /run, which does not stay from stage to stage.
+        (tree / _RESOLVED).parent.mkdir(parents=True)
+        (tree / _RESOLVED).touch()
     # /dev itself is no mount: dracut would take the tree for a running machine, and its initrd for this one alone.
     for name in ("pts", "shm"):
         (tree / "dev" / name).mkdir(parents=True, exist_ok=True)
