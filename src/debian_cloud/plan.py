@@ -43,7 +43,7 @@ class Run:
     """One process: an argument list, run in the workspace.
 
     `stdin` is its input, as text or as bytes; `root` steps run as root in a namespace of their own. `env` is added to
-    ENVIRONMENT.
+    ENVIRONMENT. `layer` is the id of what the tree contains after the step, if that can be kept for other builds.
     """
 
     title: str
@@ -51,16 +51,21 @@ class Run:
     stdin: str | bytes = ""
     root: bool = False
     env: tuple[tuple[str, str], ...] = ()
+    layer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One text file in the workspace; its directory is created."""
+    """One text file in the workspace; its directory is created.
+
+    Only the step that makes `layer` needs it, if this is given.
+    """
 
     title: str
     path: str
     text: str
     mode: int = 0o644
+    layer: str = ""
 
 
 Step = Run | Write

@@ -37,7 +37,7 @@ def written(steps: plan.Plan, path: str) -> str:
 def staged(steps: plan.Plan) -> dict[str, list[str]]:
     """The operations of each stage."""
     return {
-        step.path.removeprefix("stages/"): step.text.splitlines()
+        step.path.removeprefix("stages/").partition("-")[2]: step.text.splitlines()
         for step in steps
         if isinstance(step, plan.Write) and step.path.startswith("stages/")
     }
@@ -206,7 +206,7 @@ def test_what_makes_the_bytes_of_an_image_is_of_its_own_suite() -> None:
     unpack = PLAN[unpacked]
     assert isinstance(unpack, plan.Run)
     assert unpack.argv[2:] == ("dpkg-deb", "--extract", "/mnt/debs/mtools_4.0.48-1_amd64.deb", "/mnt/tools")
-    (listed,) = (step.text for step in PLAN if isinstance(step, plan.Write) and step.path == "packages")
+    (listed,) = (step.text for step in PLAN if isinstance(step, plan.Write) and step.path == "packages/tools")
     (mtools,) = (line for line in listed.splitlines() if "mtools" in line)
     assert mtools.split() == [*("c" * 64, "198228", "mtools_4.0.48-1_amd64.deb"), RESOLUTION.tools[0].uri]
 
@@ -214,8 +214,7 @@ def test_what_makes_the_bytes_of_an_image_is_of_its_own_suite() -> None:
 def test_an_image_that_has_all_tools_fetches_none() -> None:
     steps = build_steps.plan(replace(RESOLUTION, tools=()), SERIAL, ("raw",), DEBIAN, ARCHIVE)
     assert not [step.title for step in steps if "the tool" in step.title]
-    (listed,) = (step.text for step in steps if isinstance(step, plan.Write) and step.path == "packages")
-    assert "mtools" not in listed
+    assert "packages/tools" not in [step.path for step in steps if isinstance(step, plan.Write)]
 
 
 def test_what_nobody_asked_for_is_marked_so() -> None:

@@ -24,6 +24,7 @@ def needs(*depends: str, pre: tuple[str, ...] = ()) -> Needs:
     return Needs(*(tuple(tuple(group.split(" | ")) for group in groups) for groups in (pre, depends)))
 
 
+KERNEL = "linux-image-cloud-amd64"
 GRAPH = {
     "libc6": needs(),
     "bash": needs(pre=("libc6",)),
@@ -35,8 +36,8 @@ GRAPH = {
     "awscli": needs("libc6"),
     COMMON: needs("systemd"),
     CLOUD: needs(COMMON, "openssh-server"),
-    EC2: needs(COMMON, CLOUD, "kernel"),
-    "kernel": needs("libc6"),
+    EC2: needs(COMMON, CLOUD, KERNEL),
+    KERNEL: needs("libc6"),
     KEYRING: needs(),
     "vim": needs("libc6"),
 }
@@ -59,9 +60,16 @@ def test_stages_follow_the_packages_of_configuration() -> None:
         ("base", {"apt", "gpgv"}),
         ("common", {COMMON, "systemd", "libsystemd"}),
         ("cloud", {CLOUD, "openssh-server"}),
-        ("ec2", {EC2, "kernel", "awscli", KEYRING}),
+        ("boot", {KERNEL}),
+        ("needs", {"awscli", KEYRING}),
+        ("ec2", {EC2}),
         ("added", {"vim"}),
     ]
+
+
+def test_what_needs_the_configuration_comes_with_it() -> None:
+    graph = {**GRAPH, EC2: needs(COMMON, "agent"), "agent": needs("libc6", "plugin"), "plugin": needs(EC2)}
+    assert members(stages(resolution(graph)))["ec2"] == {EC2, "agent", "plugin"}
 
 
 def test_a_package_comes_with_all_that_it_needs() -> None:
@@ -70,12 +78,12 @@ def test_a_package_comes_with_all_that_it_needs() -> None:
 
 def test_images_of_the_same_layers_share_their_first_stages() -> None:
     gce = "debian-cloud-config-gce"
-    other = {name: of for name, of in GRAPH.items() if name not in (EC2, "kernel", "awscli")}
-    other |= {gce: needs(COMMON, CLOUD, "agent"), "agent": needs("libc6")}
+    other = {name: of for name, of in GRAPH.items() if name not in (EC2, "awscli")}
+    other |= {gce: needs(COMMON, CLOUD, KERNEL, "agent"), "agent": needs("libc6")}
     config = replace(configured({"Image-Format": "tar.xz"}, "gce"), name=gce)
     one, two = stages(resolution(GRAPH)), stages(resolution(other, config=config))
-    assert one[:4] == two[:4]
-    assert [stage.name for stage in two[4:]] == ["gce", "added"]
+    assert one[:5] == two[:5]
+    assert [stage.name for stage in two[4:]] == ["boot", "needs", "gce", "added"]
 
 
 def test_what_is_needed_before_unpacking_is_configured_in_a_round_before() -> None:
@@ -89,7 +97,7 @@ def test_what_is_needed_before_unpacking_is_configured_in_a_round_before() -> No
 def test_of_alternatives_the_one_that_is_there_counts() -> None:
     graph = {**GRAPH, EC2: needs("mawk | gpgv", "postfix | exim4"), "postfix": needs(), "exim4": needs()}
     found = members(stages(resolution(graph)))
-    assert found["ec2"] == {EC2, "postfix", KEYRING}
+    assert found["needs"] == {"postfix", KEYRING}
     assert "exim4" in found["added"]
 
 
@@ -101,13 +109,13 @@ def test_a_circle_ends(pre: bool) -> None:
         return needs(pre=(name,)) if pre else needs(name)
 
     graph = {**GRAPH, EC2: needs("a"), "a": of("b"), "b": of("c"), "c": of("a")}
-    assert members(stages(resolution(graph)))["ec2"] == {EC2, "a", "b", "c", KEYRING}
+    assert members(stages(resolution(graph)))["needs"] == {"a", "b", "c", KEYRING}
 
 
 def test_a_long_chain_is_no_recursion() -> None:
     chain = {f"p{number}": needs(f"p{number + 1}") for number in range(20_000)} | {"p20000": needs()}
     graph = {**GRAPH, **chain, EC2: needs("p0")}
-    assert len(members(stages(resolution(graph)))["ec2"]) == 20_003
+    assert len(members(stages(resolution(graph)))["needs"]) == 20_002
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -24,49 +24,60 @@ fi
 mkdir image
 cd image
 
-# 1. list the packages
-cat > packages <<'END'
-8888888888888888888888888888888888888888888888888888888888888888 114952 login_1%3a4.16.0-2_amd64.deb http://debian.example/debian/pool/main/s/shadow/login_4.16.0-2_amd64.deb
-cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc 198228 mtools_4.0.48-1_amd64.deb http://debian.example/debian/pool/main/m/mtools/mtools_4.0.48-1_amd64.deb
+# 1. list the packages of essential
+mkdir -p packages
+cat > packages/1-essential <<'END'
 ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files_13.8_amd64.deb http://debian.example/debian/pool/main/b/base-files/base-files_13.8_amd64.deb
 END
 
-# 2. get 2 packages
-debian-cloud packages packages debs < /dev/null
+# 2. list the packages of added
+mkdir -p packages
+cat > packages/2-added <<'END'
+8888888888888888888888888888888888888888888888888888888888888888 114952 login_1%3a4.16.0-2_amd64.deb http://debian.example/debian/pool/main/s/shadow/login_4.16.0-2_amd64.deb
+END
 
-# 3. prepare to install
+# 3. list what else makes the image
+mkdir -p packages
+cat > packages/tools <<'END'
+cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc 198228 mtools_4.0.48-1_amd64.deb http://debian.example/debian/pool/main/m/mtools/mtools_4.0.48-1_amd64.deb
+END
+
+# 4. get 2 packages
+debian-cloud packages debs packages/1-essential packages/2-added packages/tools < /dev/null
+
+# 5. prepare to install
 cat > install <<'END'
 (the text of install.py)
 END
 chmod 755 install
 
-# 4. note the answers to debconf
+# 6. note the answers to debconf
 cat > answers <<'END'
 locales locales/default_environment_locale select C.UTF-8
 END
 
-# 5. plan to install essential: 1 packages
+# 7. plan to install essential: 1 packages
 mkdir -p stages
-cat > stages/essential <<'END'
+cat > stages/1-essential <<'END'
 essential base-files_13.8_amd64.deb
 answers answers
 configure
 END
 
-# 6. install essential: 1 packages
-as_root env SOURCE_DATE_EPOCH=1795224967 ./install tree stages/essential < /dev/null
+# 8. install essential: 1 packages
+as_root ./install tree stages/1-essential < /dev/null
 
-# 7. plan to install added: 1 packages
+# 9. plan to install added: 1 packages
 mkdir -p stages
-cat > stages/added <<'END'
+cat > stages/2-added <<'END'
 unpack login_1%3a4.16.0-2_amd64.deb
 configure
 END
 
-# 8. install added: 1 packages
-as_root env SOURCE_DATE_EPOCH=1795224967 ./install tree stages/added < /dev/null
+# 10. install added: 1 packages
+as_root ./install tree stages/2-added < /dev/null
 
-# 9. note what was installed automatically
+# 11. note what was installed automatically
 cat > automatic <<'END'
 Package: login
 Architecture: amd64
@@ -74,13 +85,13 @@ Auto-Installed: 1
 
 END
 
-# 10. note the packages to come
+# 12. note the packages to come
 cat > expected <<'END'
 installed base-files 13.8 amd64
 installed login 1:4.16.0-2 amd64
 END
 
-# 11. plan to make the initrd
+# 13. plan to make the initrd
 mkdir -p stages
 cat > stages/finish <<'END'
 mark automatic
@@ -88,25 +99,25 @@ initrd
 list installed
 END
 
-# 12. make the initrd
+# 14. make the initrd
 as_root env SOURCE_DATE_EPOCH=1795224967 ./install tree stages/finish < /dev/null
 
-# 13. compare installed packages with the resolved ones
+# 15. compare installed packages with the resolved ones
 diff -u expected installed < /dev/null
 
-# 14. prepare to run the image's own tools
+# 16. prepare to run the image's own tools
 cat > in-tree <<'END'
 (the text of in-tree)
 END
 chmod 755 in-tree
 
-# 15. unpack the tool mtools
+# 17. unpack the tool mtools
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree dpkg-deb --extract /mnt/debs/mtools_4.0.48-1_amd64.deb /mnt/tools < /dev/null
 
-# 16. remove what the installation needed
+# 18. remove what the installation needed
 as_root rm -f tree/etc/hostname tree/var/lib/dbus/machine-id tree/var/lib/dpkg/available < /dev/null
 
-# 17. set the image's sources
+# 19. set the image's sources
 as_root install -m 0644 /dev/stdin tree/etc/apt/sources.list.d/debian.sources <<'END'
 Types: deb deb-src
 URIs: http://debian.example/debian
@@ -121,47 +132,47 @@ Components: main
 Signed-By: /debian.gpg
 END
 
-# 18. say what image it is
+# 20. say what image it is
 as_root install -m 0644 /dev/stdin tree/etc/cloud-release <<'END'
 ID=container
 VERSION="20261121.0"
 END
 
-# 19. set the default locale
+# 21. set the default locale
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree sh -c 'grep -qs ^LANG= /etc/default/locale || echo LANG=C.UTF-8 >>/etc/default/locale' < /dev/null
 
-# 20. empty machine-id
+# 22. empty machine-id
 as_root install -m 0444 /dev/null tree/etc/machine-id < /dev/null
 
-# 21. point resolv.conf to systemd-resolved
+# 23. point resolv.conf to systemd-resolved
 as_root ln -sfn ../run/systemd/resolve/stub-resolv.conf tree/etc/resolv.conf < /dev/null
 
-# 22. empty run-time folders
+# 24. empty run-time folders
 as_root find tree/dev tree/run tree/tmp tree/var/tmp -mindepth 1 -delete < /dev/null
 
-# 23. empty logs and caches
+# 25. empty logs and caches
 as_root find tree/var/log tree/var/cache/apt tree/var/cache/ldconfig tree/var/lib/apt/lists -type f -delete < /dev/null
 
-# 24. leave out the builder's resolv.conf
+# 26. leave out the builder's resolv.conf
 as_root find tree/etc -path 'tree/etc/.resolv.conf.*.bak' -delete < /dev/null
 
-# 25. leave out backup and lock files
+# 27. leave out backup and lock files
 as_root find tree/etc tree/var/lib tree/var/cache/debconf -type f '(' -name '*-old' -o -name '*.old' -o -path \
     'tree/etc/*-' -o -name .pwd.lock ')' -delete < /dev/null
 
-# 26. leave out secrets and identities
+# 28. leave out secrets and identities
 as_root debian-cloud scrub tree < /dev/null
 
-# 27. clamp time stamps
+# 29. clamp time stamps
 as_root find tree -newermt @1795224967 -exec touch -h -d @1795224967 '{}' + < /dev/null
 
-# 28. pack the tree
+# 30. pack the tree
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree tar --create --file /mnt/debian-13-container-amd64-20261121.0.tar.xz \
     '--use-compress-program=xz -2 --threads=0 --block-size=16MiB' --format=pax \
     --pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime --sort=name --numeric-owner \
     --acls --xattrs '--xattrs-include=*' --mtime=@1795224967 --clamp-mtime --directory=/mnt/tree . < /dev/null
 
-# 29. write down the facts
+# 31. write down the facts
 cat > facts <<'END'
 Config: container
 Config-Version: 0.1.0
@@ -172,7 +183,7 @@ Epoch: 1795224967
 Virtual-Size: 0
 Maintainer: Some One <one@example.org>
 Formats: tar.xz
-Plan: 8bf93f59ff601c9cd03ad66b2067b403c260120f88458bb89ceb48adb411ef68
+Plan: 7c2dc1cd9c57122c251ae9d17ad92f32c3efaa380b6ea87e0dc5a3076afb7df8
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64
@@ -185,5 +196,5 @@ Sources:
  http://debian.example/security trixie-security
 END
 
-# 30. write hashes and records
+# 32. write hashes and records
 debian-cloud seal . < /dev/null

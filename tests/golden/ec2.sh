@@ -24,50 +24,61 @@ fi
 mkdir image
 cd image
 
-# 1. list the packages
-cat > packages <<'END'
-8888888888888888888888888888888888888888888888888888888888888888 114952 login_1%3a4.16.0-2_amd64.deb http://debian.example/debian/pool/main/s/shadow/login_4.16.0-2_amd64.deb
-cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc 198228 mtools_4.0.48-1_amd64.deb http://debian.example/debian/pool/main/m/mtools/mtools_4.0.48-1_amd64.deb
+# 1. list the packages of essential
+mkdir -p packages
+cat > packages/1-essential <<'END'
 ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files_13.8_amd64.deb http://debian.example/debian/pool/main/b/base-files/base-files_13.8_amd64.deb
 END
 
-# 2. get 2 packages
-debian-cloud packages packages debs < /dev/null
+# 2. list the packages of added
+mkdir -p packages
+cat > packages/2-added <<'END'
+8888888888888888888888888888888888888888888888888888888888888888 114952 login_1%3a4.16.0-2_amd64.deb http://debian.example/debian/pool/main/s/shadow/login_4.16.0-2_amd64.deb
+END
 
-# 3. prepare to install
+# 3. list what else makes the image
+mkdir -p packages
+cat > packages/tools <<'END'
+cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc 198228 mtools_4.0.48-1_amd64.deb http://debian.example/debian/pool/main/m/mtools/mtools_4.0.48-1_amd64.deb
+END
+
+# 4. get 2 packages
+debian-cloud packages debs packages/1-essential packages/2-added packages/tools < /dev/null
+
+# 5. prepare to install
 cat > install <<'END'
 (the text of install.py)
 END
 chmod 755 install
 
-# 4. note the answers to debconf
+# 6. note the answers to debconf
 cat > answers <<'END'
 locales locales/default_environment_locale select C.UTF-8
 grub2 grub2/force_efi_extra_removable boolean true
 END
 
-# 5. plan to install essential: 1 packages
+# 7. plan to install essential: 1 packages
 mkdir -p stages
-cat > stages/essential <<'END'
+cat > stages/1-essential <<'END'
 essential base-files_13.8_amd64.deb
 answers answers
 configure
 END
 
-# 6. install essential: 1 packages
-as_root env SOURCE_DATE_EPOCH=1795224967 ./install tree stages/essential < /dev/null
+# 8. install essential: 1 packages
+as_root ./install tree stages/1-essential < /dev/null
 
-# 7. plan to install added: 1 packages
+# 9. plan to install added: 1 packages
 mkdir -p stages
-cat > stages/added <<'END'
+cat > stages/2-added <<'END'
 unpack login_1%3a4.16.0-2_amd64.deb
 configure
 END
 
-# 8. install added: 1 packages
-as_root env SOURCE_DATE_EPOCH=1795224967 ./install tree stages/added < /dev/null
+# 10. install added: 1 packages
+as_root ./install tree stages/2-added < /dev/null
 
-# 9. note what was installed automatically
+# 11. note what was installed automatically
 cat > automatic <<'END'
 Package: login
 Architecture: amd64
@@ -75,13 +86,13 @@ Auto-Installed: 1
 
 END
 
-# 10. note the packages to come
+# 12. note the packages to come
 cat > expected <<'END'
 installed base-files 13.8 amd64
 installed login 1:4.16.0-2 amd64
 END
 
-# 11. plan to make the initrd
+# 13. plan to make the initrd
 mkdir -p stages
 cat > stages/finish <<'END'
 mark automatic
@@ -89,25 +100,25 @@ initrd
 list installed
 END
 
-# 12. make the initrd
+# 14. make the initrd
 as_root env SOURCE_DATE_EPOCH=1795224967 ./install tree stages/finish < /dev/null
 
-# 13. compare installed packages with the resolved ones
+# 15. compare installed packages with the resolved ones
 diff -u expected installed < /dev/null
 
-# 14. prepare to run the image's own tools
+# 16. prepare to run the image's own tools
 cat > in-tree <<'END'
 (the text of in-tree)
 END
 chmod 755 in-tree
 
-# 15. unpack the tool mtools
+# 17. unpack the tool mtools
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree dpkg-deb --extract /mnt/debs/mtools_4.0.48-1_amd64.deb /mnt/tools < /dev/null
 
-# 16. remove what the installation needed
+# 18. remove what the installation needed
 as_root rm -f tree/etc/hostname tree/var/lib/dbus/machine-id tree/var/lib/dpkg/available < /dev/null
 
-# 17. set the image's sources
+# 19. set the image's sources
 as_root install -m 0644 /dev/stdin tree/etc/apt/sources.list.d/debian.sources <<'END'
 Types: deb deb-src
 URIs: http://debian.example/debian
@@ -122,74 +133,74 @@ Components: main
 Signed-By: /debian.gpg
 END
 
-# 18. say what image it is
+# 20. say what image it is
 as_root install -m 0644 /dev/stdin tree/etc/cloud-release <<'END'
 ID=ec2
 VERSION="20261121.0"
 END
 
-# 19. set the default locale
+# 21. set the default locale
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree sh -c 'grep -qs ^LANG= /etc/default/locale || echo LANG=C.UTF-8 >>/etc/default/locale' < /dev/null
 
-# 20. empty machine-id
+# 22. empty machine-id
 as_root install -m 0444 /dev/null tree/etc/machine-id < /dev/null
 
-# 21. point resolv.conf to systemd-resolved
+# 23. point resolv.conf to systemd-resolved
 as_root ln -sfn ../run/systemd/resolve/stub-resolv.conf tree/etc/resolv.conf < /dev/null
 
-# 22. write fstab
+# 24. write fstab
 as_root install -m 0644 /dev/stdin tree/etc/fstab <<'END'
 PARTUUID=a3491e84-ae80-5209-adf0-c238d3d88d9c / ext4 rw,discard,errors=remount-ro,x-systemd.growfs 0 1
 PARTUUID=cf908535-5697-5935-94f4-9d5ca28a2f54 /boot/efi vfat umask=0077,defaults 0 2
 END
 
-# 23. make the ESP's mount point
+# 25. make the ESP's mount point
 as_root mkdir -p tree/boot/efi < /dev/null
 
-# 24. identify the disk to grub
+# 26. identify the disk to grub
 cat > grub-probe.identities <<'END'
 root_partuuid=a3491e84-ae80-5209-adf0-c238d3d88d9c
 root_uuid=b6b2bf48-9433-56a8-afc2-2491328ed029
 END
 
-# 25. prepare grub-probe
+# 27. prepare grub-probe
 cat > grub-probe <<'END'
 (the text of grub-probe)
 END
 chmod 755 grub-probe
 
-# 26. prepare grub-setup
+# 28. prepare grub-setup
 cat > grub-setup <<'END'
 (the text of grub-setup)
 END
 chmod 755 grub-setup
 
-# 27. configure grub
+# 29. configure grub
 as_root ./grub-setup tree a3491e84-ae80-5209-adf0-c238d3d88d9c bios < /dev/null
 
-# 28. empty run-time folders
+# 30. empty run-time folders
 as_root find tree/dev tree/run tree/tmp tree/var/tmp -mindepth 1 -delete < /dev/null
 
-# 29. empty logs and caches
+# 31. empty logs and caches
 as_root find tree/var/log tree/var/cache/apt tree/var/cache/ldconfig tree/var/lib/apt/lists -type f -delete < /dev/null
 
-# 30. leave out the builder's resolv.conf
+# 32. leave out the builder's resolv.conf
 as_root find tree/etc -path 'tree/etc/.resolv.conf.*.bak' -delete < /dev/null
 
-# 31. leave out backup and lock files
+# 33. leave out backup and lock files
 as_root find tree/etc tree/var/lib tree/var/cache/debconf -type f '(' -name '*-old' -o -name '*.old' -o -path \
     'tree/etc/*-' -o -name .pwd.lock ')' -delete < /dev/null
 
-# 32. leave out secrets and identities
+# 34. leave out secrets and identities
 as_root debian-cloud scrub tree < /dev/null
 
-# 33. clamp time stamps
+# 35. clamp time stamps
 as_root find tree -newermt @1795224967 -exec touch -h -d @1795224967 '{}' + < /dev/null
 
-# 34. make an empty disk
+# 36. make an empty disk
 truncate -s 8589934592 debian-13-ec2-amd64-20261121.0.raw < /dev/null
 
-# 35. partition it
+# 37. partition it
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree sfdisk --quiet --no-reread --no-tell-kernel --wipe=never \
     /mnt/debian-13-ec2-amd64-20261121.0.raw <<'END'
 label: gpt
@@ -202,78 +213,78 @@ sector-size: 512
 15 : start=8192, size=253952, type=c12a7328-f81f-11d2-ba4b-00a0c93ec93b, uuid=cf908535-5697-5935-94f4-9d5ca28a2f54, name="esp"
 END
 
-# 36. place GRUB's core image
+# 38. place GRUB's core image
 as_root dd if=tree/boot/grub/i386-pc/core.img of=debian-13-ec2-amd64-20261121.0.raw bs=512 seek=2048 \
     conv=notrunc status=none < /dev/null
 
-# 37. place GRUB's boot sector
+# 39. place GRUB's boot sector
 as_root dd if=tree/boot/grub/i386-pc/boot.img of=debian-13-ec2-amd64-20261121.0.raw bs=440 count=1 \
     conv=notrunc status=none < /dev/null
 
-# 38. point the boot sector to the core image
+# 40. point the boot sector to the core image
 printf '\000\010\000\000\000\000\000\000' | dd of=debian-13-ec2-amd64-20261121.0.raw bs=1 seek=92 conv=notrunc status=none
 
-# 39. let it mend the boot drive
+# 41. let it mend the boot drive
 printf '\220\220' | dd of=debian-13-ec2-amd64-20261121.0.raw bs=1 seek=102 conv=notrunc status=none
 
-# 40. point the core image to its rest
+# 42. point the core image to its rest
 printf '\001\010\000\000\000\000\000\000' | dd of=debian-13-ec2-amd64-20261121.0.raw bs=1 seek=1049076 conv=notrunc status=none
 
-# 41. make the EFI system partition
+# 43. make the EFI system partition
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mformat -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 -F -v ESP -N a1ada376 -T \
     253952 -h 255 -s 63 -H 8192 :: < /dev/null
 
-# 42. take a partition entry out of it
+# 44. take a partition entry out of it
 dd if=/dev/zero of=debian-13-ec2-amd64-20261121.0.raw bs=1 count=16 seek=4194750 conv=notrunc \
     status=none < /dev/null
 
-# 43. take a partition entry out of it
+# 45. take a partition entry out of it
 dd if=/dev/zero of=debian-13-ec2-amd64-20261121.0.raw bs=1 count=16 seek=4197822 conv=notrunc \
     status=none < /dev/null
 
-# 44. make its folders
+# 46. make its folders
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mmd -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 ::EFI ::EFI/BOOT ::EFI/debian < /dev/null
 
-# 45. place EFI/BOOT/BOOTX64.EFI
+# 47. place EFI/BOOT/BOOTX64.EFI
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 \
     /usr/lib/shim/shimx64.efi.signed ::EFI/BOOT/BOOTX64.EFI < /dev/null
 
-# 46. place EFI/BOOT/grubx64.efi
+# 48. place EFI/BOOT/grubx64.efi
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 \
     /usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed ::EFI/BOOT/grubx64.efi < /dev/null
 
-# 47. place EFI/BOOT/mmx64.efi
+# 49. place EFI/BOOT/mmx64.efi
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 \
     /usr/lib/shim/mmx64.efi.signed ::EFI/BOOT/mmx64.efi < /dev/null
 
-# 48. place EFI/debian/BOOTX64.CSV
+# 50. place EFI/debian/BOOTX64.CSV
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 /usr/lib/shim/BOOTX64.CSV \
     ::EFI/debian/BOOTX64.CSV < /dev/null
 
-# 49. place EFI/debian/fbx64.efi
+# 51. place EFI/debian/fbx64.efi
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 \
     /usr/lib/shim/fbx64.efi.signed ::EFI/debian/fbx64.efi < /dev/null
 
-# 50. place EFI/debian/grubx64.efi
+# 52. place EFI/debian/grubx64.efi
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 \
     /usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed ::EFI/debian/grubx64.efi < /dev/null
 
-# 51. place EFI/debian/mmx64.efi
+# 53. place EFI/debian/mmx64.efi
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 \
     /usr/lib/shim/mmx64.efi.signed ::EFI/debian/mmx64.efi < /dev/null
 
-# 52. place EFI/debian/shimx64.efi
+# 54. place EFI/debian/shimx64.efi
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 \
     /usr/lib/shim/shimx64.efi.signed ::EFI/debian/shimx64.efi < /dev/null
 
-# 53. place EFI/debian/grub.cfg
+# 55. place EFI/debian/grub.cfg
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mcopy -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 - ::EFI/debian/grub.cfg <<'END'
 search.fs_uuid b6b2bf48-9433-56a8-afc2-2491328ed029 root 
 set prefix=($root)'/boot/grub'
 configfile $prefix/grub.cfg
 END
 
-# 54. set mke2fs's defaults
+# 56. set mke2fs's defaults
 cat > mke2fs.conf <<'END'
 [defaults]
     base_features = sparse_super,large_file,filetype,resize_inode,dir_index,ext_attr
@@ -288,25 +299,25 @@ cat > mke2fs.conf <<'END'
     }
 END
 
-# 55. make the root file system
+# 57. make the root file system
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mke2fs -q -F -t ext4 -L root -U b6b2bf48-9433-56a8-afc2-2491328ed029 -E \
     offset=134217728,hash_seed=6b0d8740-ae5f-5f4c-85b0-6ee34ff507df,nodiscard,assume_storage_prezeroed=1 \
     -d /mnt/tree /mnt/debian-13-ec2-amd64-20261121.0.raw 8256512k < /dev/null
 
-# 56. prepare to set its inodes' times
+# 58. prepare to set its inodes' times
 cat > inode-times <<'END'
 (the text of inode-times)
 END
 chmod 755 inode-times
 
-# 57. set its inodes' times
+# 59. set its inodes' times
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree /mnt/inode-times /mnt/debian-13-ec2-amd64-20261121.0.raw 134217728 < /dev/null
 
-# 58. convert to qcow2
+# 60. convert to qcow2
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree qemu-img convert -c -f raw -O qcow2 -o compression_type=zstd \
     /mnt/debian-13-ec2-amd64-20261121.0.raw /mnt/debian-13-ec2-amd64-20261121.0.qcow2 < /dev/null
 
-# 59. write down the facts
+# 61. write down the facts
 cat > facts <<'END'
 Config: ec2
 Config-Version: 0.1.0
@@ -317,7 +328,7 @@ Epoch: 1795224967
 Virtual-Size: 8589934592
 Maintainer: Some One <one@example.org>
 Formats: raw qcow2
-Plan: 3e3fe581035fae14b87566238d31570d6454460f3949d7edf51c39fdfcc665f5
+Plan: be7e9738f2ad4e6c8e281d237abfb9a3e804108d2a2c61bb2d15ad8af303d6bb
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64
@@ -330,5 +341,5 @@ Sources:
  http://debian.example/security trixie-security
 END
 
-# 60. write hashes and records
+# 62. write hashes and records
 debian-cloud seal . < /dev/null

@@ -21,7 +21,7 @@ def test_a_step_without_its_namespace_says_why(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(run, "_namespace", lambda: ("sh", "-c", script, "unshare"))
     step = plans.Run("make a tree", ("true",), root=True)
     with pytest.raises(Error) as refused:
-        run._run(step, tmp_path, Progress(1, quiet=True), None)
+        run._run(step, tmp_path, Progress(1, quiet=True), (), None)
     assert (
         refused.value.message == "make a tree: no namespace can be created: unshare failed: Operation not permitted"
     )

@@ -56,10 +56,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_file_is_fetched_once(archive: Archive, tmp_path: Path) -> None:
     archive.list(b"one", b"two")
-    pool.fetch(archive.file, tmp_path / "first")
+    pool.fetch(tmp_path / "first", [archive.file])
     assert contents(tmp_path / "first") == {"p0_1_all.deb": b"one", "p1_1_all.deb": b"two"}
     archive.forget()
-    pool.fetch(archive.file, tmp_path / "second")
+    pool.fetch(tmp_path / "second", [archive.file])
     assert contents(tmp_path / "second") == contents(tmp_path / "first")
     assert not [path for path in archive.kept.iterdir() if not path.is_file()]
 
@@ -68,22 +68,22 @@ def test_a_local_file_is_not_kept(archive: Archive, tmp_path: Path, monkeypatch:
     monkeypatch.undo()
     monkeypatch.setattr(cache, "directory", lambda: tmp_path / "cache")
     archive.list(b"one", b"two")
-    pool.fetch(archive.file, tmp_path / "first")
+    pool.fetch(tmp_path / "first", [archive.file])
     assert contents(tmp_path / "first") == {"p0_1_all.deb": b"one", "p1_1_all.deb": b"two"}
     assert not [*archive.kept.iterdir()]
     archive.forget()
     with pytest.raises(Error, match="packages cannot be fetched"):
-        pool.fetch(archive.file, tmp_path / "second")
+        pool.fetch(tmp_path / "second", [archive.file])
 
 
 def test_a_file_that_is_not_the_listed_one_is_refused_and_not_kept(archive: Archive, tmp_path: Path) -> None:
     (package,) = archive.list(b"one")
     (archive.folder / package.deb).write_bytes(b"two")
     with pytest.raises(Error, match="packages cannot be fetched"):
-        pool.fetch(archive.file, tmp_path / "first")
+        pool.fetch(tmp_path / "first", [archive.file])
     assert not (archive.kept / package.sha256).exists()
     archive.list(b"one")
-    pool.fetch(archive.file, tmp_path / "second")
+    pool.fetch(tmp_path / "second", [archive.file])
     assert contents(tmp_path / "second") == {package.deb: b"one"}
 
 
@@ -91,7 +91,7 @@ def test_a_file_is_not_written_beyond_its_size(archive: Archive, tmp_path: Path)
     (package,) = archive.list(b"one")
     (archive.folder / package.deb).write_bytes(b"x" * 2**20)
     with pytest.raises(Error, match="packages cannot be fetched"):
-        pool.fetch(archive.file, tmp_path / "first")
+        pool.fetch(tmp_path / "first", [archive.file])
     assert sum(path.stat().st_size for path in archive.kept.rglob("*") if path.is_file()) <= 3 + pool._SLACK
 
 
@@ -133,11 +133,11 @@ def test_a_kept_file_that_could_be_another_s_is_fetched_again(
     archive: Archive, tmp_path: Path, attack: object
 ) -> None:
     (package,) = archive.list(b"one")
-    pool.fetch(archive.file, tmp_path / "first")
+    pool.fetch(tmp_path / "first", [archive.file])
     # A link has given the file to that plan, too: another plan's changes must not reach it.
     (tmp_path / "first" / package.deb).unlink()
     attack(archive.kept / package.sha256)  # type: ignore[operator]
-    pool.fetch(archive.file, tmp_path / "second")
+    pool.fetch(tmp_path / "second", [archive.file])
     assert contents(tmp_path / "second") == {package.deb: b"one"}
     found = (archive.kept / package.sha256).lstat()
     assert (found.st_uid, found.st_mode & 0o777) == (os.geteuid(), 0o644)
@@ -145,20 +145,20 @@ def test_a_kept_file_that_could_be_another_s_is_fetched_again(
     attack(archive.kept / package.sha256)  # type: ignore[operator]
     archive.forget()
     with pytest.raises(Error, match="packages cannot be fetched"):
-        pool.fetch(archive.file, tmp_path / "third" / "debs")
+        pool.fetch(tmp_path / "third" / "debs", [archive.file])
 
 
 def test_what_a_killed_run_left_is_removed(archive: Archive, tmp_path: Path) -> None:
     archive.list(b"one")
     (archive.kept / "partial").mkdir(parents=True)
     (archive.kept / "partial" / "x").write_bytes(b"half")
-    pool.fetch(archive.file, tmp_path / "first")
+    pool.fetch(tmp_path / "first", [archive.file])
     assert not (archive.kept / "partial").exists()
 
 
 def test_two_at_once_fetch_each_file_once(archive: Archive, tmp_path: Path) -> None:
     archive.list(*(bytes([number]) * 1000 for number in range(20)))
-    threads = [threading.Thread(target=pool.fetch, args=(archive.file, tmp_path / str(n))) for n in range(3)]
+    threads = [threading.Thread(target=pool.fetch, args=(tmp_path / str(n), [archive.file])) for n in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -170,11 +170,11 @@ def test_the_cache_has_a_bound_and_keeps_what_was_used_last(
     archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = archive.list(b"a" * 5000, b"b" * 5000)
-    pool.fetch(archive.file, tmp_path / "first")
+    pool.fetch(tmp_path / "first", [archive.file])
     os.utime(archive.kept / old.sha256, (1, 1))
     monkeypatch.setattr(cache, "BOUND_OF_DEBS", 8192 + 4096)
     archive.list(b"c")
-    pool.fetch(archive.file, tmp_path / "second")
+    pool.fetch(tmp_path / "second", [archive.file])
     kept = {path.name for path in archive.kept.iterdir()}
     assert old.sha256 not in kept
     assert new.sha256 in kept
@@ -197,7 +197,7 @@ def test_the_cache_has_a_bound_and_keeps_what_was_used_last(
 def test_a_list_that_is_none_is_refused(archive: Archive, tmp_path: Path, line: str) -> None:
     archive.file.write_text(f"{line}\n")
     with pytest.raises(Error, match=r"line 1 of .* is not a \.deb") as refused:
-        pool.fetch(archive.file, tmp_path / "debs")
+        pool.fetch(tmp_path / "debs", [archive.file])
     assert "\x1b" not in refused.value.message
 
 
@@ -206,14 +206,14 @@ def test_a_directory_of_another_user_is_no_cache(archive: Archive, tmp_path: Pat
     archive.kept.mkdir()
     archive.kept.chmod(0o777)
     with pytest.raises(Error, match="belongs to another user, or other users may write to it"):
-        pool.fetch(archive.file, tmp_path / "debs")
+        pool.fetch(tmp_path / "debs", [archive.file])
 
 
 def test_a_plan_calls_it(archive: Archive, tmp_path: Path) -> None:
     """By its name, for whoever carries out a printed plan."""
     (package,) = archive.list(b"one")
     done = subprocess.run(
-        ["debian-cloud", "packages", archive.file, tmp_path / "debs"],
+        ["debian-cloud", "packages", tmp_path / "debs", archive.file],
         env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
         capture_output=True,
         text=True,

@@ -2,9 +2,11 @@
 """Split the packages of an image into stages, which follow the packages of configuration.
 
 The essential packages come first, then what every Debian system has, then each layer that the configuration is built
-on with what it needs, then the configuration, then what the user added. Two images that share their first packages
-share their first stages. Within a stage, packages are unpacked in rounds: before one is unpacked, what it
-Pre-Depends on must be configured (Debian Policy 7.2).
+on with what it needs, then kernel and boot loaders, then what else the configuration needs, then the configuration
+itself, then what the user added. Two images that share their first packages share their first stages.
+
+Within a stage, packages are unpacked in rounds: before one is unpacked, what it Pre-Depends on must be configured
+(Debian Policy 7.2).
 """
 
 from __future__ import annotations
@@ -24,10 +26,16 @@ ESSENTIAL: Final = "essential"
 """Name of the first stage, of the packages without which dpkg need not work."""
 BASE: Final = "base"
 """Name of the second stage, of the other packages that every Debian system has."""
+BOOT: Final = "boot"
+"""Name of the stage of kernel and boot loaders, which images for different clouds share."""
+NEEDS: Final = "needs"
+"""Name of the stage of what else the configuration needs, which changes less often than the configuration."""
 ADDED: Final = "added"
 """Name of the stage of packages that the user added."""
 
 _NOTHING: Final = Needs()
+_BOOTS: Final = ("linux-image-", "grub-", "shim-")
+"""Prefixes of the names of kernels and boot loaders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +63,16 @@ def stages(resolution: Resolution) -> tuple[Stage, ...]:
     """Return the stages of an image, each with at least one package; together they have all of its packages."""
     needs = resolution.needs
     layers = [name for name in _after(resolution.config.name, needs) if name.startswith(names.PACKAGE_PREFIX)]
-    own = (resolution.config.name, *resolution.recommended, names.KEYRING_PACKAGE)
-    wanted = [
+    mine = (resolution.config.name, *resolution.recommended, names.KEYRING_PACKAGE)
+    needed = _closure(mine, needs, ())
+    own = _users(resolution.config.name, needed, needs)
+    wanted: list[tuple[str, Iterable[str]]] = [
         (ESSENTIAL, resolution.essential),
         (BASE, resolution.required),
         *((names.config(name), (name,)) for name in layers if name != resolution.config.name),
-        (names.config(resolution.config.name), own),
+        (BOOT, (name for name in needed - own if name.startswith(_BOOTS))),
+        (NEEDS, needed - own),
+        (names.config(resolution.config.name), mine),
         (ADDED, tuple(package.name for package in resolution.packages)),
     ]
     names_of = {package.name for package in resolution.packages}
@@ -115,6 +127,21 @@ def _closure(asked: Iterable[str], needs: Mapping[str, Needs], there: Collection
             if one not in found:
                 found.add(one)
                 waiting.append(one)
+    return found
+
+
+def _users(name: str, members: Collection[str], needs: Mapping[str, Needs]) -> set[str]:
+    """Return a package and those of `members` that need it, directly or not."""
+    users: dict[str, list[str]] = {}
+    for member in members:
+        for one in _next(member, needs, ()):
+            users.setdefault(one, []).append(member)
+    found, waiting = {name}, [name]
+    while waiting:
+        for user in users.get(waiting.pop(), ()):
+            if user not in found:
+                found.add(user)
+                waiting.append(user)
     return found
 
 

@@ -25,7 +25,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud import formats, names
-from debian_cloud.build import scripts, stages
+from debian_cloud.build import layers, scripts, stages
 from debian_cloud.disk import layout as disk_layout
 from debian_cloud.errors import USAGE, Error, did_you_mean
 from debian_cloud.image import sources
@@ -213,21 +213,41 @@ def _tree(resolution: Resolution) -> Plan:
     )
     answers = _ANSWERS + (_ANSWERS_OF_GRUB if "uefi" in resolution.config.firmware else "") + custom.seed
     debs = {package.name: package.deb for package in resolution.packages}
-    made = stages.stages(resolution)
+    made = layers.identified(stages.stages(resolution), resolution, (scripts.text("install.py"), answers))
+    lists = tuple(
+        Write(
+            f"list the packages of {stage.name}",
+            f"packages/{number}-{stage.name}",
+            pool.listed(package for package in resolution.packages if package.name in {*stage.packages}),
+            layer=layer,
+        )
+        for number, (stage, layer) in enumerate(made, 1)
+    )
+    if resolution.tools:
+        lists = (*lists, Write("list what else makes the image", "packages/tools", pool.listed(resolution.tools)))
     return (
-        Write("list the packages", "packages", pool.listed((*resolution.packages, *resolution.tools))),
-        Run(f"get {len(debs)} packages", ("debian-cloud", "packages", "packages", _DEBS)),
+        *lists,
+        Run(
+            f"get {len(debs)} packages",
+            ("debian-cloud", "packages", _DEBS, *(write.path for write in lists)),
+        ),
         Write("prepare to install", "install", scripts.text("install.py"), 0o755),
         Write("note the answers to debconf", "answers", answers),
-        *(step for stage in made for step in _stage(stage, debs, resolution.epoch)),
+        *(step for number, (stage, layer) in enumerate(made, 1) for step in _stage(number, stage, layer, debs)),
         Write("note what was installed automatically", "automatic", _automatic(resolution)),
         Write("note the packages to come", "expected", "".join(f"{line}\n" for line in installed)),
-        *_operations("finish", "make the initrd", ("mark automatic", "initrd", "list installed"), resolution.epoch),
+        Write("plan to make the initrd", "stages/finish", "mark automatic\ninitrd\nlist installed\n"),
+        Run(
+            "make the initrd",
+            ("./install", TREE, "stages/finish"),
+            root=True,
+            env=(("SOURCE_DATE_EPOCH", str(resolution.epoch)),),
+        ),
         Run("compare installed packages with the resolved ones", ("diff", "-u", "expected", "installed")),
     )
 
 
-def _stage(stage: Stage, debs: Mapping[str, str], epoch: int) -> Plan:
+def _stage(number: int, stage: Stage, layer: str, debs: Mapping[str, str]) -> Plan:
     """Return the steps that install one stage."""
     lines = []
     for one in stage.rounds:
@@ -237,14 +257,10 @@ def _stage(stage: Stage, debs: Mapping[str, str], epoch: int) -> Plan:
             lines += [f"essential {files}", "answers answers", "configure"]
         else:
             lines += [f"unpack {files}", " ".join(("configure", *one.configure))]
-    return _operations(stage.name, f"install {stage.name}: {len(stage.packages)} packages", lines, epoch)
-
-
-def _operations(name: str, title: str, lines: Iterable[str], epoch: int) -> Plan:
-    file = f"stages/{name}"
+    file, title = f"stages/{number}-{stage.name}", f"install {stage.name}: {len(stage.packages)} packages"
     return (
-        Write(f"plan to {title}", file, "".join(f"{line}\n" for line in lines)),
-        Run(title, ("./install", TREE, file), root=True, env=(("SOURCE_DATE_EPOCH", str(epoch)),)),
+        Write(f"plan to {title}", file, "".join(f"{line}\n" for line in lines), layer=layer),
+        Run(title, ("./install", TREE, file), root=True, layer=layer),
     )
 
 

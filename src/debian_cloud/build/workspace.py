@@ -15,9 +15,9 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from debian_cloud.build import request
+from debian_cloud.build import layers, request, store
 from debian_cloud.errors import FAILED, USAGE, Error
-from debian_cloud.host import folders, run, signals
+from debian_cloud.host import folders, memory, run, signals
 from debian_cloud.host.progress import Progress
 from debian_cloud.host.timing import Timing, timed
 from debian_cloud.packages import described
@@ -43,8 +43,11 @@ class Built:
     timings: tuple[Timing, ...]
 
 
-def build(asked: BuildRequest, output: Path, *, quiet: bool) -> Built:
-    """Make the files of the requested image in a directory, all or none, unless they are there already."""
+def build(asked: BuildRequest, output: Path, *, quiet: bool, bound: int = store.BOUND) -> Built:
+    """Make the files of the requested image in a directory, all or none, unless they are there already.
+
+    `bound` is as for `make`.
+    """
     # Check this before anything is fetched.
     run.check_namespace()
     planning: list[Timing] = []
@@ -52,7 +55,7 @@ def build(asked: BuildRequest, output: Path, *, quiet: bool) -> Built:
         planned = request.planned(asked)
     if is_made(planned, output):
         return Built(planned, new=False, timings=(*planning,))
-    return Built(planned, new=True, timings=(*planning, *make(planned, output.resolve(), quiet=quiet)))
+    return Built(planned, new=True, timings=(*planning, *make(planned, output.resolve(), quiet=quiet, bound=bound)))
 
 
 def is_made(planned: Planned, output: Path) -> bool:
@@ -77,10 +80,11 @@ def is_made(planned: Planned, output: Path) -> bool:
     )
 
 
-def make(planned: Planned, output: Path, *, quiet: bool) -> tuple[Timing, ...]:
+def make(planned: Planned, output: Path, *, quiet: bool, bound: int = store.BOUND) -> tuple[Timing, ...]:
     """Make the planned files in a directory, all or none; return the cost of each step.
 
-    Raise Error if one of the files already exists.
+    Layers in the cache are used, and kept there up to `bound` bytes; if it is 0, none are. Raise Error if one of the
+    files already exists.
     """
     _refuse_name(output)
     _refuse_existing(output, planned.outputs)
@@ -91,7 +95,8 @@ def make(planned: Planned, output: Path, *, quiet: bool) -> tuple[Timing, ...]:
         try:
             # Files that a killed build of the same image left are of no use: we hold the lock.
             folders.empty(workspace)
-            timings = run.carry_out(planned.plan, workspace, Progress(len(planned.plan), quiet=quiet), lock)
+            with memory.tree(workspace, planned.resolution.installed_size) as tree:
+                timings = _carried_out(planned, workspace, lock, tree, bound, quiet=quiet)
             with signals.undisturbed():
                 _refuse_existing(output, planned.outputs)
                 for name in planned.outputs:
@@ -100,6 +105,26 @@ def make(planned: Planned, output: Path, *, quiet: bool) -> tuple[Timing, ...]:
             with signals.undisturbed():
                 folders.remove(workspace)
     return timings
+
+
+def _carried_out(
+    planned: Planned, workspace: Path, lock: int, tree: memory.Tree | None, bound: int, *, quiet: bool
+) -> tuple[Timing, ...]:
+    """Carry out a plan, from the last of its layers that is in the cache."""
+    locks = (lock, *((tree.lock,) if tree else ()))
+    place = tree.path if tree else None
+    ids = layers.of(planned.plan)
+    if not bound or not ids:
+        return run.carry_out(planned.plan, workspace, Progress(len(planned.plan), quiet=quiet), locks, place)
+    with store.opened(bound) as kept:
+        parts = layers.parts(planned.plan, str(kept.place), kept.begin(ids))
+        progress = Progress(sum(len(part.steps) for part in parts), quiet=quiet)
+        timings: list[Timing] = []
+        for part in parts:
+            timings += run.carry_out(part.steps, workspace, progress, (*locks, kept.lock), place)
+            if part.layer:
+                kept.made(part.layer)
+    return (*timings,)
 
 
 def make_output(output: Path) -> None:

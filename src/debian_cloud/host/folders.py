@@ -24,22 +24,23 @@ _PATIENCE: Final = 25
 
 
 @contextlib.contextmanager
-def locked(folder: Path, what: str, *, wait: bool = False) -> Iterator[int]:
+def locked(folder: Path, what: str, *, wait: bool = False, shared: bool = False) -> Iterator[int]:
     """Lock a directory, which is created if needed, and yield the lock's descriptor.
 
     The kernel releases the lock when this process ends. If another process holds it, raise Error, or with `wait`,
-    wait for it.
+    wait for it. A `shared` lock excludes only those that are not.
     """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
         descriptor = _own_folder(folder)
         try:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             except BlockingIOError:
                 if not wait:
                     raise Error(f"another debian-cloud uses {what}", "wait until it has ended") from None
                 print(f"debian-cloud: waiting for another debian-cloud that uses {what}", file=sys.stderr)  # noqa: T201 - a wait without a word looks like a hang
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                fcntl.flock(descriptor, kind)
             # Its last holder may have removed the directory before it released the lock: then the descriptor is of a
             # removed one.
             if _same(descriptor, folder):

@@ -41,6 +41,7 @@ _ROOM: Final = 2**16
 _TICK: Final = 0.5
 """Seconds between two updates of a step's progress."""
 _LOG: Final = "log"
+_MOUNTED: Final = ("sh", "-euc", f'mount --bind "$1" {plans.TREE}; shift; exec "$@"', "sh")
 
 SBIN: Final = "/usr/sbin:/sbin"
 """Directories of tools that an ordinary user's PATH lacks."""
@@ -94,8 +95,10 @@ def words(argv: Sequence[str], folder: Path | None = None) -> str:
 
 
 @contextlib.contextmanager
-def through(argv: Sequence[str], source: IO[bytes]) -> Iterator[IO[bytes]]:
+def through(argv: Sequence[str], source: IO[bytes], *, heard: bool = False) -> Iterator[IO[bytes]]:
     """The output of a command that reads a file from its current position; it is killed when the context ends.
+
+    Its standard error is this process's if it is to be `heard`, and nowhere otherwise.
 
     Reading to the end raises OSError if the command failed, because the output may be incomplete.
     """
@@ -105,7 +108,7 @@ def through(argv: Sequence[str], source: IO[bytes]) -> Iterator[IO[bytes]]:
         env=_environment(()),
         stdin=source,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=None if heard else subprocess.DEVNULL,
     )
     try:
         assert process.stdout is not None
@@ -113,6 +116,16 @@ def through(argv: Sequence[str], source: IO[bytes]) -> Iterator[IO[bytes]]:
     finally:
         process.kill()
         process.communicate()
+
+
+def fed(argv: Sequence[str], source: IO[bytes]) -> None:
+    """Run a command that reads a file from the position of its descriptor, and writes to this process's streams.
+
+    Raise Error if it fails.
+    """
+    status = subprocess.run([_find(argv[0]), *argv[1:]], env=_environment(()), stdin=source, check=False).returncode
+    if status:
+        raise failures.failed(argv, status, "")
 
 
 class _Whole(io.RawIOBase):
@@ -147,14 +160,17 @@ def foreground(argv: Sequence[str], folder: Path | None = None) -> int:
 
 
 def carry_out(
-    plan: plans.Plan, workspace: Path, progress: Progress, lock: int | None = None
+    plan: plans.Plan, workspace: Path, progress: Progress, locks: tuple[int, ...] = (), tree: Path | None = None
 ) -> tuple[timing.Timing, ...]:
     """Run the steps of a plan in a directory; return the cost of each.
 
-    Raise the Error of the first step that fails, with its tool's output. The processes of the steps hold `lock` too
-    (`folders.locked`): if this process is killed, the directory stays locked until the last of them has ended.
+    Raise the Error of the first step that fails, with its tool's output. The processes of the steps hold `locks` too
+    (`folders.locked`): if this process is killed, the directories stay locked until the last of them has ended. Root
+    steps see the directory `tree`, if given, as the tree of the workspace.
     """
     check_tools(plan)
+    if tree is not None:
+        (workspace / plans.TREE).mkdir(exist_ok=True)
     costs: list[timing.Timing] = []
     for step in plan:
         progress.step(step.title)
@@ -162,7 +178,7 @@ def carry_out(
             if isinstance(step, plans.Write):
                 _write(step, workspace)
             else:
-                _run(step, workspace, progress, lock)
+                _run(step, workspace, progress, locks, tree)
     progress.end()
     return tuple(costs)
 
@@ -214,8 +230,9 @@ def _namespace() -> tuple[str, ...]:
     return plans.NAMESPACE if os.geteuid() == 0 else plans.NAMESPACE_USER
 
 
-def _run(step: plans.Run, workspace: Path, progress: Progress, lock: int | None) -> None:
-    argv = (*(_namespace() if step.root else ()), *step.argv)
+def _run(step: plans.Run, workspace: Path, progress: Progress, locks: tuple[int, ...], tree: Path | None) -> None:
+    mounted = (*_MOUNTED, str(tree)) if tree is not None else ()
+    argv = (*((*_namespace(), *mounted) if step.root else ()), *step.argv)
     log = workspace / _LOG
     with log.open("wb") as said, _memory() as stdin:
         stdin.write(step.stdin.encode() if isinstance(step.stdin, str) else step.stdin)
@@ -228,7 +245,7 @@ def _run(step: plans.Run, workspace: Path, progress: Progress, lock: int | None)
             stdout=said,
             stderr=subprocess.STDOUT,
             umask=0o022,
-            pass_fds=() if lock is None else (lock,),
+            pass_fds=locks,
             start_new_session=True,
         )
         try:
@@ -239,7 +256,7 @@ def _run(step: plans.Run, workspace: Path, progress: Progress, lock: int | None)
     if status:
         progress.end()
         reported = _ends(log)
-        if shutil.disk_usage(workspace).free < _ROOM:
+        if any(shutil.disk_usage(place).free < _ROOM for place in (workspace, tree or workspace)):
             # The tool's own words about it may have found no room in the log.
             reported += "\nNo space left on device"
         raise failures.failed(step.argv, status, reported, step.title)

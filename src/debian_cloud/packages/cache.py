@@ -30,6 +30,8 @@ KEYRINGS: Final = "keyrings"
 """The directory of keyrings in a cache."""
 DEBS: Final = "packages"
 """The directory of .debs in a cache; each other directory is a private apt, or of the machine's own apt."""
+LAYERS: Final = "layers"
+"""The directory of layers in a cache (`build.store`)."""
 BOUND_OF_DEBS: Final = 2**31
 """Bytes of .debs that stay on the disk: those of about ten images."""
 
@@ -110,7 +112,7 @@ def _bound(cache: Path, mine: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         elif path.name == KEYRINGS:
             keyrings = [(found.stat().st_mtime, found, _size(found)) for found in path.iterdir()]
-        elif path.name != DEBS and path.is_dir() and not path.is_symlink():
+        elif path.name not in {DEBS, LAYERS} and path.is_dir() and not path.is_symlink():
             folders.append((path.stat().st_mtime, path, _size(path)))
     total = sum(size for _, _, size in (*folders, *keyrings))
     for _, path, size in sorted(folders):
@@ -124,12 +126,12 @@ def _bound(cache: Path, mine: Path) -> None:
             total -= size
 
 
-def bound_files(place: Path) -> None:
-    """Remove the least recently used files of a directory until it is within its bound."""
+def bound_files(place: Path, bound: int) -> None:
+    """Remove the least recently used files of a directory until they take no more than `bound` bytes."""
     found = sorted((path.lstat().st_mtime, path, _size(path)) for path in place.iterdir() if not path.is_dir())
     total = sum(size for _, _, size in found)
     for _, path, size in found:
-        if total <= BOUND_OF_DEBS:
+        if total <= bound:
             return
         path.unlink()
         total -= size

@@ -54,9 +54,9 @@ def listed(packages: Iterable[Package]) -> str:
     return "".join(sorted(f"{package.sha256} {package.size} {package.deb} {package.uri}\n" for package in packages))
 
 
-def fetch(file: Path, target: Path) -> None:
+def fetch(target: Path, lists: Iterable[Path]) -> None:
     """Put the listed .debs into a new directory, verified; raise Error if one cannot be had."""
-    wanted = _read(file)
+    wanted = [deb for file in lists for deb in _read(file)]
     target.mkdir()
     with folders.locked(cache.directory() / cache.DEBS, "the cache of packages", wait=True):
         place = cache.directory() / cache.DEBS
@@ -83,7 +83,7 @@ def fetch(file: Path, target: Path) -> None:
                     "the archive has changed, or is damaged: plan again, or choose another mirror",
                 )
         shutil.rmtree(partial)
-        cache.bound_files(place)
+        cache.bound_files(place, cache.BOUND_OF_DEBS)
 
 
 def _read(file: Path) -> tuple[Wanted, ...]:

@@ -49,6 +49,11 @@ DEBS: Final = "debs"
 ASKED: Final = "initramfs"
 """File of the workspace with the kernels for which an initrd was asked, one in each line."""
 
+NEWEST: Final = "newest"
+"""File of the workspace with the date of the newest package so far, in seconds since 1970."""
+_OLDEST: Final = 86400
+"""Oldest date: on day 0, shadow(5) wants the password changed."""
+
 _PLACE: Final = "run/debian-cloud"
 """Directory of the tree, in memory, for what this script needs there."""
 
@@ -107,6 +112,9 @@ def main(tree: Path, stage: Path) -> None:
     """Carry out the operations of a stage."""
     without_sync()
     operations = [line.split() for line in stage.read_text("utf-8").splitlines()]
+    # The date of the image would make the tree of the same packages another one each day.
+    newest = date([Path(DEBS, deb) for name, *debs in operations if name in {"essential", "unpack"} for deb in debs])
+    os.environ.setdefault("SOURCE_DATE_EPOCH", str(newest))
     place = Path("place")
     place.mkdir(exist_ok=True)
     mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", str(place))
@@ -353,6 +361,20 @@ def _members(deb: BinaryIO) -> Iterator[tuple[bytes, int]]:
         deb.seek(after)
 
 
+def date(debs: Sequence[Path]) -> int:
+    """Return the date of the newest package so far: of these, and of those before, which the workspace notes.
+
+    A package has its date in the header of each member (deb(5)): by dpkg-deb(1), the date of its changelog.
+    """
+    note = Path(NEWEST)
+    newest = int(note.read_text("utf-8")) if note.exists() else _OLDEST
+    for deb in debs:
+        with deb.open("rb") as file:
+            newest = max(newest, *(int(header[16:28]) for header, _ in _members(file)))
+    note.write_text(f"{newest}\n", "utf-8")
+    return newest
+
+
 def _decompressed(file: BinaryIO, size: int) -> Iterator[bytes]:
     """Yield the content of `size` bytes of xz(1) streams."""
     decompressor, data = lzma.LZMADecompressor(), b""
@@ -394,7 +416,10 @@ def extract(deb: Path, tree: Path) -> None:
 
 def new(tree: Path, debs: Sequence[str], place: Path) -> None:
     """Make a tree in which dpkg and a shell work: merged /usr, these packages extracted, nothing of this machine."""
-    tree.mkdir(mode=0o755)
+    # It may be a file system of its own, without content.
+    tree.mkdir(mode=0o755, exist_ok=True)
+    if any(tree.iterdir()):
+        raise ValueError(f"{tree} is not empty")
     for name in ("bin", "sbin", "lib", *(("lib64",) if any(deb.endswith("_amd64.deb") for deb in debs) else ())):
         (tree / "usr" / name).mkdir(parents=True)
         (tree / name).symlink_to(f"usr/{name}")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Fetch the .debs of a list into a new directory, each verified by its SHA-256.
+"""Fetch the .debs of lists into a new directory, each verified by its SHA-256.
 
-LIST has a line for each: SHA-256, file name, URI as apt reads it. Files are kept
+LIST has a line for each: SHA-256, size, file name, URI as apt reads it. Files are kept
 in the cache by their SHA-256, so that the next plan need not fetch them. A plan
 calls this before it installs packages.
 """
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("file", type=Path, metavar="LIST", help="the list of .debs")
     parser.add_argument("directory", type=Path, metavar="DIR", help="where they go, a new directory")
+    parser.add_argument("lists", type=Path, nargs="+", metavar="LIST", help="a list of .debs")
 
 
 def main(args: argparse.Namespace) -> int:
     """Run the verb and return its exit status."""
-    pool.fetch(args.file, args.directory)
+    pool.fetch(args.directory, args.lists)
     return 0

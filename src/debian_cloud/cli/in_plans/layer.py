@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keep the tree of a stage in the cache as a layer, or make a tree of layers.
+
+CACHE is the directory of layers. A build calls this as root of its namespace.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from debian_cloud.build import store
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    keep = actions.add_parser("keep", help="keep what has changed in TREE since the last layer")
+    take = actions.add_parser("take", help="make TREE of layers, each on top of the one before it")
+    for action in (keep, take):
+        action.add_argument("cache", type=Path, metavar="CACHE")
+        action.add_argument("tree", type=Path, metavar="TREE")
+    keep.add_argument("layer", metavar="LAYER")
+    keep.add_argument("stage", metavar="STAGE")
+    take.add_argument("layers", nargs="+", metavar="LAYER")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the verb and return its exit status."""
+    tree = args.tree.resolve()
+    if args.action == "keep":
+        store.keep(args.cache, tree, args.layer, args.stage)
+    else:
+        store.take(args.cache, tree, args.layers)
+    return 0
