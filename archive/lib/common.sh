@@ -268,12 +268,21 @@ stop_agent() {
         sed -n 's/^D //p')
     [ -n "$process" ] || return 0
     timeout 10 gpgconf --homedir "$1" --kill all 8>&- 9>&- || true
+    if ! has_ended "$process"; then
+        kill -KILL "$process" 2>/dev/null || true
+        # The kernel ends it when it comes to it.
+        has_ended "$process" || true
+    fi
+}
+
+# has_ended PID: wait at most 10 seconds until the process has ended; fail if it has not.
+has_ended() {
     tenths=100
-    while is_running "$process" && [ "$tenths" -gt 0 ]; do
+    while is_running "$1"; do
+        [ "$tenths" -gt 0 ] || return 1
         sleep 0.1
         tenths=$((tenths - 1))
     done
-    ! is_running "$process" || kill -KILL "$process" 2>/dev/null || true
 }
 
 # is_running PID: a process that has ended stays as a zombie until its parent asks for its status (proc(5)).
