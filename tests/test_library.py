@@ -18,6 +18,7 @@ from debian_cloud.build import request, workspace
 from debian_cloud.build.request import BuildRequest
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.host.checksums import Digest
+from debian_cloud.host.progress import shown
 from debian_cloud.image.buildinfo import Draft
 from debian_cloud.image.custom import custom
 from debian_cloud.packages import described
@@ -99,7 +100,7 @@ def test_planned_with_changes(asked: BuildRequest) -> None:
 
 
 def test_built(asked: BuildRequest, tmp_path: Path) -> None:
-    built = workspace.build(asked, tmp_path / "out", quiet=True)
+    built = workspace.build(asked, tmp_path / "out", shown(quiet=True), bound=0)
     planned = built.planned
     assert built.new
     # Planning first, then each step.
@@ -111,13 +112,13 @@ def test_built(asked: BuildRequest, tmp_path: Path) -> None:
     assert kept.plan == planned.id
     # Nothing has changed, so nothing is done.
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
-    assert not workspace.build(asked, tmp_path / "out", quiet=True).new
+    assert not workspace.build(asked, tmp_path / "out", shown(quiet=True)).new
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
     # Another plan has other files, and these are not replaced.
     changed = replace(asked, changes=custom(hostname="x"), serial=planned.image.serial)
     for other in (changed, asked):
         with pytest.raises(Error, match="exists already"):
-            workspace.build(other, tmp_path / "out", quiet=True)
+            workspace.build(other, tmp_path / "out", shown(quiet=True))
         os.utime(tmp_path / "out" / f"{planned.stem}.tar.xz")
 
 

@@ -18,7 +18,6 @@ import os
 import re
 import shutil
 import stat
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +27,6 @@ from debian_cloud.build.scripts import install
 from debian_cloud.errors import Error
 from debian_cloud.host import folders, run
 from debian_cloud.packages import cache
-from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -187,8 +185,11 @@ def take(place: Path, tree: Path, layers: Sequence[str]) -> None:
     _note(tree, _found(tree))
 
 
-def keep(place: Path, tree: Path, layer: str, stage: str) -> None:
-    """Keep a tree as a layer, if there is room: what has changed since the last layer was made or taken."""
+def keep(place: Path, tree: Path, layer: str, stage: str) -> str:
+    """Keep a tree as a layer: what has changed since the last layer was made or taken.
+
+    Return why it could not be kept, for example because the disk is full, or an empty string.
+    """
     before, now = _noted(tree), _found(tree)
     removed = [path for path, was in before.items() if path not in now or _kind(now[path]) != _kind(was)]
     changed = [path for path, found in now.items() if before.get(path) != found]
@@ -196,7 +197,7 @@ def keep(place: Path, tree: Path, layer: str, stage: str) -> None:
     names += [name for name in _STATE if (tree.parent / name).exists()]
     header = {"layer": layer, "stage": stage, "removed": sorted(removed, reverse=True)}
     descriptor, partial = tempfile.mkstemp(dir=place, prefix=_PARTIAL)
-    path = Path(partial)
+    path, failed = Path(partial), ""
     try:
         with tempfile.TemporaryFile() as files, os.fdopen(descriptor, "wb") as out:
             files.write(b"".join(os.fsencode(name) + b"\0" for name in names))
@@ -215,8 +216,9 @@ def keep(place: Path, tree: Path, layer: str, stage: str) -> None:
         path.rename(place / f"{layer}-{digest.hexdigest()}")
     except OSError as error:
         path.unlink(missing_ok=True)
-        print(f"debian-cloud: the layer is not kept: {printable(str(error))}", file=sys.stderr)  # noqa: T201 - the log of the step
+        failed = str(error)
     _note(tree, now)
+    return failed
 
 
 def _header(file: IO[bytes]) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Final
 from debian_cloud.build import layers, request, store
 from debian_cloud.errors import FAILED, USAGE, Error
 from debian_cloud.host import folders, memory, run, signals
-from debian_cloud.host.progress import Progress
 from debian_cloud.host.timing import Timing, timed
 from debian_cloud.packages import described
 from debian_cloud.text.printable import printable
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from debian_cloud.build.request import BuildRequest, Planned
+    from debian_cloud.host.progress import Begin
 
 _NO_PATH_OF_APT: Final = re.compile(r"[\x00-\x1f\x7f\"]")
 
@@ -43,10 +43,10 @@ class Built:
     timings: tuple[Timing, ...]
 
 
-def build(asked: BuildRequest, output: Path, *, quiet: bool, bound: int = store.BOUND) -> Built:
+def build(asked: BuildRequest, output: Path, begin: Begin, *, bound: int = store.BOUND) -> Built:
     """Make the files of the requested image in a directory, all or none, unless they are there already.
 
-    `bound` is as for `make`.
+    `begin` and `bound` are as for `make`.
     """
     # Check this before anything is fetched.
     run.check_namespace()
@@ -55,7 +55,7 @@ def build(asked: BuildRequest, output: Path, *, quiet: bool, bound: int = store.
         planned = request.planned(asked)
     if is_made(planned, output):
         return Built(planned, new=False, timings=(*planning,))
-    return Built(planned, new=True, timings=(*planning, *make(planned, output.resolve(), quiet=quiet, bound=bound)))
+    return Built(planned, new=True, timings=(*planning, *make(planned, output.resolve(), begin, bound=bound)))
 
 
 def is_made(planned: Planned, output: Path) -> bool:
@@ -80,9 +80,10 @@ def is_made(planned: Planned, output: Path) -> bool:
     )
 
 
-def make(planned: Planned, output: Path, *, quiet: bool, bound: int = store.BOUND) -> tuple[Timing, ...]:
+def make(planned: Planned, output: Path, begin: Begin, *, bound: int = store.BOUND) -> tuple[Timing, ...]:
     """Make the planned files in a directory, all or none; return the cost of each step.
 
+    `begin` gives the progress to report to, for a number of steps.
     Layers in the cache are used, and kept there up to `bound` bytes; if it is 0, none are. Raise Error if one of the
     files already exists.
     """
@@ -96,7 +97,7 @@ def make(planned: Planned, output: Path, *, quiet: bool, bound: int = store.BOUN
             # Files that a killed build of the same image left are of no use: we hold the lock.
             folders.empty(workspace)
             with memory.tree(workspace, planned.resolution.installed_size) as tree:
-                timings = _carried_out(planned, workspace, lock, tree, bound, quiet=quiet)
+                timings = _carried_out(planned, workspace, lock, tree, begin, bound)
             with signals.undisturbed():
                 _refuse_existing(output, planned.outputs)
                 for name in planned.outputs:
@@ -108,17 +109,17 @@ def make(planned: Planned, output: Path, *, quiet: bool, bound: int = store.BOUN
 
 
 def _carried_out(
-    planned: Planned, workspace: Path, lock: int, tree: memory.Tree | None, bound: int, *, quiet: bool
+    planned: Planned, workspace: Path, lock: int, tree: memory.Tree | None, begin: Begin, bound: int
 ) -> tuple[Timing, ...]:
     """Carry out a plan, from the last of its layers that is in the cache."""
     locks = (lock, *((tree.lock,) if tree else ()))
     place = tree.path if tree else None
     ids = layers.of(planned.plan)
     if not bound or not ids:
-        return run.carry_out(planned.plan, workspace, Progress(len(planned.plan), quiet=quiet), locks, place)
+        return run.carry_out(planned.plan, workspace, begin(len(planned.plan)), locks, place)
     with store.opened(bound) as kept:
         parts = layers.parts(planned.plan, str(kept.place), kept.begin(ids))
-        progress = Progress(sum(len(part.steps) for part in parts), quiet=quiet)
+        progress = begin(sum(len(part.steps) for part in parts))
         timings: list[Timing] = []
         for part in parts:
             timings += run.carry_out(part.steps, workspace, progress, (*locks, kept.lock), place)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Build the image of a configuration only from signed packages.
+"""Build the images of configurations only from signed packages.
 
 apt resolves the configuration package from Debian and from the archive of
 configurations, each verified by its own key. The result is
@@ -25,34 +25,58 @@ With --snapshot the archive is used as it was published under that id, and Debia
 packages come from its mirror as it is now. Debian has snapshots of its own: name
 one by --mirror and --security-mirror, with --allow-expired.
 
+With several configurations, or several suites separated by commas, the images are
+built at once, as many as there are processors and memory, or --jobs. What they
+share is installed once. If one fails, the others go on.
+
+The root file system as it is after each stage of the installation is kept in the
+cache, and other builds continue from there. --cache-size bounds what these layers
+take; with 0, none is used or kept. Where there is room, the root file system is
+made in memory, unless the variable DEBIAN_CLOUD_TREE_ON_DISK is set.
+
 With --timings, a table on standard error shows what each step cost: seconds of
 wall time, and of CPU time (user and system) of all its processes.
 
     debian-cloud build ec2 --output images
     debian-cloud build generic --add vim,htop --format qcow2
+    debian-cloud build ec2 azure gce --suite trixie,bookworm --output images
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from debian_cloud.build import workspace
+from debian_cloud.build import several, store
 from debian_cloud.cli import options
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.host import progress
 from debian_cloud.host.timing import Timing
-from debian_cloud.text.printable import printable
+from debian_cloud.image import config
+from debian_cloud.text.printable import paragraph, printable
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
+
+    from debian_cloud.build.request import BuildRequest
+    from debian_cloud.build.several import Image
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    options.add_request(parser)
+    options.add_request(parser, several=True)
     parser.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="where to write (default: here)")
+    parser.add_argument("--jobs", type=int, default=0, metavar="N", help="how many images to build at once")
+    parser.add_argument(
+        "--cache-size",
+        default="",
+        metavar="SIZE",
+        help=f"what the layers in the cache may take (default: {config.in_words(store.BOUND)}iB)",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--timings", action="store_true", help="print what each step cost, in seconds")
@@ -61,26 +85,71 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run the verb and return its exit status."""
     output: Path = args.output.resolve()
-    built = workspace.build(options.build_request(args), output, quiet=args.quiet)
-    planned = built.planned
-    if not built.new and not args.quiet:
-        print("debian-cloud: nothing has changed since these files were made", file=sys.stderr)
-    if args.json:
-        files = {name.removeprefix(f"{planned.stem}."): str(output / name) for name in planned.outputs}
-        found: dict[str, Any] = {"stem": planned.stem, "plan": planned.id, "new": built.new, "files": files}
+    asked = _asked(options.build_request(args), args)
+    bound = config.amount(args.cache_size, "--cache-size") if args.cache_size else store.BOUND
+    if len(asked) == 1:
+        image = several.one(next(iter(asked.values())), output, bound, progress.shown(quiet=args.quiet))
+        if not image.new and not args.quiet:
+            print("debian-cloud: nothing has changed since these files were made", file=sys.stderr)
+        facts = _facts(image, output, timings=args.timings)
+        print(json.dumps(facts, indent=2) if args.json else _files(image, output))
         if args.timings:
-            found["timings"] = [asdict(timing) for timing in built.timings]
-        print(json.dumps(found, indent=2))
+            print(_table(image.timings), file=sys.stderr)
+        return 0
+    return _several(asked, output, bound, args)
+
+
+def _asked(first: BuildRequest, args: argparse.Namespace) -> dict[str, BuildRequest]:
+    """Return the request for each image, by a name that tells it from the others."""
+    suites = tuple(dict.fromkeys(args.suite.split(",")))
+    asked = {
+        name if len(suites) == 1 else f"{name}/{suite}": replace(first, config=name, suite=suite)
+        for suite in suites
+        for name in args.configs
+    }
+    if args.jobs < 0:
+        raise Error("--jobs cannot be negative", "give how many images to build at once", USAGE)
+    if args.lock and len(asked) > 1:
+        raise Error("the lock is of one image", "give one configuration and one suite with --lock", USAGE)
+    return asked
+
+
+def _several(asked: dict[str, BuildRequest], output: Path, bound: int, args: argparse.Namespace) -> int:
+    """Build several images at once; return the exit status, which is not 0 if one failed."""
+    board = progress.Board(tuple(asked), quiet=args.quiet)
+    found = several.build(asked, output, bound, args.jobs, board)
+    made = {name: outcome.value for name, outcome in found.items() if outcome.error is None}
+    failed = {name: outcome.error for name, outcome in found.items() if outcome.error is not None}
+    if args.json:
+        facts = [_facts(image, output, timings=args.timings) for image in made.values()]
+        errors = {name: {"error": error.message, "hint": error.hint} for name, error in failed.items()}
+        print(json.dumps({"images": facts, "failed": errors}, indent=2))
     else:
-        for name in planned.outputs:
-            print(output / name)
+        for image in made.values():
+            print(_files(image, output))
     if args.timings:
-        print(_table(built.timings), file=sys.stderr)
-    return 0
+        for name, image in made.items():
+            print(f"{name}:\n{_table(image.timings)}", file=sys.stderr)
+    for name, error in failed.items():
+        print(f"debian-cloud: error: {name}: {paragraph(error.message)}", file=sys.stderr)
+        if error.hint:
+            print(f"debian-cloud: hint: {paragraph(error.hint)}", file=sys.stderr)
+    return max((error.status for error in failed.values()), default=0)
 
 
-def _table(timings: tuple[Timing, ...]) -> str:
+def _files(image: Image, output: Path) -> str:
+    return "\n".join(str(output / name) for name in image.files)
+
+
+def _facts(image: Image, output: Path, *, timings: bool) -> dict[str, Any]:
+    files = {name.removeprefix(f"{image.stem}."): str(output / name) for name in image.files}
+    found: dict[str, Any] = {"stem": image.stem, "plan": image.plan, "new": image.new, "files": files}
+    return found | ({"timings": [asdict(timing) for timing in image.timings]} if timings else {})
+
+
+def _table(timings: Iterable[Timing]) -> str:
     """The cost of each step and of all together, one on a line."""
+    timings = tuple(timings)
     total = Timing("total", sum(timing.seconds for timing in timings), sum(timing.cpu for timing in timings))
     lines = [f"{'seconds':>9}{'CPU':>9}  step"]
     lines += [f"{one.seconds:>9.2f}{one.cpu:>9.2f}  {printable(one.title)}" for one in (*timings, total)]

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     import argparse
 
 
-def add_request(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of a build request (`build_request`)."""
-    parser.add_argument("config", metavar="CONFIG", help="an image configuration, such as ec2")
+def add_request(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Declare the arguments of a build request, or of `several` requests that differ in configuration and suite."""
+    if several:
+        parser.add_argument("configs", nargs="+", metavar="CONFIG", help="image configurations, such as ec2")
+    else:
+        parser.add_argument("config", metavar="CONFIG", help="an image configuration, such as ec2")
     add_sources(parser)
     parser.add_argument("--format", default="", metavar="LIST", help="disk formats, separated by commas: raw,qcow2")
     parser.add_argument(
@@ -52,7 +55,8 @@ def build_request(args: argparse.Namespace) -> BuildRequest:
 
 def resolve_request(args: argparse.Namespace) -> BuildRequest:
     """The request that the arguments give, to be resolved but not built (`add_sources`, `add_changes`)."""
-    return BuildRequest(args.config, args.suite, args.arch, changes=_changes(args), places=words.places(args))
+    config = args.config if "config" in args else args.configs[0]
+    return BuildRequest(config, args.suite, args.arch, changes=_changes(args), places=words.places(args))
 
 
 def add_changes(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:

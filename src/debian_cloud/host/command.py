@@ -29,6 +29,7 @@ _LONGEST: Final = 4000
 """Maximum characters of an error about arguments, which names all choices of an argument."""
 _LAST: Final = 2
 """File descriptor of standard error, the last of the three standard streams."""
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _SIGNALLED: Final = 128
 """What a shell adds to the number of the signal that ended a command."""
 
@@ -145,19 +146,25 @@ def _run(carry_out: Callable[[list[str]], int], argv: list[str]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            # Such as a name that is too long, a failing disk, or a file of another user.
-            where = f"{error.filename}: " if error.filename else ""
-            hint = "check that the file is the right one, and complete"
-            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-                hint = "choose another place, or run it as a user who may read and write that one"
-            raise Error(f"{where}{error.strerror or error}", hint) from error
-        _forget_output()
+        if error.errno in _FULL:
+            _forget_output()
+        raise failure(error) from error
+    return status
+
+
+def failure(error: OSError) -> Error:
+    """Return the error that the user sees when a system call has failed."""
+    if error.errno in _FULL:
         # If the error is about a copy, the second name is the file that was written.
         name = error.filename2 or error.filename
         where = f": {name} cannot be written" if name else ""
-        raise Error(f"the disk is full{where}", "free some space, and run it again") from error
-    return status
+        return Error(f"the disk is full{where}", "free some space, and run it again")
+    # Such as a name that is too long, a failing disk, or a file of another user.
+    where = f"{error.filename}: " if error.filename else ""
+    hint = "check that the file is the right one, and complete"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        hint = "choose another place, or run it as a user who may read and write that one"
+    return Error(f"{where}{error.strerror or error}", hint)
 
 
 def _forget_output() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud import formats, names
-from debian_cloud.errors import Error, did_you_mean
+from debian_cloud.errors import USAGE, Error, did_you_mean
 from debian_cloud.image.id import ImageId
 
 if TYPE_CHECKING:
@@ -269,14 +269,27 @@ def _check_boot(what: str, firmware: tuple[str, ...], mode: str) -> None:
 
 def size(text: str, what: str, field: str = "Image-Size") -> int:
     """The bytes that `8G` or `512M` stands for; Error if it is not a size, or out of the field's range."""
-    match = _SIZE.fullmatch(text)
-    if not match:
+    found = _bytes(text)
+    if not found:
         raise Error(f"{what} has the invalid size {text!r} in {field}", FIELDS["Image-Size"].meaning)
-    found = int(match[1]) * _UNIT[match[2]]
     least, most = (int(limit[:-1]) * _UNIT[limit[-1]] for limit in FIELDS[field].sizes)
     if not least <= found <= most:
         raise Error(f"{what} has the invalid size {text} in {field}", "from {} to {}".format(*FIELDS[field].sizes))
     return found
+
+
+def amount(text: str, option: str) -> int:
+    """The bytes that `8G`, `512M` or `0` stands for in an option; Error if it is not a size."""
+    found = _bytes(text)
+    if not found and text != "0":
+        raise Error(f"{option} has the invalid size {text!r}", "a number and M, G or T (powers of 1024)", USAGE)
+    return found
+
+
+def _bytes(text: str) -> int:
+    """The bytes that a size stands for, or 0 if it is none."""
+    match = _SIZE.fullmatch(text)
+    return int(match[1]) * _UNIT[match[2]] if match else 0
 
 
 def in_words(size: int) -> str:

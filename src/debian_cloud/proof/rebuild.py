@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from debian_cloud import projections
 from debian_cloud.build import request, workspace
 from debian_cloud.errors import USAGE, Error
-from debian_cloud.host import checksums, files, run, sign
+from debian_cloud.host import checksums, files, progress, run, sign
 from debian_cloud.image import index
 from debian_cloud.projections import provenance
 from debian_cloud.proof import bundle, trust
@@ -60,10 +60,10 @@ def rebuild(
         buildinfo, found.keyring, closure=closure or bundle.closure_of(file), archive=archive, seed=seed
     )
     if output:
-        workspace.make(planned, output.resolve(), quiet=quiet)
+        workspace.make(planned, output.resolve(), progress.shown(quiet=quiet))
         return Rebuilt(found, planned.id, _compared(buildinfo, output))
     with tempfile.TemporaryDirectory(prefix="debian-cloud.", dir=".") as folder:
-        workspace.make(planned, Path(folder).resolve(), quiet=quiet)
+        workspace.make(planned, Path(folder).resolve(), progress.shown(quiet=quiet))
         return Rebuilt(found, planned.id, _compared(buildinfo, Path(folder)))
 
 

@@ -41,7 +41,7 @@ from debian_cloud.disk.opened import (
     unpacked,
 )
 from debian_cloud.errors import USAGE, Error
-from debian_cloud.host import checksums, run
+from debian_cloud.host import checksums, progress, run
 from debian_cloud.image import closure
 from debian_cloud.packages import evidence, manifest
 from debian_cloud.proof import bundle, trust, verification
@@ -168,7 +168,7 @@ def verify(
     planned = request.again(buildinfo, found.keyring, closure=str(folder), seed=given.seed, wanted=(wanted,))
     with tempfile.TemporaryDirectory(prefix="debian-cloud.", dir=".") as name:
         made = Path(name).resolve()
-        workspace.make(planned, made, quiet=quiet)
+        workspace.make(planned, made, progress.shown(quiet=quiet))
         done("made again")
         return _compared(image, shipped, made / buildinfo.id.file(wanted), report)
 

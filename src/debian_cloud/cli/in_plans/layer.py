@@ -6,10 +6,12 @@ CACHE is the directory of layers. A build calls this as root of its namespace.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debian_cloud.build import store
+from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -32,7 +34,8 @@ def main(args: argparse.Namespace) -> int:
     """Run the verb and return its exit status."""
     tree = args.tree.resolve()
     if args.action == "keep":
-        store.keep(args.cache, tree, args.layer, args.stage)
+        if failed := store.keep(args.cache, tree, args.layer, args.stage):
+            print(f"debian-cloud: the layer is not kept: {printable(failed)}", file=sys.stderr)
     else:
         store.take(args.cache, tree, args.layers)
     return 0
