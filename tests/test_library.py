@@ -191,7 +191,7 @@ def test_fetched_and_verified(known: World, container: Path, tmp_path: Path) -> 
     assert report.unexplained == ()
     assert list(report.signers) == throwaway.fingerprints_of(known.archive / "keyring.gpg")
     assert report.file
-    assert report.file.sha256 == hashlib.sha256(container.read_bytes()).hexdigest()
+    assert report.file.digest == hashlib.sha256(container.read_bytes()).hexdigest()
     verify.refuse(image, report)
 
     changed = bytearray(image.read_bytes())

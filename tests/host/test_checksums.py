@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from debian_cloud.formats import BLOCKS
 from debian_cloud.host import checksums
+from tests.samples import blocks
 
 
 @pytest.mark.parametrize(
@@ -36,3 +38,21 @@ def test_hashes_are_those_of_coreutils(tmp_path: Path, pieces: dict[int, bytes],
     for algorithm in checksums.UPLOADED:
         said = subprocess.run([f"{algorithm}sum", path], capture_output=True, text=True, check=True).stdout
         assert found.hashes[algorithm] == said.split()[0]
+    assert checksums.digest(path, (BLOCKS,)).hashes[BLOCKS] == blocks(path)
+    whole = tmp_path / "whole"
+    subprocess.run(["cp", "--sparse=never", path, whole], check=True)
+    assert checksums.digest(whole, (BLOCKS,)).hashes[BLOCKS] == blocks(path)
+
+
+def test_no_change_leaves_the_digest_of_blocks(tmp_path: Path) -> None:
+    path, found = tmp_path / "file", set()
+    data = bytes(range(1, 65)) * 64
+    zeros = bytes(4096)
+    contents = (
+        *(data + zeros, zeros + data, data + data, data + zeros + zeros, data, data[:-1], data + b"\0"),
+        *(b"", b"\0", zeros, data[:100] + b"\0" + data[101:] + zeros, zeros + data[:1]),
+    )
+    for content in contents:
+        path.write_bytes(content)
+        found.add(checksums.digest(path, (BLOCKS,)).hashes[BLOCKS])
+    assert len(found) == len(contents)

@@ -40,7 +40,7 @@ PACKAGES = (
 )
 LOCK = replace(Buildinfo.parse(described(), "x.buildinfo"), packages=PACKAGES)
 STEM = "debian-13-ec2-amd64-20261121.0"
-SUBJECTS = {f"{STEM}.{name}": {"sha256": "a" * 64, "sha512": "b" * 128} for name in ("raw", "qcow2")}
+SUBJECTS = {f"{STEM}.qcow2": {"sha256": "a" * 64, "sha512": "b" * 128}, f"{STEM}.raw": {"sha256-blocks": "a" * 64}}
 BUILDINFO = {f"{STEM}.buildinfo": {"sha256": "c" * 64}}
 SIGNER = "D" * 40
 
@@ -108,6 +108,9 @@ def test_spdx_is_valid_and_says_it_all() -> None:
     assert zlib["versionInfo"] == "1:1.3.dfsg+really1.3.1-1+b1"
     (disk,) = [package for package in packages.values() if package["name"] == f"{STEM}.qcow2"]
     assert disk["checksums"] == [{"algorithm": "SHA256", "checksumValue": "a" * 64}]
+    (disk,) = [package for package in packages.values() if package["name"] == f"{STEM}.raw"]
+    assert "checksums" not in disk
+    assert disk["comment"] == f"sha256-blocks: {'a' * 64}"
 
 
 @pytest.mark.parametrize(
@@ -135,10 +138,13 @@ def test_cyclonedx_is_valid_and_says_it_all() -> None:
     assert [*components] == ["libstdc++6", "libstdc-.6", "zlib1g"]
     assert components["zlib1g"]["hashes"] == [{"alg": "SHA-256", "content": "1" * 64}]
     image = document["metadata"]["component"]
-    assert [(file["name"], file["hashes"][0]["content"]) for file in image["components"]] == [
-        (f"{STEM}.qcow2", "a" * 64),
-        (f"{STEM}.raw", "a" * 64),
-    ]
+    qcow2, raw = image["components"]
+    assert (qcow2["name"], qcow2["hashes"]) == (f"{STEM}.qcow2", [{"alg": "SHA-256", "content": "a" * 64}])
+    assert (raw["name"], raw["properties"]) == (
+        f"{STEM}.raw",
+        [{"name": "debian-cloud:sha256-blocks", "value": "a" * 64}],
+    )
+    assert "hashes" not in raw
     references = [component["bom-ref"] for component in components.values()]
     assert document["dependencies"] == [{"ref": image["bom-ref"], "dependsOn": references}]
     assert len({*references, image["bom-ref"]}) == 4
@@ -234,8 +240,9 @@ def test_a_field_that_is_not_in_toto_s_is_found() -> None:
 @pytest.mark.parametrize(
     "subjects",
     [
-        {f"{STEM}.raw": {"sha256": "0" * 64}},
-        {f"{STEM}.raw": {"sha512": "b" * 128}},
+        {f"{STEM}.qcow2": {"sha256": "0" * 64}},
+        {f"{STEM}.qcow2": {"sha512": "b" * 128}},
+        {f"{STEM}.raw": {"sha256": "a" * 64}},
         {f"{STEM}.iso": {"sha256": "a" * 64}},
     ],
 )

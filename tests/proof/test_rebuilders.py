@@ -56,7 +56,8 @@ def count(image: Path, demanded: int, trusted: list[Key]) -> tuple[str, ...]:
     keyring.write_bytes(b"".join(exported))
     statements = image.with_name("statements")
     return trust.rebuilders(
-        trust.Rebuilders(demanded, keyring, statements), {image.name: throwaway.sha256(image.read_bytes())}
+        trust.Rebuilders(demanded, keyring, statements),
+        {image.name: ("sha256", throwaway.sha256(image.read_bytes()))},
     )
 
 

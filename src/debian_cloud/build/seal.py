@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from debian_cloud import formats
 from debian_cloud.host import checksums, run, tools
 from debian_cloud.image import metadata
 from debian_cloud.image.buildinfo import DRAFT, Draft
@@ -18,9 +19,10 @@ def seal(folder: Path) -> None:
     draft = Draft.parse((folder / DRAFT).read_text("utf-8"))
     image = draft.buildinfo.id
     published = {image.file(name) for name in draft.published}
+    made = {image.file(name): formats.find(name).DIGEST for name in draft.formats}
     digests = {
-        name: checksums.digest(folder / name, checksums.UPLOADED if name in published else ("sha256",))
-        for name in (image.file(name) for name in draft.formats)
+        name: checksums.digest(folder / name, checksums.UPLOADED if name in published else (algorithm,))
+        for name, algorithm in made.items()
     }
     query = ("dpkg-query", "--show", "--showformat=${Package} (= ${Version})\\n")
     host_tools = run.output((*query, *sorted(set(tools.PACKAGES.values()) - {"debian-cloud"}))).splitlines()

@@ -57,9 +57,9 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from debian_cloud import names
+from debian_cloud import formats, names
 from debian_cloud.cli import options
 from debian_cloud.disk import layout
 from debian_cloud.errors import USAGE, Error
@@ -80,6 +80,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 50
 """Maximum unexplained paths and places in the text; --json has more, and the number that is left out."""
+
+_ALGORITHMS: Final = {formats.SHA256: "SHA-256", formats.BLOCKS: "SHA-256 of its blocks"}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -207,7 +209,7 @@ def _identity(name: str, report: Report) -> Iterator[str]:
     yield f"  its .buildinfo is {f'signed by {signers}' if signers else 'not signed, so this proves nothing'}"
     if file:
         what = file.described or "not described by its .buildinfo, so the content of the disk was compared"
-        yield f"  the file is {what}, SHA-256 {file.sha256}"
+        yield f"  the file is {what}, {_ALGORITHMS[file.algorithm]} {file.digest}"
     yield f"  {_said(report.word)}"
     for source in buildinfo.sources:
         late = ", even after their Valid-Until" if source.expired else ""
@@ -244,7 +246,7 @@ def _as_json(report: Report) -> dict[str, object]:
         "serial": buildinfo.id.serial,
         "date": _day(buildinfo),
         "changes": buildinfo.changes,
-        "file": {"described": file.described, "sha256": file.sha256, "size": file.size} if file else None,
+        "file": {"described": file.described, file.algorithm: file.digest, "size": file.size} if file else None,
         "problem": report.word.problem if report.word else "",
         "status": None
         if said is None

@@ -2,7 +2,8 @@
 """Formats of images: one module each; the directory is the registry.
 
 A format's module has `PUBLISHED` (whether an archive accepts it), `SOURCE` (what it is made of: the raw disk, or the
-tree of an image without a disk), `TOOLS` (the packages of the image's own suite whose programs make it),
+tree of an image without a disk), `TOOLS` (the packages of the image's own suite whose programs make it), `DIGEST`
+(by which digest a .buildinfo identifies its file: SHA256, or BLOCKS for what is mostly holes and not published),
 `steps(source, out, epoch) -> Plan`, which makes the file `out`, and `check(name, view, virtual_size)`, by which an
 archive refuses a file of another format. Its name, with a dot for each underscore, is the format's name and the
 file's extension.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Final, Literal, Protocol, cast
 
 from debian_cloud.errors import USAGE, Error, did_you_mean
 
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from debian_cloud.view import View
 
 Source = Literal["disk", "tree"]
+Algorithm = Literal["sha256", "sha256-blocks"]
+SHA256: Final[Algorithm] = "sha256"
+"""The SHA-256 of all bytes of a file."""
+BLOCKS: Final[Algorithm] = "sha256-blocks"
+"""The SHA-256 of a file's blocks that have data, and of their places (`host.checksums`)."""
 
 
 class Format(Protocol):
@@ -32,6 +38,7 @@ class Format(Protocol):
     PUBLISHED: bool
     SOURCE: Source
     TOOLS: tuple[str, ...]
+    DIGEST: Algorithm
 
     def steps(self, source: str, out: str, epoch: int) -> Plan:
         """Steps that make `out` from the file or directory `source`; no time in it is later than `epoch`."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.errors import Error
+from debian_cloud.formats import SHA256
 from debian_cloud.plan import Plan, in_tree
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 PUBLISHED: Final = True
 SOURCE: Final = "disk"
+DIGEST: Final = SHA256
 TOOLS: Final = ("qemu-utils",)
 
 # QEMU, docs/interop/qcow2.txt, Header.

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.errors import Error
+from debian_cloud.formats import BLOCKS
 
 if TYPE_CHECKING:
     from debian_cloud.plan import Plan
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 # Its holes do not survive most transports: a mirror would carry gigabytes of zeros.
 PUBLISHED: Final = False
 SOURCE: Final = "disk"
+DIGEST: Final = BLOCKS
 TOOLS: Final = ("e2fsprogs", "fdisk", "mtools")
 
 

@@ -8,6 +8,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.errors import Error
+from debian_cloud.formats import SHA256
 from debian_cloud.plan import Plan, in_tree
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 PUBLISHED: Final = True
 SOURCE: Final = "tree"
+DIGEST: Final = SHA256
 TOOLS: Final = ("tar", "xz-utils")
 
 # Preset 2 takes a quarter of the time of preset 6, and the file is an eighth larger.

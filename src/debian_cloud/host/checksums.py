@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.errors import Error
+from debian_cloud.formats import BLOCKS
 from debian_cloud.host import files
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ UPLOADED: Final = ("md5", "sha1", "sha256", "sha512")
 
 _PIECE: Final = 2**20
 """Bytes that are read and hashed at once."""
+_BLOCK: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ def digest(path: Path, algorithms: Iterable[str] = PUBLISHED) -> Digest:
     algorithms = tuple(algorithms)
 
     def of(algorithm: str) -> str:
+        if algorithm == BLOCKS:
+            return _blocks(path)
         hashed = hashlib.new(algorithm, usedforsecurity=algorithm in PUBLISHED)
         for piece in _content(path):
             hashed.update(piece)
@@ -51,27 +55,60 @@ def digest(path: Path, algorithms: Iterable[str] = PUBLISHED) -> Digest:
         return Digest(path.stat().st_size, dict(zip(algorithms, pool.map(of, algorithms), strict=True)))
 
 
+def _blocks(path: Path) -> str:
+    """The SHA-256 of the blocks of a file that have data, and of their places.
+
+    A block is 4096 bytes; the last may be shorter. Blocks of zeros only are left out, whether the file has holes
+    there or not. Hashed are the offset of each other block, as a 64-bit big-endian integer, and its bytes; at the
+    end, the size of the file in the same form. So files have the same digest only if all of their bytes are the same.
+    """
+    hashed, zeros, position = hashlib.sha256(), bytes(_BLOCK), 0
+    with files.opened(path) as file:
+        descriptor = file.fileno()
+        size = os.fstat(descriptor).st_size
+        for start, end in _data(descriptor, size):
+            # A hole may begin or end within a block.
+            position = max(position, start - start % _BLOCK)
+            while position < end and (piece := os.pread(descriptor, _PIECE, position)):
+                parts: list[bytes] = []
+                for at in range(0, min(len(piece), end - position), _BLOCK):
+                    block = piece[at : at + _BLOCK]
+                    if block != zeros[: len(block)]:
+                        parts += ((position + at).to_bytes(8, "big"), block)
+                hashed.update(b"".join(parts))
+                position += min(len(piece), end - position + -(end - position) % _BLOCK)
+    hashed.update(size.to_bytes(8, "big"))
+    return hashed.hexdigest()
+
+
 def _content(path: Path) -> Iterator[memoryview]:
-    """The bytes of a file, without reading its holes (lseek(2), SEEK_DATA): a new disk is mostly holes."""
+    """The bytes of a file, without reading its holes: a new disk is mostly holes."""
     zeros, buffer = memoryview(bytes(_PIECE)), memoryview(bytearray(_PIECE))
     with files.opened(path) as file:
         descriptor = file.fileno()
         size, position = os.fstat(descriptor).st_size, 0
-        while position < size:
-            try:
-                data = os.lseek(descriptor, position, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno != errno.ENXIO:
-                    raise
-                data = size
+        for data, end in (*_data(descriptor, size), (size, size)):
             for start in range(position, data, _PIECE):
                 yield zeros[: data - start]
             position = data
-            end = os.lseek(descriptor, position, os.SEEK_HOLE) if position < size else size
             os.lseek(descriptor, position, os.SEEK_SET)
             while position < end and (count := os.readv(descriptor, [buffer[: end - position]])):
                 yield buffer[:count]
                 position += count
+
+
+def _data(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """Begin and end of each part of a file that is no hole (lseek(2), SEEK_DATA)."""
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(descriptor, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return
+        end = os.lseek(descriptor, start, os.SEEK_HOLE)
+        yield start, end
 
 
 def sums(digests: Mapping[str, Digest]) -> dict[str, str]:

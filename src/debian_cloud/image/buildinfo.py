@@ -26,6 +26,7 @@ from debian_cloud.text.printable import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from debian_cloud.formats import Algorithm
     from debian_cloud.host.checksums import Digest
     from debian_cloud.image.resolution import Resolution
 
@@ -43,6 +44,9 @@ _LARGEST: Final = 2**50
 """Maximum bytes of a file."""
 _FIRST, _LAST = 946684800, 2**33
 """First and last date that an image can have, in seconds since 1970: in the years 2000 and 2242."""
+
+_CHECKSUMS: Final = {formats.SHA256: "Checksums-Sha256", formats.BLOCKS: "Checksums-Sha256-Blocks"}
+"""Field of the digests by each algorithm."""
 
 _DIGITS: Final = re.compile("0|[1-9][0-9]{0,17}")
 _HEX: Final = re.compile("[0-9a-f]{64}")
@@ -81,8 +85,8 @@ class Buildinfo:
     `epoch` is SOURCE_DATE_EPOCH in seconds; `plan` is the id of the steps that made the image's files; `packages` are
     in the image, `tools` made it and are not in it; `releases` are the signed release files that list both; `sources`
     are the URI and suites of each Debian source that the image itself has; `changes` are the user's changes
-    (`Custom.lines`), none for an official image; `digests` are the SHA-256 and size in bytes of each file of the
-    image, empty before the files are made.
+    (`Custom.lines`), none for an official image; `digests` are the digest (`algorithm`) and size in bytes of each
+    file of the image, empty before the files are made.
     """
 
     id: ImageId
@@ -130,23 +134,37 @@ class Buildinfo:
         """Address and suite of each source that the user added (`sources.as_change`)."""
         return others(self.changes)
 
+    def algorithm(self, file: str) -> Algorithm:
+        """The algorithm of the digest of one of the image's files: its format's."""
+        return formats.find(file.removeprefix(f"{self.stem}.")).DIGEST
+
     def sealed(self, digests: Mapping[str, Digest]) -> Buildinfo:
         """The same with the digests of the files that were made; `digests` is keyed by file name."""
-        return replace(self, digests={name: (digests[name].hashes["sha256"], digests[name].size) for name in digests})
+        found = {name: (digest.hashes[self.algorithm(name)], digest.size) for name, digest in digests.items()}
+        return replace(self, digests=found)
 
     def render(self, host: Iterable[str]) -> str:
         """The text of the .buildinfo (deb-buildinfo(5)).
 
         Installed-Build-Depends are the packages in the image, whose tools also make its file system and boot files.
-        Packages-Sha256, in the format of Checksums-Sha256, lists the .deb of each: SHA-256, size, name, version,
-        architecture. Image-Tools, if any, lists those that made the image and are not in it. Image-Releases are the
-        signed release files that list both: SHA-256, size, suite, URI, fingerprints of the keys. Image-Sources are
-        the Debian sources in the image: "[check-valid-until=no]" if it applies, URI and suites. Image-Plan is the id
-        of the steps that made the image. Image-Host is `host`, the packages of the machine that ran the steps.
-        Image-Changes, which an official image does not have, are the user's changes.
+        Checksums-Sha256-Blocks are the digests of files that are identified by their blocks (`host.checksums`), in
+        the format of Checksums-Sha256, which has those of the other files. Packages-Sha256, in the format of
+        Checksums-Sha256, lists the .deb of each: SHA-256, size, name, version, architecture. Image-Tools, if any,
+        lists those that made the image and are not in it. Image-Releases are the signed release files that list both:
+        SHA-256, size, suite, URI, fingerprints of the keys. Image-Sources are the Debian sources in the image:
+        "[check-valid-until=no]" if it applies, URI and suites. Image-Plan is the id of the steps that made the image.
+        Image-Host is `host`, the packages of the machine that ran the steps. Image-Changes, which an official image
+        does not have, are the user's changes.
         """
         package = self.id.package
-        checksums = (f"{sha256} {size} {name}" for name, (sha256, size) in sorted(self.digests.items()))
+        checksums = {
+            _CHECKSUMS[self.algorithm(name)]: [
+                f"{digest} {size} {other}"
+                for other, (digest, size) in sorted(self.digests.items())
+                if self.algorithm(other) == self.algorithm(name)
+            ]
+            for name in self.digests
+        }
         of_host = lines(host)
         installed = (f"\n {found.name} (= {found.version})" for found in self.packages)
         return deb822.render(
@@ -156,7 +174,7 @@ class Buildinfo:
                 ("Binary", package),
                 ("Architecture", self.id.architecture),
                 ("Version", self.id.serial),
-                ("Checksums-Sha256", lines(checksums)),
+                *((field, lines(checksums[field])) for field in _CHECKSUMS.values() if field in checksums),
                 ("Build-Architecture", self.id.architecture),
                 ("Build-Date", date(self.epoch)),
                 ("Installed-Build-Depends", ",".join(installed)),
@@ -295,7 +313,7 @@ def _sealed(stanzas: tuple[deb822.Stanza, ...]) -> Buildinfo:
     found = replace(
         _read(stanza),
         builder=_of(_BUILDER, stanza["Image-Builder"]),
-        digests={n: (_of(_HEX, sha), _number(size)) for sha, size, n in _rows(stanza["Checksums-Sha256"], 3)},
+        digests=_digests(stanza),
     )
     for name, value in (
         ("Packages-Sha256", found.packages),
@@ -310,7 +328,18 @@ def _sealed(stanzas: tuple[deb822.Stanza, ...]) -> Buildinfo:
     for file, format_name in zip(found.digests, found.formats, strict=True):
         if file != found.id.file(format_name):
             raise ValueError(f"it describes {found.stem}, but lists the file {file}")
-        formats.find(format_name)
+        field = _CHECKSUMS[formats.find(format_name).DIGEST]
+        if file not in {name for _, _, name in _rows(stanza.get(field, ""), 3)}:
+            raise ValueError(f"its field {field} does not have {file}")
+    return found
+
+
+def _digests(stanza: Mapping[str, str]) -> dict[str, tuple[str, int]]:
+    """Parse the digests of the image's files; no file may have two."""
+    rows = [row for field in _CHECKSUMS.values() for row in _rows(stanza.get(field, ""), 3)]
+    found = {name: (_of(_HEX, digest), _number(size)) for digest, size, name in rows}
+    if len(found) != len(rows):
+        raise ValueError("it has two digests of a file")
     return found
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from debian_cloud import formats
 from debian_cloud.projections import identity, purl, time
 
 if TYPE_CHECKING:
@@ -35,19 +36,14 @@ def document(buildinfo: Buildinfo) -> Document:
             }
         )
     tool, _, version = buildinfo.builder.partition(" ")
-    image = {
+    image: Document = {
         "type": "operating-system",
         "bom-ref": buildinfo.stem,
         "name": buildinfo.stem,
         "version": buildinfo.id.serial,
         "components": [
-            {
-                "type": "file",
-                "bom-ref": name,
-                "name": name,
-                "hashes": [{"alg": "SHA-256", "content": sha256}],
-            }
-            for name, (sha256, _) in sorted(buildinfo.digests.items())
+            {"type": "file", "bom-ref": name, "name": name} | _hashes(buildinfo.algorithm(name), digest)
+            for name, (digest, _) in sorted(buildinfo.digests.items())
         ],
     }
     content: Document = {
@@ -64,3 +60,10 @@ def document(buildinfo: Buildinfo) -> Document:
         "compositions": [{"aggregate": "complete", "assemblies": [buildinfo.stem]}],
     }
     return {**content, "serialNumber": identity("cyclonedx", content)}
+
+
+def _hashes(algorithm: formats.Algorithm, digest: str) -> Document:
+    """The hash of a file; CycloneDX has no name for that of blocks, so it is a property."""
+    if algorithm == formats.SHA256:
+        return {"hashes": [{"alg": "SHA-256", "content": digest}]}
+    return {"properties": [{"name": f"debian-cloud:{algorithm}", "value": digest}]}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from debian_cloud.errors import Error
+from debian_cloud.formats import BLOCKS, SHA256
 from debian_cloud.projections import purl
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ BUILD_TYPE: Final = "urn:uuid:e40e407d-0c71-50d6-83b6-0f68c03561ef"
 _STEP: Final = "rebuild"
 
 _FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.~_-]{0,254}")
-_HEX: Final = {"sha256": re.compile("[0-9a-f]{64}"), "sha512": re.compile("[0-9a-f]{128}")}
+_HEX: Final = {name: re.compile(f"[0-9a-f]{{{n}}}") for name, n in ((SHA256, 64), (BLOCKS, 64), ("sha512", 128))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Statement:
 
 def document(buildinfo: Buildinfo) -> Document:
     """The builder's statement from only the .buildinfo: no SHA-512, no key."""
-    return built(buildinfo, _digests(buildinfo))
+    return built(buildinfo, digests(buildinfo))
 
 
 def built(buildinfo: Buildinfo, subjects: Digests, signer: str = "", byproducts: Digests | None = None) -> Document:
@@ -126,7 +127,7 @@ def parse(text: str, name: str) -> Statement:
         if not subjects or len(subjects) != len(said["subject"]) or not all(map(_FILE.fullmatch, subjects)):
             raise ValueError("subject")
         for digests in subjects.values():
-            if "sha256" not in digests or not all(_HEX[a].fullmatch(digest) for a, digest in digests.items()):
+            if not {SHA256, BLOCKS} & {*digests} or not all(_HEX[a].fullmatch(digests[a]) for a in digests):
                 raise ValueError(digests)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Error(
@@ -147,13 +148,14 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _statement(kind: str, buildinfo: Buildinfo, subjects: Digests, predicate: Document) -> Document:
     """A statement about files; Error if one of them is not a file that the .buildinfo describes."""
     for name, digests in subjects.items():
-        if name not in buildinfo.digests or digests.get("sha256") != buildinfo.digests[name][0]:
+        if name not in buildinfo.digests or digests.get(buildinfo.algorithm(name)) != buildinfo.digests[name][0]:
             raise Error(f"{name} is not the file that the .buildinfo of {buildinfo.stem} describes", "build it again")
     return {"_type": STATEMENT, "subject": _resources(subjects), "predicateType": kind, "predicate": predicate}
 
 
-def _digests(buildinfo: Buildinfo) -> Digests:
-    return {name: {"sha256": sha256} for name, (sha256, _) in buildinfo.digests.items()}
+def digests(buildinfo: Buildinfo) -> Digests:
+    """The digest of each file that the .buildinfo describes."""
+    return {name: {buildinfo.algorithm(name): digest} for name, (digest, _) in buildinfo.digests.items()}
 
 
 def _materials(buildinfo: Buildinfo) -> list[Document]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from debian_cloud import formats
 from debian_cloud.projections import identity, purl, time
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ def document(buildinfo: Buildinfo) -> Document:
         {
             **_package(f"SPDXRef-File-{_word(name)}", name, buildinfo.id.serial, "FILE"),
             "packageFileName": name,
-            "checksums": [{"algorithm": "SHA256", "checksumValue": sha256}],
+            **_checksum(buildinfo.algorithm(name), digest),
         }
-        for name, (sha256, _) in sorted(buildinfo.digests.items())
+        for name, (digest, _) in sorted(buildinfo.digests.items())
     ]
     debs: list[Document] = [
         {
@@ -82,6 +83,13 @@ def _package(spdx_id: str, name: str, version: str, purpose: str) -> Document:
         "licenseDeclared": "NOASSERTION",
         "copyrightText": "NOASSERTION",
     }
+
+
+def _checksum(algorithm: formats.Algorithm, digest: str) -> Document:
+    """The checksum of a file; SPDX has no name for that of blocks, so it is in the comment."""
+    if algorithm == formats.SHA256:
+        return {"checksums": [{"algorithm": "SHA256", "checksumValue": digest}]}
+    return {"comment": f"{algorithm}: {digest}"}
 
 
 def _relation(element: object, kind: str, related: object) -> Document:

@@ -80,7 +80,7 @@ def state(found: Rebuilt, statement: Path, homedir: Path | None) -> None:
     """Write a statement, signed by the key of a GnuPG home, that the bytes are the same; raise Error if not."""
     refuse(found)
     described = found.described
-    subjects = {name: {"sha256": sha256} for name, (sha256, _) in described.buildinfo.digests.items()}
+    subjects = provenance.digests(described.buildinfo)
     hashes = {name: hashlib.new(name, described.data).hexdigest() for name in checksums.PUBLISHED}
     document = provenance.rebuilt(described.buildinfo, subjects, {described.name: hashes})
     with tempfile.TemporaryDirectory(prefix="debian-cloud.") as folder:
@@ -112,7 +112,8 @@ def _described(file: Path, trusted: Trust) -> Described:
 def _compared(buildinfo: Buildinfo, folder: Path) -> dict[str, bool]:
     """Return file name -> whether the rebuilt file is the same."""
     found = {}
-    for name, (sha256, size) in buildinfo.digests.items():
-        got = checksums.digest(folder / name, ("sha256",))
-        found[name] = (got.hashes["sha256"], got.size) == (sha256, size)
+    for name, (digest, size) in buildinfo.digests.items():
+        algorithm = buildinfo.algorithm(name)
+        got = checksums.digest(folder / name, (algorithm,))
+        found[name] = (got.hashes[algorithm], got.size) == (digest, size)
     return found

@@ -93,10 +93,10 @@ def _described(file: Path, trust: Trust, rings: tuple[Path, ...]) -> Described:
     raise failed
 
 
-def rebuilders(demanded: Rebuilders, wanted: Mapping[str, str]) -> tuple[str, ...]:
+def rebuilders(demanded: Rebuilders, wanted: Mapping[str, tuple[str, str]]) -> tuple[str, ...]:
     """Return the fingerprints of those who rebuilt the same image; raise Error if they are fewer than demanded.
 
-    `wanted` are its files, any of which counts: name and SHA-256.
+    `wanted` are its files, any of which counts: name, and algorithm and digest.
     """
     keys, statements = demanded.keys, demanded.statements
     if not (keys and keys.is_file() and statements and statements.is_dir()):
@@ -119,7 +119,7 @@ def rebuilders(demanded: Rebuilders, wanted: Mapping[str, str]) -> tuple[str, ..
         except Error as error:
             unheard.append(error.message)
             continue
-        same = (statement.subjects.get(name, {}).get("sha256") == sha256 for name, sha256 in wanted.items())
+        same = (statement.subjects.get(name, {}).get(how) == digest for name, (how, digest) in wanted.items())
         if statement.kind == provenance.REBUILT and any(same):
             # A rebuilder with two keys counts twice only if both are trusted; two signatures by one key count once.
             found |= {*signed.signers}

@@ -41,6 +41,7 @@ from debian_cloud.disk.opened import (
     unpacked,
 )
 from debian_cloud.errors import USAGE, Error
+from debian_cloud.formats import SHA256
 from debian_cloud.host import checksums, progress, run
 from debian_cloud.image import closure
 from debian_cloud.packages import evidence, manifest
@@ -51,6 +52,7 @@ from debian_cloud.text.printable import printable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from debian_cloud.formats import Algorithm
     from debian_cloud.image.buildinfo import Buildinfo
     from debian_cloud.image.entries import Entry
     from debian_cloud.image.resolution import Package
@@ -88,10 +90,13 @@ NOTHING: Final = Given()
 class File:
     """The image's file as it was read; `described` is the name that the .buildinfo has for these bytes, if any.
 
+    `algorithm` is that of `digest`: SHA256, unless the .buildinfo identifies the file by its blocks.
+
     `converted` is set if the .buildinfo does not have its format, so that the content of the disk is compared.
     """
 
-    sha256: str
+    algorithm: Algorithm
+    digest: str
     size: int
     described: str = ""
     converted: bool = False
@@ -144,7 +149,8 @@ def verify(
     if trusted.rebuilders:
         # For a converted file, any file of the image counts: all bytes of the disk are also compared.
         files = [file.described] if file.described else [*buildinfo.digests]
-        rebuilders = trust.rebuilders(trusted.rebuilders, {name: buildinfo.digests[name][0] for name in files})
+        demanded = {name: (buildinfo.algorithm(name), buildinfo.digests[name][0]) for name in files}
+        rebuilders = trust.rebuilders(trusted.rebuilders, demanded)
     word = (
         evidence.of_archive(given.archive, buildinfo, found.keyring, signers=trusted.signers)
         if given.archive
@@ -262,10 +268,16 @@ def _identified(image: Path, buildinfo: Buildinfo, *, diagnose: bool = False) ->
 
 def _file(image: Path, buildinfo: Buildinfo) -> File:
     """Compare the bytes of an image's file with a .buildinfo."""
-    got = checksums.digest(image, ("sha256",))
-    found = (got.hashes["sha256"], got.size)
-    described = next((name for name, digest in buildinfo.digests.items() if digest == found), "")
-    return File(*found, described, converted=not described and kind(image) not in ("", *buildinfo.formats))
+    size = image.stat().st_size
+    of_that_size = {buildinfo.algorithm(name) for name, (_, found) in buildinfo.digests.items() if found == size}
+    # The last one tried is the one to be shown.
+    for algorithm in (*(of_that_size - {SHA256}), SHA256):
+        got = checksums.digest(image, (algorithm,))
+        found = (got.hashes[algorithm], got.size)
+        for name, described in buildinfo.digests.items():
+            if described == found and buildinfo.algorithm(name) == algorithm:
+                return File(algorithm, *found, name)
+    return File(SHA256, *found, converted=kind(image) not in ("", *buildinfo.formats))
 
 
 def _refuse_undescribed(image: Path, buildinfo: Buildinfo, file: File) -> None:
