@@ -11,6 +11,7 @@ import contextlib
 import multiprocessing
 import multiprocessing.connection
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TextIO, cast
@@ -19,12 +20,12 @@ from debian_cloud.errors import Error
 from debian_cloud.host import command, signals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from multiprocessing.connection import Connection
     from multiprocessing.context import ForkProcess
 
-    Report = Callable[[object], None]
-    Job = Callable[[Report], object]
+Report = Callable[[object], None]
+Job = Callable[[Report], object]
 
 _FORK: Final = multiprocessing.get_context("fork")
 _REPORT, _LINE, _DONE, _FAILED = "report", "line", "done", "failed"
