@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import pickle
@@ -14,14 +15,15 @@ from typing import Any
 import pytest
 
 from debian_cloud import plan as plans
-from debian_cloud.build import request, workspace
+from debian_cloud.build import layers, request, store, workspace
 from debian_cloud.build.request import BuildRequest
 from debian_cloud.errors import USAGE, Error
+from debian_cloud.host import memory
 from debian_cloud.host.checksums import Digest
 from debian_cloud.host.progress import shown
 from debian_cloud.image.buildinfo import Draft
 from debian_cloud.image.custom import custom
-from debian_cloud.packages import described
+from debian_cloud.packages import cache, described
 from debian_cloud.packages.offers import Wanted
 from debian_cloud.packages.origin import Places
 from debian_cloud.plan import as_shell
@@ -120,6 +122,42 @@ def test_built(asked: BuildRequest, tmp_path: Path) -> None:
         with pytest.raises(Error, match="exists already"):
             workspace.build(other, tmp_path / "out", shown(quiet=True))
         os.utime(tmp_path / "out" / f"{planned.stem}.tar.xz")
+
+
+def test_an_image_is_the_same_with_layers_and_without(
+    asked: BuildRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From nothing and on the disk; and in memory, from the layers of an image with one package less."""
+    monkeypatch.setattr(cache, "directory", functools.partial(made, tmp_path / "cache"))
+    added = replace(asked, changes=custom("nano"))
+    ids = layers.of(request.planned(asked).plan)
+    assert len({*ids}) == len(ids) > 3
+    found: dict[str, tuple[str, ...]] = {}
+    for name, one, bound, disk in (
+        ("nothing", added, 0, True),
+        ("less", asked, store.BOUND, False),
+        ("added", added, store.BOUND, False),
+    ):
+        monkeypatch.setenv(memory.NEVER, "1")
+        if not disk:
+            monkeypatch.delenv(memory.NEVER)
+        built = workspace.build(one, tmp_path / name, shown(quiet=True), bound=bound)
+        titles = [timing.title for timing in built.timings]
+        taken = [title for title in titles if title.endswith("stages from the cache")]
+        kept = titles.count("keep it for other builds")
+        installed = len([title for title in titles if title.startswith("install ")])
+        file = tmp_path / name / f"{built.planned.stem}.tar.xz"
+        found[name] = (hashlib.sha256(file.read_bytes()).hexdigest(), *taken, str(kept), str(installed))
+    stages = len(ids)
+    assert found["nothing"][1:] == ("0", str(stages + 1))
+    assert found["less"][1:] == (str(stages), str(stages))
+    assert found["added"] == (found["nothing"][0], f"take {stages} stages from the cache", "1", "1")
+    assert {layer.id for layer in store.listed()} > {*ids}
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def of_another_size(file: Path) -> None:
