@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from debian_cloud.build.stages import Stage
     from debian_cloud.image.resolution import Resolution
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 """Changes if layers with equal ids would have another content."""
 
 
