@@ -204,7 +204,6 @@ def take(place: Path, tree: Path, layers: Sequence[str]) -> None:
                 _unlink(tree / name)
             for name in header["bare"]:
                 _bare(tree / name)
-            os.lseek(file.fileno(), file.tell(), os.SEEK_SET)
             run.fed(("tar", *_EXTRACT, *_TAR, f"--directory={tree.parent}"), file)
         last = _digest(path)
     _note(tree, last, _found(tree))
