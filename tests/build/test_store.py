@@ -62,7 +62,7 @@ class Builder:
 
     def __init__(self, folder: Path, place: Path | None = None) -> None:
         self.folder, self.place = folder, place or folder / "cache" / cache.LAYERS
-        self.place.mkdir(parents=True)
+        self.place.mkdir(parents=True, exist_ok=True)
         self.tree = folder / "work" / "tree"
         self.tree.mkdir(parents=True)
         self.made: list[str] = []
@@ -327,6 +327,17 @@ def test_two_changes_one_after_the_other_are_two(builder: Builder) -> None:
         assert (builder.taken() / "file").read_text() == str(number)
 
 
+def test_a_change_right_after_a_tree_was_taken_is_seen(builder: Builder) -> None:
+    builder.stage(write("file"))
+    for _ in range(10):
+        tree = builder.taken()
+        before = (tree / "file").stat()
+        with (tree / "file").open("r+") as file:
+            file.write("CONTENT")
+        os.utime(tree / "file", ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert store._noted(tree)[1] != store._found(tree)
+
+
 # Damaged and foreign files.
 
 
@@ -466,7 +477,12 @@ def test_of_each_layer_one_is_kept(three: Builder) -> None:
 
 def test_a_layer_that_is_gone_is_told(three: Builder) -> None:
     three.file(1).unlink()
-    with pytest.raises(Error, match="is gone from the cache"):
+    with pytest.raises(Error, match=f"the layer {IDS[1]} is gone from the cache"):
+        three.taken()
+    other = Builder(three.folder / "other", three.place)
+    other.stage(write("file0", "another content"))
+    three.made = [IDS[0], IDS[2]]
+    with pytest.raises(Error, match=f"the layer {IDS[2]} is gone from the cache"):
         three.taken()
 
 
@@ -546,6 +562,23 @@ print([path.name[:64] for path in builder.place.iterdir()] == [IDS[0]], builder.
     first, second = (line for line in done.stderr.splitlines() if line.startswith("debian-cloud: "))
     assert first.startswith("debian-cloud: the layer is not kept: [Errno 28] No space left on device")
     assert second == "debian-cloud: the layer is not kept, as the one before it is not"
+
+
+def test_on_a_full_disk_a_build_begins_without_a_lock(tmp_path: Path) -> None:
+    """Another may make the same layer at the same time: either is whole."""
+    code = """
+builder.stage(write("one"))
+for number in range(9):
+    try:
+        (place / f"full{number}").touch()
+    except OSError:
+        break
+store.cache.directory = lambda: place
+with store.opened(2**40) as kept:
+    print(kept.begin(IDS[:3]) == IDS[:1], kept.made(IDS[1]), len(builder.names()))
+"""
+    done = mounted(tmp_path, "nr_inodes=6", code)
+    assert (done.stdout, done.stderr) == ("True None 1\n", "")
 
 
 def test_a_cache_from_which_no_program_can_run_is_used(tmp_path: Path) -> None:

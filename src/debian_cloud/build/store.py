@@ -100,7 +100,8 @@ class Store:
 
     def made(self, layer: str) -> None:
         """Let other builds that wait for this layer go on."""
-        self._making.pop(layer).close()
+        if layer in self._making:
+            self._making.pop(layer).close()
 
     def end(self) -> None:
         """Let all other builds go on, and note that the layers were used now."""
@@ -116,7 +117,8 @@ class Store:
 
     def _claim(self, layer: str) -> None:
         place = self.place / f"{layer}{_MAKING}"
-        with contextlib.ExitStack() as stack:
+        # Without room for the lock, another build may make the layer at the same time: either one is whole.
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             stack.enter_context(folders.locked(place, f"the layer {layer[:12]}, which it is making", wait=True))
             stack.callback(_remove, place)
             self._making[layer] = stack.pop_all()
