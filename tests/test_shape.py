@@ -30,7 +30,7 @@ PURE = (
     *("root", "formats", "text", "image", "configuration", "projections"),
     *("disk.ext4.accounts", "disk.ext4.layout", "disk.ext4.reader", "disk.ext4.records"),
     *("disk.fat", "disk.gpt", "disk.initrd", "disk.layout", "disk.tar"),
-    *("build.stages", "build.steps", "proof.difference", "proof.verification"),
+    *("build.layers", "build.stages", "build.steps", "proof.difference", "proof.verification"),
     *("archive.admission", "archive.keys", "archive.lifecycle", "archive.reserved", "archive.upload"),
 )
 """Packages and modules that only compute: they use no process, file or clock."""

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import lzma
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -200,3 +202,142 @@ def test_an_initrd_is_made_for_each_kernel_that_needs_one(
     for name in ("vmlinuz-6.1-a", "vmlinuz-6.2-b", "config-6.2-b"):
         (tmp_path / "boot" / name).touch()
     assert install.kernels(lines, tmp_path) == wanted
+
+
+def of_members(path: Path, *members: tuple[bytes, bytes], end: bytes = b"`\n") -> Path:
+    """An archive (ar(5)) whose members have these dates and sizes, and no content."""
+    headers = (b"x".ljust(16) + date.ljust(12) + b"0".ljust(20) + size.ljust(10) + end for date, size in members)
+    path.write_bytes(b"!<arch>\n" + b"".join(headers))
+    return path
+
+
+def test_the_date_is_that_of_the_newest_package_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    # Without a package, and of one that is older than dates may be.
+    assert install.date([]) == install._OLDEST
+    old = of_members(tmp_path / "old.deb", (b"0", b"0"))
+    assert install.date([old]) == install._OLDEST
+    new = of_members(tmp_path / "new.deb", (b"1600000000", b"0"), (b"1700000000", b"0"), (b"5", b"0"))
+    assert install.date([new, old]) == 1700000000
+    assert Path(install.NEWEST).read_text() == "1700000000\n"
+    assert install.date([old]) == 1700000000
+
+
+def test_the_date_of_a_package_is_that_of_its_changelog(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1650000000")
+    assert install.date([built(package, tmp_path / "x.deb")]) == 1650000000
+
+
+@pytest.mark.parametrize(
+    ("members", "end"),
+    [
+        ([(b"garbage", b"0")], b"`\n"),
+        ([(b"", b"0")], b"`\n"),
+        ([(b"-5", b"0")], b"`\n"),
+        ([(b"1_0", b"0")], b"`\n"),
+        ([(b"5", b"x")], b"`\n"),
+        # The member before would follow, without an end.
+        ([(b"5", b"-60")], b"`\n"),
+        ([(b"5", b"0")], b"xx"),
+        ([(b"5", b"0")], b""),
+    ],
+)
+def test_a_package_with_a_damaged_header_is_one_sentence(
+    tmp_path: Path, members: list[tuple[bytes, bytes]], end: bytes
+) -> None:
+    (tmp_path / "debs").mkdir()
+    of_members(tmp_path / "debs/x.deb", *members, end=end)
+    done = installed(tmp_path, "unpack x.deb\n")
+    assert (done.returncode, done.stderr) == (1, "error: debs/x.deb is not a .deb\n")
+
+
+def test_a_date_that_is_no_number_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / install.NEWEST).write_text("yesterday\n")
+    done = installed(tmp_path, "configure\n")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def installed(workspace: Path, stage: str) -> subprocess.CompletedProcess[str]:
+    """Run the script as a plan does, as root of a namespace."""
+    (workspace / "stage").write_text(stage)
+    return subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "/usr/bin/python3", install.__file__, "tree", "stage"],
+        cwd=workspace,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("content", ["file", "folder"])
+def test_a_tree_that_has_something_is_not_made_anew(tmp_path: Path, content: str) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / content).mkdir() if content == "folder" else (tmp_path / "tree" / content).touch()
+    with pytest.raises(ValueError, match="tree is not empty"):
+        install.new(tmp_path / "tree", (), tmp_path / "place")
+    assert [path.name for path in (tmp_path / "tree").iterdir()] == [content]
+
+
+def test_a_tree_that_is_there_and_empty_is_used(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    install.new(tmp_path / "tree", (), tmp_path / "place")
+    assert (tmp_path / "tree/bin").is_symlink()
+
+
+IN_TREE = Path(install.__file__).parent / "in-tree"
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A workspace with a tree that has a shell, and what that needs."""
+    tools = ("/usr/bin/sh", "/usr/bin/env", "/usr/bin/ls", "/usr/bin/cat", "/usr/bin/touch")
+    needed = subprocess.run(["ldd", *tools], check=True, capture_output=True, text=True).stdout
+    libraries = {word for line in needed.splitlines() for word in line.split()[:3] if word.startswith("/")}
+    tree = tmp_path / "work" / "tree"
+    for name in ("mnt", "proc", "etc"):
+        (tree / name).mkdir(parents=True)
+    for file in {*tools, *libraries}:
+        if not file.endswith(":"):
+            (tree / file[1:]).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, tree / file[1:])
+    return tree
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+def test_a_tool_of_the_tree_sees_it_without_what_is_mounted_in_it(small: Path, tmp_path: Path, mounted: bool) -> None:
+    script = (
+        "echo $SOURCE_DATE_EPOCH $E2FSPROGS_FAKE_TIME; echo /mnt/tree/proc/* /mnt/tree/mnt/*;"
+        "cat /proc/self/comm /mnt/seen; ls /mnt/tree/etc; touch /mnt/made /mnt/tree/etc/new"
+    )
+    command = ["./in-tree", "tree", "sh", "-euc", script]
+    real = small
+    if mounted:
+        real = small.rename(tmp_path / "memory")
+        small.mkdir()
+        command = ["sh", "-euc", 'mount --bind "$1" tree; shift; exec "$@"', "sh", str(real), *command]
+    work = small.parent
+    (real / "etc/file").touch()
+    (work / "seen").write_text("seen\n")
+    shutil.copy(IN_TREE, work / "in-tree")
+    (work / "in-tree").chmod(0o755)
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", *command],
+        cwd=work,
+        env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    said = "1700000000 1700000000\n/mnt/tree/proc/* /mnt/tree/mnt/*\ncat\nseen\nfile\n"
+    assert (done.stdout, done.stderr) == (said, "")
+    assert (work / "made").exists()
+    assert (real / "etc/new").exists()
+    assert [*(real / "mnt").iterdir()] == [*(real / "proc").iterdir()] == []
+    assert not mounted or [*small.iterdir()] == []

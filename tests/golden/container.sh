@@ -183,7 +183,7 @@ Epoch: 1795224967
 Virtual-Size: 0
 Maintainer: Some One <one@example.org>
 Formats: tar.xz
-Plan: 7c2dc1cd9c57122c251ae9d17ad92f32c3efaa380b6ea87e0dc5a3076afb7df8
+Plan: b7f0d42d4428cd7e5c77508b11247272297e57de38b04648246c7c02cca0bb64
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64

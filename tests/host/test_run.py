@@ -42,3 +42,64 @@ def test_what_a_failed_step_says_has_a_bound(tmp_path: Path) -> None:
     done = bounds.within(500, [sys.executable, tmp_path / "script", tmp_path])
     assert done.returncode == 1
     assert re.search(rb"failed with exit status 1\n  E: first\n(.*\n)?  last\n", done.stderr), done.stderr[-2000:]
+
+
+def carried_out(tmp_path: Path, *steps: plans.Run, tree: Path | None = None) -> Path:
+    """The workspace, after the steps."""
+    workspace = tmp_path / "work"
+    workspace.mkdir()
+    run.carry_out(steps, workspace, Progress(len(steps), quiet=True), (), tree)
+    return workspace
+
+
+def shell(script: str, *, root: bool = True) -> plans.Run:
+    return plans.Run("a step", ("sh", "-euc", script), root=root)
+
+
+def test_root_steps_see_a_tree_elsewhere_as_the_workspace_s(tmp_path: Path) -> None:
+    tree = tmp_path / "memory"
+    tree.mkdir()
+    workspace = carried_out(
+        tmp_path,
+        shell("mkdir tree/etc; echo one >tree/etc/file"),
+        shell("echo two >>tree/etc/file; cp tree/etc/file seen; mountpoint -q tree"),
+        shell("! mountpoint -q tree; ls tree >empty", root=False),
+        tree=tree,
+    )
+    assert (tree / "etc/file").read_text() == (workspace / "seen").read_text() == "one\ntwo\n"
+    assert (workspace / "empty").read_text() == ""
+    assert [*(workspace / plans.TREE).iterdir()] == []
+
+
+def test_a_tree_that_is_gone_fails_the_step(tmp_path: Path) -> None:
+    with pytest.raises(Error, match="a step: "):
+        carried_out(tmp_path, shell("touch tree/file"), tree=tmp_path / "none")
+    assert not (tmp_path / "work/tree/file").exists()
+
+
+def test_without_a_tree_elsewhere_a_step_makes_its_own(tmp_path: Path) -> None:
+    workspace = carried_out(tmp_path, shell("test ! -e tree; mkdir tree; touch tree/file"))
+    assert (workspace / "tree/file").exists()
+
+
+def test_a_command_is_fed_from_where_its_file_was_read_to(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_bytes(b"first line\n" + b"the rest" * 10_000)
+    with (tmp_path / "file").open("rb") as file:
+        file.readline()
+        run.fed(("wc", "-c"), file)
+    assert capfd.readouterr().out == "80000\n"
+    with (tmp_path / "file").open("rb") as file, pytest.raises(Error, match="sh failed with exit status 3"):
+        run.fed(("sh", "-c", "exit 3"), file)
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_what_a_command_complains_of_is_heard_or_not(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], heard: bool
+) -> None:
+    (tmp_path / "file").write_text("text")
+    with (
+        (tmp_path / "file").open("rb") as file,
+        run.through(("sh", "-c", "cat; echo complaint >&2"), file, heard=heard) as printed,
+    ):
+        assert printed.read() == b"text"
+    assert capfd.readouterr().err == ("complaint\n" if heard else "")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from debian_cloud.cli.in_plans import packages
 from debian_cloud.errors import Error
 from debian_cloud.image.resolution import Package
 from debian_cloud.packages import cache, pool
@@ -221,3 +223,10 @@ def test_a_plan_calls_it(archive: Archive, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "debs") == {package.deb: b"one"}
+
+
+def test_a_plan_whose_stages_are_all_kept_fetches_nothing(archive: Archive, tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    packages.arguments(parser)
+    assert packages.main(parser.parse_args([str(tmp_path / "debs")])) == 0
+    assert contents(tmp_path / "debs") == {}

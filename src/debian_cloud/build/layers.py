@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from debian_cloud.build.stages import Stage
     from debian_cloud.image.resolution import Resolution
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 """Changes if layers with equal ids would have another content."""
 
 
@@ -85,7 +85,8 @@ def parts(plan: Plan, place: str, kept: Sequence[str]) -> tuple[Part, ...]:
 def _take(place: str, kept: Sequence[str]) -> Run:
     """Return the step that makes the tree of layers in the cache."""
     argv = ("debian-cloud", "layer", "take", place, TREE, *kept)
-    return Run(f"take {len(kept)} stages from the cache", argv, root=True)
+    stages = "1 stage" if len(kept) == 1 else f"{len(kept)} stages"
+    return Run(f"take {stages} from the cache", argv, root=True)
 
 
 def keep(place: str, layer: str, stage: str) -> Run:

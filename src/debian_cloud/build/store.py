@@ -2,8 +2,9 @@
 """Keep layers in the cache, and make trees of them.
 
 A layer is one file, named after its id and its SHA-256: a line of JSON, then a tar of what has changed since the last
-layer, with owners and extended attributes. The files are the user's own; one that another user owns or can write to
-is removed, as is one whose content is not what its name says.
+layer, with owners and extended attributes. The line has the SHA-256 of that one, so that a layer is put on top of no
+other. The files are the user's own; one that another user owns or can write to is removed, as is one whose content is
+not what its name says.
 
 Every build that uses the cache holds a shared lock on its directory; what removes files needs the exclusive one. A
 build that makes a layer holds a lock of the layer's own, so that another that wants the same layer waits for it.
@@ -19,6 +20,7 @@ import re
 import shutil
 import stat
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -42,7 +44,15 @@ _MAKING: Final = ".making"
 _HEADER: Final = 2**24
 """Largest first line of a layer, in bytes."""
 _BLOCK: Final = 2**20
-_TAR: Final = ("--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls")
+_TICK: Final = 0.02
+"""Seconds after which the next change of a file gets another time: more than a tick of any kernel's clock."""
+_TAR: Final = ("--file=-", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls")
+_CREATE: Final = (
+    *("--create", "--format=pax", "--sparse", "--no-recursion", "--null", "--verbatim-files-from"),
+    # When files were read or made is not part of the tree.
+    "--pax-option=delete=atime,delete=ctime",
+)
+_EXTRACT: Final = ("--extract", "--preserve-permissions", "--same-owner", "--delay-directory-restore")
 _STATE: Final = (install.ASKED, install.NEWEST)
 """Files of the workspace that belong to the tree: the installer continues with them."""
 
@@ -64,6 +74,7 @@ class Store:
 
     place: Path
     lock: int
+    _ids: Sequence[str] = ()
     _making: dict[str, contextlib.ExitStack] = field(default_factory=dict)
 
     def begin(self, ids: Sequence[str]) -> Sequence[str]:
@@ -71,45 +82,55 @@ class Store:
 
         The others are locked for this build until it calls `made`.
         """
-        there = 0
+        self._ids = ids
+        there, last = 0, ""
         while there < len(ids):
-            if self._sound(ids[there]):
-                there += 1
-                continue
-            self._claim(ids[there])
-            # Another build may have made it while this one waited.
-            if not self._sound(ids[there]):
-                break
-            self.made(ids[there])
+            if not (found := self._sound(ids[there], last)):
+                self._claim(ids[there])
+                # Another build may have made it while this one waited.
+                if not (found := self._sound(ids[there], last)):
+                    break
+                self.made(ids[there])
+            there, last = there + 1, found
         for later in ids[there + 1 :]:
             self._claim(later)
         return ids[:there]
 
     def made(self, layer: str) -> None:
         """Let other builds that wait for this layer go on."""
-        self._making.pop(layer).close()
+        if layer in self._making:
+            self._making.pop(layer).close()
 
     def end(self) -> None:
-        """Let all other builds go on."""
+        """Let all other builds go on, and note that the layers were used now."""
         for layer in [*self._making]:
             self.made(layer)
+        now = time.time()
+        for number, layer in enumerate(self._ids):
+            # Without the one before it, none is of use: the last one is removed first.
+            used = now - number / 1000
+            for path in self.place.glob(f"{layer}-*"):
+                with contextlib.suppress(OSError):
+                    os.utime(path, (used, used), follow_symlinks=False)
 
     def _claim(self, layer: str) -> None:
         place = self.place / f"{layer}{_MAKING}"
-        with contextlib.ExitStack() as stack:
+        # Without room for the lock, another build may make the layer at the same time: either one is whole.
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             stack.enter_context(folders.locked(place, f"the layer {layer[:12]}, which it is making", wait=True))
             stack.callback(_remove, place)
             self._making[layer] = stack.pop_all()
 
-    def _sound(self, layer: str) -> bool:
-        """Return whether the cache has a layer; one that is not what its name says is removed."""
-        for path in self.place.glob(f"{layer}-*"):
-            if problem(path):
-                _remove(path)
-            else:
-                os.utime(path)
-                return True
-        return False
+    def _sound(self, layer: str, last: str) -> str:
+        """Return the SHA-256 of a layer in the cache, or an empty string; what cannot be used is removed.
+
+        `last` is the SHA-256 of the layer that it is put on top of.
+        """
+        for path in sorted(self.place.glob(f"{layer}-*")):
+            if not problem(path) and _last(path) == last:
+                return _digest(path)
+            _remove(path)
+        return ""
 
 
 @contextlib.contextmanager
@@ -172,17 +193,20 @@ def problem(path: Path) -> str:
 def take(place: Path, tree: Path, layers: Sequence[str]) -> None:
     """Make a tree of layers, each on top of the one before it; the tree's directory is empty or not there."""
     tree.mkdir(exist_ok=True)
+    last = ""
     for layer in layers:
-        path = next(iter(place.glob(f"{layer}-*")), None)
-        if path is None:
+        path = next(iter(sorted(place.glob(f"{layer}-*"))), None)
+        if path is None or _last(path) != last:
             raise Error(f"the layer {layer} is gone from the cache", "build again")
         with path.open("rb") as file:
-            for name in _header(file)["removed"]:
+            header = _header(file)
+            for name in header["removed"]:
                 _unlink(tree / name)
-            os.lseek(file.fileno(), file.tell(), os.SEEK_SET)
-            options = ("--extract", "--preserve-permissions", "--same-owner", "--delay-directory-restore", *_TAR)
-            run.fed(("tar", *options, f"--directory={tree.parent}"), file)
-    _note(tree, _found(tree))
+            for name in header["bare"]:
+                _bare(tree / name)
+            run.fed(("tar", *_EXTRACT, *_TAR, f"--directory={tree.parent}"), file)
+        last = _digest(path)
+    _note(tree, last, _found(tree))
 
 
 def keep(place: Path, tree: Path, layer: str, stage: str) -> str:
@@ -190,47 +214,89 @@ def keep(place: Path, tree: Path, layer: str, stage: str) -> str:
 
     Return why it could not be kept, for example because the disk is full, or an empty string.
     """
-    before, now = _noted(tree), _found(tree)
+    last, before = _noted(tree)
+    if last is None:
+        return "the one before it is not kept"
+    now = _found(tree)
     removed = [path for path, was in before.items() if path not in now or _kind(now[path]) != _kind(was)]
-    changed = [path for path, found in now.items() if before.get(path) != found]
-    names = [f"{tree.name}/{path}".rstrip("/") for path in changed]
+    changed = {path for path, found in now.items() if before.get(path) != found}
+    # `take` makes a changed file anew, which changes its directory's time.
+    changed |= {path.rpartition("/")[0] for path in changed}
+    names = [f"{tree.name}/{path}".rstrip("/") for path in sorted(changed)]
     names += [name for name in _STATE if (tree.parent / name).exists()]
-    header = {"layer": layer, "stage": stage, "removed": sorted(removed, reverse=True)}
+    # tar(1) gives attributes to a directory that is there already, but takes none away.
+    bare = [path for path in sorted(changed) if path in before and before[path][-1]]
+    header = {"layer": layer, "stage": stage, "last": last, "removed": sorted(removed, reverse=True), "bare": bare}
+    digest, failed = None, ""
+    try:
+        if any(stat.S_ISSOCK(now[path][0]) for path in changed):
+            raise OSError("there is a socket in it, which tar(1) cannot keep")
+        digest = _keep(place, tree, names, header)
+    except OSError as error:
+        failed = str(error)
+    _note(tree, digest, now)
+    return failed
+
+
+def _keep(place: Path, tree: Path, names: Sequence[str], header: dict[str, Any]) -> str:
+    """Write the file of a layer, and return its SHA-256."""
+    data = json.dumps(header).encode() + b"\n"
+    if len(data) > _HEADER:
+        raise OSError("too many files were removed")
     descriptor, partial = tempfile.mkstemp(dir=place, prefix=_PARTIAL)
-    path, failed = Path(partial), ""
+    path = Path(partial)
     try:
         with tempfile.TemporaryFile() as files, os.fdopen(descriptor, "wb") as out:
             files.write(b"".join(os.fsencode(name) + b"\0" for name in names))
             files.seek(0)
             digest = hashlib.sha256()
-            options = ("--create", "--format=pax", "--no-recursion", "--null", "--verbatim-files-from", *_TAR)
-            with run.through(
-                ("tar", *options, f"--directory={tree.parent}", "--files-from=-"), files, heard=True
-            ) as tar:
-                data = json.dumps(header).encode() + b"\n"
+            argv = ("tar", *_CREATE, *_TAR, f"--directory={tree.parent}", "--files-from=-")
+            with run.through(argv, files, heard=True) as tar:
                 while data:
                     digest.update(data)
                     out.write(data)
                     data = tar.read(_BLOCK)
-        path.chmod(0o600)
-        path.rename(place / f"{layer}-{digest.hexdigest()}")
-    except OSError as error:
+        # What was made on top of another tree of this id cannot be used any more.
+        for old in place.glob(f"{header['layer']}-*"):
+            _remove(old)
+        path.rename(place / f"{header['layer']}-{digest.hexdigest()}")
+    except BaseException:
         path.unlink(missing_ok=True)
-        failed = str(error)
-    _note(tree, now)
-    return failed
+        raise
+    return digest.hexdigest()
 
 
 def _header(file: IO[bytes]) -> dict[str, Any]:
     """Read the first line of a layer; raise ValueError if it is damaged."""
     line = file.readline(_HEADER)
-    header = json.loads(line)
-    names = header.get("removed") if isinstance(header, dict) else None
-    if not isinstance(names, list) or any(
-        not isinstance(name, str) or ".." in name.split("/") or name.startswith("/") for name in names
-    ):
+    try:
+        header = json.loads(line)
+    except RecursionError:
+        header = None
+    if not isinstance(header, dict) or not all(_are_names(header.get(field)) for field in ("removed", "bare")):
         raise ValueError("the first line of the layer is damaged")
-    return {"layer": "", "stage": "", **header}
+    return {"layer": "", "stage": "", "last": "", **header}
+
+
+def _are_names(found: object) -> bool:
+    """Return whether a value is a list of paths that stay in a tree."""
+    return isinstance(found, list) and all(
+        isinstance(name, str) and ".." not in name.split("/") and not name.startswith("/") for name in found
+    )
+
+
+def _last(path: Path) -> object:
+    """Return the SHA-256 of the layer that one was made on top of; an empty string for the first, None if damaged."""
+    try:
+        with path.open("rb") as file:
+            return _header(file)["last"]
+    except (OSError, ValueError):
+        return None
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 in the name of a layer's file."""
+    return path.name.partition("-")[2]
 
 
 def _foreign(path: Path) -> bool:
@@ -243,33 +309,48 @@ def _found(tree: Path) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     waiting = [str(tree)]
     start = len(str(tree)) + 1
-    found[""] = _facts(tree.lstat())
+    found[""] = _facts(tree.lstat(), tree)
     while waiting:
         with os.scandir(waiting.pop()) as entries:
             for entry in entries:
                 status = entry.stat(follow_symlinks=False)
-                found[entry.path[start:]] = _facts(status)
+                found[entry.path[start:]] = _facts(status, entry.path)
                 if stat.S_ISDIR(status.st_mode):
                     waiting.append(entry.path)
     return found
 
 
-def _facts(status: os.stat_result) -> list[int]:
+def _facts(status: os.stat_result, path: str | Path) -> list[int]:
     # The time of change (inode(7)) cannot be set: what is equal in all of these was not touched.
-    return [status.st_mode, status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_uid, status.st_gid]
+    times = [status.st_ctime_ns, status.st_mtime_ns]
+    attributes = len(_attributes(path)) if stat.S_ISDIR(status.st_mode) else 0
+    return [status.st_mode, status.st_ino, *times, status.st_size, status.st_uid, status.st_gid, attributes]
+
+
+def _attributes(path: str | Path) -> Sequence[str]:
+    """Return the names of the extended attributes of a directory."""
+    try:
+        return os.listxattr(path, follow_symlinks=False)
+    except OSError:
+        # The file system has none.
+        return ()
 
 
 def _kind(facts: list[int]) -> int:
     return stat.S_IFMT(facts[0])
 
 
-def _note(tree: Path, found: dict[str, list[int]]) -> None:
-    (tree.parent / _LISTING).write_text(json.dumps(found), "utf-8")
+def _note(tree: Path, digest: str | None, found: dict[str, list[int]]) -> None:
+    """Note what the tree has, and the SHA-256 of the layer that has it; None if that is not kept."""
+    (tree.parent / _LISTING).write_text(json.dumps([digest, found]), "utf-8")
+    # A change at the same tick as the last one would not be seen.
+    time.sleep(_TICK)
 
 
-def _noted(tree: Path) -> dict[str, list[int]]:
+def _noted(tree: Path) -> tuple[str | None, dict[str, list[int]]]:
     file = tree.parent / _LISTING
-    return dict(json.loads(file.read_text("utf-8"))) if file.exists() else {}
+    digest, found = json.loads(file.read_text("utf-8")) if file.exists() else ("", {})
+    return digest, found
 
 
 def _unlink(path: Path) -> None:
@@ -280,9 +361,16 @@ def _unlink(path: Path) -> None:
         path.unlink()
 
 
+def _bare(folder: Path) -> None:
+    """Remove the extended attributes of a directory."""
+    for name in _attributes(folder):
+        os.removexattr(folder, name, follow_symlinks=False)
+
+
 def _remove(path: Path) -> None:
-    """Remove what is no layer from the cache."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+    """Remove what is no layer from the cache; what cannot be removed is no layer the next time either."""
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

@@ -60,7 +60,9 @@ def tree(workspace: Path, size: int) -> Iterator[Tree | None]:
         try:
             folders.empty(folder)
             root = folder / "tree"
-            root.mkdir(mode=0o755)
+            root.mkdir()
+            # It becomes the image's root directory, whatever the user's umask is.
+            root.chmod(0o755)
             yield Tree(root, lock)
         finally:
             folders.remove(folder)
@@ -96,13 +98,15 @@ def _groups() -> Iterator[int]:
 
 def _is_memory() -> bool:
     """Return whether the directory is a file system in memory, from which programs can run (proc(5))."""
+    found = False
     with contextlib.suppress(OSError):
         for line in _MOUNTS.read_text("utf-8", "surrogateescape").splitlines():
             before, _, after = line.partition(" - ")
             fields = before.split()
+            # Of several, the last one is on top.
             if fields[4] == str(_SHARED):
-                return after.startswith("tmpfs ") and not {"noexec", "ro"} & {*fields[5].split(",")}
-    return False
+                found = after.startswith("tmpfs ") and not {"noexec", "ro"} & {*fields[5].split(",")}
+    return found
 
 
 def _begun(place: Path) -> Path:

@@ -119,10 +119,11 @@ def through(argv: Sequence[str], source: IO[bytes], *, heard: bool = False) -> I
 
 
 def fed(argv: Sequence[str], source: IO[bytes]) -> None:
-    """Run a command that reads a file from the position of its descriptor, and writes to this process's streams.
+    """Run a command that reads a file from its current position, and writes to this process's streams.
 
     Raise Error if it fails.
     """
+    os.lseek(source.fileno(), source.tell(), os.SEEK_SET)
     status = subprocess.run([_find(argv[0]), *argv[1:]], env=_environment(()), stdin=source, check=False).returncode
     if status:
         raise failures.failed(argv, status, "")
@@ -256,10 +257,18 @@ def _run(step: plans.Run, workspace: Path, progress: Progress, locks: tuple[int,
     if status:
         progress.end()
         reported = _ends(log)
-        if any(shutil.disk_usage(place).free < _ROOM for place in (workspace, tree or workspace)):
+        if _is_full(workspace) or (tree is not None and _is_full(tree)):
             # The tool's own words about it may have found no room in the log.
             reported += "\nNo space left on device"
         raise failures.failed(step.argv, status, reported, step.title)
+
+
+def _is_full(place: Path) -> bool:
+    try:
+        return shutil.disk_usage(place).free < _ROOM
+    except OSError:
+        # It is gone: what the step said is the reason.
+        return False
 
 
 def _done(

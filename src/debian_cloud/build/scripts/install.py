@@ -74,6 +74,10 @@ _LARGE: Final = 2**25
 _NO_SOURCES: Final = ("-o", "Dir::Etc::SourceList=/dev/null", "-o", "Dir::Etc::SourceParts=/dev/null")
 _BLOCK: Final = 2**20
 _MAGIC: Final = b"!<arch>\n"
+_END: Final = b"`\n"
+_DATE: Final = slice(16, 28)
+_SIZE: Final = slice(48, 58)
+"""Numbers in the header of a member (ar(5))."""
 
 _DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
 
@@ -355,7 +359,9 @@ def _members(deb: BinaryIO) -> Iterator[tuple[bytes, int]]:
     if deb.read(len(_MAGIC)) != _MAGIC:
         raise ValueError(f"{deb.name} is not a .deb")
     while header := deb.read(60):
-        size = int(header[48:58])
+        if header[58:] != _END or not all(header[part].rstrip().isdigit() for part in (_DATE, _SIZE)):
+            raise ValueError(f"{deb.name} is not a .deb")
+        size = int(header[_SIZE])
         after = deb.tell() + size + size % 2
         yield header, size
         deb.seek(after)
@@ -370,7 +376,7 @@ def date(debs: Sequence[Path]) -> int:
     newest = int(note.read_text("utf-8")) if note.exists() else _OLDEST
     for deb in debs:
         with deb.open("rb") as file:
-            newest = max(newest, *(int(header[16:28]) for header, _ in _members(file)))
+            newest = max([newest, *(int(header[_DATE]) for header, _ in _members(file))])
     note.write_text(f"{newest}\n", "utf-8")
     return newest
 

@@ -3,7 +3,7 @@
 
 LIST has a line for each: SHA-256, size, file name, URI as apt reads it. Files are kept
 in the cache by their SHA-256, so that the next plan need not fetch them. A plan
-calls this before it installs packages.
+calls this before it installs packages; without a list if all stages are in the cache.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("directory", type=Path, metavar="DIR", help="where they go, a new directory")
-    parser.add_argument("lists", type=Path, nargs="+", metavar="LIST", help="a list of .debs")
+    parser.add_argument("lists", type=Path, nargs="*", metavar="LIST", help="a list of .debs")
 
 
 def main(args: argparse.Namespace) -> int:

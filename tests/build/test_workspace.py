@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A plan is carried out from the last of its layers that is in the cache, with the same result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from debian_cloud import plan
+from debian_cloud.build import request, store, workspace
+from debian_cloud.errors import Error
+from debian_cloud.host import folders, memory
+from debian_cloud.host.progress import shown
+from debian_cloud.packages import cache
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is needed of a planned image: its steps."""
+
+    plan: plan.Plan
+
+
+IDS = ("a" * 64, "b" * 64)
+
+
+def steps(last: str = "") -> plan.Plan:
+    """Two stages, and a step that lists the tree."""
+    return (
+        plan.Write("prepare", "words", "some words\n"),
+        *(
+            plan.Run(
+                f"stage {number}",
+                ("sh", "-euc", f"mkdir -p tree; cat words >tree/file{number}; echo {number} >>ran"),
+                root=True,
+                layer=layer,
+            )
+            for number, layer in enumerate(IDS)
+        ),
+        plan.Run("finish", ("sh", "-euc", f"ls tree >seen{last}"), root=True),
+    )
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(cache, "directory", lambda: tmp_path / "cache")
+    return tmp_path / "cache" / cache.LAYERS
+
+
+def carried_out(folder: Path, of: plan.Plan, tree: memory.Tree | None = None, bound: int = 2**30) -> list[str]:
+    """Carry out a plan in a new directory; return the titles of its steps."""
+    work = folder / "work"
+    work.mkdir(parents=True)
+    planned = cast("request.Planned", Planned(of))
+    with folders.locked(work, "it") as lock:
+        return [cost.title for cost in workspace._carried_out(planned, work, lock, tree, shown(quiet=True), bound)]
+
+
+KEPT = "keep it for other builds"
+TAKEN = "take 2 stages from the cache"
+
+
+def test_what_was_done_is_not_done_again(tmp_path: Path, place: Path) -> None:
+    every = ["prepare", "stage 0", KEPT, "stage 1", KEPT, "finish"]
+    assert carried_out(tmp_path / "one", steps()) == every
+    assert carried_out(tmp_path / "two", steps()) == ["prepare", TAKEN, "finish"]
+    assert (tmp_path / "two/work/seen").read_text() == (tmp_path / "one/work/seen").read_text() == "file0\nfile1\n"
+    assert not (tmp_path / "two/work/ran").exists()
+    assert len([*place.iterdir()]) == 2
+
+
+def test_with_a_tree_in_memory_it_is_the_same(tmp_path: Path, place: Path) -> None:
+    for name in ("one", "two"):
+        tree = tmp_path / "memory" / name
+        tree.mkdir(parents=True)
+        with folders.locked(tree, "it") as lock:
+            carried_out(tmp_path / name, steps(), memory.Tree(tree, lock))
+        assert sorted(path.name for path in tree.iterdir()) == ["file0", "file1"]
+        assert [*(tmp_path / name / "work/tree").iterdir()] == []
+    assert not (tmp_path / "two/work/ran").exists()
+
+
+def test_a_damaged_layer_is_made_again(tmp_path: Path, place: Path) -> None:
+    carried_out(tmp_path / "one", steps())
+    (path,) = place.glob(f"{IDS[1]}-*")
+    path.write_bytes(path.read_bytes()[:-1])
+    titles = carried_out(tmp_path / "two", steps())
+    assert titles == ["prepare", "take 1 stage from the cache", "stage 1", KEPT, "finish"]
+    assert carried_out(tmp_path / "three", steps())[1] == TAKEN
+
+
+def test_what_was_done_before_a_failure_stays(tmp_path: Path) -> None:
+    with pytest.raises(Error, match="finish: "):
+        carried_out(tmp_path / "one", steps(last="; false"))
+    assert carried_out(tmp_path / "two", steps())[1] == TAKEN
+
+
+def test_without_a_cache_nothing_is_kept(tmp_path: Path, place: Path) -> None:
+    assert KEPT not in carried_out(tmp_path / "one", steps(), bound=0)
+    assert not place.exists()
+
+
+def test_the_cache_is_bounded_after_a_build(tmp_path: Path, place: Path) -> None:
+    carried_out(tmp_path / "one", steps(), bound=1)
+    assert [*place.iterdir()] == []
+    assert store.listed() == ()
