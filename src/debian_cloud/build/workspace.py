@@ -113,11 +113,11 @@ def _carried_out(
     """Carry out a plan, from the last of its layers that is in the cache."""
     locks = (lock, *((tree.lock,) if tree else ()))
     place = tree.path if tree else None
-    ids = layers.of(planned.plan)
+    ids = layers.of(planned.steps)
     if not bound or not ids:
-        return run.carry_out(planned.plan, workspace, Progress(len(planned.plan), quiet=quiet), locks, place)
+        return run.carry_out(planned.steps, workspace, Progress(len(planned.steps), quiet=quiet), locks, place)
     with store.opened(bound) as kept:
-        parts = layers.parts(planned.plan, str(kept.place), kept.begin(ids))
+        parts = layers.parts(planned.steps, str(kept.place), kept.begin(ids))
         progress = Progress(sum(len(part.steps) for part in parts), quiet=quiet)
         timings: list[Timing] = []
         for part in parts:

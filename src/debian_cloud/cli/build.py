@@ -25,6 +25,11 @@ With --snapshot the archive is used as it was published under that id, and Debia
 packages come from its mirror as it is now. Debian has snapshots of its own: name
 one by --mirror and --security-mirror, with --allow-expired.
 
+With --offline, no network is used: what a build has fetched before is in the cache
+(see the verb cache), and is verified as if it had come now; if an index or a package is
+not there, or an index is too old, it is named. Sources on this machine are read anew.
+The image is the same.
+
 With --timings, a table on standard error shows what each step cost: seconds of
 wall time, and of CPU time (user and system) of all its processes.
 

@@ -44,10 +44,15 @@ which a file that apt has not renamed is a killed apt's."""
 _NO_PATH_OF_APT: Final = re.compile(r"[\s\x00-\x1f\x7f\"#%,\[\]\\\ud800-\udfff]")
 
 
+def place() -> Path:
+    """Return where the directory of the cache is, or will be."""
+    # As root, apt fetches as its sandbox user, which has no access to /root.
+    return (Path("/var/cache") if os.geteuid() == 0 else _home()) / "debian-cloud"
+
+
 def directory() -> Path:
     """Return the directory of the cache, made if needed; raise Error if it cannot be used."""
-    # As root, apt fetches as its sandbox user, which has no access to /root.
-    folder = (Path("/var/cache") if os.geteuid() == 0 else _home()) / "debian-cloud"
+    folder = place()
     hint = "set XDG_CACHE_HOME to another directory" if os.geteuid() else "root's cache cannot be elsewhere"
     if bad := _NO_PATH_OF_APT.search(str(folder)):
         raise Error(

@@ -14,12 +14,13 @@ import os
 import re
 import shutil
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.errors import FAILED, USAGE, Error
 from debian_cloud.host import files, folders, run
 from debian_cloud.packages import cache
+from debian_cloud.plan import Run
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from debian_cloud.image.resolution import Package
+    from debian_cloud.plan import Plan
 
+COMMAND: Final = ("debian-cloud", "packages")
+"""The words by which a plan calls `fetch`."""
+_OFFLINE: Final = "--offline"
 _BATCH: Final = 500
 """Most files that one process fetches: their names are its arguments."""
 _SLACK: Final = 2**16
@@ -54,8 +59,21 @@ def listed(packages: Iterable[Package]) -> str:
     return "".join(sorted(f"{package.sha256} {package.size} {package.deb} {package.uri}\n" for package in packages))
 
 
-def fetch(target: Path, lists: Iterable[Path]) -> None:
-    """Put the listed .debs into a new directory, verified; raise Error if one cannot be had."""
+def offline(plan: Plan) -> Plan:
+    """Return a plan of which the step that calls `fetch` uses no network."""
+    return tuple(
+        replace(step, argv=(*COMMAND, _OFFLINE, *step.argv[2:]))
+        if isinstance(step, Run) and step.argv[:2] == COMMAND
+        else step
+        for step in plan
+    )
+
+
+def fetch(target: Path, lists: Iterable[Path], *, offline: bool = False) -> None:
+    """Put the listed .debs into a new directory, verified; raise Error if one cannot be had.
+
+    With `offline`, no network is used: those that are not on this machine must be in the cache.
+    """
     wanted = [deb for file in lists for deb in _read(file)]
     target.mkdir()
     with folders.locked(cache.directory() / cache.DEBS, "the cache of packages", wait=True):
@@ -67,6 +85,8 @@ def fetch(target: Path, lists: Iterable[Path]) -> None:
         ]
         if not missing:
             return
+        if offline:
+            _refuse_remote(missing)
         partial = place / "partial"
         # What a killed run left.
         shutil.rmtree(partial, ignore_errors=True)
@@ -99,6 +119,14 @@ def _read(file: Path) -> tuple[Wanted, ...]:
         sha256, size, deb, uri = match.groups()
         found.append(Wanted(sha256, int(size), deb, uri))
     return tuple(found)
+
+
+def _refuse_remote(missing: Iterable[Wanted]) -> None:
+    """Raise Error if a .deb is not on this machine."""
+    remote = [deb.deb for deb in missing if not deb.uri.startswith(_LOCAL)]
+    if remote:
+        more = f", nor {len(remote) - 1} other packages" if remote[1:] else ""
+        raise Error(f"the cache does not have {remote[0]}{more}", "run it once without --offline")
 
 
 def _kept(kept: Path, target: Path, sha256: str) -> bool:
