@@ -31,6 +31,7 @@ STANZAS = {
     "packages/debs.py": "control files of a package or of a source tree, in which nothing is signed",
     "proof/difference.py": "dpkg's status in an image",
     "packages/releases.py": "release files, by sign.verified",
+    "packages/cache.py": "the sources of a private apt, to be shown, in which nothing is signed",
     "packages/evidence.py": "stanzas of indexes that release files list",
     "image/index.py": "indexes of images, and records",
     "archive/lifecycle.py": "the archive's own conf/releases",

@@ -39,8 +39,8 @@ BOUND: Final = 2**32
 _NAME: Final = re.compile(r"([0-9a-f]{64})-([0-9a-f]{64})")
 _LISTING: Final = "listing"
 """File of the workspace with what the tree had when the last layer was made or taken."""
-_PARTIAL: Final = "partial."
-_MAKING: Final = ".making"
+PARTIAL: Final = "partial."
+MAKING: Final = ".making"
 _HEADER: Final = 2**24
 """Largest first line of a layer, in bytes."""
 _BLOCK: Final = 2**20
@@ -97,7 +97,7 @@ class Store:
             self.made(layer)
 
     def _claim(self, layer: str) -> None:
-        place = self.place / f"{layer}{_MAKING}"
+        place = self.place / f"{layer}{MAKING}"
         with contextlib.ExitStack() as stack:
             stack.enter_context(folders.locked(place, f"the layer {layer[:12]}, which it is making", wait=True))
             stack.callback(_remove, place)
@@ -143,7 +143,7 @@ def prune(bound: int) -> None:
 
 def listed() -> tuple[Layer, ...]:
     """Return the layers in the cache, the most recently used first."""
-    place = cache.directory() / cache.LAYERS
+    place = cache.place() / cache.LAYERS
     found = []
     for path in place.iterdir() if place.is_dir() else ():
         with contextlib.suppress(OSError, ValueError):
@@ -159,7 +159,9 @@ def problem(path: Path) -> str:
     """Return what is wrong with the file of a layer, or an empty string."""
     name = _NAME.fullmatch(path.name)
     try:
-        if name is None or _foreign(path):
+        if name is None:
+            return "its name is not that of a layer"
+        if _foreign(path):
             return "it is not a file that only this user can write to"
         with path.open("rb") as file:
             header = _header(file)
@@ -195,7 +197,7 @@ def keep(place: Path, tree: Path, layer: str, stage: str) -> None:
     names = [f"{tree.name}/{path}".rstrip("/") for path in changed]
     names += [name for name in _STATE if (tree.parent / name).exists()]
     header = {"layer": layer, "stage": stage, "removed": sorted(removed, reverse=True)}
-    descriptor, partial = tempfile.mkstemp(dir=place, prefix=_PARTIAL)
+    descriptor, partial = tempfile.mkstemp(dir=place, prefix=PARTIAL)
     path = Path(partial)
     try:
         with tempfile.TemporaryFile() as files, os.fdopen(descriptor, "wb") as out:
@@ -221,8 +223,10 @@ def keep(place: Path, tree: Path, layer: str, stage: str) -> None:
 
 def _header(file: IO[bytes]) -> dict[str, Any]:
     """Read the first line of a layer; raise ValueError if it is damaged."""
-    line = file.readline(_HEADER)
-    header = json.loads(line)
+    try:
+        header = json.loads(file.readline(_HEADER))
+    except RecursionError:
+        raise ValueError("the first line of the layer is damaged") from None
     names = header.get("removed") if isinstance(header, dict) else None
     if not isinstance(names, list) or any(
         not isinstance(name, str) or ".." in name.split("/") or name.startswith("/") for name in names

@@ -269,14 +269,19 @@ def _check_boot(what: str, firmware: tuple[str, ...], mode: str) -> None:
 
 def size(text: str, what: str, field: str = "Image-Size") -> int:
     """The bytes that `8G` or `512M` stands for; Error if it is not a size, or out of the field's range."""
-    match = _SIZE.fullmatch(text)
-    if not match:
+    found = amount(text)
+    if not found:
         raise Error(f"{what} has the invalid size {text!r} in {field}", FIELDS["Image-Size"].meaning)
-    found = int(match[1]) * _UNIT[match[2]]
     least, most = (int(limit[:-1]) * _UNIT[limit[-1]] for limit in FIELDS[field].sizes)
     if not least <= found <= most:
         raise Error(f"{what} has the invalid size {text} in {field}", "from {} to {}".format(*FIELDS[field].sizes))
     return found
+
+
+def amount(text: str) -> int:
+    """The bytes that `8G` or `512M` stands for; 0 if it is not a size."""
+    match = _SIZE.fullmatch(text)
+    return int(match[1]) * _UNIT[match[2]] if match else 0
 
 
 def in_words(size: int) -> str:

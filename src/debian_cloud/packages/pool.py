@@ -37,6 +37,7 @@ _BATCH: Final = 500
 """Most files that one process fetches: their names are its arguments."""
 _SLACK: Final = 2**16
 """Bytes beyond the largest file that a method of apt may write: it notes there what it has."""
+_SHA256: Final = re.compile("[0-9a-f]{64}")
 _LINE: Final = re.compile(r"([0-9a-f]{64}) ([0-9]{1,12}) ([a-zA-Z0-9][a-zA-Z0-9.+~_%-]*\.deb) (\S+)")
 _LOCAL: Final = ("copy:", "file:")
 """URIs of files on this machine: they are not kept a second time, and a closure must have them itself."""
@@ -104,6 +105,15 @@ def fetch(target: Path, lists: Iterable[Path], *, offline: bool = False) -> None
                 )
         shutil.rmtree(partial)
         cache.bound_files(place, cache.BOUND_OF_DEBS)
+
+
+def problem(path: Path) -> str:
+    """Return what is wrong with the content of a kept file, or an empty string."""
+    if not _SHA256.fullmatch(path.name):
+        return "its name is not that of a package"
+    with path.open("rb") as file:
+        same = hashlib.file_digest(file, "sha256").hexdigest() == path.name
+    return "" if same else "its content is not what its name says"
 
 
 def _read(file: Path) -> tuple[Wanted, ...]:
