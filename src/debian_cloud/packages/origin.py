@@ -8,6 +8,7 @@ import functools
 import hashlib
 import os
 import re
+import shutil
 import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -356,9 +357,15 @@ def _refuse_replayed(release: Release, snapshot: str) -> None:
 def _release(source: sources.Source, arch: str, *, offline: bool) -> Release:
     """Return the signed release file of the archive, or of one of its snapshots."""
     root = cache.directory() / f"{_identity((source,), arch)}.release"
-    plan = sources.update(root, (source,), arch, sources.NO_PACKAGES, offline=offline)
     with cache.used(root, "the cache of the archive's release files"):
-        run.carry_out(plan, root, Progress(len(plan), quiet=True))
+        if not offline or source.local:
+            # In a new place, since apt takes no release file in the place of a later one.
+            new = root / "new"
+            shutil.rmtree(new, ignore_errors=True)
+            plan = sources.update(new, (source,), arch, sources.NO_PACKAGES)
+            run.carry_out(plan, root, Progress(len(plan), quiet=True))
+            shutil.rmtree(root / "lists", ignore_errors=True)
+            (new / "lists").rename(root / "lists")
         return releases.of(root / "lists", source, source.suites[0], offline=offline)
 
 
