@@ -111,6 +111,8 @@ def _carried_out(
     planned: Planned, workspace: Path, lock: int, tree: memory.Tree | None, bound: int, *, quiet: bool
 ) -> tuple[Timing, ...]:
     """Carry out a plan, from the last of its layers that is in the cache."""
+    # Of all parts, before the first begins.
+    run.check_tools(planned.steps)
     locks = (lock, *((tree.lock,) if tree else ()))
     place = tree.path if tree else None
     ids = layers.of(planned.steps)
