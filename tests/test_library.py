@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import pickle
@@ -128,7 +127,7 @@ def test_an_image_is_the_same_with_layers_and_without(
     asked: BuildRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From nothing and on the disk; and in memory, from the layers of an image with one package less."""
-    monkeypatch.setattr(cache, "directory", functools.partial(made, tmp_path / "cache"))
+    monkeypatch.setattr(cache, "place", lambda: tmp_path / "cache")
     added = replace(asked, changes=custom("nano"))
     ids = layers.of(request.planned(asked).plan)
     assert len({*ids}) == len(ids) > 3
@@ -153,11 +152,6 @@ def test_an_image_is_the_same_with_layers_and_without(
     assert found["less"][1:] == (str(stages), str(stages))
     assert found["added"] == (found["nothing"][0], f"take {stages} stages from the cache", "1", "1")
     assert {layer.id for layer in store.listed()} > {*ids}
-
-
-def made(folder: Path) -> Path:
-    folder.mkdir(exist_ok=True)
-    return folder
 
 
 def of_another_size(file: Path) -> None:

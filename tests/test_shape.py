@@ -256,7 +256,21 @@ def test_a_buildinfo_is_read_where_there_is_no_apt() -> None:
     assert "apt_pkg" in done.stderr
 
 
-PEOPLE = ("build", "diff", "fetch", "lint", "list", "new", "plan", "rebuild", "sbom", "show", "status", "verify")
+PEOPLE = (
+    "build",
+    "cache",
+    "diff",
+    "fetch",
+    "lint",
+    "list",
+    "new",
+    "plan",
+    "rebuild",
+    "sbom",
+    "show",
+    "status",
+    "verify",
+)
 
 
 def test_people_are_shown_what_is_for_people() -> None:

@@ -14,6 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud import VERSION, cli, formats, names
+from debian_cloud.build import store
 from debian_cloud.image import config, identities
 from debian_cloud.packages import cache
 
@@ -72,14 +73,19 @@ signed the image. If such an archive is on this machine and published an image w
 exactly the .buildinfo that is given, they take signed sums and closure from there.
 .TP
 .I ~/.cache/debian\\-cloud
-The indexes of the archives that were read last, what apt resolved from them, and keyrings
-that were given.
+The indexes of the archives that were read last, what apt resolved from them, keyrings
+that were given, packages that were fetched, and layers: the trees of images after each stage
+of their installation.
+.B cache list
+shows them, and
+.B \\-\\-offline
+needs nothing else.
 It is below
 .B XDG_CACHE_HOME
 if that is set, and for root in
 .IR /var/cache/debian\\-cloud .
-At most {cache.BOUND >> 30} GiB stay there: what was used least recently goes first. All of it may
-be removed while no
+At most {cache.BOUND >> 30} GiB stay there, besides {cache.BOUND_OF_DEBS >> 30} of packages and
+{store.BOUND >> 30} of layers: what was used least recently goes first. All of it may be removed while no
 .B debian\\-cloud
 runs.
 .SH EXIT STATUS
@@ -260,7 +266,7 @@ def section(name: str, docstring: str, parser: argparse.ArgumentParser) -> str:
 def completion() -> str:
     """A line for each verb that people use, as debian-cloud.bash-completion reads it.
 
-    `VERB @KIND --flag --option= --option=VALUE,VALUE --option=@KIND`.
+    `VERB @KIND @words=WORD,WORD --flag --option= --option=VALUE,VALUE --option=@KIND`.
     """
     return "".join(f"{' '.join((name, *_words(name, cli.parser(name))))}\n" for name in cli.names())
 
@@ -275,6 +281,9 @@ def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
 def _words(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
     for action in _actions(parser):
         if not action.option_strings:
+            if action.choices:
+                yield f"@words={','.join(map(str, action.choices))}"
+                continue
             yield "@configurations" if "CONFIG" in _value(action) else "@files"
             if "PATH|" in _value(action):
                 yield "@files"

@@ -98,7 +98,7 @@ class Builder:
 
 @pytest.fixture
 def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Builder:
-    monkeypatch.setattr(cache, "directory", lambda: tmp_path / "cache")
+    monkeypatch.setattr(cache, "place", lambda: tmp_path / "cache")
     return Builder(tmp_path)
 
 

@@ -21,7 +21,7 @@ from debian_cloud.packages import cache
 class Planned:
     """What is needed of a planned image: its steps."""
 
-    plan: plan.Plan
+    steps: plan.Plan
 
 
 IDS = ("a" * 64, "b" * 64)
@@ -46,7 +46,7 @@ def steps(last: str = "") -> plan.Plan:
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(cache, "directory", lambda: tmp_path / "cache")
+    monkeypatch.setattr(cache, "place", lambda: tmp_path / "cache")
     return tmp_path / "cache" / cache.LAYERS
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from debian_cloud.build import store
 from debian_cloud.packages import cache
 from tools import manual
 
@@ -135,3 +136,4 @@ def test_its_place_and_its_bound_are_in_the_man_page(monkeypatch: pytest.MonkeyP
     assert re.search(r"\.SH FILES\n(?:(?!\.SH).*\n)*\.TP\n\.I ~/\.cache/debian-cloud\n", page)
     assert "/var/cache/debian-cloud" in page
     assert f"At most {cache.BOUND // 2**30} GiB stay there" in page
+    assert f"besides {cache.BOUND_OF_DEBS // 2**30} of packages and\n{store.BOUND // 2**30} of layers" in page

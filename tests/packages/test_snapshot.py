@@ -205,6 +205,18 @@ def test_a_snapshot_is_not_taken_for_the_suite(web: Web) -> None:
     assert planned(web, f"{web.own}/snap/{web.old}").config_version == "1.0"
 
 
+def test_a_snapshot_that_was_read_is_there_without_a_network(web: Web, tmp_path: Path) -> None:
+    """Both release files are kept: the archive's, which says where snapshots are, and the snapshot's."""
+    (tmp_path / "apt.conf").write_text('Acquire::http::Proxy "http://127.0.0.1:1";\n')
+    for url in (web.own, web.mirror):
+        words = ("show", "fine", *web.sources(url), "--snapshot", web.old)
+        online = debian_cloud(*words)
+        assert "debian-cloud-config-fine 1.0" in online.stdout, online.stderr
+        assert debian_cloud(*words, APT_CONFIG=str(tmp_path / "apt.conf")).returncode == 1
+        offline = debian_cloud(*words, "--offline", APT_CONFIG=str(tmp_path / "apt.conf"))
+        assert offline.stdout == online.stdout, offline.stderr
+
+
 def test_a_year_later_a_snapshot_is_had_by_its_id_alone(web: Web, tmp_path: Path) -> None:
     """Tested with another clock, not with changed dates."""
     # The builder gives its tools a clean environment, so the clock must be changed for each of them.

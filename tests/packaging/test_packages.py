@@ -172,6 +172,8 @@ COMPLETED: tuple[tuple[tuple[str, ...], set[str]], ...] = (
     (("show", "--arch", "a"), {"amd64", "arm64"}),
     (("build", "ec2", "--format", ""), set(formats.names())),
     (("sbom", "--format", "cy"), {"cyclonedx"}),
+    (("cache", ""), {"list", "verify", "prune"}),
+    (("cache", "prune", "--s"), {"--size"}),
     (("build", ""), {"fine", "other"}),
     (("new", "my-hpc", "--from", "o"), {"other"}),
     (("fetch", "ec2", "--serial", ""), {"20261120.0", "20261121.0"}),

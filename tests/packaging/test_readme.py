@@ -74,6 +74,12 @@ WALK: Final = (
             r"accepted: debian-cloud_\S+_amd64\.changes",
         ),
     ),
+    # The image is there, and so is all that it was made of.
+    Block(
+        "The cache, and building without a network",
+        0,
+        shows=(r"debian-13-ec2-\S+", r"packages: \d+, ", "as they were kept", "packages and layers take"),
+    ),
     Block(
         "Run your own archive in ten minutes",
         0,

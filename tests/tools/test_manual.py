@@ -68,7 +68,7 @@ def test_verbs_of_a_plan_are_told_apart(page: str) -> None:
     for part, names in ((people, cli.names()), (plans, cli.of_plans())):
         for name in names:
             assert f" {name} debian-cloud {name} [-h]" in part, name
-    assert cli.of_plans() == ("packages", "scrub", "seal")
+    assert cli.of_plans() == ("layer", "packages", "scrub", "seal")
 
 
 def test_text_is_shown_as_it_was_written() -> None:

@@ -17,7 +17,7 @@ from debian_cloud.errors import FAILED, USAGE, Error
 from debian_cloud.host import files
 from debian_cloud.image import sources
 from debian_cloud.image.custom import OFFICIAL, Custom, custom
-from debian_cloud.packages import evidence, origin
+from debian_cloud.packages import evidence, origin, pool
 from debian_cloud.packages.origin import USUAL, Origin, Places
 
 if TYPE_CHECKING:
@@ -55,12 +55,16 @@ class BuildRequest:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A plan, what it is for, and the names of the files that it makes."""
+    """A plan, what it is for, and the names of the files that it makes.
+
+    With `offline`, it is carried out without a network.
+    """
 
     plan: Plan
     resolution: Resolution
     image: ImageId
     outputs: tuple[str, ...]
+    offline: bool = False
 
     @property
     def stem(self) -> str:
@@ -71,6 +75,15 @@ class Planned:
     def id(self) -> str:
         """The id of the plan in the .buildinfo."""
         return steps.identity(self.plan)
+
+    @property
+    def steps(self) -> Plan:
+        """The steps of the plan as they are carried out.
+
+        Whether a .deb comes from the cache or from a network makes no difference to the image: so `offline` has an
+        effect on these steps alone, and none on the plan and its id.
+        """
+        return pool.offline(self.plan) if self.offline else self.plan
 
 
 def resolved(asked: BuildRequest) -> Resolution:
@@ -95,7 +108,8 @@ def planned(asked: BuildRequest) -> Planned:
         if not buildinfo:
             # The image of a lock was made before, so it fits.
             steps.check_size(resolution)
-        return _planned(found, resolution, asked.serial, asked.formats, buildinfo)
+        made = _planned(found, resolution, asked.serial, asked.formats, buildinfo)
+    return replace(made, offline=places.offline)
 
 
 def again(

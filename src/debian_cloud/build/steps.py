@@ -229,7 +229,7 @@ def _tree(resolution: Resolution) -> Plan:
         *lists,
         Run(
             f"get {len(debs)} packages",
-            ("debian-cloud", "packages", _DEBS, *(write.path for write in lists)),
+            (*pool.COMMAND, _DEBS, *(write.path for write in lists)),
         ),
         Write("prepare to install", "install", scripts.text("install.py"), 0o755),
         Write("note the answers to debconf", "answers", answers),

@@ -39,8 +39,8 @@ BOUND: Final = 2**32
 _NAME: Final = re.compile(r"([0-9a-f]{64})-([0-9a-f]{64})")
 _LISTING: Final = "listing"
 """File of the workspace with what the tree had when the last layer was made or taken."""
-_PARTIAL: Final = "partial."
-_MAKING: Final = ".making"
+PARTIAL: Final = "partial."
+MAKING: Final = ".making"
 _HEADER: Final = 2**24
 """Largest first line of a layer, in bytes."""
 _BLOCK: Final = 2**20
@@ -114,7 +114,7 @@ class Store:
                     os.utime(path, (used, used), follow_symlinks=False)
 
     def _claim(self, layer: str) -> None:
-        place = self.place / f"{layer}{_MAKING}"
+        place = self.place / f"{layer}{MAKING}"
         # Without room for the lock, another build may make the layer at the same time: either one is whole.
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             stack.enter_context(folders.locked(place, f"the layer {layer[:12]}, which it is making", wait=True))
@@ -162,7 +162,7 @@ def prune(bound: int) -> None:
 
 def listed() -> tuple[Layer, ...]:
     """Return the layers in the cache, the most recently used first."""
-    place = cache.directory() / cache.LAYERS
+    place = cache.place() / cache.LAYERS
     found = []
     for path in place.iterdir() if place.is_dir() else ():
         with contextlib.suppress(OSError, ValueError):
@@ -178,7 +178,9 @@ def problem(path: Path) -> str:
     """Return what is wrong with the file of a layer, or an empty string."""
     name = _NAME.fullmatch(path.name)
     try:
-        if name is None or _foreign(path):
+        if name is None:
+            return "its name is not that of a layer"
+        if _foreign(path):
             return "it is not a file that only this user can write to"
         with path.open("rb") as file:
             header = _header(file)
@@ -243,7 +245,7 @@ def _keep(place: Path, tree: Path, names: Sequence[str], header: dict[str, Any])
     data = json.dumps(header).encode() + b"\n"
     if len(data) > _HEADER:
         raise OSError("too many files were removed")
-    descriptor, partial = tempfile.mkstemp(dir=place, prefix=_PARTIAL)
+    descriptor, partial = tempfile.mkstemp(dir=place, prefix=PARTIAL)
     path = Path(partial)
     try:
         with tempfile.TemporaryFile() as files, os.fdopen(descriptor, "wb") as out:

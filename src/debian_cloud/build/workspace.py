@@ -112,13 +112,15 @@ def _carried_out(
     planned: Planned, workspace: Path, lock: int, tree: memory.Tree | None, begin: Begin, bound: int
 ) -> tuple[Timing, ...]:
     """Carry out a plan, from the last of its layers that is in the cache."""
+    # Of all parts, before the first begins.
+    run.check_tools(planned.steps)
     locks = (lock, *((tree.lock,) if tree else ()))
     place = tree.path if tree else None
-    ids = layers.of(planned.plan)
+    ids = layers.of(planned.steps)
     if not bound or not ids:
-        return run.carry_out(planned.plan, workspace, begin(len(planned.plan)), locks, place)
+        return run.carry_out(planned.steps, workspace, begin(len(planned.steps)), locks, place)
     with store.opened(bound) as kept:
-        parts = layers.parts(planned.plan, str(kept.place), kept.begin(ids))
+        parts = layers.parts(planned.steps, str(kept.place), kept.begin(ids))
         progress = begin(sum(len(part.steps) for part in parts))
         timings: list[Timing] = []
         for part in parts:

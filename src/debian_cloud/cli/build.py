@@ -34,6 +34,11 @@ cache, and other builds continue from there. --cache-size bounds what these laye
 take; with 0, none is used or kept. Where there is room, the root file system is
 made in memory, unless the variable DEBIAN_CLOUD_TREE_ON_DISK is set.
 
+With --offline, no network is used: what a build has fetched before is in the cache
+(see the verb cache), and is verified as if it had come now; if an index or a package is
+not there, or an index is too old, it is named. Sources on this machine are read anew.
+The image is the same.
+
 With --timings, a table on standard error shows what each step cost: seconds of
 wall time, and of CPU time (user and system) of all its processes.
 

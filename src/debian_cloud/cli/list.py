@@ -3,9 +3,9 @@
 
 Without options, it lists the configurations that this machine's apt can install.
 With --images, it lists the images of the archive that the user configured (FILES),
-whose signed index is fetched again, and those in the indexes that `apt update`
-fetched, which needs no network. A warning names an archive whose index is not
-valid; the images of the others are listed, and the exit status is 1.
+whose signed index is fetched again, except with --offline, and those in the indexes
+that `apt update` fetched, which needs no network. A warning names an archive whose
+index is not valid; the images of the others are listed, and the exit status is 1.
 
     debian-cloud list --suite trixie
     debian-cloud list --images --json
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    options.add_sources(parser)
+    options.add_offline(options.add_sources(parser))
     parser.add_argument("--images", action="store_true", help="list images instead of configurations")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -48,7 +48,7 @@ def _images(args: argparse.Namespace) -> int:
             "omit mirrors, --archive, --keyring and --snapshot",
             USAGE,
         )
-    known = offers.known(args.suite, args.arch)
+    known = offers.known(args.suite, args.arch, offline=args.offline)
     for sentence in known.refused:
         warn(sentence)
     status = FAILED if known.refused else 0

@@ -23,7 +23,7 @@ def add_request(parser: argparse.ArgumentParser, *, several: bool = False) -> No
         parser.add_argument("configs", nargs="+", metavar="CONFIG", help="image configurations, such as ec2")
     else:
         parser.add_argument("config", metavar="CONFIG", help="an image configuration, such as ec2")
-    add_sources(parser)
+    add_offline(add_sources(parser))
     parser.add_argument("--format", default="", metavar="LIST", help="disk formats, separated by commas: raw,qcow2")
     parser.add_argument(
         "--lock", type=Path, metavar="FILE", help="an image's .buildinfo: use exactly its packages, or fail"
@@ -83,8 +83,8 @@ def _changes(args: argparse.Namespace) -> Custom:
     return custom(args.add, args.remove, text, hostname, keep, args.size)
 
 
-def add_sources(parser: argparse.ArgumentParser) -> None:
-    """Declare the sources of packages, and their suite."""
+def add_sources(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Declare the sources of packages, and their suite; the group, for further options."""
     add_suite(parser)
     group = words.add_places(parser)
     group.add_argument(
@@ -92,6 +92,14 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="ID",
         help="use the archive as published under this id; Debian's packages still come from --mirror",
+    )
+    return group
+
+
+def add_offline(group: argparse._ArgumentGroup) -> None:
+    """Declare the option to use no network."""
+    group.add_argument(
+        "--offline", action="store_true", help="use no network: indexes and packages come from the cache"
     )
 
 

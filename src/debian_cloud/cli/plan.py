@@ -41,7 +41,7 @@ def main(args: argparse.Namespace) -> int:
         f"Plan {planned.id}, made by debian-cloud plan {names.config(config.name)}."
         + (f"\nNot official: {', '.join(changes)}." if changes else "")
     )
-    script = as_shell(planned.plan, planned.stem, about)
+    script = as_shell(planned.steps, planned.stem, about)
     if sys.stdout.isatty():
         print(script, end="")
     else:

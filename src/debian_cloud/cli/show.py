@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("config", metavar="CONFIG", help="an image configuration, such as ec2")
-    options.add_sources(parser)
+    options.add_offline(options.add_sources(parser))
     options.add_changes(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, with every package")
 

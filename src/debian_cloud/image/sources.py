@@ -75,6 +75,11 @@ class Source:
         return self.uri[5:] if self.uri.startswith("file:") else ""
 
     @property
+    def local(self) -> bool:
+        """Whether the source is on this machine, so that apt reads it without a network."""
+        return self.uri.startswith(("file:", "copy:"))
+
+    @property
     def copied(self) -> Source:
         """The same source with copied files, because files could change after verification (apt-transport-file)."""
         return replace(self, uri=f"copy:{self.uri[5:]}") if self.uri.startswith("file:") else self
@@ -393,11 +398,16 @@ Acquire::IndexTargets::deb::{name} {{
 """Lines of apt.conf(5) that make apt fetch an archive's indexes of images, and no package indexes."""
 
 
-def update(root: Path, sources: Iterable[Source], architecture: str, more: str = "") -> Plan:
+def update(
+    root: Path, sources: Iterable[Source], architecture: str, more: str = "", *, offline: bool = False
+) -> Plan:
     """A plan that creates or refreshes the private apt below `root`; it fails if any source fails.
 
-    `more` are additional lines of apt.conf(5).
+    `more` are additional lines of apt.conf(5). With `offline`, only sources on this machine are read anew; what the
+    private apt has of the others stays.
     """
+    sources = tuple(sources)
+    local = tuple(source.copied for source in sources if source.local)
     return (
         Write("configure apt", f"{root}/apt.conf", apt_conf(root, architecture) + more),
         Write(
@@ -408,12 +418,25 @@ def update(root: Path, sources: Iterable[Source], architecture: str, more: str =
             0o600,
         ),
         Run("make folders", ("mkdir", "-p", f"{root}/state", f"{root}/lists/partial", f"{root}/cache")),
-        Run(
-            "verify package indexes",
-            # Without this option, update makes apt's binary cache anew even if no index has changed.
-            (
-                *("apt-get", "-c", f"{root}/apt.conf", "-o", "pkgCacheFile::Generate=false"),
-                *("-q", "--error-on=any", "update"),
-            ),
+        *((_verify(root),) if not offline else _verify_local(root, local) if local else ()),
+    )
+
+
+def _verify(root: Path, *options: str) -> Run:
+    return Run(
+        "verify package indexes",
+        # Without this option, update makes apt's binary cache anew even if no index has changed.
+        (
+            *("apt-get", "-c", f"{root}/apt.conf", "-o", "pkgCacheFile::Generate=false", *options),
+            *("-q", "--error-on=any", "update"),
         ),
+    )
+
+
+def _verify_local(root: Path, sources: Iterable[Source]) -> Plan:
+    """The steps that read only these sources anew. The private apt's own files stay as they are without this."""
+    place = f"{root}/local.list.d"
+    return (
+        Write("set sources on this machine", f"{place}/debian-cloud.sources", as_deb822(sources), 0o600),
+        _verify(root, "-o", f"Dir::Etc::SourceParts={place}", "-o", "APT::Get::List-Cleanup=false"),
     )

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.errors import USAGE, Error
-from debian_cloud.host import folders
-from debian_cloud.image.sources import BINARY_CACHE
+from debian_cloud.host import files, folders
+from debian_cloud.image.sources import BINARY_CACHE, names_a_user
+from debian_cloud.text import deb822
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 BOUND: Final = 2**30
 """Bytes that stay on the disk: about ten suites. Data in use stays in addition."""
@@ -35,19 +36,27 @@ LAYERS: Final = "layers"
 BOUND_OF_DEBS: Final = 2**31
 """Bytes of .debs that stay on the disk: those of about ten images."""
 
-_GONE: Final = ".gone."
+GONE: Final = ".gone."
+"""Prefix of the name of a private apt that is being removed."""
 FRESH: Final = 86400
 """Seconds for which a keyring stays, regardless of the bound, because a run may be about to read it; and the age from
 which a file that apt has not renamed is a killed apt's."""
+_LARGEST_SOURCES: Final = 2**20
+"""Largest file of a private apt with its sources, in bytes."""
 # In one-line style, white space, brackets, "#", "%" and quotes are special to apt (sources.list(5)), in Signed-By
 # white space and commas; a file of settings can only contain UTF-8.
 _NO_PATH_OF_APT: Final = re.compile(r"[\s\x00-\x1f\x7f\"#%,\[\]\\\ud800-\udfff]")
 
 
+def place() -> Path:
+    """Return where the directory of the cache is, or will be."""
+    # As root, apt fetches as its sandbox user, which has no access to /root.
+    return (Path("/var/cache") if os.geteuid() == 0 else _home()) / "debian-cloud"
+
+
 def directory() -> Path:
     """Return the directory of the cache, made if needed; raise Error if it cannot be used."""
-    # As root, apt fetches as its sandbox user, which has no access to /root.
-    folder = (Path("/var/cache") if os.geteuid() == 0 else _home()) / "debian-cloud"
+    folder = place()
     hint = "set XDG_CACHE_HOME to another directory" if os.geteuid() else "root's cache cannot be elsewhere"
     if bad := _NO_PATH_OF_APT.search(str(folder)):
         raise Error(
@@ -108,38 +117,44 @@ def _bound(cache: Path, mine: Path) -> None:
     """Remove the least recently used data until the cache is within its bound."""
     folders, keyrings, total = [], [], 0
     for path in cache.iterdir():
-        if path.name.startswith(_GONE):
+        if path.name.startswith(GONE):
             shutil.rmtree(path, ignore_errors=True)
         elif path.name == KEYRINGS:
-            keyrings = [(found.stat().st_mtime, found, _size(found)) for found in path.iterdir()]
+            keyrings = [(found.stat().st_mtime, found, size(found)) for found in path.iterdir()]
         elif path.name not in {DEBS, LAYERS} and path.is_dir() and not path.is_symlink():
-            folders.append((path.stat().st_mtime, path, _size(path)))
-    total = sum(size for _, _, size in (*folders, *keyrings))
-    for _, path, size in sorted(folders):
+            folders.append((path.stat().st_mtime, path, size(path)))
+    total = sum(taken for _, _, taken in (*folders, *keyrings))
+    for _, path, taken in sorted(folders):
         if total <= BOUND:
             return
         if path != mine and _removed(path):
-            total -= size
-    for day, path, size in sorted(keyrings):
+            total -= taken
+    for day, path, taken in sorted(keyrings):
         if total > BOUND and day < time.time() - FRESH:
             path.unlink(missing_ok=True)
-            total -= size
+            total -= taken
 
 
 def bound_files(place: Path, bound: int) -> None:
     """Remove the least recently used files of a directory until they take no more than `bound` bytes."""
-    found = sorted((path.lstat().st_mtime, path, _size(path)) for path in place.iterdir() if not path.is_dir())
-    total = sum(size for _, _, size in found)
-    for _, path, size in found:
+    for path in oldest((path for path in place.iterdir() if not path.is_dir()), bound):
+        path.unlink()
+
+
+def oldest(files: Iterable[Path], bound: int) -> Iterator[Path]:
+    """Yield the least recently used files until the others take no more than `bound` bytes."""
+    found = sorted((path.lstat().st_mtime, path, size(path)) for path in files)
+    total = sum(taken for _, _, taken in found)
+    for _, path, taken in found:
         if total <= bound:
             return
-        path.unlink()
-        total -= size
+        yield path
+        total -= taken
 
 
 def _removed(folder: Path) -> bool:
     """Remove a directory unless it is in use; return whether it was removed."""
-    gone = folder.with_name(f"{_GONE}{folder.name}.{os.getpid()}")
+    gone = folder.with_name(f"{GONE}{folder.name}.{os.getpid()}")
     try:
         with folders.locked(folder, "it"):
             folder.rename(gone)
@@ -149,11 +164,24 @@ def _removed(folder: Path) -> bool:
     return True
 
 
-def _size(path: Path) -> int:
-    """Return the bytes on the disk of a file, or of all files in a directory."""
-    if not path.is_dir():
-        return path.lstat().st_blocks * 512
+def sources_of(folder: Path) -> tuple[str, ...]:
+    """Return the addresses and suites that a private apt reads, without those that have a password in them."""
+    try:
+        text = files.text(folder / "sources.list.d" / "debian-cloud.sources", _LARGEST_SOURCES)
+        found = [(stanza.get("URIs", ""), stanza.get("Suites", "")) for stanza in deb822.parse(text)]
+    except Error:
+        return ()
+    return tuple(f"{uri} {suites}" for uri, suites in found if not names_a_user(uri))
+
+
+def size(path: Path) -> int:
+    """Return the bytes on the disk of a file, or of all files in a directory; 0 if it is gone."""
     total = 0
+    with contextlib.suppress(FileNotFoundError):
+        total = path.lstat().st_blocks * 512
+        if path.is_symlink() or not path.is_dir():
+            return total
+        total = 0
     for folder, _, names in os.walk(path):
         for name in names:
             with contextlib.suppress(FileNotFoundError):

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import calendar
-import contextlib
 import hashlib
 import itertools
 import re
@@ -18,7 +16,7 @@ from debian_cloud import names
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import files, sign
 from debian_cloud.image import index, sources, staleness
-from debian_cloud.packages import images, indextargets
+from debian_cloud.packages import images, indextargets, releases
 from debian_cloud.text import deb822
 from debian_cloud.text.printable import printable
 
@@ -31,15 +29,12 @@ if TYPE_CHECKING:
     from debian_cloud.image.staleness import ImageStatus
 
 _SHA256: Final = re.compile(rb"^SHA256: ([0-9a-f]{64})$", re.MULTILINE)
-_ROW: Final = re.compile(" +([0-9a-f]{64}) +([0-9]{1,15}) +(\\S+)")
 _NAME: Final = re.compile(rb"^Package: (\S+)$", re.MULTILINE)
 _LARGEST: Final = 2**28
 """Largest uncompressed index, in bytes; that of Debian's main has a fifth of that."""
 _MEMORY: Final = 2**28
 """Memory for decompression, in bytes; xz(1) needs a quarter of that for a file compressed with `-9`."""
 _DAY: Final = 86400
-_LONGEST_DATE: Final = 64
-"""Longest date, in characters."""
 _MOST: Final = 64
 """Most release files of an image, and most indexes of each; there are four, with a few indexes each."""
 _DOMAIN: Final = ".debian.org"
@@ -164,18 +159,18 @@ def of_archive(folder: Path, buildinfo: Buildinfo, keyring: Path, *, signers: in
     suite = buildinfo.id.suite
     place = folder / "dists" / suite
     release = place / "InRelease"
-    fields = _fields(sign.verified(keyring, release, signers=signers))
+    fields = releases.fields(sign.verified(keyring, release, signers=signers))
     if suite not in (fields.get("Codename"), fields.get("Suite")):
         raise Error(f"{release} belongs to the suite {fields.get('Codename', '')!r}, not to {suite}", "get it again")
     if "Snapshot" in fields:
         raise Error(f"{release} belongs to the snapshot {fields['Snapshot']!r}, an old state", "get it again")
-    if "Valid-Until" not in fields or _seconds(fields["Valid-Until"], release) < time.time():
+    if "Valid-Until" not in fields or releases.seconds(fields["Valid-Until"], release) < time.time():
         raise Error(
             f"{release} has expired: {fields.get('Valid-Until', 'it has no Valid-Until')!r}", "get a newer copy of it"
         )
-    if _seconds(fields.get("Date", ""), release) > time.time() + _DAY:
+    if releases.seconds(fields.get("Date", ""), release) > time.time() + _DAY:
         raise Error(f"{release} has a date in the future", "is this machine's clock right?")
-    listed = _rows(fields)
+    listed = releases.rows(fields)
     texts = []
     for name in ("main/images/Images", "main/images/Images-Status"):
         if name not in listed or listed[name][1] > _LARGEST:
@@ -214,17 +209,6 @@ def _worst(known: Iterable[ImageStatus], image: ImageId) -> ImageStatus | None:
     order = ("withdrawn", "expired", "deprecated")
     same.sort(key=lambda said: order.index(said.status) if said.status in order else len(order))
     return same[0] if same else None
-
-
-def _fields(signed: sign.Signed) -> dict[str, str]:
-    """Return the signed fields of a release file."""
-    return dict((deb822.parse(signed.content.decode("utf-8", "replace"))[:1] or ({},))[0])
-
-
-def _rows(fields: Mapping[str, str]) -> dict[str, tuple[str, int]]:
-    """Return name -> SHA-256 and size of each file that a release file lists; ignore malformed lines."""
-    rows = (_ROW.fullmatch(line) for line in fields.get("SHA256", "").split("\n"))
-    return {row[3]: (row[1], int(row[2])) for row in rows if row}
 
 
 def proofs(
@@ -362,7 +346,7 @@ def _release(
                 raise
             rank = _ARCHIVE
             signed = _of_the_archive(archive, file, signature, signers)
-    fields = _fields(signed)
+    fields = releases.fields(signed)
     named = fields.get("Codename", "")
     own = (named, fields.get("Suite", ""))
     if not suites & {*own}:
@@ -380,26 +364,16 @@ def _release(
     if not (rank != _ARCHIVE or "Snapshot" in fields or "Valid-Until" in fields):
         # For example a closure's own release file, which also lists Debian's packages.
         raise Error(f"{file} is not the archive's own release file: it has no Valid-Until", "get it again")
-    date = _seconds(fields.get("Date", ""), file)
+    date = releases.seconds(fields.get("Date", ""), file)
     if date > time.time() + _DAY:
         raise Error(f"{file} has a date in the future", "is this machine's clock right?")
-    if "Valid-Until" in fields and _seconds(fields["Valid-Until"], file) < buildinfo.epoch:
+    if "Valid-Until" in fields and releases.seconds(fields["Valid-Until"], file) < buildinfo.epoch:
         raise Error(
             f"{file} had expired when the image was made: {fields['Valid-Until']}",
             "an older index hides later updates",
         )
     proof = Proof(named, fields.get("Origin", ""), digest, signed.signers)
-    return _ReleaseFile(proof, rank, own, date, _rows(fields))
-
-
-def _seconds(date: str, file: Path) -> int:
-    from email.utils import parsedate
-
-    parsed = parsedate(date[:_LONGEST_DATE])
-    with contextlib.suppress(ValueError, OverflowError):
-        if parsed:
-            return calendar.timegm(parsed)
-    raise Error(f"{file} has an invalid date: {date[:_LONGEST_DATE]!r}", "its archive must be repaired")
+    return _ReleaseFile(proof, rank, own, date, releases.rows(fields))
 
 
 def _index(file: Path, release: _ReleaseFile) -> bytes:

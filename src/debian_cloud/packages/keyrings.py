@@ -55,6 +55,15 @@ def copy(file: Path) -> Path:
     return copy_of(files.read(file, what="keyring"))
 
 
+def problem(path: Path) -> str:
+    """Return what is wrong with the content of a copy, or an empty string."""
+    if path.suffix not in (".asc", ".gpg") or not path.stem:
+        return "its name is not that of a keyring"
+    with path.open("rb") as file:
+        same = hashlib.file_digest(file, "sha256").hexdigest() == path.stem
+    return "" if same else "its content is not what its name says"
+
+
 def copy_of(content: bytes) -> Path:
     """Write keys, armoured or binary, to a file named after their content, and return it."""
     # apt distinguishes armoured from binary keys by the file name (sources.list(5), Signed-By).

@@ -34,12 +34,12 @@ class Wanted:
     archive: str = ""
 
 
-def known(suite: str, arch: str = "") -> images.Known:
+def known(suite: str, arch: str = "", *, offline: bool = False) -> images.Known:
     """Return all images of a suite (and an architecture), those of the user's own archive first.
 
-    Raise Error if there is no index of images.
+    With `offline`, its index is the one in the cache. Raise Error if there is no index of images.
     """
-    mine = origin.offered(suite, arch)
+    mine = origin.offered(suite, arch, offline=offline)
     own = mine.known if mine else images.Known(())
     try:
         of_machine = images.known(suite, arch)

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import os
 import re
+import shutil
 import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +46,8 @@ _SIMULATED: Final = re.compile(r"^Inst ([^ :]+)\S* \((\S+) ", re.MULTILINE)
 """A package that apt-get would install, and its version."""
 _MADE_OF: Final = "made-of"
 """File of a private apt that says of which release files its binary cache was made."""
+_IMAGES: Final = ("main/images/Images", "main/images/Images-Status")
+"""Indexes of images in a suite of an archive."""
 _SCHEMES: Final = ("http://", "https://", "file:", "copy:", "mirror+")
 
 
@@ -54,7 +57,8 @@ class Places:
 
     `mirror`, `security_mirror` and `archive` are URLs as apt reads them, or directories. `expired` accepts Debian's
     indexes past their Valid-Until, `keyring` has the keys that may sign for the archive, `snapshot` is the id under
-    which the archive was published, `others` are `other_sources`, each with the architectures that it is for.
+    which the archive was published, `others` are `other_sources`, each with the architectures that it is for. With
+    `offline`, no network is used: the indexes are those in the cache.
     """
 
     mirror: str = ""
@@ -64,6 +68,7 @@ class Places:
     keyring: Path | None = None
     snapshot: str = ""
     others: tuple[tuple[sources.Source, tuple[str, ...]], ...] = ()
+    offline: bool = False
 
     @property
     def added(self) -> tuple[sources.Source, ...]:
@@ -239,11 +244,11 @@ def of(places: Places, suite: str = DEFAULT_SUITE, arch: str = "") -> Iterator[O
         known, suite, url=_url(places.archive, "--archive"), keyring=keyring, installed=images.installed()
     )
     if snapshot:
-        archive = _as_of(archive, snapshot, arch)
+        archive = _as_of(archive, snapshot, arch, offline=places.offline)
     # One directory for each mirror and suite, whatever the archive: Debian's large indexes are fetched once.
     more = _others_for(places, arch, (*debian, archive))
     root = cache.directory() / _identity(debian, arch)
-    with _read(root, debian, archive, arch, more, settings) as found:
+    with _read(root, debian, archive, arch, more, settings, offline=places.offline) as found:
         for release in found.releases:
             if release.source is archive:
                 _refuse_replayed(release, snapshot)
@@ -259,10 +264,11 @@ class Offered:
     said: images.Said
 
 
-def offered(suite: str, arch: str) -> Offered | None:
+def offered(suite: str, arch: str, *, offline: bool = False) -> Offered | None:
     """Return the images of the archive that the user configured for a suite, or None if there is no such archive.
 
-    Its indexes are fetched and verified. If that fails, `known.refused` has a sentence about it.
+    Its indexes are fetched and verified; with `offline`, those in the cache are verified. If that fails,
+    `known.refused` has a sentence about it.
     """
     source = keyrings.own_archive(names.word(suite, "suite"))
     if source is None:
@@ -270,7 +276,7 @@ def offered(suite: str, arch: str) -> Offered | None:
     source = replace(source, components=("main",))
     machine = architecture(arch)
     root = cache.directory() / f"{_identity((source,), machine)}.images"
-    plan = sources.update(root, (source,), machine, sources.IMAGES)
+    plan = sources.update(root, (source,), machine, sources.IMAGES, offline=offline)
     uri, ring = source.uri, Path(source.signed_by)
 
     def indexes(kind: str) -> tuple[sources.Target, ...]:
@@ -280,6 +286,9 @@ def offered(suite: str, arch: str) -> Offered | None:
     with cache.used(root, "the cache of the archive's indexes of images"):
         try:
             run.carry_out(plan, root, Progress(len(plan), quiet=True))
+            if offline:
+                (release,) = releases.read(root / "lists", (source,), offline=True)
+                releases.refuse_other(root / "lists", release, _IMAGES)
             known = images.listed(indexes("Images"), suite, arch, ring)
             said = images.said(indexes("Images-Status"), lambda _: False, ring)
         except Error as error:
@@ -309,17 +318,17 @@ def of_closure(buildinfo: Buildinfo, keyring: Path, url: str = "", archive: str 
         yield found
 
 
-def _as_of(archive: sources.Source, snapshot: str, arch: str) -> sources.Source:
+def _as_of(archive: sources.Source, snapshot: str, arch: str, *, offline: bool) -> sources.Source:
     """Return the archive as published under an id; raise Error if it has no snapshot that names this id."""
     # The user requested this id, and the snapshot must name it: so it may be past its Valid-Until.
     old = replace(archive, uri=f"{archive.uri.rstrip('/')}/snap/{snapshot}", expired=True)
     if not archive.uri.startswith("file:"):
         # A mirror has no snapshots: its Release says where they are. Only that is read, so it may have expired.
-        address = _release(archive, replace(archive, expired=True), arch).field("Snapshots")
+        address = _release(replace(archive, expired=True), arch, offline=offline).field("Snapshots")
         old = replace(old, uri=address.replace("@SNAPSHOTID@", snapshot) if address else old.uri)
     hint = f"check that {old.uri} exists: the archive's operator may have removed it"
     try:
-        found = _release(archive, old, arch)
+        found = _release(old, arch, offline=offline)
     except Error as error:
         raise Error(f"snapshot {snapshot} of the archive cannot be read\n{error.message}", hint, FAILED) from None
     _refuse_replayed(found, snapshot)
@@ -345,13 +354,19 @@ def _refuse_replayed(release: Release, snapshot: str) -> None:
         )
 
 
-def _release(archive: sources.Source, source: sources.Source, arch: str) -> Release:
-    """Return the signed release file of `source`, which is the archive or one of its snapshots."""
-    root = cache.directory() / f"{_identity((archive,), arch)}.release"
-    plan = sources.update(root, (source,), arch, sources.NO_PACKAGES)
+def _release(source: sources.Source, arch: str, *, offline: bool) -> Release:
+    """Return the signed release file of the archive, or of one of its snapshots."""
+    root = cache.directory() / f"{_identity((source,), arch)}.release"
     with cache.used(root, "the cache of the archive's release files"):
-        run.carry_out(plan, root, Progress(len(plan), quiet=True))
-        return releases.of(root / "lists", source, source.suites[0])
+        if not offline or source.local:
+            # In a new place, since apt takes no release file in the place of a later one.
+            new = root / "new"
+            shutil.rmtree(new, ignore_errors=True)
+            plan = sources.update(new, (source,), arch, sources.NO_PACKAGES)
+            run.carry_out(plan, root, Progress(len(plan), quiet=True))
+            shutil.rmtree(root / "lists", ignore_errors=True)
+            (new / "lists").rename(root / "lists")
+        return releases.of(root / "lists", source, source.suites[0], offline=offline)
 
 
 @contextlib.contextmanager
@@ -362,12 +377,14 @@ def _read(
     arch: str,
     more: tuple[sources.Source, ...] = (),
     settings: str = "",
+    *,
+    offline: bool = False,
 ) -> Iterator[Origin]:
-    """Fetch and verify the indexes of these sources.
+    """Fetch and verify the indexes of these sources; with `offline`, verify those in the cache.
 
     `settings` are those of the machine's apt; without them, no answer is kept, and none that was kept is believed.
     """
-    plan = sources.update(root, (*debian, archive, *more), arch)
+    plan = sources.update(root, (*debian, archive, *more), arch, offline=offline)
     # libapt opens the lists again when it looks up a record: no process may replace them before.
     with cache.used(root, "the cache of package indexes") as descriptor:
         plan = tuple(step for step in plan if not (isinstance(step, Write) and _written(step)))
@@ -375,7 +392,9 @@ def _read(
             run.carry_out(plan, root, Progress(len(plan), quiet=True))
         except Error as error:
             raise _lacking(archive, error) from None
-        read = releases.read(root / "lists", (*debian, archive, *more))
+        read = releases.read(root / "lists", (*debian, archive, *more), offline=offline)
+        for release in read if offline else ():
+            releases.refuse_other(root / "lists", release, releases.of_packages(release, arch))
         identity = releases.identity(read)
         own = (files.text(root / "apt.conf"), sources.as_deb822((*debian, archive, *more)))
         store = kept.store(root, descriptor, identity, settings, *own) if settings else None
@@ -459,7 +478,9 @@ def _debian(places: Places, known: tuple[sources.Target, ...], suite: str) -> tu
 
 
 def _identity(all_sources: tuple[sources.Source, ...], arch: str) -> str:
-    return hashlib.sha256(f"{arch}\n{sources.as_deb822(all_sources)}".encode()).hexdigest()[:16]
+    # The same lists serve a user who, without a network, accepts them after their Valid-Until.
+    valid = (replace(source, expired=False) for source in all_sources)
+    return hashlib.sha256(f"{arch}\n{sources.as_deb822(valid)}".encode()).hexdigest()[:16]
 
 
 def _url(value: str, option: str) -> str:

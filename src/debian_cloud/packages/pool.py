@@ -14,12 +14,13 @@ import os
 import re
 import shutil
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.errors import FAILED, USAGE, Error
 from debian_cloud.host import files, folders, run
 from debian_cloud.packages import cache
+from debian_cloud.plan import Run
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
@@ -27,11 +28,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from debian_cloud.image.resolution import Package
+    from debian_cloud.plan import Plan
 
+COMMAND: Final = ("debian-cloud", "packages")
+"""The words by which a plan calls `fetch`."""
+_OFFLINE: Final = "--offline"
 _BATCH: Final = 500
 """Most files that one process fetches: their names are its arguments."""
 _SLACK: Final = 2**16
 """Bytes beyond the largest file that a method of apt may write: it notes there what it has."""
+_SHA256: Final = re.compile("[0-9a-f]{64}")
 _LINE: Final = re.compile(r"([0-9a-f]{64}) ([0-9]{1,12}) ([a-zA-Z0-9][a-zA-Z0-9.+~_%-]*\.deb) (\S+)")
 _LOCAL: Final = ("copy:", "file:")
 """URIs of files on this machine: they are not kept a second time, and a closure must have them itself."""
@@ -54,8 +60,21 @@ def listed(packages: Iterable[Package]) -> str:
     return "".join(sorted(f"{package.sha256} {package.size} {package.deb} {package.uri}\n" for package in packages))
 
 
-def fetch(target: Path, lists: Iterable[Path]) -> None:
-    """Put the listed .debs into a new directory, verified; raise Error if one cannot be had."""
+def offline(plan: Plan) -> Plan:
+    """Return a plan of which the step that calls `fetch` uses no network."""
+    return tuple(
+        replace(step, argv=(*COMMAND, _OFFLINE, *step.argv[2:]))
+        if isinstance(step, Run) and step.argv[:2] == COMMAND
+        else step
+        for step in plan
+    )
+
+
+def fetch(target: Path, lists: Iterable[Path], *, offline: bool = False) -> None:
+    """Put the listed .debs into a new directory, verified; raise Error if one cannot be had.
+
+    With `offline`, no network is used: those that are not on this machine must be in the cache.
+    """
     wanted = [deb for file in lists for deb in _read(file)]
     target.mkdir()
     with folders.locked(cache.directory() / cache.DEBS, "the cache of packages", wait=True):
@@ -67,6 +86,8 @@ def fetch(target: Path, lists: Iterable[Path]) -> None:
         ]
         if not missing:
             return
+        if offline:
+            _refuse_remote(missing)
         partial = place / "partial"
         # What a killed run left.
         shutil.rmtree(partial, ignore_errors=True)
@@ -86,6 +107,15 @@ def fetch(target: Path, lists: Iterable[Path]) -> None:
         cache.bound_files(place, cache.BOUND_OF_DEBS)
 
 
+def problem(path: Path) -> str:
+    """Return what is wrong with the content of a kept file, or an empty string."""
+    if not _SHA256.fullmatch(path.name):
+        return "its name is not that of a package"
+    with path.open("rb") as file:
+        same = hashlib.file_digest(file, "sha256").hexdigest() == path.name
+    return "" if same else "its content is not what its name says"
+
+
 def _read(file: Path) -> tuple[Wanted, ...]:
     found = []
     for number, line in enumerate(files.text(file, _LARGEST).splitlines(), 1):
@@ -99,6 +129,14 @@ def _read(file: Path) -> tuple[Wanted, ...]:
         sha256, size, deb, uri = match.groups()
         found.append(Wanted(sha256, int(size), deb, uri))
     return tuple(found)
+
+
+def _refuse_remote(missing: Iterable[Wanted]) -> None:
+    """Raise Error if a .deb is not on this machine."""
+    remote = [deb.deb for deb in missing if not deb.uri.startswith(_LOCAL)]
+    if remote:
+        more = f", nor {len(remote) - 1} other packages" if remote[1:] else ""
+        raise Error(f"the cache does not have {remote[0]}{more}", "run it once without --offline")
 
 
 def _kept(kept: Path, target: Path, sha256: str) -> bool:

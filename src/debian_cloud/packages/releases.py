@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import calendar
+import contextlib
 import hashlib
+import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,15 +15,21 @@ from typing import TYPE_CHECKING, Final
 from debian_cloud.errors import Error
 from debian_cloud.host import sign
 from debian_cloud.image.resolution import ReleaseFile
-from debian_cloud.text import openpgp
+from debian_cloud.text import deb822, openpgp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from debian_cloud.image.sources import Source
 
 _QUOTED: Final = frozenset(b'\\|{}[]<>"^~_=!@#$%^&*')
 """Characters, besides blanks and those that are not ASCII, that apt quotes in the name of a list."""
+_ROW: Final = re.compile(" +([0-9a-f]{64}) +([0-9]{1,15}) +(\\S+)")
+_LONGEST_DATE: Final = 64
+"""Longest date, in characters."""
+_FAST: Final = 10
+"""Seconds by which the clock of an archive may be ahead, as for apt (apt.conf(5), Acquire::Max-FutureTime)."""
+_ONCE: Final = "run it once without --offline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +52,90 @@ class Release:
         return ReleaseFile(self.source.uri, self.suite, signed.size, signed.sha256, signed.signers)
 
 
-def read(lists: Path, sources: Iterable[Source]) -> tuple[Release, ...]:
+def read(lists: Path, sources: Iterable[Source], *, offline: bool = False) -> tuple[Release, ...]:
     """Verify the release file of each suite of the sources, in their order, and return them.
 
     Raise Error if a file is missing, has no valid signature by a key of its source, has no Date, or is another
-    suite's: of the last, apt only warns.
+    suite's: of the last, apt only warns. `offline` is as for `of`.
     """
-    return tuple(_checked(of(lists, source, suite)) for source in sources for suite in source.suites)
+    return tuple(_checked(of(lists, source, suite, offline=offline)) for source in sources for suite in source.suites)
 
 
-def of(lists: Path, source: Source, suite: str) -> Release:
-    """Verify the release file of one suite, and return it, whatever it says of itself."""
+def of(lists: Path, source: Source, suite: str, *, offline: bool = False) -> Release:
+    """Verify the release file of one suite, and return it, whatever it says of itself.
+
+    With `offline`, apt has not fetched it now: raise Error also if apt would refuse its dates by now.
+    """
     file = _file(lists, source, suite)
+    if file is None and offline:
+        raise Error(f"the cache has no index of {suite} from {source.uri}", _ONCE)
+    if file is None:
+        raise Error(
+            f"apt has no signed release file of {suite} from {source.uri}",
+            "choose another mirror: this one may be incomplete",
+        )
     # InRelease contains its signature; that of Release is in Release.gpg.
     signature = None if file.name.endswith("_InRelease") else file.with_name(f"{file.name}.gpg")
-    return Release(source, suite, file, sign.verified(Path(source.signed_by), file, signature))
+    found = Release(source, suite, file, sign.verified(Path(source.signed_by), file, signature))
+    if offline:
+        _refuse_dates(found)
+    return found
+
+
+def refuse_other(lists: Path, found: Release, names: Iterable[str]) -> None:
+    """Raise Error if an index in the cache is missing, or is not the one that its signed release file lists.
+
+    `names` are paths of indexes in the suite; what the release file does not list is ignored, as by apt.
+    """
+    rows = _rows_of(found)
+    base = f"{found.source.uri.rstrip('/')}/dists/{found.suite}"
+    for name in names:
+        packed = any(row.startswith(f"{name}.") for row in rows)
+        sha256, size = rows.get(name, ("", -1 if packed else 0))
+        # apt does not fetch an empty file.
+        if not size:
+            continue
+        file = lists / list_name(f"{base}/{name}")
+        if not file.exists():
+            raise Error(f"the cache has no index {name} of {found.suite} from {found.source.uri}", _ONCE)
+        # apt has verified the compressed file, if the release file lists only that.
+        if sha256 and not _same(file, sha256, size):
+            # Otherwise apt might take it for the file that it would fetch.
+            file.unlink()
+            raise Error(
+                f"the index {name} of {found.suite} in the cache is not the one that {found.source.uri} has signed",
+                f"it was damaged, and is removed: {_ONCE}",
+            )
+
+
+def of_packages(found: Release, architecture: str) -> tuple[str, ...]:
+    """Return the names of the indexes of packages that apt reads of a suite."""
+    everywhere = "all" in found.field("Architectures").split()
+    apart = everywhere and "Packages" not in found.field("No-Support-for-Architecture-all").split()
+    architectures = (architecture, "all") if apart else (architecture,)
+    return tuple(f"{part}/binary-{arch}/Packages" for part in found.source.components for arch in architectures)
+
+
+def fields(signed: sign.Signed) -> dict[str, str]:
+    """Return the signed fields of a release file."""
+    return dict((deb822.parse(signed.content.decode("utf-8", "replace"))[:1] or ({},))[0])
+
+
+def rows(fields: Mapping[str, str]) -> dict[str, tuple[str, int]]:
+    """Return name -> SHA-256 and size of each file that a release file lists; ignore malformed lines."""
+    found = (_ROW.fullmatch(line) for line in fields.get("SHA256", "").split("\n"))
+    return {row[3]: (row[1], int(row[2])) for row in found if row}
+
+
+def seconds(date: str, file: Path) -> int:
+    """Return a date of a release file in seconds since 1970; raise Error if it is none."""
+    from email.utils import parsedate
+
+    parsed = parsedate(date[:_LONGEST_DATE])
+    with contextlib.suppress(ValueError, OverflowError):
+        if parsed:
+            return calendar.timegm(parsed)
+    raise Error(f"{file} has an invalid date: {date[:_LONGEST_DATE]!r}", "its archive must be repaired")
 
 
 def identity(releases: Iterable[Release]) -> str:
@@ -79,17 +158,29 @@ def list_name(uri: str) -> str:
     return "".join(quoted).replace("/", "_")
 
 
-def _file(lists: Path, source: Source, suite: str) -> Path:
+def _rows_of(found: Release) -> dict[str, tuple[str, int]]:
+    return rows(fields(found.signed))
+
+
+def _same(file: Path, sha256: str, size: int) -> bool:
+    with file.open("rb") as content:
+        return file.stat().st_size == size and hashlib.file_digest(content, "sha256").hexdigest() == sha256
+
+
+def _refuse_dates(found: Release) -> None:
+    what = f"the index of {found.suite} from {found.source.uri} in the cache"
+    date, until, now = found.field("Date"), found.field("Valid-Until"), time.time()
+    if date and seconds(date, found.file) > now + _FAST:
+        raise Error(f"{what} is not valid yet: its date is {date}", "is this machine's clock right?")
+    if until and not found.source.expired and seconds(until, found.file) < now:
+        raise Error(f"{what} was valid until {until}", f"{_ONCE}; --allow-expired accepts an old index of Debian")
+
+
+def _file(lists: Path, source: Source, suite: str) -> Path | None:
     uri = f"{source.uri.rstrip('/')}/dists/{suite}"
     # apt takes Release with Release.gpg if there is no InRelease.
     paths = (lists / list_name(f"{uri}/{name}") for name in ("InRelease", "Release"))
-    path = next((path for path in paths if path.exists()), None)
-    if path is None:
-        raise Error(
-            f"apt has no signed release file of {suite} from {source.uri}",
-            "choose another mirror: this one may be incomplete",
-        )
-    return path
+    return next((path for path in paths if path.exists()), None)
 
 
 def _checked(found: Release) -> Release:

@@ -52,6 +52,7 @@ def places(args: argparse.Namespace) -> Places:
         keyring=Path(args.keyring) if args.keyring else None,
         snapshot=getattr(args, "snapshot", ""),
         others=others(args),
+        offline=getattr(args, "offline", False),
     )
 
 

@@ -21,9 +21,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("directory", type=Path, metavar="DIR", help="where they go, a new directory")
     parser.add_argument("lists", type=Path, nargs="*", metavar="LIST", help="a list of .debs")
+    parser.add_argument("--offline", action="store_true", help="use no network: all of them must be in the cache")
 
 
 def main(args: argparse.Namespace) -> int:
     """Run the verb and return its exit status."""
-    pool.fetch(args.directory, args.lists)
+    pool.fetch(args.directory, args.lists, offline=args.offline)
     return 0
