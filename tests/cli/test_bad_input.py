@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ import pytest
 from debian_cloud.build import workspace
 from debian_cloud.cli import build
 from debian_cloud.errors import Error
-from debian_cloud.host import folders
+from debian_cloud.host import folders, memory
 from tests.command import debian_cloud, refused
 from tests.conftest import traces
 from tests.pristine import archive, pristine
@@ -309,10 +310,15 @@ def test_a_disk_that_fills_up_during_the_build(
     monkeypatch.setattr(workspace, "_refuse_full", lambda *_: None)
     parser = argparse.ArgumentParser()
     build.arguments(parser)
-    args = parser.parse_args(["fine", *archive.sources, "--output", str(small), "--quiet"])
+    monkeypatch.setenv(memory.NEVER, "1")
+    args = parser.parse_args(["fine", *archive.sources, "--output", str(small), "--quiet", "--cache-size", "0"])
     with pytest.raises(Error, match="the disk is full"):
         build.main(args)
     assert list(small.iterdir()) == []
+
+
+AGAIN = ("--serial", "20260101.0", "--cache-size", "0")
+"""The same image each time, all of it installed."""
 
 
 def within(seconds: int, is_so: Callable[[], bool]) -> None:
@@ -333,12 +339,22 @@ class Building:
         return [path.name for path in self.output.iterdir()]
 
 
-@pytest.fixture
-def building(archive: Archive, tmp_path: Path) -> Iterator[Building]:
+@pytest.fixture(params=["disk"])
+def building(archive: Archive, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Building]:
     output = tmp_path / "out"
     output.mkdir()
+    workspace = output / ".debian-13-fine-amd64-20260101.0.build"
+    tree, env = workspace / "tree", {**os.environ, memory.NEVER: "1"}
+    if request.param == "memory":
+        if not memory.room(2**30):
+            pytest.skip("memory has no room for a tree here")
+        tree = Path(
+            f"/dev/shm/debian-cloud-{os.geteuid()}", hashlib.sha256(bytes(workspace)).hexdigest()[:16], "tree"
+        )
+        del env[memory.NEVER]
     process = subprocess.Popen(
-        ["debian-cloud", "build", "fine", "--serial", "20260101.0", *archive.sources, "--output", output],
+        [*("debian-cloud", "build", "fine", *AGAIN, *archive.sources, "--output"), output],
+        env=env,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -346,20 +362,31 @@ def building(archive: Archive, tmp_path: Path) -> Iterator[Building]:
         # If the tests run in the background, SIGINT is ignored, and the build would ignore it, too.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    installed = output / ".debian-13-fine-amd64-20260101.0.build" / "tree" / "etc"
+    installed = tree / "etc"
     # Another debian-cloud may hold the cache for some time.
     within(300, lambda: installed.exists() or process.poll() is not None)
     if not installed.exists():
         process.kill()
         pytest.fail(process.communicate()[1])
     yield Building(process, output)
+    assert not (request.param == "memory" and tree.parent.exists())
     process.kill()
     process.wait()
     for path in output.iterdir():
         folders.remove(path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("building", "number"),
+    [
+        ("disk", signal.SIGINT),
+        ("disk", signal.SIGTERM),
+        ("disk", signal.SIGHUP),
+        ("memory", signal.SIGINT),
+        ("memory", signal.SIGTERM),
+    ],
+    indirect=["building"],
+)
 def test_an_interrupted_build_leaves_its_message_and_nothing_else(building: Building, number: signal.Signals) -> None:
     # traces() finds the running build.
     assert traces(building.output)
@@ -376,7 +403,7 @@ def test_an_interrupted_build_leaves_its_message_and_nothing_else(building: Buil
 
 
 def test_two_builds_of_one_image_in_one_place(building: Building, archive: Archive) -> None:
-    done = debian_cloud("build", "fine", "--serial", "20260101.0", *archive.sources, "--output", building.output)
+    done = debian_cloud("build", "fine", *AGAIN, *archive.sources, "--output", building.output)
     refused(done, 1, "another debian-cloud uses", "wait until it has ended")
     assert building.process.poll() is None
     building.process.send_signal(signal.SIGINT)
@@ -395,8 +422,7 @@ def test_what_a_killed_build_left_is_no_obstacle_once_its_processes_have_ended(
     again: list[str | Path] = [
         "build",
         "fine",
-        "--serial",
-        "20260101.0",
+        *AGAIN,
         *archive.sources,
         "--output",
         building.output,
