@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import lzma
 import os
 import shutil
@@ -341,3 +342,19 @@ def test_a_tool_of_the_tree_sees_it_without_what_is_mounted_in_it(small: Path, t
     assert (real / "etc/new").exists()
     assert [*(real / "mnt").iterdir()] == [*(real / "proc").iterdir()] == []
     assert not mounted or [*small.iterdir()] == []
+
+
+def test_how_long_each_package_took_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what dpkg writes to --status-fd."""
+    clock = iter((10.0, 10.5, 12.0, 12.25))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    lines = (
+        "processing: unpack: bash\n",
+        "status: bash: half-installed\n",
+        "processing: configure: libc6:amd64\n",
+        "status: /etc/x : conffile-prompt : 'processing: configure: evil' 'x' 1 1 \n",
+        "processing: trigproc: man-db\n",
+    )
+    out = io.StringIO()
+    install.note_seconds(iter(lines), out)
+    assert out.getvalue() == "unpack 0.500000 bash\nconfigure 1.500000 libc6\ntrigproc 0.250000 man-db\n"

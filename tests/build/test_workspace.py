@@ -14,6 +14,7 @@ from debian_cloud.build import request, store, workspace
 from debian_cloud.errors import Error
 from debian_cloud.host import folders, memory
 from debian_cloud.host.progress import shown
+from debian_cloud.host.timing import PackageTiming
 from debian_cloud.packages import cache
 
 
@@ -107,3 +108,13 @@ def test_the_cache_is_bounded_after_a_build(tmp_path: Path, place: Path) -> None
     carried_out(tmp_path / "one", steps(), bound=1)
     assert [*place.iterdir()] == []
     assert store.listed() == ()
+
+
+def test_the_slowest_package_comes_first(tmp_path: Path) -> None:
+    assert workspace._packages(tmp_path) == ()
+    (tmp_path / "seconds").write_text("unpack 1.5 a\nunpack 0.5 b\nconfigure 2.0 b\ntrigproc 0.25 b\ninstall 1 c\n")
+    assert workspace._packages(tmp_path) == (
+        PackageTiming("b", 0.5, 2.25),
+        PackageTiming("a", 1.5, 0),
+        PackageTiming("c", 1.0, 0),
+    )

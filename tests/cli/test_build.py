@@ -16,7 +16,7 @@ from debian_cloud.build.workspace import Built
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.host.jobs import Outcome
 from debian_cloud.host.progress import Board
-from debian_cloud.host.timing import Timing
+from debian_cloud.host.timing import PackageTiming, Timing
 from debian_cloud.image.id import ImageId
 from tests.samples import RESOLUTION
 
@@ -26,26 +26,36 @@ TABLE = """\
      3.25     2.00  read the indexes and resolve
     61.00    70.12  place a \\x1b[31mfile
     64.25    72.12  total
+
+   unpack  configure  package
+     0.25       2.50  slow\\x1b[2J
 """
+PACKAGES = (PackageTiming("slow\x1b[2J", 0.25, 2.5), *(PackageTiming(f"p{number}", 0, 0.1) for number in range(20)))
 
 
 @pytest.fixture(autouse=True)
 def built(monkeypatch: pytest.MonkeyPatch) -> None:
     planned = Planned((), RESOLUTION, ImageId("trixie", "ec2", "amd64", "20261120.0"), ("x.raw",))
-    monkeypatch.setattr(workspace, "build", lambda *_, **_options: Built(planned, new=True, timings=TIMINGS))
+    monkeypatch.setattr(
+        workspace, "build", lambda *_, **_options: Built(planned, new=True, timings=TIMINGS, packages=PACKAGES)
+    )
 
 
 def test_timings_are_a_table_on_standard_error(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.run(["build", "ec2", "--timings", "--output", str(tmp_path)]) == 0
     said = capsys.readouterr()
     assert said.out == f"{tmp_path}/x.raw\n"
-    assert said.err == TABLE
+    *rows, last = said.err.removeprefix(TABLE).splitlines()
+    assert said.err.startswith(TABLE)
+    # The ten slowest are shown.
+    assert (len(rows), last) == (8, "     0.00       0.10  p8")
 
 
 def test_timings_are_in_the_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["build", "ec2", "--timings", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["timings"]
-    assert [Timing(**one) for one in found] == [*TIMINGS]
+    found = json.loads(capsys.readouterr().out)
+    assert [Timing(**one) for one in found["timings"]] == [*TIMINGS]
+    assert [PackageTiming(**one) for one in found["packages"]] == [*PACKAGES]
 
 
 def test_timings_are_for_who_asks(capsys: pytest.CaptureFixture[str]) -> None:

@@ -328,7 +328,7 @@ Epoch: 1795224967
 Virtual-Size: 8589934592
 Maintainer: Some One <one@example.org>
 Formats: raw qcow2
-Plan: 040ca5febb639b0e67a032dae030d6b7e9b96e5bb70db05fb9c300719ef014e4
+Plan: 1396b8e471c8f611124ecbcdf6b97e9d1d57fd214cfc17f681cc4056b1e3c082
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64

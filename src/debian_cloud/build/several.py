@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from debian_cloud.build.request import BuildRequest
     from debian_cloud.host.jobs import Outcome, Report
     from debian_cloud.host.progress import Begin, Board
-    from debian_cloud.host.timing import Timing
+    from debian_cloud.host.timing import PackageTiming, Timing
 
 _MEMORY: Final = 2**30
 """Bytes of memory for each build: its processes, and what it reads and writes meanwhile."""
@@ -37,13 +37,14 @@ class Image:
     files: tuple[str, ...]
     new: bool
     timings: tuple[Timing, ...]
+    packages: tuple[PackageTiming, ...] = ()
 
 
 def one(asked: BuildRequest, output: Path, bound: int, begin: Begin) -> Image:
     """Build one image in this process; the arguments are those of `workspace.build`."""
     built = workspace.build(asked, output, begin, bound=bound)
     planned = built.planned
-    return Image(planned.stem, planned.id, planned.outputs, built.new, built.timings)
+    return Image(planned.stem, planned.id, planned.outputs, built.new, built.timings, built.packages)
 
 
 def build(

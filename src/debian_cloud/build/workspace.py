@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.build import layers, request, store
+from debian_cloud.build.scripts import install
 from debian_cloud.errors import FAILED, USAGE, Error
 from debian_cloud.host import folders, memory, run, signals
-from debian_cloud.host.timing import Timing, timed
+from debian_cloud.host.timing import PackageTiming, Timing, timed
 from debian_cloud.packages import described
 from debian_cloud.text.printable import printable
 
@@ -35,12 +36,14 @@ _NO_PATH_OF_APT: Final = re.compile(r"[\x00-\x1f\x7f\"]")
 class Built:
     """What was planned, and the cost of each step: the first is planning itself.
 
-    `new` is whether the files were made now: the same plan may have made them before.
+    `new` is whether the files were made now: the same plan may have made them before. `packages` are those that were
+    installed now, the slowest first.
     """
 
     planned: Planned
     new: bool
     timings: tuple[Timing, ...]
+    packages: tuple[PackageTiming, ...] = ()
 
 
 def build(asked: BuildRequest, output: Path, begin: Begin, *, bound: int = store.BOUND) -> Built:
@@ -55,7 +58,8 @@ def build(asked: BuildRequest, output: Path, begin: Begin, *, bound: int = store
         planned = request.planned(asked)
     if is_made(planned, output):
         return Built(planned, new=False, timings=(*planning,))
-    return Built(planned, new=True, timings=(*planning, *make(planned, output.resolve(), begin, bound=bound)))
+    steps, packages = make(planned, output.resolve(), begin, bound=bound)
+    return Built(planned, new=True, timings=(*planning, *steps), packages=packages)
 
 
 def is_made(planned: Planned, output: Path) -> bool:
@@ -80,8 +84,10 @@ def is_made(planned: Planned, output: Path) -> bool:
     )
 
 
-def make(planned: Planned, output: Path, begin: Begin, *, bound: int = store.BOUND) -> tuple[Timing, ...]:
-    """Make the planned files in a directory, all or none; return the cost of each step.
+def make(
+    planned: Planned, output: Path, begin: Begin, *, bound: int = store.BOUND
+) -> tuple[tuple[Timing, ...], tuple[PackageTiming, ...]]:
+    """Make the planned files in a directory, all or none; return the cost of each step, and of packages (`Built`).
 
     `begin` gives the progress to report to, for a number of steps.
     Layers in the cache are used, and kept there up to `bound` bytes; if it is 0, none are. Raise Error if one of the
@@ -98,6 +104,7 @@ def make(planned: Planned, output: Path, begin: Begin, *, bound: int = store.BOU
             folders.empty(workspace)
             with memory.tree(workspace, planned.resolution.installed_size) as tree:
                 timings = _carried_out(planned, workspace, lock, tree, begin, bound)
+            packages = _packages(workspace)
             with signals.undisturbed():
                 _refuse_existing(output, planned.outputs)
                 for name in planned.outputs:
@@ -105,7 +112,7 @@ def make(planned: Planned, output: Path, begin: Begin, *, bound: int = store.BOU
         finally:
             with signals.undisturbed():
                 folders.remove(workspace)
-    return timings
+    return timings, packages
 
 
 def _carried_out(
@@ -128,6 +135,18 @@ def _carried_out(
             if part.layer:
                 kept.made(part.layer)
     return (*timings,)
+
+
+def _packages(workspace: Path) -> tuple[PackageTiming, ...]:
+    """Read what the installer has noted of each package."""
+    note = workspace / install.SECONDS
+    unpack, configure = dict[str, float](), dict[str, float]()
+    for line in note.read_text("ascii").splitlines() if note.exists() else ():
+        action, seconds, name = line.split()
+        found = unpack if action in {"unpack", "install", "upgrade"} else configure
+        found[name] = found.get(name, 0) + float(seconds)
+    timings = (PackageTiming(name, unpack.get(name, 0), configure.get(name, 0)) for name in {**unpack, **configure})
+    return tuple(sorted(timings, key=lambda timing: -timing.seconds))
 
 
 def make_output(output: Path) -> None:

@@ -40,7 +40,8 @@ not there, or an index is too old, it is named. Sources on this machine are read
 The image is the same.
 
 With --timings, a table on standard error shows what each step cost: seconds of
-wall time, and of CPU time (user and system) of all its processes.
+wall time, and of CPU time (user and system) of all its processes. It ends with the
+packages that took longest to install, in seconds of wall time; --json has all.
 
     debian-cloud build ec2 --output images
     debian-cloud build generic --add vim,htop --format qcow2
@@ -53,7 +54,7 @@ import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from debian_cloud.build import several, store
 from debian_cloud.cli import options
@@ -65,10 +66,12 @@ from debian_cloud.text.printable import paragraph, printable
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable
 
     from debian_cloud.build.request import BuildRequest
     from debian_cloud.build.several import Image
+
+_SLOWEST: Final = 10
+"""Packages that the table shows."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +102,7 @@ def main(args: argparse.Namespace) -> int:
         facts = _facts(image, output, timings=args.timings)
         print(json.dumps(facts, indent=2) if args.json else _files(image, output))
         if args.timings:
-            print(_table(image.timings), file=sys.stderr)
+            print(_table(image), file=sys.stderr)
         return 0
     return _several(asked, output, bound, args)
 
@@ -134,7 +137,7 @@ def _several(asked: dict[str, BuildRequest], output: Path, bound: int, args: arg
             print(_files(image, output))
     if args.timings:
         for name, image in made.items():
-            print(f"{name}:\n{_table(image.timings)}", file=sys.stderr)
+            print(f"{name}:\n{_table(image)}", file=sys.stderr)
     for name, error in failed.items():
         print(f"debian-cloud: error: {name}: {paragraph(error.message)}", file=sys.stderr)
         if error.hint:
@@ -149,13 +152,18 @@ def _files(image: Image, output: Path) -> str:
 def _facts(image: Image, output: Path, *, timings: bool) -> dict[str, Any]:
     files = {name.removeprefix(f"{image.stem}."): str(output / name) for name in image.files}
     found: dict[str, Any] = {"stem": image.stem, "plan": image.plan, "new": image.new, "files": files}
-    return found | ({"timings": [asdict(timing) for timing in image.timings]} if timings else {})
+    if timings:
+        found |= {name: [asdict(one) for one in getattr(image, name)] for name in ("timings", "packages")}
+    return found
 
 
-def _table(timings: Iterable[Timing]) -> str:
-    """The cost of each step and of all together, one on a line."""
-    timings = tuple(timings)
+def _table(image: Image) -> str:
+    """The cost of each step and of all together, one on a line; then the slowest packages."""
+    timings, slowest = image.timings, image.packages[:_SLOWEST]
     total = Timing("total", sum(timing.seconds for timing in timings), sum(timing.cpu for timing in timings))
     lines = [f"{'seconds':>9}{'CPU':>9}  step"]
     lines += [f"{one.seconds:>9.2f}{one.cpu:>9.2f}  {printable(one.title)}" for one in (*timings, total)]
+    if slowest:
+        lines += ["", f"{'unpack':>9}{'configure':>11}  package"]
+    lines += [f"{one.unpack:>9.2f}{one.configure:>11.2f}  {printable(one.name)}" for one in slowest]
     return "\n".join(lines)

@@ -22,6 +22,20 @@ class Timing:
     cpu: float
 
 
+@dataclass(frozen=True, slots=True)
+class PackageTiming:
+    """How long dpkg took for one package, in seconds of wall time."""
+
+    name: str
+    unpack: float
+    configure: float
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.unpack + self.configure
+
+
 @contextlib.contextmanager
 def timed(title: str, into: list[Timing]) -> Iterator[None]:
     """Append the cost of what the context does, unless it raises an exception.

@@ -29,19 +29,22 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import lzma
 import os
 import platform
+import re
 import struct
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 DEBS: Final = "debs"
 """Directory of the workspace with the .debs."""
@@ -51,6 +54,8 @@ ASKED: Final = "initramfs"
 
 NEWEST: Final = "newest"
 """File of the workspace with the date of the newest package so far, in seconds since 1970."""
+SECONDS: Final = "seconds"
+"""File of the workspace with how long each package took: action, seconds, name."""
 _OLDEST: Final = 86400
 """Oldest date: on day 0, shadow(5) wants the password changed."""
 
@@ -73,6 +78,7 @@ _LARGE: Final = 2**25
 
 _NO_SOURCES: Final = ("-o", "Dir::Etc::SourceList=/dev/null", "-o", "Dir::Etc::SourceParts=/dev/null")
 _BLOCK: Final = 2**20
+_PROCESSING: Final = re.compile(r"processing: ([a-z]+): ([a-z0-9][a-z0-9+.-]*)")
 _MAGIC: Final = b"!<arch>\n"
 _END: Final = b"`\n"
 _DATE: Final = slice(16, 28)
@@ -142,8 +148,8 @@ class Installer:
     def essential(self, debs: Sequence[str]) -> None:
         """Install packages that `new` has extracted."""
         # Their Pre-Depends are there, but not configured: no order satisfies all (mmdebstrap(1)).
-        self._dpkg(debs, "--force-depends", "--no-triggers", "--unpack")
-        self._in_tree("dpkg", "--no-triggers", "--configure", "-a")
+        self._unpack(debs, "--force-depends")
+        self._dpkg("--no-triggers", "--configure", "-a")
         for deb in debs:
             (self._place / "debs" / deb).unlink()
 
@@ -156,16 +162,16 @@ class Installer:
         """Unpack packages, whose Pre-Depends are configured."""
         with Ahead(debs, self._place / "debs") as ahead:
             for chunk in ahead:
-                self._dpkg(chunk, "--no-triggers", "--unpack")
+                self._unpack(chunk)
                 for deb in chunk:
                     (self._place / "debs" / deb).unlink()
 
     def configure(self, packages: Sequence[str]) -> None:
         """Configure packages, or all that are unpacked."""
         if packages:
-            self._in_tree("dpkg", "--no-triggers", "--configure", *packages)
+            self._dpkg("--no-triggers", "--configure", *packages)
             return
-        self._in_tree("dpkg", "--configure", "-a")
+        self._dpkg("--configure", "-a")
         self._beside.join()
         if (certificates := self._place / "certificates").exists():
             certificates.unlink()
@@ -200,8 +206,23 @@ class Installer:
             file.seek(0)
             file.writelines(lines)
 
-    def _dpkg(self, debs: Sequence[str], *options: str) -> None:
-        self._in_tree("dpkg", *options, *(f"/{_PLACE}/debs/{deb}" for deb in debs))
+    def _unpack(self, debs: Sequence[str], *options: str) -> None:
+        self._dpkg(*options, "--no-triggers", "--unpack", *(f"/{_PLACE}/debs/{deb}" for deb in debs))
+
+    def _dpkg(self, *argv: str) -> None:
+        """Run dpkg, and note in the workspace how long each package took."""
+        read, write = os.pipe()
+        with (
+            Path(SECONDS).open("a", encoding="ascii") as out,
+            os.fdopen(read, encoding="ascii", errors="replace") as said,
+        ):
+            noted = threading.Thread(target=note_seconds, args=(said, out))
+            noted.start()
+            try:
+                self._in_tree("dpkg", "--status-fd", str(write), *argv, passed=(write,))
+            finally:
+                os.close(write)
+                noted.join()
 
     def _in_tree(
         self,
@@ -209,8 +230,9 @@ class Installer:
         stdin: BinaryIO | None = None,
         stdout: BinaryIO | None = None,
         path: str = f"/{_PLACE}/bin:{_PATH}",
+        passed: Sequence[int] = (),
     ) -> None:
-        run(self._tree, *argv, stdin=stdin, stdout=stdout, path=path)
+        run(self._tree, *argv, stdin=stdin, stdout=stdout, path=path, passed=passed)
 
 
 def kernels(lines: Sequence[str], tree: Path) -> list[str]:
@@ -221,10 +243,28 @@ def kernels(lines: Sequence[str], tree: Path) -> list[str]:
     return sorted(named - {"all"})
 
 
+def note_seconds(lines: Iterable[str], out: TextIO) -> None:
+    """Write how long dpkg took for each package, by the lines of its --status-fd (dpkg(1)): action, seconds, name."""
+    last: re.Match[str] | None = None
+    begun = 0.0
+    for line in itertools.chain(lines, ("",)):
+        match = _PROCESSING.match(line)
+        if match or not line:
+            now = time.monotonic()
+            if last:
+                out.write(f"{last[1]} {now - begun:.6f} {last[2]}\n")
+            last, begun = match, now
+
+
 def run(
-    tree: Path, *argv: str, stdin: BinaryIO | None = None, stdout: BinaryIO | None = None, path: str = _PATH
+    tree: Path,
+    *argv: str,
+    stdin: BinaryIO | None = None,
+    stdout: BinaryIO | None = None,
+    path: str = _PATH,
+    passed: Sequence[int] = (),
 ) -> None:
-    """Run a command of the tree; raise CalledProcessError if it fails."""
+    """Run a command of the tree, which has the descriptors `passed`; raise CalledProcessError if it fails."""
     settings = {
         "PATH": path,
         "HOME": "/root",
@@ -240,6 +280,7 @@ def run(
         ("chroot", str(tree), "env", "-i", *(f"{name}={value}" for name, value in settings.items()), *argv),
         stdin=stdin or subprocess.DEVNULL,
         stdout=stdout,
+        pass_fds=passed,
         check=True,
     )
 
