@@ -3,9 +3,9 @@
 
 usage: python3 -m bench [--rounds N] [--peers LIST] [--output DIR]
 
-A first round, which is not measured, fills the local mirror and looks at each disk; who fails in it is named in the
-results with the error, and not tried again. LIST has names of bench/peers, separated by commas; "" is none. What the
-peers need is installed by apt first.
+A first round, which is not measured, fills the local mirror and looks at each disk and at the scratch space of cold
+builds; who fails in it is named in the results with the error, and not tried again. LIST has names of bench/peers,
+separated by commas; "" is none. What the peers need is installed by apt first.
 """
 
 from __future__ import annotations

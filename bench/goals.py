@@ -13,8 +13,8 @@ from bench.measure import Cost
 
 SCRATCH: Final = "scratch"
 _BASE: Final = (
-    "not measured: mirrors take such an update from Debian alone, so none can be made here; a package of the first"
-    " stages has another SHA-256 then, and all stages are made again, as in a cold build"
+    "not measured: only Debian can sign such an update, so none can be made here; it changes a package of the first"
+    " stages, so all stages are made again, as in a cold build"
 )
 
 

@@ -66,8 +66,8 @@ class Scratch:
 
     @property
     def ratio(self) -> float | None:
-        """Scratch space by the root's size; None if that was not found."""
-        return (self.disk + self.memory) / self.root if self.root else None
+        """Scratch space by the root's size; None if one of them was not found."""
+        return (self.disk + self.memory) / self.root if self.root and self.disk + self.memory else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +108,10 @@ def bars(found: Results) -> tuple[Bar, ...]:
     """The builders of disks for the chart, ours first, then the fastest first."""
     medians = found.medians
     order = sorted((name for name in found.peers if name in medians), key=lambda name: medians[name].seconds)
-    names = [*([ours.COLD] if ours.COLD in medians else []), *order]
+    labels = {ours.COLD: "debian-cloud", ours.COLD_FETCHED: "it, .debs not cached"}
+    names = (*(name for name in labels if name in medians), *order)
     return tuple(
-        Bar("debian-cloud" if name == ours.COLD else found.called(name), medians[name].seconds, medians[name].cpu)
+        Bar(labels.get(name, found.called(name)), medians[name].seconds, medians[name].cpu, name in labels)
         for name in names
     )
 

@@ -116,6 +116,9 @@ def test_it_says_where_our_trees_are() -> None:
     assert 'Our trees are in memory (tmpfs), except in the row "tree on disk".' in text
     assert row(text, f"| {ours.COLD_DISK} | 54.0")[5:] == ["-"] * 3
     assert row(text, f"| {ours.COLD} | 100") == [ours.COLD, "100", "600", "500", "1.40", "550"]
+    for space in (Scratch(1, 0, 0, 0), Scratch(0, 0, 1, 0)):
+        unseen = results.render(replace(FOUND, spaces={ours.COLD: space}))
+        assert row(unseen, "scratch space of")[3:] == ["-", "not measured: no cold build was watched"]
     small = replace(FOUND, spaces={ours.COLD: Scratch(1, 0, 0, 0)})
     assert "Our trees are on the disk in all rows" in results.render(small)
     assert row(results.render(small), f"| {ours.COLD} | 0 | 0 |")[4] == "-"
@@ -154,6 +157,12 @@ def test_a_name_cannot_break_a_table() -> None:
 
 def test_the_chart_has_every_builder_that_ran() -> None:
     text = chart.render(results.bars(FOUND))
+    fetched = replace(FOUND, costs={**FOUND.costs, ours.COLD_FETCHED: [Cost(43, 55, 300)]})
+    assert [(bar.seconds, bar.own) for bar in results.bars(fetched)] == [
+        *((40, True), (43, True)),
+        *((64, False), (81, False)),
+    ]
+    assert chart.render(results.bars(fetched)).count('class="ours"') == 2
     tree = ET.fromstring(text)
     space = "{http://www.w3.org/2000/svg}"
     words = [element.text for element in tree.iter(f"{space}text")][2:]
