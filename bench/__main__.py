@@ -61,7 +61,7 @@ class Bench:
             with self._folder() as folder:
                 try:
                     cost = self._run(name, folder, watched=not measured)
-                except CommandError as failed:
+                except (CommandError, LookupError) as failed:
                     self.failures[name] = str(failed)
                     say(f"{name}: failed\n{failed}")
                     continue

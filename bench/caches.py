@@ -34,12 +34,14 @@ _MOUNTED: Final = 'mkdir -p "$2"; mount --bind "$1" "$2"; shift 2; exec "$@"'
 class Begin:
     """What the cache has before a work: `parts` of one that was saved as `saved`; None is all of it.
 
-    With `kept`, it is the saved one itself, and what the work changes in it stays.
+    Of these, what the patterns `gone` match is left out. With `kept`, it is the saved one itself, and what the work
+    changes in it stays.
     """
 
     saved: str = ""
     parts: tuple[str, ...] | None = ()
     kept: bool = False
+    gone: tuple[str, ...] = ()
 
 
 NOTHING: Final = Begin()
@@ -83,6 +85,7 @@ class Caches:
             saved.rename(there)
         elif begin.saved:
             _copy(saved, there, begin.parts)
+            _remove(there, begin.gone)
         else:
             there.mkdir(parents=True)
         try:
@@ -110,3 +113,16 @@ def _copy(source: Path, target: Path, parts: tuple[str, ...] | None) -> None:
         if parts is None or path.name in parts:
             link = ("--link",) if path.name in _LINKED else ()
             subprocess.run(["cp", "--archive", *link, path, target], check=True)
+
+
+def _remove(place: Path, patterns: Sequence[str]) -> None:
+    """Remove what patterns match; a pattern that matches nothing is an error, as the work would be another one."""
+    for pattern in patterns:
+        found = [*place.glob(pattern)]
+        if not found:
+            raise LookupError(f"the cache has no {pattern}")
+        for path in found:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()

@@ -16,6 +16,7 @@ from typing import Final
 from bench.caches import DEBS, LAYERS, NOTHING, Begin, Caches
 from bench.mirror import Mirror
 from debian_cloud.host import memory
+from debian_cloud.packages import described
 from tests import throwaway
 from tests.command import SOURCE, STEP
 from tests.packaging.build import built_packages
@@ -28,6 +29,7 @@ COLD_DISK: Final = "cold build, raw, tree on disk"
 COLD_QCOW2: Final = "cold build, raw and qcow2"
 COLD_FETCHED: Final = "cold build, raw, .debs not cached"
 WARM: Final = "warm build, one drop-in changed"
+UPDATED: Final = "warm build, after an update of libc6"
 SIX: Final = "six vendors, nothing cached but .debs"
 SAME: Final = "the same build again, nothing changed"
 VERIFY: Final = "verify, and make it again"
@@ -41,6 +43,8 @@ FLOOR: Final = "the floor: decompress all .debs, write the files once"
 
 DROP_IN: Final = Path("usr/lib/systemd/timesyncd.conf.d/debian-cloud-config.conf")
 """The drop-in of the vendor's that is changed."""
+UPDATED_PACKAGE: Final = "libc6"
+"""The package of the first stage that is taken as updated."""
 _SAVED: Final = CONFIG
 """Name of the cache after a build of the image."""
 _SAVED_SIX: Final = "six"
@@ -141,6 +145,7 @@ class Prepared:
             COLD_QCOW2: Work((*build, "--format", "raw,qcow2", "--output", "out", *self.sources), debs),
             COLD_FETCHED: Work(cold),
             WARM: Work(cold, Begin(_SAVED, None), around=self.served.changed),
+            UPDATED: Work(cold, Begin(_SAVED, None, gone=outdated(buildinfo))),
             SIX: Work(several, Begin(_SAVED_SIX, DEBS)),
             SAME: Work(made, kept),
             VERIFY: Work(verify),
@@ -181,6 +186,16 @@ class Prepared:
         return subprocess.run(
             command, env=dict(env), cwd=folder, stdout=subprocess.PIPE, text=True, check=True
         ).stdout
+
+
+def outdated(buildinfo: Path) -> tuple[str, ...]:
+    """What of a cache a build cannot use after a security update of a package of the first stage, as patterns.
+
+    Only Debian could sign a real one. The id of every layer covers the packages of the first stage; the indexes of
+    the security suite are others, and so are apt's binary cache and what it resolves.
+    """
+    (sha256,) = (one.sha256 for one in described.of(buildinfo).packages if one.name == UPDATED_PACKAGE)
+    return ("layers", f"packages/{sha256}", "*/lists/*-security_*", "*/cache/pkgcache.bin", "*/resolved")
 
 
 def floor(debs: Path, names: Path) -> tuple[str | Path, ...]:

@@ -30,6 +30,7 @@ def small(tmp_path: Path) -> bench.Bench:
         "bad": ours.Work(("sh", "-c", "echo x >> ../../bad; echo no such thing >&2; exit 1")),
         "cold": ours.Work(("sh", "-c", LOOK), Begin("full", ("packages",))),
         "warm": ours.Work(("sh", "-c", LOOK), Begin("full", None)),
+        "absent": ours.Work(("true",), Begin("full", None, gone=("resolved",))),
         "nothing": ours.Work(("sh", "-c", LOOK)),
         "watched": ours.Work(("sh", "-c", WATCHED), env={"SIZE": "3M"}, watched=True),
     }
@@ -60,6 +61,12 @@ def test_each_work_finds_the_cache_that_it_needs(small: bench.Bench, tmp_path: P
     assert not small.failures
     lines = [line.split() for line in (tmp_path / "caches").read_text().splitlines()]
     assert lines == [["packages"], ["indexes", "layers", "packages"], []] * 2
+
+
+def test_a_cache_that_is_not_as_needed_is_a_failure(small: bench.Bench) -> None:
+    small.round(("absent", "nothing"), measured=True)
+    assert small.failures == {"absent": "the cache has no resolved"}
+    assert [*small.costs] == ["nothing"]
 
 
 def test_scratch_space_is_looked_at_in_the_round_that_is_not_measured(small: bench.Bench) -> None:

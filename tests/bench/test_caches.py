@@ -50,9 +50,10 @@ def found(caches: Caches) -> list[str]:
         (Begin("full", DEBS), ["packages/abc"]),
         (Begin("full", LAYERS), ["layers/1-2", "packages/abc"]),
         (Begin("full", None), sorted(FILES)),
+        (Begin("full", None, gone=("layers", "*/lists/*")), ["packages/abc"]),
         (Begin("full", kept=True), sorted(FILES)),
     ],
-    ids=["nothing", "debs", "layers", "all", "kept"],
+    ids=["nothing", "debs", "layers", "all", "less", "kept"],
 )
 def test_the_builder_finds_what_was_asked_for(caches: Caches, begin: Begin, files: list[str]) -> None:
     with caches.holding(begin):
@@ -96,3 +97,10 @@ def test_an_ordinary_user_s_command_is_as_it_was(caches: Caches) -> None:
 
 def test_a_failure_of_the_command_is_seen(caches: Caches) -> None:
     assert subprocess.run(caches.command(("sh", "-c", "exit 7")), check=False).returncode == 7
+
+
+def test_what_is_to_be_gone_must_have_been_there(caches: Caches) -> None:
+    with pytest.raises(LookupError, match="no resolved"), caches.holding(Begin("full", None, gone=("resolved",))):
+        pass
+    with caches.holding(Begin("full", None)):
+        assert found(caches) == sorted(FILES)

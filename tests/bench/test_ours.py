@@ -6,15 +6,20 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bench import ours
 from bench.measure import measure
+from debian_cloud.build import layers
+from debian_cloud.build.stages import stages
 from debian_cloud.host import memory
+from debian_cloud.image.resolution import Needs, Package, Resolution
 from tests import throwaway
 from tests.packaging.build import ROOT
+from tests.samples import RESOLUTION
 
 
 def test_a_changed_configuration_has_one_more_line_and_a_higher_version(tmp_path: Path) -> None:
@@ -54,6 +59,20 @@ def test_an_archive_is_at_one_address_before_and_after_an_upload(tmp_path: Path)
         assert (address / "InRelease").read_text() == "after"
     assert (address / "InRelease").read_text() == "before"
     assert Path(served.sources[3]).read_text() == "keys"
+
+
+def test_an_update_of_a_package_of_the_first_stage_changes_every_layer() -> None:
+    updated, own = ours.UPDATED_PACKAGE, RESOLUTION.config.name
+    needs = {updated: Needs(), "apt": Needs(depends=((updated,),)), own: Needs(depends=(("apt",),))}
+
+    def built(sha256: str) -> Resolution:
+        packages = tuple(Package(name, "1", "amd64", 1, sha256 if name == updated else "0" * 64) for name in needs)
+        return replace(RESOLUTION, packages=packages, needs=needs, essential=(updated,), required=("apt",))
+
+    before, after = built("1" * 64), built("2" * 64)
+    ids = [[layer for _, layer in layers.identified(stages(one), one, ())] for one in (before, after)]
+    assert len(ids[0]) == len(ids[1]) == 3
+    assert {*ids[0]}.isdisjoint(ids[1])
 
 
 def test_the_floor_unpacks_every_package(tmp_path: Path) -> None:

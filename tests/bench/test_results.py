@@ -66,6 +66,8 @@ def test_a_goal_is_reached_or_missed() -> None:
     assert row(text, "raw and qcow2", "s more")[3:] == ["9.00 s more", "**missed**"]
     assert row(text, "| list | apt-cache show |")[3:] == ["2.00", "reached"]
     assert row(text, "one drop-in of")[1:] == [ours.COLD, "≤ 0.25", "0.23", "reached"]
+    updated = replace(FOUND, costs={**FOUND.costs, ours.UPDATED: [Cost(39, 50, 300)]})
+    assert row(results.render(updated), "one security update")[1:] == [ours.COLD, "≤ 0.6", "0.97", "**missed**"]
     assert row(text, "six vendors from")[1:] == [
         "fai-diskimage",
         *(f"{x} of six times it" for x in ("≤ 0.15", "0.17")),
@@ -81,8 +83,7 @@ def test_a_goal_without_a_figure_says_so() -> None:
     text = results.render(FOUND)
     assert row(text, "cold build |", "| mkosi |")[3:] == ["-", "it did not run: see below"]
     assert row(text, "cold build |", "| vmdb2 |")[3:] == ["-", "not measured: no figure of vmdb2"]
-    assert row(text, "security update")[3] == "-"
-    assert "as in a cold build" in row(text, "security update")[4]
+    assert row(text, "one security update")[3:] == ["-", f"not measured: no figure of {ours.UPDATED}"]
     assert row(results.render(replace(FOUND, spaces={})), "scratch space of")[3:] == [
         *("-", "not measured: no cold build was watched")
     ]
