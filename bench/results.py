@@ -31,15 +31,16 @@ mirror on the loopback, which has them on disk, in every round, and so do we in
 the row ".debs not cached". All read the signed indexes from this mirror: no
 network is measured. The builders take turns; figures are medians of the rounds,
 after one round that is not measured. What a work finds in the cache is prepared
-before each, and not measured.
+before each, and not measured. Root's cache is a mount of its own here, so root's
+builds copy the .debs that they would otherwise link.
 
 CPU seconds are user and system time of all processes of a builder; the memory is
 that of its largest process. The times of the local mirror itself are in no figure.
 """
 _SPACE: Final = """\
-The most that a build has taken at one moment beside its .debs and results, as
-du(1) saw it twice a second in the round that is not measured: its workspace, and
-its directory in memory. The layers stay in the cache for other builds, up to
+The most that a build was seen to take beside its .debs and results, by du(1), half
+a second after each look, in the round that is not measured: its workspace, and its
+directory in memory. The layers stay in the cache for other builds, up to
 --cache-size, and are no scratch space. The root's size is that of its files and
 directories on the disk.
 """
