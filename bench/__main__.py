@@ -3,9 +3,9 @@
 
 usage: python3 -m bench [--rounds N] [--peers LIST] [--output DIR]
 
-A first round, which is not measured, fills the local mirror and looks at each disk; who fails in it is named in the
-results with the error, and not tried again. LIST has names of bench/peers, separated by commas; "" is none. What the
-peers need is installed by apt first.
+A first round, which is not measured, fills the local mirror and looks at each disk and at the scratch space of cold
+builds; who fails in it is named in the results with the error, and not tried again. LIST has names of bench/peers,
+separated by commas; "" is none. What the peers need is installed by apt first.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
-from bench import chart, contents, machine, mirror, ours, peers, results  # noqa: E402 - the path is set above
+from bench import chart, contents, machine, mirror, ours, peers, results, scratch  # noqa: E402 - the path is set above
+from bench.caches import Caches  # noqa: E402
 from bench.measure import CommandError, Cost, measure  # noqa: E402
 from debian_cloud.image import sources  # noqa: E402
 from debian_cloud.plan import NAMESPACE, NAMESPACE_USER  # noqa: E402
@@ -46,9 +47,11 @@ class Bench:
     env: dict[str, str]
     packages: tuple[str, ...]
     works: dict[str, ours.Work]
+    caches: Caches
     costs: dict[str, list[Cost]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     found: dict[str, frozenset[str]] = field(default_factory=dict)
+    spaces: dict[str, results.Scratch] = field(default_factory=dict)
 
     def round(self, names: Sequence[str], *, measured: bool) -> None:
         """Run each once that has not failed before, in a directory of its own."""
@@ -56,11 +59,9 @@ class Bench:
             if name in self.failures:
                 continue
             with self._folder() as folder:
-                # What the one before has written is not written at the cost of this one.
-                os.sync()
                 try:
-                    cost = self._run(name, folder)
-                except CommandError as failed:
+                    cost = self._run(name, folder, watched=not measured)
+                except (CommandError, LookupError) as failed:
                     self.failures[name] = str(failed)
                     say(f"{name}: failed\n{failed}")
                     continue
@@ -70,17 +71,28 @@ class Bench:
                 else:
                     self._look(name, folder)
 
-    def _run(self, name: str, folder: Path) -> Cost:
+    def _run(self, name: str, folder: Path, *, watched: bool) -> Cost:
         work = self.works.get(name)
         if work:
-            cache = {} if work.kept else {"XDG_CACHE_HOME": str(folder / "cache")}
-            return measure(work.argv, folder, {**self.env, **cache})
+            with work.around(), self.caches.holding(work.cache):
+                command, env = self.caches.command(work.argv), {**self.env, **work.env}
+                if work.watched and watched:
+                    return self._watched(name, folder, command, env)
+                return _measured(command, folder, env)
         asked = {"packages": self.packages, "mirror": asdict(self.mirror)}
         (folder / "asked.json").write_text(json.dumps(asked))
         one: tuple[str | Path, ...] = (*ROOTED, "/usr/bin/python3", "-m", "bench.one", name, folder)
         # The settings of apt are for the machine's own: in a tree there is no such file.
         env = {key: value for key, value in self.env.items() if key != "APT_CONFIG"}
-        return measure(one, folder, {**env, "PYTHONPATH": str(ROOT)}, most=_MOST)
+        return _measured(one, folder, {**env, "PYTHONPATH": str(ROOT)}, most=_MOST)
+
+    def _watched(self, name: str, folder: Path, command: Sequence[str | Path], env: dict[str, str]) -> Cost:
+        """Note the scratch space of a build; to look at it takes time, so its cost is not a measured one."""
+        with scratch.watched(folder / "out", ROOTED) as space:
+            cost = _measured(command, folder, env)
+        root = max((contents.size(disk) for disk in folder.glob("out/*.raw")), default=0)
+        self.spaces[name] = results.Scratch(space.disk, space.memory, root, self.caches.layers())
+        return cost
 
     def _look(self, name: str, folder: Path) -> None:
         """Note which packages the disk has, if one was made."""
@@ -98,6 +110,12 @@ class Bench:
         finally:
             detach(folder)
             subprocess.run([*ROOTED, "rm", "-rf", folder], check=True)
+
+
+def _measured(argv: Sequence[str | Path], folder: Path, env: dict[str, str], most: float = 3600) -> Cost:
+    # What was prepared, and what the one before has written, is not written at the cost of this one.
+    os.sync()
+    return measure(argv, folder, env, most=most)
 
 
 def say(words: str) -> None:
@@ -164,9 +182,10 @@ def measured(
     cache = mirror.Cache(ROOT / "build/bench/mirror", {mirror.MAIN: debian, mirror.SECURITY: security})
     here, server = mirror.serve(cache, SUITE)
     env = ours.environment(top)
-    say("preparing: the packages, an archive of them, and an image to verify")
+    say("preparing: the packages, an archive of them, an image to verify, and caches")
     prepared = ours.prepared(top, here)
-    bench = Bench(top, here, env, prepared.packages(env), prepared.works(env), failures={**failures})
+    packages, works = prepared.packages(env), prepared.works(env)
+    bench = Bench(top, here, env, packages, works, prepared.caches, failures={**failures})
     names = (*bench.works, *chosen)
     bench.round(names, measured=False)
     cache.seal()
@@ -186,6 +205,7 @@ def measured(
         bench.costs,
         bench.failures,
         bench.found,
+        bench.spaces,
     )
 
 

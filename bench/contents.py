@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a builder has made: which packages its disk has, as dpkg's own status on it says."""
+"""What a builder has made: which packages its disk has, as dpkg's own status on it says, and how much is on it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,23 @@ def packages(disk: Path) -> frozenset[str]:
         if found := installed(done.stdout.decode("utf-8", "replace")):
             return found
     return frozenset()
+
+
+def size(disk: Path) -> int:
+    """Bytes that files and directories take on the disk's file system; 0 if it has none.
+
+    The journal and the tables of inodes are not content: mke2fs counts them as overhead.
+    """
+    for offset in (0, *_partitions(disk)):
+        asked = ("dumpe2fs", "-h", f"{disk}?offset={offset}")
+        said = subprocess.run(asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False).stdout
+        facts = dict(re.findall(r"^(Block count|Free blocks|Overhead clusters|Block size): +(\d+)$", said, re.M))
+        if len(facts) == 4:
+            blocks, free, overhead, block = (
+                int(facts[name]) for name in ("Block count", "Free blocks", "Overhead clusters", "Block size")
+            )
+            return (blocks - free - overhead) * block
+    return 0
 
 
 def installed(status: str) -> frozenset[str]:

@@ -24,14 +24,32 @@ _HEAD: Final = """\
 
 Made by `make bench`; do not edit. Ours is `debian-cloud build ec2` for trixie on
 amd64, and every builder makes a disk of 8 GiB, raw, of the same Debian packages
-by name; our own, which configure the image, are on our disk alone. All fetch
-them, and the signed indexes, by HTTP from one local mirror on the loopback, which
-has them on disk: no network is measured. The builders take turns; figures are
-medians of the rounds, after one round that is not measured.
+by name; our own, which configure the image, are on our disk alone. Where nothing
+is cached but .debs, our cache has the .debs that a build before has fetched, and
+no layers, indexes or resolution. The others fetch .debs by HTTP from a local
+mirror on the loopback, which has them on disk, in every round, and so do we in
+the row ".debs not cached". All read the signed indexes from this mirror: no
+network is measured. The builders take turns; figures are medians of the rounds,
+after one round that is not measured. What a work finds in the cache is prepared
+before each, and not measured. Root's cache is a mount of its own here, so root's
+builds copy the .debs that they would otherwise link.
 
 CPU seconds are user and system time of all processes of a builder; the memory is
 that of its largest process. The times of the local mirror itself are in no figure.
 """
+_SPACE: Final = """\
+The most that a build was seen to take beside its .debs and results, by du(1), half
+a second after each look, in the round that is not measured: its workspace, and its
+directory in memory. The layers stay in the cache for other builds, up to
+--cache-size, and are no scratch space. The root's size is that of its files and
+directories on the disk.
+"""
+_UPDATE: Final = """\
+The security update in the base is one of libc6. Only Debian could sign it, so the
+cache is made as after one: without the .deb of libc6, the indexes of the security
+suite, what apt made of them, and all layers, as libc6 is in the first of them.
+"""
+_MEBI: Final = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +62,27 @@ class Described:
 
 
 @dataclass(frozen=True, slots=True)
+class Scratch:
+    """Bytes of scratch space of a build, on the disk and in memory, of its root file system, and of its layers."""
+
+    disk: int
+    memory: int
+    root: int
+    layers: int
+
+    @property
+    def ratio(self) -> float | None:
+        """Scratch space by the root's size; None if one of them was not found."""
+        return (self.disk + self.memory) / self.root if self.root and self.disk + self.memory else None
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
     """What a run has found.
 
     `loads` are those before anything was done and after each round; `peers` is module name -> description; `costs`
-    has one cost a round, `failures` why there are none, and `found` the packages on each disk.
+    has one cost a round, `failures` why there are none, `found` the packages on each disk, and `spaces` what cold
+    builds took meanwhile.
     """
 
     machine: Mapping[str, str]
@@ -59,6 +93,12 @@ class Results:
     costs: Mapping[str, Sequence[Cost]]
     failures: Mapping[str, str]
     found: Mapping[str, frozenset[str]]
+    spaces: Mapping[str, Scratch]
+
+    @property
+    def scratch(self) -> float | None:
+        """The largest ratio of scratch space to root; None if there is none."""
+        return max((ratio for space in self.spaces.values() if (ratio := space.ratio) is not None), default=None)
 
     @property
     def medians(self) -> dict[str, Cost]:
@@ -74,9 +114,10 @@ def bars(found: Results) -> tuple[Bar, ...]:
     """The builders of disks for the chart, ours first, then the fastest first."""
     medians = found.medians
     order = sorted((name for name in found.peers if name in medians), key=lambda name: medians[name].seconds)
-    names = [*([ours.COLD] if ours.COLD in medians else []), *order]
+    labels = {ours.COLD: "debian-cloud", ours.COLD_FETCHED: "it, .debs not cached"}
+    names = (*(name for name in labels if name in medians), *order)
     return tuple(
-        Bar("debian-cloud" if name == ours.COLD else found.called(name), medians[name].seconds, medians[name].cpu)
+        Bar(labels.get(name, found.called(name)), medians[name].seconds, medians[name].cpu, name in labels)
         for name in names
     )
 
@@ -88,10 +129,12 @@ def render(found: Results) -> str:
     warning = "" if quiet else "\n**The machine had other work when this began: these figures are no results.**\n"
     parts = [
         _HEAD,
+        _trees(found),
         f"{warning}\n![Seconds of each builder](results.svg)\n",
-        _section("Goals", ("work", "against", "goal", "measured", ""), _goals(found)),
-        _section("Builders of the disk", _COSTS, _costs(found, (ours.COLD, *found.peers))),
+        _section("Goals", ("work", "against", "goal", "measured", ""), _goals(found), _UPDATE),
+        _section("Builders of the disk", _COSTS, _costs(found, _builders(found))),
         _section("Other work of ours", _COSTS, _costs(found, _others(found))),
+        _section("Scratch space", _SPACES, _spaces(found), _SPACE),
         _section("What is on the disks", ("builder", "version", "packages", "missing", "more", ""), _disks(found)),
         _failures(found),
         _section("Machine", ("", ""), (*found.machine.items(), ("rounds", str(found.rounds)), ("load", loads))),
@@ -99,12 +142,32 @@ def render(found: Results) -> str:
     return "".join(parts)
 
 
-_COSTS: Final = ("", "seconds", "from - to", "CPU s", "MiB", "ours ÷ it", "CPU: ours ÷ it")
+_COSTS: Final = ("", "seconds", "from - to", "CPU s", "MiB", "ours ÷ it", "CPU: ours ÷ it", "tree on disk ÷ it")
+_SPACES: Final = ("", "disk, MiB", "memory, MiB", "root, MiB", "scratch ÷ root", "layers kept, MiB")
+_OURS: Final = (ours.COLD, ours.COLD_DISK, ours.COLD_FETCHED)
+"""Works of ours that are shown beside the peers; "ours" is the first."""
 
 
-def _section(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _trees(found: Results) -> str:
+    """Where our builds have the tree, as the watched ones have shown."""
+    if ours.COLD not in found.spaces:
+        return ""
+    if found.spaces[ours.COLD].memory:
+        return '\nOur trees are in memory (tmpfs), except in the row "tree on disk".\n'
+    return "\nOur trees are on the disk in all rows: memory had no room for one.\n"
+
+
+def _section(title: str, head: Sequence[str], rows: Iterable[Sequence[str]], about: str = "") -> str:
     lines = [_row(head), _row("---" for _ in head), *(_row(row) for row in rows)]
-    return f"\n## {title}\n\n" + "".join(f"{line}\n" for line in lines)
+    return f"\n## {title}\n\n" + (about and f"{about}\n") + "".join(f"{line}\n" for line in lines)
+
+
+def _spaces(found: Results) -> Iterable[Sequence[str]]:
+    for name, space in found.spaces.items():
+        disk, memory, root, layers = (
+            f"{size / _MEBI:.0f}" for size in (space.disk, space.memory, space.root, space.layers)
+        )
+        yield name, disk, memory, root, "-" if space.ratio is None else f"{space.ratio:.2f}", layers
 
 
 def _row(cells: Iterable[str]) -> str:
@@ -113,8 +176,8 @@ def _row(cells: Iterable[str]) -> str:
 
 def _goals(found: Results) -> Iterable[Sequence[str]]:
     for goal in GOALS:
-        figure, verdict = judged(goal, found.medians)
-        if goal.against in found.failures:
+        figure, verdict = judged(goal, found.medians, found.scratch)
+        if {goal.name, goal.against} & {*found.failures}:
             verdict = "it did not run: see below"
         yield (
             goal.work,
@@ -129,8 +192,14 @@ def _against(goal: Goal, found: Results) -> str:
     return found.called(goal.against) or "-"
 
 
+def _builders(found: Results) -> tuple[str, ...]:
+    own = tuple(name for name in (*_OURS, ours.FLOOR) if name in found.costs or name in found.failures)
+    return (*own[:-1], *found.peers, own[-1]) if ours.FLOOR in own else (*own, *found.peers)
+
+
 def _others(found: Results) -> tuple[str, ...]:
-    return tuple(name for name in found.costs if name not in found.peers and name != ours.COLD)
+    beside = {*found.peers, *_OURS, ours.FLOOR}
+    return tuple(name for name in (*found.costs, *found.failures) if name not in beside)
 
 
 def _costs(found: Results, names: Iterable[str]) -> Iterable[Sequence[str]]:
@@ -141,7 +210,8 @@ def _costs(found: Results, names: Iterable[str]) -> Iterable[Sequence[str]]:
             continue
         cost, own = medians[name], medians.get(ours.COLD)
         seconds = [one.seconds for one in found.costs[name]]
-        beside = own is not None and name in found.peers
+        on_disk = medians.get(ours.COLD_DISK)
+        beside = name in found.peers or name == ours.FLOOR
         yield (
             found.called(name),
             f"{cost.seconds:.1f}",
@@ -150,6 +220,7 @@ def _costs(found: Results, names: Iterable[str]) -> Iterable[Sequence[str]]:
             f"{cost.mebibytes:.0f}",
             f"{own.seconds / cost.seconds:.2f}" if own and beside else "-",
             f"{own.cpu / cost.cpu:.2f}" if own and beside else "-",
+            f"{on_disk.seconds / cost.seconds:.2f}" if on_disk and beside else "-",
         )
 
 

@@ -13,8 +13,13 @@ import pytest
 
 from bench import __main__ as bench
 from bench import ours
+from bench.caches import NAME, ROOTS, Begin, Caches
 from bench.mirror import Mirror
 
+PLACE = str(ROOTS) if os.geteuid() == 0 else f"$XDG_CACHE_HOME/{NAME}"
+LOOK = f'ls "{PLACE}" | tr "\\n" " " >> ../../caches; echo >> ../../caches'
+"""Lists what the cache of the builder has."""
+WATCHED = 'mkdir -p out/.x.build; head -c "$SIZE" /dev/urandom > out/.x.build/tree; sleep 2; rm -r out'
 MIRROR = Mirror("http://127.0.0.1:1/debian", "http://127.0.0.1:1/debian-security", "trixie")
 
 
@@ -23,12 +28,19 @@ def small(tmp_path: Path) -> bench.Bench:
     works = {
         "good": ours.Work(("sh", "-c", "echo x >> ../../runs; mkdir out")),
         "bad": ours.Work(("sh", "-c", "echo x >> ../../bad; echo no such thing >&2; exit 1")),
-        "cache": ours.Work(("sh", "-c", 'echo "$XDG_CACHE_HOME" >> ../../caches')),
-        "kept": ours.Work(("sh", "-c", 'echo "$XDG_CACHE_HOME" >> ../../caches'), kept=True),
+        "cold": ours.Work(("sh", "-c", LOOK), Begin("full", ("packages",))),
+        "warm": ours.Work(("sh", "-c", LOOK), Begin("full", None)),
+        "absent": ours.Work(("true",), Begin("full", None, gone=("resolved",))),
+        "nothing": ours.Work(("sh", "-c", LOOK)),
+        "watched": ours.Work(("sh", "-c", WATCHED), env={"SIZE": "3M"}, watched=True),
     }
     (tmp_path / "top").mkdir()
-    env = {"PATH": os.environ["PATH"], "XDG_CACHE_HOME": "/kept"}
-    return bench.Bench(tmp_path / "top", MIRROR, env, ("bash",), works)
+    caches = Caches(tmp_path / "of-all")
+    for name in ("packages", "layers", "indexes"):
+        (caches.home / NAME / name).mkdir(parents=True)
+    caches.save("full")
+    env = {"PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(caches.home)}
+    return bench.Bench(tmp_path / "top", MIRROR, env, ("bash",), works, caches)
 
 
 def test_a_failure_is_named_once_and_the_others_go_on(small: bench.Bench, tmp_path: Path) -> None:
@@ -43,11 +55,29 @@ def test_a_failure_is_named_once_and_the_others_go_on(small: bench.Bench, tmp_pa
     assert [*small.top.iterdir()] == []
 
 
-def test_a_cold_run_has_a_cache_of_its_own(small: bench.Bench, tmp_path: Path) -> None:
-    small.round(("cache", "cache", "kept"), measured=True)
-    first, second, kept = (tmp_path / "caches").read_text().splitlines()
-    assert first != second
-    assert kept == "/kept"
+def test_each_work_finds_the_cache_that_it_needs(small: bench.Bench, tmp_path: Path) -> None:
+    for _ in range(2):
+        small.round(("cold", "warm", "nothing"), measured=True)
+    assert not small.failures
+    lines = [line.split() for line in (tmp_path / "caches").read_text().splitlines()]
+    assert lines == [["packages"], ["indexes", "layers", "packages"], []] * 2
+
+
+def test_a_cache_that_is_not_as_needed_is_a_failure(small: bench.Bench) -> None:
+    small.round(("absent", "nothing"), measured=True)
+    assert small.failures == {"absent": "the cache has no resolved"}
+    assert [*small.costs] == ["nothing"]
+
+
+def test_scratch_space_is_looked_at_in_the_round_that_is_not_measured(small: bench.Bench) -> None:
+    small.round(("watched",), measured=False)
+    space = small.spaces["watched"]
+    assert 3 << 20 <= space.disk < 4 << 20
+    assert (space.root, space.ratio) == (0, None)
+    small.spaces.clear()
+    small.round(("watched",), measured=True)
+    assert small.spaces == {}
+    assert not small.failures
 
 
 def test_a_peer_that_fails_is_named(small: bench.Bench) -> None:

@@ -56,3 +56,13 @@ def test_of_a_disk(tmp_path: Path) -> None:
 def test_of_nothing(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x").write_bytes(content)
     assert contents.packages(tmp_path / "x") == frozenset()
+
+
+def test_its_size_is_that_of_its_files(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/large").write_bytes(bytes(range(256)) * 4096)
+    filesystem(tmp_path, tmp_path / "root.img")
+    size = contents.size(tmp_path / "root.img")
+    # Five directories, lost+found of 16 KiB, and a file of dpkg's.
+    assert 1 << 20 < size < (1 << 20) + (64 << 10)
+    assert contents.size(tmp_path / "tree/large") == 0

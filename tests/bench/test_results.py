@@ -11,7 +11,7 @@ import pytest
 
 from bench import chart, goals, ours, peers, results
 from bench.measure import Cost
-from bench.results import Described, Results
+from bench.results import Described, Results, Scratch
 
 FOUND = Results(
     machine={"processors": "2, Test|CPU", "file system": "ext4"},
@@ -26,6 +26,12 @@ FOUND = Results(
     costs={
         ours.COLD: [Cost(41, 50, 100), Cost(40, 55, 300), Cost(39, 52, 200)],
         ours.COLD_QCOW2: [Cost(49, 60, 300)],
+        ours.COLD_DISK: [Cost(54, 60, 300)],
+        ours.WARM: [Cost(9, 12, 300)],
+        ours.SIX: [Cost(81, 150, 300)],
+        ours.SAME: [Cost(1, 1, 50)],
+        ours.VERIFY_LAYERS: [Cost(20, 22, 300)],
+        ours.FLOOR: [Cost(10, 16, 30)],
         ours.LIST: [Cost(1, 1, 50)],
         ours.APT_CACHE: [Cost(0.5, 0.4, 50)],
         "fai": [Cost(80, 77, 90), Cost(82, 79, 90), Cost(81, 78, 90)],
@@ -38,6 +44,10 @@ FOUND = Results(
         "fai": frozenset({"a", "b", "c"}),
         "mmdebstrap": frozenset({"a"}),
         ours.COLD: frozenset("abd"),
+    },
+    spaces={
+        ours.COLD: Scratch(100 << 20, 600 << 20, 500 << 20, 550 << 20),
+        ours.COLD_DISK: Scratch(900 << 20, 0, 500 << 20, 550 << 20),
     },
 )
 
@@ -55,6 +65,17 @@ def test_a_goal_is_reached_or_missed() -> None:
     assert row(text, "cold build |", "mke2fs")[1:] == ["mmdebstrap + mke2fs -d", "≤ 0.55", "0.62", "**missed**"]
     assert row(text, "raw and qcow2", "s more")[3:] == ["9.00 s more", "**missed**"]
     assert row(text, "| list | apt-cache show |")[3:] == ["2.00", "reached"]
+    assert row(text, "one drop-in of")[1:] == [ours.COLD, "≤ 0.25", "0.23", "reached"]
+    updated = replace(FOUND, costs={**FOUND.costs, ours.UPDATED: [Cost(39, 50, 300)]})
+    assert row(results.render(updated), "one security update")[1:] == [ours.COLD, "≤ 0.6", "0.97", "**missed**"]
+    assert row(text, "six vendors from")[1:] == [
+        "fai-diskimage",
+        *(f"{x} of six times it" for x in ("≤ 0.15", "0.17")),
+        "**missed**",
+    ]
+    assert row(text, "| nothing changed")[2:] == ["< 1 s", "1.00 s", "**missed**"]
+    assert row(text, "verify with layers")[2:] == ["≤ 0.5", "0.50", "reached"]
+    assert row(text, "scratch space of")[1:] == ["size of the root", "≤ 2.2", "1.80", "reached"]
     assert row(text, "largest process")[3:] == ["200.00 MiB", "reached"]
 
 
@@ -62,8 +83,14 @@ def test_a_goal_without_a_figure_says_so() -> None:
     text = results.render(FOUND)
     assert row(text, "cold build |", "| mkosi |")[3:] == ["-", "it did not run: see below"]
     assert row(text, "cold build |", "| vmdb2 |")[3:] == ["-", "not measured: no figure of vmdb2"]
-    assert row(text, "six vendors")[3:] == ["-", "not measured: one command builds one image yet"]
-    assert "reached" not in results.render(replace(FOUND, costs={}))
+    assert row(text, "one security update")[3:] == ["-", f"not measured: no figure of {ours.UPDATED}"]
+    assert row(results.render(replace(FOUND, spaces={})), "scratch space of")[3:] == [
+        *("-", "not measured: no cold build was watched")
+    ]
+    failed = replace(FOUND, failures={ours.VERIFY: "exit status 1"})
+    assert row(results.render(failed), "nothing cached |", "1.2")[3:] == ["-", "it did not run: see below"]
+    assert row(results.render(failed), f"| {ours.VERIFY} | did")
+    assert "reached" not in results.render(replace(FOUND, costs={}, spaces={}))
 
 
 @pytest.mark.parametrize(("most", "said"), [(2.0, "reached"), (1.99, "**missed**")])
@@ -81,7 +108,21 @@ def test_the_goals_are_the_project_s() -> None:
 
 def test_medians_and_spread() -> None:
     cells = row(results.render(FOUND), "| fai-diskimage | 81.0")
-    assert cells == ["fai-diskimage", "81.0", "80.0 - 82.0", "78.0", "90", "0.49", "0.67"]
+    assert cells == ["fai-diskimage", "81.0", "80.0 - 82.0", "78.0", "90", "0.49", "0.67", "0.67"]
+    assert row(results.render(FOUND), ours.FLOOR)[5:] == ["4.00", "3.25", "5.40"]
+
+
+def test_it_says_where_our_trees_are() -> None:
+    text = results.render(FOUND)
+    assert 'Our trees are in memory (tmpfs), except in the row "tree on disk".' in text
+    assert row(text, f"| {ours.COLD_DISK} | 54.0")[5:] == ["-"] * 3
+    assert row(text, f"| {ours.COLD} | 100") == [ours.COLD, "100", "600", "500", "1.40", "550"]
+    for space in (Scratch(1, 0, 0, 0), Scratch(0, 0, 1, 0)):
+        unseen = results.render(replace(FOUND, spaces={ours.COLD: space}))
+        assert row(unseen, "scratch space of")[3:] == ["-", "not measured: no cold build was watched"]
+    small = replace(FOUND, spaces={ours.COLD: Scratch(1, 0, 0, 0)})
+    assert "Our trees are on the disk in all rows" in results.render(small)
+    assert row(results.render(small), f"| {ours.COLD} | 0 | 0 |")[4] == "-"
 
 
 def test_what_did_not_run_is_named_without_addresses() -> None:
@@ -117,6 +158,12 @@ def test_a_name_cannot_break_a_table() -> None:
 
 def test_the_chart_has_every_builder_that_ran() -> None:
     text = chart.render(results.bars(FOUND))
+    fetched = replace(FOUND, costs={**FOUND.costs, ours.COLD_FETCHED: [Cost(43, 55, 300)]})
+    assert [(bar.seconds, bar.own) for bar in results.bars(fetched)] == [
+        *((40, True), (43, True)),
+        *((64, False), (81, False)),
+    ]
+    assert chart.render(results.bars(fetched)).count('class="ours"') == 2
     tree = ET.fromstring(text)
     space = "{http://www.w3.org/2000/svg}"
     words = [element.text for element in tree.iter(f"{space}text")][2:]
