@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -13,7 +15,7 @@ from debian_cloud import plan
 from debian_cloud.build import request, store, workspace
 from debian_cloud.errors import Error
 from debian_cloud.host import folders, memory
-from debian_cloud.host.progress import shown
+from debian_cloud.host.progress import Progress, shown
 from debian_cloud.host.timing import PackageTiming
 from debian_cloud.packages import cache
 
@@ -108,6 +110,36 @@ def test_the_cache_is_bounded_after_a_build(tmp_path: Path, place: Path) -> None
     carried_out(tmp_path / "one", steps(), bound=1)
     assert [*place.iterdir()] == []
     assert store.listed() == ()
+
+
+@dataclass(slots=True)
+class Killing(Progress):
+    """Progress that kills its process at the beginning of a step."""
+
+    last: int = 0
+
+    def step(self, title: str) -> None:
+        self._number, self._title = self._number + 1, title
+        if self._number == self.last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", range(1, 7))
+def test_a_build_after_a_killed_one_succeeds(tmp_path: Path, place: Path, number: int) -> None:
+    work = tmp_path / "killed"
+    work.mkdir()
+    child = os.fork()
+    if not child:
+        with folders.locked(work, "it") as lock:
+            planned = cast("request.Planned", Planned(steps()))
+            workspace._carried_out(planned, work, lock, None, lambda total: Killing(total, last=number), 2**30)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    titles = carried_out(tmp_path / "again", steps())
+    # Before the fourth step one stage is kept, before the sixth both are.
+    assert titles.count(KEPT) == (2 if number < 4 else 1 if number < 6 else 0)
+    assert (tmp_path / "again/work/seen").read_text() == "file0\nfile1\n"
+    assert [store.problem(path) for path in place.iterdir()] == ["", ""]
 
 
 def test_the_slowest_package_comes_first(tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ Epoch: 1795224967
 Virtual-Size: 0
 Maintainer: Some One <one@example.org>
 Formats: tar.xz
-Plan: 3b7b202de54f02b1987a383ab766df686044359f5b3ef5ddc1e03815702072b8
+Plan: dfa0bc21caaa96a7299b55c4e2dcaba4739632bf4532cd11463027e75ff964ab
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64

@@ -216,7 +216,7 @@ class Installer:
             Path(SECONDS).open("a", encoding="ascii") as out,
             os.fdopen(read, encoding="ascii", errors="replace") as said,
         ):
-            noted = threading.Thread(target=note_seconds, args=(said, out))
+            noted = threading.Thread(target=lambda: note_seconds(said, out))
             noted.start()
             try:
                 self._in_tree("dpkg", "--status-fd", str(write), *argv, passed=(write,))
