@@ -11,7 +11,7 @@ No network, root or loop device is needed, and nothing in the image is executed.
 
 The .buildinfo is verified first, by the SHA512SUMS beside it that the archive
 signed, or by its own signature; an unsigned .buildinfo proves nothing, and is
-accepted only with --unsigned. IMAGE must have the SHA-256 that is in it, whatever
+accepted only with --unsigned. IMAGE must have the digest that is in it, whatever
 its name; the name of another image is an error. For a raw disk or a tar that was
 unpacked from such a file, all bytes are compared. The sources in the image must be
 Debian's, for the image's suite.
