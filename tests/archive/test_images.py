@@ -476,7 +476,7 @@ def test_refuses_a_raw_disk(archive: Archive, make: Maker, uploader: Key) -> Non
     disk, buildinfo, record = make.image(None).files
     raw = disk.rename(disk.with_suffix(".raw"))
     for file in (buildinfo, record):
-        file.write_text(file.read_text().replace("qcow2", "raw"))
+        file.write_text(file.read_text().replace("qcow2", "raw").replace("Sha256:", "Sha256-Blocks:", 1))
     header = {"Binary": "debian-cloud-config-ec2", "Architecture": "amd64", "Version": SERIAL}
     upload = make.changes([raw, buildinfo, record], uploader, f"{STEM}.changes", header)
     assert f"{STEM}.raw is raw, which no archive accepts" in archive.refuse(upload)
