@@ -38,7 +38,8 @@ def state(image: Path, key: Key, name: str, folder: Path, content: bytes | None 
     """Write a rebuilder's statement that it built these bytes."""
     sha256 = throwaway.sha256(image.read_bytes() if content is None else content)
     kept = Buildinfo.parse(described().replace("a" * 64, sha256), "x")
-    document = provenance.rebuilt(kept, {image.name: {"sha256": sha256}}, {"x.buildinfo": {"sha256": "b" * 64}})
+    itself = {"x.buildinfo": {"sha256": "b" * 64}}
+    document = provenance.rebuilt(kept, {image.name: {"sha256-blocks": sha256}}, itself)
     folder.mkdir(exist_ok=True)
     text = folder / "text"
     text.write_text(projections.text(document))
@@ -57,7 +58,7 @@ def count(image: Path, demanded: int, trusted: list[Key]) -> tuple[str, ...]:
     statements = image.with_name("statements")
     return trust.rebuilders(
         trust.Rebuilders(demanded, keyring, statements),
-        {image.name: ("sha256", throwaway.sha256(image.read_bytes()))},
+        {image.name: ("sha256-blocks", throwaway.sha256(image.read_bytes()))},
     )
 
 
@@ -103,7 +104,7 @@ def test_a_builder_s_own_word_is_no_rebuilder_s(image: Path, keys: list[Key]) ->
     folder = image.with_name("statements")
     folder.mkdir()
     text = image.with_name("text")
-    text.write_text(projections.text(provenance.built(kept, {image.name: {"sha256": sha256}})))
+    text.write_text(projections.text(provenance.built(kept, {image.name: {"sha256-blocks": sha256}})))
     sign.clearly(text, folder / "1.asc", keys[0].home)
     with pytest.raises(Error, match="0 of 1 rebuilders"):
         count(image, 1, keys)
