@@ -358,3 +358,14 @@ def test_how_long_each_package_took_is_noted(monkeypatch: pytest.MonkeyPatch) ->
     out = io.StringIO()
     install.note_seconds(iter(lines), out)
     assert out.getvalue() == "unpack 0.500000 bash\nconfigure 1.500000 libc6\ntrigproc 0.250000 man-db\n"
+
+
+def test_an_initrd_of_dracut_is_for_any_machine(tmp_path: Path) -> None:
+    """Dracut takes a tree in memory, which is a mount, for a machine that runs."""
+    with install.for_any_machine(tmp_path):
+        assert not [*tmp_path.iterdir()]
+    conf = tmp_path / "etc/dracut.conf.d"
+    conf.mkdir(parents=True)
+    with install.for_any_machine(tmp_path):
+        assert [path.read_text() for path in conf.iterdir()] == ['hostonly="no"\n']
+    assert not [*conf.iterdir()]

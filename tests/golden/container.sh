@@ -183,7 +183,7 @@ Epoch: 1795224967
 Virtual-Size: 0
 Maintainer: Some One <one@example.org>
 Formats: tar.xz
-Plan: dfa0bc21caaa96a7299b55c4e2dcaba4739632bf4532cd11463027e75ff964ab
+Plan: 0cf29274f349a5b85075e1c49c57528dbf58bcea493e74d320cf7269e6fd0233
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64

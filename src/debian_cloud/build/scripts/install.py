@@ -78,6 +78,7 @@ _LARGE: Final = 2**25
 
 _NO_SOURCES: Final = ("-o", "Dir::Etc::SourceList=/dev/null", "-o", "Dir::Etc::SourceParts=/dev/null")
 _BLOCK: Final = 2**20
+_DRACUT: Final = "etc/dracut.conf.d/zz-build.conf"
 _PROCESSING: Final = re.compile(r"processing: ([a-z]+): ([a-z0-9][a-z0-9+.-]*)")
 _MAGIC: Final = b"!<arch>\n"
 _END: Final = b"`\n"
@@ -190,10 +191,11 @@ class Installer:
         """Make the initrd of each kernel for which one was asked, or that one be made again."""
         asked = Path(ASKED)
         lines = asked.read_text("utf-8").splitlines() if asked.exists() else []
-        for kernel in kernels(lines, self._tree):
-            # dracut has made one in the middle of the installation; what came later is not in it.
-            there = (self._tree / "boot" / f"initrd.img-{kernel}").exists()
-            self._in_tree("update-initramfs", "-u" if there else "-c", "-k", kernel, path=_PATH)
+        with for_any_machine(self._tree):
+            for kernel in kernels(lines, self._tree):
+                # dracut has made one in the middle of the installation; what came later is not in it.
+                there = (self._tree / "boot" / f"initrd.img-{kernel}").exists()
+                self._in_tree("update-initramfs", "-u" if there else "-c", "-k", kernel, path=_PATH)
 
     def list(self, operands: Sequence[str]) -> None:
         """List the packages that dpkg knows; apt has no complaint about them."""
@@ -241,6 +243,21 @@ def kernels(lines: Sequence[str], tree: Path) -> list[str]:
     if "all" in named:
         named |= {path.name.removeprefix("vmlinuz-") for path in (tree / "boot").glob("vmlinuz-*")}
     return sorted(named - {"all"})
+
+
+@contextlib.contextmanager
+def for_any_machine(tree: Path) -> Iterator[None]:
+    """Let dracut make an initrd for any machine, not for this one alone (dracut.conf(5), hostonly).
+
+    It takes a tree that is a mount, as one in memory is, for a running machine.
+    """
+    conf = tree / _DRACUT
+    if not conf.parent.is_dir():
+        yield
+        return
+    conf.write_text('hostonly="no"\n', "ascii")
+    yield
+    conf.unlink()
 
 
 def note_seconds(lines: Iterable[str], out: TextIO) -> None:
