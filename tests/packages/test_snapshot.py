@@ -210,10 +210,14 @@ def test_a_snapshot_that_was_read_is_there_without_a_network(web: Web, tmp_path:
     (tmp_path / "apt.conf").write_text('Acquire::http::Proxy "http://127.0.0.1:1";\n')
     for url in (web.own, web.mirror):
         words = ("show", "fine", *web.sources(url), "--snapshot", web.old)
-        online = debian_cloud(*words)
-        assert "debian-cloud-config-fine 1.0" in online.stdout, online.stderr
-        assert debian_cloud(*words, APT_CONFIG=str(tmp_path / "apt.conf")).returncode == 1
-        offline = debian_cloud(*words, "--offline", APT_CONFIG=str(tmp_path / "apt.conf"))
+        # The cache has a bound, and builds of other tests may displace what was read.
+        for _ in range(3):
+            online = debian_cloud(*words)
+            assert "debian-cloud-config-fine 1.0" in online.stdout, online.stderr
+            assert debian_cloud(*words, APT_CONFIG=str(tmp_path / "apt.conf")).returncode == 1
+            offline = debian_cloud(*words, "--offline", APT_CONFIG=str(tmp_path / "apt.conf"))
+            if offline.returncode == 0:
+                break
         assert offline.stdout == online.stdout, offline.stderr
 
 
