@@ -57,6 +57,21 @@ def test_what_was_used_least_recently_goes_first(tmp_path: Path) -> None:
     assert there(tmp_path) == {"f1", "f3", "new"}
 
 
+def test_what_was_used_with_a_wrong_clock_goes_first(tmp_path: Path) -> None:
+    """Otherwise it would stay for as long as the clock was wrong, and all that is used now would go."""
+    for number in range(3):
+        fill(tmp_path / f"f{number}", age=-(10**8) if number == 1 else 100)
+    use(tmp_path / "new", SIZE)
+    assert there(tmp_path) == {"f0", "f2", "new"}
+    files = tmp_path / "files"
+    files.mkdir()
+    for number, age in enumerate((100, -(10**8), 200)):
+        (files / str(number)).write_bytes(bytes(4096))
+        os.utime(files / str(number), (time.time() - age,) * 2)
+    cache.bound_files(files, 8192)
+    assert there(files) == {"0", "2"}
+
+
 def test_what_is_in_use_stays(tmp_path: Path) -> None:
     for number in range(4):
         fill(tmp_path / f"f{number}", age=100 * (5 - number))

@@ -36,6 +36,8 @@ LAYERS: Final = "layers"
 BOUND_OF_DEBS: Final = 2**31
 """Bytes of .debs that stay on the disk: those of about ten images."""
 
+_SLOW: Final = 60
+"""Seconds in the future that are no wrong clock."""
 GONE: Final = ".gone."
 """Prefix of the name of a private apt that is being removed."""
 FRESH: Final = 86400
@@ -120,9 +122,9 @@ def _bound(cache: Path, mine: Path) -> None:
         if path.name.startswith(GONE):
             shutil.rmtree(path, ignore_errors=True)
         elif path.name == KEYRINGS:
-            keyrings = [(found.stat().st_mtime, found, size(found)) for found in path.iterdir()]
+            keyrings = [(used_at(found), found, size(found)) for found in path.iterdir()]
         elif path.name not in {DEBS, LAYERS} and path.is_dir() and not path.is_symlink():
-            folders.append((path.stat().st_mtime, path, size(path)))
+            folders.append((used_at(path), path, size(path)))
     total = sum(taken for _, _, taken in (*folders, *keyrings))
     for _, path, taken in sorted(folders):
         if total <= BOUND:
@@ -143,13 +145,22 @@ def bound_files(place: Path, bound: int) -> None:
 
 def oldest(files: Iterable[Path], bound: int) -> Iterator[Path]:
     """Yield the least recently used files until the others take no more than `bound` bytes."""
-    found = sorted((path.lstat().st_mtime, path, size(path)) for path in files)
+    found = sorted((used_at(path), path, size(path)) for path in files)
     total = sum(taken for _, _, taken in found)
     for _, path, taken in found:
         if total <= bound:
             return
         yield path
         total -= taken
+
+
+def used_at(path: Path) -> float:
+    """Return when something in the cache was last used, in seconds since 1970; 0 if that is in the future.
+
+    It was used while the clock was wrong: nothing that is used now would seem newer, and it would never go.
+    """
+    found = path.lstat().st_mtime
+    return found if found <= time.time() + _SLOW else 0
 
 
 def _removed(folder: Path) -> bool:
