@@ -183,7 +183,7 @@ Epoch: 1795224967
 Virtual-Size: 0
 Maintainer: Some One <one@example.org>
 Formats: tar.xz
-Plan: 0cf29274f349a5b85075e1c49c57528dbf58bcea493e74d320cf7269e6fd0233
+Plan: aecf2a59143169f662804383b0e575cd0cab33b0bae2d3ddfeb3c48742b8244c
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64

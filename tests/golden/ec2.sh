@@ -328,7 +328,7 @@ Epoch: 1795224967
 Virtual-Size: 8589934592
 Maintainer: Some One <one@example.org>
 Formats: raw qcow2
-Plan: b268a96c7e15888a1fd09240d57333ff75a54dc78f65e4c841ef2fbc378422f9
+Plan: c0252174a5fdbe3a742942e73256dbf341d6f931c46edba0735645d7cac4560a
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64
