@@ -33,7 +33,11 @@ Change = Callable[[Path], object]
 
 
 def picture(tree: Path) -> dict[bytes, tuple[object, ...]]:
-    """All that belongs to the files of a tree: by path, with the names of the same file."""
+    """All that belongs to the files of a tree: by path, with the names of the same file.
+
+    A file that the installation has made has no other time than that.
+    """
+    begun = (tree.parent / install.NAME).stat().st_mtime_ns
     found: dict[bytes, tuple[object, ...]] = {}
     same: dict[int, list[bytes]] = {}
     top = os.fsencode(tree)
@@ -50,7 +54,8 @@ def picture(tree: Path) -> dict[bytes, tuple[object, ...]]:
         names = [] if stat.S_ISDIR(status.st_mode) else same.setdefault(status.st_ino, [])
         names.append(path[len(top) :])
         owner = (status.st_uid, status.st_gid)
-        found[path[len(top) :]] = (oct(status.st_mode), owner, status.st_mtime_ns, content, attributes, names)
+        when = "made" if status.st_mtime_ns >= begun else status.st_mtime_ns
+        found[path[len(top) :]] = (oct(status.st_mode), owner, when, content, attributes, names)
     for value in found.values():
         if isinstance(value[-1], list):
             value[-1].sort()
@@ -64,7 +69,9 @@ class Builder:
         self.folder, self.place = folder, place or folder / "cache" / cache.LAYERS
         self.place.mkdir(parents=True, exist_ok=True)
         self.tree = folder / "work" / "tree"
-        self.tree.mkdir(parents=True)
+        self.tree.parent.mkdir(parents=True)
+        (self.tree.parent / install.NAME).touch()
+        self.tree.mkdir()
         self.made: list[str] = []
         self.said: list[str] = []
 
@@ -76,12 +83,21 @@ class Builder:
         return layer
 
     def taken(self) -> Path:
-        """A tree that is made of all layers."""
+        """A tree that is made of all layers, by a later build."""
+        time.sleep(store._TICK)
         place = self.folder / "again"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
+        (place / install.NAME).touch()
         store.take(self.place, place / "tree", self.made)
         return place / "tree"
+
+    def begin_again(self) -> None:
+        """Let another build begin, which takes what there is."""
+        shutil.rmtree(self.tree)
+        time.sleep(store._TICK)
+        (self.tree.parent / install.NAME).touch()
+        store.take(self.place, self.tree, self.made)
 
     def file(self, number: int) -> Path:
         (path,) = self.place.glob(f"{IDS[number]}-*")
@@ -198,12 +214,33 @@ def test_a_tree_is_the_same_after_each_of_its_layers(builder: Builder) -> None:
 
 def test_a_tree_that_was_taken_goes_on_as_one_that_was_made(builder: Builder) -> None:
     builder.stage(first)
-    (builder.folder / "work").rename(builder.folder / "old")
-    (builder.folder / "work").mkdir()
-    store.take(builder.place, builder.tree, builder.made)
     for change in (second, third):
+        builder.begin_again()
         builder.stage(change)
     assert picture(builder.taken()) == picture(builder.tree)
+
+
+def test_what_the_installation_makes_is_never_older_than_the_tree(builder: Builder) -> None:
+    """At the end, all that is newer than the image's date gets that date; a layer may be older than the date."""
+
+    def made(tree: Path) -> None:
+        for name in ("made", "made and changed", "folder/dated", "of a package"):
+            write(name)(tree)
+        (tree / "link").symlink_to("made")
+        os.utime(tree / "of a package", (5, 5))
+
+    def changed(tree: Path) -> None:
+        (tree / "made and changed").chmod(0o600)
+        os.utime(tree / "folder/dated", (6, 6))
+
+    for change in (made, changed, nothing):
+        builder.stage(change)
+        builder.begin_again()
+    dates = {path.name: path.lstat().st_mtime_ns for path in (builder.tree, *builder.tree.rglob("*"))}
+    assert [dates.pop(name) for name in ("of a package", "dated")] == [5 * 10**9, 6 * 10**9]
+    assert {*dates} == {"tree", "folder", "made", "made and changed", "link"}
+    begun = (builder.tree.parent / install.NAME).stat().st_mtime_ns
+    assert all(date >= begun for date in dates.values())
 
 
 def in_place(tree: Path) -> None:
@@ -259,7 +296,13 @@ def test_what_the_installer_goes_on_with_comes_back(builder: Builder) -> None:
         builder.stage(nothing)
     taken = builder.taken().parent
     assert [(taken / name).read_text() for name in (install.ASKED, install.NEWEST)] == ["0", "1"]
-    assert {path.name for path in taken.iterdir()} == {"tree", install.ASKED, install.NEWEST, store._LISTING}
+    assert {path.name for path in taken.iterdir()} == {
+        "tree",
+        install.NAME,
+        install.ASKED,
+        install.NEWEST,
+        store._LISTING,
+    }
 
 
 def test_a_layer_has_only_what_has_changed(builder: Builder) -> None:
@@ -344,7 +387,10 @@ def test_a_change_right_after_a_tree_was_taken_is_seen(builder: Builder) -> None
 
 def header(**fields: object) -> bytes:
     return (
-        json.dumps({"layer": IDS[1], "stage": "x", "last": "", "removed": [], "bare": [], **fields}).encode() + b"\n"
+        json.dumps(
+            {"layer": IDS[1], "stage": "x", "last": "", "removed": [], "bare": [], "made": [], **fields}
+        ).encode()
+        + b"\n"
     )
 
 
@@ -396,6 +442,7 @@ DAMAGED: dict[str, Change] = {
     "upwards": lambda path: named(path, header(removed=["usr/../../x"])),
     "absolute": lambda path: named(path, header(removed=["/x"])),
     "attributes upwards": lambda path: named(path, header(bare=["../x"])),
+    "time upwards": lambda path: named(path, header(made=["../x"])),
     "no name": lambda path: named(path, header(removed=[1])),
     "no names": lambda path: named(path, header(removed="file0")),
     "nothing removed": lambda path: named(path, b'{"layer": "%s"}\n' % IDS[1].encode()),

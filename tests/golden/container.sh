@@ -183,7 +183,7 @@ Epoch: 1795224967
 Virtual-Size: 0
 Maintainer: Some One <one@example.org>
 Formats: tar.xz
-Plan: aecf2a59143169f662804383b0e575cd0cab33b0bae2d3ddfeb3c48742b8244c
+Plan: ef39f956162a1c28d24d79d4efd8ab4f32c956c3891a9a39e3e695ee491a7e20
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64

@@ -328,7 +328,7 @@ Epoch: 1795224967
 Virtual-Size: 8589934592
 Maintainer: Some One <one@example.org>
 Formats: raw qcow2
-Plan: c0252174a5fdbe3a742942e73256dbf341d6f931c46edba0735645d7cac4560a
+Plan: bcc3c8e3c15b42f82a303ac1d0332e4d514f4e81b6e6bef05f121b5da0bfcc41
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64

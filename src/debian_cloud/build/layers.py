@@ -2,9 +2,9 @@
 """What of a plan may be kept for other builds: the tree after each stage, called a layer.
 
 The id of a layer covers all that its content depends on: the SHA-256 of each package so far and the order in which
-they are installed, the installer, the answers to debconf, and the image's date. Files that were made during the
-installation have a later time than that, and get it at the end; those of a layer of an older image might not. What a
-seed contains may be secret, so an image with a seed has no layers.
+they are installed, the installer, and the answers to debconf. It does not cover the image's date, which changes with
+each publication: the installer takes that of the newest package instead, and files that the installation makes get
+the image's date at the end. What a seed contains may be secret, so an image with a seed has no layers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from debian_cloud.build.stages import Stage
     from debian_cloud.image.resolution import Resolution
 
-_FORMAT: Final = 3
+_FORMAT: Final = 4
 """Changes if layers with equal ids would have another content."""
 
 
@@ -48,7 +48,7 @@ def identified(
     if resolution.custom.seed:
         return tuple((stage, "") for stage in stages)
     sha256 = {package.name: package.sha256 for package in resolution.packages}
-    found, so_far = [], _digest([_FORMAT, resolution.epoch, *settings])
+    found, so_far = [], _digest([_FORMAT, *settings])
     for stage in stages:
         rounds = [[[[name, sha256[name]] for name in one.unpack], list(one.configure)] for one in stage.rounds]
         so_far = _digest([so_far, stage.name, rounds])

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 from debian_cloud import formats, names
 from debian_cloud.build import layers, scripts, stages
+from debian_cloud.build.scripts import install
 from debian_cloud.disk import layout as disk_layout
 from debian_cloud.errors import USAGE, Error, did_you_mean
 from debian_cloud.image import sources
@@ -231,7 +232,7 @@ def _tree(resolution: Resolution) -> Plan:
             f"get {len(debs)} packages",
             (*pool.COMMAND, _DEBS, *(write.path for write in lists)),
         ),
-        Write("prepare to install", "install", scripts.text("install.py"), 0o755),
+        Write("prepare to install", install.NAME, scripts.text("install.py"), 0o755),
         Write("note the answers to debconf", "answers", answers),
         *(step for number, (stage, layer) in enumerate(made, 1) for step in _stage(number, stage, layer, debs)),
         Write("note what was installed automatically", "automatic", _automatic(resolution)),
@@ -239,7 +240,7 @@ def _tree(resolution: Resolution) -> Plan:
         Write("plan to make the initrd", "stages/finish", "mark automatic\ninitrd\nlist installed\n"),
         Run(
             "make the initrd",
-            ("./install", TREE, "stages/finish"),
+            (f"./{install.NAME}", TREE, "stages/finish"),
             root=True,
             env=(("SOURCE_DATE_EPOCH", str(resolution.epoch)),),
         ),
@@ -260,7 +261,7 @@ def _stage(number: int, stage: Stage, layer: str, debs: Mapping[str, str]) -> Pl
     file, title = f"stages/{number}-{stage.name}", f"install {stage.name}: {len(stage.packages)} packages"
     return (
         Write(f"plan to {title}", file, "".join(f"{line}\n" for line in lines), layer=layer),
-        Run(title, ("./install", TREE, file), root=True, layer=layer),
+        Run(title, (f"./{install.NAME}", TREE, file), root=True, layer=layer),
     )
 
 

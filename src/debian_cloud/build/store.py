@@ -3,8 +3,9 @@
 
 A layer is one file, named after its id and its SHA-256: a line of JSON, then a tar of what has changed since the last
 layer, with owners and extended attributes. The line has the SHA-256 of that one, so that a layer is put on top of no
-other. The files are the user's own; one that another user owns or can write to is removed, as is one whose content is
-not what its name says.
+other. It also names the files that the installation made, which have the time of that and no other date: where they
+are taken, they get the time of this, as if they were made now. The files are the user's own; one that another user
+owns or can write to is removed, as is one whose content is not what its name says.
 
 Every build that uses the cache holds a shared lock on its directory; what removes files needs the exclusive one. A
 build that makes a layer holds a lock of the layer's own, so that another that wants the same layer waits for it.
@@ -53,6 +54,8 @@ _CREATE: Final = (
     "--pax-option=delete=atime,delete=ctime",
 )
 _EXTRACT: Final = ("--extract", "--preserve-permissions", "--same-owner", "--delay-directory-restore")
+_MTIME: Final = 1
+"""Where `_facts` has the time of a file's content."""
 _STATE: Final = (install.ASKED, install.NEWEST)
 """Files of the workspace that belong to the tree: the installer continues with them."""
 
@@ -207,6 +210,8 @@ def take(place: Path, tree: Path, layers: Sequence[str]) -> None:
             for name in header["bare"]:
                 _bare(tree / name)
             run.fed(("tar", *_EXTRACT, *_TAR, f"--directory={tree.parent}"), file)
+        for name in header["made"]:
+            os.utime(tree / name, follow_symlinks=False)
         last = _digest(path)
     _note(tree, last, _found(tree))
 
@@ -228,7 +233,15 @@ def keep(place: Path, tree: Path, layer: str, stage: str) -> str:
     names += [name for name in _STATE if (tree.parent / name).exists()]
     # tar(1) gives attributes to a directory that is there already, but takes none away.
     bare = [path for path in sorted(changed) if path in before and before[path][-1]]
-    header = {"layer": layer, "stage": stage, "last": last, "removed": sorted(removed, reverse=True), "bare": bare}
+    begun = _begun(tree)
+    header = {
+        "layer": layer,
+        "stage": stage,
+        "last": last,
+        "removed": sorted(removed, reverse=True),
+        "bare": bare,
+        "made": [path for path in sorted(changed) if now[path][_MTIME] >= begun],
+    }
     digest, failed = None, ""
     try:
         if any(stat.S_ISSOCK(now[path][0]) for path in changed):
@@ -275,7 +288,9 @@ def _header(file: IO[bytes]) -> dict[str, Any]:
         header = json.loads(line)
     except RecursionError:
         header = None
-    if not isinstance(header, dict) or not all(_are_names(header.get(field)) for field in ("removed", "bare")):
+    if not isinstance(header, dict) or not all(
+        _are_names(header.get(field)) for field in ("removed", "bare", "made")
+    ):
         raise ValueError("the first line of the layer is damaged")
     return {"layer": "", "stage": "", "last": "", **header}
 
@@ -324,9 +339,9 @@ def _found(tree: Path) -> dict[str, list[int]]:
 
 def _facts(status: os.stat_result, path: str | Path) -> list[int]:
     # The time of change (inode(7)) cannot be set: what is equal in all of these was not touched.
-    times = [status.st_ctime_ns, status.st_mtime_ns]
+    times = (status.st_mtime_ns, status.st_ctime_ns)
     attributes = len(_attributes(path)) if stat.S_ISDIR(status.st_mode) else 0
-    return [status.st_mode, status.st_ino, *times, status.st_size, status.st_uid, status.st_gid, attributes]
+    return [status.st_mode, *times, status.st_ino, status.st_size, status.st_uid, status.st_gid, attributes]
 
 
 def _attributes(path: str | Path) -> Sequence[str]:
@@ -336,6 +351,11 @@ def _attributes(path: str | Path) -> Sequence[str]:
     except OSError:
         # The file system has none.
         return ()
+
+
+def _begun(tree: Path) -> int:
+    """Return when the build began to install, in nanoseconds since 1970; files of packages are older."""
+    return (tree.parent / install.NAME).stat().st_mtime_ns
 
 
 def _kind(facts: list[int]) -> int:

@@ -46,6 +46,8 @@ from typing import TYPE_CHECKING, BinaryIO, Final, TextIO
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+NAME: Final = "install"
+"""Name of this script in the workspace."""
 DEBS: Final = "debs"
 """Directory of the workspace with the .debs."""
 
