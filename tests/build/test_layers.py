@@ -169,6 +169,16 @@ def test_what_is_taken_comes_before_what_is_done_to_it() -> None:
     assert words.count(("debian-cloud", "layer", "take")) == 1
 
 
+@pytest.mark.parametrize("number", range(len(IDS)))
+def test_all_packages_are_there_before_the_first_stage(number: int) -> None:
+    """A mirror may change at any time, but nothing is fetched between two stages."""
+    steps = made(layers.parts(PLAN, "/cache", IDS[:number]))
+    commands = [step.argv[:2] if isinstance(step, plan.Run) else () for step in steps]
+    assert commands.count(("debian-cloud", "packages")) == 1
+    before = commands[: commands.index(("debian-cloud", "packages"))]
+    assert {*before} == {()}
+
+
 def test_an_image_whose_stages_are_all_kept_may_need_no_packages() -> None:
     resolution = replace(RESOLUTION, config=configured(CONTAINER, "container"), tools=())
     steps = build_steps.plan(resolution, SERIAL, ("tar.xz",), DEBIAN, ARCHIVE)

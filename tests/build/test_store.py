@@ -638,6 +638,38 @@ print(picture(builder.taken()) == picture(builder.tree), len(builder.names()))
     assert (done.stdout, done.stderr) == ("True 2\n", "")
 
 
+_READ_ONLY = """
+store.cache.place = lambda: place
+builder.stage(write("one"))
+subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+"""
+
+
+def test_layers_that_cannot_be_written_to_are_used_and_none_is_kept(tmp_path: Path) -> None:
+    """The directory of layers alone may be a mount."""
+    code = f"""{_READ_ONLY}
+store.cache.directory = store.cache.place
+with store.opened(1) as kept:
+    print(kept.begin(IDS[:2]) == IDS[:1], picture(builder.taken()) == picture(builder.tree))
+    print(builder.stage(write("two")) == IDS[1], builder.said[1].partition(":")[0])
+print(len(builder.names()))
+"""
+    done = mounted(tmp_path, "size=2m", code)
+    assert (done.stdout, done.stderr) == ("True True\nTrue [Errno 30] Read-only file system\n1\n", "")
+
+
+def test_a_cache_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
+    code = f"""{_READ_ONLY}
+try:
+    with store.opened(2**40):
+        pass
+except store.Error as error:
+    print(error)
+"""
+    done = mounted(tmp_path, "size=2m", code)
+    assert (done.stdout, done.stderr) == (f"the cache cannot be in {tmp_path}/disk: Read-only file system\n", "")
+
+
 # Several builds at once.
 
 

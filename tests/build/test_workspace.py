@@ -13,6 +13,7 @@ import pytest
 
 from debian_cloud import plan
 from debian_cloud.build import request, store, workspace
+from debian_cloud.build.scripts import install
 from debian_cloud.errors import Error
 from debian_cloud.host import folders, memory
 from debian_cloud.host.progress import Progress, shown
@@ -33,11 +34,11 @@ IDS = ("a" * 64, "b" * 64)
 def steps(last: str = "") -> plan.Plan:
     """Two stages, and a step that lists the tree."""
     return (
-        plan.Write("prepare", "words", "some words\n"),
+        plan.Write("prepare", install.NAME, "some words\n"),
         *(
             plan.Run(
                 f"stage {number}",
-                ("sh", "-euc", f"mkdir -p tree; cat words >tree/file{number}; echo {number} >>ran"),
+                ("sh", "-euc", f"mkdir -p tree; cat {install.NAME} >tree/file{number}; echo {number} >>ran"),
                 root=True,
                 layer=layer,
             )
@@ -140,6 +141,31 @@ def test_a_build_after_a_killed_one_succeeds(tmp_path: Path, place: Path, number
     assert titles.count(KEPT) == (2 if number < 4 else 1 if number < 6 else 0)
     assert (tmp_path / "again/work/seen").read_text() == "file0\nfile1\n"
     assert [store.problem(path) for path in place.iterdir()] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    "begun", [f"cache/{cache.LAYERS}/{store.PARTIAL}*", "killed/work/tree/large"], ids=["keep", "take"]
+)
+def test_a_build_after_one_that_was_killed_while_it_kept_or_took_a_layer_succeeds(
+    tmp_path: Path, place: Path, begun: str
+) -> None:
+    fill = f"mkdir tree; head -c 300000000 {install.NAME} /dev/zero >tree/large"
+    of = (*steps()[:1], plan.Run("fill", ("sh", "-euc", fill), root=True, layer="c" * 64), *steps()[1:])
+    taken = "large" in begun
+    if taken:
+        carried_out(tmp_path / "before", of)
+    child = os.fork()
+    if not child:
+        carried_out(tmp_path / "killed", of)
+        os._exit(0)
+    while not [*tmp_path.glob(begun)]:
+        assert not os.waitpid(child, os.WNOHANG)[0], "it has ended before it could be killed"
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    titles = carried_out(tmp_path / "again", of)
+    assert titles.count("fill") == (0 if taken else 1)
+    assert (tmp_path / "again/work/seen").read_text() == "file0\nfile1\nlarge\n"
+    assert [store.problem(path) for path in place.iterdir()] == ["", "", ""]
 
 
 def test_the_slowest_package_comes_first(tmp_path: Path) -> None:

@@ -70,7 +70,8 @@ def directory() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            cause = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+            raise OSError(cause, os.strerror(cause))
     except OSError as error:
         raise Error(f"the cache cannot be in {folder}: {error.strerror}", hint, USAGE) from None
     return folder
