@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An image built twice is the same file, whatever differs between the two machines."""
+"""An image built twice is the same file, whatever differs between the two machines.
+
+The world's images are made of layers that they share; those that are compared with them are made from nothing.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +28,16 @@ from debian_cloud.image import sources
 from debian_cloud.image.entries import FILE
 from debian_cloud.names import RELEASES
 from tests.build.compared import compared, debian
-from tests.conftest import ALL, ROOT, SUITE, World, traces
+from tests.conftest import ALL, DISKS, ROOT, SUITE, World, traces
 
 if TYPE_CHECKING:
     from debian_cloud.image.entries import Entry
 
-IMAGES = ("ec2", "generic", "nocloud", "container") if ALL else ("ec2",)
+IMAGES = {
+    "ec2": (SUITE, "ec2"),
+    **({**DISKS, **{config: (SUITE, config) for config in ("container", "gce", "openstack")}} if ALL else {}),
+}
+"""Name of a test -> suite and configuration."""
 OWN = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
 OTHER = "bookworm" if OWN == "trixie" else "trixie"
 """A release other than this machine's, with other versions of every tool."""
@@ -156,13 +163,14 @@ def another_release(another_tree: Path, place: Path) -> Host:
     )
 
 
-def built(world: World, config: str, host: Host, place: Path) -> dict[str, Path]:
+def built(world: World, name: str, host: Host, place: Path) -> dict[str, Path]:
     """Build an image in `place` from the world's packages; return extension -> file."""
+    suite, config = IMAGES[name]
     # The checkout and the archive may be readable only for root.
     for source in (ROOT / "src", world.public / "dists", world.public / "pool"):
         shutil.copytree(source, place / source.name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(world.keyring, place / "archive.gpg")
-    (buildinfo,) = (world.folder / "images").glob(f"debian-{RELEASES[SUITE]}-{config}-amd64-*.buildinfo")
+    (buildinfo,) = (world.folder / "images").glob(f"debian-{RELEASES[suite]}-{config}-amd64-*.buildinfo")
     shutil.copy(buildinfo, place / "lock")
     (place / "bin").mkdir()
     command = place / "bin" / "debian-cloud"
@@ -171,13 +179,15 @@ def built(world: World, config: str, host: Host, place: Path) -> dict[str, Path]
     output = place / "images"
     output.mkdir(mode=0o755)
     os.chown(output, host.uid, -1)
-    release, security = debian(SUITE)
+    known = (world.folder / "images").glob(f"{buildinfo.stem}.*")
+    formats = {"raw", "qcow2", "tar.xz"} & {path.name.removeprefix(f"{buildinfo.stem}.") for path in known}
+    release, *security = debian(suite)
     done = subprocess.run(
         [
             *(*host.prefix, command, "build", config, "--lock", place / "lock", "--output", output),
-            *("--format", "tar.xz" if config == "container" else "raw,qcow2", "--allow-expired"),
+            *("--suite", suite, "--format", ",".join(sorted(formats)), "--allow-expired"),
             *("--archive", f"file:{place}", "--keyring", place / "archive.gpg"),
-            *("--mirror", release.uri, "--security-mirror", security.uri),
+            *("--mirror", release.uri, *(word for one in security for word in ("--security-mirror", one.uri))),
         ],
         umask=host.umask,
         cwd="/",
@@ -261,18 +271,18 @@ def lay_out(image: Path, folder: Path, own: dict[str, Entry], other: dict[str, E
                 (folder / path).write_bytes(source.content(inside))
 
 
-@pytest.mark.parametrize("config", IMAGES)
-def test_another_user_builds_the_same_image(world: World, config: str, place: Path, another_user: Host) -> None:
+@pytest.mark.parametrize("name", IMAGES)
+def test_another_user_builds_the_same_image(world: World, name: str, place: Path, another_user: Host) -> None:
     """Without root, and in another language, place, file system, time zone, umask and environment, and later."""
-    files = built(world, config, another_user, place)
+    files = built(world, name, another_user, place)
     same(world, files, another_user)
 
 
 @pytest.mark.skipif(not ALL, reason="in make check-all: another release is bootstrapped first")
-@pytest.mark.parametrize("config", ["ec2", "generic", "nocloud", "container"])
-def test_another_release_builds_the_same_image(world: World, config: str, place: Path, another_release: Host) -> None:
+@pytest.mark.parametrize("name", IMAGES)
+def test_another_release_builds_the_same_image(world: World, name: str, place: Path, another_release: Host) -> None:
     """mmdebstrap, apt, dpkg, Python and every other tool of the machine have other versions."""
-    files = built(world, config, another_release, place)
+    files = built(world, name, another_release, place)
     same(world, files, another_release)
 
 
