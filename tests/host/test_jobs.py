@@ -140,14 +140,18 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_interruption_waits_until_all_have_cleaned_up(tmp_path: Path, number: signal.Signals) -> None:
-    with subprocess.Popen([sys.executable, "-c", _INTERRUPTED, tmp_path]) as process:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, "Ctrl-C"])
+def test_an_interruption_waits_until_all_have_cleaned_up(tmp_path: Path, number: signal.Signals | str) -> None:
+    """A terminal sends SIGINT to the jobs, too."""
+    with subprocess.Popen([sys.executable, "-c", _INTERRUPTED, tmp_path], start_new_session=True) as process:
         for _ in range(300):
             if len([*tmp_path.glob("*.begun")]) == 2:
                 break
             time.sleep(0.05)
-        process.send_signal(number)
+        if isinstance(number, str):
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.send_signal(number)
         assert process.wait(30) == 0
     assert {path.name for path in tmp_path.iterdir()} == {
         *("a.begun", "b.begun", "a.cleaned", "b.cleaned", "ended"),

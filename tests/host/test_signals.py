@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
+
+import pytest
 
 from debian_cloud.host import signals
 
@@ -30,6 +33,48 @@ print(signal.getsignal(signal.SIGTERM))
 def test_no_signal_ends_us_while_half_the_work_would_be_left() -> None:
     done = subprocess.run([sys.executable, "-c", _ENDED], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("undisturbed\nended by 15\n0\n", "")
+
+
+_TWICE = """
+import os, signal, sys, time
+from debian_cloud.host import signals
+signal.signal(signal.SIGINT, signal.default_int_handler)
+first, second = map(int, sys.argv[1:])
+try:
+    with signals.ending_politely():
+        try:
+            signal.raise_signal(first)
+        finally:
+            signal.raise_signal(second)
+            print("cleaned up")
+except KeyboardInterrupt as ended:
+    print(type(ended).__name__, *ended.args)
+print(signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT) == signal.default_int_handler)
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        (signal.SIGINT, signal.SIGTERM, "KeyboardInterrupt"),
+        (signal.SIGINT, signal.SIGINT, "KeyboardInterrupt"),
+        (signal.SIGTERM, signal.SIGHUP, "Ended 15"),
+        (signal.SIGHUP, signal.SIGINT, "Ended 1"),
+    ],
+)
+def test_a_second_signal_does_not_end_the_cleaning_up(first: int, second: int, said: str) -> None:
+    argv = (sys.executable, "-c", _TWICE, str(int(first)), str(int(second)))
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == (f"cleaned up\n{said}\n0 True\n", "")
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    """As nohup(1) has it."""
+    code = (
+        "from debian_cloud.host import signals; import signal\nwith signals.ending_politely(): signal.raise_signal(1)"
+    )
+    argv = ("nohup", sys.executable, "-c", f"{code}\nprint('done')")
+    assert subprocess.run(argv, capture_output=True, check=True).stdout == b"done\n"
 
 
 def test_in_another_thread_they_change_nothing() -> None:

@@ -9,19 +9,22 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     Handler = Callable[[int, FrameType | None], None] | signal.Handlers
 
 
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
     """Ignore SIGINT, SIGTERM and SIGHUP for a short time in which work must not be left half done."""
-    with _handled((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signal.SIG_IGN):
+    with _handled(signal.SIG_IGN):
         yield
 
 
@@ -31,20 +34,28 @@ class Ended(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def ending_politely() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the work as Ctrl-C does, so that it is cleaned up."""
+    """Let SIGTERM and SIGHUP end the work as Ctrl-C does, so that it is cleaned up; a second signal is ignored."""
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
+        # A terminal sends SIGINT to all processes, and a parent may send SIGTERM after it: that would interrupt the
+        # cleaning up.
+        for other in _ENDING:
+            signal.signal(other, signal.SIG_IGN)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
         raise Ended(number)
 
-    with _handled((signal.SIGTERM, signal.SIGHUP), interrupt):
+    with _handled(interrupt):
         yield
 
 
 @contextlib.contextmanager
-def _handled(numbers: Sequence[signal.Signals], handler: Handler) -> Iterator[None]:
+def _handled(handler: Handler) -> Iterator[None]:
+    """Handle the signals that end a process, except those that are ignored, as nohup(1) lets SIGHUP be."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    numbers = [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]
     previous = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
