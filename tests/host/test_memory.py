@@ -174,6 +174,30 @@ def test_two_workspaces_have_two_trees(machine: Machine, tmp_path: Path) -> None
     assert machine.left() == []
 
 
+def test_room_that_others_have_been_promised_is_not_free(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = memory._needed(GIB)
+    machine.has(2 * needed + memory._SPARE)
+    free = shutil.disk_usage(machine.shared)._replace(free=2**50)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    with memory.tree(tmp_path / "one", GIB) as one, memory.tree(tmp_path / "two", GIB) as two:
+        assert one
+        assert two
+        with memory.tree(tmp_path / "three", GIB) as three:
+            assert three is None
+        # What one has used is not free any more.
+        (one.path / "file").write_bytes(bytes(2**20))
+        machine.has(2 * needed + memory._SPARE - 2**20)
+        with memory.tree(tmp_path / "small", 2**20) as small:
+            assert small is None
+        machine.has(2 * needed + memory._SPARE + 2**20)
+        with memory.tree(tmp_path / "small", 2**20) as small:
+            assert small
+    with memory.tree(tmp_path / "three", GIB) as three:
+        assert three
+
+
 def test_who_does_not_want_it_has_none(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(memory.NEVER, "1")
     with memory.tree(tmp_path / "work", 1) as tree:
@@ -221,13 +245,21 @@ with memory.tree(Path(sys.argv[4]), 1) as tree:
 """
 
 
-def test_what_a_killed_build_left_goes_with_the_next(machine: Machine, tmp_path: Path) -> None:
+@pytest.mark.parametrize("filled", [False, True])
+def test_what_a_killed_build_left_goes_with_the_next(machine: Machine, tmp_path: Path, filled: bool) -> None:
+    """Even if, by what is left, there is no room."""
     subprocess.run(
         [sys.executable, "-c", KILLED, machine.shared, memory._MOUNTS, memory._MEMORY, tmp_path / "killed"],
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         check=False,
     )
     assert len([*machine.mine.glob("*/tree/left")]) == 1
+    if filled:
+        machine.has(0)
+        with memory.tree(tmp_path / "work", 1) as tree:
+            assert not tree
+        assert machine.left() == []
+        machine.has(8 * GIB)
     (machine.mine / "stray").touch()
     with memory.tree(tmp_path / "work", 1) as tree:
         assert tree

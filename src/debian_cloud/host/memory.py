@@ -2,22 +2,23 @@
 """A directory in memory for the root file system that a build makes, where there is room for it.
 
 It is below /dev/shm (shm_overview(7)), so that no file system need be mounted. Another user cannot enter it. What a
-killed build leaves there takes memory, so every later one of the same user removes it.
+killed build leaves there takes memory, so every later one of the same user removes it. What builds that run have not
+used yet of the room that they need is not free for others.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.errors import Error
-from debian_cloud.host import folders
+from debian_cloud.host import folders, signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +31,8 @@ _GROUP: Final = Path("/proc/self/cgroup")
 
 _SPARE: Final = 3 * 2**29
 """Bytes of memory that stay for the processes of a build, the page cache and others."""
+_PROMISE: Final = "promise"
+"""File with the bytes that a tree will take."""
 NEVER: Final = "DEBIAN_CLOUD_TREE_ON_DISK"
 """Variable of the environment: if it is set, no tree is made in memory."""
 
@@ -45,34 +48,27 @@ class Tree:
 @contextlib.contextmanager
 def tree(workspace: Path, size: int) -> Iterator[Tree | None]:
     """Yield a directory for a tree of about `size` bytes, or None if memory has no room; it is removed at the end."""
-    place = _SHARED / f"debian-cloud-{os.geteuid()}"
-    if os.environ.get(NEVER) or not room(size):
-        yield None
-        return
-    try:
-        mine = _begun(place)
-    except (Error, OSError):
-        # Another user has made it, for example.
-        yield None
-        return
-    folder = mine / hashlib.sha256(os.fsencode(workspace)).hexdigest()[:16]
-    with folders.locked(folder, f"the memory for {workspace}", wait=True) as lock:
+    with contextlib.ExitStack() as used:
         try:
-            folders.empty(folder)
-            root = folder / "tree"
-            root.mkdir()
-            # It becomes the image's root directory, whatever the user's umask is.
-            root.chmod(0o755)
-            yield Tree(root, lock)
-        finally:
-            folders.remove(folder)
+            found = _begun(used, workspace, size)
+        except (Error, OSError):
+            # Another user has made the directory, for example.
+            found = None
+        yield found
 
 
-def room(size: int) -> bool:
-    """Return whether memory has room for a tree of about `size` bytes, and for what else a build needs."""
-    # Small files take a page each, and the installation has files that the image has not.
-    needed = size + size // 2
+def room(size: int, promised: int = 0) -> bool:
+    """Return whether memory has room for a tree of about `size` bytes, and for what else a build needs.
+
+    Of the free memory, `promised` bytes are for other trees.
+    """
+    needed = _needed(size) + promised
     return _is_memory() and shutil.disk_usage(_SHARED).free >= needed and available() >= needed + _SPARE
+
+
+def _needed(size: int) -> int:
+    # Small files take a page each, and the installation has files that the image has not.
+    return size + size // 2
 
 
 def available() -> int:
@@ -109,11 +105,55 @@ def _is_memory() -> bool:
     return found
 
 
-def _begun(place: Path) -> Path:
-    """Return this user's directory, without what killed builds left there; raise Error if it is another user's."""
+def _begun(used: contextlib.ExitStack, workspace: Path, size: int) -> Tree | None:
+    """Return a tree that is there until `used` ends, or None if there is no room.
+
+    Raise Error if this user's directory is another's. What killed builds left in it is removed before.
+    """
+    place, wanted = _SHARED / f"debian-cloud-{os.geteuid()}", not os.environ.get(NEVER)
+    if not os.path.lexists(place) and not (wanted and room(size)):
+        return None
     with folders.locked(place, "the memory for trees", wait=True):
         place.chmod(0o700)
-        for left in place.iterdir():
-            with contextlib.suppress(Error), folders.locked(left, "it"):
-                folders.remove(left)
-    return place
+        promised = sum(map(_promised, place.iterdir()))
+        if not wanted or not room(size, promised):
+            return None
+        folder = Path(tempfile.mkdtemp(dir=place))
+        lock = used.enter_context(folders.locked(folder, f"the memory for {workspace}"))
+        used.callback(_remove, folder)
+        (folder / _PROMISE).write_text(str(_needed(size)), "ascii")
+    root = folder / "tree"
+    root.mkdir()
+    # It becomes the image's root directory, whatever the user's umask is.
+    root.chmod(0o755)
+    return Tree(root, lock)
+
+
+def _promised(folder: Path) -> int:
+    """Return how many bytes a build may still write to its directory; one that no build uses is removed."""
+    with contextlib.suppress(Error):
+        with folders.locked(folder, "it"):
+            folders.remove(folder)
+        return 0
+    try:
+        return max(0, int((folder / _PROMISE).read_text("ascii")) - _size(folder))
+    except (OSError, ValueError):
+        return 0
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes that the files of a directory take, as far as they can be seen, while a build changes them."""
+    found, waiting = 0, [str(folder)]
+    while waiting:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    found += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+    return found
+
+
+def _remove(folder: Path) -> None:
+    with signals.undisturbed():
+        folders.remove(folder)
