@@ -7,6 +7,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -52,9 +53,26 @@ def test_a_new_workspace_is_closed_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         with folders.locked(tmp_path / "work", "it"):
-            assert (tmp_path / "work").stat().st_mode & 0o777 == 0o755
+            assert (tmp_path / "work").stat().st_mode & 0o777 == 0o711
     finally:
         os.umask(before)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("there", [False, True])
+def test_another_user_cannot_lock_it_but_reach_what_is_in_it(there: bool) -> None:
+    as_other = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        work = Path(name) / "work"
+        if there:
+            work.mkdir(mode=0o755)
+        with folders.locked(work, "it"):
+            pass
+        (work / "file").write_text("read")
+        lock = (*as_other, "flock", "--shared", "--nonblock", work, "true")
+        assert b"Permission denied" in subprocess.run(lock, capture_output=True, check=False).stderr
+        assert subprocess.check_output([*as_other, "cat", work / "file"]) == b"read"
 
 
 def test_one_holder_at_a_time_and_the_kernel_lets_go(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -28,7 +29,8 @@ def locked(folder: Path, what: str, *, wait: bool = False, shared: bool = False)
     """Lock a directory, which is created if needed, and yield the lock's descriptor.
 
     The kernel releases the lock when this process ends. If another process holds it, raise Error, or with `wait`,
-    wait for it. A `shared` lock excludes only those that are not.
+    wait for it. A `shared` lock excludes only those that are not. No other user can list the directory, because who
+    can open it can lock it.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
@@ -103,7 +105,7 @@ def _own_folder(folder: Path) -> int:
     folder.parent.mkdir(parents=True, exist_ok=True)
     while True:
         with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o755)
+            folder.mkdir(mode=0o711)
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             break
@@ -120,6 +122,10 @@ def _own_folder(folder: Path) -> int:
             "remove it, or choose another place",
             USAGE,
         )
+    if found.st_mode & 0o044:
+        # It may be on a file system that is read-only.
+        with contextlib.suppress(OSError):
+            os.fchmod(descriptor, stat.S_IMODE(found.st_mode) & ~0o044)
     return descriptor
 
 
