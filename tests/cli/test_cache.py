@@ -18,9 +18,10 @@ import pytest
 
 from debian_cloud import cli
 from debian_cloud.build import store
+from debian_cloud.errors import Error
 from debian_cloud.host import command
 from debian_cloud.image import sources
-from debian_cloud.packages import cache
+from debian_cloud.packages import cache, keyrings
 from tests import throwaway
 
 KIB = 1024
@@ -219,8 +220,32 @@ def test_a_directory_that_others_can_write_to_is_named(kept: Cache, name: str) -
     kept.apt("0123456789abcdef")
     (kept.place / name).chmod(0o777)
     out = kept.run("verify", status=1)
-    assert out == f"{kept.place / name}: other users can write to it\n"
+    above = "" if name else ", or to a directory above it"
+    assert out == f"{kept.place / name}: other users can write to it{above}\n"
     kept.run("list")
+
+
+@pytest.mark.parametrize("above", [False, True])
+def test_a_cache_that_others_can_change_is_used_by_no_build(kept: Cache, above: bool) -> None:
+    """They could put other files there, by the name of a directory."""
+    kept.layer(1)
+    before = kept.there()
+    (kept.place.parent if above else kept.place).chmod(0o777)
+    kept.run("prune", status=1)
+    assert "is not used: other users can write to it, or to a directory above it" in kept.said
+    with pytest.raises(Error, match="can be written by other users"), store.opened(0):
+        pytest.fail("it is used")
+    assert kept.there() == before
+
+
+def test_a_cache_is_closed_to_others_whatever_the_umask(kept: Cache) -> None:
+    os.umask(0o002)
+    with store.opened(2**30) as used:
+        used.begin(["0" * 64])
+    keyrings.copy_of(b"key")
+    kept.deb(1)
+    kept.run("verify")
+    kept.run("prune", "--all")
 
 
 @root_only

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from debian_cloud.build import store
 from debian_cloud.errors import Error
-from debian_cloud.host import folders
+from debian_cloud.host import files, folders
 from debian_cloud.packages import cache, keyrings, pool
 from debian_cloud.text.printable import printable
 
@@ -98,10 +98,10 @@ def problems() -> Iterator[Problem]:
     place = cache.place()
     if not os.path.lexists(place):
         return
-    if why := _foreign_folder(place):
+    if why := _unusable_place(place):
         yield Problem(place, why)
         return
-    for path in _entries(place):
+    for path in _entries(place, others=0):
         if path.name in _CHECKS:
             yield from _of_files(path)
         elif not path.name.startswith(cache.GONE) and (why := _foreign_folder(path)):
@@ -115,8 +115,8 @@ def pruned(bound: int | None = None, *, everything: bool = False) -> Freed:
     Raise Error, and remove nothing, if a build uses them.
     """
     place = cache.place()
-    if os.path.lexists(place) and (why := _foreign_folder(place)):
-        raise Error(f"{printable(str(place))} is not used: {why}", "remove it")
+    if os.path.lexists(place) and (why := _unusable_place(place)):
+        raise Error(f"{printable(str(place))} is not used: {why}", "remove it, or make it yours alone")
     with contextlib.ExitStack() as stack:
         for name, what in ((cache.DEBS, "the cache of packages"), (cache.LAYERS, "the cache of layers")):
             if os.path.lexists(place / name):
@@ -136,15 +136,15 @@ def pruned(bound: int | None = None, *, everything: bool = False) -> Freed:
 
 
 def _archives(place: Path) -> Iterator[Archive]:
-    for path in _entries(place):
+    for path in _entries(place, others=0):
         if path.name not in _CHECKS and not path.name.startswith(cache.GONE) and not _foreign_folder(path):
             with contextlib.suppress(FileNotFoundError):
                 yield Archive(path, cache.sources_of(path), cache.size(path), path.stat().st_mtime)
 
 
-def _entries(folder: Path) -> Iterator[Path]:
-    """Yield what is in a directory of this user; nothing if it is another's, or no directory."""
-    if not _foreign_folder(folder):
+def _entries(folder: Path, others: int = 0o022) -> Iterator[Path]:
+    """Yield what is in a directory of this user; nothing if it is foreign (`_foreign_folder`)."""
+    if not _foreign_folder(folder, others):
         yield from sorted(folder.iterdir())
 
 
@@ -154,21 +154,32 @@ def _total(folder: Path) -> tuple[int, int]:
     return len(found) - unfinished, sum(map(cache.size, found))
 
 
-def _foreign_folder(path: Path) -> str:
-    """Return why a path is no directory of this user alone, or an empty string."""
+def _unusable_place(place: Path) -> str:
+    """Return why no build uses a cache in this directory (`cache.directory`), or an empty string."""
+    if why := _foreign_folder(place, others=0):
+        return why
+    try:
+        files.refuse_changeable(place)
+    except Error:
+        return "other users can write to it, or to a directory above it"
+    return ""
+
+
+def _foreign_folder(path: Path, others: int = 0o022) -> str:
+    """Return why a path is no directory of this user, or has one of the permissions `others`, or an empty string."""
     try:
         found = path.lstat()
     except FileNotFoundError:
         return "it is gone"
     if not stat.S_ISDIR(found.st_mode):
         return "it is not a directory"
-    return _foreign(found)
+    return _foreign(found, others)
 
 
-def _foreign(found: os.stat_result) -> str:
+def _foreign(found: os.stat_result, others: int = 0o022) -> str:
     if found.st_uid != os.geteuid():
         return "it belongs to another user"
-    return "other users can write to it" if found.st_mode & 0o022 else ""
+    return "other users can write to it" if found.st_mode & others else ""
 
 
 def _of_files(folder: Path) -> Iterator[Problem]:
@@ -204,7 +215,7 @@ _CHECKS: Final[dict[str, Callable[[Path], str]]] = {
 
 def _unusable(place: Path, *, hashed: bool) -> Iterator[Path]:
     """Yield what killed runs left, what is foreign, and, if files are to be hashed, what is damaged."""
-    for path in _entries(place):
+    for path in _entries(place, others=0):
         if path.name.startswith(cache.GONE) or (path.name not in _CHECKS and _foreign_folder(path)):
             yield path
         elif path.name in _CHECKS:

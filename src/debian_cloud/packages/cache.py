@@ -57,7 +57,7 @@ def place() -> Path:
 
 
 def directory() -> Path:
-    """Return the directory of the cache, made if needed; raise Error if it cannot be used."""
+    """Return the directory of the cache, made if needed; Error if it cannot be used, or others can change it."""
     folder = place()
     hint = "set XDG_CACHE_HOME to another directory" if os.geteuid() else "root's cache cannot be elsewhere"
     if bad := _NO_PATH_OF_APT.search(str(folder)):
@@ -68,12 +68,13 @@ def directory() -> Path:
             USAGE,
         )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
             cause = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
             raise OSError(cause, os.strerror(cause))
     except OSError as error:
         raise Error(f"the cache cannot be in {folder}: {error.strerror}", hint, USAGE) from None
+    files.refuse_changeable(folder)
     return folder
 
 

@@ -72,7 +72,7 @@ def copy_of(content: bytes) -> Path:
     try:
         os.utime(kept)
     except FileNotFoundError:
-        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.parent.mkdir(mode=0o755, exist_ok=True)
         partial = kept.with_suffix(f".{os.getpid()}")
         partial.write_bytes(content)
         partial.chmod(0o644)
