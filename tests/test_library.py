@@ -244,8 +244,9 @@ def test_what_is_not_offered_is_refused(known: World, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_made_again(known: World, container: Path, tmp_path: Path) -> None:
-    """An image of the user's own archive is rebuilt without naming that archive."""
+def test_made_again(known: World, container: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image of the user's own archive is rebuilt without naming that archive, and from nothing."""
+    monkeypatch.setattr(store, "opened", lambda _: pytest.fail("layers of former builds are used"))
     buildinfo = container.with_name(f"{container.name.removesuffix('.tar.xz')}.buildinfo")
     made = rebuild.rebuild(buildinfo, Trust(), output=tmp_path / "again")
     assert made.same == {container.name: True}

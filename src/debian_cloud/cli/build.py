@@ -56,12 +56,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from debian_cloud.build import several, store
+from debian_cloud.build import several
 from debian_cloud.cli import options
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import progress
 from debian_cloud.host.timing import Timing
-from debian_cloud.image import config
 from debian_cloud.text.printable import paragraph, printable
 
 if TYPE_CHECKING:
@@ -79,12 +78,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     options.add_request(parser, several=True)
     parser.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="where to write (default: here)")
     parser.add_argument("--jobs", type=int, default=0, metavar="N", help="how many images to build at once")
-    parser.add_argument(
-        "--cache-size",
-        default="",
-        metavar="SIZE",
-        help=f"what the layers in the cache may take (default: {config.in_words(store.BOUND)}iB)",
-    )
+    options.add_cache_size(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--timings", action="store_true", help="print what each step cost, in seconds")
@@ -94,7 +88,7 @@ def main(args: argparse.Namespace) -> int:
     """Run the verb and return its exit status."""
     output: Path = args.output.resolve()
     asked = _asked(options.build_request(args), args)
-    bound = config.amount(args.cache_size, "--cache-size") if args.cache_size else store.BOUND
+    bound = options.cache_size(args)
     if len(asked) == 1:
         image = several.one(next(iter(asked.values())), output, bound, progress.shown(quiet=args.quiet))
         if not image.new and not args.quiet:

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud.build import request
+from debian_cloud.build import request, store
 from debian_cloud.build.request import BuildRequest
+from debian_cloud.image import config
 from debian_cloud.image.custom import Custom, custom
 from debian_cloud.packages import described, origin, words
 from debian_cloud.proof.trust import Trust
@@ -41,6 +42,21 @@ def add_request(parser: argparse.ArgumentParser, *, several: bool = False) -> No
     group.add_argument(
         "--keep-secrets", default="", metavar="LIST", help="paths that anyone may read, separated by commas"
     )
+
+
+def add_cache_size(parser: argparse.ArgumentParser) -> None:
+    """Declare the bound of the layers in the cache."""
+    parser.add_argument(
+        "--cache-size",
+        default="",
+        metavar="SIZE",
+        help=f"what the layers in the cache may take (default: {config.in_words(store.BOUND)}iB)",
+    )
+
+
+def cache_size(args: argparse.Namespace) -> int:
+    """The bound that the arguments give, in bytes (`add_cache_size`)."""
+    return config.amount(args.cache_size, "--cache-size") if args.cache_size else store.BOUND
 
 
 def build_request(args: argparse.Namespace) -> BuildRequest:

@@ -5,7 +5,7 @@ FILE is an image's .buildinfo, or its .image record with the .buildinfo beside
 it. The packages come only from the image's closure, which its archive keeps (and
 which is beside FILE, if `fetch --proof` fetched both, or in the archive that the
 user configured): each must be the one that the .buildinfo lists, by version and
-SHA-256, and no other is used. Every file that the .buildinfo lists is built and
+SHA-256, and no other is used. No layer of a former build is used. Every file that the .buildinfo lists is built and
 compared with its hash. The exit status is 0 if all are equal, and 1 if one is not.
 
 The .buildinfo must be signed, as for `verify`, and the sources in the image must be

@@ -23,7 +23,9 @@ image that the given archive does not know.
 
 The bytes decide: the image must be equal, byte for byte, to a rebuild from its
 packages in the same format; for a raw disk or a tar that was unpacked from a
-published file, the disk or the tar is compared. If bytes differ, the changed paths
+published file, the disk or the tar is compared. The rebuild continues from layers that
+this user's builds have left in the cache (see build), if there are any; with
+--cache-size 0, every package is installed again, as `rebuild` does. If bytes differ, the changed paths
 and places are listed, the most important first, and the exit status is 1.
 
 Each package must be listed, by SHA-256, in an index of a release file that Debian
@@ -125,6 +127,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rebuilder-keys", type=Path, metavar="FILE", help="keys of the rebuilders")
     parser.add_argument("--statements", type=Path, metavar="DIR", help="directory with the statements, files *.asc")
     parser.add_argument("--seed", default="", metavar="FILE", help="the seed that the image was made with")
+    options.add_cache_size(parser)
     parser.add_argument("--json", action="store_true", help="print a verdict on each path as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     words.add_source(parser)
@@ -134,7 +137,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run the verb and return its exit status."""
     image: Path = args.image
-    given = Given(args.buildinfo, args.closure, args.archive, args.rebuilt, Path(args.seed) if args.seed else None)
+    seed = Path(args.seed) if args.seed else None
+    given = Given(args.buildinfo, args.closure, args.archive, args.rebuilt, seed=seed, bound=options.cache_size(args))
     report = verify.verify(image, _trust(args), given, diagnose=args.diagnose, quiet=args.quiet)
     print(json.dumps(_as_json(report), indent=1) if args.json else _as_text(image.name, report))
     verify.refuse(image, report)

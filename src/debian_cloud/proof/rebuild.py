@@ -55,15 +55,16 @@ def rebuild(
         raise Error(f"{statement} exists already", "choose another name with --statement", USAGE)
     # Check this before anything is fetched.
     run.check_namespace()
+    # What is said of the bytes must not depend on what a former build has left: every package is installed.
     workspace.make_output((output or Path()).resolve())
     planned = request.again(
         buildinfo, found.keyring, closure=closure or bundle.closure_of(file), archive=archive, seed=seed
     )
     if output:
-        workspace.make(planned, output.resolve(), progress.shown(quiet=quiet))
+        workspace.make(planned, output.resolve(), progress.shown(quiet=quiet), bound=0)
         return Rebuilt(found, planned.id, _compared(buildinfo, output))
     with tempfile.TemporaryDirectory(prefix="debian-cloud.", dir=".") as folder:
-        workspace.make(planned, Path(folder).resolve(), progress.shown(quiet=quiet))
+        workspace.make(planned, Path(folder).resolve(), progress.shown(quiet=quiet), bound=0)
         return Rebuilt(found, planned.id, _compared(buildinfo, Path(folder)))
 
 

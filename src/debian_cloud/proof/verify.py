@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud import names
-from debian_cloud.build import request, workspace
+from debian_cloud.build import request, store, workspace
 from debian_cloud.disk import layout
 from debian_cloud.disk.opened import (
     DISKS,
@@ -72,7 +72,8 @@ class Given:
     """The files to prove an image with; those not given are looked for beside it, or not used.
 
     `closure` is the directory of its closure, `archive` a copy of its archive, `rebuilt` a rebuild of it in the same
-    format, and `seed` the file of the seed that it was made with.
+    format, and `seed` the file of the seed that it was made with. If the image is made again, layers in the cache may
+    take `bound` bytes; if that is 0, none is used.
     """
 
     buildinfo: Path | None = None
@@ -80,6 +81,7 @@ class Given:
     archive: Path | None = None
     rebuilt: Path | None = None
     seed: Path | None = None
+    bound: int = store.BOUND
 
 
 NOTHING: Final = Given()
@@ -174,7 +176,7 @@ def verify(
     planned = request.again(buildinfo, found.keyring, closure=str(folder), seed=given.seed, wanted=(wanted,))
     with tempfile.TemporaryDirectory(prefix="debian-cloud.", dir=".") as name:
         made = Path(name).resolve()
-        workspace.make(planned, made, progress.shown(quiet=quiet))
+        workspace.make(planned, made, progress.shown(quiet=quiet), bound=given.bound)
         done("made again")
         return _compared(image, shipped, made / buildinfo.id.file(wanted), report)
 
