@@ -70,7 +70,8 @@ def test_an_update_of_a_package_of_the_first_stage_changes_every_layer() -> None
         return replace(RESOLUTION, packages=packages, needs=needs, essential=(updated,), required=("apt",))
 
     before, after = built("1" * 64), built("2" * 64)
-    ids = [[layer for _, layer in layers.identified(stages(one), one, ())] for one in (before, after)]
+    made = [layers.identified([(stage, "") for stage in stages(one)], one, ()) for one in (before, after)]
+    ids = [[layer for _, _, layer in one] for one in made]
     assert len(ids[0]) == len(ids[1]) == 3
     assert {*ids[0]}.isdisjoint(ids[1])
 

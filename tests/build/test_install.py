@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import lzma
 import os
@@ -222,6 +223,45 @@ def test_the_date_is_that_of_the_newest_package_so_far(tmp_path: Path, monkeypat
     assert install.date([new, old]) == 1700000000
     assert Path(install.NEWEST).read_text() == "1700000000\n"
     assert install.date([old]) == 1700000000
+
+
+def test_what_is_newer_than_the_stage_gets_its_date(tmp_path: Path) -> None:
+    for number, name in enumerate(("older", "same", "newer", "new\nline", "-dash")):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, ns=(5, (1_600_000_000 - 1 + number) * 10**9 + (number > 1)))
+    (tmp_path / "link").symlink_to("older")
+    install.clamp(tmp_path, 1_600_000_000)
+    found = {path.name: path.lstat().st_mtime_ns / 10**9 for path in (tmp_path, *tmp_path.iterdir())}
+    assert found.pop("older") == 1_599_999_999
+    assert {*found.values()} == {1_600_000_000}
+    assert len(found) == 6
+
+
+def test_a_clock_that_is_before_the_packages_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"the clock is wrong: it is .* UTC, but what is installed is of 2100-01-01"):
+        install.clamp(tmp_path, 4102444800)
+
+
+@pytest.mark.parametrize("missing", ["", "security.capability", "system.posix_acl_default"])
+def test_a_tree_must_keep_capabilities_and_acls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    """Without, maintainer scripts do something else and do not fail."""
+    tried = []
+
+    def set_attribute(path: Path, name: str, value: bytes) -> None:
+        tried.append(name)
+        if name == missing:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(os, "setxattr", set_attribute)
+    if missing:
+        with pytest.raises(ValueError, match="keeps no capabilities or no ACLs: Operation not supported"):
+            install.check_attributes(tmp_path)
+    else:
+        install.check_attributes(tmp_path)
+        assert len(tried) == 2
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_the_date_of_a_package_is_that_of_its_changelog(

@@ -22,7 +22,9 @@ SETTINGS = ("installer", "answers")
 def ids(
     resolution: Resolution = RESOLUTION, stages: tuple[Stage, ...] = STAGES, settings: tuple[str, ...] = SETTINGS
 ) -> list[str]:
-    return [layer for _, layer in layers.identified(stages, resolution, settings)]
+    debs = {package.name: package.deb for package in resolution.packages}
+    made = [(stage, build_steps._operations(stage, debs)) for stage in stages]
+    return [layer for _, _, layer in layers.identified(made, resolution, settings)]
 
 
 def changed(name: str, **changes: object) -> Resolution:
@@ -40,7 +42,7 @@ def test_a_layer_is_named_after_its_packages_and_those_before() -> None:
 
 
 def test_a_layer_is_named_after_its_stage_and_the_order_of_its_packages() -> None:
-    essential = [
+    orders = [
         (Round(("login",)), Round(("base-files",))),
         (Round(("base-files",)), Round(("login",))),
         (Round(("base-files", "login")),),
@@ -49,7 +51,7 @@ def test_a_layer_is_named_after_its_stage_and_the_order_of_its_packages() -> Non
         (Round(("base-files", "login"), ("base-files",)),),
         (Round(("base-files",)),),
     ]
-    others = [Stage("essential", rounds) for rounds in essential] + [Stage("base", essential[2])]
+    others = [Stage("base", rounds) for rounds in orders] + [Stage("essential", orders[2])]
     assert len({layer for one in others for layer in ids(stages=(one,))}) == len(others)
 
 
@@ -108,6 +110,11 @@ PLAN = planned(CONFIG)
 IDS = layers.of(PLAN)
 
 
+def files(kept: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of layers' files."""
+    return tuple(f"{layer}-{'0' * 64}" for layer in kept)
+
+
 def made(parts: tuple[layers.Part, ...]) -> plan.Plan:
     """All steps of the parts, without those that keep or take layers."""
     steps = [step for part in parts for step in part.steps]
@@ -146,22 +153,22 @@ def test_the_parts_of_a_plan_of_which_nothing_is_kept_are_the_plan() -> None:
 @pytest.mark.parametrize("number", range(1, len(IDS) + 1))
 def test_stages_that_are_kept_are_left_out(number: int) -> None:
     kept = IDS[:number]
-    parts = layers.parts(PLAN, "/cache", kept)
+    parts = layers.parts(PLAN, "/cache", files(kept))
     assert without_fetch(made(parts)) == without_fetch(tuple(step for step in PLAN if step.layer not in kept))
     lists = {step.path for step in PLAN if isinstance(step, plan.Write) and step.layer in kept}
     assert len(lists) == 2 * number
     assert fetched(made(parts)) == tuple(name for name in fetched(PLAN) if name not in lists)
     assert [part.layer for part in parts] == [*IDS[number:], ""]
     assert of_layers(parts) == [
-        ("take", "/cache", plan.TREE, kept[0]),
+        ("take", "/cache", plan.TREE, files(kept)[0]),
         *(("keep", "/cache", plan.TREE, layer) for layer in IDS[number:]),
     ]
     (take,) = (step for part in parts for step in part.steps if isinstance(step, plan.Run) and "take" in step.argv)
-    assert take.argv[-number:] == kept
+    assert take.argv[-number:] == files(kept)
 
 
 def test_what_is_taken_comes_before_what_is_done_to_it() -> None:
-    (part,) = layers.parts(PLAN, "/cache", IDS)
+    (part,) = layers.parts(PLAN, "/cache", files(IDS))
     words = [step.argv[:3] if isinstance(step, plan.Run) else (step.path,) for step in part.steps]
     taken = words.index(("debian-cloud", "layer", "take"))
     assert taken > words.index(("debian-cloud", "packages", "debs"))
@@ -172,7 +179,7 @@ def test_what_is_taken_comes_before_what_is_done_to_it() -> None:
 @pytest.mark.parametrize("number", range(len(IDS)))
 def test_all_packages_are_there_before_the_first_stage(number: int) -> None:
     """A mirror may change at any time, but nothing is fetched between two stages."""
-    steps = made(layers.parts(PLAN, "/cache", IDS[:number]))
+    steps = made(layers.parts(PLAN, "/cache", files(IDS[:number])))
     commands = [step.argv[:2] if isinstance(step, plan.Run) else () for step in steps]
     assert commands.count(("debian-cloud", "packages")) == 1
     before = commands[: commands.index(("debian-cloud", "packages"))]
@@ -182,4 +189,4 @@ def test_all_packages_are_there_before_the_first_stage(number: int) -> None:
 def test_an_image_whose_stages_are_all_kept_may_need_no_packages() -> None:
     resolution = replace(RESOLUTION, config=configured(CONTAINER, "container"), tools=())
     steps = build_steps.plan(resolution, SERIAL, ("tar.xz",), DEBIAN, ARCHIVE)
-    assert fetched(made(layers.parts(steps, "/cache", layers.of(steps)))) == ()
+    assert fetched(made(layers.parts(steps, "/cache", files(layers.of(steps))))) == ()

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -33,11 +33,7 @@ Change = Callable[[Path], object]
 
 
 def picture(tree: Path) -> dict[bytes, tuple[object, ...]]:
-    """All that belongs to the files of a tree: by path, with the names of the same file.
-
-    A file that the installation has made has no other time than that.
-    """
-    begun = (tree.parent / install.NAME).stat().st_mtime_ns
+    """All that belongs to the files of a tree: by path, with the names of the same file."""
     found: dict[bytes, tuple[object, ...]] = {}
     same: dict[int, list[bytes]] = {}
     top = os.fsencode(tree)
@@ -54,8 +50,7 @@ def picture(tree: Path) -> dict[bytes, tuple[object, ...]]:
         names = [] if stat.S_ISDIR(status.st_mode) else same.setdefault(status.st_ino, [])
         names.append(path[len(top) :])
         owner = (status.st_uid, status.st_gid)
-        when = "made" if status.st_mtime_ns >= begun else status.st_mtime_ns
-        found[path[len(top) :]] = (oct(status.st_mode), owner, when, content, attributes, names)
+        found[path[len(top) :]] = (oct(status.st_mode), owner, status.st_mtime_ns, content, attributes, names)
     for value in found.values():
         if isinstance(value[-1], list):
             value[-1].sort()
@@ -69,9 +64,7 @@ class Builder:
         self.folder, self.place = folder, place or folder / "cache" / cache.LAYERS
         self.place.mkdir(parents=True, exist_ok=True)
         self.tree = folder / "work" / "tree"
-        self.tree.parent.mkdir(parents=True)
-        (self.tree.parent / install.NAME).touch()
-        self.tree.mkdir()
+        self.tree.mkdir(parents=True)
         self.made: list[str] = []
         self.said: list[str] = []
 
@@ -83,21 +76,20 @@ class Builder:
         return layer
 
     def taken(self) -> Path:
-        """A tree that is made of all layers, by a later build."""
-        time.sleep(store._TICK)
+        """A tree that is made of all layers."""
         place = self.folder / "again"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
-        (place / install.NAME).touch()
-        store.take(self.place, place / "tree", self.made)
+        self.take(place / "tree")
         return place / "tree"
 
-    def begin_again(self) -> None:
-        """Let another build begin, which takes what there is."""
-        shutil.rmtree(self.tree)
-        time.sleep(store._TICK)
-        (self.tree.parent / install.NAME).touch()
-        store.take(self.place, self.tree, self.made)
+    def take(self, tree: Path) -> None:
+        tree.mkdir()
+        store.take(self.place, tree, [self.name(layer) for layer in self.made])
+
+    def name(self, layer: str) -> str:
+        """The name of the file of a layer, which may not be there."""
+        return next((path.name for path in self.place.glob(f"{layer}-*")), f"{layer}-{'0' * 64}")
 
     def file(self, number: int) -> Path:
         (path,) = self.place.glob(f"{IDS[number]}-*")
@@ -106,7 +98,7 @@ class Builder:
     def begin(self, ids: tuple[str, ...] = IDS[:3]) -> tuple[str, ...]:
         """The layers that a build would use."""
         with store.opened(2**40) as kept:
-            return (*kept.begin(ids),)
+            return ids_of(kept.begin(ids))
 
     def names(self) -> list[str]:
         return sorted(path.name for path in self.place.iterdir())
@@ -124,6 +116,11 @@ def three(builder: Builder) -> Builder:
     for number in range(3):
         builder.stage(write(f"file{number}", f"content {number}"))
     return builder
+
+
+def ids_of(names: Sequence[str]) -> tuple[str, ...]:
+    """The ids of layers' files."""
+    return tuple(name[:64] for name in names)
 
 
 def nothing(_: object) -> None:
@@ -214,33 +211,12 @@ def test_a_tree_is_the_same_after_each_of_its_layers(builder: Builder) -> None:
 
 def test_a_tree_that_was_taken_goes_on_as_one_that_was_made(builder: Builder) -> None:
     builder.stage(first)
+    (builder.folder / "work").rename(builder.folder / "old")
+    (builder.folder / "work").mkdir()
+    builder.take(builder.tree)
     for change in (second, third):
-        builder.begin_again()
         builder.stage(change)
     assert picture(builder.taken()) == picture(builder.tree)
-
-
-def test_what_the_installation_makes_is_never_older_than_the_tree(builder: Builder) -> None:
-    """At the end, all that is newer than the image's date gets that date; a layer may be older than the date."""
-
-    def made(tree: Path) -> None:
-        for name in ("made", "made and changed", "folder/dated", "of a package"):
-            write(name)(tree)
-        (tree / "link").symlink_to("made")
-        os.utime(tree / "of a package", (5, 5))
-
-    def changed(tree: Path) -> None:
-        (tree / "made and changed").chmod(0o600)
-        os.utime(tree / "folder/dated", (6, 6))
-
-    for change in (made, changed, nothing):
-        builder.stage(change)
-        builder.begin_again()
-    dates = {path.name: path.lstat().st_mtime_ns for path in (builder.tree, *builder.tree.rglob("*"))}
-    assert [dates.pop(name) for name in ("of a package", "dated")] == [5 * 10**9, 6 * 10**9]
-    assert {*dates} == {"tree", "folder", "made", "made and changed", "link"}
-    begun = (builder.tree.parent / install.NAME).stat().st_mtime_ns
-    assert all(date >= begun for date in dates.values())
 
 
 def in_place(tree: Path) -> None:
@@ -296,13 +272,7 @@ def test_what_the_installer_goes_on_with_comes_back(builder: Builder) -> None:
         builder.stage(nothing)
     taken = builder.taken().parent
     assert [(taken / name).read_text() for name in (install.ASKED, install.NEWEST)] == ["0", "1"]
-    assert {path.name for path in taken.iterdir()} == {
-        "tree",
-        install.NAME,
-        install.ASKED,
-        install.NEWEST,
-        store._LISTING,
-    }
+    assert {path.name for path in taken.iterdir()} == {"tree", install.ASKED, install.NEWEST, store._LISTING}
 
 
 def test_a_layer_has_only_what_has_changed(builder: Builder) -> None:
@@ -387,10 +357,7 @@ def test_a_change_right_after_a_tree_was_taken_is_seen(builder: Builder) -> None
 
 def header(**fields: object) -> bytes:
     return (
-        json.dumps(
-            {"layer": IDS[1], "stage": "x", "last": "", "removed": [], "bare": [], "made": [], **fields}
-        ).encode()
-        + b"\n"
+        json.dumps({"layer": IDS[1], "stage": "x", "last": "", "removed": [], "bare": [], **fields}).encode() + b"\n"
     )
 
 
@@ -442,7 +409,6 @@ DAMAGED: dict[str, Change] = {
     "upwards": lambda path: named(path, header(removed=["usr/../../x"])),
     "absolute": lambda path: named(path, header(removed=["/x"])),
     "attributes upwards": lambda path: named(path, header(bare=["../x"])),
-    "time upwards": lambda path: named(path, header(made=["../x"])),
     "no name": lambda path: named(path, header(removed=[1])),
     "no names": lambda path: named(path, header(removed="file0")),
     "nothing removed": lambda path: named(path, b'{"layer": "%s"}\n' % IDS[1].encode()),
@@ -482,7 +448,7 @@ def test_layers_that_have_each_other_s_names_are_not_used(three: Builder, whole:
     one, two = three.file(0), three.file(1)
     contents = [one.read_bytes(), two.read_bytes()]
     if whole:
-        (one_digest, two_digest) = map(store._digest, (one, two))
+        (one_digest, two_digest) = (store._digest(path.name) for path in (one, two))
         one.unlink()
         two.unlink()
         one, two = three.place / f"{IDS[0]}-{two_digest}", three.place / f"{IDS[1]}-{one_digest}"
@@ -525,13 +491,46 @@ def test_of_each_layer_one_is_kept(three: Builder) -> None:
 
 def test_a_layer_that_is_gone_is_told(three: Builder) -> None:
     three.file(1).unlink()
-    with pytest.raises(Error, match=f"the layer {IDS[1]} is gone from the cache"):
+    with pytest.raises(Error, match=f"the layer {IDS[1]}-0* is gone from the cache"):
         three.taken()
     other = Builder(three.folder / "other", three.place)
     other.stage(write("file0", "another content"))
     three.made = [IDS[0], IDS[2]]
-    with pytest.raises(Error, match=f"the layer {IDS[2]} is gone from the cache"):
+    with pytest.raises(Error, match=f"the layer {three.name(IDS[2])} is gone from the cache"):
         three.taken()
+
+
+@pytest.mark.parametrize("change", ["content", "header", "shorter", "symlink", "open"])
+def test_a_layer_that_changes_after_it_was_checked_is_not_taken(three: Builder, change: str) -> None:
+    with store.opened(2**40) as kept:
+        names = kept.begin(IDS[:3])
+    path = three.place / names[1]
+    content = path.read_bytes()
+    if change == "content":
+        path.write_bytes(content.replace(b"content 1", b"CONTENT 1"))
+    elif change == "header":
+        path.write_bytes(content.replace(b'"removed": []', b'"removed": ["file0"]'))
+    elif change == "shorter":
+        os.truncate(path, len(content) - 1)
+    elif change == "symlink":
+        path.rename(three.folder / "elsewhere")
+        path.symlink_to(three.folder / "elsewhere")
+    else:
+        path.chmod(0o666)
+    (three.folder / "tree").mkdir()
+    with pytest.raises(Error, match=f"{names[1]} is gone from the cache, or damaged|tar failed"):
+        store.take(three.place, three.folder / "tree", names)
+
+
+def test_attributes_of_the_machine_are_in_no_layer(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A label of SELinux cannot be taken away, and belongs to the machine."""
+    listed = os.listxattr
+    monkeypatch.setattr(
+        os, "listxattr", lambda path, **options: [*listed(path, **options), "security.selinux", "trusted.x"]
+    )
+    builder.stage(lambda tree: (tree / "folder").mkdir())
+    builder.stage(write("folder/file"))
+    assert (builder.taken() / "folder/file").exists()
 
 
 @pytest.mark.parametrize("open_to", [0o020, 0o002])
@@ -565,7 +564,7 @@ import os, subprocess, sys
 from pathlib import Path
 subprocess.run(["mount", "-t", "tmpfs", "-o", sys.argv[1], "tmpfs", sys.argv[2]], check=True)
 sys.path.insert(0, sys.argv[3])
-from tests.build.test_store import Builder, IDS, picture, store, write
+from tests.build.test_store import Builder, IDS, ids_of, picture, store, write
 place = Path(sys.argv[2])
 (place / "free").write_bytes(bytes(2**20))
 builder = Builder(Path(sys.argv[2]).parent, place / "layers")
@@ -622,7 +621,7 @@ for number in range(9):
         break
 store.cache.directory = lambda: place
 with store.opened(2**40) as kept:
-    print(kept.begin(IDS[:3]) == IDS[:1], kept.made(IDS[1]), len(builder.names()))
+    print(ids_of(kept.begin(IDS[:3])) == IDS[:1], kept.made(IDS[1]), len(builder.names()))
 """
     done = mounted(tmp_path, "nr_inodes=6", code)
     assert (done.stdout, done.stderr) == ("True None 1\n", "")
@@ -650,7 +649,7 @@ def test_layers_that_cannot_be_written_to_are_used_and_none_is_kept(tmp_path: Pa
     code = f"""{_READ_ONLY}
 store.cache.directory = store.cache.place
 with store.opened(1) as kept:
-    print(kept.begin(IDS[:2]) == IDS[:1], picture(builder.taken()) == picture(builder.tree))
+    print(ids_of(kept.begin(IDS[:2])) == IDS[:1], picture(builder.taken()) == picture(builder.tree))
     print(builder.stage(write("two")) == IDS[1], builder.said[1].partition(":")[0])
 print(len(builder.names()))
 """
@@ -685,7 +684,7 @@ class Other:
 
     def _run(self) -> None:
         with store.opened(2**40) as kept:
-            self.found = (*kept.begin(self.ids),)
+            self.found = ids_of(kept.begin(self.ids))
             self.begun.set()
             assert self.go_on.wait(60)
             for layer in self.ids[len(self.found) :]:
@@ -820,7 +819,7 @@ def test_what_was_used_least_recently_goes_first(three: Builder) -> None:
 
 def test_a_layer_in_use_stays(three: Builder) -> None:
     with store.opened(0) as kept:
-        assert kept.begin(IDS[:3]) == IDS[:3]
+        assert ids_of(kept.begin(IDS[:3])) == IDS[:3]
         refused_to_prune(three)
     assert three.names() == []
 

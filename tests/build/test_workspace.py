@@ -5,20 +5,25 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from debian_cloud import plan
 from debian_cloud.build import request, store, workspace
-from debian_cloud.build.scripts import install
 from debian_cloud.errors import Error
 from debian_cloud.host import folders, memory
 from debian_cloud.host.progress import Progress, shown
 from debian_cloud.host.timing import PackageTiming
 from debian_cloud.packages import cache
+
+if TYPE_CHECKING:
+    from debian_cloud.host.progress import Begin
 
 
 @dataclass(frozen=True)
@@ -28,17 +33,18 @@ class Planned:
     steps: plan.Plan
 
 
+ROOT = Path(__file__).resolve().parents[2]
 IDS = ("a" * 64, "b" * 64)
 
 
 def steps(last: str = "") -> plan.Plan:
     """Two stages, and a step that lists the tree."""
     return (
-        plan.Write("prepare", install.NAME, "some words\n"),
+        plan.Write("prepare", "words", "some words\n"),
         *(
             plan.Run(
                 f"stage {number}",
-                ("sh", "-euc", f"mkdir -p tree; cat {install.NAME} >tree/file{number}; echo {number} >>ran"),
+                ("sh", "-euc", f"mkdir -p tree; cat words >tree/file{number}; echo {number} >>ran"),
                 root=True,
                 layer=layer,
             )
@@ -54,13 +60,19 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / cache.LAYERS
 
 
-def carried_out(folder: Path, of: plan.Plan, tree: memory.Tree | None = None, bound: int = 2**30) -> list[str]:
+def carried_out(
+    folder: Path,
+    of: plan.Plan,
+    tree: memory.Tree | None = None,
+    bound: int = 2**30,
+    begin: Begin = shown(quiet=True),  # noqa: B008 - it is never changed
+) -> list[str]:
     """Carry out a plan in a new directory; return the titles of its steps."""
     work = folder / "work"
     work.mkdir(parents=True)
     planned = cast("request.Planned", Planned(of))
     with folders.locked(work, "it") as lock:
-        return [cost.title for cost in workspace._carried_out(planned, work, lock, tree, shown(quiet=True), bound)]
+        return [cost.title for cost in workspace._carried_out(planned, work, lock, tree, begin, bound)]
 
 
 KEPT = "keep it for other builds"
@@ -125,17 +137,26 @@ class Killing(Progress):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+# In a process of its own: the one that runs the tests may have threads, so a copy of it might wait for one of them.
+KILLED = """
+import sys
+from pathlib import Path
+from tests.build.test_workspace import Killing, cache, carried_out, large, steps
+cache.place = lambda: Path(sys.argv[1])
+last = int(sys.argv[3])
+carried_out(Path(sys.argv[2]), steps() if last else large(), begin=lambda total: Killing(total, last=last))
+"""
+
+
+def begun(place: Path, folder: Path, last: int = 0) -> subprocess.Popen[bytes]:
+    """Begin a build that kills itself before a step, or is to be killed."""
+    argv = (sys.executable, "-c", KILLED, place.parent, folder, str(last))
+    return subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"})
+
+
 @pytest.mark.parametrize("number", range(1, 7))
 def test_a_build_after_a_killed_one_succeeds(tmp_path: Path, place: Path, number: int) -> None:
-    work = tmp_path / "killed"
-    work.mkdir()
-    child = os.fork()
-    if not child:
-        with folders.locked(work, "it") as lock:
-            planned = cast("request.Planned", Planned(steps()))
-            workspace._carried_out(planned, work, lock, None, lambda total: Killing(total, last=number), 2**30)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert begun(place, tmp_path / "killed", number).wait(60) == -signal.SIGKILL
     titles = carried_out(tmp_path / "again", steps())
     # Before the fourth step one stage is kept, before the sixth both are.
     assert titles.count(KEPT) == (2 if number < 4 else 1 if number < 6 else 0)
@@ -143,29 +164,47 @@ def test_a_build_after_a_killed_one_succeeds(tmp_path: Path, place: Path, number
     assert [store.problem(path) for path in place.iterdir()] == ["", ""]
 
 
+def large() -> plan.Plan:
+    """A stage before the others whose layer takes some time."""
+    fill = "mkdir -p tree; head -c 300000000 /dev/zero >tree/large"
+    stage = plan.Run("fill", ("sh", "-euc", fill), root=True, layer="c" * 64)
+    return (*steps()[:1], stage, *steps()[1:])
+
+
 @pytest.mark.parametrize(
-    "begun", [f"cache/{cache.LAYERS}/{store.PARTIAL}*", "killed/work/tree/large"], ids=["keep", "take"]
+    "sign", [f"cache/{cache.LAYERS}/{store.PARTIAL}*", "killed/work/tree/large"], ids=["keep", "take"]
 )
 def test_a_build_after_one_that_was_killed_while_it_kept_or_took_a_layer_succeeds(
-    tmp_path: Path, place: Path, begun: str
+    tmp_path: Path, place: Path, sign: str
 ) -> None:
-    fill = f"mkdir tree; head -c 300000000 {install.NAME} /dev/zero >tree/large"
-    of = (*steps()[:1], plan.Run("fill", ("sh", "-euc", fill), root=True, layer="c" * 64), *steps()[1:])
-    taken = "large" in begun
+    taken = "large" in sign
     if taken:
-        carried_out(tmp_path / "before", of)
-    child = os.fork()
-    if not child:
-        carried_out(tmp_path / "killed", of)
-        os._exit(0)
-    while not [*tmp_path.glob(begun)]:
-        assert not os.waitpid(child, os.WNOHANG)[0], "it has ended before it could be killed"
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    titles = carried_out(tmp_path / "again", of)
+        carried_out(tmp_path / "before", large())
+    process = begun(place, tmp_path / "killed")
+    end = time.monotonic() + 60
+    while not [*tmp_path.glob(sign)]:
+        assert process.poll() is None, "it has ended before it could be killed"
+        assert time.monotonic() < end
+    process.kill()
+    process.wait()
+    titles = carried_out(tmp_path / "again", large())
     assert titles.count("fill") == (0 if taken else 1)
     assert (tmp_path / "again/work/seen").read_text() == "file0\nfile1\nlarge\n"
     assert [store.problem(path) for path in place.iterdir()] == ["", "", ""]
+
+
+NO_SOCKET = "there is a socket in it, which tar(1) cannot keep"
+
+
+def test_a_reason_why_a_layer_is_not_kept_is_told(
+    tmp_path: Path, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = "import socket; socket.socket(socket.AF_UNIX).bind('tree/socket')"
+    of = (*steps()[:2], plan.Run("bind", (sys.executable, "-c", script), root=True, layer="c" * 64), *steps()[2:])
+    carried_out(tmp_path / "one", of)
+    said = capsys.readouterr().err
+    assert said == f"debian-cloud: other builds cannot continue from this one: {NO_SOCKET}\n"
+    assert len([*place.iterdir()]) == 1
 
 
 def test_the_slowest_package_comes_first(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ chmod 755 install
 cat > answers <<'END'
 locales locales/default_environment_locale select C.UTF-8
 END
+chmod 600 answers
 
 # 7. plan to install essential: 1 packages
 mkdir -p stages
@@ -183,7 +184,7 @@ Epoch: 1795224967
 Virtual-Size: 0
 Maintainer: Some One <one@example.org>
 Formats: tar.xz
-Plan: ef39f956162a1c28d24d79d4efd8ab4f32c956c3891a9a39e3e695ee491a7e20
+Plan: 3d22ebc8117538157c92c04503697090f3dc8b9f1679ff6b0b22fc9eea3158d3
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64

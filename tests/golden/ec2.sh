@@ -56,6 +56,7 @@ cat > answers <<'END'
 locales locales/default_environment_locale select C.UTF-8
 grub2 grub2/force_efi_extra_removable boolean true
 END
+chmod 600 answers
 
 # 7. plan to install essential: 1 packages
 mkdir -p stages
@@ -328,7 +329,7 @@ Epoch: 1795224967
 Virtual-Size: 8589934592
 Maintainer: Some One <one@example.org>
 Formats: raw qcow2
-Plan: bcc3c8e3c15b42f82a303ac1d0332e4d514f4e81b6e6bef05f121b5da0bfcc41
+Plan: 486cb1b18f0c46fed12acc50a720dc95623de06a266f3824253fb9b7b7f5e03c
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64

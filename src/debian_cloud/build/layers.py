@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What of a plan may be kept for other builds: the tree after each stage, called a layer.
 
-The id of a layer covers all that its content depends on: the SHA-256 of each package so far and the order in which
-they are installed, the installer, and the answers to debconf. It does not cover the image's date, which changes with
-each publication: the installer takes that of the newest package instead, and files that the installation makes get
-the image's date at the end. What a seed contains may be secret, so an image with a seed has no layers.
+The id of a layer covers all that its content depends on: the SHA-256 of each package so far, what is done with
+them in which order, the installer, and the answers to debconf. It does not cover the image's date, which changes with
+each publication: what a stage makes has the date of the newest package so far. What a seed contains may be secret, so
+an image with a seed has no layers.
 """
 
 from __future__ import annotations
@@ -39,20 +39,19 @@ class Part:
 
 
 def identified(
-    stages: Sequence[Stage], resolution: Resolution, settings: tuple[str, ...]
-) -> tuple[tuple[Stage, str], ...]:
-    """Return each stage with the id of its layer; the ids are empty if the image has a seed.
+    stages: Sequence[tuple[Stage, str]], resolution: Resolution, settings: tuple[str, ...]
+) -> tuple[tuple[Stage, str, str], ...]:
+    """Return each stage and its operations with the id of its layer; the ids are empty if the image has a seed.
 
-    `settings` are the texts, besides the packages, on which the content of every layer depends.
+    `settings` are the texts, besides packages and operations, on which the content of every layer depends.
     """
     if resolution.custom.seed:
-        return tuple((stage, "") for stage in stages)
+        return tuple((stage, operations, "") for stage, operations in stages)
     sha256 = {package.name: package.sha256 for package in resolution.packages}
     found, so_far = [], _digest([_FORMAT, *settings])
-    for stage in stages:
-        rounds = [[[[name, sha256[name]] for name in one.unpack], list(one.configure)] for one in stage.rounds]
-        so_far = _digest([so_far, stage.name, rounds])
-        found.append((stage, so_far))
+    for stage, operations in stages:
+        so_far = _digest([so_far, stage.name, operations, [[name, sha256[name]] for name in stage.packages]])
+        found.append((stage, operations, so_far))
     return tuple(found)
 
 
@@ -64,14 +63,15 @@ def of(plan: Plan) -> tuple[str, ...]:
 def parts(plan: Plan, place: str, kept: Sequence[str]) -> tuple[Part, ...]:
     """Split a plan after each layer that it makes, and let it keep them in the cache, which is the directory `place`.
 
-    The first layers are `kept` there: one step takes them from it.
+    Of the first layers, the files `kept` are there: one step takes them from it.
     """
-    files = {step.path for step in plan if not isinstance(step, Run) and step.layer in kept}
+    ids = [name.partition("-")[0] for name in kept]
+    files = {step.path for step in plan if not isinstance(step, Run) and step.layer in ids}
     found: list[Part] = []
     current: Plan = ()
     for step in plan:
-        if step.layer in kept and step.layer:
-            if isinstance(step, Run) and step.layer == kept[-1]:
+        if step.layer in ids and step.layer:
+            if isinstance(step, Run) and step.layer == ids[-1]:
                 current = (*current, _take(place, kept))
             continue
         if isinstance(step, Run):

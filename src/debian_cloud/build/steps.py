@@ -26,14 +26,13 @@ from typing import TYPE_CHECKING, Final
 
 from debian_cloud import formats, names
 from debian_cloud.build import layers, scripts, stages
-from debian_cloud.build.scripts import install
 from debian_cloud.disk import layout as disk_layout
 from debian_cloud.errors import USAGE, Error, did_you_mean
 from debian_cloud.image import sources
 from debian_cloud.image.buildinfo import DRAFT, Draft
 from debian_cloud.image.config import in_words
 from debian_cloud.packages import pool
-from debian_cloud.plan import TREE, Plan, Run, Write, in_tree, plan_id
+from debian_cloud.plan import ENVIRONMENT, NAMESPACE, TREE, Plan, Run, Write, in_tree, plan_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -214,7 +213,16 @@ def _tree(resolution: Resolution) -> Plan:
     )
     answers = _ANSWERS + (_ANSWERS_OF_GRUB if "uefi" in resolution.config.firmware else "") + custom.seed
     debs = {package.name: package.deb for package in resolution.packages}
-    made = layers.identified(stages.stages(resolution), resolution, (scripts.text("install.py"), answers))
+    made = layers.identified(
+        [(stage, _operations(stage, debs)) for stage in stages.stages(resolution)],
+        resolution,
+        (
+            scripts.text("install.py"),
+            answers,
+            *NAMESPACE,
+            *(f"{name}={value}" for name, value in ENVIRONMENT.items()),
+        ),
+    )
     lists = tuple(
         Write(
             f"list the packages of {stage.name}",
@@ -222,7 +230,7 @@ def _tree(resolution: Resolution) -> Plan:
             pool.listed(package for package in resolution.packages if package.name in {*stage.packages}),
             layer=layer,
         )
-        for number, (stage, layer) in enumerate(made, 1)
+        for number, (stage, _, layer) in enumerate(made, 1)
     )
     if resolution.tools:
         lists = (*lists, Write("list what else makes the image", "packages/tools", pool.listed(resolution.tools)))
@@ -232,15 +240,16 @@ def _tree(resolution: Resolution) -> Plan:
             f"get {len(debs)} packages",
             (*pool.COMMAND, _DEBS, *(write.path for write in lists)),
         ),
-        Write("prepare to install", install.NAME, scripts.text("install.py"), 0o755),
-        Write("note the answers to debconf", "answers", answers),
-        *(step for number, (stage, layer) in enumerate(made, 1) for step in _stage(number, stage, layer, debs)),
+        Write("prepare to install", "install", scripts.text("install.py"), 0o755),
+        # Answers may be secret.
+        Write("note the answers to debconf", "answers", answers, 0o600),
+        *(step for number, found in enumerate(made, 1) for step in _stage(number, *found)),
         Write("note what was installed automatically", "automatic", _automatic(resolution)),
         Write("note the packages to come", "expected", "".join(f"{line}\n" for line in installed)),
         Write("plan to make the initrd", "stages/finish", "mark automatic\ninitrd\nlist installed\n"),
         Run(
             "make the initrd",
-            (f"./{install.NAME}", TREE, "stages/finish"),
+            ("./install", TREE, "stages/finish"),
             root=True,
             env=(("SOURCE_DATE_EPOCH", str(resolution.epoch)),),
         ),
@@ -248,8 +257,8 @@ def _tree(resolution: Resolution) -> Plan:
     )
 
 
-def _stage(number: int, stage: Stage, layer: str, debs: Mapping[str, str]) -> Plan:
-    """Return the steps that install one stage."""
+def _operations(stage: Stage, debs: Mapping[str, str]) -> str:
+    """Return what the installer does in a stage."""
     lines = []
     for one in stage.rounds:
         files = " ".join(debs[name] for name in one.unpack)
@@ -258,10 +267,15 @@ def _stage(number: int, stage: Stage, layer: str, debs: Mapping[str, str]) -> Pl
             lines += [f"essential {files}", "answers answers", "configure"]
         else:
             lines += [f"unpack {files}", " ".join(("configure", *one.configure))]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _stage(number: int, stage: Stage, operations: str, layer: str) -> Plan:
+    """Return the steps that install one stage."""
     file, title = f"stages/{number}-{stage.name}", f"install {stage.name}: {len(stage.packages)} packages"
     return (
-        Write(f"plan to {title}", file, "".join(f"{line}\n" for line in lines), layer=layer),
-        Run(title, (f"./{install.NAME}", TREE, file), root=True, layer=layer),
+        Write(f"plan to {title}", file, operations, layer=layer),
+        Run(title, ("./install", TREE, file), root=True, layer=layer),
     )
 
 

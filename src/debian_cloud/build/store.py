@@ -3,9 +3,8 @@
 
 A layer is one file, named after its id and its SHA-256: a line of JSON, then a tar of what has changed since the last
 layer, with owners and extended attributes. The line has the SHA-256 of that one, so that a layer is put on top of no
-other. It also names the files that the installation made, which have the time of that and no other date: where they
-are taken, they get the time of this, as if they were made now. The files are the user's own; one that another user
-owns or can write to is removed, as is one whose content is not what its name says.
+other. The files are the user's own; one that another user owns or can write to is removed, as is one whose content is
+not what its name says.
 
 Every build that uses the cache holds a shared lock on its directory; what removes files needs the exclusive one. A
 build that makes a layer holds a lock of the layer's own, so that another that wants the same layer waits for it.
@@ -22,6 +21,7 @@ import shutil
 import stat
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -47,15 +47,20 @@ _HEADER: Final = 2**24
 _BLOCK: Final = 2**20
 _TICK: Final = 0.02
 """Seconds after which the next change of a file gets another time: more than a tick of any kernel's clock."""
-_TAR: Final = ("--file=-", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls")
+_CAPABILITY: Final = "security.capability"
+_TAR: Final = (
+    *("--file=-", "--numeric-owner", "--acls"),
+    # Others are the machine's, for example SELinux's.
+    *("--xattrs", f"--xattrs-include={_CAPABILITY}", "--xattrs-include=user.*"),
+)
 _CREATE: Final = (
     *("--create", "--format=pax", "--sparse", "--no-recursion", "--null", "--verbatim-files-from"),
     # When files were read or made is not part of the tree.
     "--pax-option=delete=atime,delete=ctime",
 )
 _EXTRACT: Final = ("--extract", "--preserve-permissions", "--same-owner", "--delay-directory-restore")
-_MTIME: Final = 1
-"""Where `_facts` has the time of a file's content."""
+NOT_KEPT: Final = "not-kept"
+"""File of the workspace with the reason why a layer could not be kept, if there is one."""
 _STATE: Final = (install.ASKED, install.NEWEST)
 """Files of the workspace that belong to the tree: the installer continues with them."""
 
@@ -81,23 +86,24 @@ class Store:
     _making: dict[str, contextlib.ExitStack] = field(default_factory=dict)
 
     def begin(self, ids: Sequence[str]) -> Sequence[str]:
-        """Return the first of these layers that are in the cache; wait for a build that is making the next of them.
+        """Return the files of the first of these layers that are in the cache; wait for a build that makes the next.
 
         The others are locked for this build until it calls `made`.
         """
         self._ids = ids
-        there, last = 0, ""
-        while there < len(ids):
-            if not (found := self._sound(ids[there], last)):
-                self._claim(ids[there])
+        there: list[str] = []
+        for layer in ids:
+            last = _digest(there[-1]) if there else ""
+            if not (found := self._sound(layer, last)):
+                self._claim(layer)
                 # Another build may have made it while this one waited.
-                if not (found := self._sound(ids[there], last)):
+                if not (found := self._sound(layer, last)):
                     break
-                self.made(ids[there])
-            there, last = there + 1, found
-        for later in ids[there + 1 :]:
+                self.made(layer)
+            there.append(found)
+        for later in ids[len(there) + 1 :]:
             self._claim(later)
-        return ids[:there]
+        return there
 
     def made(self, layer: str) -> None:
         """Let other builds that wait for this layer go on."""
@@ -125,13 +131,13 @@ class Store:
             self._making[layer] = stack.pop_all()
 
     def _sound(self, layer: str, last: str) -> str:
-        """Return the SHA-256 of a layer in the cache, or an empty string; what cannot be used is removed.
+        """Return the name of a layer's file in the cache, or an empty string; what cannot be used is removed.
 
         `last` is the SHA-256 of the layer that it is put on top of.
         """
         for path in sorted(self.place.glob(f"{layer}-*")):
             if not problem(path) and _last(path) == last:
-                return _digest(path)
+                return path.name
             _remove(path)
         return ""
 
@@ -195,25 +201,54 @@ def problem(path: Path) -> str:
     return ""
 
 
-def take(place: Path, tree: Path, layers: Sequence[str]) -> None:
-    """Make a tree of layers, each on top of the one before it; the tree's directory is empty or not there."""
-    tree.mkdir(exist_ok=True)
+def take(place: Path, tree: Path, names: Sequence[str]) -> None:
+    """Make a tree of layers' files, each on top of the one before it; the tree's directory is empty.
+
+    Raise Error if one is not what its name says.
+    """
     last = ""
-    for layer in layers:
-        path = next(iter(sorted(place.glob(f"{layer}-*"))), None)
-        if path is None or _last(path) != last:
-            raise Error(f"the layer {layer} is gone from the cache", "build again")
-        with path.open("rb") as file:
-            header = _header(file)
-            for name in header["removed"]:
-                _unlink(tree / name)
-            for name in header["bare"]:
-                _bare(tree / name)
-            run.fed(("tar", *_EXTRACT, *_TAR, f"--directory={tree.parent}"), file)
-        for name in header["made"]:
-            os.utime(tree / name, follow_symlinks=False)
-        last = _digest(path)
+    for name in names:
+        try:
+            with _opened(place / name) as file, ThreadPoolExecutor(1) as beside:
+                # What was checked before may be another file now.
+                found = beside.submit(_hashed, file)
+                _put(tree, file, last)
+                last = found.result()
+        except (OSError, ValueError):
+            last = ""
+        if last != _digest(name):
+            raise Error(f"the layer {name} is gone from the cache, or damaged", "build again")
     _note(tree, last, _found(tree))
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Open the file of a layer; raise ValueError if it is foreign."""
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK))  # noqa: SIM115 - the caller closes it
+    if _is_foreign(os.fstat(file.fileno())):
+        file.close()
+        raise ValueError(f"{path} is foreign")
+    return file
+
+
+def _hashed(file: IO[bytes]) -> str:
+    """Return the SHA-256 of all of a file, whose position stays."""
+    digest, at = hashlib.sha256(), 0
+    while data := os.pread(file.fileno(), _BLOCK, at):
+        digest.update(data)
+        at += len(data)
+    return digest.hexdigest()
+
+
+def _put(tree: Path, file: IO[bytes], last: str) -> None:
+    """Put a layer on top of a tree; raise ValueError if it does not belong there."""
+    header = _header(file)
+    if header["last"] != last:
+        raise ValueError("the layer was made on top of another one")
+    for path in header["removed"]:
+        _unlink(tree / path)
+    for path in header["bare"]:
+        _bare(tree / path)
+    run.fed(("tar", *_EXTRACT, *_TAR, f"--directory={tree.parent}"), file)
 
 
 def keep(place: Path, tree: Path, layer: str, stage: str) -> str:
@@ -233,15 +268,7 @@ def keep(place: Path, tree: Path, layer: str, stage: str) -> str:
     names += [name for name in _STATE if (tree.parent / name).exists()]
     # tar(1) gives attributes to a directory that is there already, but takes none away.
     bare = [path for path in sorted(changed) if path in before and before[path][-1]]
-    begun = _begun(tree)
-    header = {
-        "layer": layer,
-        "stage": stage,
-        "last": last,
-        "removed": sorted(removed, reverse=True),
-        "bare": bare,
-        "made": [path for path in sorted(changed) if now[path][_MTIME] >= begun],
-    }
+    header = {"layer": layer, "stage": stage, "last": last, "removed": sorted(removed, reverse=True), "bare": bare}
     digest, failed = None, ""
     try:
         if any(stat.S_ISSOCK(now[path][0]) for path in changed):
@@ -288,9 +315,7 @@ def _header(file: IO[bytes]) -> dict[str, Any]:
         header = json.loads(line)
     except RecursionError:
         header = None
-    if not isinstance(header, dict) or not all(
-        _are_names(header.get(field)) for field in ("removed", "bare", "made")
-    ):
+    if not isinstance(header, dict) or not all(_are_names(header.get(field)) for field in ("removed", "bare")):
         raise ValueError("the first line of the layer is damaged")
     return {"layer": "", "stage": "", "last": "", **header}
 
@@ -311,13 +336,16 @@ def _last(path: Path) -> object:
         return None
 
 
-def _digest(path: Path) -> str:
+def _digest(name: str) -> str:
     """Return the SHA-256 in the name of a layer's file."""
-    return path.name.partition("-")[2]
+    return name.partition("-")[2]
 
 
 def _foreign(path: Path) -> bool:
-    found = path.lstat()
+    return _is_foreign(path.lstat())
+
+
+def _is_foreign(found: os.stat_result) -> bool:
     return not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or bool(found.st_mode & 0o022)
 
 
@@ -339,23 +367,19 @@ def _found(tree: Path) -> dict[str, list[int]]:
 
 def _facts(status: os.stat_result, path: str | Path) -> list[int]:
     # The time of change (inode(7)) cannot be set: what is equal in all of these was not touched.
-    times = (status.st_mtime_ns, status.st_ctime_ns)
+    times = [status.st_ctime_ns, status.st_mtime_ns]
     attributes = len(_attributes(path)) if stat.S_ISDIR(status.st_mode) else 0
-    return [status.st_mode, *times, status.st_ino, status.st_size, status.st_uid, status.st_gid, attributes]
+    return [status.st_mode, status.st_ino, *times, status.st_size, status.st_uid, status.st_gid, attributes]
 
 
 def _attributes(path: str | Path) -> Sequence[str]:
-    """Return the names of the extended attributes of a directory."""
+    """Return the names of the extended attributes of a directory that belong to the tree."""
     try:
-        return os.listxattr(path, follow_symlinks=False)
+        names = os.listxattr(path, follow_symlinks=False)
     except OSError:
         # The file system has none.
         return ()
-
-
-def _begun(tree: Path) -> int:
-    """Return when the build began to install, in nanoseconds since 1970; files of packages are older."""
-    return (tree.parent / install.NAME).stat().st_mtime_ns
+    return [name for name in names if name == _CAPABILITY or name.startswith(("user.", "system.posix_acl_"))]
 
 
 def _kind(facts: list[int]) -> int:

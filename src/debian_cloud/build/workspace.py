@@ -19,6 +19,7 @@ from debian_cloud.build import layers, request, store
 from debian_cloud.build.scripts import install
 from debian_cloud.errors import FAILED, USAGE, Error
 from debian_cloud.host import folders, memory, run, signals
+from debian_cloud.host.progress import say
 from debian_cloud.host.timing import PackageTiming, Timing, timed
 from debian_cloud.packages import described
 from debian_cloud.text.printable import printable
@@ -134,6 +135,9 @@ def _carried_out(
             timings += run.carry_out(part.steps, workspace, progress, (*locks, kept.lock), place)
             if part.layer:
                 kept.made(part.layer)
+    if (reason := workspace / store.NOT_KEPT).exists():
+        why = printable(reason.read_text("utf-8"))
+        say(f"debian-cloud: other builds cannot continue from this one: {why}\n")
     return (*timings,)
 
 

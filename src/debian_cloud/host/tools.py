@@ -40,6 +40,7 @@ OTHERS: Final = {
     "env": "coreutils",
     "qemu-img": "qemu-utils",
     "tar": "tar",
+    "umount": "mount",
     "reprepro": "reprepro",
 }
 """Other tools that verbs call: of every Debian system, recommended (qemu-utils), or an archive's (reprepro)."""

@@ -23,6 +23,9 @@ dpkg decides all: it unpacks, runs the maintainer scripts, keeps its database. W
   `update-ca-certificates`); one that takes long and that no maintainer script waits for runs beside dpkg
   (`py3compile`; not depmod, whose result dracut reads at once). A command of the same name before it in PATH notes
   how it was called.
+
+What a stage makes gets the stage's date, so that a tree depends on the packages alone, and not on when each stage was
+installed.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ import lzma
 import os
 import platform
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -46,8 +50,6 @@ from typing import TYPE_CHECKING, BinaryIO, Final, TextIO
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-NAME: Final = "install"
-"""Name of this script in the workspace."""
 DEBS: Final = "debs"
 """Directory of the workspace with the .debs."""
 
@@ -87,6 +89,11 @@ _END: Final = b"`\n"
 _DATE: Final = slice(16, 28)
 _SIZE: Final = slice(48, 58)
 """Numbers in the header of a member (ar(5))."""
+
+_ACL: Final = struct.pack("<I" + "HHI" * 3, 2, *(1, 7, 2**32 - 1), *(4, 5, 2**32 - 1), *(32, 5, 2**32 - 1))
+"""An ACL of version 2, for owner, group and others (linux/posix_acl_xattr.h)."""
+_CAPABILITY: Final = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)
+"""The capability CAP_NET_RAW, effective and permitted (capabilities(7), revision 2)."""
 
 _DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
 
@@ -140,6 +147,7 @@ def main(tree: Path, stage: Path) -> None:
         installer = Installer(tree, place, beside)
         for name, *operands in operations:
             getattr(installer, name)(operands)
+    clamp(tree, int(os.environ["SOURCE_DATE_EPOCH"]))
 
 
 class Installer:
@@ -441,6 +449,16 @@ def date(debs: Sequence[Path]) -> int:
     return newest
 
 
+def clamp(tree: Path, date: int) -> None:
+    """Set the time of what is newer than a date to that date; raise ValueError if the clock is before it."""
+    now = time.time()
+    if now < date:
+        said, newest = (time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(when)) for when in (now, date))
+        raise ValueError(f"the clock is wrong: it is {said}, but what is installed is of {newest}")
+    newer = ("find", str(tree), "-xdev", "-newermt", f"@{date}")
+    subprocess.run((*newer, "-exec", "touch", "--no-dereference", f"--date=@{date}", "{}", "+"), check=True)
+
+
 def _decompressed(file: BinaryIO, size: int) -> Iterator[bytes]:
     """Yield the content of `size` bytes of xz(1) streams."""
     decompressor, data = lzma.LZMADecompressor(), b""
@@ -486,6 +504,7 @@ def new(tree: Path, debs: Sequence[str], place: Path) -> None:
     tree.mkdir(mode=0o755, exist_ok=True)
     if any(tree.iterdir()):
         raise ValueError(f"{tree} is not empty")
+    check_attributes(tree)
     for name in ("bin", "sbin", "lib", *(("lib64",) if any(deb.endswith("_amd64.deb") for deb in debs) else ())):
         (tree / "usr" / name).mkdir(parents=True)
         (tree / name).symlink_to(f"usr/{name}")
@@ -499,6 +518,23 @@ def new(tree: Path, debs: Sequence[str], place: Path) -> None:
         for chunk in ahead:
             for deb in chunk:
                 extract(Path(DEBS, deb) if (place / deb).is_symlink() else place / deb, tree)
+
+
+def check_attributes(tree: Path) -> None:
+    """Raise ValueError if the file system of an empty tree keeps no capabilities or no ACLs.
+
+    Maintainer scripts do something else then (setcap(8)), or nothing, and do not fail.
+    """
+    folder = tree / "attributes"
+    folder.mkdir()
+    try:
+        os.setxattr(folder, "system.posix_acl_default", _ACL)
+        (folder / "file").touch()
+        os.setxattr(folder / "file", "security.capability", _CAPABILITY)
+    except OSError as error:
+        raise ValueError(f"the file system of {tree} keeps no capabilities or no ACLs: {error.strerror}") from None
+    finally:
+        shutil.rmtree(folder)
 
 
 @contextlib.contextmanager
@@ -535,6 +571,7 @@ def prepared(tree: Path, place: Path) -> Iterator[None]:
     policy.chmod(0o755)
     yield
     policy.unlink()
+    unmount(*(tree / name for name in ("proc", "run", "tmp", "dev/pts", *(f"dev/{name}" for name in _DEVICES))))
 
 
 def note(command: str, cases: str, does: str) -> str:
@@ -545,6 +582,11 @@ def note(command: str, cases: str, does: str) -> str:
 def mount(*argv: str) -> None:
     """Mount a file system; it ends with the namespace."""
     subprocess.run(("mount", *argv), check=True)
+
+
+def unmount(*places: Path) -> None:
+    """Take file systems away, with what is mounted below them, even if a process still uses one."""
+    subprocess.run(("umount", "--lazy", *map(str, places)), check=True)
 
 
 # Numbers of fsync, fdatasync, sync, syncfs, sync_file_range (asm/unistd.h) and of the architecture (linux/audit.h).

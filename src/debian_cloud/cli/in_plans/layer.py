@@ -6,12 +6,12 @@ CACHE is the directory of layers. A build calls this as root of its namespace.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debian_cloud.build import store
-from debian_cloud.text.printable import printable
+from debian_cloud.build.scripts import install
+from debian_cloud.errors import Error
 
 if TYPE_CHECKING:
     import argparse
@@ -27,15 +27,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument("tree", type=Path, metavar="TREE")
     keep.add_argument("layer", metavar="LAYER")
     keep.add_argument("stage", metavar="STAGE")
-    take.add_argument("layers", nargs="+", metavar="LAYER")
+    take.add_argument("files", nargs="+", metavar="FILE", help="name of a file in CACHE")
 
 
 def main(args: argparse.Namespace) -> int:
     """Run the verb and return its exit status."""
     tree = args.tree.resolve()
     if args.action == "keep":
-        if failed := store.keep(args.cache, tree, args.layer, args.stage):
-            print(f"debian-cloud: the layer is not kept: {printable(failed)}", file=sys.stderr)
+        reason = tree.parent / store.NOT_KEPT
+        # Without the first, none of the others is kept.
+        if (failed := store.keep(args.cache, tree, args.layer, args.stage)) and not reason.exists():
+            reason.write_text(failed, "utf-8", "replace")
     else:
-        store.take(args.cache, tree, args.layers)
+        tree.mkdir(exist_ok=True)
+        try:
+            install.check_attributes(tree)
+        except ValueError as error:
+            raise Error(str(error), "choose another place with --output") from None
+        store.take(args.cache, tree, args.files)
     return 0
