@@ -27,10 +27,12 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ["PATH"] = ":".join(
     [f"{ROOT}/.venv/bin", f"{ROOT}/archive", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/bin"]
 )
-# A process that a shell starts in the background ignores SIGINT, and so would all that the tests start and interrupt.
+# A process that a shell starts in the background ignores SIGINT, one of nohup(1) SIGHUP, and so would all that the
+# tests start and interrupt.
 # pytest-xdist may import this in another thread of its workers, which have this from the process that starts them.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 SUITE = "trixie"
 CONFIGS = ("ec2", "generic", "nocloud")
 """Disks of SUITE that take all steps: built, uploaded, published, mirrored, fetched."""

@@ -42,7 +42,7 @@ def archive() -> Iterator[Archive]:
 def place() -> Iterator[Path]:
     """A directory that all users may write to."""
     with throwaway.folder() as top:
-        top.chmod(0o777)
+        top.chmod(0o1777)
         yield top
 
 

@@ -39,6 +39,7 @@ _TWICE = """
 import os, signal, sys, time
 from debian_cloud.host import signals
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 first, second = map(int, sys.argv[1:])
 try:
     with signals.ending_politely():

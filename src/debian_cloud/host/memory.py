@@ -9,6 +9,7 @@ used yet of the room that they need is not free for others.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -118,7 +119,9 @@ def _begun(used: contextlib.ExitStack, workspace: Path, size: int) -> Tree | Non
         promised = sum(map(_promised, place.iterdir()))
         if not wanted or not room(size, promised):
             return None
-        folder = Path(tempfile.mkdtemp(dir=place))
+        # One of this workspace that was killed may still be in use.
+        name = hashlib.sha256(os.fsencode(workspace)).hexdigest()[:16]
+        folder = Path(tempfile.mkdtemp(dir=place, prefix=f"{name}."))
         lock = used.enter_context(folders.locked(folder, f"the memory for {workspace}"))
         used.callback(_remove, folder)
         (folder / _PROMISE).write_text(str(_needed(size)), "ascii")
