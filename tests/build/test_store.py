@@ -640,7 +640,7 @@ print(picture(builder.taken()) == picture(builder.tree), len(builder.names()))
 _READ_ONLY = """
 store.cache.place = lambda: place
 builder.stage(write("one"))
-subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True)
 """
 
 

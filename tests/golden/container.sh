@@ -184,7 +184,7 @@ Epoch: 1795224967
 Virtual-Size: 0
 Maintainer: Some One <one@example.org>
 Formats: tar.xz
-Plan: 3d22ebc8117538157c92c04503697090f3dc8b9f1679ff6b0b22fc9eea3158d3
+Plan: ea279531b7bd8abb87c71de6f927fc36f1cbf1ecc137271434a85ee853b31501
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64

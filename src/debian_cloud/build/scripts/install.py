@@ -142,6 +142,8 @@ def main(tree: Path, stage: Path) -> None:
         (place / folder).mkdir()
     mount("--bind", DEBS, str(place / "large"))
     if operations[0][0] == "essential":
+        tree.mkdir(mode=0o755, exist_ok=True)
+        check_attributes(tree)
         new(tree, operations[0][1:], place / "debs")
     with prepared(tree, place), Beside(tree, place) as beside:
         installer = Installer(tree, place, beside)
@@ -504,7 +506,6 @@ def new(tree: Path, debs: Sequence[str], place: Path) -> None:
     tree.mkdir(mode=0o755, exist_ok=True)
     if any(tree.iterdir()):
         raise ValueError(f"{tree} is not empty")
-    check_attributes(tree)
     for name in ("bin", "sbin", "lib", *(("lib64",) if any(deb.endswith("_amd64.deb") for deb in debs) else ())):
         (tree / "usr" / name).mkdir(parents=True)
         (tree / name).symlink_to(f"usr/{name}")
