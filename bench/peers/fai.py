@@ -10,7 +10,7 @@ from bench.mirror import Mirror
 from bench.peers import BOOT, DISK, installed, run, script
 
 NAME = "fai-diskimage"
-PACKAGE = "fai-server fai-setup-storage debootstrap dosfstools mtools qemu-utils"
+PACKAGE = "fai-server fai-setup-storage debootstrap dosfstools mtools qemu-utils udev"
 NOTE = "a minimal configuration of the bench's own, not the cloud team's: the packages, BIOS and UEFI boot by GRUB"
 
 _CLASS = "BENCH"
