@@ -101,7 +101,7 @@ def problems() -> Iterator[Problem]:
     if why := _unusable_place(place):
         yield Problem(place, why)
         return
-    for path in _entries(place, others=0):
+    for path in _in_place(place):
         if path.name in _CHECKS:
             yield from _of_files(path)
         elif not path.name.startswith(cache.GONE) and (why := _foreign_folder(path)):
@@ -136,15 +136,21 @@ def pruned(bound: int | None = None, *, everything: bool = False) -> Freed:
 
 
 def _archives(place: Path) -> Iterator[Archive]:
-    for path in _entries(place, others=0):
+    for path in _in_place(place):
         if path.name not in _CHECKS and not path.name.startswith(cache.GONE) and not _foreign_folder(path):
             with contextlib.suppress(FileNotFoundError):
                 yield Archive(path, cache.sources_of(path), cache.size(path), path.stat().st_mtime)
 
 
-def _entries(folder: Path, others: int = 0o022) -> Iterator[Path]:
-    """Yield what is in a directory of this user; nothing if it is foreign (`_foreign_folder`)."""
-    if not _foreign_folder(folder, others):
+def _in_place(place: Path) -> Iterator[Path]:
+    """Yield what is in the directory of the cache; nothing if no build uses it."""
+    if not _unusable_place(place):
+        yield from sorted(place.iterdir())
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    """Yield what is in a directory of this user; nothing if it is another's, or no directory."""
+    if not _foreign_folder(folder):
         yield from sorted(folder.iterdir())
 
 
@@ -156,7 +162,7 @@ def _total(folder: Path) -> tuple[int, int]:
 
 def _unusable_place(place: Path) -> str:
     """Return why no build uses a cache in this directory (`cache.directory`), or an empty string."""
-    if why := _foreign_folder(place, others=0):
+    if why := _not_own_folder(place):
         return why
     try:
         files.refuse_changeable(place)
@@ -165,21 +171,30 @@ def _unusable_place(place: Path) -> str:
     return ""
 
 
-def _foreign_folder(path: Path, others: int = 0o022) -> str:
-    """Return why a path is no directory of this user, or has one of the permissions `others`, or an empty string."""
+def _foreign_folder(path: Path) -> str:
+    """Return why a path is no directory of this user alone, or an empty string."""
+    try:
+        return _not_own_folder(path) or _foreign(path.lstat())
+    except FileNotFoundError:
+        # A build has removed it in the meantime.
+        return "it is gone"
+
+
+def _not_own_folder(path: Path) -> str:
+    """Return why a path is no directory of this user, or an empty string."""
     try:
         found = path.lstat()
     except FileNotFoundError:
         return "it is gone"
     if not stat.S_ISDIR(found.st_mode):
         return "it is not a directory"
-    return _foreign(found, others)
+    return "it belongs to another user" if found.st_uid != os.geteuid() else ""
 
 
-def _foreign(found: os.stat_result, others: int = 0o022) -> str:
+def _foreign(found: os.stat_result) -> str:
     if found.st_uid != os.geteuid():
         return "it belongs to another user"
-    return "other users can write to it" if found.st_mode & others else ""
+    return "other users can write to it" if found.st_mode & 0o022 else ""
 
 
 def _of_files(folder: Path) -> Iterator[Problem]:
@@ -215,7 +230,7 @@ _CHECKS: Final[dict[str, Callable[[Path], str]]] = {
 
 def _unusable(place: Path, *, hashed: bool) -> Iterator[Path]:
     """Yield what killed runs left, what is foreign, and, if files are to be hashed, what is damaged."""
-    for path in _entries(place, others=0):
+    for path in _in_place(place):
         if path.name.startswith(cache.GONE) or (path.name not in _CHECKS and _foreign_folder(path)):
             yield path
         elif path.name in _CHECKS:

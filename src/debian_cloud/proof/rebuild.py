@@ -55,11 +55,11 @@ def rebuild(
         raise Error(f"{statement} exists already", "choose another name with --statement", USAGE)
     # Check this before anything is fetched.
     run.check_namespace()
-    # What is said of the bytes must not depend on what a former build has left: every package is installed.
     workspace.make_output((output or Path()).resolve())
     planned = request.again(
         buildinfo, found.keyring, closure=closure or bundle.closure_of(file), archive=archive, seed=seed
     )
+    # What is said of the bytes must not depend on what a former build has left: no layer is used.
     if output:
         workspace.make(planned, output.resolve(), progress.shown(quiet=quiet), bound=0)
         return Rebuilt(found, planned.id, _compared(buildinfo, output))
