@@ -23,6 +23,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 from debian_cloud.image import sources  # noqa: E402 - the path is set above
 from debian_cloud.names import RELEASES  # noqa: E402
 from debian_cloud.plan import NAMESPACE, NAMESPACE_USER  # noqa: E402
+from tests import one_line  # noqa: E402
 from tests.configs import official  # noqa: E402
 from tests.conftest import DISKS  # noqa: E402
 
@@ -57,7 +58,7 @@ def compressed(image: Path, folder: Path, method: str) -> int:
 def by_hand(suite: str, config: str, size: str, top: Path) -> Path:
     """Make a file system with the official packages, of the size of a disk."""
     known = sources.targets(run(*sources.INDEXTARGETS, folder=top))
-    (top / "sources.list").write_text(sources.as_lines(sources.debian(known, suite, expired=True)))
+    (top / "sources.list").write_text(one_line.as_lines(sources.debian(known, suite, expired=True)))
     packages = ",".join(sorted(official.packages(config, suite, "amd64")))
     bootstrap = ["mmdebstrap", "--quiet", "--mode=root", "--format=directory", "--variant=minbase"]
     run(*ROOTED, *bootstrap, f"--include={packages}", suite, "tree", "sources.list", folder=top)

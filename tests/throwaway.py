@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.gnupg import remove
+from tests import gnupg
 
 SUITE = "trixie"
 FINE = {"Image-Size": "1G", "Image-Format": "qcow2", "Image-Firmware": "bios uefi"}
@@ -96,7 +96,16 @@ def folder() -> Iterator[Path]:
     try:
         yield top
     finally:
-        remove(top)
+        gnupg.remove(top)
+
+
+@contextmanager
+def signer() -> Iterator[Path]:
+    """A `folder` with a key in the GnuPG home `home`, which can `sign`, and its public part in `key.gpg`."""
+    with folder() as top:
+        gnupg.new_key(top / "home", "x")
+        (top / "key.gpg").write_bytes(gnupg.gpg(top / "home", "--export"))
+        yield top
 
 
 def archive(top: Path, *debs: Path, uploader: Path | str = "") -> Archive:

@@ -21,7 +21,7 @@ import pytest
 
 from debian_cloud.host import run
 from debian_cloud.image import sources
-from tests import clock
+from tests import clock, one_line
 
 RELEASES: Final = {"apt-2.6": "bookworm", "apt-3": "trixie"}
 """Name of a client -> the release that has this apt."""
@@ -158,7 +158,7 @@ def _namespaces() -> tuple[str, ...]:
 def _bootstrap(release: str, folder: Path) -> Path:
     """Unpack a root file system with apt of a release, owned by the caller."""
     debian = sources.debian(sources.targets(run.output(sources.INDEXTARGETS)), release, expired=True)
-    (folder / "sources.list").write_text(sources.as_lines(debian))
+    (folder / "sources.list").write_text(one_line.as_lines(debian))
     tree, tar = folder / "tree", folder / "tree.tar"
     tree.mkdir()
     root = os.geteuid() == 0

@@ -24,9 +24,9 @@ import pytest
 
 from debian_cloud.disk.opened import DiskImage, opened
 from debian_cloud.host import tools
-from debian_cloud.image import sources
 from debian_cloud.image.entries import FILE
 from debian_cloud.names import RELEASES
+from tests import one_line
 from tests.build.compared import compared, debian
 from tests.conftest import ALL, DISKS, ROOT, SUITE, World, traces
 
@@ -134,7 +134,7 @@ def another_user(place: Path) -> Iterator[Host]:
 def another_tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The root file system of a machine of another release, with only the packages that a build needs."""
     folder = tmp_path_factory.mktemp("another")
-    (folder / "sources.list").write_text(sources.as_lines(debian(OTHER)))
+    (folder / "sources.list").write_text(one_line.as_lines(debian(OTHER)))
     bootstrap = ("mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory", "--quiet")
     options = (f"--include={','.join(sorted(NEEDS))}", '--aptopt=APT::Sandbox::User "root"')
     namespaces = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")

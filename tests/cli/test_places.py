@@ -20,7 +20,7 @@ from debian_cloud.build import workspace
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.image import sources
 from debian_cloud.packages import images
-from tests import throwaway
+from tests import one_line, throwaway
 from tests.command import debian_cloud, refused
 from tests.conftest import ROOT
 from tests.samples import described
@@ -121,7 +121,7 @@ def test_an_address_that_readers_would_read_otherwise(
 def test_apt_reads_the_same_address_in_both_styles(tmp_path: Path) -> None:
     """In one-line style, which the bootstrap uses, apt decodes "%" once more."""
     source = sources.Source("copy:/a%20b%25%23", ("trixie",), "/x.gpg")
-    (tmp_path / "one.list").write_text(sources.as_lines((source,)))
+    (tmp_path / "one.list").write_text(one_line.as_lines((source,)))
     (tmp_path / "two.sources").write_text(sources.as_deb822((source,)))
     for file in ("one.list", "two.sources"):
         settings = ("-o", f"Dir::Etc::SourceList={tmp_path / file}", "-o", "Dir::Etc::SourceParts=/dev/null")

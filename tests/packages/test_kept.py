@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shlex
 import subprocess
 import time
@@ -27,7 +28,7 @@ from debian_cloud.image.custom import OFFICIAL
 from debian_cloud.image.resolution import Package, Resolution
 from debian_cloud.packages import cache, indextargets, kept, releases
 from debian_cloud.plan import NAMESPACE, NAMESPACE_USER
-from tests import gnupg, samples, throwaway
+from tests import samples, throwaway
 from tests.clock import off_by
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
@@ -113,9 +114,7 @@ class Small:
 
 @pytest.fixture(scope="module")
 def signer() -> Iterator[Path]:
-    with throwaway.folder() as top:
-        gnupg.new_key(top / "home", "x")
-        (top / "key.gpg").write_bytes(gnupg.gpg(top / "home", "--export"))
+    with throwaway.signer() as top:
         yield top
 
 
@@ -128,6 +127,26 @@ def small(signer: Path) -> Iterator[Small]:
     yield made
     for name in ("debian", "archive", "root"):
         subprocess.run(["rm", "-rf", signer / name], check=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "who", "other"),
+    [
+        ("/ vim_1_all/d", "python-apt", "apt-get"),
+        ("s/ vim_1_all.deb \\(.*\\)/&\\n'x' nano_2%3a1_all.deb \\1/", "apt-get", "python-apt"),
+        ("/ vim_1_all/s/SHA256:0/SHA256:1/", "apt-get|python-apt", "apt-get|python-apt"),
+    ],
+    ids=["less", "more", "another file"],
+)
+def test_apt_get_must_come_to_the_same_packages(
+    small: Small, tmp_path: Path, change: str, who: str, other: str
+) -> None:
+    (tmp_path / "apt-get").write_text(f"""#!/bin/sh\n/usr/bin/apt-get "$@" | sed "{change}"\n""")
+    (tmp_path / "apt-get").chmod(0o755)
+    done = small.run(add="vim", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert done.returncode == 1
+    name = "nano 2:1" if change.startswith("s") else "vim 1"
+    assert re.fullmatch(f"({who}) installs {name} with fine, and ({other}) does not\n", done.stderr)
 
 
 def test_the_second_answer_is_the_first_and_needs_no_apt(small: Small) -> None:

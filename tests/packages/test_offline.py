@@ -25,7 +25,7 @@ from debian_cloud.host import sign
 from debian_cloud.image import sources
 from debian_cloud.image.id import ImageId
 from debian_cloud.packages import cache, pool, releases
-from tests import gnupg, throwaway
+from tests import throwaway
 from tests.command import refused
 from tests.samples import CONFIG, RESOLUTION, planned
 
@@ -159,9 +159,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def signer() -> Iterator[Path]:
-    with throwaway.folder() as top:
-        gnupg.new_key(top / "home", "x")
-        (top / "key.gpg").write_bytes(gnupg.gpg(top / "home", "--export"))
+    with throwaway.signer() as top:
         (top / "bin").mkdir()
         (top / "bin/debian-cloud").write_text(f"#!/usr/bin/python3\n{COMMAND}")
         (top / "bin/debian-cloud").chmod(0o755)

@@ -297,18 +297,6 @@ def as_deb822(sources: Iterable[Source], types: str = "deb") -> str:
     )
 
 
-def as_lines(sources: Iterable[Source]) -> str:
-    """The same in one-line style, as mmdebstrap(1) accepts it."""
-
-    def line(source: Source, suite: str) -> str:
-        expired = " check-valid-until=no" if source.expired else ""
-        # In this style, apt decodes percent-encoding once more.
-        uri = source.uri.replace("%", "%25")
-        return f"deb [signed-by={source.signed_by}{expired}] {uri} {suite} {' '.join(source.components)}\n"
-
-    return "".join(line(source, suite) for source in sources for suite in source.suites)
-
-
 BINARY_CACHE: Final = "pkgcache.bin"
 """Name of apt's binary cache in the directory `cache` of a private apt. With srcpkgcache.bin it would be there twice,
 since a private apt has no installed packages."""

@@ -13,7 +13,7 @@ import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from debian_cloud import names
 from debian_cloud.errors import FAILED, USAGE, Error, did_you_mean
@@ -42,8 +42,8 @@ _PLAIN: Final = "/+,:=~"
 """Characters that are not percent-encoded in the URL of a directory, besides letters, digits and `_.-`."""
 # White space, or a "%" without two digits of a byte other than NUL (RFC 3986, 2.1): programs read these differently.
 _NO_URL: Final = re.compile(r"\s|%(?![0-9A-Fa-f]{2})|%00")
-_SIMULATED: Final = re.compile(r"^Inst ([^ :]+)\S* \((\S+) ", re.MULTILINE)
-"""A package that apt-get would install, and its version."""
+_FETCHED: Final = re.compile(r"^'.*' ([^ _]+)_([^ _]+)_[^ _]+\.deb \d+ SHA256:([0-9a-f]{64})$", re.MULTILINE)
+"""A package that apt-get would fetch, its version, percent-encoded, and its hash."""
 _MADE_OF: Final = "made-of"
 """File of a private apt that says of which release files its binary cache was made."""
 _IMAGES: Final = ("main/images/Images", "main/images/Images-Status")
@@ -159,16 +159,18 @@ class Origin:
         said = run.output(
             (
                 *("apt-get", "-c", str(self.conf), "-o", f"Dir::Etc::Preferences={pins}"),
-                *("-o", f"Dir::Cache::pkgcache={self.apt.binary_cache}", "-q", "--simulate", "install"),
+                *("-o", f"Dir::Cache::pkgcache={self.apt.binary_cache}", "-o", "Acquire::ForceHash=SHA256"),
+                # With --simulate, apt-get looks at all packages again for each one that it would install.
+                *("-q", "--print-uris", "install"),
                 *(*resolution.essential, *resolution.required, resolution.config.name, *keyring),
                 *(*resolution.recommended, *custom.add),
             )
         )
-        found = {*_SIMULATED.findall(said)}
-        resolved = {(package.name, package.version) for package in resolution.packages}
+        found = {(name, unquote(version), sha256) for name, version, sha256 in _FETCHED.findall(said)}
+        resolved = {(package.name, package.version, package.sha256) for package in resolution.packages}
         if found != resolved:
-            name, version = min(found ^ resolved)
-            who, other = ("apt-get", "python-apt") if (name, version) in found else ("python-apt", "apt-get")
+            name, version, _ = one = min(found ^ resolved)
+            who, other = ("apt-get", "python-apt") if one in found else ("python-apt", "apt-get")
             raise Error(
                 f"{who} installs {name} {version} with {names.config(resolution.config.name)}, and {other} does not",
                 "both must agree: name it in the configuration's Depends, or with --add",
