@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 GENERATED: Final = (
     # debian-cloud's builder: files of this disk that belong to no package
@@ -188,6 +191,7 @@ _COPIES: Final = (
 )
 
 _ALTERNATIVES: Final = "/etc/alternatives/"
+_WILD: Final = re.compile(r"(\*\*|\*|\?|\[[^]]*\])")
 
 
 def matches(pattern: str, path: str) -> bool:
@@ -198,13 +202,42 @@ def matches(pattern: str, path: str) -> bool:
 @cache
 def _compiled(pattern: str) -> re.Pattern[str]:
     words = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
-    parts = re.split(r"(\*\*|\*|\?|\[[^]]*\])", pattern)
+    parts = _WILD.split(pattern)
     return re.compile("".join(words.get(part, part if part.startswith("[") else re.escape(part)) for part in parts))
+
+
+class Patterns:
+    """Patterns of which the first that a path matches is found without trying all: images have many paths."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._exact: dict[str, int] = {}
+        self._below: dict[str, list[tuple[int, re.Pattern[str]]]] = {}
+        for index, pattern in enumerate(patterns):
+            if _WILD.search(pattern):
+                top = pattern.partition("/")[0]
+                self._below.setdefault("" if _WILD.search(top) else top, []).append((index, _compiled(pattern)))
+            else:
+                self._exact.setdefault(pattern, index)
+
+    def first(self, path: str) -> int | None:
+        """The index of the first pattern that a path matches; None if it matches none."""
+        found = [self._exact[path]] if path in self._exact else []
+        for top in (path.partition("/")[0], ""):
+            for index, pattern in self._below.get(top, ()):
+                if pattern.fullmatch(path):
+                    found.append(index)
+                    break
+        return min(found, default=None)
+
+
+_LINES: Final = (*GENERATED, *ASKED_FOR)
+_GENERATED: Final = Patterns(pattern for pattern, _ in _LINES)
+_COPIED: Final = Patterns(_COPIES)
 
 
 def is_copy(path: str) -> bool:
     """Whether a path of the root file system is a copy of a file that a package ships elsewhere."""
-    return any(matches(pattern, path) for pattern in _COPIES)
+    return _COPIED.first(path) is not None
 
 
 def generator(path: str, target: str = "", *, esp: bool = False) -> str:
@@ -219,4 +252,5 @@ def generator(path: str, target: str = "", *, esp: bool = False) -> str:
         return "update-alternatives(1)"
     if path in NOTED:
         return "builder: what the first boot makes again"
-    return next((made_by for pattern, made_by in (*GENERATED, *ASKED_FOR) if matches(pattern, path)), "")
+    line = _GENERATED.first(path)
+    return "" if line is None else _LINES[line][1]

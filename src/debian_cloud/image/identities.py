@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from debian_cloud.image.generated import NOTED, matches
+from debian_cloud.image.generated import NOTED, Patterns
 
 RENEWAL: Final = "usr/lib/debian-cloud/renew"
 """Program of the layer `common` that, at the first boot, generates again what RENEWED lists."""
@@ -91,14 +91,14 @@ BY_LAYER: Final = frozenset({"openssh-server"} | {known.package for known in IDE
 """The packages whose identities RENEWAL can generate again."""
 
 
-_PLACES: Final = tuple({f"{path.partition('/')[0]}/" for known in IDENTITIES for path in known.paths})
+_PATTERNS: Final = Patterns(path for known in IDENTITIES for path in known.paths)
+_OF_PATTERN: Final = tuple(known for known in IDENTITIES for _ in known.paths)
 
 
 def identity(path: str) -> Identity | None:
     """The first identity in the table whose paths match a path; None if there is none."""
-    if not path.startswith(_PLACES):
-        return None
-    return next((known for known in IDENTITIES if any(matches(pattern, path) for pattern in known.paths)), None)
+    line = _PATTERNS.first(path)
+    return None if line is None else _OF_PATTERN[line]
 
 
 # An armour's first line (RFC 7468, RFC 4716, RFC 9580). A text that only quotes it, such as a manual, has no key
