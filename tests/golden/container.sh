@@ -184,7 +184,7 @@ Epoch: 1795224967
 Virtual-Size: 0
 Maintainer: Some One <one@example.org>
 Formats: tar.xz
-Plan: ea279531b7bd8abb87c71de6f927fc36f1cbf1ecc137271434a85ee853b31501
+Plan: 1c38c1ae99eb346590f041f72fae7e53182b3819f6e2d1ef00e456d8cb0b3f91
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64

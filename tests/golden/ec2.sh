@@ -329,7 +329,7 @@ Epoch: 1795224967
 Virtual-Size: 8589934592
 Maintainer: Some One <one@example.org>
 Formats: raw qcow2
-Plan: 568c53632cf94475ad17226f579f8faba87b75a941c545a356fdc553773c2ded
+Plan: 2b3f942d4d87e34cd94b44fa42ec9fbcab701b7c88c301d21912a5f2461ae141
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64

@@ -315,12 +315,11 @@ def run(
 
 
 class Beside:
-    """A thread that runs the noted commands one after the other, while dpkg works."""
+    """A thread that runs the noted commands: one after the other while dpkg works, then on all processors."""
 
     def __init__(self, tree: Path, place: Path) -> None:
         self._tree, self._queue = tree, place / "queue"
-        self._wanted = threading.Event()
-        self._last = False
+        self._ended = threading.Event()
         self._failed: subprocess.CalledProcessError | None = None
         self._done = 0
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -340,25 +339,28 @@ class Beside:
             raise self._failed
 
     def _end(self) -> None:
-        self._last = True
-        self._wanted.set()
+        self._ended.set()
         self._thread.join()
 
     def _work(self) -> None:
-        while not self._failed:
-            # Read this first: what was noted before it was set is in the file.
-            last = self._last
-            waiting = self._queue.read_text("utf-8").splitlines()[self._done :]
-            for line in waiting:
-                self._done += 1
-                try:
-                    run(self._tree, *line.split())
-                except subprocess.CalledProcessError as error:
-                    self._failed = error
-                    return
-            if last and not waiting:
-                return
-            self._wanted.wait(0.05)
+        try:
+            while not self._ended.is_set():
+                if waiting := self._noted():
+                    self._run(waiting[0])
+                    self._done += 1
+                else:
+                    self._ended.wait(0.05)
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                for result in [pool.submit(self._run, line) for line in self._noted()]:
+                    result.result()
+        except subprocess.CalledProcessError as error:
+            self._failed = error
+
+    def _noted(self) -> list[str]:
+        return self._queue.read_text("utf-8").splitlines()[self._done :]
+
+    def _run(self, line: str) -> None:
+        run(self._tree, *line.split())
 
 
 class Ahead:
