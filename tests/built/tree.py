@@ -40,11 +40,19 @@ while [ "$1" != -- ]; do
 done
 shift
 exec chroot "$tree" /usr/bin/env -i HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
-    PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"
+    PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
 """
 
 # A tree has no service manager, so no service starts in it (invoke-rc.d(8)).
 _NO_SERVICES: Final = "printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d"
+
+# No test reads the initrd or the byte-code of a tree that it installed, and both are made by each installation;
+# the images have them.
+_NOT_MADE: Final = """
+for name in update-initramfs py3compile; do
+    printf '#!/bin/sh\\n' >"/usr/local/sbin/$name" && chmod 755 "/usr/local/sbin/$name"
+done
+"""
 
 # All trees of a test run share the packages that apt fetched: /mnt/cache.
 _APT: Final = """
@@ -182,7 +190,7 @@ def bootstrap(to: Path, suite: str, archive: Path, keyring: Path) -> Tree:
     )
     assert done.returncode == 0, done.stderr[-4000:]
     tree = Tree(to, (archive, cache))
-    tree.run("sh", "-euc", _NO_SERVICES)
+    tree.run("sh", "-euc", _NO_SERVICES + _NOT_MADE)
     tree.run("sh", "-euc", "cat >/etc/apt/apt.conf.d/99test", given=_APT)
     subprocess.run(as_root("install", "-m", "644", keyring, to / "usr/share/keyrings/test.gpg"), check=True)
     line = f"deb [signed-by=/usr/share/keyrings/test.gpg] copy:/mnt/{archive.name} {suite} main\n"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Resolve every configuration of a suite and an architecture against Debian's real indexes, building nothing.
 
-usage: python3 -m tests.configs.matrix [SUITE ARCH]
+usage: python3 -m tests.configs.matrix [SUITE ARCH [CONFIG…]]
 
 Without arguments it resolves all of them and prints a table; with them it reads a
 debian/control from standard input, and prints JSON. The configurations in
@@ -35,7 +35,7 @@ from tests.configs import official
 from tools import render
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 
@@ -133,8 +133,8 @@ def archive(folder: Path, suite: str, architecture: str, control: str, version: 
     return keyring
 
 
-def resolve(suite: str, architecture: str, control: str) -> list[Resolved]:
-    """Resolve every configuration of a suite and an architecture; only once per process."""
+def resolve(suite: str, architecture: str, control: str, only: Collection[str] = ()) -> list[Resolved]:
+    """Resolve every configuration of a suite and an architecture, or `only` those; once per process."""
     version = "0~matrix"
     explicit = named(control, architecture)
     found = []
@@ -145,6 +145,8 @@ def resolve(suite: str, architecture: str, control: str) -> list[Resolved]:
         places = origin.Places(expired=True, archive=f"file:{scratch}/public", keyring=keyring)
         with origin.of(places, suite, architecture) as read:
             for image in read.apt.configurations(suite):
+                if only and names.config(image.name) not in only:
+                    continue
                 wanted = explicit[names.config(image.name)]
                 try:
                     resolution = read.resolve(names.config(image.name), suite)
@@ -187,8 +189,9 @@ def is_configuration(package: str) -> bool:
 
 def main() -> int:
     """Print one suite and architecture as JSON, or the whole table; return 1 if something cannot be installed."""
-    if len(sys.argv) == 3:
-        print(json.dumps([asdict(image) for image in resolve(sys.argv[1], sys.argv[2], sys.stdin.read())]))
+    if len(sys.argv) >= 3:
+        suite, architecture, *only = sys.argv[1:]
+        print(json.dumps([asdict(image) for image in resolve(suite, architecture, sys.stdin.read(), only)]))
         return 0
     begun = time.monotonic()
     failed = False
@@ -207,10 +210,10 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def run(suite: str, architecture: str, control: str = "") -> list[Resolved]:
+def run(suite: str, architecture: str, *only: str, control: str = "") -> list[Resolved]:
     """Call `resolve` in a process of its own, because libapt's configuration is global."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.configs.matrix", suite, architecture],
+        [sys.executable, "-m", "tests.configs.matrix", suite, architecture, *only],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": f"{ROOT}/src:{ROOT}"},
         input=control or render.render(ROOT, suite),

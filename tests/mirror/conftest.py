@@ -30,14 +30,14 @@ def other_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Key]:
 
 
 @pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("served")
 
 
 @pytest.fixture(scope="session")
-def servers(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
+def servers(served: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
     etc = tmp_path_factory.mktemp("etc")
-    running = {scheme: serve(scheme, base, etc / scheme) for scheme in ("rsync", "http")}
+    running = {scheme: serve(scheme, served, etc / scheme) for scheme in ("rsync", "http")}
     yield running
     for server in running.values():
         server.kill()
@@ -81,27 +81,27 @@ def copied(template: Archive, root: Path) -> Archive:
 
 
 @pytest.fixture
-def archive(template: Archive, base: Path, request: pytest.FixtureRequest) -> Iterator[Archive]:
+def archive(template: Archive, served: Path, request: pytest.FixtureRequest) -> Iterator[Archive]:
     """An archive for one test: two packages, a source, three images of two configurations."""
-    made = copied(template, base / re.sub(r"\W+", "-", request.node.name))
+    made = copied(template, served / re.sub(r"\W+", "-", request.node.name))
     yield made
     remove(made.root)
 
 
 @pytest.fixture
-def next_archive(next_template: Archive, base: Path, request: pytest.FixtureRequest) -> Iterator[Archive]:
+def next_archive(next_template: Archive, served: Path, request: pytest.FixtureRequest) -> Iterator[Archive]:
     """The same archive after its next publication, for one test."""
-    made = copied(next_template, base / re.sub(r"\W+", "-", request.node.name))
+    made = copied(next_template, served / re.sub(r"\W+", "-", request.node.name))
     yield made
     remove(made.root)
 
 
 @pytest.fixture(scope="session")
 def mirrored(
-    template: Archive, base: Path, servers: dict[str, Server], tmp_path_factory: pytest.TempPathFactory
+    template: Archive, served: Path, servers: dict[str, Server], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Path]]:
     """Directories of mirrors of the archive, by the scheme with which they fetched it."""
-    made = copied(template, base / "mirrored")
+    made = copied(template, served / "mirrored")
     dests = {}
     for scheme, server in servers.items():
         mirror = Mirror(f"{server.url}/mirrored", tmp_path_factory.mktemp("mirrored") / scheme, template.key.keyring)
