@@ -168,6 +168,17 @@ def a_link(file: Path) -> None:
     file.symlink_to("elsewhere")
 
 
+def open_to_others(file: Path) -> None:
+    file.chmod(0o666)
+
+
+def of_another_user(file: Path) -> None:
+    if os.geteuid():
+        file.chmod(0o664)
+    else:
+        os.chown(file, 65534, 65534)
+
+
 def gone(file: Path) -> None:
     file.unlink()
 
@@ -192,9 +203,13 @@ def test_files_are_made_again_unless_the_same_plan_left_them(tmp_path: Path) -> 
     assert workspace.is_made(planned, tmp_path)
     make("1" * 64)
     assert not workspace.is_made(planned, tmp_path)
-    for change in (of_another_size, written_to, a_link, gone):
+    for change in (of_another_size, written_to, a_link, open_to_others, of_another_user, gone):
         make()
         change(file)
+        assert not workspace.is_made(planned, tmp_path), change
+    for change in (open_to_others, of_another_user):
+        make()
+        change(text)
         assert not workspace.is_made(planned, tmp_path), change
     for damaged in (b"", b"\xff\x00", b"Format: 1.0\n"):
         make()

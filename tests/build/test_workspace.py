@@ -17,10 +17,11 @@ import pytest
 from debian_cloud import plan
 from debian_cloud.build import request, store, workspace
 from debian_cloud.errors import Error
-from debian_cloud.host import folders, memory
+from debian_cloud.host import folders, memory, run
 from debian_cloud.host.progress import Progress, shown
 from debian_cloud.host.timing import PackageTiming
 from debian_cloud.packages import cache
+from tests.samples import RECORD, RESOLUTION
 
 if TYPE_CHECKING:
     from debian_cloud.host.progress import Begin
@@ -205,6 +206,101 @@ def test_a_reason_why_a_layer_is_not_kept_is_told(
     said = capsys.readouterr().err
     assert said == f"debian-cloud: other builds cannot continue from this one: {NO_SOCKET}\n"
     assert len([*place.iterdir()]) == 1
+
+
+def test_builds_do_not_wait_for_layers_that_will_not_be_kept(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another build can claim all layers as soon as the first one could not be kept."""
+    free: list[bool] = []
+
+    def seen(*_: object) -> tuple[()]:
+        (tmp_path / "one/work" / store.NOT_KEPT).write_text("the disk is full")
+        free.append(not [*place.glob(f"*{store.MAKING}")])
+        return ()
+
+    monkeypatch.setattr(run, "carry_out", seen)
+    carried_out(tmp_path / "one", steps())
+    assert free == [False, True, True]
+
+
+MADE = ("x.raw", "x.buildinfo")
+
+
+@pytest.fixture
+def small() -> request.Planned:
+    """A plan that makes two files in no time."""
+    write = plan.Run("write", ("sh", "-euc", "echo raw >x.raw; echo info >x.buildinfo"), root=True)
+    return request.Planned((write,), RESOLUTION, RECORD.id, MADE)
+
+
+def make(small: request.Planned, output: Path) -> None:
+    workspace.make(small, output, shown(quiet=True), bound=0)
+
+
+def test_nothing_is_left_beside_what_was_made(small: request.Planned, tmp_path: Path) -> None:
+    make(small, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(MADE)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_build_that_is_killed_while_it_puts_files_in_place_is_completed(
+    small: request.Planned, tmp_path: Path, number: int
+) -> None:
+    """Whatever is in place when it is killed, the next build of the same plan makes nothing again."""
+    work = tmp_path / f".{small.stem}.build"
+    work.mkdir(mode=0o700)
+    for count, name in enumerate(MADE):
+        (work / name if count >= number else tmp_path / name).write_text(name)
+    (work / "complete").write_text(small.id)
+    make(small, tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: name for name in MADE}
+
+
+@pytest.mark.parametrize("what", ["another plan", "a file is missing"])
+def test_what_is_not_complete_is_made_again(small: request.Planned, tmp_path: Path, what: str) -> None:
+    work = tmp_path / f".{small.stem}.build"
+    work.mkdir(mode=0o700)
+    for name in MADE[: 1 if "missing" in what else 2]:
+        (work / name).write_text("old")
+    (work / "complete").write_text("another" if "another" in what else small.id)
+    make(small, tmp_path)
+    assert (tmp_path / "x.raw").read_text() == "raw\n"
+    assert not work.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another user")
+@pytest.mark.parametrize("whose", ["nobody", "everybody"])
+def test_no_build_runs_where_another_user_can_exchange_its_programs(
+    small: request.Planned, tmp_path: Path, whose: str
+) -> None:
+    above = tmp_path / "above"
+    above.mkdir()
+    if whose == "nobody":
+        os.chown(above, 65534, 65534)
+    else:
+        above.chmod(0o777)
+    with pytest.raises(Error, match="who could change what is run there") as refused:
+        make(small, above / "out")
+    assert refused.value.hint == "build in a directory of your own, as its owner"
+    assert [*(above / "out").iterdir()] == []
+    # In a directory such as /tmp, nobody can rename the workspace.
+    os.chown(above, 0, 0)
+    above.chmod(0o1777)
+    make(small, above)
+
+
+def test_an_image_that_is_made_again_leaves_nothing(small: request.Planned, tmp_path: Path) -> None:
+    os.chdir(tmp_path)
+    left = tmp_path / ".x.again"
+    left.mkdir(mode=0o700)
+    for name in MADE:
+        (left / name).write_text("of a killed run")
+    with workspace.scratch("x") as place:
+        assert place == left
+        make(small, place)
+        assert (place / "x.raw").read_text() == "raw\n"
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_the_slowest_package_comes_first(tmp_path: Path) -> None:

@@ -248,6 +248,18 @@ def test_a_cache_is_closed_to_others_whatever_the_umask(kept: Cache) -> None:
     kept.run("prune", "--all")
 
 
+def test_a_cache_that_was_moved_and_linked_is_used(kept: Cache) -> None:
+    kept.layer(1)
+    kept.place.rename(kept.place.parent / "elsewhere")
+    kept.place.symlink_to("elsewhere")
+    with store.opened(2**30):
+        pass
+    kept.run("verify")
+    assert "layers" in kept.run("list")
+    kept.run("prune", "--all")
+    assert [*(kept.place / cache.LAYERS).iterdir()] == []
+
+
 @root_only
 @pytest.mark.parametrize("name", [cache.LAYERS, "0123456789abcdef", ""])
 def test_a_directory_of_another_user_is_named(kept: Cache, name: str) -> None:

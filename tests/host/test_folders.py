@@ -15,6 +15,8 @@ import pytest
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import folders, run
 
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+AS_OTHER = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 HOLD = """
 import pathlib, sys, time
 from debian_cloud.host import folders
@@ -53,26 +55,47 @@ def test_a_new_workspace_is_closed_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         with folders.locked(tmp_path / "work", "it"):
-            assert (tmp_path / "work").stat().st_mode & 0o777 == 0o711
+            assert (tmp_path / "work").stat().st_mode & 0o777 == 0o700
+        with folders.locked(tmp_path / "other", "it", mode=0o711):
+            assert (tmp_path / "other").stat().st_mode & 0o777 == 0o711
     finally:
         os.umask(before)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize("there", [False, True])
-def test_another_user_cannot_lock_it_but_reach_what_is_in_it(there: bool) -> None:
-    as_other = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+def test_another_user_cannot_lock_it_but_reach_what_is_in_it_if_that_is_wanted(there: bool) -> None:
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         work = Path(name) / "work"
         if there:
             work.mkdir(mode=0o755)
-        with folders.locked(work, "it"):
+        with folders.locked(work, "it", mode=0o711):
             pass
         (work / "file").write_text("read")
-        lock = (*as_other, "flock", "--shared", "--nonblock", work, "true")
+        lock = (*AS_OTHER, "flock", "--shared", "--nonblock", work, "true")
         assert b"Permission denied" in subprocess.run(lock, capture_output=True, check=False).stderr
-        assert subprocess.check_output([*as_other, "cat", work / "file"]) == b"read"
+        assert subprocess.check_output([*AS_OTHER, "cat", work / "file"]) == b"read"
+        # Nobody else may run an unfinished image's set-user-ID programs.
+        with folders.locked(work, "it"):
+            pass
+        closed = subprocess.run((*AS_OTHER, "cat", work / "file"), capture_output=True, check=False)
+        assert b"Permission denied" in closed.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_directory_that_another_user_holds_is_told_to_be_that(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o1777)
+        with folders.locked(Path(name) / "work", "it"):
+            other = subprocess.run(
+                (*AS_OTHER, sys.executable, "-c", HOLD, Path(name) / "work"),
+                env={**os.environ, "PYTHONPATH": str(SOURCE)},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+    assert "work belongs to another user, or other users may write to it" in other.stderr
 
 
 def test_one_holder_at_a_time_and_the_kernel_lets_go(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +25,10 @@ class Machine:
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.shared, self._folder = folder / "shm", folder
         self.shared.mkdir()
-        for name, of in (("_MOUNTS", "mountinfo"), ("_MEMORY", "meminfo"), ("_GROUP", "cgroup"), ("_CONTROL", "fs")):
+        for name, of in (
+            *(("_MOUNTS", "mountinfo"), ("_MEMORY", "meminfo"), ("_GROUP", "cgroup"), ("_CONTROL", "fs")),
+            *(("_USERS", "users"), ("_LINGERING", "linger")),
+        ):
             patch.setattr(memory, name, folder / of)
         patch.setattr(memory, "_SHARED", self.shared)
         patch.delenv(memory.NEVER, raising=False)
@@ -265,3 +270,34 @@ def test_what_a_killed_build_left_goes_with_the_next(machine: Machine, tmp_path:
         assert tree
         assert sorted(machine.left()) == sorted(["stray", tree.path.parent.name])
     assert machine.left() == ["stray"]
+
+
+SESSION = "/user.slice/user-1000.slice/session-1.scope"
+
+
+@pytest.mark.parametrize(
+    ("group", "uid", "change", "had"),
+    [
+        (SESSION, 1000, "", True),
+        ("/system.slice/builder.service", 1000, "", False),
+        ("/system.slice/builder.service", 1000, "linger", True),
+        ("/system.slice/builder.service", 999, "", True),
+        ("/system.slice/builder.service", 1000, "no logind", True),
+        (SESSION, 1000, "nohup", False),
+    ],
+)
+def test_memory_that_logind_may_free_before_the_build_ends_is_not_used(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str, uid: int, change: str, had: bool
+) -> None:
+    machine.group(group)
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    user = pwd.struct_passwd(("me", "x", uid, uid, "", "/", "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: user)
+    if change != "no logind":
+        (tmp_path / "users").mkdir()
+    (tmp_path / "linger").mkdir()
+    if change == "linger":
+        (tmp_path / "linger/me").touch()
+    if change == "nohup":
+        monkeypatch.setattr(signal, "getsignal", lambda _: signal.SIG_IGN)
+    assert memory._outlives_its_login() != had

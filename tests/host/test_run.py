@@ -56,6 +56,39 @@ def shell(script: str, *, root: bool = True) -> plans.Run:
     return plans.Run("a step", ("sh", "-euc", script), root=root)
 
 
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_tree_in_memory_that_is_gone_ends_the_build(tmp_path: Path, fails: bool) -> None:
+    """As logind(8) removes it; whatever the step itself makes of that."""
+    tree = tmp_path / "memory"
+    tree.mkdir()
+    with pytest.raises(Error, match=r"a step: .*memory was removed while it was in use") as refused:
+        carried_out(tmp_path, shell(f"rmdir {tree}; {'exit 1' if fails else 'true'}", root=False), tree=tree)
+    assert "set DEBIAN_CLOUD_TREE_ON_DISK=1" in refused.value.hint
+
+
+OWN = "echo 'debian-cloud: error: tar: tar failed' >&2; echo 'debian-cloud: hint: the command was' >&2; exit 1"
+"""A command of this project, which cannot know why the tool that it called failed."""
+
+
+@pytest.mark.parametrize(
+    ("full", "said", "hint"),
+    [
+        ("memory", "a step: there is no more room for the root file system in memory, ", "TREE_ON_DISK=1"),
+        ("work", "a step: the disk is full", "--output"),
+        ("", "a step: tar: tar failed", "the command was"),
+    ],
+)
+def test_the_file_system_that_is_full_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: str, said: str, hint: str
+) -> None:
+    tree = tmp_path / "memory"
+    tree.mkdir()
+    monkeypatch.setattr(run, "_is_full", lambda place: place.name == full)
+    with pytest.raises(Error, match=said) as refused:
+        carried_out(tmp_path, shell(OWN, root=False), tree=tree)
+    assert hint in refused.value.hint
+
+
 def test_root_steps_see_a_tree_elsewhere_as_the_workspace_s(tmp_path: Path) -> None:
     tree = tmp_path / "memory"
     tree.mkdir()

@@ -162,7 +162,8 @@ def _total(folder: Path) -> tuple[int, int]:
 
 def _unusable_place(place: Path) -> str:
     """Return why no build uses a cache in this directory (`cache.directory`), or an empty string."""
-    if why := _not_own_folder(place):
+    # It may be a symlink, which is checked below.
+    if why := _not_own_folder(place, follow=True):
         return why
     try:
         files.refuse_changeable(place)
@@ -180,10 +181,10 @@ def _foreign_folder(path: Path) -> str:
         return "it is gone"
 
 
-def _not_own_folder(path: Path) -> str:
-    """Return why a path is no directory of this user, or an empty string."""
+def _not_own_folder(path: Path, *, follow: bool = False) -> str:
+    """Return why a path is no directory of this user, or an empty string; a symlink is one only if it is followed."""
     try:
-        found = path.lstat()
+        found = path.stat(follow_symlinks=follow)
     except FileNotFoundError:
         return "it is gone"
     if not stat.S_ISDIR(found.st_mode):

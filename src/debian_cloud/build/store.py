@@ -110,10 +110,14 @@ class Store:
         if layer in self._making:
             self._making.pop(layer).close()
 
-    def end(self) -> None:
-        """Let all other builds go on, and note that the layers were used now."""
+    def give_up(self) -> None:
+        """Let other builds that wait for any of the layers go on."""
         for layer in [*self._making]:
             self.made(layer)
+
+    def end(self) -> None:
+        """Let all other builds go on, and note that the layers were used now."""
+        self.give_up()
         now = time.time()
         for number, layer in enumerate(self._ids):
             # Without the one before it, none is of use: the last one is removed first.
@@ -212,12 +216,14 @@ def take(place: Path, tree: Path, names: Sequence[str]) -> None:
             with _opened(place / name) as file, ThreadPoolExecutor(1) as beside:
                 # What was checked before may be another file now.
                 found = beside.submit(_hashed, file)
-                _put(tree, file, last)
+                failed = _put(tree, file, last)
                 last = found.result()
         except (OSError, ValueError):
             last = ""
         if last != _digest(name):
             raise Error(f"the layer {name} is gone from the cache, or damaged", "build again")
+        if failed:
+            raise failed
     _note(tree, last, _found(tree))
 
 
@@ -239,8 +245,8 @@ def _hashed(file: IO[bytes]) -> str:
     return digest.hexdigest()
 
 
-def _put(tree: Path, file: IO[bytes], last: str) -> None:
-    """Put a layer on top of a tree; raise ValueError if it does not belong there."""
+def _put(tree: Path, file: IO[bytes], last: str) -> Error | None:
+    """Put a layer on top of a tree; raise ValueError if it does not belong there; return the Error of tar(1)."""
     header = _header(file)
     if header["last"] != last:
         raise ValueError("the layer was made on top of another one")
@@ -248,7 +254,12 @@ def _put(tree: Path, file: IO[bytes], last: str) -> None:
         _unlink(tree / path)
     for path in header["bare"]:
         _bare(tree / path)
-    run.fed(("tar", *_EXTRACT, *_TAR, f"--directory={tree.parent}"), file)
+    try:
+        run.fed(("tar", *_EXTRACT, *_TAR, f"--directory={tree.parent}"), file)
+    except Error as failed:
+        # A damaged layer is a better reason: the caller knows.
+        return failed
+    return None
 
 
 def keep(place: Path, tree: Path, layer: str, stage: str) -> str:

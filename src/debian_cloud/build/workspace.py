@@ -7,29 +7,33 @@ next build empties what a killed build left, once the last process of that has e
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import shutil
 import stat
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.build import layers, request, store
 from debian_cloud.build.scripts import install
 from debian_cloud.errors import FAILED, USAGE, Error
-from debian_cloud.host import folders, memory, run, signals
+from debian_cloud.host import files, folders, memory, run, signals
 from debian_cloud.host.progress import say
 from debian_cloud.host.timing import PackageTiming, Timing, timed
 from debian_cloud.packages import described
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from debian_cloud.build.request import BuildRequest, Planned
     from debian_cloud.host.progress import Begin
 
+_COMPLETE: Final = "complete"
+"""File of the workspace with the id of the plan, once all files are made."""
 _NO_PATH_OF_APT: Final = re.compile(r"[\x00-\x1f\x7f\"]")
 
 
@@ -67,7 +71,7 @@ def is_made(planned: Planned, output: Path) -> bool:
     """Return whether a directory has all planned files, as the same plan has left them.
 
     A file of another size, or that was written to after its .buildinfo, counts as changed: for example a disk that
-    was booted.
+    was booted. So does a file that another user owns or can write to: the digests are not computed again.
     """
     try:
         file = output / f"{planned.stem}.buildinfo"
@@ -77,7 +81,10 @@ def is_made(planned: Planned, output: Path) -> bool:
         return False
     return (
         buildinfo.plan == planned.id
-        and all(stat.S_ISREG(one.st_mode) for one in found.values())
+        and all(
+            stat.S_ISREG(one.st_mode) and one.st_uid == os.geteuid() and not one.st_mode & 0o022
+            for one in (made, *found.values())
+        )
         and all(
             name in found and found[name].st_size == size and found[name].st_mtime_ns <= made.st_mtime_ns
             for name, (_, size) in buildinfo.digests.items()
@@ -95,25 +102,64 @@ def make(
     files already exists.
     """
     _refuse_name(output)
-    _refuse_existing(output, planned.outputs)
     make_output(output)
-    _refuse_full(output, planned)
     workspace = output / f".{planned.stem}.build"
     with signals.ending_politely(), folders.locked(workspace, f"the build of {planned.stem} in {output}") as lock:
         try:
-            # Files that a killed build of the same image left are of no use: we hold the lock.
-            folders.empty(workspace)
-            with memory.tree(workspace, planned.resolution.installed_size) as tree:
-                timings = _carried_out(planned, workspace, lock, tree, begin, bound)
-            packages = _packages(workspace)
-            with signals.undisturbed():
+            # Who can rename a directory above it can put other programs in the place of the plan's.
+            files.refuse_changeable(workspace, "what is run there", "build in a directory of your own, as its owner")
+            if not _is_complete(planned, workspace, output):
                 _refuse_existing(output, planned.outputs)
-                for name in planned.outputs:
-                    (workspace / name).rename(output / name)
+                # Files that a killed build of the same image left are of no use: we hold the lock.
+                folders.empty(workspace)
+                _refuse_full(output, planned)
+                with memory.tree(workspace, planned.resolution.installed_size) as tree:
+                    timings = _carried_out(planned, workspace, lock, tree, begin, bound)
+                packages = _packages(workspace)
+            else:
+                timings, packages = (), ()
+            with signals.undisturbed():
+                _put_in_place(planned, workspace, output)
         finally:
             with signals.undisturbed():
                 folders.remove(workspace)
     return timings, packages
+
+
+@contextlib.contextmanager
+def scratch(stem: str) -> Iterator[Path]:
+    """Yield a directory here for an image that is made again and not kept; it is removed at the end.
+
+    Files that a killed run left in it are removed, too; what its build left, the next build removes.
+    """
+    place = Path(f".{stem}.again").resolve()
+    with folders.locked(place, f"{place}"):
+        try:
+            for left in place.iterdir():
+                if not left.is_dir() or left.is_symlink():
+                    left.unlink()
+            yield place
+        finally:
+            with signals.undisturbed():
+                folders.remove(place)
+
+
+def _is_complete(planned: Planned, workspace: Path, output: Path) -> bool:
+    """Return whether a killed build of the same plan had made all files, and was putting them in place."""
+    try:
+        known = (workspace / _COMPLETE).read_text("ascii") == planned.id
+    except (OSError, UnicodeDecodeError):
+        return False
+    return known and all(any((place / name).exists() for place in (workspace, output)) for name in planned.outputs)
+
+
+def _put_in_place(planned: Planned, workspace: Path, output: Path) -> None:
+    """Move the files to the output; if it is killed, the next build goes on with the rest."""
+    _refuse_existing(output, tuple(name for name in planned.outputs if (workspace / name).exists()))
+    (workspace / _COMPLETE).write_text(planned.id, "ascii")
+    for name in planned.outputs:
+        if (workspace / name).exists():
+            (workspace / name).rename(output / name)
 
 
 def _carried_out(
@@ -127,6 +173,7 @@ def _carried_out(
     ids = layers.of(planned.steps)
     if not bound or not ids:
         return run.carry_out(planned.steps, workspace, begin(len(planned.steps)), locks, place)
+    reason = workspace / store.NOT_KEPT
     with store.opened(bound) as kept:
         parts = layers.parts(planned.steps, str(kept.place), kept.begin(ids))
         progress = begin(sum(len(part.steps) for part in parts))
@@ -135,7 +182,10 @@ def _carried_out(
             timings += run.carry_out(part.steps, workspace, progress, (*locks, kept.lock), place)
             if part.layer:
                 kept.made(part.layer)
-    if (reason := workspace / store.NOT_KEPT).exists():
+            if reason.exists():
+                # None of the later ones will be kept: nobody need wait for them.
+                kept.give_up()
+    if reason.exists():
         why = printable(reason.read_text("utf-8"))
         say(f"debian-cloud: other builds cannot continue from this one: {why}\n")
     return (*timings,)

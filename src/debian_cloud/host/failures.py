@@ -16,6 +16,8 @@ from debian_cloud.text.printable import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+ON_DISK: Final = "DEBIAN_CLOUD_TREE_ON_DISK"
+"""Variable of the environment: if it is set, no tree is made in memory."""
 _TAIL: Final = 12
 """Maximum number of last lines of a failed tool's output that are shown, and of reasons before them."""
 _REASONS: Final = ("E: ", "Err:", "dpkg: error", "error: ")
@@ -87,6 +89,24 @@ def failed(argv: Sequence[str], status: int, said: str, title: str = "") -> Erro
     # The reason is often long before the end: the prefixes of apt's and dpkg's messages find it.
     shown = _lines((*_reasons(lines[:-_TAIL]), *lines[-_TAIL:]))
     return Error(f"{what}: {argv[0]} {ending}{shown}", f"the command was: {_short(argv)}", FAILED)
+
+
+def no_tree(title: str, place: Path) -> Error:
+    """The Error that a tree in memory is gone: logind.conf(5), RemoveIPC."""
+    return Error(
+        f"{title}: {printable(str(place))} was removed while it was in use, as logind(8) does at the last logout",
+        f"build while you are logged in, or set {ON_DISK}=1",
+        FAILED,
+    )
+
+
+def no_memory(title: str, place: Path) -> Error:
+    """The Error that the file system in memory is full in which a tree is made."""
+    return Error(
+        f"{title}: there is no more room for the root file system in memory, {printable(str(place))}",
+        f"free some memory, or set {ON_DISK}=1",
+        FAILED,
+    )
 
 
 def _reasons(lines: Sequence[str]) -> list[str]:

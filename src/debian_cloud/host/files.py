@@ -88,8 +88,10 @@ def text(path: Path, limit: int = LARGEST_TEXT) -> str:
         ) from None
 
 
-def refuse_changeable(path: Path) -> None:
+def refuse_changeable(path: Path, what: str = "which keys are trusted", hint: str = "") -> None:
     """Raise Error if any user but this one and root can change what a path leads to; not if the path does not exist.
+
+    The Error says that they could change `what`.
 
     Each directory and symlink on the way is checked. In a sticky directory to which others may write, such as /tmp,
     only the entries that others own are refused. A group whose only member is the owner, as a user private group,
@@ -103,16 +105,16 @@ def refuse_changeable(path: Path) -> None:
             return
         if found.st_uid not in (0, os.geteuid()):
             raise Error(
-                f"{printable(str(place))} belongs to {_user(found.st_uid)}, who could change which keys are trusted",
-                "make you or root its owner",
+                f"{printable(str(place))} belongs to {_user(found.st_uid)}, who could change {what}",
+                hint or "make you or root its owner",
                 USAGE,
             )
         if stat.S_ISLNK(found.st_mode) or (found.st_mode & stat.S_ISVTX and place != way[-1]):
             continue
         if found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and not _own_group(found)):
             raise Error(
-                f"{printable(str(place))} can be written by other users, who could change which keys are trusted",
-                f"run chmod go-w {printable(str(place))}",
+                f"{printable(str(place))} can be written by other users, who could change {what}",
+                hint or f"run chmod go-w {printable(str(place))}",
                 USAGE,
             )
 

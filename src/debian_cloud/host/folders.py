@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -25,16 +26,16 @@ _PATIENCE: Final = 25
 
 
 @contextlib.contextmanager
-def locked(folder: Path, what: str, *, wait: bool = False, shared: bool = False) -> Iterator[int]:
+def locked(folder: Path, what: str, *, wait: bool = False, shared: bool = False, mode: int = 0o700) -> Iterator[int]:
     """Lock a directory, which is created if needed, and yield the lock's descriptor.
 
     The kernel releases the lock when this process ends. If another process holds it, raise Error, or with `wait`,
-    wait for it. A `shared` lock excludes only those that are not. No other user can list the directory, because who
-    can open it can lock it.
+    wait for it. A `shared` lock excludes only those that are not. Other users have no more rights than `mode` gives
+    them; none of them can list the directory, because who can open it can lock it.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
-        descriptor = _own_folder(folder)
+        descriptor = _own_folder(folder, mode)
         try:
             try:
                 fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
@@ -96,7 +97,7 @@ def _not_removed(folder: Path, said: str) -> Error:
     return Error(f"{folder} could not be removed{reason and f': {reason}'}", f"remove it as root: rm -rf {folder}")
 
 
-def _own_folder(folder: Path) -> int:
+def _own_folder(folder: Path, mode: int) -> int:
     """A descriptor of a directory to which only this user can write, created if needed.
 
     Its name can be guessed, and its parent may be writable by all: no other user must be able to put files there that
@@ -105,28 +106,36 @@ def _own_folder(folder: Path) -> int:
     folder.parent.mkdir(parents=True, exist_ok=True)
     while True:
         with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o711)
+            folder.mkdir(mode=mode)
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             break
         except FileNotFoundError:
             # Its holder removed it after mkdir(2) found it.
             continue
-        except OSError:
+        except PermissionError:
+            raise _not_own(folder) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                raise
             raise Error(f"{folder} is not a directory", "remove that file", USAGE) from None
     found = os.fstat(descriptor)
     if found.st_uid != os.geteuid() or found.st_mode & 0o022:
         os.close(descriptor)
-        raise Error(
-            f"{folder} belongs to another user, or other users may write to it",
-            "remove it, or choose another place",
-            USAGE,
-        )
-    if found.st_mode & 0o044:
+        raise _not_own(folder)
+    if found.st_mode & 0o077 & ~mode:
         # It may be on a file system that is read-only.
         with contextlib.suppress(OSError):
-            os.fchmod(descriptor, stat.S_IMODE(found.st_mode) & ~0o044)
+            os.fchmod(descriptor, stat.S_IMODE(found.st_mode) & (0o7700 | mode))
     return descriptor
+
+
+def _not_own(folder: Path) -> Error:
+    return Error(
+        f"{folder} belongs to another user, or other users may write to it",
+        "remove it, or choose another place",
+        USAGE,
+    )
 
 
 def _same(descriptor: int, folder: Path) -> bool:

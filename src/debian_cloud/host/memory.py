@@ -11,15 +11,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import pwd
 import re
 import shutil
+import signal
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.errors import Error
-from debian_cloud.host import folders, signals
+from debian_cloud.host import failures, folders, signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,8 +36,11 @@ _SPARE: Final = 3 * 2**29
 """Bytes of memory that stay for the processes of a build, the page cache and others."""
 _PROMISE: Final = "promise"
 """File with the bytes that a tree will take."""
-NEVER: Final = "DEBIAN_CLOUD_TREE_ON_DISK"
-"""Variable of the environment: if it is set, no tree is made in memory."""
+NEVER: Final = failures.ON_DISK
+_USERS: Final = Path("/run/systemd/users")
+_LINGERING: Final = Path("/var/lib/systemd/linger")
+_FIRST_USER: Final = 1000
+"""Lowest id of users whose files here logind(8) removes (login.defs(5), SYS_UID_MAX)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,8 @@ def _begun(used: contextlib.ExitStack, workspace: Path, size: int) -> Tree | Non
 
     Raise Error if this user's directory is another's. What killed builds left in it is removed before.
     """
-    place, wanted = _SHARED / f"debian-cloud-{os.geteuid()}", not os.environ.get(NEVER)
+    place = _SHARED / f"debian-cloud-{os.geteuid()}"
+    wanted = not os.environ.get(NEVER) and not _outlives_its_login()
     if not os.path.lexists(place) and not (wanted and room(size)):
         return None
     with folders.locked(place, "the memory for trees", wait=True):
@@ -130,6 +136,22 @@ def _begun(used: contextlib.ExitStack, workspace: Path, size: int) -> Tree | Non
     # It becomes the image's root directory, whatever the user's umask is.
     root.chmod(0o755)
     return Tree(root, lock)
+
+
+def _outlives_its_login() -> bool:
+    """Return whether this process may still run when its user's last session ends.
+
+    logind(8) then removes what the user has in /dev/shm, used or not (logind.conf(5), RemoveIPC).
+    """
+    uid = os.geteuid()
+    if uid < _FIRST_USER or not _USERS.is_dir():
+        return False
+    with contextlib.suppress(KeyError, OSError):
+        if (_LINGERING / pwd.getpwuid(uid).pw_name).exists():
+            return False
+    # A service of this user, or under nohup(1).
+    group = _GROUP.read_text("utf-8", "surrogateescape")
+    return "/user.slice/" not in group or signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
 def _promised(folder: Path) -> int:

@@ -254,12 +254,15 @@ def _run(step: plans.Run, workspace: Path, progress: Progress, locks: tuple[int,
         except BaseException:
             progress.end()
             raise
+    if tree is not None and not tree.exists():
+        progress.end()
+        raise failures.no_tree(step.title, tree)
     if status:
         progress.end()
-        reported = _ends(log)
-        if _is_full(workspace) or (tree is not None and _is_full(tree)):
-            # The tool's own words about it may have found no room in the log.
-            reported += "\nNo space left on device"
+        if tree is not None and _is_full(tree):
+            raise failures.no_memory(step.title, tree)
+        # The tool's own words about it may have found no room in the log, or be another program's.
+        reported = "No space left on device" if _is_full(workspace) else _ends(log)
         raise failures.failed(step.argv, status, reported, step.title)
 
 

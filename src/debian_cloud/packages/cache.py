@@ -98,7 +98,8 @@ def _home() -> Path:
 @contextlib.contextmanager
 def used(root: Path, what: str) -> Iterator[int]:
     """Lock a directory of a cache while it is needed (`folders.locked`); then reduce the cache to its bound."""
-    with folders.locked(root, what, wait=True) as descriptor:
+    # As root, apt fetches as a user of its own, who must reach the lists.
+    with folders.locked(root, what, wait=True, mode=0o711) as descriptor:
         os.utime(root)
         try:
             yield descriptor
@@ -169,7 +170,7 @@ def _removed(folder: Path) -> bool:
     """Remove a directory unless it is in use; return whether it was removed."""
     gone = folder.with_name(f"{GONE}{folder.name}.{os.getpid()}")
     try:
-        with folders.locked(folder, "it"):
+        with folders.locked(folder, "it", mode=0o711):
             folder.rename(gone)
     except (Error, OSError):
         return False

@@ -63,9 +63,9 @@ def rebuild(
     if output:
         workspace.make(planned, output.resolve(), progress.shown(quiet=quiet), bound=0)
         return Rebuilt(found, planned.id, _compared(buildinfo, output))
-    with tempfile.TemporaryDirectory(prefix="debian-cloud.", dir=".") as folder:
-        workspace.make(planned, Path(folder).resolve(), progress.shown(quiet=quiet), bound=0)
-        return Rebuilt(found, planned.id, _compared(buildinfo, Path(folder)))
+    with workspace.scratch(buildinfo.stem) as folder:
+        workspace.make(planned, folder, progress.shown(quiet=quiet), bound=0)
+        return Rebuilt(found, planned.id, _compared(buildinfo, folder))
 
 
 def refuse(found: Rebuilt, output: Path | None = None) -> None:

@@ -17,11 +17,9 @@ from __future__ import annotations
 
 import itertools
 import re
-import tempfile
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud import names
@@ -51,6 +49,7 @@ from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from debian_cloud.formats import Algorithm
     from debian_cloud.image.buildinfo import Buildinfo
@@ -174,8 +173,7 @@ def verify(
     if given.rebuilt:
         return _compared(image, shipped, _of_format(given.rebuilt, wanted, form), report)
     planned = request.again(buildinfo, found.keyring, closure=str(folder), seed=given.seed, wanted=(wanted,))
-    with tempfile.TemporaryDirectory(prefix="debian-cloud.", dir=".") as name:
-        made = Path(name).resolve()
+    with workspace.scratch(buildinfo.stem) as made:
         workspace.make(planned, made, progress.shown(quiet=quiet), bound=given.bound)
         done("made again")
         return _compared(image, shipped, made / buildinfo.id.file(wanted), report)
@@ -230,11 +228,17 @@ def _buildinfo(image: Path, trusted: Trust, given: Given) -> Path:
     """Return the image's .buildinfo: the one given, else the one beside it."""
     if given.buildinfo:
         return given.buildinfo
+    _refuse_no_file(image)
     folders = [folder for folder in (bundle.beside(image), image.parent) if folder]
     found = [path for path in folders[0].glob("*.buildinfo") if image.name.startswith(f"{path.stem}.")]
     if len(found) != 1:
         raise Error(f"{image} has no .buildinfo beside it", "give it with --buildinfo", USAGE)
     return found[0] if trusted.said else bundle.published(found[0])
+
+
+def _refuse_no_file(image: Path) -> None:
+    if not image.is_file():
+        raise Error(f"there is no file {printable(str(image))}", "give an image: a .raw, .qcow2 or .tar.xz", USAGE)
 
 
 def _closure(image: Path, trusted: Trust, buildinfo: Path) -> Path:
@@ -253,8 +257,7 @@ def _closure(image: Path, trusted: Trust, buildinfo: Path) -> Path:
 
 def _identified(image: Path, buildinfo: Buildinfo, *, diagnose: bool = False) -> File:
     """Identify the image's file by its bytes; raise Error if it is not as described, or has another image's name."""
-    if not image.is_file():
-        raise Error(f"there is no file {image}", "give an image: a .raw, .qcow2 or .tar.xz", USAGE)
+    _refuse_no_file(image)
     serials = _SERIAL.findall(image.name)
     ours = image.name.startswith("debian-") and serials
     if {*serials} - {buildinfo.id.serial} or (ours and buildinfo.stem not in image.name):
