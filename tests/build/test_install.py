@@ -7,6 +7,7 @@ import errno
 import io
 import lzma
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -293,6 +294,17 @@ def test_a_package_with_a_damaged_header_is_one_sentence(
     of_members(tmp_path / "debs/x.deb", *members, end=end)
     done = installed(tmp_path, "unpack x.deb\n")
     assert (done.returncode, done.stderr) == (1, "error: debs/x.deb is not a .deb\n")
+
+
+def test_a_package_of_the_future_is_named_before_anything_is_installed(tmp_path: Path) -> None:
+    (tmp_path / "debs").mkdir()
+    header = b"debian-binary".ljust(16) + b"4102444800  " + b"0     0     100644  " + b"4         `\n"
+    (tmp_path / "debs/x.deb").write_bytes(b"!<arch>\n" + header + b"2.0\n")
+    done = installed(tmp_path, "unpack x.deb\n")
+    assert done.returncode == 1
+    said = r"error: x\.deb is of 2100-01-01 00:00:00 UTC, but the clock says .* UTC: one of them is wrong\n"
+    assert re.fullmatch(said, done.stderr)
+    assert not (tmp_path / "place").exists()
 
 
 def test_a_date_that_is_no_number_is_one_sentence(tmp_path: Path) -> None:

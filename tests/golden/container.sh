@@ -148,7 +148,7 @@ as_root install -m 0444 /dev/null tree/etc/machine-id < /dev/null
 # 23. point resolv.conf to systemd-resolved
 as_root ln -sfn ../run/systemd/resolve/stub-resolv.conf tree/etc/resolv.conf < /dev/null
 
-# 24. empty run-time folders
+# 24. empty run-time directories
 as_root find tree/dev tree/run tree/tmp tree/var/tmp -mindepth 1 -delete < /dev/null
 
 # 25. empty logs and caches
@@ -184,7 +184,7 @@ Epoch: 1795224967
 Virtual-Size: 0
 Maintainer: Some One <one@example.org>
 Formats: tar.xz
-Plan: 1c38c1ae99eb346590f041f72fae7e53182b3819f6e2d1ef00e456d8cb0b3f91
+Plan: 775f356556a5d978a1f8cbe835662050937eff1e4f61a707428a573ccd8df189
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64

@@ -179,7 +179,7 @@ chmod 755 grub-setup
 # 29. configure grub
 as_root ./grub-setup tree a3491e84-ae80-5209-adf0-c238d3d88d9c bios < /dev/null
 
-# 30. empty run-time folders
+# 30. empty run-time directories
 as_root find tree/dev tree/run tree/tmp tree/var/tmp -mindepth 1 -delete < /dev/null
 
 # 31. empty logs and caches
@@ -243,7 +243,7 @@ dd if=/dev/zero of=debian-13-ec2-amd64-20261121.0.raw bs=1 count=16 seek=4194750
 dd if=/dev/zero of=debian-13-ec2-amd64-20261121.0.raw bs=1 count=16 seek=4197822 conv=notrunc \
     status=none < /dev/null
 
-# 46. make its folders
+# 46. make its directories
 as_root env SOURCE_DATE_EPOCH=1795224967 ./in-tree tree mmd -i /mnt/debian-13-ec2-amd64-20261121.0.raw@@4194304 ::EFI ::EFI/BOOT ::EFI/debian < /dev/null
 
 # 47. place EFI/BOOT/BOOTX64.EFI
@@ -329,7 +329,7 @@ Epoch: 1795224967
 Virtual-Size: 8589934592
 Maintainer: Some One <one@example.org>
 Formats: raw qcow2
-Plan: 2b3f942d4d87e34cd94b44fa42ec9fbcab701b7c88c301d21912a5f2461ae141
+Plan: 6054d5f3a2bd98ac22eb3f3cae26954aaa52aa7d4ab20b14b6f05a0f635eef1f
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64

@@ -66,7 +66,7 @@ def admit(folder: Path, suite: str, terms: Terms) -> str:
     Error if the archive does not accept the upload.
     """
     if not folder.is_dir():
-        raise Error(f"{folder} is not a directory", "FOLDER holds the files of one upload", USAGE)
+        raise Error(f"{folder} is not a directory", "give the directory that has the files of one upload", USAGE)
     present = {path.name for path in folder.iterdir()}
     found = sorted(name for name in present if name.endswith(".image"))
     if len(found) != 1:

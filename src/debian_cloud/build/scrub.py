@@ -91,8 +91,8 @@ def shown(path: str) -> str:
 def scrub(tree: Path, keep: Iterable[str] = (), drop: Iterable[str] = ()) -> Scrubbed:
     """Remove what each machine makes for itself, and find what else should belong to one machine only.
 
-    `keep` and `drop` are paths as in `generated.GENERATED` on which the configuration has decided. RENEWED is written
-    if the layer has to make something again.
+    `keep` and `drop` are paths as in `generated.GENERATED` on which the configuration has decided.
+    `identities.RENEWED` is written if the layer has to make something again.
     """
     keep, drop = tuple(keep), tuple(drop)
     shipped = _Shipped(tree)

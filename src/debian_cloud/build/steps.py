@@ -380,7 +380,7 @@ def _clean(resolution: Resolution) -> Plan:
         return Run(title, ("find", *paths, *condition, "-delete"), root=True)
 
     return (
-        delete("empty run-time folders", ("dev", "run", "tmp", "var/tmp"), "-mindepth", "1"),
+        delete("empty run-time directories", ("dev", "run", "tmp", "var/tmp"), "-mindepth", "1"),
         delete(
             "empty logs and caches",
             ("var/log", "var/cache/apt", "var/cache/ldconfig", "var/lib/apt/lists"),
@@ -469,7 +469,7 @@ def _uefi(raw: str, layout: Disk, epoch: int) -> Plan:
             )
             for sector in (0, 6)
         ),
-        in_tree("make its folders", epoch, "mmd", "-i", at, "::EFI", "::EFI/BOOT", "::EFI/debian"),
+        in_tree("make its directories", epoch, "mmd", "-i", at, "::EFI", "::EFI/BOOT", "::EFI/debian"),
         *(
             in_tree(f"place {target}", epoch, "mcopy", "-i", at, f"/{source}", f"::{target}")
             for target, source in _ESP_FILES

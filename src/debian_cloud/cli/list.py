@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """List the available image configurations, or with --images the images.
 
-Without options, it lists the configurations that this machine's apt can install.
+Without options, it lists the configurations of the archive that the user configured
+(FILES), or else of the one that this machine's apt knows.
 With --images, it lists the images of the archive that the user configured (FILES),
 whose signed index is fetched again, except with --offline, and those in the indexes
 that `apt update` fetched, which needs no network. A warning names an archive whose
@@ -44,7 +45,7 @@ def main(args: argparse.Namespace) -> int:
 def _images(args: argparse.Namespace) -> int:
     if args.mirror or args.security_mirror or args.archive or args.keyring or args.snapshot:
         raise Error(
-            "--images lists only images in indexes that `apt update` fetched",
+            "--images lists the images of the archives that are configured",
             "omit mirrors, --archive, --keyring and --snapshot",
             USAGE,
         )

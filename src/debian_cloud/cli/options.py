@@ -25,7 +25,7 @@ def add_request(parser: argparse.ArgumentParser, *, several: bool = False) -> No
     else:
         parser.add_argument("config", metavar="CONFIG", help="an image configuration, such as ec2")
     add_offline(add_sources(parser))
-    parser.add_argument("--format", default="", metavar="LIST", help="disk formats, separated by commas: raw,qcow2")
+    parser.add_argument("--format", default="", metavar="LIST", help="formats, separated by commas: raw,qcow2")
     parser.add_argument(
         "--lock", type=Path, metavar="FILE", help="an image's .buildinfo: use exactly its packages, or fail"
     )
@@ -48,15 +48,15 @@ def add_cache_size(parser: argparse.ArgumentParser) -> None:
     """Declare the bound of the layers in the cache."""
     parser.add_argument(
         "--cache-size",
-        default="",
+        default=config.in_words(store.BOUND),
         metavar="SIZE",
-        help=f"what the layers in the cache may take (default: {config.in_words(store.BOUND)}iB)",
+        help=f"what the layers in the cache may take (default: {config.in_words(store.BOUND)})",
     )
 
 
 def cache_size(args: argparse.Namespace) -> int:
     """The bound that the arguments give, in bytes (`add_cache_size`)."""
-    return config.amount(args.cache_size, "--cache-size") if args.cache_size else store.BOUND
+    return config.amount(args.cache_size, "--cache-size")
 
 
 def build_request(args: argparse.Namespace) -> BuildRequest:

@@ -130,7 +130,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     options.add_cache_size(parser)
     parser.add_argument("--json", action="store_true", help="print a verdict on each path as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
-    words.add_source(parser)
+    words.add_source(parser, "trust packages that Debian does not have by the keys of this source")
     options.add_trust(parser)
 
 

@@ -161,7 +161,7 @@ GENERATED: Final = (
     ("var/cache/private", "systemd-tmpfiles(8)"),
     # the administrator's directories, empty
     ("usr/local", "base-files"),
-    ("usr/local/**", "base-files and others: empty folders (Debian policy 9.1.2)"),
+    ("usr/local/**", "base-files and others: empty directories (Debian policy 9.1.2)"),
 )
 """Path -> what generates it. `*` matches within one directory, `**` across directories."""
 
@@ -173,9 +173,9 @@ NOTED: Final = ("var/lib/debian-cloud", "var/lib/debian-cloud/renew")
 
 GENERATED_ON_ESP: Final = (
     ("", "builder: the EFI system partition's root"),
-    ("EFI", "builder: folders as firmware and shim know them (UEFI 13.3.1.3)"),
-    ("EFI/BOOT", "builder: folders as firmware and shim know them (UEFI 13.3.1.3)"),
-    ("EFI/debian", "builder: folders as firmware and shim know them (UEFI 13.3.1.3)"),
+    ("EFI", "builder: directories as firmware and shim know them (UEFI 13.3.1.3)"),
+    ("EFI/BOOT", "builder: directories as firmware and shim know them (UEFI 13.3.1.3)"),
+    ("EFI/debian", "builder: directories as firmware and shim know them (UEFI 13.3.1.3)"),
     ("EFI/debian/grub.cfg", "builder: leads signed GRUB to /boot/grub/grub.cfg"),
 )
 """The same for the EFI system partition; everything else there is copied from packages."""

@@ -405,7 +405,7 @@ def update(
             # A URI of the machine's own sources may contain a password.
             0o600,
         ),
-        Run("make folders", ("mkdir", "-p", f"{root}/state", f"{root}/lists/partial", f"{root}/cache")),
+        Run("make directories", ("mkdir", "-p", f"{root}/state", f"{root}/lists/partial", f"{root}/cache")),
         *((_verify(root),) if not offline else _verify_local(root, local) if local else ()),
     )
 

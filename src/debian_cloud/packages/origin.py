@@ -189,7 +189,11 @@ def _resized(config: ImageConfig, size: int) -> ImageConfig:
 
 def other_sources(file: str) -> tuple[tuple[sources.Source, tuple[str, ...]], ...]:
     """Return the sources in a .sources file, each with the architectures that it is limited to, if any."""
-    found = sources.others(files.text(Path(file), _LARGEST_SOURCES), file)
+    try:
+        text = files.text(Path(file), _LARGEST_SOURCES)
+    except Error as error:
+        raise Error(error.message, error.hint, USAGE) from None
+    found = sources.others(text, file)
     return tuple(
         (
             replace(

@@ -179,7 +179,7 @@ def _download(wanted: Sequence[Wanted], place: Path) -> None:
     if status:
         raise Error(
             "packages cannot be fetched",
-            "apt's reason is above: is the network there? plan again if they are gone",
+            "apt's message is above; check the network; if the archive has removed the packages, plan again",
             FAILED,
         )
     with contextlib.suppress(OSError):

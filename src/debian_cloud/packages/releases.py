@@ -171,7 +171,7 @@ def _refuse_dates(found: Release) -> None:
     what = f"the index of {found.suite} from {found.source.uri} in the cache"
     date, until, now = found.field("Date"), found.field("Valid-Until"), time.time()
     if date and seconds(date, found.file) > now + _FAST:
-        raise Error(f"{what} is not valid yet: its date is {date}", "is this machine's clock right?")
+        raise Error(f"{what} is not valid yet: its date is {date}", "check this machine's clock")
     if until and not found.source.expired and seconds(until, found.file) < now:
         raise Error(f"{what} was valid until {until}", f"{_ONCE}; --allow-expired accepts an old index of Debian")
 

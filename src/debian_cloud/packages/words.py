@@ -30,15 +30,17 @@ def add_places(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     return group
 
 
-def add_source(group: argparse._ActionsContainer) -> None:
-    """Declare the option for other sources of packages, each signed by its own keys."""
+def add_source(
+    group: argparse._ActionsContainer, use: str = "also take packages that Debian does not have from this source"
+) -> None:
+    """Declare the option for other sources of packages, each signed by its own keys; `use` says what they are for."""
     group.add_argument(
         "--source",
         type=origin.other_sources,
         action="append",
         default=[],
         metavar="FILE.sources",
-        help="also take packages that Debian does not have from this source (sources.list(5)); repeatable",
+        help=f"{use} (sources.list(5)); repeatable",
     )
 
 

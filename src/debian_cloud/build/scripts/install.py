@@ -444,21 +444,27 @@ def date(debs: Sequence[Path]) -> int:
 
     A package has its date in the header of each member (deb(5)): by dpkg-deb(1), the date of its changelog.
     """
-    note = Path(NEWEST)
+    note, now = Path(NEWEST), time.time()
     newest = int(note.read_text("utf-8")) if note.exists() else _OLDEST
     for deb in debs:
         with deb.open("rb") as file:
-            newest = max([newest, *(int(header[_DATE]) for header, _ in _members(file))])
+            own = max((int(header[_DATE]) for header, _ in _members(file)), default=0)
+        if own > now:
+            raise ValueError(f"{deb.name} is of {_day(own)}, but the clock says {_day(now)}: one of them is wrong")
+        newest = max(newest, own)
     note.write_text(f"{newest}\n", "utf-8")
     return newest
+
+
+def _day(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
 def clamp(tree: Path, date: int) -> None:
     """Set the time of what is newer than a date to that date; raise ValueError if the clock is before it."""
     now = time.time()
     if now < date:
-        said, newest = (time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(when)) for when in (now, date))
-        raise ValueError(f"the clock is wrong: it is {said}, but what is installed is of {newest}")
+        raise ValueError(f"the clock is wrong: it is {_day(now)}, but what is installed is of {_day(date)}")
     newer = ("find", str(tree), "-xdev", "-newermt", f"@{date}")
     subprocess.run((*newer, "-exec", "touch", "--no-dereference", f"--date=@{date}", "{}", "+"), check=True)
 

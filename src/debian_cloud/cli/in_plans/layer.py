@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Keep the tree of a stage in the cache as a layer, or make a tree of layers.
 
-CACHE is the directory of layers. A build calls this as root of its namespace.
+`keep CACHE TREE LAYER STAGE` keeps in CACHE, the directory of layers, what has changed
+in TREE since the last layer. `take CACHE TREE FILE…` makes TREE of these files in CACHE,
+each on top of the one before it. A build calls this as root of its namespace.
 """
 
 from __future__ import annotations
@@ -23,10 +25,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     keep = actions.add_parser("keep", help="keep what has changed in TREE since the last layer")
     take = actions.add_parser("take", help="make TREE of layers, each on top of the one before it")
     for action in (keep, take):
-        action.add_argument("cache", type=Path, metavar="CACHE")
-        action.add_argument("tree", type=Path, metavar="TREE")
-    keep.add_argument("layer", metavar="LAYER")
-    keep.add_argument("stage", metavar="STAGE")
+        action.add_argument("cache", type=Path, metavar="CACHE", help="the directory of layers")
+        action.add_argument("tree", type=Path, metavar="TREE", help="the root file system in the workspace")
+    keep.add_argument("layer", metavar="LAYER", help="the id of the layer")
+    keep.add_argument("stage", metavar="STAGE", help="the title of the step that made it")
     take.add_argument("files", nargs="+", metavar="FILE", help="name of a file in CACHE")
 
 

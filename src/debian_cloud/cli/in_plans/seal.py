@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Write the .buildinfo, the record and the .changes of a built image.
 
-FOLDER is a build's workspace: it has the disks and the file `facts`, both
+DIR is a build's workspace: it has the disks and the file `facts`, both
 made by the steps before. A plan calls this as its last step.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the workspace of a build")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the workspace of a build")
 
 
 def main(args: argparse.Namespace) -> int:
