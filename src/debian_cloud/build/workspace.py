@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _COMPLETE: Final = "complete"
 """File of the workspace with the id of the plan, once all files are made."""
-_NO_PATH_OF_APT: Final = re.compile(r"[\x00-\x1f\x7f\"]")
+_NO_NAME: Final = re.compile(r"[\x00-\x1f\x7f\"]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,12 +216,11 @@ def make_output(output: Path) -> None:
 
 
 def _refuse_name(output: Path) -> None:
-    """Raise Error if apt's settings, in which the bootstrap names its directory, cannot contain this name."""
-    if bad := _NO_PATH_OF_APT.search(str(output)):
+    """Raise Error if a directory's name has characters that programs of a plan read otherwise, or print as they are."""
+    if bad := _NO_NAME.search(str(output)):
         raise Error(
-            f"no image can be built in {printable(str(output))}: apt accepts no {printable(bad[0])!r} in the name"
-            " of a directory",
-            "choose another directory with --output",
+            f"no image can be built in {printable(str(output))}: its name has {printable(bad[0])!r}",
+            "choose another directory",
             USAGE,
         )
 
