@@ -89,7 +89,17 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, BuildRequest]]:
 def test_several_configurations_and_suites_are_built_at_once(
     capsys: pytest.CaptureFixture[str], at_once: list[dict[str, BuildRequest]], tmp_path: Path
 ) -> None:
-    words = ["ec2", "generic", "ec2", "--suite", "trixie,bookworm,trixie", "--jobs", "3", "--cache-size", "2G"]
+    words = [
+        "ec2",
+        "generic",
+        "debian-cloud-config-ec2",
+        "--suite",
+        "trixie,bookworm,trixie",
+        "--jobs",
+        "3",
+        "--cache-size",
+        "2G",
+    ]
     assert cli.run(["build", *words, "--output", str(tmp_path)]) == 0
     assert {name: (one.config, one.suite) for name, one in at_once[0].items()} == {
         f"{config}/{suite}": (config, suite) for suite in ("trixie", "bookworm") for config in ("ec2", "generic")
@@ -127,6 +137,8 @@ def test_several_are_a_list_in_the_json(
     ("words", "message"),
     [
         (["ec2", "--jobs", "-1"], "--jobs cannot be negative"),
+        (["ec2", "--suite", "trixie,"], "suite '' is not a valid name"),
+        (["ec2", "--cache-size", ""], "--cache-size has the invalid size ''"),
         (["ec2", "--cache-size", "some"], "--cache-size has the invalid size 'some'"),
         (["ec2", "--cache-size=-1G"], "--cache-size has the invalid size '-1G'"),
     ],

@@ -216,7 +216,7 @@ def make_output(output: Path) -> None:
 
 
 def _refuse_name(output: Path) -> None:
-    """Raise Error if a directory's name has characters that programs of a plan read otherwise, or print as they are."""
+    """Raise Error if a directory's name has characters that programs of a plan may read or print otherwise."""
     if bad := _NO_NAME.search(str(output)):
         raise Error(
             f"no image can be built in {printable(str(output))}: its name has {printable(bad[0])!r}",

@@ -56,6 +56,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from debian_cloud import names
 from debian_cloud.build import several
 from debian_cloud.cli import options
 from debian_cloud.errors import USAGE, Error
@@ -103,11 +104,11 @@ def main(args: argparse.Namespace) -> int:
 
 def _asked(first: BuildRequest, args: argparse.Namespace) -> dict[str, BuildRequest]:
     """Return the request for each image, by a name that tells it from the others."""
-    suites = tuple(dict.fromkeys(args.suite.split(",")))
+    suites = tuple(dict.fromkeys(names.word(suite, "suite") for suite in args.suite.split(",")))
     asked = {
         name if len(suites) == 1 else f"{name}/{suite}": replace(first, config=name, suite=suite)
         for suite in suites
-        for name in args.configs
+        for name in map(names.config, args.configs)
     }
     if args.jobs < 0:
         raise Error("--jobs cannot be negative", "give how many images to build at once", USAGE)
