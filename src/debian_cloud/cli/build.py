@@ -32,7 +32,10 @@ share is installed once. If one fails, the others go on.
 The root file system as it is after each stage of the installation is kept in the
 cache, and other builds continue from there. --cache-size bounds what these layers
 take; with 0, none is used or kept. Where there is room, the root file system is
-made in memory, unless the variable DEBIAN_CLOUD_TREE_ON_DISK is set.
+made in memory, unless the variable DEBIAN_CLOUD_TREE_ON_DISK is set, or the build may
+still run at the user's last logout, when logind(8) removes it.
+
+No other user may be able to rename or exchange DIR: programs of the build run there.
 
 With --offline, no network is used: what a build has fetched before is in the cache
 (see the verb cache), and is verified as if it had come now; if an index or a package is
