@@ -756,7 +756,7 @@ def test_builds_that_share_their_first_layers_do_not_wait_for_each_other_for_eve
 
 
 MAKER = """
-import os, sys, time
+import os, subprocess, sys, time
 from debian_cloud.build import store
 from debian_cloud.packages import cache
 from pathlib import Path
@@ -764,6 +764,7 @@ cache.directory = lambda: Path(sys.argv[1])
 with store.opened(2**40) as kept:
     kept.begin(sys.argv[2:])
     (kept.place / "partial.x").touch()
+    subprocess.Popen(["sleep", os.environ.get("STEP", "0")], pass_fds=kept.locks, stdout=subprocess.DEVNULL)
     print("begun", flush=True)
     time.sleep(60)
 """
@@ -795,6 +796,19 @@ def test_when_a_build_is_killed_another_goes_on_and_what_it_left_goes(builder: B
         two.end()
     assert two.found == ()
     # The build itself has removed what nobody uses.
+    assert [name[:64] for name in builder.names()] == sorted(IDS[:2])
+
+
+def test_what_a_killed_build_s_step_still_makes_is_waited_for(
+    builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STEP", "2")
+    with maker(builder, IDS[:2]) as killed:
+        os.kill(killed.pid, signal.SIGKILL)
+        killed.wait()
+        two = Other(IDS[:2], made_by(builder))
+        assert not two.begun.wait(0.5)
+        two.end()
     assert [name[:64] for name in builder.names()] == sorted(IDS[:2])
 
 

@@ -83,7 +83,12 @@ class Store:
     place: Path
     lock: int
     _ids: Sequence[str] = ()
-    _making: dict[str, contextlib.ExitStack] = field(default_factory=dict)
+    _making: dict[str, tuple[int, contextlib.ExitStack]] = field(default_factory=dict)
+
+    @property
+    def locks(self) -> tuple[int, ...]:
+        """The descriptors of all locks; a process that has them still makes what a killed build had claimed."""
+        return (self.lock, *(descriptor for descriptor, _ in self._making.values()))
 
     def begin(self, ids: Sequence[str]) -> Sequence[str]:
         """Return the files of the first of these layers that are in the cache; wait for a build that makes the next.
@@ -108,7 +113,7 @@ class Store:
     def made(self, layer: str) -> None:
         """Let other builds that wait for this layer go on."""
         if layer in self._making:
-            self._making.pop(layer).close()
+            self._making.pop(layer)[1].close()
 
     def give_up(self) -> None:
         """Let other builds that wait for any of the layers go on."""
@@ -130,9 +135,10 @@ class Store:
         place = self.place / f"{layer}{MAKING}"
         # Without room for the lock, another build may make the layer at the same time: either one is whole.
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-            stack.enter_context(folders.locked(place, f"the layer {layer[:12]}, which it is making", wait=True))
+            what = f"the layer {layer[:12]}, which it is making"
+            descriptor = stack.enter_context(folders.locked(place, what, wait=True))
             stack.callback(_remove, place)
-            self._making[layer] = stack.pop_all()
+            self._making[layer] = (descriptor, stack.pop_all())
 
     def _sound(self, layer: str, last: str) -> str:
         """Return the name of a layer's file in the cache, or an empty string; what cannot be used is removed.

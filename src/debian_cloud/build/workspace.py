@@ -179,7 +179,7 @@ def _carried_out(
         progress = begin(sum(len(part.steps) for part in parts))
         timings: list[Timing] = []
         for part in parts:
-            timings += run.carry_out(part.steps, workspace, progress, (*locks, kept.lock), place)
+            timings += run.carry_out(part.steps, workspace, progress, (*locks, *kept.locks), place)
             if part.layer:
                 kept.made(part.layer)
             if reason.exists():
