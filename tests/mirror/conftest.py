@@ -6,13 +6,17 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import ALL
 from tests.gnupg import remove
 from tests.mirror.tree import Archive, Key, Mirror, Server, serve
+
+SCHEMES = ("rsync", "http")
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +41,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def servers(served: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
     etc = tmp_path_factory.mktemp("etc")
-    running = {scheme: serve(scheme, served, etc / scheme) for scheme in ("rsync", "http")}
+    running = {scheme: serve(scheme, served, etc / scheme) for scheme in SCHEMES}
     yield running
     for server in running.values():
         server.kill()
@@ -118,7 +122,20 @@ def follower(next_archive: Archive, mirrored: dict[str, Path], server: Server, k
     return Mirror(f"{server.url}/{next_archive.root.name}", tmp_path / "mirror", key.keyring)
 
 
-@pytest.fixture(params=["rsync", "http"])
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`make check` runs each test over one protocol, half of the tests over each; `make check-all` over both."""
+    if not ALL:
+        items[:] = [item for item in items if not _is_for_check_all(item)]
+
+
+def _is_for_check_all(item: pytest.Item) -> bool:
+    if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+        return False
+    scheme = str(item.callspec.params.get("server", ""))
+    return scheme in SCHEMES and scheme != SCHEMES[zlib.crc32(item.nodeid.replace(scheme, "").encode()) % 2]
+
+
+@pytest.fixture(params=SCHEMES)
 def server(request: pytest.FixtureRequest, servers: dict[str, Server]) -> Server:
     return servers[request.param]
 
