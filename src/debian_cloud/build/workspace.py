@@ -133,7 +133,7 @@ def scratch(stem: str) -> Iterator[Path]:
     Files that a killed run left in it are removed, too; what its build left, the next build removes.
     """
     place = Path(f".{stem}.again").resolve()
-    with folders.locked(place, f"{place}"):
+    with folders.locked(place, printable(str(place)), wait=True):
         try:
             for left in place.iterdir():
                 if not left.is_dir() or left.is_symlink():
