@@ -27,7 +27,7 @@ class Machine:
         self.shared.mkdir()
         for name, of in (
             *(("_MOUNTS", "mountinfo"), ("_MEMORY", "meminfo"), ("_GROUP", "cgroup"), ("_CONTROL", "fs")),
-            *(("_USERS", "users"), ("_LINGERING", "linger")),
+            *(("_MANAGER", "notify"), ("_LINGERING", "linger")),
         ):
             patch.setattr(memory, name, folder / of)
         patch.setattr(memory, "_SHARED", self.shared)
@@ -294,7 +294,7 @@ def test_memory_that_logind_may_free_before_the_build_ends_is_not_used(
     user = pwd.struct_passwd(("me", "x", uid, uid, "", "/", "/bin/sh"))
     monkeypatch.setattr(pwd, "getpwuid", lambda _: user)
     if change != "no logind":
-        (tmp_path / "users").mkdir()
+        (tmp_path / "notify").touch()
     (tmp_path / "linger").mkdir()
     if change == "linger":
         (tmp_path / "linger/me").touch()

@@ -37,7 +37,8 @@ _SPARE: Final = 3 * 2**29
 _PROMISE: Final = "promise"
 """File with the bytes that a tree will take."""
 NEVER: Final = failures.ON_DISK
-_USERS: Final = Path("/run/systemd/users")
+_MANAGER: Final = Path("/run/systemd/notify")
+"""Socket that is there only while systemd(1) runs, and so logind(8); directories beside it come with the package."""
 _LINGERING: Final = Path("/var/lib/systemd/linger")
 _FIRST_USER: Final = 1000
 """Lowest id of users whose files here logind(8) removes (login.defs(5), SYS_UID_MAX)."""
@@ -144,7 +145,7 @@ def _outlives_its_login() -> bool:
     logind(8) then removes what the user has in /dev/shm, used or not (logind.conf(5), RemoveIPC).
     """
     uid = os.geteuid()
-    if uid < _FIRST_USER or not _USERS.is_dir():
+    if uid < _FIRST_USER or not _MANAGER.exists():
         return False
     with contextlib.suppress(KeyError, OSError):
         if (_LINGERING / pwd.getpwuid(uid).pw_name).exists():
