@@ -267,7 +267,7 @@ stop_agent() {
     process=$(timeout 10 gpg-connect-agent --homedir "$1" --no-autostart 'GETINFO pid' /bye 2>/dev/null 8>&- 9>&- |
         sed -n 's/^D //p')
     [ -n "$process" ] || return 0
-    timeout 10 gpgconf --homedir "$1" --kill all 8>&- 9>&- || true
+    timeout 10 gpgconf --homedir "$1" --kill gpg-agent 8>&- 9>&- || true
     if ! has_ended "$process"; then
         kill -KILL "$process" 2>/dev/null || true
         # The kernel ends it when it comes to it.
