@@ -34,14 +34,14 @@ def other_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Key]:
 
 
 @pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("served")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("site")
 
 
 @pytest.fixture(scope="session")
-def servers(served: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
+def servers(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
     etc = tmp_path_factory.mktemp("etc")
-    running = {scheme: serve(scheme, served, etc / scheme) for scheme in SCHEMES}
+    running = {scheme: serve(scheme, site, etc / scheme) for scheme in SCHEMES}
     yield running
     for server in running.values():
         server.kill()
@@ -85,27 +85,27 @@ def copied(template: Archive, root: Path) -> Archive:
 
 
 @pytest.fixture
-def archive(template: Archive, served: Path, request: pytest.FixtureRequest) -> Iterator[Archive]:
+def archive(template: Archive, site: Path, request: pytest.FixtureRequest) -> Iterator[Archive]:
     """An archive for one test: two packages, a source, three images of two configurations."""
-    made = copied(template, served / re.sub(r"\W+", "-", request.node.name))
+    made = copied(template, site / re.sub(r"\W+", "-", request.node.name))
     yield made
     remove(made.root)
 
 
 @pytest.fixture
-def next_archive(next_template: Archive, served: Path, request: pytest.FixtureRequest) -> Iterator[Archive]:
+def next_archive(next_template: Archive, site: Path, request: pytest.FixtureRequest) -> Iterator[Archive]:
     """The same archive after its next publication, for one test."""
-    made = copied(next_template, served / re.sub(r"\W+", "-", request.node.name))
+    made = copied(next_template, site / re.sub(r"\W+", "-", request.node.name))
     yield made
     remove(made.root)
 
 
 @pytest.fixture(scope="session")
 def mirrored(
-    template: Archive, served: Path, servers: dict[str, Server], tmp_path_factory: pytest.TempPathFactory
+    template: Archive, site: Path, servers: dict[str, Server], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Path]]:
     """Directories of mirrors of the archive, by the scheme with which they fetched it."""
-    made = copied(template, served / "mirrored")
+    made = copied(template, site / "mirrored")
     dests = {}
     for scheme, server in servers.items():
         mirror = Mirror(f"{server.url}/mirrored", tmp_path_factory.mktemp("mirrored") / scheme, template.key.keyring)

@@ -818,10 +818,10 @@ def test_signed_path_is_refused_before_anything_is_fetched(
 
 @pytest.fixture(scope="module")
 def served(
-    template: Archive, served: Path, servers: dict[str, Server], tmp_path_factory: pytest.TempPathFactory
+    template: Archive, site: Path, servers: dict[str, Server], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Archive, Mirror]]:
     """An archive whose indexes the tests replace, and a mirror of it that shows the original ones."""
-    root = served / "replaced"
+    root = site / "replaced"
     shutil.copytree(template.root, root, symlinks=True)
     archive = Archive(root, template.key, packages=dict(template.packages), images=dict(template.images))
     archive.current, archive.date, archive.sources = dict(template.current), template.date, template.sources
