@@ -123,24 +123,33 @@ class Machine:
             time.sleep(_POLL)
 
     def ssh(self, user: str, key: Path, *command: str, seconds: float = 60) -> str:
-        """The standard output of a command on the machine; AssertionError if it fails."""
+        """The standard output of a command on the machine; AssertionError if it fails.
+
+        A machine without acceleration may take long to answer: it is asked again within `seconds`.
+        """
         options = {
             "BatchMode": "yes",
-            "ConnectTimeout": "20",
+            "ConnectTimeout": "60",
             "IdentitiesOnly": "yes",
             "LogLevel": "ERROR",
             # The host key of a machine that exists for one test is unknown.
             "StrictHostKeyChecking": "no",
             "UserKnownHostsFile": "/dev/null",
         }
-        done = subprocess.run(
-            [
-                *("ssh", "-F", "none", "-i", key, "-p", str(self.ssh_port)),
-                *(f"-o{name}={value}" for name, value in options.items()),
-                *(f"{user}@127.0.0.1", "--", *command),
-            ],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False,
-        )  # fmt: skip
+        argv: tuple[str | Path, ...] = (
+            *("ssh", "-F", "none", "-i", key, "-p", str(self.ssh_port)),
+            *(f"-o{name}={value}" for name, value in options.items()),
+            *(f"{user}@127.0.0.1", "--", *command),
+        )
+        end = time.monotonic() + seconds
+        while True:
+            done = subprocess.run(
+                argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False
+            )
+            # 255: there was no connection, so the command has not run.
+            if done.returncode != 255 or time.monotonic() > end:
+                break
+            time.sleep(_POLL)
         assert done.returncode == 0, f"{command} on the machine: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 

@@ -45,7 +45,7 @@ def test_ec2_is_entered_by_bios_and_reaches_a_login_prompt_by_uefi(
         qemu.boot(raw, "ec2-uefi", firmware="uefi") as uefi,
     ):
         bios.wait(r"\n\S+ login: ", BOOT)
-        assert bios.ssh(user, key, "id", "-un", seconds=240) == "root\n"
+        assert bios.ssh(user, key, "id", "-un", seconds=BOOT) == "root\n"
         uefi.wait(r"\n\S+ login: ", BOOT)
         assert "EFI v2" not in bios.console()
         # Secure Boot verified shim, shim verified grub, and grub the kernel.
