@@ -37,7 +37,7 @@ def _run(command: list[str | Path], environment: dict[str, str]) -> subprocess.C
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=1800,
     )
     done.stderr = _WAITS.sub("", done.stderr)
     return done

@@ -71,7 +71,7 @@ class Apt:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            timeout=120,
+            timeout=600,
         )
 
     def get(self, *arguments: str) -> subprocess.CompletedProcess[str]:

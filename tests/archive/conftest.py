@@ -37,7 +37,7 @@ def run(
     command: Sequence[str | Path], env: dict[str, str], *, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """Run a command; if it fails and must not, its output is shown."""
-    done = subprocess.run(command, env=env, text=True, capture_output=True, check=False, timeout=120)
+    done = subprocess.run(command, env=env, text=True, capture_output=True, check=False, timeout=600)
     if check:
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done

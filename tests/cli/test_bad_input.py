@@ -362,7 +362,7 @@ def building(archive: Archive, tmp_path: Path, request: pytest.FixtureRequest) -
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     # Another debian-cloud may hold the cache for some time.
-    within(300, lambda: bool([*place.glob(f"{tree}/etc")]) or process.poll() is not None)
+    within(900, lambda: bool([*place.glob(f"{tree}/etc")]) or process.poll() is not None)
     if not [*place.glob(f"{tree}/etc")]:
         process.kill()
         pytest.fail(process.communicate()[1])
@@ -438,7 +438,7 @@ def test_what_a_killed_build_left_is_no_obstacle_once_its_processes_have_ended(
     with said.open("wb") as out:
         second = subprocess.Popen(["debian-cloud", *again], stdin=subprocess.DEVNULL, stderr=out)
     try:
-        within(300, lambda: not mark.exists() or second.poll() is not None)
+        within(900, lambda: not mark.exists() or second.poll() is not None)
         assert not mark.exists(), said.read_text()
         # Not SIGINT: it is ignored if the tests run in the background.
         second.send_signal(signal.SIGTERM)

@@ -322,7 +322,7 @@ class Mirror:
 
     def run(self, *options: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "PATH": path or os.environ["PATH"]}
-        return subprocess.run(self.command(*options), capture_output=True, text=True, timeout=120, env=env)
+        return subprocess.run(self.command(*options), capture_output=True, text=True, timeout=600, env=env)
 
     def ok(self, *options: str) -> str:
         done = self.run(*options)
@@ -394,4 +394,4 @@ def apt(mirror: Mirror, root: Path, *args: str) -> subprocess.CompletedProcess[s
         '  Description "$(RELEASE)/$(COMPONENT) Images"; Optional "true"; KeepCompressed "false"; };\n'
     )
     env = {**os.environ, "APT_CONFIG": str(root / "apt.conf"), "LC_ALL": "C"}
-    return subprocess.run(["apt-get", *args], env=env, cwd=root, capture_output=True, text=True, timeout=60)
+    return subprocess.run(["apt-get", *args], env=env, cwd=root, capture_output=True, text=True, timeout=300)

@@ -241,7 +241,7 @@ def test_a_year_later_a_snapshot_is_had_by_its_id_alone(web: Web, tmp_path: Path
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=900,
         )
 
     live, asked = web.sources(web.own), ("--snapshot", web.old)
