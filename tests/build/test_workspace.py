@@ -258,13 +258,15 @@ def test_a_build_that_is_killed_while_it_puts_files_in_place_is_completed(
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: name for name in MADE}
 
 
-@pytest.mark.parametrize("what", ["another plan", "a file is missing"])
+@pytest.mark.parametrize("what", ["another plan", "a file is missing", "made with layers"])
 def test_what_is_not_complete_is_made_again(small: request.Planned, tmp_path: Path, what: str) -> None:
     work = tmp_path / f".{small.stem}.build"
     work.mkdir(mode=0o700)
     for name in MADE[: 1 if "missing" in what else 2]:
         (work / name).write_text("old")
-    (work / "complete").write_text("another" if "another" in what else small.id)
+    # A rebuild states that it depends on no former build.
+    marks = {"another plan": "another", "made with layers": f"{small.id} with layers"}
+    (work / "complete").write_text(marks.get(what, small.id))
     make(small, tmp_path)
     assert (tmp_path / "x.raw").read_text() == "raw\n"
     assert not work.exists()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from debian_cloud.host.progress import Begin
 
 _COMPLETE: Final = "complete"
-"""File of the workspace with the id of the plan, once all files are made."""
+"""File of the workspace with the id of the plan, and whether layers were used, once all files are made."""
 _NO_NAME: Final = re.compile(r"[\x00-\x1f\x7f\"]")
 
 
@@ -108,7 +108,7 @@ def make(
         try:
             # Who can rename a directory above it can put other programs in the place of the plan's.
             files.refuse_changeable(workspace, "what is run there", "build in a directory of your own, as its owner")
-            if not _is_complete(planned, workspace, output):
+            if not _is_complete(planned, workspace, output, bound):
                 _refuse_existing(output, planned.outputs)
                 # Files that a killed build of the same image left are of no use: we hold the lock.
                 folders.empty(workspace)
@@ -119,7 +119,7 @@ def make(
             else:
                 timings, packages = (), ()
             with signals.undisturbed():
-                _put_in_place(planned, workspace, output)
+                _put_in_place(planned, workspace, output, bound)
         finally:
             with signals.undisturbed():
                 folders.remove(workspace)
@@ -144,19 +144,28 @@ def scratch(stem: str) -> Iterator[Path]:
                 folders.remove(place)
 
 
-def _is_complete(planned: Planned, workspace: Path, output: Path) -> bool:
-    """Return whether a killed build of the same plan had made all files, and was putting them in place."""
+def _is_complete(planned: Planned, workspace: Path, output: Path, bound: int) -> bool:
+    """Return whether a killed build of the same plan had made all files, and was putting them in place.
+
+    One that used layers is of no use for a build that must not.
+    """
     try:
-        known = (workspace / _COMPLETE).read_text("ascii") == planned.id
+        found = (workspace / _COMPLETE).read_text("ascii")
     except (OSError, UnicodeDecodeError):
         return False
-    return known and all(any((place / name).exists() for place in (workspace, output)) for name in planned.outputs)
+    if found not in {_complete(planned, 0), _complete(planned, bound)}:
+        return False
+    return all(any((place / name).exists() for place in (workspace, output)) for name in planned.outputs)
 
 
-def _put_in_place(planned: Planned, workspace: Path, output: Path) -> None:
+def _complete(planned: Planned, bound: int) -> str:
+    return f"{planned.id} with layers" if bound else planned.id
+
+
+def _put_in_place(planned: Planned, workspace: Path, output: Path, bound: int) -> None:
     """Move the files to the output; if it is killed, the next build goes on with the rest."""
     _refuse_existing(output, tuple(name for name in planned.outputs if (workspace / name).exists()))
-    (workspace / _COMPLETE).write_text(planned.id, "ascii")
+    (workspace / _COMPLETE).write_text(_complete(planned, bound), "ascii")
     for name in planned.outputs:
         if (workspace / name).exists():
             (workspace / name).rename(output / name)
