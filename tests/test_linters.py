@@ -48,7 +48,7 @@ def test_shellcheck(script: Path) -> None:
 
 
 def test_there_are_scripts_to_check() -> None:
-    known = {"archive/debian-cloud-archive", "archive/debian-cloud-mirror", "tests/demo", "debian/tests/archive"}
+    known = {"archive/debian-cloud-archive", "tests/demo", "debian/tests/archive"}
     assert known | {"debian/debian-cloud-config-common.postinst"} <= set(map(str, SCRIPTS))
 
 

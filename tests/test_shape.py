@@ -22,7 +22,7 @@ PACKAGE = ROOT / "src" / "debian_cloud"
 # In the order of the data: a module imports from its own package and from those before it.
 ORDER = (
     *("root", "formats", "text", "host", "image", "configuration", "disk", "projections", "packages", "build"),
-    *("proof", "archive", "cli", "__main__"),
+    *("proof", "archive", "mirror", "cli", "__main__"),
 )
 ROOT_MODULES = {"__init__", "errors", "names", "plan", "view"}
 """Modules outside all packages; every package may import them."""
@@ -285,7 +285,7 @@ def test_verbs_and_steps_alone_read_words() -> None:
     verbs = {*(f"cli.{name}" for name in cli.names()), *(f"cli.in_plans.{name}" for name in cli.of_plans())}
     steps = {f"archive.steps.{name.replace('-', '_')}" for name in STEPS.names()}
     # cli and host.command make the parsers, and the others declare options that several of them share.
-    assert found == {*verbs, *steps, "host.command", "packages.words", "cli", "cli.options"}
+    assert found == {*verbs, *steps, "host.command", "packages.words", "cli", "cli.options", "mirror.__main__"}
 
 
 def test_a_verb_has_its_words() -> None:
@@ -339,7 +339,9 @@ def test_each_tool_comes_with_the_package() -> None:
     assert set(tools.PACKAGES.values()) <= {*depends, *essential}
     # README's commands come with the package, its Recommends, or the base system.
     there = {*depends, *dependencies(control()["debian-cloud"], "Recommends"), *essential, "apt", "dpkg"}
-    assert set(tools.OTHERS.values()) <= {*there, *dependencies(control()["debian-cloud-archive"], "Depends")}
+    there |= {"hostname", *dependencies(control()["debian-cloud-archive"], "Depends")}
+    there |= {*dependencies(control()["debian-cloud-mirror"], "Depends", "Recommends")}
+    assert set(tools.OTHERS.values()) <= there
 
 
 def test_each_dependency_says_why() -> None:
@@ -356,7 +358,8 @@ def test_the_set_up_installs_what_the_packages_need() -> None:
     wanted = dependencies(control()[""], "Build-Depends")
     for package in ("debian-cloud", "debian-cloud-archive", "debian-cloud-mirror"):
         wanted += dependencies(control()[package], "Depends")
-    skipped = {"apt", "debhelper-compat", "dh-sequence-python3", "dh-sequence-bash-completion", "debian-cloud"}
+    skipped = {"apt", "debhelper-compat", "dh-sequence-python3", "dh-sequence-bash-completion"}
+    skipped |= {"debian-cloud", "python3-debian-cloud"}
     assert set(wanted) - skipped <= words
 
 

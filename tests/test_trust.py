@@ -47,16 +47,15 @@ STANZAS = {
 """Modules that parse stanzas, and what the stanzas are."""
 BYTES = {
     "archive/incoming.py": "an upload's, before its signature is verified; openpgp.cleartext reads what they say",
+    "mirror/follow.py": "the mirror's own, whose hash is compared",
     "archive/cosignatures.py": "the archive's own, compared and copied; openpgp.cleartext reads what they say",
 }
 """Modules that read a signed file without `sign`, and why they do not interpret its content."""
 IN_SHELL = {
     r"grep -v -e '\\\.changes\$'": "names of files",
     r"awk -v path=\"images/": "rows of the state, with the name of a file in it",
-    r"^ *awk 'length\(\$2\) > 13": "a mirror's message about what it has verified",
     r"awk '\$3 ~ /\^images": "names of files that a verified index lists",
     r"awk -v place=\"\$place/\" -v dists=\"\$\{path%InRelease\}\"": "what gpgv gave out as signed, and its name",
-    r"say \"\$dest shows \$suite of \$\(field Date": "a mirror's message about what it has verified and shown",
 }
 """Lines of shell with the name of a signed file and a text tool, and why the tool does not read that file."""
 SIGNED = re.compile(r"InRelease|\.(changes|buildinfo|dsc|asc)\b")

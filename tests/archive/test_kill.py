@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from tests.archive.clients import Apt, machine, serving
-from tests.archive.conftest import ROOT, Archive, Key, Maker, run
+from tests.archive.conftest import Archive, Key, Maker, run
+from tests.mirror.tree import COMMAND
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +71,7 @@ def test_no_kill_shows_a_mixture_or_loses_an_upload(
 
     def mirrors(url: str) -> None:
         command: list[str | Path] = [
-            ROOT / "archive/debian-cloud-mirror",
+            *COMMAND,
             "--quiet",
             "--keyring",
             keyring,

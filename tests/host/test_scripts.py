@@ -23,7 +23,6 @@ from debian_cloud.packages import origin
 from debian_cloud.text import deb822
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-MIRROR: Final = ROOT / "archive" / "debian-cloud-mirror"
 SCRIPTS: Final = tuple(
     path
     for path in sorted((ROOT / "archive").rglob("*"))
@@ -150,9 +149,7 @@ def dependencies(package: str, *fields: str) -> set[str]:
 
 
 def test_each_tool_comes_with_the_package_of_its_script() -> None:
-    mirror = dependencies("debian-cloud-mirror", "Depends", "Recommends")
-    assert {tools.package(tool) for tool in called(of(MIRROR))} - ESSENTIAL <= mirror
-    others = {tool for script in SCRIPTS if script != MIRROR for tool in called(of(script))}
+    others = {tool for script in SCRIPTS for tool in called(of(script))}
     there = dependencies("debian-cloud-archive", "Depends") | dependencies("debian-cloud", "Depends")
     assert {tools.package(tool) for tool in others} - ESSENTIAL <= there
 
@@ -172,22 +169,18 @@ def test_what_a_verb_needs_is_named_by_its_package() -> None:
 # Numbers.
 
 CODENAMES: Final = re.compile(rf"\b({'|'.join(names.RELEASES)})\b")
-RELEASE: Final = re.compile(r'release\["(\w+)"\] = ([0-9]+)')
-"""The releases in the mirror's script, whose package does not need Python."""
 
 
 def code(script: Path) -> str:
-    """A script without its comments and without the mirror's releases."""
-    return RELEASE.sub("", re.sub(r"(^|\s)#.*", "", script.read_text("utf-8")))
+    """A script without its comments."""
+    return re.sub(r"(^|\s)#.*", "", script.read_text("utf-8"))
 
 
 def test_releases_are_written_in_one_place() -> None:
-    assert dict(RELEASE.findall(MIRROR.read_text("utf-8"))) == names.RELEASES
     found = {script.name: CODENAMES.findall(code(script)) for script in SCRIPTS}
     assert {name: words for name, words in found.items() if words} == {
         # The default suite of a new archive, and an example in a hint.
         "init": [origin.DEFAULT_SUITE],
-        MIRROR.name: [origin.DEFAULT_SUITE],
     }
 
 
@@ -200,7 +193,7 @@ def test_how_long_a_signature_is_good_is_written_in_one_place() -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "archive/debian-cloud-mirror.1", *(f"archive/verbs/{name}" for name in ("snapshot", "withdraw"))],
+    ["README.md", "debian/debian-cloud-mirror.1", *(f"archive/verbs/{name}" for name in ("snapshot", "withdraw"))],
 )
 def test_people_read_how_long_a_signature_is_good(page: str) -> None:
     """The documentation has the same number."""

@@ -9,10 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from debian_cloud import names
 from debian_cloud.errors import Error
 from debian_cloud.image import index
-from debian_cloud.text import deb822
 from tests import bounds, malformed
 from tests.samples import ATTESTED, RECORD
 
@@ -217,15 +215,3 @@ def test_an_endless_index_takes_neither_memory_nor_for_ever(octet: str) -> None:
         150, [sys.executable, "-c", READ.replace("\\\\n", "\\n"), octet], PYTHONPATH=":".join(sys.path)
     )
     assert done.stdout.count(b"\n") == 4, done.stderr
-
-
-def test_the_mirror_s_numbers_are_these() -> None:
-    script = (bounds.ROOT / "archive" / "debian-cloud-mirror").read_text("utf-8")
-    for number in (index.LARGEST_FILE, index.LARGEST_DISK, deb822.LARGEST_STANZA, deb822.LONGEST_LINE):
-        assert f"{number}" in script
-    assert f"most=$(({deb822.LARGEST >> 20} << 20))" in script
-    assert f"NR > {deb822.MOST_LINES_OF_ALL}" in script
-    assert deb822.LARGEST_STANZA // deb822.MOST_LINES == 256
-    assert f"^({'|'.join(index.STATUS)})$" in script
-    for suite, release in names.RELEASES.items():
-        assert f'release["{suite}"] = {release}' in script

@@ -14,7 +14,7 @@ import pytest
 
 from tests.archive.conftest import Archive, Maker, make_key
 from tests.gnupg import remove
-from tests.mirror.tree import SCRIPT, Mirror, apt, serve
+from tests.mirror.tree import ROOT, Mirror, apt, serve
 
 
 @pytest.fixture
@@ -27,12 +27,12 @@ def short() -> Iterator[Path]:
 
 @pytest.mark.parametrize("scheme", ["rsync", "http"])
 def test_real_archive(scheme: str, short: Path, tmp_path: Path) -> None:
-    root = SCRIPT.parents[1]
+    root = ROOT
     (short / "bin").mkdir()
     command = short / "bin/debian-cloud"
     command.write_text(f'#!/bin/sh\nPYTHONPATH={root / "src"} exec {sys.executable} -m debian_cloud "$@"\n')
     command.chmod(0o755)
-    env = {**os.environ, "PATH": f"{short}/bin:{SCRIPT.parent}:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(short)}
+    env = {**os.environ, "PATH": f"{short}/bin:{root}/archive:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(short)}
     uploader = make_key(short, "uploader")
     archive = Archive(short / "a", env)
     archive.run("init", "--uploader", uploader.public)

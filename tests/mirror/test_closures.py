@@ -67,6 +67,7 @@ def test_closures_are_carried_where_that_is_asked_for(mirror: Mirror, archive: A
     assert carried(mirror) == listed
     # Only the archive's own evidence, which it has signed again, is fetched again.
     sign(archive.key, folders[1] / OWN, "Suite: trixie\nDate: later\n")
+    archive.publish()
     assert re.search("all files are verified; publishing them", mirror.ok("--closures"))
     assert carried(mirror)[f"{PLACES[1]}/{OWN}"] == sha(folders[1] / OWN)
     assert mirror.ok("--closures").count("fetching") == 0
@@ -83,6 +84,7 @@ def test_a_closure_that_the_source_has_not_is_passed_over(mirror: Mirror, archiv
     assert carried(mirror) == served(archive, PLACES[1])
     remove(folder)
     add_closure(archive, PLACES[0], named="")
+    archive.publish()
     assert f"{PLACES[0]} does not list its files and is skipped" in mirror.ok("--closures")
     # Files that were mirrored stay while an index that leads to them is valid.
     assert {path.rpartition("/")[0] for path in carried(mirror)} >= {f"{PLACES[1]}/pool"}

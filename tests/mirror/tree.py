@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,7 +22,9 @@ from pathlib import Path
 from debian_cloud.names import RELEASES
 from tests import gnupg
 
-SCRIPT = Path(__file__).resolve().parents[2] / "archive" / "debian-cloud-mirror"
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = (sys.executable, "-m", "debian_cloud.mirror")
+MAN_PAGE = ROOT / "debian" / "debian-cloud-mirror.1"
 INDEXES = ("main/binary-amd64/Packages", "main/source/Sources", "main/images/Images", "main/images/Images-Status")
 SUMS = tuple(f"SHA{n}SUMS{end}" for n in (256, 512) for end in ("", ".sign", ".gpg"))
 ATTESTATIONS = ("cdx.json", "intoto.json", "intoto.json.gpg", "spdx.json")
@@ -310,7 +313,7 @@ class Mirror:
     def command(self, *options: str) -> list[str]:
         return [
             *self.prefix,
-            str(SCRIPT),
+            *COMMAND,
             "--keyring",
             str(self.keyring),
             "--suite",
@@ -345,8 +348,8 @@ class Mirror:
         done = self.run(*options)
         assert done.returncode == 1, done.stdout + done.stderr
         error, hint = done.stderr.splitlines()
-        assert re.search(f"^error: .*({says})", error), done.stderr
-        assert hint.startswith("hint: ")
+        assert re.search(f"^debian-cloud-mirror: error: .*({says})", error), done.stderr
+        assert hint.startswith("debian-cloud-mirror: hint: ")
         assert self.shown() == before
 
 

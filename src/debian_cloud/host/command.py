@@ -53,6 +53,16 @@ class _Parser(argparse.ArgumentParser):
         super().error(printable(message, _LONGEST))
 
 
+def parser(program: str, description: str) -> argparse.ArgumentParser:
+    """A parser of a command's words, with the command's documentation."""
+    return _Parser(
+        prog=program,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Verbs:
     """The verbs of a package: one module each; the directory is the registry. `command` is their common prefix.
@@ -79,12 +89,7 @@ class Verbs:
     def parser(self, name: str) -> argparse.ArgumentParser:
         """The parser of one verb."""
         module = self.verb(name)
-        result = _Parser(
-            prog=f"{self.command} {name}",
-            description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
+        result = parser(f"{self.command} {name}", module.__doc__)
         module.arguments(result)
         return result
 
@@ -100,14 +105,14 @@ class Verbs:
         return self.verb(name).main(self.parser(name).parse_args(rest))
 
 
-def main(carry_out: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
-    """Run a command line; the exit status is 0 done, 1 verification or policy failed, 2 wrong use."""
+def main(carry_out: Callable[[list[str]], int], argv: list[str] | None = None, program: str = "debian-cloud") -> int:
+    """Run a command line of a program; the exit status is 0 done, 1 verification or policy failed, 2 wrong use."""
     _open_what_is_closed()
     with (
         contextlib.redirect_stdout(printed(sys.stdout)),
         contextlib.redirect_stderr(printed(sys.stderr)),
     ):
-        return _main(carry_out, sys.argv[1:] if argv is None else argv)
+        return _main(carry_out, sys.argv[1:] if argv is None else argv, program)
 
 
 def _open_what_is_closed() -> None:
@@ -120,19 +125,19 @@ def _open_what_is_closed() -> None:
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: SIM115
 
 
-def _main(carry_out: Callable[[list[str]], int], argv: list[str]) -> int:
+def _main(carry_out: Callable[[list[str]], int], argv: list[str], program: str) -> int:
     try:
         return _run(carry_out, argv)
     except Error as error:
-        print(f"debian-cloud: error: {paragraph(error.message)}", file=sys.stderr)
+        print(f"{program}: error: {paragraph(error.message)}", file=sys.stderr)
         if error.hint:
-            print(f"debian-cloud: hint: {paragraph(error.hint)}", file=sys.stderr)
+            print(f"{program}: hint: {paragraph(error.hint)}", file=sys.stderr)
         return error.status
     except signals.Ended as ended:
-        print("debian-cloud: terminated", file=sys.stderr)
+        print(f"{program}: terminated", file=sys.stderr)
         return _SIGNALLED + int(ended.args[0])
     except KeyboardInterrupt:
-        print("debian-cloud: interrupted", file=sys.stderr)
+        print(f"{program}: interrupted", file=sys.stderr)
         return _SIGNALLED + signal.SIGINT
     except BrokenPipeError:
         _forget_output()

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, Final, cast
 
@@ -160,6 +161,47 @@ def foreground(argv: Sequence[str], folder: Path | None = None) -> int:
     ).returncode
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended: its status, None if it was killed because it took too long, and what it said."""
+
+    status: int | None
+    said: str
+    complaint: str
+
+
+def bounded(
+    argv: Sequence[str], folder: Path, *, seconds: float, largest: int, keep: Sequence[str] = (), meter: str = ""
+) -> Ended:
+    """Run a command that takes `seconds` at most, and writes no file of more than `largest` bytes.
+
+    It runs in `folder`, ends with this process, however that ends, and also gets the environment's variables `keep`.
+    `meter` is the one of its two streams, "stdout" or "stderr", that goes to this process's standard error instead.
+    """
+    # prlimit(1) sets what it and its children may write; setpriv(1) has the kernel kill the command with its parent.
+    prefix = ("setpriv", "--pdeathsig=KILL", "prlimit", f"--fsize={largest}", "--")
+    need(prefix[0], prefix[2], argv[0])
+    streams = {"stdout", "stderr"} - {meter}
+    with _memory() as said, _memory() as complaint:
+        process = subprocess.Popen(
+            [_find(prefix[0]), *prefix[1:], *argv],
+            env=_environment([(name, os.environ[name]) for name in keep if name in os.environ]),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=said if "stdout" in streams else sys.stderr.fileno(),
+            stderr=complaint if "stderr" in streams else sys.stderr.fileno(),
+            start_new_session=True,
+            # Python ignores SIGXFSZ: the command reports by itself that a file is too large.
+            restore_signals=False,
+        )
+        status = _ended(process, seconds=seconds)
+        texts = []
+        for file in (said, complaint):
+            file.seek(0)
+            texts.append(file.read().decode(errors="replace"))
+        return Ended(None if status == -signal.SIGKILL else status, *texts)
+
+
 def carry_out(
     plan: plans.Plan, workspace: Path, progress: Progress, locks: tuple[int, ...] = (), tree: Path | None = None
 ) -> tuple[timing.Timing, ...]:
@@ -201,6 +243,12 @@ def check_tools(plan: plans.Plan) -> None:
             _find(step.argv[0])
     if any(isinstance(step, plans.Run) and step.root for step in plan):
         check_namespace()
+
+
+def need(*wanted: str) -> None:
+    """Raise an Error that names the Debian package of the first of these tools that is missing."""
+    for tool in wanted:
+        _find(tool)
 
 
 def check_namespace() -> None:

@@ -36,6 +36,11 @@ class Signed:
     sha256: str
 
 
+def refuse_missing() -> None:
+    """Raise Error if the tool that verifies signatures is not installed."""
+    run.need("gpgv")
+
+
 def verified(keyring: Path, file: Path, signature: Path | None = None, *, signers: int = 1) -> Signed:
     """Verify a file that at least `signers` keys of a keyring have signed, clearly or in `signature`.
 

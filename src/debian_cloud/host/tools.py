@@ -33,6 +33,11 @@ PACKAGES: Final = {
 
 OTHERS: Final = {
     "apt-helper": "apt",
+    "curl": "curl",
+    "hostname": "hostname",
+    "rsync": "rsync",
+    "setpriv": "util-linux",
+    "sync": "coreutils",
     "chroot": "coreutils",
     "dpkg": "dpkg",
     "dpkg-deb": "dpkg",
@@ -43,29 +48,26 @@ OTHERS: Final = {
     "umount": "mount",
     "reprepro": "reprepro",
 }
-"""Other tools that verbs call: of every Debian system, recommended (qemu-utils), or an archive's (reprepro)."""
+"""Other tools: of every Debian system, recommended (qemu-utils), an archive's (reprepro), a mirror's (curl)."""
 
 _OF_SCRIPTS: Final = {
     "coreutils": (
-        "base64 basename cat chmod comm cp cut date df dirname du expr fold head id ls md5sum mktemp mv paste"
-        " readlink rmdir sha256sum sha512sum sleep sort stat sync tail timeout touch tr uname uniq wc"
+        "basename cat chmod comm cp cut date df dirname du expr head id ls md5sum mktemp mv paste"
+        " readlink rmdir sha256sum sha512sum sleep sort stat tail timeout touch tr uname uniq wc"
     ),
-    "curl": "curl",
     "diffutils": "cmp",
     "findutils": "xargs",
     "gnupg": "gpg-connect-agent gpgconf",
     "grep": "grep",
     "gzip": "gzip",
-    "hostname": "hostname",
     "libc-bin": "getent iconv",
     "mawk": "awk",
-    "rsync": "rsync",
     "sed": "sed",
-    "util-linux": "flock setpriv",
+    "util-linux": "flock",
     "xz-utils": "xz",
 }
 SCRIPTS: Final = {tool: package for package, tools in _OF_SCRIPTS.items() for tool in tools.split()}
-"""Other tools that the scripts of debian-cloud-archive and debian-cloud-mirror call."""
+"""Other tools that the scripts of debian-cloud-archive call."""
 
 
 def package(tool: str) -> str:

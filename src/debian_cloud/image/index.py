@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The signed image index: records <-> the deb822 file `Images`.
 
-Archive, mirror and client have the same rules. `deb822.stanzas` reads an index with bounds for a line, a stanza and
-the file; this module and `staleness` refuse contradictions and unknown values. The archive parses what it is about to
-sign, and records when they are added; the mirror has the same rules in awk, because its package needs no Python;
-`tests/malformed.py` is the corpus for all of them. An unknown field is ignored, so that older clients can read newer
-archives. An unknown status is refused, because it is unknown whether such an image may be started: a newer archive
-uses new fields for new information.
+Archive, mirror and client read it here, so that they have the same rules. `deb822.stanzas` reads an index with bounds
+for a line, a stanza and the file; this module and `staleness` refuse contradictions and unknown values. The archive
+parses what it is about to sign, and records when they are added; `tests/malformed.py` is the corpus. An unknown field
+is ignored, so that older clients can read newer archives. An unknown status is refused, because it is unknown whether
+such an image may be started: a newer archive uses new fields for new information.
 """
 
 from __future__ import annotations

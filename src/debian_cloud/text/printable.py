@@ -4,8 +4,7 @@
 An untrusted value is escaped where a message is formatted (`printable`), because a line end in it would begin a new
 line. All that the command writes also goes through `Printed`, in case a verb forgot.
 
-Only the progress bar, and a plan that goes to a shell, are written directly. The scripts of archive/ have `one_line`;
-debian-cloud-mirror shows only ASCII.
+Only the progress bar, and a plan that goes to a shell, are written directly. The scripts of archive/ have `one_line`.
 """
 
 from __future__ import annotations

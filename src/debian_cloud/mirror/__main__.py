@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Mirror an archive of Debian cloud images, and show only what is verified.
+
+SOURCE is rsync://HOST/MODULE/PATH or http://HOST/PATH (or https), the directory that has dists/; of several, the
+first is taken that can be reached and verified. DEST is the directory that servers serve. See debian-cloud-mirror(1).
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from debian_cloud import VERSION
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.host import command, files, signals
+from debian_cloud.mirror import follow, request
+from debian_cloud.text.printable import printable
+
+if TYPE_CHECKING:
+    import argparse
+
+PROGRAM = "debian-cloud-mirror"
+_LONGEST = 9
+"""Maximum digits of a number."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    made = command.parser(PROGRAM, __doc__)
+    made.add_argument(
+        "--keyring", metavar="FILE", required=True, help="the archive's public keys; no other is trusted"
+    )
+    made.add_argument(
+        "--suite", metavar="SUITE", required=True, action="append", help="a suite to mirror; repeatable"
+    )
+    made.add_argument("--signers", metavar="NUMBER", default="1", help="require signatures by so many keys (1)")
+    made.add_argument("--closures", action="store_true", help="also mirror what each image was made of")
+    made.add_argument("--verify-all", action="store_true", help="hash all files, and fetch damaged ones again")
+    made.add_argument("--max-delete", metavar="NUMBER", default="", help="remove at most so many files")
+    made.add_argument("--bwlimit", metavar="KIB", default="", help="fetch at most so many KiB per second")
+    made.add_argument(
+        "--timeout", metavar="SECONDS", default=str(request.TIMEOUT), help="give up a source that sends nothing (60)"
+    )
+    made.add_argument("--quiet", action="store_true", help="print only errors")
+    made.add_argument("--version", action="version", version=f"{PROGRAM} {VERSION}")
+    made.add_argument("sources", metavar="SOURCE", nargs="+", help="the address of the archive or of another mirror")
+    made.add_argument("dest", metavar="DEST", help="the directory of the mirror")
+    return made
+
+
+def run(argv: list[str]) -> int:
+    """Run one command line, and return its exit status."""
+    args = parser().parse_args(argv)
+    keyring = Path(args.keyring).absolute()
+    with files.opened(keyring, "keyring"):
+        pass
+    suites = tuple(map(request.suite, args.suite))
+    if len(set(suites)) != len(suites):
+        raise Error("a suite is given twice", "give each suite once", USAGE)
+    wanted = request.Request(
+        tuple(map(request.source, args.sources)),
+        Path(args.dest).absolute(),
+        keyring,
+        suites,
+        signers=_number(args.signers, "signers"),
+        closures=args.closures,
+        verify_all=args.verify_all,
+        timeout=_number(args.timeout, "seconds"),
+        bandwidth=_number(args.bwlimit, "KiB per second") if args.bwlimit else 0,
+        removals=_number(args.max_delete, "files") if args.max_delete else -1,
+    )
+
+    def say(sentence: str) -> None:
+        if not args.quiet:
+            print(printable(sentence, longest=1000), flush=True)
+
+    with signals.ending_politely():
+        follow.follow(wanted, say, quiet=args.quiet)
+    return 0
+
+
+def _number(text: str, what: str) -> int:
+    if not re.fullmatch("[1-9][0-9]*", text) or len(text) > _LONGEST:
+        raise Error(f"{printable(repr(text))} is not a number of {what}", "give a number above 0", USAGE)
+    return int(text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `debian-cloud-mirror …`; the exit status is 0 done, 1 verification or policy failed, 2 wrong use."""
+    return command.main(run, argv, PROGRAM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Files that no index lists any more are removed when the signatures on the indexes that were shown have expired.
+
+Until then, clients may have an older index. Links are removed at once. Indexes of suites that other runs mirror to
+the same directory count; a suite whose directory was removed does not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import TYPE_CHECKING
+
+from debian_cloud.errors import Error
+from debian_cloud.mirror.tree import SHOWN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from debian_cloud.mirror.releases import Release
+    from debian_cloud.mirror.tree import Entries, Tree
+
+_LEFT = "left"
+_TERMS = "terms"
+_DAY = 86400
+
+
+def is_due(tree: Tree) -> bool:
+    """Whether a file may be removed by now."""
+    grace, now = _grace(_read(tree, _TERMS)), time.time()
+    return any(now - since >= grace for since, _ in _read(tree, _LEFT))
+
+
+def expire(tree: Tree, releases: Iterable[Release], there: Entries, most: int, say: Callable[[str], None]) -> None:
+    """Remove what was left for long enough, and note what is left now; Error if that is more than `most` files."""
+    tree.forget()
+    now = int(time.time())
+    terms = _longest({*_read(tree, _TERMS), *((one.until - one.date, str(one.until)) for one in releases)}, now)
+    grace = _grace(terms)
+    named, links = tree.known().keys(), tree.links()
+    before = {path: since for since, path in _read(tree, _LEFT)}
+    left: dict[str, int] = {}
+    gone = [path for path in there.links if path.endswith("/current") and path not in links]
+    for path in there.files:
+        if path in named:
+            continue
+        left[path] = before.get(path, now)
+    old = [path for path, since in left.items() if now - since >= grace]
+    if 0 <= most < len(old):
+        raise Error(
+            f"{len(old)} files are old enough to be removed, but --max-delete is {most}",
+            "none was removed, and the mirror shows the new state; allow more, if that is right",
+        )
+    if old or gone:
+        say(f"removing {len(old) + len(gone)} old links, and files that no index has listed for {grace // _DAY} days")
+    for path in (*old, *gone):
+        (tree.dest / path).unlink(missing_ok=True)
+        left.pop(path, None)
+    _remove_empty(tree, (*old, *gone))
+    _write(tree, _LEFT, ((since, path) for path, since in left.items()))
+    _write(tree, _TERMS, terms)
+
+
+def _grace(terms: Iterable[tuple[int, str]]) -> int:
+    now = time.time()
+    return max((term for term, end in terms if end.isdecimal() and int(end) >= now), default=0)
+
+
+def _longest(terms: set[tuple[int, str]], now: int) -> list[tuple[int, str]]:
+    """The terms that are not over, without those of which another one is longer and ends later."""
+    valid = sorted((term, int(end)) for term, end in terms if end.isdecimal() and int(end) >= now)
+    return [
+        (term, str(end))
+        for term, end in valid
+        if not any(other != (term, end) and other[0] >= term and other[1] >= end for other in valid)
+    ]
+
+
+def _remove_empty(tree: Tree, removed: Iterable[str]) -> None:
+    for folder in sorted({path.rpartition("/")[0] for path in removed}, reverse=True):
+        place = folder
+        while place and place not in SHOWN:
+            with contextlib.suppress(FileNotFoundError):
+                try:
+                    os.rmdir(tree.dest / place)  # noqa: PTH106 - as os.unlink: Path.rmdir is the same call
+                except OSError:
+                    break
+            place = place.rpartition("/")[0]
+
+
+def _read(tree: Tree, name: str) -> list[tuple[int, str]]:
+    try:
+        lines = (tree.state / name).read_text("utf-8", "surrogateescape").splitlines()
+    except FileNotFoundError:
+        return []
+    pairs = (line.partition(" ") for line in lines)
+    return [(int(number), rest) for number, _, rest in pairs if number.isdecimal() and rest]
+
+
+def _write(tree: Tree, name: str, pairs: Iterable[tuple[int, str]]) -> None:
+    with (tree.work / name).open("w", encoding="utf-8", errors="surrogateescape") as out:
+        out.writelines(f"{number} {rest}\n" for number, rest in pairs)
+    (tree.work / name).replace(tree.state / name)

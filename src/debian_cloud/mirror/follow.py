@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A run of a mirror: what a source has signed is fetched, verified, and then shown."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud.errors import Error
+from debian_cloud.host import files, folders, sign
+from debian_cloud.mirror import (
+    ContradictedError,
+    contradicted,
+    expiry,
+    indexes,
+    listed,
+    refused,
+    releases,
+    trace,
+    tree,
+)
+from debian_cloud.mirror.listed import SUMS, UNKNOWN, Listed
+from debian_cloud.mirror.staging import Staging, refuse_faults
+from debian_cloud.mirror.tree import Tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from debian_cloud.mirror.indexes import Contents
+    from debian_cloud.mirror.releases import Release
+    from debian_cloud.mirror.request import Request, Source
+
+_BESIDE: Final = ("Release", "Release.gpg")
+_LAST: Final = (*_BESIDE, "InRelease")
+_LOST: Final = "lost+found"
+_LARGEST_KEYRING: Final = 2**24
+
+
+def follow(request: Request, say: Callable[[str], None], *, quiet: bool = False) -> None:
+    """Make a mirror show what the first source shows that can be reached and verified; Error if there is none.
+
+    A run that fails has shown nothing, and what it fetched is kept for the next one.
+    """
+    sign.refuse_missing()
+    state = _claimed(request.dest)
+    with folders.locked(state, str(request.dest)):
+        for number, source in enumerate(request.sources, 1):
+            try:
+                _follow(request, source, say, quiet=quiet)
+            except Error as error:
+                if number == len(request.sources):
+                    raise
+                say(f"{error.message}: trying the next source")
+            else:
+                return
+
+
+def _claimed(dest: Path) -> Path:
+    """The directory of a mirror's own files; Error if the directory has files and is no mirror."""
+    try:
+        dest.mkdir(parents=True, exist_ok=True)
+        state = Tree(dest).state
+        if not state.is_dir() and any(path.name != _LOST for path in dest.iterdir()):
+            raise refused(
+                f"{dest} has files and is not a mirror of debian-cloud-mirror",
+                f"a mirror deletes files that no index lists; to use the directory as a mirror: mkdir {state}",
+            )
+        # A server must not be able to read files that are not verified yet.
+        state.mkdir(mode=0o700, exist_ok=True)
+        if state.stat().st_uid != os.geteuid():
+            raise refused(f"{state} belongs to another user", "run as the user that owns it")
+        state.chmod(0o700)
+    except OSError as error:
+        raise Error(f"{dest} cannot be written: {error.strerror}", "run as the user that owns it") from None
+    return state
+
+
+def _follow(request: Request, source: Source, say: Callable[[str], None], *, quiet: bool) -> None:
+    for first in (True, False):
+        try:
+            _Run(request, source, say, Tree(request.dest, source.below), first=first, quiet=quiet).run()
+        except ContradictedError as found:
+            if not first:
+                raise refused(
+                    found.message,
+                    "the source contradicted its own signed index twice: try again later, or use another source",
+                ) from None
+            say(f"{found.message}: starting again")
+        else:
+            return
+
+
+@dataclass(slots=True)
+class _Run:
+    request: Request
+    source: Source
+    say: Callable[[str], None]
+    tree: Tree
+    first: bool
+    quiet: bool
+
+    def run(self) -> None:
+        request, tree_ = self.request, self.tree
+        started = time.time()
+        tree_.prepare()
+        keyring = files.read(request.keyring, _LARGEST_KEYRING, what="keyring")
+        self.say(f"reading the indexes of {' '.join(request.suites)} at {self.source.shown}")
+        staging = Staging(request, self.source, tree_, self.say, self.first, self.quiet, tree.Entries(), {})
+        staging.text([f"dists/{suite}/InRelease" for suite in request.suites] + [trace.MASTER])
+        found = [self._release(suite) for suite in request.suites]
+        settings = self._settings(keyring)
+        if not request.verify_all and all(self._is_shown(one, settings) for one in found):
+            if expiry.is_due(tree_) or tree_.has_dropped():
+                expiry.expire(tree_, found, tree_.shown(), request.removals, self.say)
+            trace.write(tree_, self.source, request.suites, started, 0)
+            tree_.end()
+            self._tell(found, "still shows")
+            return
+        staging.text(f"dists/{suite}/{name}" for suite in request.suites for name in _BESIDE)
+        for one in found:
+            releases.refuse_other(one, tree_.incoming, request.keyring)
+        staging.there, staging.known = tree_.shown(), tree_.known()
+        contents = {one.suite: self._contents(staging, one, keyring) for one in found}
+        wanted = listed.merged(one.files for one in contents.values())
+        tree.refuse_folders(wanted, staging.there)
+        for path in tree_.staged():
+            if path not in wanted and not path.startswith(("dists/", "project/")):
+                (tree_.incoming / path).unlink()
+        sha512 = {path: digest for one in contents.values() for path, digest in one.sha512.items()}
+        refuse_faults(staging.bring(wanted.values(), sha512, eager=True))
+        size = sum(tree_.staged().values())
+        self.say(f"all files are verified; publishing them ({size} new bytes)")
+        self._show(found, contents, wanted.keys() & staging.fresh, staging)
+        expiry.expire(tree_, found, tree_.shown(), request.removals, self.say)
+        trace.write(tree_, self.source, request.suites, started, size)
+        (tree_.work / "keyring").write_bytes(keyring)
+        (tree_.work / "keyring").replace(tree_.state / "keyring")
+        for one in found:
+            self._mark(one, settings)
+        tree_.end()
+        self._tell(found, "shows")
+
+    def _tell(self, found: list[Release], verb: str) -> None:
+        for one in found:
+            self.say(f"{self.request.dest} {verb} {one.suite} of {releases.dated(one)}")
+
+    def _release(self, suite: str) -> Release:
+        request = self.request
+        path = self.tree.incoming / "dists" / suite / "InRelease"
+        if not path.is_file():
+            suites = trace.suites(self.tree.incoming)
+            raise refused(
+                f"{self.source.shown} has no dists/{suite}/InRelease{suites and f'; the archive has: {suites}'}",
+                "give the address of the directory that contains dists/, and a suite in it",
+            )
+        found = releases.verified(self.tree.incoming, suite, request.keyring, self.source.shown, request.signers)
+        releases.refuse_older(found, request.dest / "dists" / suite / "InRelease")
+        return found
+
+    def _settings(self, keyring: bytes) -> str:
+        """What a run depends on besides the source's release file."""
+        return f"{hashlib.sha256(keyring).hexdigest()} {'closures' if self.request.closures else '-'}"
+
+    def _is_shown(self, release: Release, settings: str) -> bool:
+        """Whether the last complete run with these settings has shown this very release file."""
+        try:
+            mark = self._mark_of(release.suite).read_text("ascii")
+            shown = (self.request.dest / "dists" / release.suite / "InRelease").read_bytes()
+        except (OSError, UnicodeDecodeError):
+            return False
+        return mark == f"{release.sha256} {settings}\n" and hashlib.sha256(shown).hexdigest() == release.sha256
+
+    def _mark(self, release: Release, settings: str) -> None:
+        (self.tree.work / "mark").write_text(f"{release.sha256} {settings}\n", "ascii")
+        (self.tree.work / "mark").replace(self._mark_of(release.suite))
+
+    def _mark_of(self, suite: str) -> Path:
+        return self.tree.state / f"{suite}.shown"
+
+    def _contents(self, staging: Staging, release: Release, keyring: bytes) -> Contents:
+        """All that the mirror carries of a suite, except its release files."""
+        kept = self._indexes(staging, release)
+        found = indexes.read(release.suite, release.indexes, staging.place)
+        self._companions(staging, found, keyring)
+        if self.request.closures:
+            self._closures(staging, release.suite, found)
+        found.files += kept.values()
+        return found
+
+    def _indexes(self, staging: Staging, release: Release) -> Mapping[str, Listed]:
+        """Name -> file by hash of each index that the source has, by hash or by name, which is brought.
+
+        An archive may omit a form that it lists (Packages beside Packages.xz), but not all of them.
+        """
+        bad = staging.bring({file.path: file for file in release.indexes.values()}.values())
+        missing = self._by_name(staging, release, {n: f for n, f in release.indexes.items() if f.path in bad})
+        kept = {name: file for name, file in release.indexes.items() if name not in missing}
+        have = {indexes.stem(name) for name in kept}
+        for name in missing:
+            if indexes.stem(name) not in have:
+                raise contradicted(f"dists/{release.suite}/{indexes.stem(name)} is missing at the source")
+        return kept
+
+    def _by_name(self, staging: Staging, release: Release, wanted: Mapping[str, Listed]) -> set[str]:
+        """Bring indexes by name, to their places by hash; return the names of those that the source does not have."""
+        paths = {f"dists/{release.suite}/{name}": (name, file) for name, file in wanted.items()}
+        reasons = staging.bring(Listed(path, file.sha256, file.size) for path, (_, file) in paths.items())
+        for path, (_, file) in paths.items():
+            if path not in reasons:
+                self.tree.stage(path, file.path)
+            elif reasons[path].is_there:
+                raise contradicted(f"{path} does not have the size and hash in InRelease")
+        return {paths[path][0] for path in reasons}
+
+    def _companions(self, staging: Staging, found: Contents, keyring: bytes) -> None:
+        """Add the other files in each image's directory, from the signed checksums there."""
+        unchanged = self._has_keyring(keyring)
+        new = []
+        for folder in found.directories:
+            paths = [f"{folder}/{name}" for name in SUMS]
+            held = all(path in staging.there.files and path in staging.known for path in paths)
+            if held and (unchanged or self._are_signed(self.request.dest, paths)):
+                found.files += (Listed(path, staging.known[path], staging.there.files[path]) for path in paths)
+            else:
+                new += paths
+        if new:
+            staging.text(new, eager=True)
+            staged = self.tree.staged()
+            for path in new:
+                if path not in staged:
+                    raise contradicted(f"{path} is missing at the source")
+            for path in new:
+                if path.endswith((".sign", ".gpg")):
+                    releases.refuse_unsigned(self.tree.incoming / path, path, self.request.keyring)
+            for path, sha256, _ in tree.hashes({path: self.tree.incoming / path for path in new}, {}):
+                found.files.append(Listed(path, sha256, staged[path]))
+        fresh = {path.rpartition("/")[0] for path in new}
+        for folder in found.directories:
+            place = (self.tree.incoming if folder in fresh else self.request.dest) / folder
+            rows = listed.sums(files.read(place / "SHA256SUMS"), 256, folder)
+            found.files += (Listed(path, sha256) for path, sha256 in rows.items())
+            if folder in fresh:
+                for path, sha512 in listed.sums(files.read(place / "SHA512SUMS"), 512, folder).items():
+                    if found.sha512.setdefault(path, sha512) != sha512:
+                        raise listed.contradiction(path)
+
+    def _has_keyring(self, keyring: bytes) -> bool:
+        """Whether the keyring is that of the last run."""
+        try:
+            return (self.tree.state / "keyring").read_bytes() == keyring
+        except OSError:
+            return False
+
+    def _are_signed(self, root: Path, paths: list[str]) -> bool:
+        try:
+            for path in paths:
+                if path.endswith((".sign", ".gpg")):
+                    releases.refuse_unsigned(root / path, path, self.request.keyring)
+        except Error:
+            return False
+        return True
+
+    def _closures(self, staging: Staging, suite: str, found: Contents) -> None:
+        """Add the closures of a suite's images that the source has; of an older archive, one lists no files."""
+        places = {f"closures/{folder.partition('/')[2]}": folder for folder in found.directories}
+        paths = {f"{place}/dists/{suite}/InRelease": place for place in places}
+        staging.text(paths)
+        own: list[str] = []
+        for path, place in paths.items():
+            file = self.tree.incoming / path
+            if not file.is_file():
+                continue
+            fields = releases.of_closure(file, path, self.request.keyring, self.source.shown)
+            named = " ".join(fields.get("closure", [])[:1])
+            if not named:
+                self.say(f"{place} does not list its files and is skipped")
+                file.unlink()
+                continue
+            if named != place:
+                raise refused(
+                    f"{path} is the index of {named}", "it is in the wrong place at the source: use another source"
+                )
+            rows, signed = listed.closure(fields, place, path)
+            found.files += rows
+            found.files.append(self._as_staged(path))
+            own += signed
+        if not own:
+            return
+        staging.text(own, eager=True)
+        for path in own:
+            if not (self.tree.incoming / path).is_file():
+                raise contradicted(f"{path} is missing at the source")
+            releases.of_closure(self.tree.incoming / path, path, self.request.keyring, self.source.shown)
+            found.files.append(self._as_staged(path))
+
+    def _as_staged(self, path: str) -> Listed:
+        file = self.tree.incoming / path
+        ((_, sha256, _),) = tree.hashes({path: file}, {})
+        return Listed(path, sha256, file.stat().st_size)
+
+    def _show(
+        self, found: list[Release], contents: Mapping[str, Contents], fresh: set[str], staging: Staging
+    ) -> None:
+        """Rename the verified files into place: data first, then indexes, and InRelease last.
+
+        A client with the old InRelease still finds all files that it lists, by hash, until they expire.
+        """
+        tree_ = self.tree
+        staged = tree_.staged()
+        # What is not fresh was verified earlier, where it is shown.
+        for path in sorted(fresh & staged.keys()):
+            tree_.put(path)
+        present = {file.path for one in contents.values() for file in one.files}
+        named: dict[str, list[Listed]] = {}
+        for one in found:
+            for name, file in one.indexes.items():
+                if file.path in present:
+                    path = f"dists/{one.suite}/{name}"
+                    named.setdefault(one.suite, []).append(Listed(path, file.sha256, file.size))
+                    same = staging.there.files.get(path) == file.size and staging.known.get(path) == file.sha256
+                    if self.request.verify_all or not same:
+                        tree_.link(file.path, path)
+        tree_.sync()
+        for one in found:
+            folder = f"dists/{one.suite}"
+            for name in _LAST:
+                if f"{folder}/{name}" in staged:
+                    tree_.put(f"{folder}/{name}")
+                else:
+                    (tree_.dest / folder / name).unlink(missing_ok=True)
+            last = [Listed(f"{folder}/{name}", "", UNKNOWN) for name in _LAST]
+            own = contents[one.suite]
+            tree_.remember(one.suite, (*own.files, *named.get(one.suite, []), *last), own.links)
+        for path, serial in tree_.links().items():
+            tree_.point(path, serial)

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The indexes of a suite, read with bounds as their release file lists them.
+
+A few bytes may decompress to gibibytes: no more is read than the listed size, and a client refuses an index that is
+larger than `listed.LARGEST`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Final
+
+from debian_cloud.errors import Error
+from debian_cloud.host import files
+from debian_cloud.mirror import faulty, listed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from debian_cloud.mirror.listed import Listed
+
+_FORMS: Final = (".gz", ".xz", "")
+"""Suffixes of the forms of an index, the one that is read most easily last."""
+_KNOWN: Final = ("", ".gz", ".xz", ".bz2", ".lzma", ".zst")
+_PIECE: Final = 2**16
+
+
+@dataclass(slots=True)
+class Contents:
+    """What the indexes of a suite list: files, SHA-512 by path, serial by link, and directories of images."""
+
+    files: list[Listed] = field(default_factory=list)
+    sha512: dict[str, str] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    directories: list[str] = field(default_factory=list)
+
+
+def stem(name: str) -> str:
+    """The name of an index without the suffix of its form."""
+    return next((name.removesuffix(form) for form in _KNOWN[1:] if name.endswith(form)), name)
+
+
+def read(suite: str, known: Mapping[str, Listed], present: Callable[[str], Path | None]) -> Contents:
+    """Read each index of packages and images that a release file lists, in one of its forms.
+
+    `known` are all indexes by name, and `present` gives the file of one by its path, or None if the archive does not
+    have this form. Error if an index is damaged, larger than listed, or has something that no client accepts.
+    """
+    found = Contents()
+    stems = dict.fromkeys(stem(name) for name in known if stem(name).rpartition("/")[2] in listed.LARGEST)
+    for index in stems:
+        forms = [form for form in _KNOWN if f"{index}{form}" in known and present(known[f"{index}{form}"].path)]
+        form = next((form for form in reversed(_FORMS) if form in forms), None)
+        path = f"dists/{suite}/{index}"
+        if form is None:
+            raise faulty(f"{path} is not there uncompressed or as .xz or .gz, but as {' or '.join(forms)}")
+        file = present(known[f"{index}{form}"].path)
+        assert file is not None
+        _read(found, path, form, file, known.get(index))
+    return found
+
+
+def _read(found: Contents, path: str, form: str, file: Path, plain: Listed | None) -> None:
+    kind = path.rpartition("/")[2]
+    most = listed.LARGEST[kind]
+    if plain and plain.size > most:
+        raise faulty(f"{path} has {plain.size} bytes; an index may have {most}")
+    with files.opened(file) as packed:
+        content = _Counted(files.decompressed(packed, form), plain.size if plain else most)
+        fault = ""
+        try:
+            with io.BufferedReader(content, _PIECE) as stream:
+                try:
+                    _take(found, kind, stream)
+                except Error as error:
+                    fault = error.message
+                # What a reader leaves is read, too, so that all of it is hashed.
+                while stream.read(_PIECE):
+                    pass
+        except _TooLongError:
+            raise faulty(f"{path}{form} decompresses to more than its {content.most} bytes") from None
+        except files.BROKEN:
+            raise faulty(f"{path}{form} is damaged") from None
+    if plain and (content.size, content.hashed.hexdigest()) != (plain.size, plain.sha256):
+        raise faulty(f"{path}{form} does not contain what InRelease lists as {path}")
+    if fault:
+        raise faulty(f"{path}: {fault}")
+
+
+def _take(found: Contents, kind: str, stream: IO[bytes]) -> None:
+    if kind == "Images":
+        images = listed.images(stream)
+        found.files += images.files
+        found.sha512 |= images.sha512
+        found.links |= images.links
+        found.directories += images.directories
+    elif kind == "Images-Status":
+        listed.statuses(stream)
+    else:
+        found.files.extend(listed.READ[kind](stream))
+
+
+class _TooLongError(Exception):
+    """There are more bytes than there may be."""
+
+
+class _Counted(io.RawIOBase):
+    """A stream that is hashed as it is read, and has at most `most` bytes."""
+
+    def __init__(self, beneath: IO[bytes], most: int) -> None:
+        self._beneath = beneath
+        self.most = most
+        self.size = 0
+        self.hashed = hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type] # io.RawIOBase gives any buffer
+        data = self._beneath.read(min(len(view), _PIECE))
+        self.size += len(data)
+        if self.size > self.most:
+            raise _TooLongError
+        self.hashed.update(data)
+        view[: len(data)] = data
+        return len(data)

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Files are brought to a mirror's staging area, and verified there."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from debian_cloud.mirror import contradicted, faulty, refused, transports, tree
+from debian_cloud.mirror.listed import UNKNOWN, Listed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from debian_cloud.mirror.request import Request, Source
+    from debian_cloud.mirror.tree import Entries, Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a file could not be brought: the source does not have it, or has another one there."""
+
+    path: str
+    is_there: bool
+
+    def __str__(self) -> str:
+        """As a sentence."""
+        if self.is_there:
+            return f"{self.path} does not have the size and hash in the signed index"
+        return f"{self.path} is missing at the source"
+
+
+@dataclass(slots=True)
+class Staging:
+    """The staging area of one try of a run: `first` if it is the first one."""
+
+    request: Request
+    source: Source
+    tree: Tree
+    say: Callable[[str], None]
+    first: bool
+    quiet: bool
+    there: Entries
+    known: Mapping[str, str]
+    fresh: set[str] = field(default_factory=set)
+    """What was hashed in this run."""
+
+    def fetch(self, files: Sequence[Listed], *, eager: bool = False) -> tuple[str, ...]:
+        """Fetch files anew, or continue them; return some of those that the source does not have."""
+        request = self.request
+        job = transports.Job(
+            *(self.source, files, self.tree.incoming, self.tree.work),
+            *(request.timeout, request.bandwidth, self.quiet, eager),
+        )
+        return transports.find(self.source.scheme).fetch(job)
+
+    def text(self, paths: Iterable[str], *, eager: bool = False) -> None:
+        """Fetch files of which nothing is known, without what is staged of them."""
+        wanted = [Listed(path) for path in paths]
+        for file in wanted:
+            (self.tree.incoming / file.path).unlink(missing_ok=True)
+        self.fetch(wanted, eager=eager)
+        # A server may have something else there, such as a directory.
+        self.tree.staged()
+
+    def bring(
+        self, files: Iterable[Listed], sha512: Mapping[str, str] | None = None, *, eager: bool = False
+    ) -> dict[str, Fault]:
+        """Have each file shown or staged, and verified; what is wrong with one that is not, by path.
+
+        A file that an earlier run verified is verified by its size, any other by its hash.
+        """
+        sums = sha512 or {}
+        unsure = {file.path: file for file in files if not self._is_sure(file)}
+        self.fresh |= unsure.keys()
+        self._verify(unsure, sums)
+        if not unsure:
+            return {}
+        self._clear(unsure)
+        wanted = [file for file in unsure.values() if not self._is_made(file)]
+        total = sum(max(0, file.size) for file in wanted)
+        self._refuse_full(total)
+        missing: tuple[str, ...] = ()
+        if wanted:
+            self.say(f"fetching {len(wanted)} files, {total} bytes")
+            missing = self.fetch(wanted, eager=eager)
+        self._verify(unsure, sums)
+        staged = self.tree.staged()
+        # Those that are missing for certain come first: the others may only have been aborted.
+        faults = {path: Fault(path, is_there=False) for path in missing if path in unsure}
+        for path in unsure:
+            if path in staged:
+                (self.tree.incoming / path).unlink()
+            faults.setdefault(path, Fault(path, is_there=path in staged))
+        return faults
+
+    def place(self, path: str) -> Path | None:
+        """Where a file is, staged or shown; None if it is nowhere."""
+        for folder in (self.tree.incoming, self.tree.dest):
+            if (folder / path).is_file():
+                return folder / path
+        return None
+
+    def _is_sure(self, file: Listed) -> bool:
+        size = self.there.files.get(file.path, UNKNOWN)
+        return (
+            not self.request.verify_all
+            and size != UNKNOWN
+            and self.known.get(file.path) == file.sha256
+            and file.size in (UNKNOWN, size)
+        )
+
+    def _is_made(self, file: Listed) -> bool:
+        """Whether it is an empty file, which is made here: not every transport makes one."""
+        if file.size == 0:
+            (self.tree.incoming / file.path).parent.mkdir(parents=True, exist_ok=True)
+            (self.tree.incoming / file.path).write_bytes(b"")
+        return file.size == 0
+
+    def _verify(self, unsure: dict[str, Listed], sha512: Mapping[str, str]) -> None:
+        """Remove the files from `unsure` whose hash is right: of the staged one, or else of the shown one."""
+        staged = self.tree.staged()
+        places = {
+            path: self.tree.place(path, staged)
+            for path, file in unsure.items()
+            if file.size in (UNKNOWN, staged.get(path, self.there.files.get(path, UNKNOWN - 1)))
+        }
+        for path, found, other in tree.hashes(places, sha512):
+            if found != unsure[path].sha256:
+                continue
+            if sha512.get(path, "") != other:
+                raise faulty(f"{path} does not have the SHA-512 in Images or SHA512SUMS")
+            del unsure[path]
+
+    def _clear(self, unsure: Mapping[str, Listed]) -> None:
+        """Remove what cannot be continued: a partial file of an earlier run is continued, once."""
+        for path, size in self.tree.staged().items():
+            file = unsure.get(path)
+            if file and (not self.first or file.size == UNKNOWN or size >= file.size):
+                (self.tree.incoming / path).unlink()
+
+    def _refuse_full(self, total: int) -> None:
+        free = shutil.disk_usage(self.tree.incoming).free
+        if total > free:
+            raise refused(
+                f"the mirror needs {total} bytes more, but {self.tree.dest} has {free} bytes free",
+                "free some space: No space left on device",
+            )
+
+
+def refuse_faults(faults: Mapping[str, Fault]) -> None:
+    """Begin again if a file could not be brought."""
+    for fault in faults.values():
+        raise contradicted(str(fault))

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The directory of a mirror: what it shows, what was fetched and is not shown yet, and its own state.
+
+```
+DEST/dists pool images rebuilds closures    what is shown
+DEST/project/trace                          when this host and the archive were here last
+DEST/.mirror/incoming/                      what was fetched, at its path in the tree
+DEST/.mirror/SUITE.files                    verified files, "SHA256 SIZE PATH", and "link SERIAL PATH"
+DEST/.mirror/SUITE.shown                    what the last complete run for a suite has shown
+DEST/.mirror/left                           since when no index lists a file, "SECONDS PATH"
+DEST/.mirror/terms                          how long signatures are good, and until when, both in seconds
+```
+
+An operator may have links to directories in the tree, or other file systems: they are followed and kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud.host import run
+from debian_cloud.mirror import refused
+from debian_cloud.mirror.listed import UNKNOWN, Listed, is_clean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+SHOWN: Final = ("dists", "pool", "images", "rebuilds", "closures")
+"""The parts of the tree that the indexes list."""
+_STATE: Final = ".mirror"
+_DEEPEST: Final = 16
+"""Maximum depth of a path in the tree, so that a link into itself ends."""
+_BATCH: Final = 4096
+_PIECE: Final = 2**20
+_FILES: Final = ".files"
+
+
+@dataclass(slots=True)
+class Entries:
+    """What a directory tree has: sizes of files, targets of links that lead to no directory, and directories."""
+
+    files: dict[str, int] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    folders: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """The directory of a mirror; `below` is the path of the source's tree in its rsync module."""
+
+    dest: Path
+    below: str = ""
+
+    @property
+    def state(self) -> Path:
+        """The directory of the mirror's own files."""
+        return self.dest / _STATE
+
+    @property
+    def work(self) -> Path:
+        """A directory for working files of a run."""
+        return self.state / "work"
+
+    @property
+    def incoming(self) -> Path:
+        """The directory of the files that are not shown yet."""
+        return self.state / "incoming" / self.below
+
+    def prepare(self) -> None:
+        """Make the directories, and remove what an earlier run must not leave to this one."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        for folder in ("dists", "project"):
+            _remove(self.incoming / folder)
+        for path in (self.work, self.incoming, *(self.dest / name for name in SHOWN)):
+            path.mkdir(parents=True, exist_ok=True)
+
+    def end(self) -> None:
+        """Remove what a complete run needs no longer."""
+        for path in (self.state / "incoming", self.work):
+            shutil.rmtree(path)
+
+    def shown(self) -> Entries:
+        """What the tree shows."""
+        found = Entries()
+        for name in SHOWN:
+            _walk(self.dest / name, name, found)
+        return found
+
+    def staged(self) -> dict[str, int]:
+        """Path -> size of each file that is not shown yet; what is no file of a clean name is removed."""
+        found = Entries()
+        _walk(self.incoming, "", found)
+        for path in [*found.links, *(path for path in found.files if not is_clean(path))]:
+            (self.incoming / path).unlink(missing_ok=True)
+            found.files.pop(path, None)
+        return found.files
+
+    def known(self) -> dict[str, str]:
+        """Path -> SHA-256 of each file that was verified and shown, by the lists of all suites."""
+        return {path: sha256 for sha256, _, path in self._rows() if sha256 != "link"}
+
+    def links(self) -> dict[str, str]:
+        """Path -> serial of each link, by the lists of all suites."""
+        return {path: serial for word, serial, path in self._rows() if word == "link"}
+
+    def remember(self, suite: str, files: Iterable[Listed], links: Mapping[str, str]) -> None:
+        """Write the list of a suite."""
+        with (self.work / "list").open("w", encoding="utf-8") as out:
+            for file in files:
+                out.write(f"{file.sha256 or '-'} {file.size if file.size != UNKNOWN else '-'} {file.path}\n")
+            out.writelines(f"link {serial} {path}\n" for path, serial in links.items())
+        (self.work / "list").replace(self.state / f"{suite}{_FILES}")
+
+    def forget(self) -> None:
+        """Remove the lists of suites that an operator has removed."""
+        for path in self._dropped():
+            path.unlink()
+
+    def has_dropped(self) -> bool:
+        """Whether an operator has removed a suite, whose list is still there."""
+        return bool(self._dropped())
+
+    def place(self, path: str, staged: Mapping[str, int]) -> Path:
+        """Where a file is: staged, or else shown."""
+        return (self.incoming if path in staged else self.dest) / path
+
+    def stage(self, path: str, name: str) -> None:
+        """Copy a file, staged or shown, to the place of another staged one."""
+        source, target = self.incoming / path, self.incoming / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source if source.is_file() else self.dest / path, target)
+
+    def put(self, path: str) -> None:
+        """Rename a staged file to its place, in one step."""
+        source, target = self.incoming / path, self.dest / path
+        found = source.stat()
+        if stat.S_IMODE(found.st_mode) != 0o644:
+            source.chmod(0o644)
+        # apt asks only for what is newer: a time in the future would hide all later versions.
+        if found.st_mtime > time.time():
+            os.utime(source)
+        if not target.parent.is_dir():
+            target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            source.replace(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # An operator has another file system there.
+            beside = _beside(target)
+            shutil.copy2(source, beside)
+            with beside.open("rb") as copy:
+                os.fsync(copy.fileno())
+            beside.replace(target)
+            source.unlink()
+
+    def link(self, path: str, name: str) -> None:
+        """Give a shown file a second name, in one step."""
+        source, target = self.dest / path, self.dest / name
+        beside = _beside(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            beside.hardlink_to(source)
+        except OSError:
+            shutil.copy2(source, beside)
+        beside.replace(target)
+        # rename(2) leaves both names if they are already of one file.
+        beside.unlink(missing_ok=True)
+
+    def point(self, path: str, serial: str) -> None:
+        """Let a link lead to a serial, in one step."""
+        target = self.dest / path
+        with contextlib.suppress(OSError):
+            if str(target.readlink()) == serial:
+                return
+        beside = _beside(target)
+        beside.symlink_to(serial)
+        beside.replace(target)
+
+    def sync(self) -> None:
+        """Write everything to the disk: a power failure must not leave an InRelease without its files."""
+        run.output(("sync", "-f", *(str(self.dest / name) for name in SHOWN)))
+
+    def _lists(self) -> list[Path]:
+        return sorted(self.state.glob(f"*{_FILES}"))
+
+    def _dropped(self) -> list[Path]:
+        suites = self.dest / "dists"
+        return [
+            path for path in self._lists() if not (suites / path.name.removesuffix(_FILES) / "InRelease").exists()
+        ]
+
+    def _rows(self) -> Iterator[tuple[str, str, str]]:
+        for path in self._lists():
+            with path.open(encoding="utf-8", errors="surrogateescape") as lines:
+                for line in lines:
+                    parts = line.rstrip("\n").split(" ", 2)
+                    if len(parts) == 3:
+                        yield parts[0], parts[1], parts[2]
+
+
+def refuse_folders(wanted: Iterable[str], there: Entries) -> None:
+    """Raise Error if a directory is where a file must be, or a file where a directory must be."""
+    for path in wanted:
+        if path in there.folders:
+            raise refused(f"the mirror has a directory {path}, which is a file in the archive", "remove it")
+    known: set[str] = set()
+    for path in wanted:
+        folder = path.rpartition("/")[0]
+        while folder and folder not in known:
+            known.add(folder)
+            if folder in there.files or folder in there.links:
+                raise refused(f"the mirror has a file {folder}, which is a directory in the archive", "remove it")
+            folder = folder.rpartition("/")[0]
+
+
+def hashes(places: Mapping[str, Path], sha512: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Path, SHA-256, and SHA-512 if one is known, of each file that can be read; "" for another."""
+
+    def of(path: str) -> tuple[str, str, str]:
+        try:
+            return (path, *_hashed(places[path], with_sha512=path in sha512))
+        except OSError:
+            return path, "", ""
+
+    paths = [*places]
+    # hashlib releases the interpreter's lock: threads use several processors.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(paths), _BATCH):
+            yield from pool.map(of, paths[start : start + _BATCH])
+
+
+def _hashed(place: Path, *, with_sha512: bool) -> tuple[str, str]:
+    sha256, sha512 = hashlib.sha256(), hashlib.sha512()
+    # A FIFO must not block the run.
+    descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb", 0) as file:
+        while data := file.read(_PIECE):
+            sha256.update(data)
+            if with_sha512:
+                sha512.update(data)
+    return sha256.hexdigest(), sha512.hexdigest() if with_sha512 else ""
+
+
+def _beside(target: Path) -> Path:
+    """A name beside a path that servers hide; what a killed run left there is removed."""
+    beside = target.with_name(f".{target.name}.new")
+    beside.unlink(missing_ok=True)
+    return beside
+
+
+def _walk(folder: Path, name: str, found: Entries, depth: int = 0) -> None:
+    if depth > _DEEPEST:
+        return
+    if name:
+        found.folders.add(name)
+    try:
+        entries = os.scandir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with entries:
+        for entry in entries:
+            path = f"{name}/{entry.name}" if name else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                _walk(Path(entry.path), path, found, depth + 1)
+            elif not entry.is_symlink():
+                # What is no regular file has no size that is listed.
+                found.files[path] = entry.stat().st_size if entry.is_file() else UNKNOWN - 1
+            elif entry.is_dir() and entry.name != "current":
+                _walk(Path(entry.path), path, found, depth + 1)
+            else:
+                found.links[path] = str(Path(entry.path).readlink())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a source, an operator or a kill does to a run: it ends in time, says why, and leaves the mirror as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import http.server
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.mirror.tree import Archive, Key, Mirror, Server, seen_by_client, sha
+
+Handler = Callable[..., http.server.SimpleHTTPRequestHandler]
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """A web server of a directory that writes no log."""
+
+    def log_message(self, *_: Any) -> None:
+        return
+
+
+class Busy(Quiet):
+    """A server that tells everybody to come back in a day."""
+
+    def do_GET(self) -> None:
+        self.send_response(503)
+        self.send_header("Retry-After", "100000")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+class Dripping(Quiet):
+    """A server that sends a byte twice a second."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "100000")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(b"x")
+                self.wfile.flush()
+                time.sleep(0.5)
+
+
+class Polite(Quiet):
+    """A server that has a page for what is not there, and says that all is well."""
+
+    def send_error(self, *_: Any, **__: Any) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "15")
+        self.end_headers()
+        self.wfile.write(b"<html>No</html>")
+
+
+class ServerOfSix(http.server.ThreadingHTTPServer):
+    """A server with an address of IPv6 alone."""
+
+    address_family = socket.AF_INET6
+
+
+@contextlib.contextmanager
+def serving(
+    handler: Handler, root: Path, kind: type[http.server.ThreadingHTTPServer] = http.server.ThreadingHTTPServer
+) -> Iterator[str]:
+    """The address of a web server of a directory."""
+    host = "::1" if kind is ServerOfSix else "127.0.0.1"
+    with kind((host, 0), functools.partial(handler, directory=str(root))) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def http_mirror(archive: Archive, servers: dict[str, Server], key: Key, tmp_path: Path) -> Mirror:
+    """A mirror of the test's archive, by HTTP, that has run."""
+    mirror = Mirror(f"{servers['http'].url}/{archive.root.name}", tmp_path / "mirror", key.keyring)
+    mirror.ok()
+    return mirror
+
+
+@pytest.mark.parametrize("handler", [Busy, Dripping])
+def test_a_source_that_never_ends_is_given_up(http_mirror: Mirror, archive: Archive, handler: Handler) -> None:
+    with serving(handler, archive.root) as url:
+        http_mirror.source = url
+        begun = time.monotonic()
+        http_mirror.refused("--timeout", "2", says="cannot fetch from|is not signed by")
+        assert time.monotonic() - begun < 100
+
+
+def test_a_page_in_the_place_of_a_file_is_not_shown(http_mirror: Mirror, archive: Archive) -> None:
+    archive.add_image("ec2", "20261121.0")
+    archive.publish()
+    [image] = (archive.root / "images/trixie/ec2/amd64/20261121.0").glob("*.qcow2")
+    image.unlink()
+    with serving(Polite, archive.root) as url:
+        http_mirror.source = url
+        http_mirror.refused(says=r"qcow2 does not have the size and hash")
+
+
+def test_a_transfer_ends_with_its_run(
+    http_mirror: Mirror, archive: Archive, slow: Callable[[str, int], Server]
+) -> None:
+    """Otherwise a curl or rsync would write into the next run's staging area."""
+    archive.add_image("ec2", "20261121.0", 5_000_000)
+    archive.publish()
+    http_mirror.source = slow("http", 100).url
+    process = subprocess.Popen(http_mirror.command(), stdout=subprocess.DEVNULL, start_new_session=True)
+    place = f"{http_mirror.dest}/.mirror/"
+
+    def transfers() -> list[str]:
+        done = subprocess.run(["pgrep", "--full", f"^[^ ]*curl .*{place}"], capture_output=True, text=True)
+        return done.stdout.split()
+
+    deadline = time.monotonic() + 60
+    while not list((http_mirror.dest / ".mirror").glob("incoming/images/**/*.qcow2")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert transfers()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 10
+    while transfers() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert transfers() == []
+
+
+def test_the_next_source_takes_the_place_of_one_that_fails(http_mirror: Mirror, archive: Archive) -> None:
+    archive.add_image("ec2", "20261121.0")
+    archive.publish()
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        dead = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        command = http_mirror.command()
+        done = subprocess.run([*command[:-2], dead, *command[-2:]], capture_output=True, text=True, check=True)
+    assert re.search("cannot fetch from http://127.0.0.1.*: trying the next source", done.stdout)
+    assert seen_by_client(http_mirror.dest) == archive.date
+
+
+def test_an_address_of_ipv6_is_an_address(http_mirror: Mirror, archive: Archive) -> None:
+    archive.publish()
+    try:
+        with serving(Quiet, archive.root, ServerOfSix) as url:
+            http_mirror.source = url
+            http_mirror.ok()
+    except OSError as error:
+        pytest.skip(f"this machine has no IPv6: {error}")
+    assert seen_by_client(http_mirror.dest) == archive.date
+
+
+@pytest.mark.parametrize("name", ["images", "pool", "images/trixie/ec2"])
+def test_a_link_of_the_operator_is_kept(http_mirror: Mirror, archive: Archive, tmp_path: Path, name: str) -> None:
+    elsewhere = tmp_path / "disk"
+    place = http_mirror.dest / name
+    place.rename(elsewhere)
+    place.symlink_to(elsewhere)
+    image = archive.add_image("ec2", "20261121.0")
+    archive.add_deb("new", "1")
+    archive.publish()
+    http_mirror.ok()
+    assert place.readlink() == elsewhere
+    assert seen_by_client(http_mirror.dest) == archive.date
+    assert sha(http_mirror.dest / image.relative_to(archive.root)) == sha(image)
+    assert "images/trixie/ec2/amd64/20261119.0" not in (http_mirror.dest / ".mirror/left").read_text()
+    http_mirror.ok("--verify-all")
+
+
+def test_a_file_system_of_its_own_is_kept(http_mirror: Mirror, archive: Archive) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount the file system that this needs")
+    place = http_mirror.dest / "images"
+    shutil.rmtree(place)
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(place)], capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs is not permitted here")
+    try:
+        archive.add_image("ec2", "20261121.0")
+        archive.publish()
+        http_mirror.ok()
+        assert seen_by_client(http_mirror.dest) == archive.date
+        assert list(place.rglob(".*")) == []
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("how", ["directory", "file"])
+def test_what_is_in_the_way_is_named(http_mirror: Mirror, archive: Archive, how: str) -> None:
+    image = archive.add_image("ec2", "20261121.0").relative_to(archive.root)
+    archive.publish()
+    place = http_mirror.dest / image
+    if how == "directory":
+        place.mkdir(parents=True)
+        http_mirror.refused(says=f"the mirror has a directory {re.escape(str(image))}, which is a file")
+        place.rmdir()
+    else:
+        place.parent.write_text("")
+        http_mirror.refused(says=f"the mirror has a file {re.escape(str(image.parent))}, which is a directory")
+        place.parent.unlink()
+    http_mirror.ok()
+
+
+@pytest.mark.parametrize("name", ["dists/trixie/InRelease", "dists/trixie/Release", "project/trace/master"])
+def test_a_directory_in_the_place_of_a_file_does_not_stay(
+    archive: Archive, servers: dict[str, Server], key: Key, tmp_path: Path, name: str
+) -> None:
+    mirror = Mirror(f"{servers['rsync'].url}/{archive.root.name}", tmp_path / "mirror", key.keyring)
+    kept = tmp_path / "kept"
+    (archive.root / name).rename(kept)
+    (archive.root / name / "x").mkdir(parents=True)
+    mirror.run()
+    shutil.rmtree(archive.root / name)
+    kept.rename(archive.root / name)
+    mirror.ok()
+    assert seen_by_client(mirror.dest) == archive.date
+
+
+def test_no_file_is_from_the_future(http_mirror: Mirror, archive: Archive) -> None:
+    """A client asks for what is newer than what it has, and would never get the next InRelease."""
+    image = archive.add_image("ec2", "20261121.0")
+    archive.publish()
+    for path in (image, archive.root / "dists/trixie/InRelease", archive.root / "dists/trixie/main/images/Images"):
+        os.utime(path, (time.time() + 10**8,) * 2)
+    http_mirror.ok()
+    late = [path for path in http_mirror.dest.rglob("*") if path.lstat().st_mtime > time.time() + 60]
+    assert late == []
+
+
+def test_modes_of_the_source_do_not_matter(archive: Archive, key: Key, mirror: Mirror) -> None:
+    image = archive.add_image("ec2", "20261121.0")
+    archive.publish()
+    image.chmod(0o4775)
+    mirror.ok()
+    assert (mirror.dest / image.relative_to(archive.root)).stat().st_mode & 0o7777 == 0o644
+
+
+def test_the_reason_is_the_sources_own(
+    archive: Archive, servers: dict[str, Server], key: Key, tmp_path: Path
+) -> None:
+    url = servers["rsync"].url.removesuffix("/tree")
+    mirror = Mirror(f"{url}/nothing", tmp_path / "mirror", key.keyring)
+    mirror.refused(says="cannot fetch from .*Unknown module 'nothing'")
+
+
+def test_removals_have_a_bound(http_mirror: Mirror, archive: Archive) -> None:
+    del archive.images["ec2 20261119.0"]
+    archive.publish()
+    http_mirror.ok()
+    left = http_mirror.dest / ".mirror/left"
+    old = [line.split()[1] for line in left.read_text().splitlines()]
+    assert len(old) > 5
+    left.write_text("".join(f"{int(time.time()) - 20 * 86400} {path}\n" for path in old))
+    done = http_mirror.run("--max-delete", "5")
+    assert done.returncode == 1
+    assert f"{len(old)} files are old enough to be removed, but --max-delete is 5" in done.stderr
+    assert all((http_mirror.dest / path).exists() for path in old)
+    http_mirror.ok("--max-delete", str(len(old)))
+    assert not any((http_mirror.dest / path).exists() for path in old)
+
+
+def test_what_does_not_fit_is_said_before_it_is_fetched(http_mirror: Mirror, archive: Archive) -> None:
+    image = archive.add_image("ec2", "20261121.0")
+    stanza = archive.images["ec2 20261121.0"]
+    archive.images["ec2 20261121.0"] = stanza.replace("Size: 50000\n", f"Size: {2**40}\n")
+    archive.publish()
+    http_mirror.refused(says="the mirror needs [0-9]{13,} bytes more")
+    assert not (http_mirror.dest / ".mirror/incoming" / image.relative_to(archive.root)).exists()
+
+
+def test_a_mirror_of_another_user_is_refused(http_mirror: Mirror) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a directory away")
+    os.chown(http_mirror.dest / ".mirror", 65534, 65534)
+    http_mirror.refused(says="belongs to another user")
+    os.chown(http_mirror.dest / ".mirror", 0, 0)
+    http_mirror.ok()
