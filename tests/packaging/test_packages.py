@@ -290,7 +290,7 @@ def test_the_builder_has_every_module_and_nothing_of_the_source_tree(built: Path
     source = ROOT / "src"
     wanted = {path.relative_to(source).as_posix() for path in source.glob("debian_cloud/**/*.py")}
     folder = "usr/lib/python3/dist-packages/"
-    files = members(debs(built)["python3-debian-cloud"])
+    files = members(debs(built)["debian-cloud-modules"])
     installed = {path.removeprefix(folder) for path in files if path.startswith(folder)}
     # The directory also has the scripts of plans, and metadata by Python's installer.
     assert {path for path in installed if path.endswith(".py")} == wanted
@@ -301,7 +301,7 @@ def test_every_script_of_a_plan_is_installed(built: Path) -> None:
     folder = "usr/lib/python3/dist-packages/debian_cloud/build/scripts"
     installed = {
         path.rpartition("/")[2]: mode
-        for path, mode in members(debs(built)["python3-debian-cloud"]).items()
+        for path, mode in members(debs(built)["debian-cloud-modules"]).items()
         if folder in path
     }
     scripts = {path.name for path in (ROOT / "src/debian_cloud/build/scripts").iterdir() if path.is_file()}
@@ -316,7 +316,7 @@ def test_every_template_of_new_is_installed(built: Path) -> None:
     assert "debian_cloud/configuration/templates/debian/control.j2" in templates
     folder = "usr/lib/python3/dist-packages/"
     files = {
-        path.removeprefix(folder) for path in members(debs(built)["python3-debian-cloud"]) if path.startswith(folder)
+        path.removeprefix(folder) for path in members(debs(built)["debian-cloud-modules"]) if path.startswith(folder)
     }
     others = {path for path in files if not path.endswith(".py") and path.startswith("debian_cloud/")}
     assert {path for path in others if "/build/scripts/" not in path} == templates
@@ -330,15 +330,15 @@ def test_archive_and_mirror_are_installed_apart(built: Path) -> None:
     assert not [path for path in archive if "mirror" in path and "/doc/" not in path]
     for name in ("debian-cloud", "debian-cloud-mirror"):
         assert members(debs(built)[name])[f"usr/bin/{name}"] == "755 root"
-    assert not [path for path in members(debs(built)["python3-debian-cloud"]) if path.startswith("usr/bin/")]
+    assert not [path for path in members(debs(built)["debian-cloud-modules"]) if path.startswith("usr/bin/")]
 
 
 def test_a_mirror_needs_little(built: Path) -> None:
     """Only modules that run with Python alone are reached from the mirror's command."""
     relations = PkgRelation.parse_relations(debs(built)["debian-cloud-mirror"].debcontrol()["Depends"])
     names = {alternative["name"] for relation in relations for alternative in relation}
-    assert names == {"python3", "python3-debian-cloud", "gpgv", "curl"}
-    relations = PkgRelation.parse_relations(debs(built)["python3-debian-cloud"].debcontrol()["Depends"])
+    assert names == {"python3", "debian-cloud-modules", "gpgv", "curl"}
+    relations = PkgRelation.parse_relations(debs(built)["debian-cloud-modules"].debcontrol()["Depends"])
     assert {alternative["name"] for relation in relations for alternative in relation} == {"python3"}
 
 

@@ -23,6 +23,6 @@ NAMES: Final = frozenset(
         "debian-cloud-config-openstack",
         "debian-cloud-config-raspi",
         "debian-cloud-mirror",
-        "python3-debian-cloud",
+        "debian-cloud-modules",
     }
 )
