@@ -211,6 +211,34 @@ def test_caches_keep_what_is_never_rewritten_and_ask_for_the_rest(site: Site) ->
     assert "immutable" not in headers.get("cache-control", "")
 
 
+def test_text_is_shown_as_text(site: Site) -> None:
+    image = "images/trixie/ec2/amd64/20261120.0"
+    stem = f"{image}/debian-13-ec2-amd64-20261120.0"
+    by_hash = sorted(site.public.glob("dists/trixie/main/images/by-hash/*/*"))[0].relative_to(site.public)
+    (deb,) = site.public.glob("pool/main/d/debian-cloud/*.deb")
+    for name, kind in (
+        ("dists/trixie/InRelease", "text/plain"),
+        ("dists/trixie/main/images/Images", "text/plain"),
+        ("project/trace/master", "text/plain"),
+        (f"{image}/SHA512SUMS", "text/plain"),
+        (f"{image}/SHA512SUMS.sign", "text/plain"),
+        (f"{stem}.buildinfo", "text/plain"),
+        (f"{stem}.image", "text/plain"),
+        (f"{stem}.changes", "text/plain"),
+        (f"{stem}.spdx.json", "application/json"),
+        (f"{stem}.qcow2", "application/octet-stream"),
+        (f"{image}/SHA512SUMS.gpg", "application/octet-stream"),
+        (str(by_hash), "application/octet-stream"),
+        ("dists/trixie/main/images/", "text/html"),
+    ):
+        status, headers, _ = site.get(name)
+        found, _, charset = headers.get("content-type", "").lower().partition(";")
+        assert (status, found) == (200, kind), name
+        if kind == "text/plain":
+            assert charset.strip() == "charset=utf-8", name
+    assert not site.get(str(deb.relative_to(site.public)))[1].get("content-type", "").startswith("text/")
+
+
 def test_a_download_that_was_cut_off_is_resumed(site: Site) -> None:
     (deb,) = site.public.glob("pool/main/d/debian-cloud/*.deb")
     content = deb.read_bytes()
