@@ -130,17 +130,31 @@ renew_keyring() {
     commit
 }
 
-# show_keyring: update the keyring packages in public/, which machines install by hand first, and keyring.gpg.
+# show_beside FILE NAME: update a file at the top of public/.
+show_beside() {
+    if [ ! -f "$1" ] || cmp -s "$1" "$dir/public/$2"; then return 0; fi
+    cp "$1" "$dir/public/.keyring.new"
+    chmod 644 "$dir/public/.keyring.new"
+    sync "$dir/public/.keyring.new"
+    mv "$dir/public/.keyring.new" "$dir/public/$2"
+}
+
+# show_keyring: update the keyring packages in public/, which machines install by hand first, and keyring.gpg;
+# the keys are also there as files, for clients that are not apt.
 show_keyring() {
-    "$steps/keys" "$dir" keyring >"$dir/tmp/keyring" 9>&-
-    cmp -s "$dir/tmp/keyring" "$dir/keyring.gpg" || mv "$dir/tmp/keyring" "$dir/keyring.gpg"
-    rm -f "$dir/tmp/keyring"
+    keys=$dir/tmp/keyring name=debian-cloud-archive-keyring
+    "$steps/keys" "$dir" keyring >"$keys" 9>&-
+    show_beside "$keys" "$name.gpg"
+    # As gpg --armor --export writes them (RFC 9580, 6.2).
+    archive_gpg --enarmor <"$keys" |
+        sed '/^Comment: /d; s/ PGP ARMORED FILE-----$/ PGP PUBLIC KEY BLOCK-----/' >"$keys.asc"
+    grep -q '^-----END PGP PUBLIC KEY BLOCK-----$' "$keys.asc" ||
+        fail "the keys cannot be written with armour" "see the message above"
+    show_beside "$keys.asc" "$name.asc"
+    cmp -s "$keys" "$dir/keyring.gpg" || mv "$keys" "$dir/keyring.gpg"
+    rm -f "$keys" "$keys.asc"
     for package in "$dir/state/keyring"/*.deb; do
-        shown=$dir/public/debian-cloud-archive-keyring_${package##*/}
-        if [ ! -f "$package" ] || cmp -s "$package" "$shown"; then continue; fi
-        cp "$package" "$dir/public/.keyring.new"
-        sync "$dir/public/.keyring.new"
-        mv "$dir/public/.keyring.new" "$shown"
+        show_beside "$package" "${name}_${package##*/}"
     done
 }
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from debian_cloud.host import sign
 from tests.archive.conftest import run, stubbed
 from tools import archive_manual
 
@@ -171,6 +172,25 @@ def test_keyring_package_is_clean(archive: Archive, tmp_path: Path, env: dict[st
     ]
     keyring = tmp_path / "x/usr/share/keyrings/debian-cloud-archive-keyring.gpg"
     assert keyring.read_bytes()[0] & 0xBF == 0x98 & 0xBF  # RFC 9580, 4.2: a public key, not armoured
+
+
+def test_the_keys_are_there_as_files(archive: Archive, env: dict[str, str], tmp_path: Path) -> None:
+    """Clients that are not apt verify signatures with them."""
+    keys = archive.public / "debian-cloud-archive-keyring.gpg"
+    assert keys.read_bytes() == (archive.path / "keyring.gpg").read_bytes()
+    assert sign.binary(keys.with_suffix(".asc").read_bytes()) == keys.read_bytes()
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    show = ["gpg", "--homedir", str(home), "--with-colons", "--show-keys"]
+    shown = [
+        subprocess.run([*show, path], env=env, capture_output=True, text=True, check=True).stdout
+        for path in (keys, keys.with_suffix(".asc"))
+    ]
+    assert shown[0] == shown[1]
+    assert archive.key.fingerprint in shown[0]
+    for path in (keys, keys.with_suffix(".asc")):
+        assert path.stat().st_mode & 0o777 == 0o644
+    subprocess.run(["gpgv", "--keyring", keys, archive.dist / "InRelease"], env=env, capture_output=True, check=True)
 
 
 def test_init_takes_several_suites_a_url_and_a_name(short_path: Path, env: dict[str, str], tmp_path: Path) -> None:
