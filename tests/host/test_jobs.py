@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -138,6 +139,32 @@ try:
 except KeyboardInterrupt:
     (place / "ended").touch()
 """
+
+
+_AT_ONCE = """
+import os, signal
+start = multiprocessing.context.ForkProcess.start
+def started(process):
+    start(process)
+    os.kill(os.getpid(), signal.SIGTERM)
+multiprocessing.context.ForkProcess.start = started
+"""
+"""The signal comes as soon as a job has begun."""
+
+
+def test_an_interruption_finds_the_job_that_has_just_begun(tmp_path: Path) -> None:
+    script = f"import multiprocessing.context{_AT_ONCE}{_INTERRUPTED}"
+    with subprocess.Popen([sys.executable, "-c", script, tmp_path], start_new_session=True) as process:
+        try:
+            assert process.wait(30) == 0
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert "ended" in names
+    # It may not even have begun to work.
+    assert ("a.begun" in names) == ("a.cleaned" in names)
+    assert "b.begun" not in names
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, "Ctrl-C"])

@@ -58,8 +58,10 @@ def carry_out(
         while waiting or running:
             while waiting and len(running) < at_once:
                 name = waiting.pop(0)
-                pipe, process = _begun(jobs[name])
-                running[pipe] = name, process
+                # An interruption must not find a process that is not among those that are running.
+                with signals.deferred():
+                    pipe, process = _begun(jobs[name])
+                    running[pipe] = name, process
             for ready in multiprocessing.connection.wait([*running]):
                 pipe = cast("Connection", ready)
                 name, process = running[pipe]
@@ -108,6 +110,7 @@ def _work(job: Job, pipe: Connection) -> None:
     with contextlib.redirect_stderr(cast("TextIO", lines)), contextlib.redirect_stdout(cast("TextIO", lines)):
         try:
             with signals.ending_politely():
+                signals.accepted()
                 last = (_DONE, job(lambda value: pipe.send((_REPORT, value))))
         except Error as error:
             last = (_FAILED, (error.message, error.hint, error.status))

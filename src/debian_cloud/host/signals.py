@@ -28,6 +28,24 @@ def undisturbed() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Let SIGINT, SIGTERM and SIGHUP wait until the end of a short time, in which they would be acted on too early.
+
+    A process that is begun in this time lets them wait until it calls `accepted`.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def accepted() -> None:
+    """Let signals wait no longer, in a process that was begun while they did."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+
+
 class Ended(KeyboardInterrupt):
     """The end of the work by a signal, whose number is the only argument (`ending_politely`)."""
 
