@@ -65,7 +65,7 @@ def content(deb: DebFile, path: str) -> str:
 
 
 def test_binary_packages_are_those_promised(built: Path) -> None:
-    expected = {*COMMANDS, *(f"debian-cloud-config-{name}" for name in CONFIGS)}
+    expected = {*COMMANDS, "debian-cloud-modules", *(f"debian-cloud-config-{name}" for name in CONFIGS)}
     assert set(debs(built)) == expected
 
 
