@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,8 @@ from typing import Any
 
 import pytest
 
-from tests.mirror.tree import Archive, Key, Mirror, Server, seen_by_client, sha
+from tests import bounds
+from tests.mirror.tree import COMMAND, Archive, Key, Mirror, Server, seen_by_client, sha
 
 Handler = Callable[..., http.server.SimpleHTTPRequestHandler]
 
@@ -146,7 +148,7 @@ def test_the_next_source_takes_the_place_of_one_that_fails(http_mirror: Mirror, 
         dead = f"http://127.0.0.1:{nobody.getsockname()[1]}"
         command = http_mirror.command()
         done = subprocess.run([*command[:-2], dead, *command[-2:]], capture_output=True, text=True, check=True)
-    assert re.search("cannot fetch from http://127.0.0.1.*: trying the next source", done.stdout)
+    assert re.search("warning: cannot fetch from http://127.0.0.1.*: trying the next source", done.stderr)
     assert seen_by_client(http_mirror.dest) == archive.date
 
 
@@ -262,8 +264,11 @@ def test_removals_have_a_bound(http_mirror: Mirror, archive: Archive) -> None:
     old = [line.split()[1] for line in left.read_text().splitlines()]
     assert len(old) > 5
     left.write_text("".join(f"{int(time.time()) - 20 * 86400} {path}\n" for path in old))
+    own = next(path for path in (http_mirror.dest / "project/trace").iterdir() if path.name != "master")
+    own.unlink()
     done = http_mirror.run("--max-delete", "5")
     assert done.returncode == 1
+    assert own.exists()
     assert f"{len(old)} files are old enough to be removed, but --max-delete is 5" in done.stderr
     assert all((http_mirror.dest / path).exists() for path in old)
     http_mirror.ok("--max-delete", str(len(old)))
@@ -285,4 +290,185 @@ def test_a_mirror_of_another_user_is_refused(http_mirror: Mirror) -> None:
     os.chown(http_mirror.dest / ".mirror", 65534, 65534)
     http_mirror.refused(says="belongs to another user")
     os.chown(http_mirror.dest / ".mirror", 0, 0)
+    http_mirror.ok()
+
+
+@pytest.mark.parametrize(
+    "name", ["dists/stable", "images/trixie/ec2/amd64/latest", "pool/.current.new", "pool/extra"]
+)
+def test_nothing_is_removed_through_a_link(http_mirror: Mirror, archive: Archive, tmp_path: Path, name: str) -> None:
+    """A link is not a second copy of what it leads to, and what an operator has outside was never listed."""
+    thesis = tmp_path / "home/thesis.tex"
+    thesis.parent.mkdir()
+    thesis.write_text("")
+    target = {"stable": "trixie", "latest": "20261120.0"}.get(Path(name).name, str(thesis.parent))
+    (http_mirror.dest / name).symlink_to(target)
+    archive.publish()
+    http_mirror.ok()
+    left = http_mirror.dest / ".mirror/left"
+    lines = [line.split()[1] for line in left.read_text().splitlines()]
+    assert not [path for path in lines if path.startswith(f"{name}/")]
+    left.write_text("".join(f"{int(time.time()) - 30 * 86400} {path}\n" for path in lines))
+    http_mirror.ok()
+    assert thesis.exists()
+    assert seen_by_client(http_mirror.dest) == archive.date
+    assert (http_mirror.dest / name).is_symlink() == (not name.endswith(".new"))
+
+
+def test_an_rsync_ends_with_its_run(
+    archive: Archive, slow: Callable[[str, int], Server], key: Key, tmp_path: Path
+) -> None:
+    """It has two processes, and the second would write into what a later run shows."""
+    archive.add_image("ec2", "20261121.0", 5_000_000)
+    archive.publish()
+    mirror = Mirror(f"rsync://{slow('rsync', 300).url.split('/')[2]}/tree", tmp_path / "mirror", key.keyring)
+    process = subprocess.Popen(mirror.command(), stdout=subprocess.DEVNULL, start_new_session=True)
+
+    def pieces() -> dict[Path, int]:
+        found = (mirror.dest / ".mirror").glob("incoming/images/**/*.qcow2")
+        return {path: path.stat().st_size for path in found}
+
+    deadline = time.monotonic() + 60
+    while max(pieces().values(), default=0) < 200_000 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(1)
+    before = pieces()
+    assert max(before.values()) < 5_000_000
+    time.sleep(2)
+    assert pieces() == before
+    # Until the last of its processes has ended, no other run begins.
+    deadline = time.monotonic() + 20
+    while "another debian-cloud uses" in mirror.run("--quiet").stderr and time.monotonic() < deadline:
+        time.sleep(0.2)
+    mirror.ok()
+    assert seen_by_client(mirror.dest) == archive.date
+
+
+def test_a_directory_at_one_source_does_not_harm_the_next(
+    archive: Archive, servers: dict[str, Server], key: Key, tmp_path: Path
+) -> None:
+    mirror = Mirror(f"{servers['rsync'].url}/{archive.root.name}", tmp_path / "mirror", key.keyring)
+    names = (
+        "images/trixie/ec2/amd64/20261120.0/SHA256SUMS",
+        "pool/main/l/libcloud++/libcloud++_1.0+b1~rc1_amd64.deb",
+    )
+    for name in names:
+        (archive.root / name).rename(tmp_path / "kept")
+        (archive.root / name / "x").mkdir(parents=True)
+        done = mirror.run()
+        assert done.returncode == 1
+        assert "is missing at the source" in done.stderr
+        shutil.rmtree(archive.root / name)
+        (tmp_path / "kept").rename(archive.root / name)
+    mirror.source = f"{servers['http'].url}/{archive.root.name}"
+    mirror.ok()
+    assert seen_by_client(mirror.dest) == archive.date
+
+
+def test_the_umask_is_not_that_of_the_mirror(archive: Archive, mirror: Mirror) -> None:
+    subprocess.run(mirror.command("--quiet"), umask=0o077, check=True)
+    modes = {path.stat().st_mode & 0o777 for path in mirror.dest.rglob("*") if ".mirror" not in path.parts}
+    assert modes == {0o755, 0o644}
+    assert mirror.dest.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("name", ["dists/trixie/InRelease", "images/trixie/ec2/amd64/20261120.0/SHA512SUMS.gpg"])
+def test_lines_without_an_end_take_little_memory(archive: Archive, mirror: Mirror, name: str) -> None:
+    (archive.root / name).write_bytes(b"a\n" * 2**23)
+    done = bounds.within(200, list(mirror.command()))
+    assert done.returncode == 1
+    assert re.search(b"not signed by a key|is not a good signature", done.stderr)
+
+
+def test_a_run_that_was_killed_while_it_showed_is_mended(
+    http_mirror: Mirror, archive: Archive, tmp_path: Path
+) -> None:
+    """Also if the next source is behind, and has the InRelease that is still shown."""
+    behind = tmp_path / "behind"
+    shutil.copytree(archive.root, behind, symlinks=True)
+    archive.add_image("ec2", "20261121.0")
+    archive.add_deb("new", "1")
+    archive.publish()
+    before = http_mirror.shown()
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom debian_cloud.mirror.__main__ import main\n"
+        "replace = Path.replace\n"
+        "def until(path, target):\n"
+        "    if target.name == 'InRelease': sys.exit(9)\n"
+        "    return replace(path, target)\n"
+        "Path.replace = until\nmain(sys.argv[1:])\n"
+    )
+    words = http_mirror.command()[len(COMMAND) :]
+    assert subprocess.run([sys.executable, "-c", script, *words], capture_output=True).returncode == 9
+    with serving(Quiet, behind) as url:
+        http_mirror.source = url
+        http_mirror.ok()
+    shown = http_mirror.shown()
+    indexes = [path for path in before if path.startswith("dists/")]
+    assert {path: shown[path] for path in indexes} == {path: before[path] for path in indexes}
+
+
+def test_a_source_that_is_behind_does_not_hide_the_fault_of_another(
+    http_mirror: Mirror, archive: Archive, tmp_path: Path
+) -> None:
+    behind = tmp_path / "behind"
+    shutil.copytree(archive.root, behind, symlinks=True)
+    image = archive.add_image("ec2", "20261121.0")
+    deb = archive.add_deb("new", "1")
+    archive.publish()
+    deb.rename(tmp_path / "deb")
+    with serving(Quiet, behind) as url:
+        command = http_mirror.command("--quiet")
+        done = subprocess.run([*command[:-1], url, command[-1]], capture_output=True, text=True, check=True)
+    assert "new_1_amd64.deb is missing at the source" in done.stderr
+    # What was fetched is kept for the next run.
+    assert (http_mirror.dest / ".mirror/incoming" / image.parent.relative_to(archive.root) / "SHA256SUMS").exists()
+
+
+@pytest.mark.parametrize("name", ["SHA256SUMS", "SHA512SUMS.gpg"])
+def test_damaged_checksums_are_fetched_again(http_mirror: Mirror, archive: Archive, name: str) -> None:
+    path = http_mirror.dest / "images/trixie/ec2/amd64/20261120.0" / name
+    content = path.read_bytes()
+    path.write_bytes(content[:-2] + b"xx")
+    http_mirror.ok("--verify-all")
+    assert path.read_bytes() == content
+
+
+def test_a_directory_in_the_place_of_a_link_is_named(http_mirror: Mirror, archive: Archive) -> None:
+    place = http_mirror.dest / "images/trixie/ec2/amd64/current"
+    place.unlink()
+    place.mkdir()
+    archive.publish()
+    http_mirror.refused(says="the mirror has a directory images/trixie/ec2/amd64/current")
+
+
+def test_a_damaged_release_of_the_mirror_is_named(http_mirror: Mirror, archive: Archive) -> None:
+    path = http_mirror.dest / "dists/trixie/InRelease"
+    path.write_text("")
+    http_mirror.refused(says=f"{path} is damaged")
+    path.unlink()
+    http_mirror.ok()
+    assert seen_by_client(http_mirror.dest) == archive.date
+
+
+def test_after_a_day_all_files_are_looked_at(http_mirror: Mirror) -> None:
+    path = http_mirror.dest / "images/trixie/ec2/amd64/20261120.0/SHA512SUMS"
+    path.unlink()
+    assert "still shows" in http_mirror.ok()
+    mark = http_mirror.dest / ".mirror/trixie.shown"
+    os.utime(mark, (time.time() - 90000,) * 2)
+    http_mirror.ok()
+    assert path.exists()
+
+
+def test_a_damaged_keyring_is_named(http_mirror: Mirror, key: Key, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("no keys\n")
+    http_mirror.keyring = keys
+    http_mirror.refused(says="the keyring is damaged")
+    armour = tmp_path / "armour"
+    key.gpg("--armor", "--output", str(armour), "--export")
+    keys.write_text(f"These are the keys.\n\n{armour.read_text()}")
     http_mirror.ok()

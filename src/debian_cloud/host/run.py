@@ -162,44 +162,110 @@ def foreground(argv: Sequence[str], folder: Path | None = None) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What a command may take: `seconds` in all, and bytes of each file that it writes.
+
+    It must also read and write `slowest` bytes per second, on average over each `window` of seconds; 0 for no such
+    limit.
+    """
+
+    seconds: float
+    largest: int
+    slowest: int = 0
+    window: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
-    """How a command ended: its status, None if it was killed because it took too long, and what it said."""
+    """How a command ended: its status, None if it was ended because it exceeded a limit, and what it said.
+
+    `complaint` has only the end of its standard error.
+    """
 
     status: int | None
     said: str
     complaint: str
 
 
-def bounded(
-    argv: Sequence[str], folder: Path, *, seconds: float, largest: int, keep: Sequence[str] = (), meter: str = ""
-) -> Ended:
-    """Run a command that takes `seconds` at most, and writes no file of more than `largest` bytes.
+class _TooSlowError(Exception):
+    """A command reads and writes too little."""
 
-    It runs in `folder`, ends with this process, however that ends, and also gets the environment's variables `keep`.
-    `meter` is the one of its two streams, "stdout" or "stderr", that goes to this process's standard error instead.
+
+def bounded(
+    argv: Sequence[str],
+    folder: Path,
+    logs: Path,
+    limits: Limits,
+    *,
+    keep: Sequence[str] = (),
+    meter: str = "",
+    lock: int | None = None,
+) -> Ended:
+    """Run a command within limits, in `folder`, with files for its output in the directory `logs`.
+
+    It and its children end with this process, however that ends, and hold the descriptor `lock` until then. It also
+    gets the environment's variables `keep`. `meter` is the one of its two streams, "stdout" or "stderr", that goes to
+    this process's standard error instead.
     """
-    # prlimit(1) sets what it and its children may write; setpriv(1) has the kernel kill the command with its parent.
-    prefix = ("setpriv", "--pdeathsig=KILL", "prlimit", f"--fsize={largest}", "--")
-    need(prefix[0], prefix[2], argv[0])
-    streams = {"stdout", "stderr"} - {meter}
-    with _memory() as said, _memory() as complaint:
+    # The kernel tells timeout(1) when its parent dies, and timeout(1) its children; prlimit(1) sets what they write.
+    prefix = (
+        *("setpriv", "--pdeathsig=TERM", "prlimit", f"--fsize={limits.largest}"),
+        *("timeout", "--kill-after=2", str(int(limits.seconds) + 10)),
+    )
+    need(prefix[0], prefix[2], prefix[4], argv[0])
+    with (logs / "stdout").open("w+b") as said, (logs / "stderr").open("w+b") as complaint:
         process = subprocess.Popen(
             [_find(prefix[0]), *prefix[1:], *argv],
             env=_environment([(name, os.environ[name]) for name in keep if name in os.environ]),
             cwd=folder,
             stdin=subprocess.DEVNULL,
-            stdout=said if "stdout" in streams else sys.stderr.fileno(),
-            stderr=complaint if "stderr" in streams else sys.stderr.fileno(),
+            stdout=sys.stderr.fileno() if meter == "stdout" else said,
+            stderr=sys.stderr.fileno() if meter == "stderr" else complaint,
             start_new_session=True,
+            pass_fds=() if lock is None else (lock,),
             # Python ignores SIGXFSZ: the command reports by itself that a file is too large.
             restore_signals=False,
         )
-        status = _ended(process, seconds=seconds)
-        texts = []
-        for file in (said, complaint):
-            file.seek(0)
-            texts.append(file.read().decode(errors="replace"))
-        return Ended(None if status == -signal.SIGKILL else status, *texts)
+        begun = time.monotonic()
+        status: int | None
+        try:
+            status = _ended(process, _watch(process.pid, limits), seconds=limits.seconds)
+        except _TooSlowError:
+            status = None
+        if time.monotonic() - begun > limits.seconds:
+            status = None
+        complaint.seek(max(0, complaint.seek(0, os.SEEK_END) - _MOST_SAID))
+        said.seek(0)
+        return Ended(status, said.read().decode(errors="replace"), complaint.read().decode(errors="replace"))
+
+
+def _watch(group: int, limits: Limits) -> Callable[[], None]:
+    """A function that raises _TooSlowError if the processes of a group have moved too few bytes in a window."""
+    since, before = time.monotonic(), 0
+
+    def tick() -> None:
+        nonlocal since, before
+        now = time.monotonic()
+        if not limits.slowest or now - since < limits.window:
+            return
+        moved = _moved(group)
+        if moved - before < limits.slowest * (now - since):
+            raise _TooSlowError
+        since, before = now, moved
+
+    return tick
+
+
+def _moved(group: int) -> int:
+    """Bytes that the processes of a group have read and written (proc(5), /proc/PID/io)."""
+    total = 0
+    for place in Path("/proc").glob("[0-9]*"):
+        # Others end at any time.
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            if int((place / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[2]) == group:
+                lines = (place / "io").read_text("ascii").splitlines()
+                total += sum(int(line.split()[1]) for line in lines if line.startswith(("rchar:", "wchar:")))
+    return total
 
 
 def carry_out(

@@ -135,9 +135,14 @@ def clearly(file: Path, signed: Path, homedir: Path | None = None, signers: Sequ
 
 def binary(keys: bytes) -> bytes:
     """Public keys without armour, as gpgv reads them (RFC 9580, 6.2)."""
-    if not keys.startswith(_ARMOUR):
+    # The first octet of a packet has its highest bit set (RFC 9580, 4.2); before an armour there may be other text.
+    if keys[:1] >= b"\x80":
         return keys
+    begin = keys.find(_ARMOUR)
     try:
-        return openpgp.unarmoured(keys)
+        found = openpgp.unarmoured(keys[begin:]) if begin >= 0 else b""
     except Error:
-        raise Error("the keyring is damaged", "give a file with the public keys") from None
+        found = b""
+    if not found:
+        raise Error("the keyring is damaged", "give a file with the public keys")
+    return found

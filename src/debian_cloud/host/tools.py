@@ -38,6 +38,7 @@ OTHERS: Final = {
     "rsync": "rsync",
     "setpriv": "util-linux",
     "sync": "coreutils",
+    "timeout": "coreutils",
     "chroot": "coreutils",
     "dpkg": "dpkg",
     "dpkg-deb": "dpkg",
@@ -53,7 +54,7 @@ OTHERS: Final = {
 _OF_SCRIPTS: Final = {
     "coreutils": (
         "basename cat chmod comm cp cut date df dirname du expr head id ls md5sum mktemp mv paste"
-        " readlink rmdir sha256sum sha512sum sleep sort stat tail timeout touch tr uname uniq wc"
+        " readlink rmdir sha256sum sha512sum sleep sort stat tail touch tr uname uniq wc"
     ),
     "diffutils": "cmp",
     "findutils": "xargs",

@@ -19,6 +19,10 @@ class ContradictedError(Error):
     """The source contradicts its own signed index, perhaps because it has just changed."""
 
 
+class LocalError(Error):
+    """What is wrong with the mirror itself: another source does not change it."""
+
+
 def refused(message: str, hint: str) -> Error:
     """What ends a run before anything is shown."""
     return Error(message, f"{hint}; {_UNCHANGED}")

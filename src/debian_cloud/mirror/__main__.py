@@ -7,6 +7,7 @@ first is taken that can be reached and verified. DEST is the directory that serv
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -38,8 +39,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--signers", metavar="NUMBER", default="1", help="require signatures by so many keys (1)")
     made.add_argument("--closures", action="store_true", help="also mirror what each image was made of")
     made.add_argument("--verify-all", action="store_true", help="hash all files, and fetch damaged ones again")
-    made.add_argument("--max-delete", metavar="NUMBER", default="", help="remove at most so many files")
-    made.add_argument("--bwlimit", metavar="KIB", default="", help="fetch at most so many KiB per second")
+    made.add_argument("--max-delete", metavar="NUMBER", help="remove nothing if it would be more files than that")
+    made.add_argument("--bwlimit", metavar="KIB", help="fetch at most so many KiB per second")
     made.add_argument(
         "--timeout", metavar="SECONDS", default=str(request.TIMEOUT), help="give up a source that sends nothing (60)"
     )
@@ -56,6 +57,10 @@ def run(argv: list[str]) -> int:
     keyring = Path(args.keyring).absolute()
     with files.opened(keyring, "keyring"):
         pass
+    if not args.dest or "://" in args.dest:
+        raise Error(
+            f"{printable(repr(args.dest))} is not a directory for a mirror", "give DEST after the sources", USAGE
+        )
     suites = tuple(map(request.suite, args.suite))
     if len(set(suites)) != len(suites):
         raise Error("a suite is given twice", "give each suite once", USAGE)
@@ -68,22 +73,27 @@ def run(argv: list[str]) -> int:
         closures=args.closures,
         verify_all=args.verify_all,
         timeout=_number(args.timeout, "seconds"),
-        bandwidth=_number(args.bwlimit, "KiB per second") if args.bwlimit else 0,
-        removals=_number(args.max_delete, "files") if args.max_delete else -1,
+        bandwidth=0 if args.bwlimit is None else _number(args.bwlimit, "KiB per second"),
+        removals=-1 if args.max_delete is None else _number(args.max_delete, "files", least=0),
     )
 
     def say(sentence: str) -> None:
         if not args.quiet:
             print(printable(sentence, longest=1000), flush=True)
 
+    def warn(sentence: str) -> None:
+        print(f"{PROGRAM}: warning: {printable(sentence, longest=1000)}", file=sys.stderr, flush=True)
+
+    # Servers read what is shown.
+    os.umask(0o022)
     with signals.ending_politely():
-        follow.follow(wanted, say, quiet=args.quiet)
+        follow.follow(wanted, follow.Told(say, warn, args.quiet))
     return 0
 
 
-def _number(text: str, what: str) -> int:
-    if not re.fullmatch("[1-9][0-9]*", text) or len(text) > _LONGEST:
-        raise Error(f"{printable(repr(text))} is not a number of {what}", "give a number above 0", USAGE)
+def _number(text: str, what: str, least: int = 1) -> int:
+    if not re.fullmatch("0|[1-9][0-9]*", text) or len(text) > _LONGEST or int(text) < least:
+        raise Error(f"{printable(repr(text))} is not a number of {what}", f"give a number from {least} on", USAGE)
     return int(text)
 
 

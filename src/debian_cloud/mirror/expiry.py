@@ -7,16 +7,14 @@ the same directory count; a suite whose directory was removed does not.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 from typing import TYPE_CHECKING
 
-from debian_cloud.errors import Error
+from debian_cloud.mirror import LocalError
 from debian_cloud.mirror.tree import SHOWN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Container, Iterable
 
     from debian_cloud.mirror.releases import Release
     from debian_cloud.mirror.tree import Entries, Tree
@@ -32,34 +30,54 @@ def is_due(tree: Tree) -> bool:
     return any(now - since >= grace for since, _ in _read(tree, _LEFT))
 
 
-def expire(tree: Tree, releases: Iterable[Release], there: Entries, most: int, say: Callable[[str], None]) -> None:
-    """Remove what was left for long enough, and note what is left now; Error if that is more than `most` files."""
+def expire(
+    tree: Tree,
+    releases: Iterable[Release],
+    there: Entries,
+    listed_before: Container[str],
+    most: int,
+    say: Callable[[str], None],
+) -> int:
+    """Remove what was left for long enough, and note what is left now.
+
+    If that is more than `most` files, none is removed, and their number is returned; it is 0 otherwise. Below a link
+    of the operator only what was listed once is removed: `listed_before` are the paths that the last run has listed.
+    """
     tree.forget()
     now = int(time.time())
     terms = _longest({*_read(tree, _TERMS), *((one.until - one.date, str(one.until)) for one in releases)}, now)
     grace = _grace(terms)
     named, links = tree.known().keys(), tree.links()
     before = {path: since for since, path in _read(tree, _LEFT)}
-    left: dict[str, int] = {}
-    gone = [path for path in there.links if path.endswith("/current") and path not in links]
-    for path in there.files:
-        if path in named:
-            continue
-        left[path] = before.get(path, now)
+    outside = tuple(f"{path}/" for path in there.outside)
+    left = {
+        path: before.get(path, now)
+        for path in there.files
+        if path not in named
+        and (not outside or path in before or path in listed_before or not path.startswith(outside))
+    }
+    gone = [*(path for path in there.links if path.endswith("/current") and path not in links), *there.halves]
     old = [path for path, since in left.items() if now - since >= grace]
-    if 0 <= most < len(old):
-        raise Error(
-            f"{len(old)} files are old enough to be removed, but --max-delete is {most}",
-            "none was removed, and the mirror shows the new state; allow more, if that is right",
-        )
-    if old or gone:
-        say(f"removing {len(old) + len(gone)} old links, and files that no index has listed for {grace // _DAY} days")
-    for path in (*old, *gone):
+    kept = len(old) if 0 <= most < len(old) else 0
+    removed = gone if kept else [*old, *gone]
+    if removed:
+        say(f"removing {len(removed)} old links, and files that no index has listed for {grace // _DAY} days")
+    for path in removed:
         (tree.dest / path).unlink(missing_ok=True)
         left.pop(path, None)
-    _remove_empty(tree, (*old, *gone))
+    _remove_empty(tree, removed)
     _write(tree, _LEFT, ((since, path) for path, since in left.items()))
     _write(tree, _TERMS, terms)
+    return kept
+
+
+def refuse(kept: int, most: int) -> None:
+    """Raise Error if files were kept because there were more than `most`."""
+    if kept:
+        raise LocalError(
+            f"{kept} files are old enough to be removed, but --max-delete is {most}",
+            "none was removed, and the mirror shows the new state; allow more, if that is right",
+        )
 
 
 def _grace(terms: Iterable[tuple[int, str]]) -> int:
@@ -81,11 +99,12 @@ def _remove_empty(tree: Tree, removed: Iterable[str]) -> None:
     for folder in sorted({path.rpartition("/")[0] for path in removed}, reverse=True):
         place = folder
         while place and place not in SHOWN:
-            with contextlib.suppress(FileNotFoundError):
-                try:
-                    os.rmdir(tree.dest / place)  # noqa: PTH106 - as os.unlink: Path.rmdir is the same call
-                except OSError:
-                    break
+            try:
+                (tree.dest / place).rmdir()
+            except FileNotFoundError:
+                pass
+            except OSError:
+                break
             place = place.rpartition("/")[0]
 
 

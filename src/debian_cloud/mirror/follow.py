@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from debian_cloud import names
 from debian_cloud.errors import Error
-from debian_cloud.host import files, folders, sign
+from debian_cloud.host import command, files, folders, sign
 from debian_cloud.mirror import (
     ContradictedError,
+    LocalError,
     contradicted,
     expiry,
     indexes,
@@ -24,7 +27,8 @@ from debian_cloud.mirror import (
 )
 from debian_cloud.mirror.listed import SUMS, UNKNOWN, Listed
 from debian_cloud.mirror.staging import Staging, refuse_faults
-from debian_cloud.mirror.tree import Tree
+from debian_cloud.mirror.tree import MARK, Tree
+from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,25 +42,50 @@ _BESIDE: Final = ("Release", "Release.gpg")
 _LAST: Final = (*_BESIDE, "InRelease")
 _LOST: Final = "lost+found"
 _LARGEST_KEYRING: Final = 2**24
+_AGAIN: Final = 86400
+"""Seconds after which a run looks at all files although the release file is the one that is shown."""
 
 
-def follow(request: Request, say: Callable[[str], None], *, quiet: bool = False) -> None:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """To whom a run reports: `say` what it does, and `warn` what went wrong; if `quiet`, transfers are not shown."""
+
+    say: Callable[[str], None]
+    warn: Callable[[str], None]
+    quiet: bool
+
+
+def follow(request: Request, told: Told) -> None:
     """Make a mirror show what the first source shows that can be reached and verified; Error if there is none.
 
-    A run that fails has shown nothing, and what it fetched is kept for the next one.
+    A run that fails before it begins to show has changed nothing; what it fetched is kept for the next one.
     """
     sign.refuse_missing()
+    sign.binary(files.read(request.keyring, _LARGEST_KEYRING, what="keyring"))
     state = _claimed(request.dest)
-    with folders.locked(state, str(request.dest)):
+    with folders.locked(state, str(request.dest)) as lock:
         for number, source in enumerate(request.sources, 1):
             try:
-                _follow(request, source, say, quiet=quiet)
+                _follow(request, source, told, lock)
+            except LocalError:
+                raise
             except Error as error:
                 if number == len(request.sources):
                     raise
-                say(f"{error.message}: trying the next source")
+                told.warn(f"{error.message}: trying the next source")
+            except OSError as error:
+                raise _local(request.dest, error) from None
             else:
                 return
+
+
+def _local(dest: Path, error: OSError) -> Error:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return command.failure(error)
+    return LocalError(
+        f"{error.filename or dest}: {error.strerror or error}",
+        f"look at that place: the user of the mirror must be able to write everywhere in {dest}",
+    )
 
 
 def _claimed(dest: Path) -> Path:
@@ -79,17 +108,17 @@ def _claimed(dest: Path) -> Path:
     return state
 
 
-def _follow(request: Request, source: Source, say: Callable[[str], None], *, quiet: bool) -> None:
+def _follow(request: Request, source: Source, told: Told, lock: int) -> None:
     for first in (True, False):
         try:
-            _Run(request, source, say, Tree(request.dest, source.below), first=first, quiet=quiet).run()
+            _Run(request, source, told, Tree(request.dest, source.below), first, lock).run()
         except ContradictedError as found:
             if not first:
                 raise refused(
                     found.message,
                     "the source contradicted its own signed index twice: try again later, or use another source",
                 ) from None
-            say(f"{found.message}: starting again")
+            told.say(f"{found.message}: starting again")
         else:
             return
 
@@ -98,27 +127,35 @@ def _follow(request: Request, source: Source, say: Callable[[str], None], *, qui
 class _Run:
     request: Request
     source: Source
-    say: Callable[[str], None]
+    told: Told
     tree: Tree
     first: bool
-    quiet: bool
+    lock: int
+    whole: bool = True
+    """Whether the source had all that was asked for; a closure may be missing."""
 
     def run(self) -> None:
         request, tree_ = self.request, self.tree
         started = time.time()
         tree_.prepare()
         keyring = files.read(request.keyring, _LARGEST_KEYRING, what="keyring")
-        self.say(f"reading the indexes of {' '.join(request.suites)} at {self.source.shown}")
-        staging = Staging(request, self.source, tree_, self.say, self.first, self.quiet, tree.Entries(), {})
+        self.told.say(f"reading the indexes of {' '.join(request.suites)} at {self.source.shown}")
+        staging = Staging(
+            request, self.source, tree_, self.told.say, first=self.first, quiet=self.told.quiet, lock=self.lock
+        )
         staging.text([f"dists/{suite}/InRelease" for suite in request.suites] + [trace.MASTER])
         found = [self._release(suite) for suite in request.suites]
         settings = self._settings(keyring)
         if not request.verify_all and all(self._is_shown(one, settings) for one in found):
+            kept = 0
             if expiry.is_due(tree_) or tree_.has_dropped():
-                expiry.expire(tree_, found, tree_.shown(), request.removals, self.say)
+                known = tree_.known()
+                kept = expiry.expire(tree_, found, tree_.shown(), known, request.removals, self.told.say)
             trace.write(tree_, self.source, request.suites, started, 0)
-            tree_.end()
+            # What another source has sent may still be wanted.
+            tree_.end(everything=False)
             self._tell(found, "still shows")
+            expiry.refuse(kept, request.removals)
             return
         staging.text(f"dists/{suite}/{name}" for suite in request.suites for name in _BESIDE)
         for one in found:
@@ -126,27 +163,28 @@ class _Run:
         staging.there, staging.known = tree_.shown(), tree_.known()
         contents = {one.suite: self._contents(staging, one, keyring) for one in found}
         wanted = listed.merged(one.files for one in contents.values())
-        tree.refuse_folders(wanted, staging.there)
+        tree.refuse_folders(wanted, (link for one in contents.values() for link in one.links), staging.there)
         for path in tree_.staged():
             if path not in wanted and not path.startswith(("dists/", "project/")):
                 (tree_.incoming / path).unlink()
         sha512 = {path: digest for one in contents.values() for path, digest in one.sha512.items()}
         refuse_faults(staging.bring(wanted.values(), sha512, eager=True))
         size = sum(tree_.staged().values())
-        self.say(f"all files are verified; publishing them ({size} new bytes)")
+        self.told.say(f"all files are verified; publishing them ({size} new bytes)")
         self._show(found, contents, wanted.keys() & staging.fresh, staging)
-        expiry.expire(tree_, found, tree_.shown(), request.removals, self.say)
+        kept = expiry.expire(tree_, found, tree_.shown(), staging.known, request.removals, self.told.say)
         trace.write(tree_, self.source, request.suites, started, size)
         (tree_.work / "keyring").write_bytes(keyring)
         (tree_.work / "keyring").replace(tree_.state / "keyring")
-        for one in found:
+        for one in found if self.whole else ():
             self._mark(one, settings)
         tree_.end()
         self._tell(found, "shows")
+        expiry.refuse(kept, request.removals)
 
     def _tell(self, found: list[Release], verb: str) -> None:
         for one in found:
-            self.say(f"{self.request.dest} {verb} {one.suite} of {releases.dated(one)}")
+            self.told.say(f"{self.request.dest} {verb} {one.suite} of {releases.dated(one)}")
 
     def _release(self, suite: str) -> Release:
         request = self.request
@@ -166,20 +204,25 @@ class _Run:
         return f"{hashlib.sha256(keyring).hexdigest()} {'closures' if self.request.closures else '-'}"
 
     def _is_shown(self, release: Release, settings: str) -> bool:
-        """Whether the last complete run with these settings has shown this very release file."""
+        """Whether the last complete run with these settings has shown this very release file.
+
+        After a day, all files are looked at again.
+        """
         try:
             mark = self._mark_of(release.suite).read_text("ascii")
+            age = time.time() - self._mark_of(release.suite).stat().st_mtime
             shown = (self.request.dest / "dists" / release.suite / "InRelease").read_bytes()
         except (OSError, UnicodeDecodeError):
             return False
-        return mark == f"{release.sha256} {settings}\n" and hashlib.sha256(shown).hexdigest() == release.sha256
+        same = mark == f"{release.sha256} {settings}\n" and hashlib.sha256(shown).hexdigest() == release.sha256
+        return same and 0 <= age < _AGAIN
 
     def _mark(self, release: Release, settings: str) -> None:
         (self.tree.work / "mark").write_text(f"{release.sha256} {settings}\n", "ascii")
         (self.tree.work / "mark").replace(self._mark_of(release.suite))
 
     def _mark_of(self, suite: str) -> Path:
-        return self.tree.state / f"{suite}.shown"
+        return self.tree.state / f"{suite}{MARK}"
 
     def _contents(self, staging: Staging, release: Release, keyring: bytes) -> Contents:
         """All that the mirror carries of a suite, except its release files."""
@@ -187,7 +230,7 @@ class _Run:
         found = indexes.read(release.suite, release.indexes, staging.place)
         self._companions(staging, found, keyring)
         if self.request.closures:
-            self._closures(staging, release.suite, found)
+            self._closures(staging, found)
         found.files += kept.values()
         return found
 
@@ -218,35 +261,63 @@ class _Run:
 
     def _companions(self, staging: Staging, found: Contents, keyring: bytes) -> None:
         """Add the other files in each image's directory, from the signed checksums there."""
-        unchanged = self._has_keyring(keyring)
-        new = []
-        for folder in found.directories:
-            paths = [f"{folder}/{name}" for name in SUMS]
-            held = all(path in staging.there.files and path in staging.known for path in paths)
-            if held and (unchanged or self._are_signed(self.request.dest, paths)):
-                found.files += (Listed(path, staging.known[path], staging.there.files[path]) for path in paths)
-            else:
-                new += paths
+        held = self._held(staging, found.directories, keyring)
+        new = [f"{folder}/{name}" for folder in found.directories if folder not in held for name in SUMS]
+        sums = [f"{folder}/{name}" for folder in held for name in SUMS]
+        found.files += (Listed(path, staging.known[path], staging.there.files[path]) for path in sums)
         if new:
             staging.text(new, eager=True)
             staged = self.tree.staged()
             for path in new:
                 if path not in staged:
                     raise contradicted(f"{path} is missing at the source")
-            for path in new:
-                if path.endswith((".sign", ".gpg")):
-                    releases.refuse_unsigned(self.tree.incoming / path, path, self.request.keyring)
-            for path, sha256, _ in tree.hashes({path: self.tree.incoming / path for path in new}, {}):
+            signatures = [path for path in new if path.endswith((".sign", ".gpg"))]
+            for fault in tree.at_once(lambda path: self._unsigned(self.tree.incoming, path), signatures):
+                if fault:
+                    raise fault
+            for path, sha256, _ in tree.hashes(new, self.tree.incoming.__truediv__):
                 found.files.append(Listed(path, sha256, staged[path]))
-        fresh = {path.rpartition("/")[0] for path in new}
         for folder in found.directories:
-            place = (self.tree.incoming if folder in fresh else self.request.dest) / folder
-            rows = listed.sums(files.read(place / "SHA256SUMS"), 256, folder)
-            found.files += (Listed(path, sha256) for path, sha256 in rows.items())
-            if folder in fresh:
+            place = (self.request.dest if folder in held else self.tree.incoming) / folder
+            text = held.get(folder) or files.read(place / "SHA256SUMS")
+            found.files += (Listed(path, sha256) for path, sha256 in listed.sums(text, 256, folder).items())
+            if folder not in held:
                 for path, sha512 in listed.sums(files.read(place / "SHA512SUMS"), 512, folder).items():
                     if found.sha512.setdefault(path, sha512) != sha512:
                         raise listed.contradiction(path)
+
+    def _held(self, staging: Staging, directories: list[str], keyring: bytes) -> dict[str, bytes]:
+        """Directory of an image -> its SHA256SUMS, of each whose checksums and signatures are shown and verified.
+
+        They are verified again if the keyring has changed, and read again if all files are.
+        """
+        there, known, dest = staging.there.files, staging.known, self.request.dest
+        held: dict[str, bytes] = {}
+        for folder in directories:
+            paths = [f"{folder}/{name}" for name in SUMS]
+            if all(path in there and path in known for path in paths):
+                text = files.read(dest / folder / "SHA256SUMS")
+                if hashlib.sha256(text).hexdigest() == known[f"{folder}/SHA256SUMS"]:
+                    held[folder] = text
+        paths = [f"{folder}/{name}" for folder in held for name in SUMS]
+        bad: set[str] = set()
+        if self.request.verify_all:
+            bad = {path for path, sha256, _ in tree.hashes(paths, dest.__truediv__) if sha256 != known[path]}
+        if not self._has_keyring(keyring):
+            paths = [path for path in paths if path.endswith((".sign", ".gpg"))]
+            found = tree.at_once(lambda path: (path, self._unsigned(dest, path)), paths)
+            bad |= {path for path, fault in found if fault}
+        for path in bad:
+            held.pop(path.rpartition("/")[0], None)
+        return held
+
+    def _unsigned(self, root: Path, path: str) -> Error | None:
+        """What is wrong with a signature."""
+        try:
+            releases.refuse_unsigned(root / path, path, self.request.keyring)
+        except Error as error:
+            return error
+        return None
 
     def _has_keyring(self, keyring: bytes) -> bool:
         """Whether the keyring is that of the last run."""
@@ -255,38 +326,33 @@ class _Run:
         except OSError:
             return False
 
-    def _are_signed(self, root: Path, paths: list[str]) -> bool:
-        try:
-            for path in paths:
-                if path.endswith((".sign", ".gpg")):
-                    releases.refuse_unsigned(root / path, path, self.request.keyring)
-        except Error:
-            return False
-        return True
-
-    def _closures(self, staging: Staging, suite: str, found: Contents) -> None:
+    def _closures(self, staging: Staging, found: Contents) -> None:
         """Add the closures of a suite's images that the source has; of an older archive, one lists no files."""
-        places = {f"closures/{folder.partition('/')[2]}": folder for folder in found.directories}
-        paths = {f"{place}/dists/{suite}/InRelease": place for place in places}
+        images = [folder.partition("/")[2] for folder in found.directories]
+        paths = {
+            f"{names.CLOSURES}/{image}/dists/{image.partition('/')[0]}/InRelease": f"{names.CLOSURES}/{image}"
+            for image in images
+        }
         staging.text(paths)
         own: list[str] = []
         for path, place in paths.items():
             file = self.tree.incoming / path
             if not file.is_file():
+                self.whole = False
                 continue
-            fields = releases.of_closure(file, path, self.request.keyring, self.source.shown)
+            fields, itself = releases.of_closure(file, path, self.request.keyring, self.source.shown)
             named = " ".join(fields.get("closure", [])[:1])
             if not named:
-                self.say(f"{place} does not list its files and is skipped")
+                self.told.say(f"{place} does not list its files and is skipped")
                 file.unlink()
                 continue
             if named != place:
                 raise refused(
-                    f"{path} is the index of {named}", "it is in the wrong place at the source: use another source"
+                    f"{path} is the index of {printable(named)}",
+                    "it is in the wrong place at the source: use another source",
                 )
             rows, signed = listed.closure(fields, place, path)
-            found.files += rows
-            found.files.append(self._as_staged(path))
+            found.files += (*rows, itself)
             own += signed
         if not own:
             return
@@ -294,13 +360,8 @@ class _Run:
         for path in own:
             if not (self.tree.incoming / path).is_file():
                 raise contradicted(f"{path} is missing at the source")
-            releases.of_closure(self.tree.incoming / path, path, self.request.keyring, self.source.shown)
-            found.files.append(self._as_staged(path))
-
-    def _as_staged(self, path: str) -> Listed:
-        file = self.tree.incoming / path
-        ((_, sha256, _),) = tree.hashes({path: file}, {})
-        return Listed(path, sha256, file.stat().st_size)
+            _, itself = releases.of_closure(self.tree.incoming / path, path, self.request.keyring, self.source.shown)
+            found.files.append(itself)
 
     def _show(
         self, found: list[Release], contents: Mapping[str, Contents], fresh: set[str], staging: Staging
@@ -310,6 +371,9 @@ class _Run:
         A client with the old InRelease still finds all files that it lists, by hash, until they expire.
         """
         tree_ = self.tree
+        for one in found:
+            # Until the run is complete, the next one must look at everything.
+            self._mark_of(one.suite).unlink(missing_ok=True)
         staged = tree_.staged()
         # What is not fresh was verified earlier, where it is shown.
         for path in sorted(fresh & staged.keys()):
@@ -327,6 +391,8 @@ class _Run:
         tree_.sync()
         for one in found:
             folder = f"dists/{one.suite}"
+            if hashlib.sha256((tree_.incoming / folder / "InRelease").read_bytes()).hexdigest() != one.sha256:
+                raise LocalError(f"{folder}/InRelease was changed while it was verified", "run again")
             for name in _LAST:
                 if f"{folder}/{name}" in staged:
                     tree_.put(f"{folder}/{name}")

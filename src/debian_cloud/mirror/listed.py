@@ -26,7 +26,6 @@ SUMS: Final = tuple(f"SHA{n}SUMS{end}" for n in (256, 512) for end in ("", ".sig
 """The signed checksums in the directory of an image."""
 LARGEST: Final = {"Packages": 2**28, "Sources": 2**28, "Images": 2**26, "Images-Status": 2**26}
 """The indexes that are read, by name, and the maximum bytes of each; clients refuse larger ones."""
-_LARGEST_INDEX: Final = 10**13
 _LONGEST_PATH: Final = 1000
 _LONGEST_LINE: Final = 2**16
 _LARGEST_STANZA: Final = 2**20
@@ -55,7 +54,7 @@ class Listed(NamedTuple):
 
 
 class Images(NamedTuple):
-    """What an index of images lists: files, SHA-512 by path, serial by link, and the images without listed sums."""
+    """What an index of images lists: files, SHA-512 by path, serial by link, and the images' directories."""
 
     files: list[Listed]
     sha512: dict[str, str]
@@ -77,8 +76,6 @@ def release(rows: Iterable[str], suite: str) -> dict[str, Listed]:
         if not valid or not is_clean(parts[2]) or _INRELEASE.fullmatch(parts[2]) or parts[2] in found:
             raise faulty(f"dists/{suite}/InRelease lists an index with an invalid path, hash or size")
         sha256, size, name = parts
-        if int(size) > _LARGEST_INDEX:
-            raise faulty(f"dists/{suite}/InRelease lists an index of more than 10^13 bytes")
         folder = f"dists/{suite}/{name}".rpartition("/")[0]
         found[name] = Listed(f"{folder}/by-hash/SHA256/{sha256}", sha256, int(size))
     if not found:
@@ -238,6 +235,7 @@ def _stanzas(file: IO[bytes]) -> Iterator[dict[str, str]]:
             if stanza:
                 yield {name: "\n".join(lines) for name, lines in stanza.items()}
                 stanza = {}
+            field = []
         elif line[0] in " \t":
             field.append(line)
         else:

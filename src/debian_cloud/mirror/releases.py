@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-import calendar
 import contextlib
 import re
 import time
 from dataclasses import dataclass
-from email.utils import parsedate
+from email.utils import mktime_tz, parsedate_tz
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.errors import Error
 from debian_cloud.host import sign
-from debian_cloud.mirror import contradicted, faulty, listed, refused
+from debian_cloud.mirror import LocalError, contradicted, faulty, listed, refused
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def verified(tree: Path, suite: str, keyring: Path, source: str, signers: int) -
     if it has expired, would never expire, or is dated in the future.
     """
     name = f"dists/{suite}/InRelease"
-    signed = _signed(tree / name, None, keyring, f"{name} at {source}")
+    signed = _signed(tree / name, keyring, f"{name} at {source}")
     if len(signed.signers) < signers:
         raise refused(
             f"{name} at {source} is signed by {len(signed.signers)} of the keys in {keyring}, and {signers} are "
@@ -98,9 +97,16 @@ def refuse_older(found: Release, shown: Path) -> None:
         return
     # It was verified when it was shown, and only its date is compared.
     before = " ".join(fields(text).get("date", [""])[:1])
-    if found.date < _seconds(before, name):
+    try:
+        seconds = _seconds(before, name)
+    except Error:
+        raise LocalError(
+            f"{shown} is damaged",
+            "remove it, and run again: the mirror then shows what the source has, whatever its age",
+        ) from None
+    if found.date < seconds:
         raise refused(
-            f"{name} of {_date(found)} is older than that of this mirror, of {before}",
+            f"{name} of {dated(found)} is older than that of this mirror, of {before}",
             "the source is behind or replays an old state: use another source",
         )
 
@@ -119,9 +125,10 @@ def refuse_other(found: Release, tree: Path, keyring: Path) -> None:
     raise contradicted(f"dists/{found.suite}/Release and Release.gpg do not agree with dists/{found.suite}/InRelease")
 
 
-def of_closure(file: Path, path: str, keyring: Path, source: str) -> Mapping[str, list[str]]:
-    """The fields of a release file in a closure; Error if no key of the keyring has signed it."""
-    return fields(_signed(file, None, keyring, f"{path} at {source}").content)
+def of_closure(file: Path, path: str, keyring: Path, source: str) -> tuple[Mapping[str, list[str]], Listed]:
+    """The fields of a release file in a closure, and the file; Error if no key of the keyring has signed it."""
+    signed = _signed(file, keyring, f"{path} at {source}")
+    return fields(signed.content), listed.Listed(path, signed.sha256, signed.size)
 
 
 def refuse_unsigned(file: Path, path: str, keyring: Path) -> None:
@@ -151,9 +158,9 @@ def fields(content: bytes) -> dict[str, list[str]]:
     return found
 
 
-def _signed(file: Path, signature: Path | None, keyring: Path, what: str) -> sign.Signed:
+def _signed(file: Path, keyring: Path, what: str) -> sign.Signed:
     try:
-        return sign.verified(keyring, file, signature)
+        return sign.verified(keyring, file)
     except Error:
         raise refused(
             f"{what} is not signed by a key in {keyring}", "if the archive has a new key, install its new keyring"
@@ -161,15 +168,12 @@ def _signed(file: Path, signature: Path | None, keyring: Path, what: str) -> sig
 
 
 def _seconds(date: str, name: str) -> int:
-    parsed = parsedate(date[:_LONGEST_DATE])
+    parsed = parsedate_tz(date[:_LONGEST_DATE])
     with contextlib.suppress(ValueError, OverflowError):
         if parsed:
-            return calendar.timegm(parsed)
+            # Without a zone, it is UTC.
+            return mktime_tz((*parsed[:9], parsed[9] or 0))
     raise faulty(f"{name} has an invalid date: {printable(repr(date), _LONGEST)}")
-
-
-def _date(found: Release) -> str:
-    return time.strftime("%a, %d %b %Y %H:%M:%S UTC", time.gmtime(found.date))
 
 
 def _words(content: bytes) -> list[bytes]:
@@ -178,4 +182,4 @@ def _words(content: bytes) -> list[bytes]:
 
 def dated(found: Release) -> str:
     """The date of a release file, for a message."""
-    return _date(found)
+    return time.strftime("%a, %d %b %Y %H:%M:%S UTC", time.gmtime(found.date))

@@ -7,15 +7,16 @@ import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from debian_cloud.mirror import contradicted, faulty, refused, transports, tree
+from debian_cloud.mirror import LocalError, contradicted, faulty, transports, tree
 from debian_cloud.mirror.listed import UNKNOWN, Listed
+from debian_cloud.mirror.tree import Entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from debian_cloud.mirror.request import Request, Source
-    from debian_cloud.mirror.tree import Entries, Tree
+    from debian_cloud.mirror.tree import Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +43,31 @@ class Staging:
     say: Callable[[str], None]
     first: bool
     quiet: bool
-    there: Entries
-    known: Mapping[str, str]
+    lock: int
+    there: Entries = field(default_factory=Entries)
+    """What the tree shows, once that was looked at."""
+    known: Mapping[str, str] = field(default_factory=dict)
+    """Path -> SHA-256 of what earlier runs have verified, once that was read."""
     fresh: set[str] = field(default_factory=set)
     """What was hashed in this run."""
 
     def fetch(self, files: Sequence[Listed], *, eager: bool = False) -> tuple[str, ...]:
         """Fetch files anew, or continue them; return some of those that the source does not have."""
         request = self.request
+        # A source may have had a directory in the place of a file.
+        for file in files:
+            if (self.tree.incoming / file.path).is_dir():
+                self.tree.clear(file.path)
         job = transports.Job(
-            *(self.source, files, self.tree.incoming, self.tree.work),
-            *(request.timeout, request.bandwidth, self.quiet, eager),
+            self.source,
+            files,
+            self.tree.incoming,
+            self.tree.work,
+            timeout=request.timeout,
+            bandwidth=request.bandwidth,
+            quiet=self.quiet,
+            lock=self.lock,
+            eager=eager,
         )
         return transports.find(self.source.scheme).fetch(job)
 
@@ -60,9 +75,9 @@ class Staging:
         """Fetch files of which nothing is known, without what is staged of them."""
         wanted = [Listed(path) for path in paths]
         for file in wanted:
-            (self.tree.incoming / file.path).unlink(missing_ok=True)
+            self.tree.clear(file.path)
         self.fetch(wanted, eager=eager)
-        # A server may have something else there, such as a directory.
+        # What is no file is none of those that were asked for.
         self.tree.staged()
 
     def bring(
@@ -80,7 +95,8 @@ class Staging:
             return {}
         self._clear(unsure)
         wanted = [file for file in unsure.values() if not self._is_made(file)]
-        total = sum(max(0, file.size) for file in wanted)
+        staged = self.tree.staged()
+        total = sum(max(0, file.size - staged.get(file.path, 0)) for file in wanted)
         self._refuse_full(total)
         missing: tuple[str, ...] = ()
         if wanted:
@@ -122,12 +138,13 @@ class Staging:
     def _verify(self, unsure: dict[str, Listed], sha512: Mapping[str, str]) -> None:
         """Remove the files from `unsure` whose hash is right: of the staged one, or else of the shown one."""
         staged = self.tree.staged()
-        places = {
-            path: self.tree.place(path, staged)
+        there = self.there.files
+        paths = [
+            path
             for path, file in unsure.items()
-            if file.size in (UNKNOWN, staged.get(path, self.there.files.get(path, UNKNOWN - 1)))
-        }
-        for path, found, other in tree.hashes(places, sha512):
+            if (path in staged or path in there) and file.size in (UNKNOWN, staged.get(path, there.get(path)))
+        ]
+        for path, found, other in tree.hashes(paths, lambda path: self.tree.place(path, staged), sha512):
             if found != unsure[path].sha256:
                 continue
             if sha512.get(path, "") != other:
@@ -144,9 +161,9 @@ class Staging:
     def _refuse_full(self, total: int) -> None:
         free = shutil.disk_usage(self.tree.incoming).free
         if total > free:
-            raise refused(
+            raise LocalError(
                 f"the mirror needs {total} bytes more, but {self.tree.dest} has {free} bytes free",
-                "free some space: No space left on device",
+                "free some space, or give it another disk; nothing was changed",
             )
 
 

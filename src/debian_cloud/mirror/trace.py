@@ -49,7 +49,8 @@ def write(tree: Tree, source: Source, suites: Sequence[str], started: float, siz
         _replace(tree, "master", kept)
     serial = next((match[1] for line in kept if (match := _SERIAL.fullmatch(line))), "unknown")
     host = next((name for name in (run.answer(("hostname", "-f")).strip(), os.uname().nodename) if name), "")
-    host = host if _HOST.fullmatch(host) else "unknown"
+    # That of the archive has the name master.
+    host = host if _HOST.fullmatch(host) and host != "master" else "unknown"
     now = time.time()
     _replace(
         tree,

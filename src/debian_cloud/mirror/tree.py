@@ -5,13 +5,16 @@
 DEST/dists pool images rebuilds closures    what is shown
 DEST/project/trace                          when this host and the archive were here last
 DEST/.mirror/incoming/                      what was fetched, at its path in the tree
+DEST/.mirror/work/                          files that a run needs only while it runs
+DEST/.mirror/keyring                        the keyring of the last complete run
 DEST/.mirror/SUITE.files                    verified files, "SHA256 SIZE PATH", and "link SERIAL PATH"
 DEST/.mirror/SUITE.shown                    what the last complete run for a suite has shown
 DEST/.mirror/left                           since when no index lists a file, "SECONDS PATH"
 DEST/.mirror/terms                          how long signatures are good, and until when, both in seconds
 ```
 
-An operator may have links to directories in the tree, or other file systems: they are followed and kept.
+An operator may have other file systems in the tree, or links to directories outside: they are followed and kept. A
+link to another place in the tree is not followed.
 """
 
 from __future__ import annotations
@@ -26,32 +29,46 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from debian_cloud.host import run
-from debian_cloud.mirror import refused
+from debian_cloud.mirror import LocalError
 from debian_cloud.mirror.listed import UNKNOWN, Listed, is_clean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 
 SHOWN: Final = ("dists", "pool", "images", "rebuilds", "closures")
 """The parts of the tree that the indexes list."""
 _STATE: Final = ".mirror"
+_CURRENT: Final = "current"
 _DEEPEST: Final = 16
 """Maximum depth of a path in the tree, so that a link into itself ends."""
+_REMOVE: Final = "remove it; nothing was changed"
+Result = TypeVar("Result")
 _BATCH: Final = 4096
 _PIECE: Final = 2**20
 _FILES: Final = ".files"
+MARK: Final = ".shown"
+"""End of the name of the file that says what a complete run has shown."""
+_NEW: Final = ".new"
+_LOST: Final = "lost+found"
+_READERS: Final = 8
+"""Maximum number of files that are hashed at once."""
 
 
 @dataclass(slots=True)
 class Entries:
-    """What a directory tree has: sizes of files, targets of links that lead to no directory, and directories."""
+    """What a directory tree has: sizes of files, targets of links that are not followed, and directories.
+
+    `outside` are the links to directories outside the tree, and `halves` the files that a killed run has left.
+    """
 
     files: dict[str, int] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
+    outside: list[str] = field(default_factory=list)
+    halves: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,22 +101,28 @@ class Tree:
         for path in (self.work, self.incoming, *(self.dest / name for name in SHOWN)):
             path.mkdir(parents=True, exist_ok=True)
 
-    def end(self) -> None:
-        """Remove what a complete run needs no longer."""
-        for path in (self.state / "incoming", self.work):
-            shutil.rmtree(path)
+    def end(self, *, everything: bool = True) -> None:
+        """Remove what a complete run needs no longer: with `everything`, also what was fetched and not shown."""
+        for path in (*(self.state / "incoming").iterdir(),) if everything else ():
+            _remove(path)
+        _remove(self.work)
+
+    def clear(self, path: str) -> None:
+        """Remove what is staged at a path."""
+        _remove(self.incoming / path)
 
     def shown(self) -> Entries:
         """What the tree shows."""
         found = Entries()
+        root = self.dest.resolve()
         for name in SHOWN:
-            _walk(self.dest / name, name, found)
+            _walk(self.dest / name, name, found, root)
         return found
 
     def staged(self) -> dict[str, int]:
         """Path -> size of each file that is not shown yet; what is no file of a clean name is removed."""
         found = Entries()
-        _walk(self.incoming, "", found)
+        _walk(self.incoming, "", found, self.incoming.resolve())
         for path in [*found.links, *(path for path in found.files if not is_clean(path))]:
             (self.incoming / path).unlink(missing_ok=True)
             found.files.pop(path, None)
@@ -124,6 +147,7 @@ class Tree:
     def forget(self) -> None:
         """Remove the lists of suites that an operator has removed."""
         for path in self._dropped():
+            (self.state / f"{path.name.removesuffix(_FILES)}{MARK}").unlink(missing_ok=True)
             path.unlink()
 
     def has_dropped(self) -> bool:
@@ -209,35 +233,44 @@ class Tree:
                         yield parts[0], parts[1], parts[2]
 
 
-def refuse_folders(wanted: Iterable[str], there: Entries) -> None:
-    """Raise Error if a directory is where a file must be, or a file where a directory must be."""
-    for path in wanted:
+def refuse_folders(wanted: Collection[str], links: Iterable[str], there: Entries) -> None:
+    """Raise Error if a directory is where a file or a link must be, or a file where a directory must be."""
+    for path in (*wanted, *links):
         if path in there.folders:
-            raise refused(f"the mirror has a directory {path}, which is a file in the archive", "remove it")
+            raise LocalError(f"the mirror has a directory {path}, which is a file in the archive", _REMOVE)
     known: set[str] = set()
     for path in wanted:
         folder = path.rpartition("/")[0]
         while folder and folder not in known:
             known.add(folder)
             if folder in there.files or folder in there.links:
-                raise refused(f"the mirror has a file {folder}, which is a directory in the archive", "remove it")
+                raise LocalError(f"the mirror has a file {folder}, which is a directory in the archive", _REMOVE)
             folder = folder.rpartition("/")[0]
 
 
-def hashes(places: Mapping[str, Path], sha512: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """Path, SHA-256, and SHA-512 if one is known, of each file that can be read; "" for another."""
+def hashes(
+    paths: Sequence[str], place: Callable[[str], Path], sha512: Container[str] = ()
+) -> Iterator[tuple[str, str, str]]:
+    """Path, SHA-256, and SHA-512 if it is in `sha512`, of each file that can be read; "" for another.
+
+    `place` gives the file of a path.
+    """
 
     def of(path: str) -> tuple[str, str, str]:
         try:
-            return (path, *_hashed(places[path], with_sha512=path in sha512))
+            return (path, *_hashed(place(path), with_sha512=path in sha512))
         except OSError:
             return path, "", ""
 
-    paths = [*places]
-    # hashlib releases the interpreter's lock: threads use several processors.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    yield from at_once(of, paths)
+
+
+def at_once(function: Callable[[str], Result], paths: Sequence[str]) -> Iterator[Result]:
+    """What a function returns for each path, in their order; several run at the same time."""
+    # hashlib releases the interpreter's lock, and so does waiting for a process: threads use several processors.
+    with ThreadPoolExecutor(min(_READERS, os.cpu_count() or 1)) as pool:
         for start in range(0, len(paths), _BATCH):
-            yield from pool.map(of, paths[start : start + _BATCH])
+            yield from pool.map(function, paths[start : start + _BATCH])
 
 
 def _hashed(place: Path, *, with_sha512: bool) -> tuple[str, str]:
@@ -254,12 +287,12 @@ def _hashed(place: Path, *, with_sha512: bool) -> tuple[str, str]:
 
 def _beside(target: Path) -> Path:
     """A name beside a path that servers hide; what a killed run left there is removed."""
-    beside = target.with_name(f".{target.name}.new")
+    beside = target.with_name(f".{target.name}{_NEW}")
     beside.unlink(missing_ok=True)
     return beside
 
 
-def _walk(folder: Path, name: str, found: Entries, depth: int = 0) -> None:
+def _walk(folder: Path, name: str, found: Entries, root: Path, depth: int = 0) -> None:
     if depth > _DEEPEST:
         return
     if name:
@@ -272,12 +305,16 @@ def _walk(folder: Path, name: str, found: Entries, depth: int = 0) -> None:
         for entry in entries:
             path = f"{name}/{entry.name}" if name else entry.name
             if entry.is_dir(follow_symlinks=False):
-                _walk(Path(entry.path), path, found, depth + 1)
+                if entry.name != _LOST:
+                    _walk(Path(entry.path), path, found, root, depth + 1)
+            elif entry.name.startswith(".") and entry.name.endswith(_NEW):
+                found.halves.append(path)
             elif not entry.is_symlink():
                 # What is no regular file has no size that is listed.
                 found.files[path] = entry.stat().st_size if entry.is_file() else UNKNOWN - 1
-            elif entry.is_dir() and entry.name != "current":
-                _walk(Path(entry.path), path, found, depth + 1)
+            elif entry.name != _CURRENT and entry.is_dir() and not Path(entry.path).resolve().is_relative_to(root):
+                found.outside.append(path)
+                _walk(Path(entry.path), path, found, root, depth + 1)
             else:
                 found.links[path] = str(Path(entry.path).readlink())
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import calendar
 import contextlib
 import hashlib
 import re
@@ -129,12 +128,13 @@ def rows(fields: Mapping[str, str]) -> dict[str, tuple[str, int]]:
 
 def seconds(date: str, file: Path) -> int:
     """Return a date of a release file in seconds since 1970; raise Error if it is none."""
-    from email.utils import parsedate
+    from email.utils import mktime_tz, parsedate_tz
 
-    parsed = parsedate(date[:_LONGEST_DATE])
+    parsed = parsedate_tz(date[:_LONGEST_DATE])
     with contextlib.suppress(ValueError, OverflowError):
         if parsed:
-            return calendar.timegm(parsed)
+            # Without a zone, it is UTC.
+            return mktime_tz((*parsed[:9], parsed[9] or 0))
     raise Error(f"{file} has an invalid date: {date[:_LONGEST_DATE]!r}", "its archive must be repaired")
 
 

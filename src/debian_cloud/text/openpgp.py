@@ -34,6 +34,8 @@ _HEADERS: Final = 16
 """Maximum number of header lines of an armour."""
 _LARGEST: Final = 2**16
 """Maximum octets of all signatures of a text; one takes a few hundred."""
+_MOST_LINES: Final = 2**17
+"""Maximum lines of a signed text: the largest, an index of Debian's, has a few thousand."""
 
 _HASHES: Final = {8: "SHA256", 9: "SHA384", 10: "SHA512"}
 """Hash algorithms by number (RFC 9580, 9.5), without those that apt considers weak."""
@@ -73,6 +75,9 @@ def cleartext(data: bytes) -> Cleartext:
     a line of the text must be escaped; one armour must follow, with only signatures in it. A control character is
     refused anywhere, including a carriage return. gpgv(1) and gpg(1) accept more.
     """
+    # Each line takes more memory than it has octets.
+    if data.count(b"\n") > _MOST_LINES:
+        raise _bad(f"it has more than {_MOST_LINES} lines")
     _refuse_odd(data)
     lines = data.removesuffix(b"\n").split(b"\n")
     if lines[0] != _MESSAGE:
@@ -103,6 +108,8 @@ def inner(data: bytes) -> bytes:
 
 def signatures(data: bytes) -> tuple[bytes, ...]:
     """The signature packets of a detached signature, armoured or binary; Error if it has anything else."""
+    if len(data) > 4 * _LARGEST:
+        raise _bad("its signature is too long")
     if not data.startswith(_BEGIN):
         return _signatures(data)
     _refuse_odd(data)

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from debian_cloud.errors import USAGE, Error
-from debian_cloud.host import progress
-from debian_cloud.mirror import refused
+from debian_cloud.host import progress, run
+from debian_cloud.mirror import LocalError, refused
+from debian_cloud.mirror.listed import UNKNOWN
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from debian_cloud.host import run
     from debian_cloud.mirror.listed import Listed
     from debian_cloud.mirror.request import Source
 
@@ -32,8 +32,13 @@ _PATIENCE: Final = 4
 """Number of timeouts that all requests may take besides."""
 _PER_FILE: Final = 0.2
 """Seconds for each file."""
-_SLACK: Final = 2**25
-"""Bytes of which no size is listed that a file may have: as much as an InRelease or a Release may have, twice."""
+_UNKNOWN: Final = 2**25
+"""Maximum bytes of a file of which no size is listed: twice what an InRelease may have."""
+_USUAL: Final = 2**16
+"""Bytes that such a file has, to estimate how long it takes."""
+_LOG: Final = 2**20
+_LINE: Final = 2**10
+"""Bytes of a transfer's log, and of what it says about a file."""
 _ROOM: Final = 2**16
 """Free bytes below which a disk is full."""
 
@@ -42,7 +47,8 @@ _ROOM: Final = 2**16
 class Job:
     """Files to fetch from a source to a directory, with a place for working files.
 
-    `timeout` is in seconds, `bandwidth` in KiB per second or 0. If `eager`, the job may end when a file is missing.
+    `timeout` is in seconds, `bandwidth` in KiB per second or 0. The processes of the job hold the descriptor `lock`.
+    If `eager`, the job may end when a file is missing.
     """
 
     source: Source
@@ -52,19 +58,26 @@ class Job:
     timeout: int
     bandwidth: int
     quiet: bool
+    lock: int
     eager: bool = False
 
     @property
-    def largest(self) -> int:
-        """Maximum bytes of a fetched file."""
-        return max((file.size for file in self.files), default=0) + _SLACK
+    def slowest(self) -> int:
+        """Bytes per second below which the source is given up."""
+        return min(_SLOWEST, self.bandwidth * 1024 // 2) if self.bandwidth else _SLOWEST
 
     @property
-    def seconds(self) -> float:
-        """Seconds after which the source is given up."""
-        known = sum(file.size if file.size > 0 else 0 for file in self.files)
-        slowest = min(_SLOWEST, self.bandwidth * 1024 // 2) if self.bandwidth else _SLOWEST
-        return _PATIENCE * self.timeout + _PER_FILE * len(self.files) + known / slowest
+    def limits(self) -> run.Limits:
+        """What the transfer may take."""
+        total = sum(_USUAL if file.size == UNKNOWN else file.size for file in self.files)
+        largest = max((_UNKNOWN if file.size == UNKNOWN else file.size for file in self.files), default=0)
+        return run.Limits(
+            _PATIENCE * self.timeout + _PER_FILE * len(self.files) + total / self.slowest,
+            # The log is a file, too.
+            max(largest, _LOG + _LINE * len(self.files)),
+            self.slowest,
+            2.0 * self.timeout,
+        )
 
     @property
     def drawn(self) -> bool:
@@ -80,9 +93,11 @@ class Job:
     def failed(self, ended: run.Ended, reason: str) -> Error:
         """The Error of a transfer that did not get to its end."""
         if shutil.disk_usage(self.into).free < _ROOM:
-            reason = "No space left on the device of the mirror"
-        elif ended.status is None:
-            reason = f"it sends less than {_SLOWEST} bytes per second"
+            raise LocalError(
+                f"the disk of {self.into} is full (No space left on device)", "free some space; run again to continue"
+            )
+        if ended.status is None:
+            reason = f"it sends less than {self.slowest} bytes per second"
         reason = reason or f"the transfer ended with status {ended.status}"
         return refused(f"cannot fetch from {self.source.shown}: {printable(reason)}", "run again to continue")
 

@@ -33,10 +33,11 @@ def fetch(job: Job) -> tuple[str, ...]:
             *(f"--timeout={job.timeout}", f"--contimeout={job.timeout}", "--", f"{source.module}/", f"{root}/"),
         ),
         job.into,
-        seconds=job.seconds,
-        largest=job.largest,
+        job.work,
+        job.limits,
         keep=_ENVIRONMENT,
         meter="stdout" if job.drawn else "",
+        lock=job.lock,
     )
     if ended.status in _SOME_MISSING:
         return ()
