@@ -66,7 +66,8 @@ def test_real_archive(scheme: str, short: Path, tmp_path: Path) -> None:
     assert {k: v for k, v in shown.items() if k in public} == {k: v for k, v in public.items() if k in shown}
     # Only files that a signed list names are mirrored: not older indexes or snapshots, for example.
     unlisted = re.compile(
-        r"debian-cloud-archive-keyring_trixie\.deb|snap/.*|.*/by-hash/.*|pool/.*\.(changes|buildinfo)|.*\.changes"
+        r"debian-cloud-archive-keyring(_trixie\.deb|\.gpg|\.asc)|"
+        r"snap/.*|.*/by-hash/.*|pool/.*\.(changes|buildinfo)|.*\.changes"
     )
     assert [k for k in public if k not in shown and not unlisted.fullmatch(k)] == []
     assert any(k.startswith("pool/") and k.endswith(".deb") for k in shown)
