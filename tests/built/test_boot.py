@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from tests.conftest import World
 
-BOOT = 600
-"""Seconds until a login prompt: on an idle machine without acceleration, it takes a tenth of this."""
+BOOT = 1200
+"""Seconds until a login prompt: on an idle machine without acceleration, it takes a twentieth of this."""
 
 
 class Image(Protocol):
