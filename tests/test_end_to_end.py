@@ -206,7 +206,7 @@ def test_the_mirror_is_the_archive(world: World) -> None:
     # A mirror has only what a signed index lists: no older indexes, records of uploads, copies of the keyring
     # package, closures or snapshots.
     missing = {name for name in archive if name not in mirror and not name.startswith("project/trace/")}
-    kinds = re.compile(r"^(closures|snap)/|/by-hash/|\.changes$|\.buildinfo$|-keyring_[a-z]+\.deb$")
+    kinds = re.compile(r"^(closures|snap)/|/by-hash/|\.changes$|\.buildinfo$|-keyring(_[a-z]+\.deb|\.gpg|\.asc)$")
     assert all(kinds.search(name) for name in missing), missing
     assert not any(name.startswith("images/") for name in missing)
     assert mirror.items() <= archive.items()
