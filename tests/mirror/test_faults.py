@@ -316,7 +316,7 @@ def test_nothing_is_removed_through_a_link(http_mirror: Mirror, archive: Archive
 
 
 def test_an_rsync_ends_with_its_run(
-    archive: Archive, slow: Callable[[str, int], Server], key: Key, tmp_path: Path
+    archive: Archive, slow: Callable[[str, int], Server], servers: dict[str, Server], key: Key, tmp_path: Path
 ) -> None:
     """It has two processes, and the second would write into what a later run shows."""
     archive.add_image("ec2", "20261121.0", 5_000_000)
@@ -339,6 +339,7 @@ def test_an_rsync_ends_with_its_run(
     time.sleep(2)
     assert pieces() == before
     # Until the last of its processes has ended, no other run begins.
+    mirror.source = f"{servers['rsync'].url}/{archive.root.name}"
     deadline = time.monotonic() + 20
     while "another debian-cloud uses" in mirror.run("--quiet").stderr and time.monotonic() < deadline:
         time.sleep(0.2)
