@@ -136,3 +136,21 @@ def test_what_a_command_complains_of_is_heard_or_not(
     ):
         assert printed.read() == b"text"
     assert capfd.readouterr().err == ("complaint\n" if heard else "")
+
+
+def test_the_output_of_a_bounded_command_is_read_within_bounds(tmp_path: Path) -> None:
+    """A server may have a transfer say as much as the largest file may have."""
+    limits = run.Limits(seconds=60, largest=2**28)
+    script = "head -c 100M /dev/zero; head -c 1M /dev/zero >&2; printf end >&2; exit 7"
+    ended = run.bounded(("sh", "-c", script), tmp_path, tmp_path, limits)
+    assert ended.status == 7
+    assert len(ended.said) == 2**26
+    assert len(ended.complaint) == 2**16
+    assert ended.complaint.endswith("end")
+
+
+def test_a_bounded_command_that_does_too_little_is_ended(tmp_path: Path) -> None:
+    slow = run.Limits(seconds=60, largest=2**20, slowest=1000, window=1)
+    assert run.bounded(("sleep", "50"), tmp_path, tmp_path, slow).status is None
+    short = run.Limits(seconds=1, largest=2**20)
+    assert run.bounded(("sleep", "50"), tmp_path, tmp_path, short).status is None

@@ -35,6 +35,8 @@ _MOST_SAID: Final = 2**16
 """Maximum bytes of a failed tool's output that are read."""
 _MOST_LOGGED: Final = 2**22
 """Maximum bytes of a failed step's output that are read at its beginning, and at its end."""
+_MOST_TOLD: Final = 2**26
+"""Maximum bytes of a bounded command's output that are read: a line for each of some hundred thousand files."""
 _PROBE: Final = 60.0
 """Seconds in which an empty namespace must be made, or a process must end after the end of its output."""
 _ROOM: Final = 2**16
@@ -179,7 +181,7 @@ class Limits:
 class Ended:
     """How a command ended: its status, None if it was ended because it exceeded a limit, and what it said.
 
-    `complaint` has only the end of its standard error.
+    `said` has only the beginning of its standard output, and `complaint` the end of its standard error.
     """
 
     status: int | None
@@ -236,7 +238,9 @@ def bounded(
             status = None
         complaint.seek(max(0, complaint.seek(0, os.SEEK_END) - _MOST_SAID))
         said.seek(0)
-        return Ended(status, said.read().decode(errors="replace"), complaint.read().decode(errors="replace"))
+        return Ended(
+            status, said.read(_MOST_TOLD).decode(errors="replace"), complaint.read().decode(errors="replace")
+        )
 
 
 def _watch(group: int, limits: Limits) -> Callable[[], None]:
