@@ -237,10 +237,10 @@ def bounded(
         if time.monotonic() - begun > limits.seconds:
             status = None
         complaint.seek(max(0, complaint.seek(0, os.SEEK_END) - _MOST_SAID))
+        # A read takes memory for all that it asks for, however little there is.
+        told = min(said.seek(0, os.SEEK_END), _MOST_TOLD)
         said.seek(0)
-        return Ended(
-            status, said.read(_MOST_TOLD).decode(errors="replace"), complaint.read().decode(errors="replace")
-        )
+        return Ended(status, said.read(told).decode(errors="replace"), complaint.read().decode(errors="replace"))
 
 
 def _watch(group: int, limits: Limits) -> Callable[[], None]:
