@@ -9,10 +9,10 @@ ROUNDS = 5
 PEERS =
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check check-all packages matrix sizes bench control clean
+.PHONY: help demo check check-boot check-all packages matrix sizes bench control clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 demo: ## set up, then the main job from end to end with a throw-away archive in build/demo
 	tests/setup demo
@@ -22,7 +22,10 @@ check: ## set up, then all tests, linters included
 	tests/setup check
 	.venv/bin/python3 -m pytest --numprocesses=$(JOBS) --dist=loadgroup --durations=20 $(PYTEST)
 
-check-all: ## the same, and look into the images of every suite and vendor that are built here
+check-boot: ## boot images in QEMU, by BIOS and UEFI, as README shows
+	DEBIAN_CLOUD_BOOTS=1 $(MAKE) check JOBS=1 PYTEST="$(PYTEST) tests/built/test_boot.py"
+
+check-all: ## check and check-boot, and look into the images of every suite and vendor that are built here
 	DEBIAN_CLOUD_ALL=1 $(MAKE) check
 
 packages: ## build the Debian packages of SUITE (trixie) in build/packages/SUITE

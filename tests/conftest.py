@@ -40,6 +40,8 @@ PUBLISHED = ("container", *CONFIGS)
 """All images that take all steps."""
 ALL = bool(os.environ.get("DEBIAN_CLOUD_ALL"))
 """Whether every image is tested (`make check-all`), or only those that differ most."""
+BOOTS = ALL or bool(os.environ.get("DEBIAN_CLOUD_BOOTS"))
+"""Whether every machine is booted (`make check-boot`), or only one and containers."""
 DISKS = {
     **{config: (SUITE, config) for config in (*CONFIGS, *(("azure", "genericcloud") if ALL else ()))},
     **({"bookworm/generic": ("bookworm", "generic")} if ALL else {}),
@@ -132,8 +134,11 @@ def _group(item: pytest.Item) -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests (pytest-xdist, --dist loadgroup), except those that name a group themselves."""
+    """Skip the tests of other targets; group the others for pytest-xdist, except those that name a group."""
     for item in items:
+        for mark, wanted, target in ("thorough", ALL, "check-all"), ("boots", BOOTS, "check-boot"):
+            if item.get_closest_marker(mark) and not wanted:
+                item.add_marker(pytest.mark.skip(reason=f"make {target}"))
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(_group(item)))
 

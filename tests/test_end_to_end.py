@@ -250,6 +250,7 @@ def test_what_the_summary_says_next_works_when_pasted(world: World) -> None:
             assert done.stdout
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("config", ("container", "ec2") if ALL else ("container",))
 def test_a_printed_plan_builds_the_same_image(world: World, config: str, tmp_path: Path) -> None:
     """`debian-cloud plan container | sh` makes the same image, byte for byte, and leaves only its own directory."""

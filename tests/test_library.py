@@ -124,6 +124,7 @@ def test_built(asked: BuildRequest, tmp_path: Path) -> None:
         os.utime(tmp_path / "out" / f"{planned.stem}.tar.xz")
 
 
+@pytest.mark.thorough
 def test_an_image_is_the_same_with_layers_and_without(
     asked: BuildRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,6 +260,7 @@ def test_what_is_not_offered_is_refused(known: World, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.thorough
 def test_made_again(known: World, container: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An image of the user's own archive is rebuilt without naming that archive, and from nothing."""
     monkeypatch.setattr(store, "opened", lambda _: pytest.fail("layers of former builds are used"))

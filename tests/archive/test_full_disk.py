@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.archive.conftest import Archive, Key, Maker, Template, run
+from tests.conftest import ALL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,7 @@ FREE = {
 def levels(verb: str) -> tuple[int, ...]:
     """All levels in `make check-all`, else the first, the middle and the last."""
     every = FREE[verb]
-    return every if os.environ.get("DEBIAN_CLOUD_ALL") else (every[0], every[len(every) // 2], every[-1])
+    return every if ALL else (every[0], every[len(every) // 2], every[-1])
 
 
 @pytest.fixture
@@ -127,7 +128,13 @@ def waiting(waiting_template: Template, env: dict[str, str]) -> Iterator[Archive
         yield Archive(waiting_template.path, env)
 
 
-@pytest.mark.parametrize("verb", sorted({*FREE} - {"add"}))
+@pytest.mark.parametrize(
+    "verb",
+    [
+        pytest.param(verb, marks=() if verb in {"accept", "publish"} else pytest.mark.thorough)
+        for verb in sorted({*FREE} - {"add"})
+    ],
+)
 def test_a_full_disk_loses_nothing(waiting: Archive, disk: tuple[Archive, Path], tmp_path: Path, verb: str) -> None:
     archive, (full, seen) = waiting, disk
     if verb != "accept":
@@ -191,6 +198,7 @@ def test_two_adds_at_once(archive: Archive, make: Maker) -> None:
     }
 
 
+@pytest.mark.thorough
 def test_two_adds_at_once_on_a_full_disk(
     archive: Archive, disk: tuple[Archive, Path], make: Maker, tmp_path: Path
 ) -> None:

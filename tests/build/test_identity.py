@@ -278,7 +278,7 @@ def test_another_user_builds_the_same_image(world: World, name: str, place: Path
     same(world, files, another_user)
 
 
-@pytest.mark.skipif(not ALL, reason="in make check-all: another release is bootstrapped first")
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", IMAGES)
 def test_another_release_builds_the_same_image(world: World, name: str, place: Path, another_release: Host) -> None:
     """mmdebstrap, apt, dpkg, Python and every other tool of the machine have other versions."""

@@ -74,6 +74,21 @@ def test_an_image_without_firmware_has_neither_disk_nor_boot_loader() -> None:
     assert "/mnt/debian-13-container-amd64-20261121.0.tar.xz" in words(TAR)
 
 
+def test_a_boot_waits_for_the_root_file_system_alone(tmp_path: Path) -> None:
+    """An ESP that a busy host shows too late would end the boot in an emergency shell, which nobody can enter."""
+    (tmp_path / "fstab").write_text(written(PLAN, "etc/fstab"))
+    subprocess.run(
+        ["/lib/systemd/system-generators/systemd-fstab-generator", *(str(tmp_path),) * 3],
+        env={"SYSTEMD_FSTAB": str(tmp_path / "fstab")},
+        check=True,
+    )
+    assert [path.name for path in (tmp_path / "local-fs.target.requires").iterdir()] == ["-.mount"]
+    assert (tmp_path / "local-fs.target.wants/boot-efi.mount").exists()
+    assert "Before=local-fs.target" not in (tmp_path / "boot-efi.mount").read_text()
+    (timeout,) = tmp_path.glob("dev-disk-by*.device.d/50-device-timeout.conf")
+    assert "JobRunningTimeoutSec=10min" in timeout.read_text()
+
+
 @pytest.mark.parametrize(
     ("fields", "wanted", "sentence", "hint"),
     [

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from tests.built import nspawn, qemu, terminal
-from tests.conftest import ALL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +34,7 @@ def failures(journal: str) -> list[str]:
     return re.findall(r"^.*Failed (?:to start|with result).*$", journal, re.MULTILINE)
 
 
+@pytest.mark.boots
 @pytest.mark.xdist_group("boot ec2")
 def test_ec2_is_entered_by_bios_and_reaches_a_login_prompt_by_uefi(
     images: Mapping[str, Image], tmp_path: Path
@@ -84,7 +84,7 @@ def test_nocloud_asks_for_a_password_and_is_entered_by_it(images: Mapping[str, I
         _answer_and_enter(console, 240)
 
 
-@pytest.mark.skipif(not ALL, reason="make check-all")
+@pytest.mark.boots
 def test_nocloud_is_entered_on_its_console_as_documented(images: Mapping[str, Image], tmp_path: Path) -> None:
     """README's command for `ec2` works without -smbios."""
     (tmp_path / "IMAGE.raw").symlink_to(images["nocloud"].raw)

@@ -245,7 +245,7 @@ def test_fstab(disk: Content) -> None:
     lines = [line.split() for line in disk.root.tree.text("etc/fstab").splitlines()]
     assert [line[1:] for line in lines] == [
         ["/", "ext4", "rw,discard,errors=remount-ro,x-systemd.growfs", "0", "1"],
-        ["/boot/efi", "vfat", "umask=0077,defaults", "0", "2"],
+        ["/boot/efi", "vfat", "umask=0077,nofail,x-systemd.device-timeout=10min", "0", "2"],
     ]
     assert all(line[0].startswith("PARTUUID=") for line in lines)
 

@@ -86,6 +86,7 @@ def other(image: Root, world: World, tmp_path: Path) -> Iterator[Tree]:
     tree.remove()
 
 
+@pytest.mark.thorough
 def test_the_tree_is_that_of_mmdebstrap(image: Root, other: Tree) -> None:
     own, theirs = image.tree.entries(), other.entries()
     assert len(own) > 5000
@@ -121,6 +122,7 @@ def content(tree: Tree, path: str) -> list[str]:
     return sorted(text.splitlines())
 
 
+@pytest.mark.thorough
 def test_a_difference_that_is_not_in_the_list_is_found(image: Root, tmp_path: Path) -> None:
     tree = image.tree.copy(tmp_path / "tree")
     try:

@@ -152,7 +152,7 @@ as_root ln -sfn ../run/systemd/resolve/stub-resolv.conf tree/etc/resolv.conf < /
 # 24. write fstab
 as_root install -m 0644 /dev/stdin tree/etc/fstab <<'END'
 PARTUUID=a3491e84-ae80-5209-adf0-c238d3d88d9c / ext4 rw,discard,errors=remount-ro,x-systemd.growfs 0 1
-PARTUUID=cf908535-5697-5935-94f4-9d5ca28a2f54 /boot/efi vfat umask=0077,defaults 0 2
+PARTUUID=cf908535-5697-5935-94f4-9d5ca28a2f54 /boot/efi vfat umask=0077,nofail,x-systemd.device-timeout=10min 0 2
 END
 
 # 25. make the ESP's mount point
@@ -329,7 +329,7 @@ Epoch: 1795224967
 Virtual-Size: 8589934592
 Maintainer: Some One <one@example.org>
 Formats: raw qcow2
-Plan: 6054d5f3a2bd98ac22eb3f3cae26954aaa52aa7d4ab20b14b6f05a0f635eef1f
+Plan: 25023c32b830872c3d2985773fab3995ac183f0e14c28cf006b8a1374301d6e7
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64
  8888888888888888888888888888888888888888888888888888888888888888 114952 login 1:4.16.0-2 amd64

@@ -382,6 +382,7 @@ def test_an_archive_keeps_it_where_its_operator_says_so(both: Both, kept: Kept) 
     refused(step("listed", kept.buildinfo, *both.archive.sources), 1, "hint:")
 
 
+@pytest.mark.thorough
 def test_built_kept_rebuilt_and_verified(both: Both, tmp_path: Path) -> None:
     """All steps, without stubs."""
     asked = ("--add", "docker-ce", "--source", both.other.by_key, "--output", tmp_path, "--quiet")

@@ -445,6 +445,7 @@ def test_the_same_tree_gives_the_same_packages_and_cleaning_leaves_nothing(built
     assert files(tree) == before
 
 
+@pytest.mark.thorough
 def test_debians_builders_build_each_half_alone(built: Path, tmp_path: Path) -> None:
     halves = set[str]()
     for half in ("-A", "-B"):

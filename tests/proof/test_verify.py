@@ -27,7 +27,7 @@ from debian_cloud.proof.verification import Explained, Unexplained
 from debian_cloud.text import openpgp
 from tests import bounds, throwaway
 from tests.command import debian_cloud, refused
-from tests.conftest import ALL, World
+from tests.conftest import World
 from tests.samples import described
 
 
@@ -352,6 +352,7 @@ def test_a_changed_disk_is_no_image_at_all(case: Case, copy: Path) -> None:
     refused(done, 1, "is not the file that the .buildinfo of", "see what differs with --diagnose")
 
 
+@pytest.mark.thorough
 def test_a_changed_partition_table_is_no_image(case: Case, copy: Path) -> None:
     flip(copy, 512 + 60)
     done = case.verify(copy)
@@ -684,6 +685,7 @@ def test_a_name_that_says_otherwise_is_another_image_s(tmp_path: Path, name: str
             prove._identified(image, kept)
 
 
+@pytest.mark.thorough
 def test_what_was_converted_is_said_not_to_be_the_published_file(case: Case, tmp_path: Path) -> None:
     plain = tmp_path / case.buildinfo.name
     row = rf"^ [0-9a-f]{{64}} [0-9]+ {re.escape(case.image.name)}\n"
@@ -699,6 +701,7 @@ def test_what_was_converted_is_said_not_to_be_the_published_file(case: Case, tmp
     )
 
 
+@pytest.mark.thorough
 def test_a_file_that_only_holds_the_same_disk_is_not_the_published_one(case: Case, tmp_path: Path) -> None:
     """If the format is published, the bytes must be the same; --diagnose shows that the disk is the same."""
     qcow2 = tmp_path / "disk.qcow2"
@@ -848,7 +851,7 @@ def test_a_buildinfo_that_is_not_the_one_that_the_archive_signed(case: Case, pub
     refused(debian_cloud("verify", published, *where), 1, "is not the file that the archive signed")
 
 
-@pytest.mark.skipif(not ALL, reason="make check makes an image again once, in another test")
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["ec2", "container"])
 def test_an_image_is_made_again_to_be_verified(world: World, tmp_path: Path, name: str) -> None:
     (image,) = (

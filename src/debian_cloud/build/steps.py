@@ -350,9 +350,11 @@ def _install(title: str, path: str, text: str, mode: str = "0644") -> Run:
 
 def _boot(layout: Disk) -> Plan:
     """Return the steps that adapt the tree to its disk: its mounts, and GRUB."""
+    # A boot that does not find the ESP in time would end in an emergency shell, which nobody can enter: a machine
+    # needs the ESP for updates of the boot loader alone. A busy host may take minutes to show it.
     fstab = (
         f"PARTUUID={layout.root.uuid} / ext4 rw,discard,errors=remount-ro,x-systemd.growfs 0 1\n"
-        f"PARTUUID={layout.esp.uuid} /boot/efi vfat umask=0077,defaults 0 2\n"
+        f"PARTUUID={layout.esp.uuid} /boot/efi vfat umask=0077,nofail,x-systemd.device-timeout=10min 0 2\n"
     )
     identities = f"root_partuuid={layout.root.uuid}\nroot_uuid={layout.root_uuid}\n"
     return (
