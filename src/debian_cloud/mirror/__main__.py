@@ -17,6 +17,7 @@ from debian_cloud import VERSION
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import command, files, signals
 from debian_cloud.mirror import follow, request
+from debian_cloud.mirror.selection import Selection
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
@@ -37,7 +38,16 @@ def parser() -> argparse.ArgumentParser:
         "--suite", metavar="SUITE", required=True, action="append", help="a suite to mirror; repeatable"
     )
     made.add_argument("--signers", metavar="NUMBER", default="1", help="require signatures by so many keys (1)")
+    made.add_argument(
+        "--config", metavar="NAME", action="append", default=[], help="only images of this configuration"
+    )
+    made.add_argument("--architecture", metavar="ARCH", action="append", default=[], help="only images for this one")
+    made.add_argument(
+        "--format", metavar="FORMAT", action="append", default=[], help="only image files of this format"
+    )
+    made.add_argument("--newest", metavar="NUMBER", help="only so many of the newest serials of each image")
     made.add_argument("--closures", action="store_true", help="also mirror what each image was made of")
+    made.add_argument("--dry-run", action="store_true", help="only print what would be fetched")
     made.add_argument("--verify-all", action="store_true", help="hash all files, and fetch damaged ones again")
     made.add_argument("--max-delete", metavar="NUMBER", help="remove nothing if it would be more files than that")
     made.add_argument("--bwlimit", metavar="KIB", help="fetch at most so many KiB per second")
@@ -70,7 +80,14 @@ def run(argv: list[str]) -> int:
         keyring,
         suites,
         signers=_number(args.signers, "signers"),
+        selection=Selection(
+            request.words("--config", args.config),
+            request.words("--architecture", args.architecture),
+            request.words("--format", args.format),
+            0 if args.newest is None else _number(args.newest, "serials"),
+        ),
         closures=args.closures,
+        dry_run=args.dry_run,
         verify_all=args.verify_all,
         timeout=_number(args.timeout, "seconds"),
         bandwidth=0 if args.bwlimit is None else _number(args.bwlimit, "KiB per second"),

@@ -31,7 +31,7 @@ from debian_cloud.mirror.tree import MARK, Tree
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from debian_cloud.mirror.indexes import Contents
@@ -147,6 +147,9 @@ class _Run:
         found = [self._release(suite) for suite in request.suites]
         settings = self._settings(keyring)
         if not request.verify_all and all(self._is_shown(one, settings) for one in found):
+            if request.dry_run:
+                self._tell(found, "shows")
+                return
             kept = 0
             if expiry.is_due(tree_) or tree_.has_dropped():
                 known = tree_.known()
@@ -163,7 +166,13 @@ class _Run:
         staging.there, staging.known = tree_.shown(), tree_.known()
         contents = {one.suite: self._contents(staging, one, keyring) for one in found}
         wanted = listed.merged(one.files for one in contents.values())
+        self._warn(contents.values())
         tree.refuse_folders(wanted, (link for one in contents.values() for link in one.links), staging.there)
+        if request.dry_run:
+            images = sum(len(one.directories) for one in contents.values())
+            need = staging.need(wanted.values())
+            self.told.say(f"the mirror would have {len(wanted)} files, of {images} images; {need}")
+            return
         for path in tree_.staged():
             if path not in wanted and not path.startswith(("dists/", "project/")):
                 (tree_.incoming / path).unlink()
@@ -181,6 +190,13 @@ class _Run:
         tree_.end()
         self._tell(found, "shows")
         expiry.refuse(kept, request.removals)
+
+    def _warn(self, contents: Iterable[Contents]) -> None:
+        """Warn of each word that selects no image: it may be misspelt."""
+        offered = {word for one in contents for word in one.offered}
+        for option, word in self.request.selection.words():
+            if (option, word) not in offered:
+                self.told.warn(f"{option} {word}: the archive has no such image in {' '.join(self.request.suites)}")
 
     def _tell(self, found: list[Release], verb: str) -> None:
         for one in found:
@@ -201,7 +217,8 @@ class _Run:
 
     def _settings(self, keyring: bytes) -> str:
         """What a run depends on besides the source's release file."""
-        return f"{hashlib.sha256(keyring).hexdigest()} {'closures' if self.request.closures else '-'}"
+        carried = "closures" if self.request.closures else "-"
+        return f"{hashlib.sha256(keyring).hexdigest()} {carried} {self.request.selection}".rstrip()
 
     def _is_shown(self, release: Release, settings: str) -> bool:
         """Whether the last complete run with these settings has shown this very release file.
@@ -227,7 +244,7 @@ class _Run:
     def _contents(self, staging: Staging, release: Release, keyring: bytes) -> Contents:
         """All that the mirror carries of a suite, except its release files."""
         kept = self._indexes(staging, release)
-        found = indexes.read(release.suite, release.indexes, staging.place)
+        found = indexes.read(release.suite, release.indexes, staging.place, self.request.selection)
         self._companions(staging, found, keyring)
         if self.request.closures:
             self._closures(staging, found)
@@ -280,7 +297,8 @@ class _Run:
         for folder in found.directories:
             place = (self.request.dest if folder in held else self.tree.incoming) / folder
             text = held.get(folder) or files.read(place / "SHA256SUMS")
-            found.files += (Listed(path, sha256) for path, sha256 in listed.sums(text, 256, folder).items())
+            sums256 = listed.sums(text, 256, folder)
+            found.files += (Listed(path, sha256) for path, sha256 in sums256.items() if path not in found.unwanted)
             if folder not in held:
                 for path, sha512 in listed.sums(files.read(place / "SHA512SUMS"), 512, folder).items():
                     if found.sha512.setdefault(path, sha512) != sha512:

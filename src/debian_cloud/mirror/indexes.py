@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from debian_cloud.mirror.listed import Listed
+    from debian_cloud.mirror.selection import Selection
 
 _FORMS: Final = (".gz", ".xz", "")
 """Suffixes of the forms of an index, the one that is read most easily last."""
@@ -30,12 +31,14 @@ _PIECE: Final = 2**16
 
 @dataclass(slots=True)
 class Contents:
-    """What the indexes of a suite list: files, SHA-512 by path, serial by link, and directories of images."""
+    """What the indexes of a suite list of the selected images (`listed.Images`), and of all packages."""
 
     files: list[Listed] = field(default_factory=list)
     sha512: dict[str, str] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
     directories: list[str] = field(default_factory=list)
+    unwanted: set[str] = field(default_factory=set)
+    offered: set[tuple[str, str]] = field(default_factory=set)
 
 
 def stem(name: str) -> str:
@@ -43,7 +46,9 @@ def stem(name: str) -> str:
     return next((name.removesuffix(form) for form in _KNOWN[1:] if name.endswith(form)), name)
 
 
-def read(suite: str, known: Mapping[str, Listed], present: Callable[[str], Path | None]) -> Contents:
+def read(
+    suite: str, known: Mapping[str, Listed], present: Callable[[str], Path | None], selected: Selection
+) -> Contents:
     """Read each index of packages and images that a release file lists, in one of its forms.
 
     `known` are all indexes by name, and `present` gives the file of one by its path, or None if the archive does not
@@ -59,11 +64,11 @@ def read(suite: str, known: Mapping[str, Listed], present: Callable[[str], Path 
             raise faulty(f"{path} is not there uncompressed or as .xz or .gz, but as {' or '.join(forms)}")
         file = present(known[f"{index}{form}"].path)
         assert file is not None
-        _read(found, path, form, file, known.get(index))
+        _read(found, path, form, file, known.get(index), selected)
     return found
 
 
-def _read(found: Contents, path: str, form: str, file: Path, plain: Listed | None) -> None:
+def _read(found: Contents, path: str, form: str, file: Path, plain: Listed | None, selected: Selection) -> None:
     kind = path.rpartition("/")[2]
     most = listed.LARGEST[kind]
     if plain and plain.size > most:
@@ -74,7 +79,7 @@ def _read(found: Contents, path: str, form: str, file: Path, plain: Listed | Non
         try:
             with io.BufferedReader(content, _PIECE) as stream:
                 try:
-                    _take(found, kind, stream)
+                    _take(found, kind, stream, selected)
                 except Error as error:
                     fault = error.message
                 # What a reader leaves is read, too, so that all of it is hashed.
@@ -90,13 +95,15 @@ def _read(found: Contents, path: str, form: str, file: Path, plain: Listed | Non
         raise faulty(f"{path}: {fault}")
 
 
-def _take(found: Contents, kind: str, stream: IO[bytes]) -> None:
+def _take(found: Contents, kind: str, stream: IO[bytes], selected: Selection) -> None:
     if kind == "Images":
-        images = listed.images(stream)
+        images = listed.images(stream, selected)
         found.files += images.files
         found.sha512 |= images.sha512
         found.links |= images.links
         found.directories += images.directories
+        found.unwanted |= images.unwanted
+        found.offered |= images.offered
     elif kind == "Images-Status":
         listed.statuses(stream)
     else:

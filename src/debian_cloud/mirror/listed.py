@@ -12,13 +12,14 @@ from typing import IO, TYPE_CHECKING, Final, NamedTuple
 from debian_cloud import names
 from debian_cloud.errors import Error
 from debian_cloud.image import index, staleness
-from debian_cloud.mirror import faulty
+from debian_cloud.mirror import faulty, selection
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from debian_cloud.image.index import ImageRecord
+    from debian_cloud.mirror.selection import Selection
 
 UNKNOWN: Final = -1
 """The size of a file of which only the hash is listed."""
@@ -54,12 +55,18 @@ class Listed(NamedTuple):
 
 
 class Images(NamedTuple):
-    """What an index of images lists: files, SHA-512 by path, serial by link, and the images' directories."""
+    """What an index of images lists: files, SHA-512 by path, serial by link, and the images' directories.
+
+    `unwanted` are files in these directories that the mirror does not carry; `offered` has option and value of each
+    word that selects an image.
+    """
 
     files: list[Listed]
     sha512: dict[str, str]
     links: dict[str, str]
     directories: list[str]
+    unwanted: set[str]
+    offered: set[tuple[str, str]]
 
 
 def is_clean(path: str) -> bool:
@@ -102,11 +109,15 @@ def sources(file: IO[bytes]) -> Iterator[Listed]:
             yield _in_pool(parts[0], parts[1], f"{stanza.get('directory', '')}/{parts[2]}")
 
 
-def images(file: IO[bytes]) -> Images:
-    """What an `Images` lists (`image.index`)."""
-    found = Images([], {}, {}, [])
+def images(file: IO[bytes], selected: Selection) -> Images:
+    """What an `Images` lists (`image.index`) of the selected images."""
+    found = Images([], {}, {}, [], set(), set())
     known: set[str] = set()
-    for record in index.read(file):
+    for record, taken in selected.chosen(index.read(file)):
+        found.offered.update(selection.described_by(record))
+        if not taken:
+            found.unwanted.add(record.filename)
+            continue
         _of_image(record, found)
         if record.directory not in known:
             known.add(record.directory)

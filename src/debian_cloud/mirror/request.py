@@ -8,17 +8,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.errors import USAGE, Error
+from debian_cloud.mirror.selection import EVERYTHING
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from debian_cloud.mirror.selection import Selection
 
 TIMEOUT: Final = 60
 """Default of `Request.timeout`, in seconds."""
 _SOURCE: Final = re.compile(r"(?P<scheme>rsync|https?)://(?P<host>[^/]+)(?P<path>/.*)?")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9:/@._~%+,=\[\]-]*")
 _LEADS_UP: Final = re.compile(r"/\.\.?(/|$)|[^:]//")
-_SUITE: Final = re.compile(r"[A-Za-z0-9_+~][A-Za-z0-9._+~-]{0,99}")
+_WORD: Final = re.compile(r"[A-Za-z0-9_+~][A-Za-z0-9._+~-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class Request:
     """A run: `sources` are tried in their order; `timeout` is in seconds, `bandwidth` in KiB per second.
 
     A `bandwidth` of 0 is no limit. `removals` is the greatest number of files that may be removed; -1 is any number.
+    With `dry_run`, the run ends when it knows what it would fetch.
     """
 
     sources: tuple[Source, ...]
@@ -56,7 +61,9 @@ class Request:
     keyring: Path
     suites: tuple[str, ...]
     signers: int = 1
+    selection: Selection = EVERYTHING
     closures: bool = False
+    dry_run: bool = False
     verify_all: bool = False
     timeout: int = TIMEOUT
     bandwidth: int = 0
@@ -81,9 +88,18 @@ def source(text: str) -> Source:
 
 def suite(text: str) -> str:
     """Return the name of a suite; Error if it may not be a part of a path."""
-    if not _SUITE.fullmatch(text):
+    if not _WORD.fullmatch(text):
         raise Error(f"{printable(repr(text))} is not the name of a suite", "for example: --suite trixie", USAGE)
     return text
+
+
+def words(option: str, given: Sequence[str]) -> tuple[str, ...]:
+    """Return the values of a repeatable option, each once; Error if one cannot be in an index."""
+    for text in given:
+        if not _WORD.fullmatch(text):
+            what = printable(repr(text))
+            raise Error(f"{what} is not a value of {option}", "debian-cloud list --images shows the images", USAGE)
+    return tuple(dict.fromkeys(given))
 
 
 def _no_source(text: str) -> Error:

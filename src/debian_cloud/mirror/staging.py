@@ -112,6 +112,17 @@ class Staging:
             faults.setdefault(path, Fault(path, is_there=path in staged))
         return faults
 
+    def need(self, files: Iterable[Listed]) -> str:
+        """What would be fetched, as a part of a sentence; Error if the disk has no room for it.
+
+        Sizes that no index lists, of small files, do not count.
+        """
+        staged = self.tree.staged()
+        wanted = [file for file in files if not self._is_sure(file)]
+        total = sum(max(0, file.size - staged.get(file.path, 0)) for file in wanted)
+        self._refuse_full(total)
+        return f"{len(wanted)} files, {total} bytes, would be fetched"
+
     def place(self, path: str) -> Path | None:
         """Where a file is, staged or shown; None if it is nowhere."""
         for folder in (self.tree.incoming, self.tree.dest):
