@@ -48,6 +48,7 @@ STANZAS = {
 BYTES = {
     "archive/incoming.py": "an upload's, before its signature is verified; openpgp.cleartext reads what they say",
     "mirror/follow.py": "the mirror's own, whose hash is compared",
+    "mirror/outside.py": "a mirror's, which are only fetched; releases.verified reads them",
     "archive/cosignatures.py": "the archive's own, compared and copied; openpgp.cleartext reads what they say",
 }
 """Modules that read a signed file without `sign`, and why they do not interpret its content."""

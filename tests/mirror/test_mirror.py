@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from debian_cloud.mirror.__main__ import parser
+from debian_cloud.mirror.__main__ import checker, parser
 from debian_cloud.text import openpgp
 from tests import bounds, malformed
 from tests.mirror.tree import (
@@ -1277,10 +1277,19 @@ def test_missing_tool_names_its_package(mirror: Mirror, tmp_path: Path) -> None:
 
 
 def test_help_names_every_option() -> None:
-    documented = set(re.findall(r"^\.BI? (--[a-z-]+)", MAN_PAGE.read_text().replace("\\-", "-"), re.M))
-    assert documented == {*parser()._option_string_actions} - {"-h", "--help", "--version"}
+    page = MAN_PAGE.read_text().replace("\\-", "-")
+    synopsis, checks = page.partition(".SH DESCRIPTION")[0].split("debian-cloud-mirror check\n")
+    described = set(re.findall(r"--[a-z-]+", "\n".join(re.findall(r"^\.TP\n(\.BI? --.*)", page, re.M))))
+    used: set[str] = set()
+    for made, shown in ((parser(), synopsis), (checker(), checks.partition("\n.br\n")[0])):
+        options = {*made._option_string_actions} - {"-h", "--help", "--version"}
+        assert set(re.findall("--[a-z-]+", shown)) - {"--version", "--help"} == options
+        used |= options
+    assert described == used
     completed = (ROOT / "debian/debian-cloud-mirror.bash-completion").read_text()
-    assert set(re.findall("--[a-z-]+", completed)) == {*parser()._option_string_actions} - {"-h"}
+    of_check, of_all = re.findall(r'"(--[^"]*)" -- "\$cur"', completed)
+    assert {*of_all.split()} == {*parser()._option_string_actions} - {"-h"}
+    assert {*of_check.split()} == {*checker()._option_string_actions} - {"-h"}
 
 
 def test_page_is_clean() -> None:

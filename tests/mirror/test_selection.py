@@ -9,19 +9,14 @@ from collections.abc import Iterable
 import pytest
 
 from debian_cloud.image import index
+from debian_cloud.image.id import ImageId
 from debian_cloud.mirror import request
 from debian_cloud.mirror.selection import EVERYTHING, Selection
-from tests.mirror.tree import SUMS, Archive, Key, Mirror, Server, sha
+from tests.mirror.tree import SUMS, Archive, Mirror, sha
 
 OLD, NEW, OTHER = (
     f"images/trixie/{image}" for image in ("ec2/amd64/20261119.0", "ec2/amd64/20261120.0", "generic/amd64/20261120.0")
 )
-
-
-@pytest.fixture
-def mirror(archive: Archive, server: Server, key: Key, tmp_path_factory: pytest.TempPathFactory) -> Mirror:
-    dest = tmp_path_factory.mktemp("mirror") / "m"
-    return Mirror(f"{server.url}/{archive.root.name}", dest, key.keyring)
 
 
 def images(mirror: Mirror) -> set[str]:
@@ -151,7 +146,7 @@ def records(*names: str) -> Iterable[index.ImageRecord]:
     for name in names:
         image, _, form = name.partition(" ")
         yield index.ImageRecord(
-            index.ImageId.parse(f"trixie/{image}"), form, "1", 1, 1, "0" * 64, "0" * 128, status="superseded"
+            ImageId.parse(f"trixie/{image}"), form, "1", 1, 1, "0" * 64, "0" * 128, status="superseded"
         )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from debian_cloud import names
 from debian_cloud.errors import Error
-from debian_cloud.host import command, files, folders, sign
+from debian_cloud.host import command, files, folders
 from debian_cloud.mirror import (
     ContradictedError,
     LocalError,
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 _BESIDE: Final = ("Release", "Release.gpg")
 _LAST: Final = (*_BESIDE, "InRelease")
 _LOST: Final = "lost+found"
-_LARGEST_KEYRING: Final = 2**24
 _AGAIN: Final = 86400
 """Seconds after which a run looks at all files although the release file is the one that is shown."""
 
@@ -60,10 +59,9 @@ def follow(request: Request, told: Told) -> None:
 
     A run that fails before it begins to show has changed nothing; what it fetched is kept for the next one.
     """
-    sign.refuse_missing()
-    sign.binary(files.read(request.keyring, _LARGEST_KEYRING, what="keyring"))
+    releases.keyring(request.keyring)
     state = _claimed(request.dest)
-    with folders.locked(state, str(request.dest)) as lock:
+    with folders.locked(state, str(request.dest), wait=request.wait) as lock:
         for number, source in enumerate(request.sources, 1):
             try:
                 _follow(request, source, told, lock)
@@ -138,7 +136,7 @@ class _Run:
         request, tree_ = self.request, self.tree
         started = time.time()
         tree_.prepare()
-        keyring = files.read(request.keyring, _LARGEST_KEYRING, what="keyring")
+        keyring = releases.keyring(request.keyring)
         self.told.say(f"reading the indexes of {' '.join(request.suites)} at {self.source.shown}")
         staging = Staging(
             request, self.source, tree_, self.told.say, first=self.first, quiet=self.told.quiet, lock=self.lock
@@ -243,38 +241,13 @@ class _Run:
 
     def _contents(self, staging: Staging, release: Release, keyring: bytes) -> Contents:
         """All that the mirror carries of a suite, except its release files."""
-        kept = self._indexes(staging, release)
+        kept = indexes.bring(staging, release)
         found = indexes.read(release.suite, release.indexes, staging.place, self.request.selection)
         self._companions(staging, found, keyring)
         if self.request.closures:
             self._closures(staging, found)
         found.files += kept.values()
         return found
-
-    def _indexes(self, staging: Staging, release: Release) -> Mapping[str, Listed]:
-        """Name -> file by hash of each index that the source has, by hash or by name, which is brought.
-
-        An archive may omit a form that it lists (Packages beside Packages.xz), but not all of them.
-        """
-        bad = staging.bring({file.path: file for file in release.indexes.values()}.values())
-        missing = self._by_name(staging, release, {n: f for n, f in release.indexes.items() if f.path in bad})
-        kept = {name: file for name, file in release.indexes.items() if name not in missing}
-        have = {indexes.stem(name) for name in kept}
-        for name in missing:
-            if indexes.stem(name) not in have:
-                raise contradicted(f"dists/{release.suite}/{indexes.stem(name)} is missing at the source")
-        return kept
-
-    def _by_name(self, staging: Staging, release: Release, wanted: Mapping[str, Listed]) -> set[str]:
-        """Bring indexes by name, to their places by hash; return the names of those that the source does not have."""
-        paths = {f"dists/{release.suite}/{name}": (name, file) for name, file in wanted.items()}
-        reasons = staging.bring(Listed(path, file.sha256, file.size) for path, (_, file) in paths.items())
-        for path, (_, file) in paths.items():
-            if path not in reasons:
-                self.tree.stage(path, file.path)
-            elif reasons[path].is_there:
-                raise contradicted(f"{path} does not have the size and hash in InRelease")
-        return {paths[path][0] for path in reasons}
 
     def _companions(self, staging: Staging, found: Contents, keyring: bytes) -> None:
         """Add the other files in each image's directory, from the signed checksums there."""

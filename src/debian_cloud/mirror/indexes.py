@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The indexes of a suite, read with bounds as their release file lists them.
+"""The indexes of a suite, brought and then read with bounds as their release file lists them.
 
 A few bytes may decompress to gibibytes: no more is read than the listed size, and a client refuses an index that is
 larger than `listed.LARGEST`.
@@ -14,14 +14,16 @@ from typing import IO, TYPE_CHECKING, Final
 
 from debian_cloud.errors import Error
 from debian_cloud.host import files
-from debian_cloud.mirror import faulty, listed
+from debian_cloud.mirror import contradicted, faulty, listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from debian_cloud.mirror.listed import Listed
+    from debian_cloud.mirror.releases import Release
     from debian_cloud.mirror.selection import Selection
+    from debian_cloud.mirror.staging import Staging
 
 _FORMS: Final = (".gz", ".xz", "")
 """Suffixes of the forms of an index, the one that is read most easily last."""
@@ -44,6 +46,33 @@ class Contents:
 def stem(name: str) -> str:
     """The name of an index without the suffix of its form."""
     return next((name.removesuffix(form) for form in _KNOWN[1:] if name.endswith(form)), name)
+
+
+def bring(staging: Staging, release: Release) -> Mapping[str, Listed]:
+    """Have the indexes of a release file in a staging area: name -> file by hash of each that the source has.
+
+    An archive may omit a form that it lists (Packages beside Packages.xz), but not all of them.
+    """
+    bad = staging.bring({file.path: file for file in release.indexes.values()}.values())
+    missing = _by_name(staging, release, {n: f for n, f in release.indexes.items() if f.path in bad})
+    kept = {name: file for name, file in release.indexes.items() if name not in missing}
+    have = {stem(name) for name in kept}
+    for name in missing:
+        if stem(name) not in have:
+            raise contradicted(f"dists/{release.suite}/{stem(name)} is missing at the source")
+    return kept
+
+
+def _by_name(staging: Staging, release: Release, wanted: Mapping[str, Listed]) -> set[str]:
+    """Bring indexes by name, to their places by hash; return the names of those that the source does not have."""
+    paths = {f"dists/{release.suite}/{name}": (name, file) for name, file in wanted.items()}
+    reasons = staging.bring(listed.Listed(path, file.sha256, file.size) for path, (_, file) in paths.items())
+    for path, (_, file) in paths.items():
+        if path not in reasons:
+            staging.tree.stage(path, file.path)
+        elif reasons[path].is_there:
+            raise contradicted(f"{path} does not have the size and hash in InRelease")
+    return {paths[path][0] for path in reasons}
 
 
 def read(

@@ -11,7 +11,7 @@ from email.utils import mktime_tz, parsedate_tz
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.errors import Error
-from debian_cloud.host import sign
+from debian_cloud.host import files, sign
 from debian_cloud.mirror import LocalError, contradicted, faulty, listed, refused
 from debian_cloud.text.printable import printable
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from debian_cloud.mirror.listed import Listed
 
+_LARGEST_KEYRING: Final = 2**24
 _FAST: Final = 600
 """Seconds by which the clock of an archive may be ahead."""
 _LONGEST_DATE: Final = 64
@@ -40,6 +41,14 @@ class Release:
     date: int
     until: int
     indexes: Mapping[str, Listed]
+
+
+def keyring(path: Path) -> bytes:
+    """The content of a keyring; Error if it has no keys, or if the tool that uses it is missing."""
+    sign.refuse_missing()
+    content = files.read(path, _LARGEST_KEYRING, what="keyring")
+    sign.binary(content)
+    return content
 
 
 def verified(tree: Path, suite: str, keyring: Path, source: str, signers: int) -> Release:

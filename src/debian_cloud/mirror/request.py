@@ -53,7 +53,7 @@ class Request:
     """A run: `sources` are tried in their order; `timeout` is in seconds, `bandwidth` in KiB per second.
 
     A `bandwidth` of 0 is no limit. `removals` is the greatest number of files that may be removed; -1 is any number.
-    With `dry_run`, the run ends when it knows what it would fetch.
+    With `dry_run`, the run ends when it knows what it would fetch; with `wait`, it begins when another one has ended.
     """
 
     sources: tuple[Source, ...]
@@ -64,6 +64,7 @@ class Request:
     selection: Selection = EVERYTHING
     closures: bool = False
     dry_run: bool = False
+    wait: bool = False
     verify_all: bool = False
     timeout: int = TIMEOUT
     bandwidth: int = 0
