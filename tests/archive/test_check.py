@@ -83,6 +83,21 @@ def test_damage_is_named(full: Archive) -> None:
     assert any("is missing" in line for line in check(full, "--fast")[1])
 
 
+def test_a_link_that_leads_elsewhere_is_named(full: Archive) -> None:
+    link = full.public / PLACE / f"{STEM.removesuffix('-' + PLACE.rpartition('/')[2])}.qcow2"
+    target = str(link.readlink())
+    for other in (f"{STEM}.buildinfo", f"../{PLACE.rpartition('/')[2]}/{target}", ""):
+        link.unlink()
+        if other:
+            link.symlink_to(other)
+        else:
+            link.write_bytes((link.parent / target).read_bytes())
+        expected = f"problem: {PLACE}/{link.name}: it is not a link to {target}"
+        assert check(full, "--fast") == (1, [expected])
+    link.unlink()
+    assert check(full) == (1, [f"problem: {PLACE}/{link.name}: it is missing"])
+
+
 def test_sums_that_were_changed_with_their_file_are_named(full: Archive) -> None:
     image = full.public / PLACE
     buildinfo, sums = image / f"{STEM}.buildinfo", image / "SHA512SUMS"

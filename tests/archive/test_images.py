@@ -34,6 +34,8 @@ SERIAL = "20261120.0"
 STEM = f"debian-13-ec2-amd64-{SERIAL}"
 ATTESTATIONS = tuple(f"{STEM}.{suffix}" for suffix in ("cdx.json", "intoto.json", "intoto.json.gpg", "spdx.json"))
 STATEMENT = f"{STEM}.intoto.json"
+STABLE = "debian-13-ec2-amd64.qcow2"
+"""The link to the disk whose name has no serial."""
 
 
 def images(archive: Archive) -> Path:
@@ -47,7 +49,7 @@ def test_publishes_an_image(archive: Archive, make: Maker, uploader: Key) -> Non
     folder = images(archive) / SERIAL
     sums = {f"{name}{suffix}" for name in ("SHA256SUMS", "SHA512SUMS") for suffix in ("", ".sign", ".gpg")}
     uploaded = {path.name for path in (*upload.files, upload.changes)}
-    assert {path.name for path in folder.iterdir()} == uploaded | sums | {*ATTESTATIONS}
+    assert {path.name for path in folder.iterdir()} == uploaded | sums | {*ATTESTATIONS, STABLE}
     for path in (*upload.files, upload.changes):
         assert (folder / path.name).read_bytes() == path.read_bytes()
     assert archive.queue() == []
@@ -59,6 +61,19 @@ def test_publishes_an_image(archive: Archive, make: Maker, uploader: Key) -> Non
     archive.run("publish")
     assert listed in (archive.dist / "main/images/Images").read_text()
     assert (images(archive) / "current").readlink().name == SERIAL
+
+
+def test_current_has_an_address_that_stays(archive: Archive, make: Maker, uploader: Key) -> None:
+    """A template for another tool names this file and the checksums beside it, whatever the serial is."""
+    for serial in ("20261120.0", "20261121.0"):
+        archive.take(make.image(uploader, serial))
+        archive.run("publish")
+        current = images(archive) / "current"
+        assert str((current / STABLE).readlink()) == f"{STEM.replace(SERIAL, serial)}.qcow2"
+        (line,) = re.findall(rf"^(\w+)  {re.escape(STABLE)}$", (current / "SHA256SUMS").read_text(), re.MULTILINE)
+        assert line == hashlib.sha256((current / STABLE).read_bytes()).hexdigest()
+        # The index lists files, of which this is another name.
+        assert STABLE not in (archive.dist / "main/images/Images").read_text()
 
 
 def test_sums_verify_in_both_spellings(archive: Archive, make: Maker, uploader: Key, env: dict[str, str]) -> None:

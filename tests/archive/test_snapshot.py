@@ -73,7 +73,7 @@ def test_each_publication_has_an_id(archive: Archive, make: Maker, uploader: Key
         assert timedelta(days=14) == datetime.strptime(dates[1], FORMAT) - datetime.strptime(dates[0], FORMAT)
         archive.key.gpg("--verify", dist / "InRelease")
         archive.key.gpg("--verify", dist / "Release.gpg", dist / "Release")
-        (image,) = (archive.public / "snap" / name).glob("images/trixie/ec2/amd64/*.*/*.qcow2")
+        (image,) = (archive.public / "snap" / name).glob("images/trixie/ec2/amd64/*.*/*.?.qcow2")
         assert image.exists()
     listed = [
         (archive.public / "snap" / name / "dists/trixie/main/images/Images").read_text() for name in ids(archive)

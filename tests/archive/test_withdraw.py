@@ -460,7 +460,7 @@ def test_the_word_of_rebuilders_is_listed_and_counts(
     assert listed(archive)[NEW].rebuilds == (entry,)
 
     # `verify --rebuilders` reads that directory.
-    (disk,) = (archive.public / "images/trixie/ec2/amd64" / NEW).glob("*.qcow2")
+    (disk,) = (archive.public / "images/trixie/ec2/amd64" / NEW).glob("*.?.qcow2")
     demanded = trust.Rebuilders(1, keyring, (archive.public / place).parent)
     wanted = {disk.name: ("sha256", hashlib.sha256(disk.read_bytes()).hexdigest())}
     assert trust.rebuilders(demanded, wanted) == (stranger.fingerprint,)

@@ -41,7 +41,7 @@ def test_a_source_that_never_ends_is_given_up(http_mirror: Mirror, archive: Arch
 def test_a_page_in_the_place_of_a_file_is_not_shown(http_mirror: Mirror, archive: Archive) -> None:
     archive.add_image("ec2", "20261121.0")
     archive.publish()
-    [image] = (archive.root / "images/trixie/ec2/amd64/20261121.0").glob("*.qcow2")
+    [image] = (archive.root / "images/trixie/ec2/amd64/20261121.0").glob("*.?.qcow2")
     image.unlink()
     with serving(Polite, archive.root) as url:
         http_mirror.source = url
@@ -63,7 +63,9 @@ def test_a_transfer_ends_with_its_run(
         return done.stdout.split()
 
     deadline = time.monotonic() + 60
-    while not list((http_mirror.dest / ".mirror").glob("incoming/images/**/*.qcow2")) and time.monotonic() < deadline:
+    while (
+        not list((http_mirror.dest / ".mirror").glob("incoming/images/**/*.?.qcow2")) and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     assert transfers()
     process.send_signal(signal.SIGKILL)
@@ -259,7 +261,7 @@ def test_an_rsync_ends_with_its_run(
     process = subprocess.Popen(mirror.command(), stdout=subprocess.DEVNULL, start_new_session=True)
 
     def pieces() -> dict[Path, int]:
-        found = (mirror.dest / ".mirror").glob("incoming/images/**/*.qcow2")
+        found = (mirror.dest / ".mirror").glob("incoming/images/**/*.?.qcow2")
         return {path: path.stat().st_size for path in found}
 
     deadline = time.monotonic() + 60

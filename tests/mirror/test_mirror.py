@@ -119,8 +119,9 @@ def test_what_left_the_indexes_stays_as_long_as_a_signature(mirror: Mirror, arch
 
     left = mirror.dest / ".mirror/left"
     lines = [line.split() for line in left.read_text().splitlines()]
+    files = {k for k, content in old.items() if not content.startswith("-> ")}
     assert {p for _, p in lines} >= {
-        k for k in old if "/20261119.0/" in k or "/generic/amd64/2" in k or "libcloud" in k
+        k for k in files if "/20261119.0/" in k or "/generic/amd64/2" in k or "libcloud" in k
     }
     assert not any("ec2/amd64/20261120.0" in p for _, p in lines)
 
@@ -268,7 +269,7 @@ def test_example_servers_hide_the_state_folder(mirror: Mirror, tmp_path: Path, s
 
 def test_verify_all_repairs_a_damaged_mirror(mirror: Mirror, archive: Archive) -> None:
     mirror.ok()
-    image = next((mirror.dest / "images/trixie/ec2/amd64/20261120.0").glob("*.qcow2"))
+    image = next((mirror.dest / "images/trixie/ec2/amd64/20261120.0").glob("*.?.qcow2"))
     flip(image)
     mirror.ok()
     assert sha(image) not in archive.images["ec2 20261120.0"], "a plain run trusts what it verified before"
@@ -547,15 +548,15 @@ def missing_deb(archive: Archive, _: Key) -> None:
 
 
 def tampered_image(archive: Archive, _: Key) -> None:
-    flip(only(archive, f"{NEW}/*.qcow2"))
+    flip(only(archive, f"{NEW}/*.?.qcow2"))
 
 
 def truncated_image(archive: Archive, _: Key) -> None:
-    os.truncate(only(archive, f"{NEW}/*.qcow2"), 10_000)
+    os.truncate(only(archive, f"{NEW}/*.?.qcow2"), 10_000)
 
 
 def endless_image(archive: Archive, _: Key) -> None:
-    os.truncate(only(archive, f"{NEW}/*.qcow2"), 80 << 20)
+    os.truncate(only(archive, f"{NEW}/*.?.qcow2"), 80 << 20)
 
 
 def tampered_buildinfo(archive: Archive, _: Key) -> None:
@@ -613,14 +614,14 @@ def sums_missing(archive: Archive, _: Key) -> None:
 
 def signed_sums_contradict_images(archive: Archive, _: Key) -> None:
     folder = archive.root / NEW
-    image = only(archive, f"{NEW}/*.qcow2")
+    image = only(archive, f"{NEW}/*.?.qcow2")
     (folder / "SHA256SUMS").write_text(f"{'0' * 64}  {image.name}\n")
     archive.key.detach(folder / "SHA256SUMS")
 
 
 def signed_sha512_is_wrong(archive: Archive, _: Key) -> None:
     folder = archive.root / NEW
-    image = only(archive, f"{NEW}/*.qcow2")
+    image = only(archive, f"{NEW}/*.?.qcow2")
     (folder / "SHA512SUMS").write_text(f"{'0' * 128}  {image.name}\n")
     archive.key.detach(folder / "SHA512SUMS")
 
@@ -1074,7 +1075,7 @@ def test_garbage_left_in_the_staging_area_is_not_shown(mirror: Mirror, archive: 
     mirror.ok()
     image = archive.add_image("ec2", "20261121.0")
     archive.publish()
-    kept = next((mirror.dest / "images/trixie/ec2/amd64/20261120.0").glob("*.qcow2")).relative_to(mirror.dest)
+    kept = next((mirror.dest / "images/trixie/ec2/amd64/20261120.0").glob("*.?.qcow2")).relative_to(mirror.dest)
     at = mirror.source.split("/", 3)[3] if mirror.source.startswith("rsync") else ""
     incoming = mirror.dest / ".mirror/incoming" / at.partition("/")[2]
     for path, size in ((image.relative_to(archive.root), 20_000), (kept, 50_000), (Path("pool/junk"), 10)):

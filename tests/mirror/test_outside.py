@@ -66,7 +66,7 @@ def remove(root: Path, pattern: str) -> None:
 
 
 def of_another_size(root: Path) -> None:
-    (image,) = (root / NEW).glob("*.qcow2")
+    (image,) = (root / NEW).glob("*.?.qcow2")
     with image.open("ab") as file:
         file.write(b"x")
 
@@ -93,7 +93,7 @@ def changed_release(root: Path) -> None:
 
 
 FAULTS: dict[str, tuple[Callable[[Path], None], str, str]] = {
-    "an image": (lambda root: remove(root, f"{NEW}/*.qcow2"), "trixie files", "20261120.0.qcow2: missing, of 42"),
+    "an image": (lambda root: remove(root, f"{NEW}/*.?.qcow2"), "trixie files", "20261120.0.qcow2: missing, of 42"),
     "a package": (
         lambda root: remove(root, "pool/**/*.deb"),
         "trixie files",
@@ -173,7 +173,7 @@ def test_a_server_without_ranges_is_told(archive: Archive, key: Key) -> None:
 
 
 def test_a_server_that_has_a_page_for_everything_does_not_pass(archive: Archive, key: Key) -> None:
-    remove(archive.root, f"{NEW}/*.qcow2")
+    remove(archive.root, f"{NEW}/*.?.qcow2")
     with serving(Polite, archive.root) as address:
         done = check(key, address)
     assert done.returncode == 1

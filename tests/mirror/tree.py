@@ -116,6 +116,7 @@ class Archive:
         image, info = folder / f"{stem}.qcow2", folder / f"{stem}.buildinfo"
         image.write_bytes(os.urandom(size))
         info.write_text(f"Format: 1.0\nSource: {config}\n")
+        (folder / f"debian-{RELEASES[self.suite]}-{config}-amd64.qcow2").symlink_to(image.name)
         (folder / f"{stem}.image").write_text(f"Image: debian-cloud-config-{config}\n")
         (folder / f"{stem}.changes").write_text(f"Format: 1.8\nVersion: {serial}\n")
         attestations = tuple(folder / f"{stem}.{suffix}" for suffix in ATTESTATIONS)

@@ -123,7 +123,7 @@ def published(world: World, tmp_path: Path) -> Path:
     """An image as a user has it: a qcow2, and beside it the files that the archive published with it."""
     (there,) = (world.public / "images" / "trixie" / "ec2" / "amd64").glob("2*")
     shutil.copytree(there, tmp_path / "published")
-    (image,) = (tmp_path / "published").glob("*.qcow2")
+    (image,) = (tmp_path / "published").glob("*.?.qcow2")
     return image
 
 

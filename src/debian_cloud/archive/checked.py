@@ -185,6 +185,7 @@ def _damaged(public: Path, records: list[ImageRecord], keyring: Path, *, fast: b
     except (Error, OSError):
         yield f"{records[0].directory}/SHA512SUMS", "it is not the file that the archive signed"
         return
+    links = {record.id.stable(record.format): record for record in records}
     wanted = {name: sha512 for sha512, _, name in (line.partition("  ") for line in sums.splitlines())}
     there = {path.name for path in folder.iterdir() if not path.name.startswith("SHA")}
     for name in sorted(there | {*wanted} | {*disks}):
@@ -194,6 +195,9 @@ def _damaged(public: Path, records: list[ImageRecord], keyring: Path, *, fast: b
             yield at, "it is missing"
         elif name not in wanted:
             yield at, "the archive never signed it"
+        elif to := links.get(name):
+            if not path.is_symlink() or str(path.readlink()) != to.name or to.sha512 != wanted[name]:
+                yield at, f"it is not a link to {to.name}"
         elif path.is_symlink() or not path.is_file():
             yield at, "it is not a regular file"
         elif record and path.stat().st_size != record.size:

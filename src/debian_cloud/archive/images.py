@@ -118,6 +118,11 @@ def admit(folder: Path, suite: str, terms: Terms) -> str:
     for name, text in _attestations(buildinfo, {record.name for record in records}, digests, *builders).items():
         (folder / name).write_text(text, "utf-8")
         digests[name] = checksums.digest(folder / name)
+    # Templates for other tools name an image by current/ and a name that stays; its checksum must stand there.
+    for record in records:
+        link = folder / record.id.stable(record.format)
+        link.symlink_to(record.name)
+        digests[link.name] = digests[record.name]
     for name, text in checksums.sums(digests).items():
         (folder / name).write_text(text, "utf-8")
     return first.directory
@@ -135,7 +140,7 @@ def enter(folder: Path, following: Path, suite: str) -> None:
     digests = {
         found.name: checksums.digest(found)
         for found in sorted(folder.iterdir())
-        if found.name not in others and not found.name.startswith("SHA")
+        if found.name not in others and not found.name.startswith("SHA") and not found.is_symlink()
     }
     added = tuple(index.with_files(record, digests) for record in added)
     state.enter(following, suite, (*known, *added))

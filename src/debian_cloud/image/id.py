@@ -74,6 +74,10 @@ class ImageId:
         """The name of a file of the image, such as its `buildinfo`."""
         return f"{self.stem}.{suffix}"
 
+    def stable(self, suffix: str) -> str:
+        """The same name without the serial: a link to the file, so that `current` has an address that lasts."""
+        return f"{self.stem.removesuffix(f'-{self.serial}')}.{suffix}"
+
     def path(self, tree: str = names.IMAGES) -> str:
         """The image's directory in one of an archive's trees, relative to the archive's root."""
         return f"{tree}/{self}"

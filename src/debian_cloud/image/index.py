@@ -122,6 +122,11 @@ class ImageRecord:
         return f"{self.directory}/{self.name}"
 
     @property
+    def stable(self) -> str:
+        """The path of the link to the file that has no serial in its name, if the image's directory has one."""
+        return f"{self.directory}/{self.id.stable(self.format)}"
+
+    @property
     def rebuilds_directory(self) -> str:
         """The directory of others' statements about the image, whose own directory never changes."""
         return self.id.path(names.REBUILDS)

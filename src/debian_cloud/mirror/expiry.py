@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from debian_cloud.mirror import LocalError
 from debian_cloud.mirror.tree import SHOWN
+from debian_cloud.names import IMAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable
@@ -59,6 +60,12 @@ def expire(
     gone = [*(path for path in there.links if path.endswith("/current") and path not in links), *there.halves]
     old = [path for path, since in left.items() if now - since >= grace]
     kept = len(old) if 0 <= most < len(old) else 0
+    staying = there.files.keys() - ({*old} if not kept else set())
+    gone += (
+        path
+        for path, target in there.links.items()
+        if path not in links and _is_alias(path, target) and f"{path.rpartition('/')[0]}/{target}" not in staying
+    )
     removed = gone if kept else [*old, *gone]
     if removed:
         say(f"removing {len(removed)} old links, and files that no index has listed for {grace // _DAY} days")
@@ -69,6 +76,14 @@ def expire(
     _write(tree, _LEFT, ((since, path) for path, since in left.items()))
     _write(tree, _TERMS, terms)
     return kept
+
+
+def _is_alias(path: str, target: str) -> bool:
+    """Whether a link is an image's name without its serial, which goes when the file goes."""
+    folder, _, name = path.rpartition("/")
+    return (
+        path.startswith(f"{IMAGES}/") and target.replace(f"-{folder.rpartition('/')[2]}.", ".", 1) == name != target
+    )
 
 
 def refuse(kept: int, most: int) -> None:

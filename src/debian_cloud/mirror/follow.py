@@ -77,6 +77,17 @@ def follow(request: Request, told: Told) -> None:
                 return
 
 
+def _linked(found: Contents, sums: Mapping[str, str]) -> dict[str, str]:
+    """The checksums of what are files; a name without a serial is a link to one with the same checksum."""
+    for path in found.aliases.keys() & sums.keys():
+        target = found.aliases[path]
+        if sums.get(target) != sums[path]:
+            raise listed.contradiction(path)
+        if target not in found.unwanted:
+            found.links[path] = target.rpartition("/")[2]
+    return {path: checksum for path, checksum in sums.items() if path not in found.aliases}
+
+
 def _local(dest: Path, error: OSError) -> Error:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return command.failure(error)
@@ -270,10 +281,11 @@ class _Run:
         for folder in found.directories:
             place = (self.request.dest if folder in held else self.tree.incoming) / folder
             text = held.get(folder) or files.read(place / "SHA256SUMS")
-            sums256 = listed.sums(text, 256, folder)
-            found.files += (Listed(path, sha256) for path, sha256 in sums256.items() if path not in found.unwanted)
+            real = _linked(found, listed.sums(text, 256, folder))
+            found.files += (Listed(path, sha256) for path, sha256 in real.items() if path not in found.unwanted)
             if folder not in held:
-                for path, sha512 in listed.sums(files.read(place / "SHA512SUMS"), 512, folder).items():
+                real = _linked(found, listed.sums(files.read(place / "SHA512SUMS"), 512, folder))
+                for path, sha512 in real.items():
                     if found.sha512.setdefault(path, sha512) != sha512:
                         raise listed.contradiction(path)
 
@@ -392,5 +404,5 @@ class _Run:
             last = [Listed(f"{folder}/{name}", "", UNKNOWN) for name in _LAST]
             own = contents[one.suite]
             tree_.remember(one.suite, (*own.files, *named.get(one.suite, []), *last), own.links)
-        for path, serial in tree_.links().items():
-            tree_.point(path, serial)
+        for path, target in tree_.links().items():
+            tree_.point(path, target)

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Final
 from debian_cloud.errors import Error
 from debian_cloud.host import files
 from debian_cloud.mirror import contradicted, faulty, listed
+from debian_cloud.mirror.selection import EVERYTHING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,6 +41,7 @@ class Contents:
     links: dict[str, str] = field(default_factory=dict)
     directories: list[str] = field(default_factory=list)
     unwanted: set[str] = field(default_factory=set)
+    aliases: dict[str, str] = field(default_factory=dict)
     offered: set[tuple[str, str]] = field(default_factory=set)
 
 
@@ -76,7 +78,7 @@ def _by_name(staging: Staging, release: Release, wanted: Mapping[str, Listed]) -
 
 
 def read(
-    suite: str, known: Mapping[str, Listed], present: Callable[[str], Path | None], selected: Selection
+    suite: str, known: Mapping[str, Listed], present: Callable[[str], Path | None], selected: Selection = EVERYTHING
 ) -> Contents:
     """Read each index of packages and images that a release file lists, in one of its forms.
 
@@ -132,6 +134,7 @@ def _take(found: Contents, kind: str, stream: IO[bytes], selected: Selection) ->
         found.links |= images.links
         found.directories += images.directories
         found.unwanted |= images.unwanted
+        found.aliases |= images.aliases
         found.offered |= images.offered
     elif kind == "Images-Status":
         listed.statuses(stream)

@@ -57,8 +57,8 @@ class Listed(NamedTuple):
 class Images(NamedTuple):
     """What an index of images lists: files, SHA-512 by path, serial by link, and the images' directories.
 
-    `unwanted` are files in these directories that the mirror does not carry; `offered` has option and value of each
-    word that selects an image.
+    `unwanted` are files in these directories that the mirror does not carry; `aliases` are the files by the paths of
+    the links to them that a directory may have; `offered` has option and value of each selecting word.
     """
 
     files: list[Listed]
@@ -66,6 +66,7 @@ class Images(NamedTuple):
     links: dict[str, str]
     directories: list[str]
     unwanted: set[str]
+    aliases: dict[str, str]
     offered: set[tuple[str, str]]
 
 
@@ -111,10 +112,11 @@ def sources(file: IO[bytes]) -> Iterator[Listed]:
 
 def images(file: IO[bytes], selected: Selection) -> Images:
     """What an `Images` lists (`image.index`) of the selected images."""
-    found = Images([], {}, {}, [], set(), set())
+    found = Images([], {}, {}, [], set(), {}, set())
     known: set[str] = set()
     for record, taken in selected.chosen(index.read(file)):
         found.offered.update(selection.described_by(record))
+        found.aliases[record.stable] = record.filename
         if not taken:
             found.unwanted.add(record.filename)
             continue

@@ -7,7 +7,7 @@ DEST/project/trace                          when this host and the archive were 
 DEST/.mirror/incoming/                      what was fetched, at its path in the tree
 DEST/.mirror/work/                          files that a run needs only while it runs
 DEST/.mirror/keyring                        the keyring of the last complete run
-DEST/.mirror/SUITE.files                    verified files, "SHA256 SIZE PATH", and "link SERIAL PATH"
+DEST/.mirror/SUITE.files                    verified files, "SHA256 SIZE PATH", and "link TARGET PATH"
 DEST/.mirror/SUITE.shown                    what the last complete run for a suite has shown
 DEST/.mirror/left                           since when no index lists a file, "SECONDS PATH"
 DEST/.mirror/terms                          how long signatures are good, and until when, both in seconds
@@ -133,15 +133,15 @@ class Tree:
         return {path: sha256 for sha256, _, path in self._rows() if sha256 != "link"}
 
     def links(self) -> dict[str, str]:
-        """Path -> serial of each link, by the lists of all suites."""
-        return {path: serial for word, serial, path in self._rows() if word == "link"}
+        """Path -> target of each link, by the lists of all suites."""
+        return {path: target for word, target, path in self._rows() if word == "link"}
 
     def remember(self, suite: str, files: Iterable[Listed], links: Mapping[str, str]) -> None:
         """Write the list of a suite."""
         with (self.work / "list").open("w", encoding="utf-8") as out:
             for file in files:
                 out.write(f"{file.sha256 or '-'} {file.size if file.size != UNKNOWN else '-'} {file.path}\n")
-            out.writelines(f"link {serial} {path}\n" for path, serial in links.items())
+            out.writelines(f"link {target} {path}\n" for path, target in links.items())
         (self.work / "list").replace(self.state / f"{suite}{_FILES}")
 
     def forget(self) -> None:
@@ -201,15 +201,15 @@ class Tree:
         # rename(2) leaves both names if they are already of one file.
         beside.unlink(missing_ok=True)
 
-    def point(self, path: str, serial: str) -> None:
-        """Let a link lead to a serial, in one step."""
-        target = self.dest / path
+    def point(self, path: str, target: str) -> None:
+        """Let a link lead to what is beside it, in one step."""
+        link = self.dest / path
         with contextlib.suppress(OSError):
-            if str(target.readlink()) == serial:
+            if str(link.readlink()) == target:
                 return
-        beside = _beside(target)
-        beside.symlink_to(serial)
-        beside.replace(target)
+        beside = _beside(link)
+        beside.symlink_to(target)
+        beside.replace(link)
 
     def sync(self) -> None:
         """Write everything to the disk: a power failure must not leave an InRelease without its files."""
