@@ -162,8 +162,8 @@ def test_an_interruption_finds_the_job_that_has_just_begun(tmp_path: Path) -> No
                 os.killpg(process.pid, signal.SIGKILL)
     names = {path.name for path in tmp_path.iterdir()}
     assert "ended" in names
-    # It may not even have begun to work.
-    assert ("a.begun" in names) == ("a.cleaned" in names)
+    # It may not even have begun to work, or may clean up before it has done anything.
+    assert "a.begun" not in names or "a.cleaned" in names
     assert "b.begun" not in names
 
 
