@@ -74,6 +74,8 @@ class Apt:
             for source in others
             for suite in source.suites
         }
+        self._offered: tuple[_Marked, list[apt_pkg.Package], list[apt_pkg.Package]] | None = None
+        """What can be installed: all, what is essential, and what is required. Only pins change it."""
         self._without = self._passed_over()
         if self._without:
             self._pin(self._without)
@@ -224,9 +226,11 @@ class Apt:
         """Return what apt installs for the wanted packages; None if it cannot install all of them."""
         depcache = apt_pkg.DepCache(self._cache)
         depcache.init()
-        versions = [(p, v) for p in self._cache.packages if (v := depcache.get_candidate_ver(p)) is not None]
-        essential = [p for p, _ in versions if p.essential]
-        required = [p for p, v in versions if _is_required(p, v)]
+        if self._offered is None:
+            versions = [(p, v) for p in self._cache.packages if (v := depcache.get_candidate_ver(p)) is not None]
+            essential = [p for p, _ in versions if p.essential]
+            self._offered = versions, essential, [p for p, v in versions if _is_required(p, v)]
+        versions, essential, required = self._offered
         last = [self._cache[name] for name in wanted]
         # Without it, each call looks for packages that nothing needs any more, among all that there are.
         together = apt_pkg.ActionGroup(depcache)
@@ -277,6 +281,7 @@ class Apt:
         depcache.policy.read_pinfile(str(path))  # type: ignore[attr-defined] # the stubs lack it
         # Compute the candidates now: configurations are read before anything is resolved.
         depcache.init()
+        self._offered = None
 
     def _refuse_another_image(self, wanted: config.ImageConfig) -> None:
         """Raise Error if a configuration, or a layer that it is built on, depends on another image."""
