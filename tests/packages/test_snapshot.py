@@ -215,7 +215,7 @@ def test_a_snapshot_that_was_read_is_there_without_a_network(web: Web, tmp_path:
     for url in (web.own, web.mirror):
         words = ("show", "fine", *web.sources(url), "--snapshot", web.old)
         # The cache has a bound, and builds of other tests may displace what was read.
-        for _ in range(3):
+        for _ in range(10):
             online = debian_cloud(*words)
             assert "debian-cloud-config-fine 1.0" in online.stdout, online.stderr
             assert debian_cloud(*words, APT_CONFIG=str(tmp_path / "apt.conf")).returncode == 1
