@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from tests import tls
 from tests.archive.conftest import Archive, Maker, run
 from tests.gnupg import remove
 
@@ -91,21 +92,7 @@ def certificate(place: Path) -> Path:
     """A directory with a self-signed certificate and its key."""
     folder = place / "certificate"
     folder.mkdir()
-    command = (
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "2",
-    )
-    name = ("-subj", "/CN=cloud.example.org", "-addext", "subjectAltName=DNS:cloud.example.org")
-    out = ("-keyout", folder / "privkey.pem", "-out", folder / "fullchain.pem")
-    subprocess.run([*command, *name, *out], check=True, capture_output=True)
+    tls.certificate(folder, "cloud.example.org", 2)
     return folder
 
 

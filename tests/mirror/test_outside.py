@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests import tls
 from tests.mirror.servers import Polite, Quiet, serving
 from tests.mirror.tree import COMMAND, Archive, Key, Server
 
@@ -195,21 +196,8 @@ def test_of_many_files_some_are_asked_for(url: str, key: Key) -> None:
 @pytest.fixture
 def secure(archive: Archive, tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """The address of an https server of the archive, and its certificate, which is valid for ten days."""
-    certificate, private = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    made = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "10",
-    ]
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    subprocess.run([*made, *names, "-keyout", private, "-out", certificate], check=True, capture_output=True)
+    tls.certificate(tmp_path, "localhost", 10)
+    certificate, private = tmp_path / "fullchain.pem", tmp_path / "privkey.pem"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, private)
 

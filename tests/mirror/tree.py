@@ -371,6 +371,9 @@ def seen_by_client(root: Path, suite: str = "trixie") -> datetime:
             said = re.findall(r"^ ([0-9a-f]{64}) \d+ (\S+)$", index.read_text(), re.M)
             assert len(said) == (len(ATTESTATIONS) + 1) * index.read_text().count("Image: ")
             assert all(sha(root / path) == digest for digest, path in said)
+    for current in root.glob(f"images/{suite}/*/*/current"):
+        config, arch = current.parts[-3:-1]
+        assert (current / f"debian-{RELEASES[suite]}-{config}-{arch}.qcow2").is_file()
     found = re.search(r"^Date: (.*)$", text, re.M)
     assert found
     return parsedate_to_datetime(found[1])

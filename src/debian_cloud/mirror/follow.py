@@ -391,6 +391,11 @@ class _Run:
                     same = staging.there.files.get(path) == file.size and staging.known.get(path) == file.sha256
                     if self.request.verify_all or not same:
                         tree_.link(file.path, path)
+        # `current` may lead to an image only when that has its name without a serial.
+        for one in found:
+            for path, target in contents[one.suite].links.items():
+                if not path.endswith("/current"):
+                    tree_.point(path, target)
         tree_.sync()
         for one in found:
             folder = f"dists/{one.suite}"
