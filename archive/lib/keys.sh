@@ -168,20 +168,41 @@ vouch() {
         rm "$dir/tmp/good"
         return 0
     fi
-    status=0
+    status=0 again=''
     if [ -n "$endless" ] ||
         { [ -f "$dir/state/keyring/good" ] && grep -qvxF -f "$dir/tmp/good" "$dir/state/keyring/good"; }; then
         "$steps/vouch" "$dir" 9>&- || status=1
+        again=yes
     fi
     begin
     mkdir -p "$next/keyring"
     mv "$dir/tmp/good" "$next/keyring/"
+    [ -z "$again" ] || carry
     commit
+    # The index of all files has the hashes of the signatures.
+    [ -z "$again" ] || show_state
     return $status
+}
+
+# carry: enter the files beside images that no record lists into $next, as they are served.
+carry() {
+    own_keyring
+    mkdir -p "$next/files"
+    step carry "$dir" "$next" --keyring "$dir/tmp/own.gpg"
+    rm "$dir/tmp/own.gpg"
+}
+
+# carry_first: the same for an archive of an older version, whose state has none.
+carry_first() {
+    [ ! -d "$dir/state/files" ] || return 0
+    begin
+    carry
+    commit
 }
 
 # bring_keys: make the keyring packages, the indexes and all signatures agree with conf/keys.
 bring_keys() {
+    carry_first
     renew_keyring
     show_state
     show_keyring

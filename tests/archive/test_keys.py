@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -371,6 +372,12 @@ def test_what_a_revoked_key_alone_has_signed_is_signed_anew_or_named(
                         sign.verified(keys, sums, signature)
                 else:
                     assert sign.verified(keys, sums, signature).signers == (second,)
+    # The index of all files, too, has what was signed again, and nothing of a thief.
+    carried = (archive.dist / "main/images/Files").read_text()
+    for folder in folders.values():
+        for name in ("SHA256SUMS.gpg", "SHA512SUMS.sign"):
+            digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            assert (f"{digest} " in carried) != (folder in {path.parent for path in by_thief}), folder
     assert len(snapshots) > 2
     for folder in snapshots:
         assert signers(archive, keys, folder) == {second}

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from debian_cloud.image import index
 from debian_cloud.image.id import ImageId
+from debian_cloud.image.inventory import Entry
 from debian_cloud.mirror import request
 from debian_cloud.mirror.selection import EVERYTHING, Selection
 from tests.mirror.tree import SUMS, Archive, Mirror, sha
@@ -74,12 +74,12 @@ def test_all_files_of_the_selected_images_are_carried(
     assert len([*mirror.dest.glob("pool/**/*.deb")]) == 2
 
 
-@pytest.mark.parametrize("selected", ["qcow2", "vmdk"])
+@pytest.mark.parametrize("selected", ["qcow2", "raw"])
 def test_one_format_is_carried_with_all_that_proves_it(archive: Archive, mirror: Mirror, selected: str) -> None:
-    vmdk = add_format(archive, NEW, "vmdk")
+    raw = add_format(archive, NEW, "raw")
     mirror.ok("--format", selected, "--newest=1", "--config=ec2")
     there = {path.name for path in (archive.root / NEW).iterdir()}
-    left_out = vmdk.replace(".vmdk", ".qcow2") if selected == "vmdk" else vmdk
+    left_out = raw.replace(".raw", ".qcow2") if selected == "raw" else raw
     name = left_out.rpartition("/")[2]
     assert {path.name for path in (mirror.dest / NEW).iterdir()} == there - {name, name.replace("-20261120.0", "")}
     assert images(mirror) == {NEW}
@@ -145,23 +145,24 @@ def test_a_dry_run_says_what_is_needed_and_shows_nothing(mirror: Mirror) -> None
     assert "shows trixie" in mirror.ok("--dry-run", "--newest=1")
 
 
-def records(*names: str) -> Iterable[index.ImageRecord]:
-    """Records of images that are named CONFIG/ARCH/SERIAL FORMAT."""
+def entries(*names: str) -> Iterable[Entry]:
+    """The disks of images that are named CONFIG/ARCH/SERIAL FORMAT, and another file of each."""
     for name in names:
-        image, _, form = name.partition(" ")
-        yield index.ImageRecord(
-            ImageId.parse(f"trixie/{image}"), form, "1", 1, 1, "0" * 64, "0" * 128, status="superseded"
-        )
+        text, _, form = name.partition(" ")
+        image = ImageId.parse(f"trixie/{text}")
+        yield Entry(f"{image.path()}/{image.file(form)}", "0" * 64, 1)
+        yield Entry(f"{image.path()}/{image.file('changes')}", "0" * 64, 1)
 
 
 def test_serials_are_counted_as_numbers_and_for_each_architecture() -> None:
     known = [
-        *records("a/amd64/20261120.9 raw", "a/amd64/20261120.10 raw", "a/amd64/20261120.10 qcow2"),
-        *records("a/arm64/20261119.0 raw", "b/amd64/20261121.0 qcow2"),
+        *entries("a/amd64/20261120.9 raw", "a/amd64/20261120.10 raw", "a/amd64/20261120.10 qcow2"),
+        *entries("a/arm64/20261119.0 raw", "b/amd64/20261121.0 qcow2"),
     ]
 
     def chosen(selection: Selection) -> list[int]:
-        return [number for number, (_, taken) in enumerate(selection.chosen(known)) if taken]
+        taken, _ = selection.chosen(known)
+        return [number for number, entry in enumerate(known[::2]) if entry in taken]
 
     assert chosen(EVERYTHING) == [0, 1, 2, 3, 4]
     assert chosen(Selection(newest=1)) == [1, 2, 3, 4]
@@ -169,6 +170,15 @@ def test_serials_are_counted_as_numbers_and_for_each_architecture() -> None:
     assert chosen(Selection(configs=("a",), architectures=("arm64",))) == [3]
     # The newest that has the format counts, not the newest of all.
     assert chosen(Selection(newest=1, formats=("qcow2",))) == [2, 4]
+
+
+def test_what_is_of_no_image_is_carried_and_a_format_that_is_not_known_yet() -> None:
+    header = Entry("images/trixie/HEADER.html", "0" * 64, 1)
+    known = [header, *entries("a/amd64/20261120.0 vhdx", "a/amd64/20261121.0 raw")]
+    taken, offered = Selection(formats=("vhdx",)).chosen(known)
+    assert [entry.path.rpartition(".")[2] for entry in taken] == ["html", "vhdx", "changes"]
+    assert ("--format", "vhdx") in offered
+    assert Selection(configs=("b",)).chosen(known)[0] == (header,)
 
 
 def test_equal_selections_have_equal_texts() -> None:

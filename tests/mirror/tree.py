@@ -25,7 +25,10 @@ from tests import gnupg
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "debian_cloud.mirror")
 MAN_PAGE = ROOT / "debian" / "debian-cloud-mirror.1"
-INDEXES = ("main/binary-amd64/Packages", "main/source/Sources", "main/images/Images", "main/images/Images-Status")
+FILES = "main/images/Files"
+INDEXES = (
+    "main/binary-amd64/Packages", "main/source/Sources", "main/images/Images", "main/images/Images-Status", FILES,
+)  # fmt: skip
 SUMS = tuple(f"SHA{n}SUMS{end}" for n in (256, 512) for end in ("", ".sign", ".gpg"))
 ATTESTATIONS = ("cdx.json", "intoto.json", "intoto.json.gpg", "spdx.json")
 START = datetime.now(UTC).replace(microsecond=0) - timedelta(days=2)
@@ -83,6 +86,8 @@ class Archive:
     packages_extra: str = ""
     images_extra: str = ""
     status_extra: str = ""
+    files_extra: tuple[str, ...] = ()
+    """Lines of Files besides those of the archive's own files, or in their place."""
     instead: dict[str, bytes] = field(default_factory=dict)
     """Index -> content to publish instead of the archive's own."""
 
@@ -165,11 +170,29 @@ class Archive:
             return self.sources
         if index.endswith("Images-Status"):
             return self.status()
+        if index.endswith("Files"):
+            return self.files()
         stanzas = []
         for name, stanza in sorted(self.images.items()):
             config, serial = name.split()
             stanzas.append(f"{stanza}Status: {'current' if self.current.get(config) == serial else 'superseded'}\n")
         return "\n".join(stanzas) + self.images_extra
+
+    def files(self) -> str:
+        """A line for each file and link of the listed images, sorted by path."""
+        lines: dict[str, str] = {}
+        for image in self.images:
+            config, serial = image.split()
+            for series in (f"images/{self.suite}/{config}/amd64", f"rebuilds/{self.suite}/{config}/amd64"):
+                for path in (self.root / series / serial).glob("*"):
+                    start = f"link {path.readlink()}" if path.is_symlink() else f"{sha(path)} {path.stat().st_size}"
+                    name = str(path.relative_to(self.root))
+                    lines[name] = f"{start} {name}"
+            link = f"images/{self.suite}/{config}/amd64/current"
+            if self.current.get(config) == serial:
+                lines[link] = f"link {serial} {link}"
+        lines |= {line.rpartition(" ")[2]: line for line in self.files_extra}
+        return "".join(f"{lines[name]}\n" for name in sorted(lines))
 
     def status(self) -> str:
         """The status of each image, with pending updates for some."""

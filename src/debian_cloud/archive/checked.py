@@ -13,6 +13,7 @@ from debian_cloud.archive import lifecycle, served, signed, state
 from debian_cloud.archive.served import Fault
 from debian_cloud.errors import Error
 from debian_cloud.host import checksums, files, sign
+from debian_cloud.image import inventory
 from debian_cloud.text import deb822, openpgp
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from debian_cloud.image.id import ImageId
     from debian_cloud.image.index import ImageRecord
+    from debian_cloud.image.inventory import Entry
 
 _SOON: Final = 3 * 86400
 """Seconds before an index expires from which a warning is given."""
@@ -163,10 +165,14 @@ def _images(archive: Path, keyring: Path, *, fast: bool) -> Iterator[Difference]
     for suite in state.suites(archive / "state"):
         for record in state.records(archive / "state", suite):
             known.setdefault(record.id, []).append(record)
+    beside: dict[str, list[Entry]] = {}
+    for suite in state.suites(archive / "state"):
+        for entry in state.files(archive / "state", suite):
+            beside.setdefault(entry.directory, []).append(entry)
     for image, records in known.items():
         # `expire` removes the files of a withdrawn or expired image at some time.
         if records[0].status not in lifecycle.GONE or (public / image.path()).exists():
-            for path, why in _damaged(public, records, keyring, fast=fast):
+            for path, why in _damaged(public, records, beside.get(image.path(), []), keyring, fast=fast):
                 yield Difference("damaged", path, why)
     # An image has the same path below each of these trees.
     for tree in (names.IMAGES, names.CLOSURES, names.REBUILDS):
@@ -177,7 +183,9 @@ def _images(archive: Path, keyring: Path, *, fast: bool) -> Iterator[Difference]
                 yield Difference("unknown", path, "it has no record")
 
 
-def _damaged(public: Path, records: list[ImageRecord], keyring: Path, *, fast: bool) -> Iterator[tuple[str, str]]:
+def _damaged(
+    public: Path, records: list[ImageRecord], beside: list[Entry], keyring: Path, *, fast: bool
+) -> Iterator[tuple[str, str]]:
     folder = public / records[0].directory
     disks = {record.name: record for record in records}
     try:
@@ -212,3 +220,11 @@ def _damaged(public: Path, records: list[ImageRecord], keyring: Path, *, fast: b
         path = folder / name
         if name in there & {*wanted} and checksums.digest(path, ("sha256",)).hashes["sha256"] != sha256:
             yield f"{records[0].directory}/{name}", "it is not the file that the index lists"
+    for entry in beside:
+        path = public / entry.path
+        if path.name not in inventory.SUMS:
+            continue
+        if path.is_symlink() or not path.is_file():
+            yield entry.path, "it is missing"
+        elif checksums.digest(path, ("sha256",)).hashes["sha256"] != entry.sha256:
+            yield entry.path, "it is not the file that the index of all files lists"

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud import formats, projections
-from debian_cloud.archive import admission, state
+from debian_cloud.archive import admission, carried, state
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import checksums, files, sign
-from debian_cloud.image import config, index
+from debian_cloud.image import config, index, inventory
 from debian_cloud.packages import described
 from debian_cloud.projections import provenance
 from debian_cloud.text import deb822
@@ -136,14 +136,16 @@ def enter(folder: Path, following: Path, suite: str) -> None:
     image = added[0].id
     if any(record.id == image for record in known):
         raise Error(f"the archive has or had {image.path()}, and no path is used twice", "build it with a new serial")
-    others = {record.name for record in added} | {image.file("image"), image.file("changes")}
-    digests = {
-        found.name: checksums.digest(found)
-        for found in sorted(folder.iterdir())
-        if found.name not in others and not found.name.startswith("SHA") and not found.is_symlink()
-    }
-    added = tuple(index.with_files(record, digests) for record in added)
-    state.enter(following, suite, (*known, *added))
+    disks = {record.name for record in added}
+    found = [path for path in sorted(folder.iterdir()) if path.name not in disks]
+    digests = {path.name: checksums.digest(path) for path in found if not path.is_symlink()}
+    others = {image.file("image"), image.file("changes"), *inventory.SUMS}
+    attested = {name: digest for name, digest in digests.items() if name not in others}
+    added = tuple(index.with_files(record, attested) for record in added)
+    known = (*known, *added)
+    state.enter(following, suite, known)
+    if state.has_files(following):
+        state.enter_files(following, suite, known, carried.beside(image, added, found, digests))
 
 
 def _refuse_special(folder: Path, name: str, most: int | None) -> None:

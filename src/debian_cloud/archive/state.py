@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The files of an archive's state: records of its images, and what was published; never changed in place.
 
-Below a state (DIR/state, or the copy that a verb changes): images/SUITE, records; staleness/SUITE/ARCH, packages that
-have newer versions; leaving, files that will leave the pool. Beside it, DIR/cache/closures has why a closure could
-not be made; without it, all are tried again.
+Below a state (DIR/state, or the copy that a verb changes): images/SUITE, records; files/SUITE, the files beside
+images that no record lists (`image.inventory`); staleness/SUITE/ARCH, packages that have newer versions; leaving,
+files that will leave the pool. Beside it, DIR/cache/closures has why a closure could not be made; without it, all are
+tried again.
 
 reprepro's database has no transactions, so a verb copies the state, changes the copy, and makes it the state by
 renaming one link. A file in public/ that the state does not have is an orphan: the next `accept` decides its upload
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 from debian_cloud import names
 from debian_cloud.archive import lifecycle, served
 from debian_cloud.errors import Error
-from debian_cloud.image import index, staleness
+from debian_cloud.image import index, inventory, staleness
 from debian_cloud.image.id import ImageId
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from debian_cloud.archive.lifecycle import Failure, Held, Policy, ReleaseSet
     from debian_cloud.image.index import ImageRecord
+    from debian_cloud.image.inventory import Entry
     from debian_cloud.text.deb822 import Stanza
 
 
@@ -51,6 +53,32 @@ def enter(state: Path, suite: str, entered: Iterable[ImageRecord]) -> None:
     before = {*_stanzas(_text(file))}
     index.parse("\n\n".join(stanza for stanza in _stanzas(text) if stanza not in before))
     file.write_text(text, "utf-8")
+
+
+def files(state: Path, suite: str) -> tuple[Entry, ...]:
+    """The files beside a suite's images that no record lists."""
+    file = state / "files" / names.word(suite, "suite")
+    if not file.exists():
+        return ()
+    with file.open("rb") as lines:
+        return tuple(inventory.read(lines))
+
+
+def has_files(state: Path) -> bool:
+    """Whether the state lists such files: that of an older version does not, and `publish` enters them."""
+    return (state / "files").is_dir()
+
+
+def enter_files(following: Path, suite: str, known: Iterable[ImageRecord], entered: Iterable[Entry]) -> None:
+    """Write the files of some images anew, and remove those of images that no index lists.
+
+    `known` are all records of the suite.
+    """
+    entered = tuple(entered)
+    kept = {record.directory for record in index.listed(known)} - {entry.directory for entry in entered}
+    found = (*(entry for entry in files(following, suite) if entry.directory in kept), *entered)
+    (following / "files").mkdir(exist_ok=True)
+    (following / "files" / names.word(suite, "suite")).write_text(inventory.render(found), "ascii")
 
 
 def pending(state: Path, suite: str) -> dict[str, Stanza]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from debian_cloud import names
 from debian_cloud.errors import Error
-from debian_cloud.host import command, files, folders
+from debian_cloud.host import command, folders
 from debian_cloud.mirror import (
     ContradictedError,
     LocalError,
@@ -25,7 +25,7 @@ from debian_cloud.mirror import (
     trace,
     tree,
 )
-from debian_cloud.mirror.listed import SUMS, UNKNOWN, Listed
+from debian_cloud.mirror.listed import UNKNOWN, Listed
 from debian_cloud.mirror.staging import Staging, refuse_faults
 from debian_cloud.mirror.tree import MARK, Tree
 from debian_cloud.text.printable import printable
@@ -75,17 +75,6 @@ def follow(request: Request, told: Told) -> None:
                 raise _local(request.dest, error) from None
             else:
                 return
-
-
-def _linked(found: Contents, sums: Mapping[str, str]) -> dict[str, str]:
-    """The checksums of what are files; a name without a serial is a link to one with the same checksum."""
-    for path in found.aliases.keys() & sums.keys():
-        target = found.aliases[path]
-        if sums.get(target) != sums[path]:
-            raise listed.contradiction(path)
-        if target not in found.unwanted:
-            found.links[path] = target.rpartition("/")[2]
-    return {path: checksum for path, checksum in sums.items() if path not in found.aliases}
 
 
 def _local(dest: Path, error: OSError) -> Error:
@@ -173,27 +162,25 @@ class _Run:
         for one in found:
             releases.refuse_other(one, tree_.incoming, request.keyring)
         staging.there, staging.known = tree_.shown(), tree_.known()
-        contents = {one.suite: self._contents(staging, one, keyring) for one in found}
-        wanted = listed.merged(one.files for one in contents.values())
+        contents = {one.suite: self._contents(staging, one) for one in found}
+        links = {path: target for one in contents.values() for path, target in one.links.items()}
+        wanted = listed.merged((one.files for one in contents.values()), links)
         self._warn(contents.values())
-        tree.refuse_folders(wanted, (link for one in contents.values() for link in one.links), staging.there)
+        tree.refuse_folders(wanted, links, staging.there)
         if request.dry_run:
-            images = sum(len(one.directories) for one in contents.values())
+            images = sum(len(one.directories()) for one in contents.values())
             need = staging.need(wanted.values())
             self.told.say(f"the mirror would have {len(wanted)} files, of {images} images; {need}")
             return
         for path in tree_.staged():
             if path not in wanted and not path.startswith(("dists/", "project/")):
                 (tree_.incoming / path).unlink()
-        sha512 = {path: digest for one in contents.values() for path, digest in one.sha512.items()}
-        refuse_faults(staging.bring(wanted.values(), sha512, eager=True))
+        refuse_faults(staging.bring(wanted.values(), eager=True))
         size = sum(tree_.staged().values())
         self.told.say(f"all files are verified; publishing them ({size} new bytes)")
         self._show(found, contents, wanted.keys() & staging.fresh, staging)
         kept = expiry.expire(tree_, found, tree_.shown(), staging.known, request.removals, self.told.say)
         trace.write(tree_, self.source, request.suites, started, size)
-        (tree_.work / "keyring").write_bytes(keyring)
-        (tree_.work / "keyring").replace(tree_.state / "keyring")
         for one in found if self.whole else ():
             self._mark(one, settings)
         tree_.end()
@@ -250,88 +237,18 @@ class _Run:
     def _mark_of(self, suite: str) -> Path:
         return self.tree.state / f"{suite}{MARK}"
 
-    def _contents(self, staging: Staging, release: Release, keyring: bytes) -> Contents:
+    def _contents(self, staging: Staging, release: Release) -> Contents:
         """All that the mirror carries of a suite, except its release files."""
         kept = indexes.bring(staging, release)
         found = indexes.read(release.suite, release.indexes, staging.place, self.request.selection)
-        self._companions(staging, found, keyring)
         if self.request.closures:
             self._closures(staging, found)
         found.files += kept.values()
         return found
 
-    def _companions(self, staging: Staging, found: Contents, keyring: bytes) -> None:
-        """Add the other files in each image's directory, from the signed checksums there."""
-        held = self._held(staging, found.directories, keyring)
-        new = [f"{folder}/{name}" for folder in found.directories if folder not in held for name in SUMS]
-        sums = [f"{folder}/{name}" for folder in held for name in SUMS]
-        found.files += (Listed(path, staging.known[path], staging.there.files[path]) for path in sums)
-        if new:
-            staging.text(new, eager=True)
-            staged = self.tree.staged()
-            for path in new:
-                if path not in staged:
-                    raise contradicted(f"{path} is missing at the source")
-            signatures = [path for path in new if path.endswith((".sign", ".gpg"))]
-            for fault in tree.at_once(lambda path: self._unsigned(self.tree.incoming, path), signatures):
-                if fault:
-                    raise fault
-            for path, sha256, _ in tree.hashes(new, self.tree.incoming.__truediv__):
-                found.files.append(Listed(path, sha256, staged[path]))
-        for folder in found.directories:
-            place = (self.request.dest if folder in held else self.tree.incoming) / folder
-            text = held.get(folder) or files.read(place / "SHA256SUMS")
-            real = _linked(found, listed.sums(text, 256, folder))
-            found.files += (Listed(path, sha256) for path, sha256 in real.items() if path not in found.unwanted)
-            if folder not in held:
-                real = _linked(found, listed.sums(files.read(place / "SHA512SUMS"), 512, folder))
-                for path, sha512 in real.items():
-                    if found.sha512.setdefault(path, sha512) != sha512:
-                        raise listed.contradiction(path)
-
-    def _held(self, staging: Staging, directories: list[str], keyring: bytes) -> dict[str, bytes]:
-        """Directory of an image -> its SHA256SUMS, of each whose checksums and signatures are shown and verified.
-
-        They are verified again if the keyring has changed, and read again if all files are.
-        """
-        there, known, dest = staging.there.files, staging.known, self.request.dest
-        held: dict[str, bytes] = {}
-        for folder in directories:
-            paths = [f"{folder}/{name}" for name in SUMS]
-            if all(path in there and path in known for path in paths):
-                text = files.read(dest / folder / "SHA256SUMS")
-                if hashlib.sha256(text).hexdigest() == known[f"{folder}/SHA256SUMS"]:
-                    held[folder] = text
-        paths = [f"{folder}/{name}" for folder in held for name in SUMS]
-        bad: set[str] = set()
-        if self.request.verify_all:
-            bad = {path for path, sha256, _ in tree.hashes(paths, dest.__truediv__) if sha256 != known[path]}
-        if not self._has_keyring(keyring):
-            paths = [path for path in paths if path.endswith((".sign", ".gpg"))]
-            found = tree.at_once(lambda path: (path, self._unsigned(dest, path)), paths)
-            bad |= {path for path, fault in found if fault}
-        for path in bad:
-            held.pop(path.rpartition("/")[0], None)
-        return held
-
-    def _unsigned(self, root: Path, path: str) -> Error | None:
-        """What is wrong with a signature."""
-        try:
-            releases.refuse_unsigned(root / path, path, self.request.keyring)
-        except Error as error:
-            return error
-        return None
-
-    def _has_keyring(self, keyring: bytes) -> bool:
-        """Whether the keyring is that of the last run."""
-        try:
-            return (self.tree.state / "keyring").read_bytes() == keyring
-        except OSError:
-            return False
-
     def _closures(self, staging: Staging, found: Contents) -> None:
         """Add the closures of a suite's images that the source has; of an older archive, one lists no files."""
-        images = [folder.partition("/")[2] for folder in found.directories]
+        images = [folder.partition("/")[2] for folder in found.directories()]
         paths = {
             f"{names.CLOSURES}/{image}/dists/{image.partition('/')[0]}/InRelease": f"{names.CLOSURES}/{image}"
             for image in images

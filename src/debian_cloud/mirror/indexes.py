@@ -12,9 +12,11 @@ import io
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Final
 
+from debian_cloud import names
 from debian_cloud.errors import Error
 from debian_cloud.host import files
-from debian_cloud.mirror import contradicted, faulty, listed
+from debian_cloud.image import inventory
+from debian_cloud.mirror import contradicted, faulty, listed, refused
 from debian_cloud.mirror.selection import EVERYTHING
 
 if TYPE_CHECKING:
@@ -34,15 +36,19 @@ _PIECE: Final = 2**16
 
 @dataclass(slots=True)
 class Contents:
-    """What the indexes of a suite list of the selected images (`listed.Images`), and of all packages."""
+    """What the indexes of a suite list of the selected images, and of all packages.
+
+    `links` are path -> target, and `offered` has option and value of each word that could select an image.
+    """
 
     files: list[Listed] = field(default_factory=list)
-    sha512: dict[str, str] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
-    directories: list[str] = field(default_factory=list)
-    unwanted: set[str] = field(default_factory=set)
-    aliases: dict[str, str] = field(default_factory=dict)
     offered: set[tuple[str, str]] = field(default_factory=set)
+
+    def directories(self) -> tuple[str, ...]:
+        """The directories of the images, sorted."""
+        found = (file.path.rpartition("/")[0] for file in self.files if file.path.startswith(f"{names.IMAGES}/"))
+        return tuple(sorted({*found}))
 
 
 def stem(name: str) -> str:
@@ -86,6 +92,12 @@ def read(
     have this form. Error if an index is damaged, larger than listed, or has something that no client accepts.
     """
     found = Contents()
+    kinds = {stem(name).rpartition("/")[2] for name in known}
+    if "Images" in kinds and inventory.NAME not in kinds:
+        raise refused(
+            f"dists/{suite}/InRelease lists no {inventory.NAME}, which mirrors need",
+            "the archive's operator must publish with a newer debian-cloud-archive",
+        )
     stems = dict.fromkeys(stem(name) for name in known if stem(name).rpartition("/")[2] in listed.LARGEST)
     for index in stems:
         forms = [form for form in _KNOWN if f"{index}{form}" in known and present(known[f"{index}{form}"].path)]
@@ -127,17 +139,14 @@ def _read(found: Contents, path: str, form: str, file: Path, plain: Listed | Non
 
 
 def _take(found: Contents, kind: str, stream: IO[bytes], selected: Selection) -> None:
-    if kind == "Images":
-        images = listed.images(stream, selected)
-        found.files += images.files
-        found.sha512 |= images.sha512
-        found.links |= images.links
-        found.directories += images.directories
-        found.unwanted |= images.unwanted
-        found.aliases |= images.aliases
-        found.offered |= images.offered
-    elif kind == "Images-Status":
-        listed.statuses(stream)
+    if kind == inventory.NAME:
+        entries, offered = listed.carried(stream, selected)
+        found.offered |= offered
+        for entry in entries:
+            if entry.target:
+                found.links[entry.path] = entry.target
+            else:
+                found.files.append(listed.Listed(entry.path, entry.sha256, entry.size))
     else:
         found.files.extend(listed.READ[kind](stream))
 

@@ -9,23 +9,20 @@ from __future__ import annotations
 import re
 from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
-from debian_cloud import names
 from debian_cloud.errors import Error
-from debian_cloud.image import index, staleness
+from debian_cloud.image import index, inventory
 from debian_cloud.mirror import faulty, selection
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-    from debian_cloud.image.index import ImageRecord
+    from debian_cloud.image.inventory import Entry
     from debian_cloud.mirror.selection import Selection
 
 UNKNOWN: Final = -1
 """The size of a file of which only the hash is listed."""
-SUMS: Final = tuple(f"SHA{n}SUMS{end}" for n in (256, 512) for end in ("", ".sign", ".gpg"))
-"""The signed checksums in the directory of an image."""
-LARGEST: Final = {"Packages": 2**28, "Sources": 2**28, "Images": 2**26, "Images-Status": 2**26}
+LARGEST: Final = {"Packages": 2**28, "Sources": 2**28, inventory.NAME: inventory.LARGEST}
 """The indexes that are read, by name, and the maximum bytes of each; clients refuse larger ones."""
 _LONGEST_PATH: Final = 1000
 _LONGEST_LINE: Final = 2**16
@@ -36,11 +33,9 @@ _LEAST: Final = 2**8
 _PART: Final = r"[A-Za-z0-9_+~][A-Za-z0-9._+~-]{0,254}"
 _PATH: Final = re.compile(f"{_PART}(/{_PART})*")
 _SHA256: Final = re.compile("[0-9a-f]{64}")
-_SHA512: Final = re.compile("[0-9a-f]{128}")
 _SIZE: Final = re.compile("[0-9]{1,13}")
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _INRELEASE: Final = re.compile(r"(In)?Release(\.gpg)?|(.*/)?by-hash/.*")
-_SUM: Final = {256: re.compile(r"([0-9a-f]{64}) [ *](\S+)"), 512: re.compile(r"([0-9a-f]{128}) [ *](\S+)")}
 _OWN: Final = re.compile(r"evidence/[0-9]{1,3}/InRelease")
 _OF_CLOSURE: Final = re.compile(r"(pool|evidence)/.*")
 _MAIN: Final = re.compile(r"main/.*")
@@ -52,22 +47,6 @@ class Listed(NamedTuple):
     path: str
     sha256: str = ""
     size: int = UNKNOWN
-
-
-class Images(NamedTuple):
-    """What an index of images lists: files, SHA-512 by path, serial by link, and the images' directories.
-
-    `unwanted` are files in these directories that the mirror does not carry; `aliases` are the files by the paths of
-    the links to them that a directory may have; `offered` has option and value of each selecting word.
-    """
-
-    files: list[Listed]
-    sha512: dict[str, str]
-    links: dict[str, str]
-    directories: list[str]
-    unwanted: set[str]
-    aliases: dict[str, str]
-    offered: set[tuple[str, str]]
 
 
 def is_clean(path: str) -> bool:
@@ -110,41 +89,12 @@ def sources(file: IO[bytes]) -> Iterator[Listed]:
             yield _in_pool(parts[0], parts[1], f"{stanza.get('directory', '')}/{parts[2]}")
 
 
-def images(file: IO[bytes], selected: Selection) -> Images:
-    """What an `Images` lists (`image.index`) of the selected images."""
-    found = Images([], {}, {}, [], set(), {}, set())
-    known: set[str] = set()
-    for record, taken in selected.chosen(index.read(file)):
-        found.offered.update(selection.described_by(record))
-        found.aliases[record.stable] = record.filename
-        if not taken:
-            found.unwanted.add(record.filename)
-            continue
-        _of_image(record, found)
-        if record.directory not in known:
-            known.add(record.directory)
-            found.directories.append(record.directory)
-        if record.status == index.STATUS[0]:
-            found.links[f"{names.IMAGES}/{record.id.series}/current"] = record.id.serial
-    return found
-
-
-def statuses(file: IO[bytes]) -> None:
-    """Raise Error if no client would read an `Images-Status` (`image.staleness`)."""
-    for _status in staleness.read(file):
-        pass
-
-
-def sums(text: bytes, digits: int, folder: str) -> dict[str, str]:
-    """Path -> hash of each file in a verified SHA256SUMS or SHA512SUMS (`digits` 256 or 512) of a directory."""
-    found: dict[str, str] = {}
-    for line in text.decode("ascii", "replace").removesuffix("\n").split("\n"):
-        match = _SUM[digits].fullmatch(line)
-        path = f"{folder}/{match[2]}" if match else ""
-        if not match or not is_clean(path) or "/" in match[2] or match[2] in SUMS or path in found:
-            raise faulty(f"{folder}/SHA{digits}SUMS has an invalid line")
-        found[path] = match[1]
-    return found
+def carried(file: IO[bytes], selected: Selection) -> tuple[Iterable[Entry], frozenset[tuple[str, str]]]:
+    """The selected files and links of an index of all files, and what could be selected (`Selection.chosen`)."""
+    entries = inventory.read(file)
+    if selected == selection.EVERYTHING:
+        return entries, frozenset()
+    return selected.chosen(entries)
 
 
 def closure(fields: Mapping[str, list[str]], place: str, release: str) -> tuple[list[Listed], list[str]]:
@@ -175,8 +125,8 @@ def closure(fields: Mapping[str, list[str]], place: str, release: str) -> tuple[
     return found, own
 
 
-def merged(lists: Iterable[Iterable[Listed]]) -> dict[str, Listed]:
-    """Path -> file, each once; Error if two lists contradict each other on a path."""
+def merged(lists: Iterable[Iterable[Listed]], links: Collection[str] = ()) -> dict[str, Listed]:
+    """Path -> file, each once; Error if two lists contradict each other on a path, or a file is where a link is."""
     found: dict[str, Listed] = {}
     for files in lists:
         for file in files:
@@ -195,7 +145,7 @@ def merged(lists: Iterable[Iterable[Listed]]) -> dict[str, Listed]:
         while folder and folder not in folders:
             folders.add(folder)
             folder = folder.rpartition("/")[0]
-    for path in folders & found.keys():
+    for path in (*(folders & found.keys()), *(link for link in links if link in folders or link in found)):
         raise contradiction(path)
     return found
 
@@ -207,19 +157,6 @@ READ: Final[dict[str, Callable[[IO[bytes]], Iterator[Listed]]]] = {"Packages": p
 def contradiction(path: str) -> Error:
     """What ends a run if two signed lists have different hashes of a file."""
     return faulty(f"the signed lists contradict each other on {path}")
-
-
-def _of_image(record: ImageRecord, found: Images) -> None:
-    found.files.append(Listed(record.filename, record.sha256, record.size))
-    found.sha512[record.filename] = record.sha512
-    if record.buildinfo_sha256:
-        found.files.append(Listed(record.buildinfo, record.buildinfo_sha256))
-    if record.buildinfo_sha512:
-        found.sha512[record.buildinfo] = record.buildinfo_sha512
-    stem = f"{record.directory}/{record.stem}."
-    found.files.extend(Listed(f"{stem}{one.suffix}", one.sha256, one.size) for one in record.attestations)
-    folder = record.rebuilds_directory
-    found.files.extend(Listed(f"{folder}/{one.suffix}", one.sha256, one.size) for one in record.rebuilds)
 
 
 def _in_pool(sha256: str, size: str, path: str) -> Listed:

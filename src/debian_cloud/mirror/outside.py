@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from debian_cloud.errors import Error
 from debian_cloud.host import folders
 from debian_cloud.mirror import indexes, releases, trace, transports
-from debian_cloud.mirror.listed import SUMS, Listed
+from debian_cloud.mirror.listed import Listed
 from debian_cloud.mirror.request import Request
 from debian_cloud.mirror.staging import Staging
 from debian_cloud.mirror.transports import http
@@ -166,7 +166,7 @@ class _Visit:
         except Error as error:
             yield Finding(ERROR, f"{found.suite} indexes", error.message)
             return
-        yield Finding(OK, f"{found.suite} indexes", "those that are signed are there, and clients accept them")
+        yield Finding(OK, f"{found.suite} indexes", "those that are signed are there, and can be read")
         yield from self._stages(staging, found)
         yield from self._files(staging, found, contents)
 
@@ -184,16 +184,17 @@ class _Visit:
 
     def _files(self, staging: Staging, found: Release, contents: Contents) -> Iterator[Finding]:
         what = f"{found.suite} files"
-        sums = (Listed(f"{folder}/{name}") for folder in contents.directories for name in SUMS)
-        every = {file.path: file for file in (*contents.files, *sums)}
+        every = {file.path: file for file in contents.files}
         step = -(-len(every) // self.wanted.most)
         asked = [*every.values()][::step] if step else []
         # A link leads to the files of the image that is current.
         links: dict[str, Listed] = {}
-        for link, serial in contents.links.items():
-            folder = f"{link.rpartition('/')[0]}/{serial}/"
-            file = next(file for file in contents.files if file.path.startswith(folder))
-            links[f"{link}/{file.path.removeprefix(folder)}"] = file
+        for link, target in contents.links.items():
+            beside = f"{link.rpartition('/')[0]}/{target}"
+            if beside in every:
+                links[link] = every[beside]
+            elif file := next((file for path, file in every.items() if path.startswith(f"{beside}/")), None):
+                links[link + file.path.removeprefix(beside)] = file
         if not asked:
             yield Finding(WARNING, what, "there is none")
             return

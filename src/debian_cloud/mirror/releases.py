@@ -140,17 +140,6 @@ def of_closure(file: Path, path: str, keyring: Path, source: str) -> tuple[Mappi
     return fields(signed.content), listed.Listed(path, signed.sha256, signed.size)
 
 
-def refuse_unsigned(file: Path, path: str, keyring: Path) -> None:
-    """Raise Error unless `file`, which is `path` at the source, is a good signature of the file that it names."""
-    try:
-        sign.verified(keyring, file.with_suffix(""), file)
-    except Error:
-        raise refused(
-            f"{path} is not a good signature by a key in {keyring}",
-            "use another source, and report it to the operator of this one",
-        ) from None
-
-
 def fields(content: bytes) -> dict[str, list[str]]:
     """The lines of each field of a release file, the first without the name; names are in lower case."""
     found: dict[str, list[str]] = {}

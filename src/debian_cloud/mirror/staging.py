@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from debian_cloud.mirror import LocalError, contradicted, faulty, transports, tree
+from debian_cloud.mirror import LocalError, contradicted, transports, tree
 from debian_cloud.mirror.listed import UNKNOWN, Listed
 from debian_cloud.mirror.tree import Entries
 
@@ -80,17 +80,14 @@ class Staging:
         # What is no file is none of those that were asked for.
         self.tree.staged()
 
-    def bring(
-        self, files: Iterable[Listed], sha512: Mapping[str, str] | None = None, *, eager: bool = False
-    ) -> dict[str, Fault]:
+    def bring(self, files: Iterable[Listed], *, eager: bool = False) -> dict[str, Fault]:
         """Have each file shown or staged, and verified; what is wrong with one that is not, by path.
 
         A file that an earlier run verified is verified by its size, any other by its hash.
         """
-        sums = sha512 or {}
         unsure = {file.path: file for file in files if not self._is_sure(file)}
         self.fresh |= unsure.keys()
-        self._verify(unsure, sums)
+        self._verify(unsure)
         if not unsure:
             return {}
         self._clear(unsure)
@@ -102,7 +99,7 @@ class Staging:
         if wanted:
             self.say(f"fetching {len(wanted)} files, {total} bytes")
             missing = self.fetch(wanted, eager=eager)
-        self._verify(unsure, sums)
+        self._verify(unsure)
         staged = self.tree.staged()
         # Those that are missing for certain come first: the others may only have been aborted.
         faults = {path: Fault(path, is_there=False) for path in missing if path in unsure}
@@ -146,7 +143,7 @@ class Staging:
             (self.tree.incoming / file.path).write_bytes(b"")
         return file.size == 0
 
-    def _verify(self, unsure: dict[str, Listed], sha512: Mapping[str, str]) -> None:
+    def _verify(self, unsure: dict[str, Listed]) -> None:
         """Remove the files from `unsure` whose hash is right: of the staged one, or else of the shown one."""
         staged = self.tree.staged()
         there = self.there.files
@@ -155,12 +152,9 @@ class Staging:
             for path, file in unsure.items()
             if (path in staged or path in there) and file.size in (UNKNOWN, staged.get(path, there.get(path)))
         ]
-        for path, found, other in tree.hashes(paths, lambda path: self.tree.place(path, staged), sha512):
-            if found != unsure[path].sha256:
-                continue
-            if sha512.get(path, "") != other:
-                raise faulty(f"{path} does not have the SHA-512 in Images or SHA512SUMS")
-            del unsure[path]
+        for path, found in tree.hashes(paths, lambda path: self.tree.place(path, staged)):
+            if found == unsure[path].sha256:
+                del unsure[path]
 
     def _clear(self, unsure: Mapping[str, Listed]) -> None:
         """Remove what cannot be continued: a partial file of an earlier run is continued, once."""

@@ -6,7 +6,6 @@ DEST/dists pool images rebuilds closures    what is shown
 DEST/project/trace                          when this host and the archive were here last
 DEST/.mirror/incoming/                      what was fetched, at its path in the tree
 DEST/.mirror/work/                          files that a run needs only while it runs
-DEST/.mirror/keyring                        the keyring of the last complete run
 DEST/.mirror/SUITE.files                    verified files, "SHA256 SIZE PATH", and "link TARGET PATH"
 DEST/.mirror/SUITE.shown                    what the last complete run for a suite has shown
 DEST/.mirror/left                           since when no index lists a file, "SECONDS PATH"
@@ -36,7 +35,7 @@ from debian_cloud.mirror import LocalError
 from debian_cloud.mirror.listed import UNKNOWN, Listed, is_clean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 SHOWN: Final = ("dists", "pool", "images", "rebuilds", "closures")
 """The parts of the tree that the indexes list."""
@@ -248,19 +247,14 @@ def refuse_folders(wanted: Collection[str], links: Iterable[str], there: Entries
             folder = folder.rpartition("/")[0]
 
 
-def hashes(
-    paths: Sequence[str], place: Callable[[str], Path], sha512: Container[str] = ()
-) -> Iterator[tuple[str, str, str]]:
-    """Path, SHA-256, and SHA-512 if it is in `sha512`, of each file that can be read; "" for another.
+def hashes(paths: Sequence[str], place: Callable[[str], Path]) -> Iterator[tuple[str, str]]:
+    """Path and SHA-256 of each file that can be read; "" for another. `place` gives the file of a path."""
 
-    `place` gives the file of a path.
-    """
-
-    def of(path: str) -> tuple[str, str, str]:
+    def of(path: str) -> tuple[str, str]:
         try:
-            return (path, *_hashed(place(path), with_sha512=path in sha512))
+            return path, _hashed(place(path))
         except OSError:
-            return path, "", ""
+            return path, ""
 
     yield from at_once(of, paths)
 
@@ -273,16 +267,14 @@ def at_once(function: Callable[[str], Result], paths: Sequence[str]) -> Iterator
             yield from pool.map(function, paths[start : start + _BATCH])
 
 
-def _hashed(place: Path, *, with_sha512: bool) -> tuple[str, str]:
-    sha256, sha512 = hashlib.sha256(), hashlib.sha512()
+def _hashed(place: Path) -> str:
+    sha256 = hashlib.sha256()
     # A FIFO must not block the run.
     descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb", 0) as file:
         while data := file.read(_PIECE):
             sha256.update(data)
-            if with_sha512:
-                sha512.update(data)
-    return sha256.hexdigest(), sha512.hexdigest() if with_sha512 else ""
+    return sha256.hexdigest()
 
 
 def _beside(target: Path) -> Path:

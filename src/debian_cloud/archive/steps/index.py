@@ -8,8 +8,9 @@ in DIR/conf/releases wait for each other: those that are held back, and those th
 they wait for, are printed; an image that is already published stays published.
 
 FOLDER/Images-Status has for each image that was ever published its status, and
-which of its packages have a newer version, as `stale` found it. If a client would
-refuse one of the two files, neither is written.
+which of its packages have a newer version, as `stale` found it. FOLDER/Files lists
+each file and link of the listed images for mirrors, with its SHA-256. If a client
+would refuse one of the three, none is written.
 """
 
 from __future__ import annotations
