@@ -18,20 +18,21 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "src")]
 
 from bench.measure import Cost, measure  # noqa: E402 - the path is set above
-from debian_cloud.image import index  # noqa: E402
+from debian_cloud.image import index, inventory  # noqa: E402
 from debian_cloud.image.id import ImageId  # noqa: E402
 from debian_cloud.image.index import Attestation, ImageRecord  # noqa: E402
+from debian_cloud.image.inventory import Entry  # noqa: E402
 
 RECORDS, PACKAGES = 10_000, 500
 CONFIGS = ("azure", "container", "ec2", "gce", "generic", "genericcloud", "nocloud", "openstack")
 ATTESTATIONS = ("cdx.json", "intoto.json", "intoto.json.gpg", "spdx.json")
-SUMS = tuple(f"SHA{size}SUMS{suffix}" for size in (256, 512) for suffix in ("", ".sign"))
 
 
 def record(number: int) -> ImageRecord:
@@ -56,8 +57,15 @@ def put(archive: Path, one: ImageRecord) -> None:
     """Write the files of an image; they are empty, because publishing reads none of them."""
     folder = archive / "public" / one.directory
     folder.mkdir(parents=True)
-    for name in (*(f"{one.stem}.{s}" for s in ("qcow2", "buildinfo", *ATTESTATIONS)), *SUMS):
+    for name in (*(f"{one.stem}.{s}" for s in ("qcow2", "buildinfo", *ATTESTATIONS)), *inventory.SUMS):
         (folder / name).touch()
+
+
+def beside(one: ImageRecord) -> Iterator[Entry]:
+    """The files of an image that its record does not list, with hashes of their own."""
+    for name in (*(f"{one.stem}.{suffix}" for suffix in ("buildinfo", "changes", "image")), *inventory.SUMS):
+        path = f"{one.directory}/{name}"
+        yield Entry(path, hashlib.sha256(path.encode()).hexdigest(), 1000)
 
 
 def fill(archive: Path) -> None:
@@ -66,6 +74,7 @@ def fill(archive: Path) -> None:
     for one in records:
         put(archive, one)
     (archive / "state/images/trixie").write_text(index.render(records))
+    (archive / "state/files/trixie").write_text(inventory.render(entry for one in records for entry in beside(one)))
     debs = archive / "tmp/debs"
     for number in range(PACKAGES):
         root = debs / f"root{number}"
@@ -123,10 +132,13 @@ def main(rounds: int) -> None:
         (top / "ftp").mkdir()
         costs: dict[str, list[Cost]] = {name: [] for name in rows}
         known = (archive / "state/images/trixie").read_text()
+        files = [entry for number in range(RECORDS) for entry in beside(record(number))]
         for number in range(rounds):
             put(archive, record(RECORDS + number))
             known += "\n" + index.render([record(RECORDS + number)])
             (archive / "state/images/trixie").write_text(known)
+            files += [*beside(record(RECORDS + number))]
+            (archive / "state/files/trixie").write_text(inventory.render(files))
             for row, command in rows.items():
                 costs[row].append(measure(command, top / "ftp"))
         print(f"{'row':<36}{'seconds':>9}{'MiB':>9}{'ratio':>7}")
