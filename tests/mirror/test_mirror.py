@@ -711,6 +711,12 @@ ATTACKS += [
 ]
 
 
+def disk_that_the_indexes_disagree_on(archive: Archive, _: Key) -> None:
+    disk = only(archive, f"{NEW}/*.?.qcow2")
+    archive.files_extra = (f"{'0' * 64} {disk.stat().st_size} {disk.relative_to(archive.root)}",)
+    archive.publish()
+
+
 def line_twice(archive: Archive, _: Key) -> None:
     text = archive.text("Files").splitlines(keepends=True)
     archive.instead = {"main/images/Files": "".join([*text, text[-1]]).encode()}
@@ -736,6 +742,7 @@ def archive_of_an_older_version(archive: Archive, _: Key) -> None:
 
 
 ATTACKS += [
+    (disk_that_the_indexes_disagree_on, "contradict each other on .*qcow2"),
     (line_twice, NOT_A_LINE),
     (lines_in_another_order, NOT_A_LINE),
     (line_without_an_end, NOT_A_LINE),
@@ -837,6 +844,7 @@ def served(
 
 
 READ = """
+import hashlib
 import sys
 from pathlib import Path
 from debian_cloud.host import command
@@ -844,7 +852,9 @@ from debian_cloud.mirror import indexes, listed
 
 def main(words):
     folder, name, sha256, size = Path(words[0]), *words[1:]
-    indexes.read("trixie", {name: listed.Listed("index", sha256, int(size))}, lambda path: folder / path)
+    empty = listed.Listed("empty", hashlib.sha256(b"\\n").hexdigest(), 1)
+    known = {"main/images/Files": empty, name: listed.Listed("index", sha256, int(size))}
+    indexes.read("trixie", known, lambda path: folder / path)
     return 0
 
 sys.exit(command.main(main))
@@ -854,14 +864,56 @@ MEBIBYTES = 200
 """What a mirror of any size may take."""
 
 
+BAD = [("Images", name, text) for name, text in malformed.BAD_IMAGES.items()]
+BAD += [("Images-Status", name, text) for name, text in malformed.BAD_STATUS.items()]
+REASONS = r"dists/trixie/main/images/Images(-Status)?: "
+
+
 def read(folder: Path, index: str, text: bytes) -> subprocess.CompletedProcess[bytes]:
     """Let the program read an index, with at most 150 MiB for each of its processes."""
     (folder / "index").write_bytes(text)
+    (folder / "empty").write_bytes(b"\n")
     line = (f"main/{index}", hashlib.sha256(text).hexdigest(), str(len(text)))
     return bounds.within(MEBIBYTES, [sys.executable, "-c", READ, folder, *line], PYTHONPATH=f"{ROOT}/src")
 
 
-@pytest.mark.parametrize("index", ["images/Files", "binary-amd64/Packages", "source/Sources"])
+@pytest.mark.parametrize(("index", "name", "text"), BAD, ids=[f"{index} {name}" for index, name, _ in BAD])
+def test_what_a_client_refuses_is_refused(tmp_path: Path, index: str, name: str, text: bytes) -> None:
+    done = read(tmp_path, f"images/{index}", text)
+    assert done.returncode == 1
+    assert done.stdout == b""
+    error, hint = done.stderr.decode().splitlines()
+    assert re.search(f"^debian-cloud: error: {REASONS}", error)
+    assert hint.endswith("hint: the archive itself is faulty: report it to its operator; nothing was changed")
+
+
+@pytest.mark.parametrize("text", malformed.EDGES.values(), ids=malformed.EDGES)
+def test_what_clients_take_is_taken(tmp_path: Path, text: bytes) -> None:
+    for index, content in (("Images", text), ("Images-Status", malformed.STATUS.encode())):
+        done = read(tmp_path, f"images/{index}", content)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Size: '0' of 1", "Sha512 beside SHA512", *filter(re.compile("disagree on").search, malformed.BAD_IMAGES)],
+)
+def test_what_a_client_refuses_is_not_shown(served: tuple[Archive, Mirror], name: str) -> None:
+    archive, mirror = served
+    archive.instead = {"main/images/Images": malformed.BAD_IMAGES[name]}
+    archive.publish(archive.date)
+    mirror.refused(says=REASONS)
+
+
+def test_what_clients_take_is_looked_for(served: tuple[Archive, Mirror]) -> None:
+    """The only problem reported is that the images named there do not exist."""
+    archive, mirror = served
+    archive.instead = {"main/images/Images": malformed.IMAGES.encode(), "main/images/Files": b"\n"}
+    archive.publish(archive.date)
+    mirror.refused(says="is missing at the source")
+
+
+@pytest.mark.parametrize("index", ["images/Files", "images/Images", "binary-amd64/Packages", "source/Sources"])
 @pytest.mark.parametrize("text", [b" ", b"\n", b"x", b"x:\n", b" x\n", b"x: y\n x\n"], ids=repr)
 def test_what_is_not_too_large_takes_no_more_memory(tmp_path: Path, index: str, text: bytes) -> None:
     """An index that is not too large still has limits for its lines and stanzas."""
@@ -902,10 +954,11 @@ BOMB = 2**28 + 1
 @pytest.mark.parametrize(
     ("index", "form", "character", "listed"),
     [
-        ("main/images/Files", ".xz", b"\0", 1000),
-        ("main/images/Files", ".xz", b" ", None),
-        ("main/images/Files", ".xz", b"\n", BOMB),
-        ("main/images/Files", ".gz", b"\0", None),
+        ("main/images/Images", ".xz", b"\0", 1000),
+        ("main/images/Images", ".xz", b" ", None),
+        ("main/images/Images-Status", ".xz", b"\n", BOMB),
+        ("main/images/Images", ".gz", b"\0", None),
+        ("main/images/Files", ".xz", b"\n", None),
         ("main/binary-amd64/Packages", ".xz", b"\0", None),
     ],
 )

@@ -38,12 +38,14 @@ _PIECE: Final = 2**16
 class Contents:
     """What the indexes of a suite list of the selected images, and of all packages.
 
-    `links` are path -> target, and `offered` has option and value of each word that could select an image.
+    `links` are path -> target, and `offered` has option and value of each word that could select an image. `disks`
+    are those that clients are told of.
     """
 
     files: list[Listed] = field(default_factory=list)
     links: dict[str, str] = field(default_factory=dict)
     offered: set[tuple[str, str]] = field(default_factory=set)
+    disks: list[Listed] = field(default_factory=list)
 
     def directories(self) -> tuple[str, ...]:
         """The directories of the images, sorted."""
@@ -108,6 +110,9 @@ def read(
         file = present(known[f"{index}{form}"].path)
         assert file is not None
         _read(found, path, form, file, known.get(index), selected)
+    # Two lists that disagree on a disk contradict each other (`listed.merged`).
+    carried = {one.path for one in found.files} if selected != EVERYTHING else set()
+    found.files += (disk for disk in found.disks if not carried or disk.path in carried)
     return found
 
 
@@ -148,7 +153,7 @@ def _take(found: Contents, kind: str, stream: IO[bytes], selected: Selection) ->
             else:
                 found.files.append(listed.Listed(entry.path, entry.sha256, entry.size))
     else:
-        found.files.extend(listed.READ[kind](stream))
+        (found.disks if kind == "Images" else found.files).extend(listed.READ[kind](stream))
 
 
 class _TooLongError(Exception):

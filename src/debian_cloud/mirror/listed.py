@@ -10,7 +10,7 @@ import re
 from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
 from debian_cloud.errors import Error
-from debian_cloud.image import index, inventory
+from debian_cloud.image import index, inventory, staleness
 from debian_cloud.mirror import faulty, selection
 from debian_cloud.text.printable import printable
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 UNKNOWN: Final = -1
 """The size of a file of which only the hash is listed."""
-LARGEST: Final = {"Packages": 2**28, "Sources": 2**28, inventory.NAME: inventory.LARGEST}
+LARGEST: Final = {
+    "Packages": 2**28, "Sources": 2**28, "Images": 2**26, "Images-Status": 2**26, inventory.NAME: inventory.LARGEST,
+}  # fmt: skip
 """The indexes that are read, by name, and the maximum bytes of each; clients refuse larger ones."""
 _LONGEST_PATH: Final = 1000
 _LONGEST_LINE: Final = 2**16
@@ -89,6 +91,18 @@ def sources(file: IO[bytes]) -> Iterator[Listed]:
             yield _in_pool(parts[0], parts[1], f"{stanza.get('directory', '')}/{parts[2]}")
 
 
+def images(file: IO[bytes]) -> Iterator[Listed]:
+    """The disks that an `Images` (`image.index`) lists for clients; Error if no client would read it."""
+    for record in index.read(file):
+        yield Listed(record.filename, record.sha256, record.size)
+
+
+def statuses(file: IO[bytes]) -> Iterator[Listed]:
+    """Nothing; Error if no client would read an `Images-Status` (`image.staleness`)."""
+    for _status in staleness.read(file):
+        yield from ()
+
+
 def carried(file: IO[bytes], selected: Selection) -> tuple[Iterable[Entry], frozenset[tuple[str, str]]]:
     """The selected files and links of an index of all files, and what could be selected (`Selection.chosen`)."""
     entries = inventory.read(file)
@@ -150,8 +164,10 @@ def merged(lists: Iterable[Iterable[Listed]], links: Collection[str] = ()) -> di
     return found
 
 
-READ: Final[dict[str, Callable[[IO[bytes]], Iterator[Listed]]]] = {"Packages": packages, "Sources": sources}
-"""Index of packages -> its reader."""
+READ: Final[dict[str, Callable[[IO[bytes]], Iterator[Listed]]]] = {
+    "Packages": packages, "Sources": sources, "Images": images, "Images-Status": statuses,
+}  # fmt: skip
+"""Index that clients read -> its reader."""
 
 
 def contradiction(path: str) -> Error:

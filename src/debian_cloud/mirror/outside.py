@@ -166,7 +166,7 @@ class _Visit:
         except Error as error:
             yield Finding(ERROR, f"{found.suite} indexes", error.message)
             return
-        yield Finding(OK, f"{found.suite} indexes", "those that are signed are there, and can be read")
+        yield Finding(OK, f"{found.suite} indexes", "those that are signed are there, and clients accept them")
         yield from self._stages(staging, found)
         yield from self._files(staging, found, contents)
 
