@@ -123,7 +123,7 @@ def main(rounds: int, images: int) -> None:
             server.kill()
             key.end()
         widths = (18, 9, 7, 10, 7, 6, 7, 6, 6)
-        table = [("row", "rsync s", "CPU", "mirror s", "CPU", "MiB", "ratio", "CPU", "goal")]
+        table: list[tuple[str, ...]] = [("row", "rsync s", "CPU", "mirror s", "CPU", "MiB", "ratio", "CPU", "goal")]
         for row, found in costs.items():
             (a, b), (c, d) = (
                 (statistics.median(x.seconds for x in found[who]), statistics.median(x.cpu for x in found[who]))

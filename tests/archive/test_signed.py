@@ -102,9 +102,10 @@ def index_is_cut(archive: Archive) -> None:
 
 
 def image_index_is_gone(archive: Archive) -> None:
-    (archive.dist / "main/images/Images").unlink()
-    shutil.rmtree(archive.dist / "main/images/by-hash")
-    (archive.dist / "main/images/Images.xz").unlink()
+    for name in ("Images", "Images.xz"):
+        index = archive.dist / "main/images" / name
+        (index.parent / "by-hash/SHA256" / hashlib.sha256(index.read_bytes()).hexdigest()).unlink()
+        index.unlink()
 
 
 DAMAGES = (

@@ -1124,7 +1124,7 @@ from pathlib import Path
 from debian_cloud.mirror.__main__ import main
 
 step, words = int(sys.argv[1]), sys.argv[2:]
-replace = Path.replace
+replace = os.replace
 
 def counted(path, target):
     global step
@@ -1133,7 +1133,7 @@ def counted(path, target):
         os.kill(0, 9)
     return replace(path, target)
 
-Path.replace = counted
+os.replace = counted
 sys.exit(main(words))
 """
 """The program, killed with all that it started before the rename of a number."""

@@ -48,7 +48,7 @@ def expire(
     now = int(time.time())
     terms = _longest({*_read(tree, _TERMS), *((one.until - one.date, str(one.until)) for one in releases)}, now)
     grace = _grace(terms)
-    named, links = tree.known().keys(), tree.links()
+    named, links = tree.known()
     before = {path: since for since, path in _read(tree, _LEFT)}
     outside = tuple(f"{path}/" for path in there.outside)
     left = {

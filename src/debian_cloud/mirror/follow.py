@@ -150,7 +150,7 @@ class _Run:
                 return
             kept = 0
             if expiry.is_due(tree_) or tree_.has_dropped():
-                known = tree_.known()
+                known, _links = tree_.known()
                 kept = expiry.expire(tree_, found, tree_.shown(), known, request.removals, self.told.say)
             trace.write(tree_, self.source, request.suites, started, 0)
             # What another source has sent may still be wanted.
@@ -161,7 +161,7 @@ class _Run:
         staging.text(f"dists/{suite}/{name}" for suite in request.suites for name in _BESIDE)
         for one in found:
             releases.refuse_other(one, tree_.incoming, request.keyring)
-        staging.there, staging.known = tree_.shown(), tree_.known()
+        staging.there, (staging.known, _links) = tree_.shown(), tree_.known()
         contents = {one.suite: self._contents(staging, one) for one in found}
         links = {path: target for one in contents.values() for path, target in one.links.items()}
         wanted = listed.merged((one.files for one in contents.values()), links)
@@ -176,10 +176,12 @@ class _Run:
             if path not in wanted and not path.startswith(("dists/", "project/")):
                 (tree_.incoming / path).unlink()
         refuse_faults(staging.bring(wanted.values(), eager=True))
-        size = sum(tree_.staged().values())
+        staged = tree_.staged()
+        size = sum(staged.values())
         self.told.say(f"all files are verified; publishing them ({size} new bytes)")
-        self._show(found, contents, wanted.keys() & staging.fresh, staging)
-        kept = expiry.expire(tree_, found, tree_.shown(), staging.known, request.removals, self.told.say)
+        fresh = {path: staged[path] for path in wanted.keys() & staging.fresh & staged.keys()}
+        self._show(found, contents, fresh, staging)
+        kept = expiry.expire(tree_, found, staging.there, staging.known, request.removals, self.told.say)
         trace.write(tree_, self.source, request.suites, started, size)
         for one in found if self.whole else ():
             self._mark(one, settings)
@@ -284,9 +286,9 @@ class _Run:
             found.files.append(itself)
 
     def _show(
-        self, found: list[Release], contents: Mapping[str, Contents], fresh: set[str], staging: Staging
+        self, found: list[Release], contents: Mapping[str, Contents], fresh: Mapping[str, int], staging: Staging
     ) -> None:
-        """Rename the verified files into place: data first, then indexes, and InRelease last.
+        """Rename the verified files (`fresh`, with sizes) into place: data first, then indexes, and InRelease last.
 
         A client with the old InRelease still finds all files that it lists, by hash, until they expire.
         """
@@ -294,10 +296,10 @@ class _Run:
         for one in found:
             # Until the run is complete, the next one must look at everything.
             self._mark_of(one.suite).unlink(missing_ok=True)
-        staged = tree_.staged()
+        there = staging.there
         # What is not fresh was verified earlier, where it is shown.
-        for path in sorted(fresh & staged.keys()):
-            tree_.put(path)
+        tree_.put(sorted(fresh))
+        there.files |= fresh
         present = {file.path for one in contents.values() for file in one.files}
         named: dict[str, list[Listed]] = {}
         for one in found:
@@ -308,23 +310,29 @@ class _Run:
                     same = staging.there.files.get(path) == file.size and staging.known.get(path) == file.sha256
                     if self.request.verify_all or not same:
                         tree_.link(file.path, path)
+                        there.files[path] = file.size
         # `current` may lead to an image only when that has its name without a serial.
         for one in found:
             for path, target in contents[one.suite].links.items():
-                if not path.endswith("/current"):
+                if not path.endswith("/current") and there.links.get(path) != target:
                     tree_.point(path, target)
+                    there.links[path] = target
         tree_.sync()
         for one in found:
             folder = f"dists/{one.suite}"
             if hashlib.sha256((tree_.incoming / folder / "InRelease").read_bytes()).hexdigest() != one.sha256:
                 raise LocalError(f"{folder}/InRelease was changed while it was verified", "run again")
             for name in _LAST:
-                if f"{folder}/{name}" in staged:
-                    tree_.put(f"{folder}/{name}")
+                if (tree_.incoming / folder / name).is_file():
+                    tree_.put((f"{folder}/{name}",))
+                    there.files[f"{folder}/{name}"] = UNKNOWN
                 else:
                     (tree_.dest / folder / name).unlink(missing_ok=True)
+                    there.files.pop(f"{folder}/{name}", None)
             last = [Listed(f"{folder}/{name}", "", UNKNOWN) for name in _LAST]
             own = contents[one.suite]
             tree_.remember(one.suite, (*own.files, *named.get(one.suite, []), *last), own.links)
-        for path, target in tree_.links().items():
-            tree_.point(path, target)
+        for path, target in tree_.known()[1].items():
+            if there.links.get(path) != target:
+                tree_.point(path, target)
+                there.links[path] = target

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -55,8 +56,9 @@ class Staging:
         """Fetch files anew, or continue them; return some of those that the source does not have."""
         request = self.request
         # A source may have had a directory in the place of a file.
+        into = f"{self.tree.incoming}/"
         for file in files:
-            if (self.tree.incoming / file.path).is_dir():
+            if os.path.isdir(into + file.path):  # noqa: PTH112 - as in `Tree.put`
                 self.tree.clear(file.path)
         job = transports.Job(
             self.source,
@@ -87,20 +89,20 @@ class Staging:
         """
         unsure = {file.path: file for file in files if not self._is_sure(file)}
         self.fresh |= unsure.keys()
-        self._verify(unsure)
+        staged = self.tree.staged()
+        self._verify(unsure, staged)
         if not unsure:
             return {}
-        self._clear(unsure)
+        self._clear(unsure, staged)
         wanted = [file for file in unsure.values() if not self._is_made(file)]
-        staged = self.tree.staged()
         total = sum(max(0, file.size - staged.get(file.path, 0)) for file in wanted)
         self._refuse_full(total)
         missing: tuple[str, ...] = ()
         if wanted:
             self.say(f"fetching {len(wanted)} files, {total} bytes")
             missing = self.fetch(wanted, eager=eager)
-        self._verify(unsure)
         staged = self.tree.staged()
+        self._verify(unsure, staged)
         # Those that are missing for certain come first: the others may only have been aborted.
         faults = {path: Fault(path, is_there=False) for path in missing if path in unsure}
         for path in unsure:
@@ -143,25 +145,25 @@ class Staging:
             (self.tree.incoming / file.path).write_bytes(b"")
         return file.size == 0
 
-    def _verify(self, unsure: dict[str, Listed]) -> None:
+    def _verify(self, unsure: dict[str, Listed], staged: Mapping[str, int]) -> None:
         """Remove the files from `unsure` whose hash is right: of the staged one, or else of the shown one."""
-        staged = self.tree.staged()
         there = self.there.files
         paths = [
             path
             for path, file in unsure.items()
             if (path in staged or path in there) and file.size in (UNKNOWN, staged.get(path, there.get(path)))
         ]
-        for path, found in tree.hashes(paths, lambda path: self.tree.place(path, staged)):
+        for path, found in tree.hashes(paths, self.tree.places(staged)):
             if found == unsure[path].sha256:
                 del unsure[path]
 
-    def _clear(self, unsure: Mapping[str, Listed]) -> None:
+    def _clear(self, unsure: Mapping[str, Listed], staged: dict[str, int]) -> None:
         """Remove what cannot be continued: a partial file of an earlier run is continued, once."""
-        for path, size in self.tree.staged().items():
-            file = unsure.get(path)
-            if file and (not self.first or file.size == UNKNOWN or size >= file.size):
+        for path in unsure.keys() & staged.keys():
+            file = unsure[path]
+            if not self.first or file.size == UNKNOWN or staged[path] >= file.size:
                 (self.tree.incoming / path).unlink()
+                del staged[path]
 
     def _refuse_full(self, total: int) -> None:
         free = shutil.disk_usage(self.tree.incoming).free

@@ -28,7 +28,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from debian_cloud.host import run
 from debian_cloud.mirror import LocalError
@@ -44,8 +44,8 @@ _CURRENT: Final = "current"
 _DEEPEST: Final = 16
 """Maximum depth of a path in the tree, so that a link into itself ends."""
 _REMOVE: Final = "remove it; nothing was changed"
-Result = TypeVar("Result")
-_BATCH: Final = 4096
+_BATCH: Final = 256
+"""Maximum number of files that a thread hashes before it takes others."""
 _PIECE: Final = 2**20
 _FILES: Final = ".files"
 MARK: Final = ".shown"
@@ -115,25 +115,28 @@ class Tree:
         found = Entries()
         root = self.dest.resolve()
         for name in SHOWN:
-            _walk(self.dest / name, name, found, root)
+            _walk(f"{self.dest}/{name}", name, found, root)
         return found
 
     def staged(self) -> dict[str, int]:
         """Path -> size of each file that is not shown yet; what is no file of a clean name is removed."""
         found = Entries()
-        _walk(self.incoming, "", found, self.incoming.resolve())
+        _walk(str(self.incoming), "", found, self.incoming.resolve())
         for path in [*found.links, *(path for path in found.files if not is_clean(path))]:
             (self.incoming / path).unlink(missing_ok=True)
             found.files.pop(path, None)
         return found.files
 
-    def known(self) -> dict[str, str]:
-        """Path -> SHA-256 of each file that was verified and shown, by the lists of all suites."""
-        return {path: sha256 for sha256, _, path in self._rows() if sha256 != "link"}
-
-    def links(self) -> dict[str, str]:
-        """Path -> target of each link, by the lists of all suites."""
-        return {path: target for word, target, path in self._rows() if word == "link"}
+    def known(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Path -> SHA-256 of each file that was shown, and path -> target of each link; of all suites."""
+        files: dict[str, str] = {}
+        links: dict[str, str] = {}
+        for word, second, path in self._rows():
+            if word == "link":
+                links[path] = second
+            else:
+                files[path] = word
+        return files, links
 
     def remember(self, suite: str, files: Iterable[Listed], links: Mapping[str, str]) -> None:
         """Write the list of a suite."""
@@ -153,9 +156,10 @@ class Tree:
         """Whether an operator has removed a suite, whose list is still there."""
         return bool(self._dropped())
 
-    def place(self, path: str, staged: Mapping[str, int]) -> Path:
-        """Where a file is: staged, or else shown."""
-        return (self.incoming if path in staged else self.dest) / path
+    def places(self, staged: Mapping[str, int]) -> Callable[[str], str]:
+        """A function that gives the place of a file: staged, or else shown."""
+        into, out = f"{self.incoming}/", f"{self.dest}/"
+        return lambda path: (into if path in staged else out) + path
 
     def stage(self, path: str, name: str) -> None:
         """Copy a file, staged or shown, to the place of another staged one."""
@@ -163,29 +167,28 @@ class Tree:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source if source.is_file() else self.dest / path, target)
 
-    def put(self, path: str) -> None:
-        """Rename a staged file to its place, in one step."""
-        source, target = self.incoming / path, self.dest / path
-        found = source.stat()
-        if stat.S_IMODE(found.st_mode) != 0o644:
-            source.chmod(0o644)
-        # apt asks only for what is newer: a time in the future would hide all later versions.
-        if found.st_mtime > time.time():
-            os.utime(source)
-        if not target.parent.is_dir():
-            target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            source.replace(target)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            # An operator has another file system there.
-            beside = _beside(target)
-            shutil.copy2(source, beside)
-            with beside.open("rb") as copy:
-                os.fsync(copy.fileno())
-            beside.replace(target)
-            source.unlink()
+    def put(self, paths: Iterable[str]) -> None:
+        """Rename staged files to their places, each in one step."""
+        # Text instead of Path: a large archive has a hundred thousand files.
+        into, out = f"{self.incoming}/", f"{self.dest}/"
+        folders: set[str] = set()
+        for path in paths:
+            source, target, folder = into + path, out + path, path.rpartition("/")[0]
+            found = os.stat(source)  # noqa: PTH116 - see above
+            if stat.S_IMODE(found.st_mode) != 0o644:
+                os.chmod(source, 0o644)  # noqa: PTH101 - see above
+            # apt asks only for what is newer: a time in the future would hide all later versions.
+            if found.st_mtime > time.time():
+                os.utime(source)
+            if folder not in folders:
+                folders.add(folder)
+                (self.dest / folder).mkdir(parents=True, exist_ok=True)
+            try:
+                os.replace(source, target)  # noqa: PTH105 - see above
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                _copy(Path(source), Path(target))
 
     def link(self, path: str, name: str) -> None:
         """Give a shown file a second name, in one step."""
@@ -247,7 +250,7 @@ def refuse_folders(wanted: Collection[str], links: Iterable[str], there: Entries
             folder = folder.rpartition("/")[0]
 
 
-def hashes(paths: Sequence[str], place: Callable[[str], Path]) -> Iterator[tuple[str, str]]:
+def hashes(paths: Sequence[str], place: Callable[[str], str]) -> Iterator[tuple[str, str]]:
     """Path and SHA-256 of each file that can be read; "" for another. `place` gives the file of a path."""
 
     def of(path: str) -> tuple[str, str]:
@@ -256,25 +259,36 @@ def hashes(paths: Sequence[str], place: Callable[[str], Path]) -> Iterator[tuple
         except OSError:
             return path, ""
 
-    yield from at_once(of, paths)
+    # hashlib releases the interpreter's lock: threads use several processors. A thread for each file would take more
+    # time than most files.
+    readers = min(_READERS, os.cpu_count() or 1)
+    batch = max(1, min(_BATCH, len(paths) // (4 * readers)))
+    batches = [paths[start : start + batch] for start in range(0, len(paths), batch)]
+    with ThreadPoolExecutor(readers) as pool:
+        for found in pool.map(lambda some: [of(path) for path in some], batches):
+            yield from found
 
 
-def at_once(function: Callable[[str], Result], paths: Sequence[str]) -> Iterator[Result]:
-    """What a function returns for each path, in their order; several run at the same time."""
-    # hashlib releases the interpreter's lock, and so does waiting for a process: threads use several processors.
-    with ThreadPoolExecutor(min(_READERS, os.cpu_count() or 1)) as pool:
-        for start in range(0, len(paths), _BATCH):
-            yield from pool.map(function, paths[start : start + _BATCH])
-
-
-def _hashed(place: Path) -> str:
-    sha256 = hashlib.sha256()
+def _hashed(place: str) -> str:
     # A FIFO must not block the run.
     descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb", 0) as file:
-        while data := file.read(_PIECE):
+    try:
+        sha256 = hashlib.sha256()
+        while data := os.read(descriptor, min(_PIECE, os.fstat(descriptor).st_size + 1)):
             sha256.update(data)
-    return sha256.hexdigest()
+        return sha256.hexdigest()
+    finally:
+        os.close(descriptor)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """The same if an operator has another file system at the target."""
+    beside = _beside(target)
+    shutil.copy2(source, beside)
+    with beside.open("rb") as copy:
+        os.fsync(copy.fileno())
+    beside.replace(target)
+    source.unlink()
 
 
 def _beside(target: Path) -> Path:
@@ -284,7 +298,7 @@ def _beside(target: Path) -> Path:
     return beside
 
 
-def _walk(folder: Path, name: str, found: Entries, root: Path, depth: int = 0) -> None:
+def _walk(folder: str, name: str, found: Entries, root: Path, depth: int = 0) -> None:
     if depth > _DEEPEST:
         return
     if name:
@@ -298,17 +312,17 @@ def _walk(folder: Path, name: str, found: Entries, root: Path, depth: int = 0) -
             path = f"{name}/{entry.name}" if name else entry.name
             if entry.is_dir(follow_symlinks=False):
                 if entry.name != _LOST:
-                    _walk(Path(entry.path), path, found, root, depth + 1)
-            elif entry.name.startswith(".") and entry.name.endswith(_NEW):
+                    _walk(entry.path, path, found, root, depth + 1)
+            elif entry.name[0] == "." and entry.name.endswith(_NEW):
                 found.halves.append(path)
             elif not entry.is_symlink():
                 # What is no regular file has no size that is listed.
                 found.files[path] = entry.stat().st_size if entry.is_file() else UNKNOWN - 1
             elif entry.name != _CURRENT and entry.is_dir() and not Path(entry.path).resolve().is_relative_to(root):
                 found.outside.append(path)
-                _walk(Path(entry.path), path, found, root, depth + 1)
+                _walk(entry.path, path, found, root, depth + 1)
             else:
-                found.links[path] = str(Path(entry.path).readlink())
+                found.links[path] = os.readlink(entry.path)  # noqa: PTH115 - as in `put`
 
 
 def _remove(path: Path) -> None:
