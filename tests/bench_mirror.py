@@ -3,9 +3,9 @@
 
 usage: tests/bench_mirror.py [ROUNDS [IMAGES]]
 
-The archive has 10,000 images of 14 files each; the disks are sparse. In each round both make a first copy, then run
-again, and then follow after one more image. CPU is that of the client with its children, not of the daemon; memory is
-that of the largest process.
+The archive has 10,000 images of 14 files each, and the indexes that list them; the disks are sparse. In each round
+both make a first copy, then run again, and then follow after one more image. CPU is that of the client with its
+children, not of the daemon; memory is that of the largest process.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -25,8 +26,9 @@ from typing import Final
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "src")]
 
 from bench.measure import Cost, measure  # noqa: E402 - the path is set above
-from debian_cloud.image import inventory  # noqa: E402
+from debian_cloud.image import index, inventory  # noqa: E402
 from debian_cloud.image.id import ImageId  # noqa: E402
+from debian_cloud.image.index import Attestation, ImageRecord  # noqa: E402
 from debian_cloud.image.inventory import Entry  # noqa: E402
 from tests.mirror.tree import Key, serve  # noqa: E402
 
@@ -64,22 +66,34 @@ def put(public: Path, one: ImageId) -> list[Entry]:
     return found
 
 
+def records(entries: list[Entry]) -> Iterator[ImageRecord]:
+    """The records of the images with these files."""
+    sums = {entry.path: entry.sha256 for entry in entries}
+    for entry in entries:
+        if entry.size == DISK:
+            one = ImageId.parse(entry.directory, "images")
+            beside = (Attestation(suffix, 2000, sums[f"{one.path()}/{one.file(suffix)}"]) for suffix in SUFFIXES[3:])
+            yield ImageRecord(
+                one,
+                *("qcow2", "1", DISK, DISK, entry.sha256, "0" * 128),
+                buildinfo_sha256=sums[f"{one.path()}/{one.file('buildinfo')}"],
+                attestations=tuple(beside),
+            )
+
+
 def publish(public: Path, key: Key, entries: list[Entry], when: datetime) -> None:
-    """Sign the index of all files."""
+    """Sign the indexes."""
     current = {entry.directory.rpartition("/")[0]: entry.directory.rpartition("/")[2] for entry in entries}
     links = [Entry(f"{series}/current", target=serial) for series, serial in current.items()]
-    index = public / "dists/trixie/main/images/Files"
-    index.parent.mkdir(parents=True, exist_ok=True)
-    index.write_text(inventory.render([*entries, *links]))
-    index.with_suffix(".xz").write_bytes(lzma.compress(index.read_bytes(), preset=1))
+    folder = public / "dists/trixie/main/images"
+    (folder / "by-hash/SHA256").mkdir(parents=True, exist_ok=True)
     lines = ""
-    for file in (index, index.with_suffix(".xz")):
-        content = file.read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
-        hashed = index.parent / "by-hash/SHA256" / digest
-        hashed.parent.mkdir(parents=True, exist_ok=True)
-        hashed.write_bytes(content)
-        lines += f" {digest} {len(content)} {file.relative_to(public / 'dists/trixie')}\n"
+    for name, text in (("Files", inventory.render([*entries, *links])), ("Images", index.render(records(entries)))):
+        for file, content in ((name, text.encode()), (f"{name}.xz", lzma.compress(text.encode(), preset=1))):
+            digest = hashlib.sha256(content).hexdigest()
+            (folder / file).write_bytes(content)
+            (folder / "by-hash/SHA256" / digest).write_bytes(content)
+            lines += f" {digest} {len(content)} main/images/{file}\n"
     release = public / "dists/trixie/Release"
     release.write_text(
         f"Suite: trixie\nCodename: trixie\nDate: {format_datetime(when)}\n"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from debian_cloud import names
 from debian_cloud.errors import USAGE, Error
@@ -17,19 +17,25 @@ _PARTS = 4
 class ImageId:
     """The four words that name an image; Error if one of them may not be a part of a path.
 
-    As text it is SUITE/CONFIG/ARCH/SERIAL. `config` is the short name of the configuration package.
+    As text it is SUITE/CONFIG/ARCH/SERIAL. `config` is the short name of the configuration package. `stem` is the
+    common part of the image's file names: `debian-13-ec2-amd64-20261120.0`.
     """
 
     suite: str
     config: str
     architecture: str
     serial: str
+    stem: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check(self.suite, self.config, self.architecture, self.serial)
+        # Made once: a reader of an index of 10,000 images needs it 180,000 times.
+        release = names.RELEASES.get(self.suite, self.suite)
+        made = names.STEM.format(release=release, config=self.config, arch=self.architecture, serial=self.serial)
+        object.__setattr__(self, "stem", made)
 
     def __str__(self) -> str:
-        return f"{self.series}/{self.serial}"
+        return f"{self.suite}/{self.config}/{self.architecture}/{self.serial}"
 
     @classmethod
     def parse(cls, text: str, tree: str = "") -> ImageId:
@@ -59,16 +65,6 @@ class ImageId:
     def package(self) -> str:
         """The binary package that is the image's configuration."""
         return names.package(self.config)
-
-    @property
-    def stem(self) -> str:
-        """The common part of the image's file names: `debian-13-ec2-amd64-20261120.0`."""
-        return names.STEM.format(
-            release=names.RELEASES.get(self.suite, self.suite),
-            config=self.config,
-            arch=self.architecture,
-            serial=self.serial,
-        )
 
     def file(self, suffix: str) -> str:
         """The name of a file of the image, such as its `buildinfo`."""

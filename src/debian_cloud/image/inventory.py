@@ -32,10 +32,14 @@ LARGEST: Final = 2**28
 """Maximum bytes of the index, which has room for about a million files."""
 SUMS: Final = tuple(f"SHA{n}SUMS{end}" for n in (256, 512) for end in ("", ".sign", ".gpg"))
 """The signed checksums in the directory of an image."""
+UNKNOWN: Final = -1
+"""The size of a file of which only the hash is known."""
 _LONGEST: Final = 1000
+_PIECE: Final = 2**20
 _PART: Final = r"[A-Za-z0-9_+~][A-Za-z0-9._+~-]{0,254}"
 _LINE: Final = re.compile(
-    rf"(?:([0-9a-f]{{64}}) ([0-9]{{1,13}})|link ({_PART})) ((?:{names.IMAGES}|{names.REBUILDS})(?:/{_PART}){{1,30}})"
+    rf"(?:([0-9a-f]{{64}}) ([0-9]{{1,13}})|link ({_PART})) "
+    rf"((?:{names.IMAGES}|{names.REBUILDS})(?:/{_PART}){{1,30}})\n"
 )
 
 
@@ -44,7 +48,7 @@ class Entry(NamedTuple):
 
     path: str
     sha256: str = ""
-    size: int = 0
+    size: int = UNKNOWN
     target: str = ""
 
     @property
@@ -76,15 +80,22 @@ def read(file: IO[bytes]) -> Iterator[Entry]:
     without entries may be one empty line, because apt fetches no empty file.
     """
     number, last = 0, ""
-    while octets := file.readline(_LONGEST + 2):
-        number += 1
-        if octets == b"\n" and number == 1 and not file.read(1):
+    while piece := file.read(_PIECE):
+        # Whole lines, of which the first that is not one ends the loop.
+        text = (piece + file.readline(_LONGEST)).decode("ascii", "replace")
+        if text == "\n" and not number:
             return
-        match = _LINE.fullmatch(octets[:-1].decode("ascii", "replace")) if octets[-1:] == b"\n" else None
-        if not match or not last < match[4]:
-            raise Error(f"line {number} is not a file or a link after those before it", "it was edited or damaged")
-        last = match[4]
-        yield Entry(last, match[1], int(match[2])) if match[1] else Entry(last, target=match[3])
+        at = 0
+        for match in _LINE.finditer(text):
+            end = match.end()
+            if match.start() != at or end - at > _LONGEST or not last < match[4]:
+                break
+            number, at, last = number + 1, end, match[4]
+            yield Entry(last, match[1], int(match[2])) if match[1] else Entry(last, target=match[3])
+        if at != len(text):
+            raise Error(
+                f"line {number + 1} is not a file or a link after those before it", "it was edited or damaged"
+            )
 
 
 def of_record(record: ImageRecord) -> Iterator[Entry]:

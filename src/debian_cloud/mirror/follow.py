@@ -181,6 +181,8 @@ class _Run:
         self.told.say(f"all files are verified; publishing them ({size} new bytes)")
         fresh = {path: staged[path] for path in wanted.keys() & staging.fresh & staged.keys()}
         self._show(found, contents, fresh, staging)
+        # The lists are read again for all suites: both would take much memory.
+        del contents, wanted, links
         kept = expiry.expire(tree_, found, staging.there, staging.known, request.removals, self.told.say)
         trace.write(tree_, self.source, request.suites, started, size)
         for one in found if self.whole else ():
@@ -242,7 +244,7 @@ class _Run:
     def _contents(self, staging: Staging, release: Release) -> Contents:
         """All that the mirror carries of a suite, except its release files."""
         kept = indexes.bring(staging, release)
-        found = indexes.read(release.suite, release.indexes, staging.place, self.request.selection)
+        found = indexes.read(release.suite, release.indexes, staging.place, self.request.selection, staging.former)
         if self.request.closures:
             self._closures(staging, found)
         found.files += kept.values()
@@ -332,7 +334,8 @@ class _Run:
             last = [Listed(f"{folder}/{name}", "", UNKNOWN) for name in _LAST]
             own = contents[one.suite]
             tree_.remember(one.suite, (*own.files, *named.get(one.suite, []), *last), own.links)
-        for path, target in tree_.known()[1].items():
-            if there.links.get(path) != target:
-                tree_.point(path, target)
-                there.links[path] = target
+        for one in found:
+            for path, target in contents[one.suite].links.items():
+                if there.links.get(path) != target:
+                    tree_.point(path, target)
+                    there.links[path] = target

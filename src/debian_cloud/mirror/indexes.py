@@ -16,7 +16,7 @@ from debian_cloud import names
 from debian_cloud.errors import Error
 from debian_cloud.host import files
 from debian_cloud.image import inventory
-from debian_cloud.mirror import contradicted, faulty, listed, refused
+from debian_cloud.mirror import changed, contradicted, faulty, listed, refused
 from debian_cloud.mirror.selection import EVERYTHING
 
 if TYPE_CHECKING:
@@ -86,12 +86,17 @@ def _by_name(staging: Staging, release: Release, wanted: Mapping[str, Listed]) -
 
 
 def read(
-    suite: str, known: Mapping[str, Listed], present: Callable[[str], Path | None], selected: Selection = EVERYTHING
+    suite: str,
+    known: Mapping[str, Listed],
+    present: Callable[[str], Path | None],
+    selected: Selection = EVERYTHING,
+    former: Callable[[str], bytes] = lambda _path: b"",
 ) -> Contents:
     """Read each index of packages and images that a release file lists, in one of its forms.
 
     `known` are all indexes by name, and `present` gives the file of one by its path, or None if the archive does not
-    have this form. Error if an index is damaged, larger than listed, or has something that no client accepts.
+    have this form. `former` gives the content of an index, by its path, as it was read in an earlier run, or nothing.
+    Error if an index is damaged, larger than listed, or has something that no client accepts.
     """
     found = Contents()
     kinds = {stem(name).rpartition("/")[2] for name in known}
@@ -109,14 +114,22 @@ def read(
             raise faulty(f"{path} is not there uncompressed or as .xz or .gz, but as {' or '.join(forms)}")
         file = present(known[f"{index}{form}"].path)
         assert file is not None
-        _read(found, path, form, file, known.get(index), selected)
+        _read(found, path, form, file, known.get(index), selected, former)
     # Two lists that disagree on a disk contradict each other (`listed.merged`).
     carried = {one.path for one in found.files} if selected != EVERYTHING else set()
     found.files += (disk for disk in found.disks if not carried or disk.path in carried)
     return found
 
 
-def _read(found: Contents, path: str, form: str, file: Path, plain: Listed | None, selected: Selection) -> None:
+def _read(
+    found: Contents,
+    path: str,
+    form: str,
+    file: Path,
+    plain: Listed | None,
+    selected: Selection,
+    former: Callable[[str], bytes],
+) -> None:
     kind = path.rpartition("/")[2]
     most = listed.LARGEST[kind]
     if plain and plain.size > most:
@@ -127,7 +140,11 @@ def _read(found: Contents, path: str, form: str, file: Path, plain: Listed | Non
         try:
             with io.BufferedReader(content, _PIECE) as stream:
                 try:
-                    _take(found, kind, stream, selected)
+                    shown = former(path) if kind == "Images" and plain and plain.size <= changed.LARGEST else b""
+                    if shown:
+                        found.disks.extend(changed.images(stream.read(), shown))
+                    else:
+                        _take(found, kind, stream, selected)
                 except Error as error:
                     fault = error.message
                 # What a reader leaves is read, too, so that all of it is hashed.
@@ -151,7 +168,7 @@ def _take(found: Contents, kind: str, stream: IO[bytes], selected: Selection) ->
             if entry.target:
                 found.links[entry.path] = entry.target
             else:
-                found.files.append(listed.Listed(entry.path, entry.sha256, entry.size))
+                found.files.append(entry)
     else:
         (found.disks if kind == "Images" else found.files).extend(listed.READ[kind](stream))
 

@@ -7,7 +7,7 @@ Only relative paths of plain characters are accepted, without a part that begins
 from __future__ import annotations
 
 import re
-from typing import IO, TYPE_CHECKING, Final, NamedTuple
+from typing import IO, TYPE_CHECKING, Final
 
 from debian_cloud.errors import Error
 from debian_cloud.image import index, inventory, staleness
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from debian_cloud.image.inventory import Entry
     from debian_cloud.mirror.selection import Selection
 
-UNKNOWN: Final = -1
-"""The size of a file of which only the hash is listed."""
 LARGEST: Final = {
     "Packages": 2**28, "Sources": 2**28, "Images": 2**26, "Images-Status": 2**26, inventory.NAME: inventory.LARGEST,
 }  # fmt: skip
@@ -43,12 +41,9 @@ _OF_CLOSURE: Final = re.compile(r"(pool|evidence)/.*")
 _MAIN: Final = re.compile(r"main/.*")
 
 
-class Listed(NamedTuple):
-    """A file of the tree; `sha256` is "" and `size` UNKNOWN if they are not listed."""
-
-    path: str
-    sha256: str = ""
-    size: int = UNKNOWN
+Listed = inventory.Entry
+"""A file of the tree; `sha256` is "" and `size` UNKNOWN if they are not listed."""
+UNKNOWN: Final = inventory.UNKNOWN
 
 
 def is_clean(path: str) -> bool:

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from debian_cloud.mirror import LocalError, contradicted, transports, tree
+from debian_cloud.errors import Error
+from debian_cloud.host.files import read
+from debian_cloud.mirror import LocalError, changed, contradicted, transports, tree
 from debian_cloud.mirror.listed import UNKNOWN, Listed
 from debian_cloud.mirror.tree import Entries
 
@@ -128,6 +131,16 @@ class Staging:
             if (folder / path).is_file():
                 return folder / path
         return None
+
+    def former(self, path: str) -> bytes:
+        """The content of an index that an earlier run has read and shown; nothing if it is not there as it was."""
+        if self.request.verify_all or not 0 < self.there.files.get(path, 0) <= changed.LARGEST:
+            return b""
+        try:
+            content = read(self.tree.dest / path, changed.LARGEST)
+        except Error:
+            return b""
+        return content if hashlib.sha256(content).hexdigest() == self.known.get(path) else b""
 
     def _is_sure(self, file: Listed) -> bool:
         size = self.there.files.get(file.path, UNKNOWN)

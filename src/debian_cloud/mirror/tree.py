@@ -131,11 +131,15 @@ class Tree:
         """Path -> SHA-256 of each file that was shown, and path -> target of each link; of all suites."""
         files: dict[str, str] = {}
         links: dict[str, str] = {}
-        for word, second, path in self._rows():
-            if word == "link":
-                links[path] = second
-            else:
-                files[path] = word
+        for place in self._lists():
+            with place.open(encoding="utf-8", errors="surrogateescape") as lines:
+                for line in lines:
+                    word, _, rest = line.partition(" ")
+                    second, _, path = rest.rstrip("\n").partition(" ")
+                    if word == "link":
+                        links[path] = second
+                    elif path:
+                        files[path] = word
         return files, links
 
     def remember(self, suite: str, files: Iterable[Listed], links: Mapping[str, str]) -> None:
@@ -225,14 +229,6 @@ class Tree:
         return [
             path for path in self._lists() if not (suites / path.name.removesuffix(_FILES) / "InRelease").exists()
         ]
-
-    def _rows(self) -> Iterator[tuple[str, str, str]]:
-        for path in self._lists():
-            with path.open(encoding="utf-8", errors="surrogateescape") as lines:
-                for line in lines:
-                    parts = line.rstrip("\n").split(" ", 2)
-                    if len(parts) == 3:
-                        yield parts[0], parts[1], parts[2]
 
 
 def refuse_folders(wanted: Collection[str], links: Iterable[str], there: Entries) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.host import run
@@ -13,11 +14,19 @@ if TYPE_CHECKING:
 SCHEMES: Final = ("rsync",)
 _SOME_MISSING: Final = (0, 23, 24)
 """Exit statuses of a transfer that may lack some files (rsync(1))."""
+_BATCH: Final = 10_000
+"""Files of one transfer: the time that rsync needs for a list grows with its square."""
 _ENVIRONMENT: Final = ("RSYNC_PASSWORD", "RSYNC_PROXY")
 
 
 def fetch(job: Job) -> tuple[str, ...]:
     """Fetch the files of a job that the source has; a partial file is continued."""
+    for start in range(0, len(job.files), _BATCH):
+        _fetch(replace(job, files=job.files[start : start + _BATCH]))
+    return ()
+
+
+def _fetch(job: Job) -> None:
     source = job.source
     below = f"{source.below}/" if source.below else ""
     # Paths from the module's root: rsync 3.5.0 servers without chroot miss files below a directory of it.
@@ -42,7 +51,7 @@ def fetch(job: Job) -> tuple[str, ...]:
         lock=job.lock,
     )
     if ended.status in _SOME_MISSING:
-        return ()
+        return
     # The last line is rsync's own summary; a server's reason has a mark.
     lines = [line for line in ended.complaint.splitlines() if line.strip()]
     marked = [line for line in lines if line.startswith("@ERROR")]
