@@ -485,6 +485,17 @@ def test_an_id_that_was_drawn_by_lot_is_found(tree: Tree, path: str, content: st
     assert [", and it has a random identifier" in line for line in tree.findings()] == [True] * found
 
 
+@pytest.mark.parametrize(
+    ("path", "found"), [("ucf.postinst", False), ("u:amd64.config", False), ("x.postinst", True)]
+)
+def test_an_id_of_a_source_is_in_a_control_file_of_a_package(tree: Tree, path: str, found: bool) -> None:
+    """No .md5sums lists maintainer scripts; ucf's of Debian 12 have an arch-tag in a comment."""
+    tree.owned("ucf", "usr/bin/ucf")
+    tree.owned("u:amd64", "usr/share/u")
+    tree.file(f"var/lib/dpkg/info/{path}", "#!/bin/sh\n# arch-tag: 5401e9ef-39cc-4aee-96a4-61dfb8f32cf7\n", 0o755)
+    assert [", and it has a random identifier" in line for line in tree.findings()] == [True] * found
+
+
 # The initrd.
 
 

@@ -50,6 +50,7 @@ _SHORTEST: Final = 16
 _COPY: Final = "a copy of a file that was removed elsewhere, because each machine creates its own"
 _INITRDS: Final = ("boot/init*", "boot/**/init*")
 _ID_IN: Final = ("etc/", "var/lib/")
+_INFO: Final = "var/lib/dpkg/info"
 _LARGEST_ID: Final = 2**16
 """Most bytes of a file that is searched for an identifier; a database has many that identify no machine."""
 _ALONE: Final = ("/usr/bin/env", "-i", "PATH=/usr/bin:/bin")
@@ -237,13 +238,14 @@ class _Shipped:
     """What dpkg knows: the MD5 of what packages ship, and the package of each path."""
 
     def __init__(self, tree: Path) -> None:
-        info = tree / "var/lib/dpkg/info"
+        info = tree / _INFO
         self.info = info
         self.owners: dict[str, list[str]] = {}
         self.md5: set[bytes] = set()
         merged = {
             f"/{name}/": f"usr/{name}/" for name in ("bin", "sbin", "lib", "lib64") if (tree / name).is_symlink()
         }
+        self.packages = {listed.name.removesuffix(".list") for listed in info.glob("*.list")}
         for listed in sorted(info.glob("*.list")):
             package = listed.name.removesuffix(".list").partition(":")[0]
             for line in _of_dpkg(listed).decode("utf-8", "surrogateescape").split("\n"):
@@ -254,6 +256,14 @@ class _Shipped:
             self.md5.update(line[:32] for line in _of_dpkg(listed).split(b"\n"))
         status = _of_dpkg(tree / "var/lib/dpkg/status")
         self.md5.update(re.findall(rb"(?m)^ /\S.* ([0-9a-f]{32})(?: obsolete)?$", status))
+
+    def controls(self, path: str) -> bool:
+        """Return whether a path is a control file of a package (deb(5)), which no .md5sums lists.
+
+        Some maintainer scripts have an identifier of their source in a comment: ucf's of Debian 12.
+        """
+        folder, _, name = path.rpartition("/")
+        return folder == _INFO and name.rpartition(".")[0] in self.packages
 
     def has(self, content: bytes) -> bool:
         """Return whether a package ships exactly this content."""
@@ -321,7 +331,12 @@ def _found(tree: Path, path: str, shipped: _Shipped, *, closed: bool, known: ide
     if not what and not makes:
         if closed:
             what = "no package ships it, and other users may not read it"
-        elif path.startswith(_ID_IN) and len(content) <= _LARGEST_ID and identities.host_id(content):
+        elif (
+            path.startswith(_ID_IN)
+            and not shipped.controls(path)
+            and len(content) <= _LARGEST_ID
+            and identities.host_id(content)
+        ):
             what = "no package ships it, and it has a random identifier"
     return what if what and not shipped.has(content) else ""
 
