@@ -61,9 +61,17 @@ def test_the_files_of_an_older_archive_are_entered_once(full: Archive, make: Mak
     # An image that is accepted before: all are entered together.
     full.take(make.image(uploader, "20261121.0"))
     assert not (full.path / "state/files").exists()
-    assert "warning" not in full.run("publish").stdout
+    said = full.run("publish", "--if-new").stdout
+    assert "published: serial" in said
+    assert "warning" not in said
+    assert "published: serial" not in full.run("publish", "--if-new").stdout
     assert listed(full) == served(full)
     assert (full.path / "state/files/trixie").is_file()
+    # Also if nothing else is new.
+    shutil.rmtree(full.path / "state/files")
+    assert "published: serial" in full.run("publish", "--if-new").stdout
+    assert (full.path / "state/files/trixie").is_file()
+    assert listed(full) == served(full)
 
 
 def test_of_an_older_archive_only_what_it_signed_is_entered(full: Archive, make: Maker, uploader: Key) -> None:
