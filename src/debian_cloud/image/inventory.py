@@ -34,12 +34,14 @@ SUMS: Final = tuple(f"SHA{n}SUMS{end}" for n in (256, 512) for end in ("", ".sig
 """The signed checksums in the directory of an image."""
 UNKNOWN: Final = -1
 """The size of a file of which only the hash is known."""
-_LONGEST: Final = 1000
+LONGEST: Final = 1000
+"""Maximum characters of a path in an archive, and of a line of the index."""
 _PIECE: Final = 2**20
-_PART: Final = r"[A-Za-z0-9_+~][A-Za-z0-9._+~-]{0,254}"
+PART: Final = r"[A-Za-z0-9_+~][A-Za-z0-9._+~-]{0,254}"
+"""A part of such a path, as a regular expression."""
 _LINE: Final = re.compile(
-    rf"(?:([0-9a-f]{{64}}) ([0-9]{{1,13}})|link ({_PART})) "
-    rf"((?:{names.IMAGES}|{names.REBUILDS})(?:/{_PART}){{1,30}})\n"
+    rf"(?:([0-9a-f]{{64}}) ([0-9]{{1,13}})|link ({PART})) "
+    rf"((?:{names.IMAGES}|{names.REBUILDS})(?:/{PART}){{1,30}})\n"
 )
 
 
@@ -82,13 +84,13 @@ def read(file: IO[bytes]) -> Iterator[Entry]:
     number, last = 0, ""
     while piece := file.read(_PIECE):
         # Whole lines, of which the first that is not one ends the loop.
-        text = (piece + file.readline(_LONGEST)).decode("ascii", "replace")
+        text = (piece + file.readline(LONGEST)).decode("ascii", "replace")
         if text == "\n" and not number:
             return
         at = 0
         for match in _LINE.finditer(text):
             end = match.end()
-            if match.start() != at or end - at > _LONGEST or not last < match[4]:
+            if match.start() != at or end - at > LONGEST or not last < match[4]:
                 break
             number, at, last = number + 1, end, match[4]
             yield Entry(last, match[1], int(match[2])) if match[1] else Entry(last, target=match[3])

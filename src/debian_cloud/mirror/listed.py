@@ -24,14 +24,12 @@ LARGEST: Final = {
     "Packages": 2**28, "Sources": 2**28, "Images": 2**26, "Images-Status": 2**26, inventory.NAME: inventory.LARGEST,
 }  # fmt: skip
 """The indexes that are read, by name, and the maximum bytes of each; clients refuse larger ones."""
-_LONGEST_PATH: Final = 1000
 _LONGEST_LINE: Final = 2**16
 _LARGEST_STANZA: Final = 2**20
 _MOST_LINES: Final = 2**21
 _LEAST: Final = 2**8
 """Bytes that each line of a stanza counts at least."""
-_PART: Final = r"[A-Za-z0-9_+~][A-Za-z0-9._+~-]{0,254}"
-_PATH: Final = re.compile(f"{_PART}(/{_PART})*")
+_PATH: Final = re.compile(f"{inventory.PART}(/{inventory.PART})*")
 _SHA256: Final = re.compile("[0-9a-f]{64}")
 _SIZE: Final = re.compile("[0-9]{1,13}")
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -48,7 +46,7 @@ UNKNOWN: Final = inventory.UNKNOWN
 
 def is_clean(path: str) -> bool:
     """Whether a path stays in the tree, and has nothing hidden or unusual."""
-    return len(path) <= _LONGEST_PATH and bool(_PATH.fullmatch(path))
+    return len(path) <= inventory.LONGEST and bool(_PATH.fullmatch(path))
 
 
 def release(rows: Iterable[str], suite: str) -> dict[str, Listed]:
