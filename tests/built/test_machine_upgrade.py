@@ -134,6 +134,8 @@ def test_a_machine_takes_the_next_version_by_itself(machine: Root, next_version:
     offline = "systemd.mask=systemd-networkd-wait-online.service"
     with nspawn.boot(tree.path, "ec2-upgrade", offline) as container:
         container.wait("multi-user.target", 240)
+        late = container.run("systemctl", "show", "--property=JobRunningTimeoutUSec", "--value", "dev-ttyAMA0.device")
+        assert late.stdout == "10min\n"
         assert container.run("systemctl", "is-enabled", "apt-daily-upgrade.timer").stdout == "enabled\n"
         assert container.run("systemctl", "is-active", "apt-daily-upgrade.timer").stdout == "active\n"
         server = container.run("systemctl", "show", "--property=MainPID", "--value", "ssh.service").stdout

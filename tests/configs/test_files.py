@@ -523,6 +523,17 @@ def test_a_first_boot_asks_for_the_password_alone_and_does_not_wait_for_ever() -
     assert commit["Unit"]["Requires"] == "first-boot-complete.target"
 
 
+def test_each_serial_console_may_come_late() -> None:
+    """systemd gives a device 90 seconds; the unit for its login prompt is then not started."""
+    names_of_all = sorted(path.parent.name for path in (ROOT / "configs").glob("*/stanza.j2"))
+    fields = " ".join(stanza(name).get("XB-Image-Console", "") for name in names_of_all)
+    consoles = set(re.findall(r"\btty\w+", fields))
+    assert {"ttyS0", "ttyS1", "ttyAMA0"} <= consoles
+    for console in consoles:
+        late = unit("common", f"usr/lib/systemd/system/dev-{console}.device.d/debian-cloud.conf")
+        assert late["Unit"]["JobRunningTimeoutSec"] == "10min"
+
+
 def test_changed_settings_reach_machines_that_run() -> None:
     triggers = {
         name: (ROOT / f"debian/debian-cloud-config-{name}.triggers").read_text("utf-8").splitlines()
