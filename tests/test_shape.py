@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import re
 import subprocess
@@ -51,7 +52,8 @@ def package_of(name: str) -> str:
 MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def imports(text: str, *, running: bool = False) -> set[str]:
+@functools.cache
+def imports(text: str, *, running: bool = False) -> frozenset[str]:
     """What a module imports: ours by the name below debian_cloud, after a dot; others by the top-level name.
 
     Imports under TYPE_CHECKING are included, unless `running`: then only what is imported when the module runs.
@@ -69,7 +71,7 @@ def imports(text: str, *, running: bool = False) -> set[str]:
             assert not node.level, "a module names what it imports in full"
             # A name that is not a module's is one that the module or the package defines.
             found |= {module(f"{node.module}.{alias.name}", f"{node.module}") for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 def module(name: str, otherwise: str = "") -> str:
@@ -81,7 +83,7 @@ def module(name: str, otherwise: str = "") -> str:
     return module(otherwise) if otherwise else ".__init__"
 
 
-def upwards(name: str, found: set[str]) -> set[str]:
+def upwards(name: str, found: frozenset[str]) -> set[str]:
     """What a module imports from packages after its own in ORDER."""
     level = ORDER.index(package_of(name))
     return {other for other in found if other.startswith(".") and ORDER.index(package_of(other[1:])) > level}

@@ -105,17 +105,25 @@ renew_keyring() {
     [ -s "$dir/conf/url" ] || return 0
     "$steps/keys" "$dir" keyring >"$dir/tmp/keyring" 9>&-
     "$steps/keys" "$dir" everyone >>"$dir/tmp/keyring" 9>&-
+    # What the terms are read from is compared first, as it seldom changes.
+    from=$(cat "$dir/conf/url" "$dir/tmp/keyring" "$dir/conf/distributions" "$steps/keyring-package" | sha256sum)
+    if [ "$(cat "$dir/state/keyring/made-from" 2>/dev/null)" = "$from" ]; then
+        rm "$dir/tmp/keyring"
+        return 0
+    fi
     step terms "$dir" >"$dir/tmp/terms" ||
         fail "the ValidFor of a suite is unknown; nothing was published" "see the message above"
     cat "$dir/conf/url" "$dir/tmp/keyring" "$dir/tmp/terms" "$steps/keyring-package" | sha256sum >"$dir/tmp/made-of"
     rm "$dir/tmp/terms"
     rm "$dir/tmp/keyring"
-    if cmp -s "$dir/tmp/made-of" "$dir/state/keyring/made-of"; then
-        rm "$dir/tmp/made-of"
-        return 0
-    fi
     begin
     mkdir -p "$next/keyring"
+    printf '%s\n' "$from" >"$next/keyring/made-from"
+    if cmp -s "$dir/tmp/made-of" "$dir/state/keyring/made-of"; then
+        rm "$dir/tmp/made-of"
+        commit
+        return 0
+    fi
     rm -f "$next/keyring"/*.deb
     for suite in $(suites | grep -v -e '-proposed$'; suites | grep -e '-proposed$'); do
         if [ -f "$next/keyring/${suite%-proposed}.deb" ]; then

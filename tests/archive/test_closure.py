@@ -232,6 +232,7 @@ def test_the_archive_kept_what_its_images_were_made_of(world: World) -> None:
     assert [str(path).replace("/images/", "/closures/") for path in images] == [str(path) for path in closures]
 
 
+@pytest.mark.thorough
 def test_a_published_image_is_made_again_from_its_closure(world: World, container: Path, tmp_path: Path) -> None:
     folder = world.public / "images" / "trixie" / "container" / "amd64" / "current"
     (record,) = folder.glob("*.image")

@@ -381,7 +381,7 @@ def test_apt_3_takes_a_snapshot_by_its_id_at_once(
     assert client.version(DEMO) == "2.0"
 
 
-@pytest.mark.parametrize("behind", [3, 60, 240])
+@pytest.mark.parametrize("behind", [240, *(pytest.param(few, marks=pytest.mark.thorough) for few in (3, 60))])
 def test_a_machine_whose_clock_is_a_little_slow_goes_on(
     short_path: Path, env: dict[str, str], client: Apt, behind: int
 ) -> None:

@@ -524,7 +524,7 @@ def test_a_first_boot_asks_for_the_password_alone_and_does_not_wait_for_ever() -
 
 
 def test_each_serial_console_may_come_late() -> None:
-    """systemd gives a device 90 seconds; the unit for its login prompt is then not started."""
+    """Systemd gives a device 90 seconds; the unit for its login prompt is then not started."""
     names_of_all = sorted(path.parent.name for path in (ROOT / "configs").glob("*/stanza.j2"))
     fields = " ".join(stanza(name).get("XB-Image-Console", "") for name in names_of_all)
     consoles = set(re.findall(r"\btty\w+", fields))

@@ -17,7 +17,7 @@ import pytest
 from debian_cloud.archive import lifecycle
 from debian_cloud.errors import Error
 from debian_cloud.image import index, staleness
-from debian_cloud.image.resolution import Installed
+from debian_cloud.image.installed import Installed
 from debian_cloud.image.staleness import Update
 from debian_cloud.text import deb822
 from tests import gnupg, malformed, throwaway

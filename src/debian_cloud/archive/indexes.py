@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from debian_cloud.archive import lifecycle, state
 from debian_cloud.image import index, inventory, staleness
-from debian_cloud.image.id import ImageId
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,11 +35,11 @@ class Listing:
     beside: tuple[Entry, ...] = ()
 
 
-def listing(known: Path, suite: str, archive: Path | None) -> Listing:
+def listing(known: Path, suite: str, archive: Path) -> Listing:
     """The listing of a suite from a state; `archive` gives its release sets, and the closures it must keep."""
     records = state.records(known, suite)
-    held = state.held(archive, suite, records) if archive else ()
-    unkept = state.unkept(archive, suite, records) if archive else frozenset[ImageId]()
+    held = state.held(archive, suite, records)
+    unkept = state.unkept(archive, suite, records)
     listed = lifecycle.published(records, held, unkept)
     directories = {record.directory for record in listed}
     return Listing(

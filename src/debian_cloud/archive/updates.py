@@ -18,7 +18,7 @@ from debian_cloud.archive import state
 from debian_cloud.errors import Error
 from debian_cloud.host import checksums
 from debian_cloud.image import index, staleness
-from debian_cloud.image.resolution import Installed
+from debian_cloud.image.installed import Installed
 from debian_cloud.packages import described
 
 if TYPE_CHECKING:

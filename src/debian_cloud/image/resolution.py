@@ -7,20 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from debian_cloud.image.custom import OFFICIAL, Custom
+from debian_cloud.image.installed import Installed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from debian_cloud.image.config import ImageConfig
-
-
-@dataclass(frozen=True, slots=True)
-class Installed:
-    """One installed binary package, as dpkg lists it."""
-
-    name: str
-    version: str
-    architecture: str
 
 
 @dataclass(frozen=True, slots=True)

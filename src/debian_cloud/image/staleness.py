@@ -32,7 +32,7 @@ from debian_cloud import names
 from debian_cloud.errors import Error
 from debian_cloud.image import index
 from debian_cloud.image.id import ImageId
-from debian_cloud.image.resolution import Installed
+from debian_cloud.image.installed import Installed
 from debian_cloud.text import deb822
 from debian_cloud.text.printable import printable
 

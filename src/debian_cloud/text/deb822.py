@@ -44,7 +44,10 @@ def parse(text: str) -> tuple[Stanza, ...]:
     # The library would ignore such lines, and what is around them.
     if any(line.startswith("-----") for line in lines):
         raise Error("a stanza begins with dashes, as signed texts do", "give the text without its signature")
-    from debian import deb822
+    try:
+        return canonical(text)
+    except Error:
+        from debian import deb822
 
     # apt_pkg's parser needs a file; python-debian's own does not.
     return tuple(dict(stanza) for stanza in deb822.Deb822.iter_paragraphs(lines, use_apt_pkg=False))
@@ -83,7 +86,8 @@ def stanzas(file: IO[bytes]) -> Iterator[Stanza]:
             line = octets.decode("utf-8")
         except UnicodeDecodeError:
             raise Error(f"line {number} is not UTF-8 text", _DAMAGED) from None
-        if line[-1] == " " or (not line.isprintable() and _CONTROL.search(line)):
+        # Unicode's blanks, too: python-debian removes them.
+        if line[-1].isspace() or (not line.isprintable() and _CONTROL.search(line)):
             raise _odd(number, line)
         if line[0] == " " and stanza:
             field.append(line)
@@ -91,7 +95,7 @@ def stanzas(file: IO[bytes]) -> Iterator[Stanza]:
         name, colon, value = line.partition(":")
         # An empty value is a multi-line value, whose first line is empty.
         value, plain = value[1:], value[:1] in ("", " ")
-        if not colon or not plain or name.lower() in seen or not _FIELD.fullmatch(name) or value[:1] == " ":
+        if not colon or not plain or name.lower() in seen or not _FIELD.fullmatch(name) or value[:1].isspace():
             raise _odd(number, line)
         seen.add(name.lower())
         stanza[name] = field = [value]
