@@ -8,6 +8,8 @@ whose files are `READER.xz`, made by Debian's tools, and `READER-WHAT.xz`, found
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import hashlib
 import itertools
 import lzma
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+from debian_cloud import formats, packed
 from debian_cloud.disk import gpt, opened
 from debian_cloud.disk.ext4.reader import Ext4
 from debian_cloud.disk.fat import Fat
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CORPUS = Path(__file__).parent / "corpus"
+DISK = 2**20
+"""Bytes of the disk in the samples of formats of disks."""
 # Values worth writing over a number: ends of ranges, signs, and small ones.
 WORDS = [
     value.to_bytes(width, order)
@@ -90,8 +95,26 @@ def outside(counter: Counter) -> None:
 
 def compressed(counter: Counter) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        opened._decompress("x", counter.view(), Path(folder) / "x", 2**22)
+        opened._write("x", packed.xz("x", counter.view()), Path(folder) / "x", 2**22)
         assert (Path(folder) / "x").stat().st_size <= 2**22
+
+
+def disk_in(name: str, packer: Callable[[bytes], bytes] | None = None) -> Callable[[Counter], None]:
+    """Of a format that others compress, the uncompressed content is changed: a changed checksum ends the reading."""
+
+    def read(counter: Counter) -> None:
+        format_ = formats.find(name)
+        view = Counter(packer(counter.data)).view() if packer else counter.view()
+        with contextlib.suppress(Error):
+            format_.check("x", view, DISK)
+        if format_.holds(view):
+            inner = format_.inner("x", view)
+            assert not isinstance(inner, formats.Converted)
+            with tempfile.TemporaryDirectory() as folder:
+                pieces = inner.pieces(0, inner.size) if isinstance(inner, View) else inner
+                opened._write("x", iter(pieces), Path(folder) / "x", 2**22)
+
+    return read
 
 
 def package(counter: Counter) -> None:
@@ -108,6 +131,10 @@ READERS: dict[str, Callable[[Counter], None]] = {
     "gpt": partitions,
     "qcow2": outside,
     "txz": compressed,
+    "rawxz": disk_in("raw.xz"),
+    "tgz": disk_in("tar.gz"),
+    "sparse": disk_in("tar.gz", lambda data: gzip.compress(data, 1)),
+    "vhd": disk_in("vhd"),
     "deb": package,
 }
 
@@ -158,7 +185,10 @@ def mended(reader: str, data: bytes) -> bytes:
                 changed[header + 88 : header + 92] = crc32(changed[table : table + 2**14]).to_bytes(4, "little")
                 changed[header + 16 : header + 20] = bytes(4)
                 changed[header + 16 : header + 20] = crc32(changed[header : header + 92]).to_bytes(4, "little")
-    if reader == "tar":
+    if reader == "vhd" and len(data) >= 512:
+        changed[-448:-444] = bytes(4)
+        changed[-448:-444] = (~sum(changed[-512:]) & 0xFFFFFFFF).to_bytes(4, "big")
+    if reader in ("tar", "sparse"):
         for at in range(0, len(data) - 511, 512):
             if changed[at + 257 : at + 262] == b"ustar":
                 changed[at + 148 : at + 156] = b" " * 8

@@ -373,9 +373,10 @@ def test_what_indexes_list() -> None:
 def test_no_index_is_made_that_clients_refuse(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images/trixie").write_bytes(text)
+    (tmp_path / "dists/trixie").mkdir(parents=True)
     with pytest.raises(Error):
-        steps.run(["index", str(tmp_path), "trixie", str(tmp_path)])
-    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+        steps.run(["index", str(tmp_path), str(tmp_path), str(tmp_path / "dists")])
+    assert not [path for path in (tmp_path / "dists").rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize(
@@ -383,19 +384,20 @@ def test_no_index_is_made_that_clients_refuse(tmp_path: Path, text: bytes) -> No
 )
 def test_no_index_of_statuses_is_made_that_clients_refuse(tmp_path: Path, line: str) -> None:
     fine, *_ = index.parse(malformed.IMAGES)
-    for folder in ("images", "staleness/trixie"):
+    for folder in ("images", "staleness/trixie", "dists/trixie"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "images/trixie").write_text(index.render([fine]))
-    command = ["index", str(tmp_path), "trixie", str(tmp_path)]
+    command = ["index", str(tmp_path), str(tmp_path), str(tmp_path / "dists")]
+    indexes = tmp_path / "dists/trixie/main/images"
     assert steps.run(command) == 0
-    assert staleness.parse((tmp_path / "Images-Status").read_text())[0].id == fine.id
-    (tmp_path / "Images").unlink()
+    assert staleness.parse((indexes / "Images-Status").read_text())[0].id == fine.id
+    (indexes / "Images").unlink()
     (tmp_path / "staleness/trixie/amd64").write_text(
         f"Image: {fine.directory}\nPending-Date: 2026-11-21\nPending:\n{line}\n"
     )
     with pytest.raises(Error):
         steps.run(command)
-    assert not (tmp_path / "Images").exists()
+    assert not (indexes / "Images").exists()
 
 
 @pytest.mark.parametrize(

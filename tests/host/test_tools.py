@@ -16,10 +16,14 @@ from debian_cloud.host import tools
 
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "debian_cloud"
 CALLS = re.compile(
-    r"(run\.)?(output|printing|answer|words|through|foreground|in_namespace|need|bounded|_done)|(plans?\.)?Run|subprocess\.(run|Popen)"
+    r"(run\.)?(output|printing|answer|words|through|foreground|in_namespace|need|bounded|_done)|(plans?\.)?Run|Converted|subprocess\.(run|Popen)"
 )
 """The functions that call a tool: those of the module `host.run`, and the steps of a plan."""
-UNKNOWN = {"host/run.py": "the arguments of others", "plan.py": "as in_tree: a tool of the image's own suite"}
+UNKNOWN = {
+    "host/run.py": "the arguments of others",
+    "plan.py": "as in_tree: a tool of the image's own suite",
+    "disk/opened.py": "what a format names as Converted",
+}
 """Modules in which the first word comes from a caller."""
 
 

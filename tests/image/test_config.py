@@ -147,7 +147,7 @@ def test_a_boot_mode_that_the_disk_has_is_taken(mode: str, firmware: str) -> Non
 def test_a_format_is_made_of_what_the_image_is() -> None:
     with pytest.raises(Error, match=r"is a disk, which has no format tar\.xz") as refused:
         parse({**FIELDS, "Image-Format": "raw tar.xz"})
-    assert refused.value.hint == "Image-Format: qcow2 raw"
+    assert refused.value.hint == "Image-Format: qcow2 raw raw.xz tar.gz vhd"
     with pytest.raises(Error, match="is a root file system without a disk, which has no format raw"):
         parse({"Image-Format": "raw"})
 

@@ -27,7 +27,7 @@ def test_stanzas_are_read_alike_in_both_ways() -> None:
     assert deb822.canonical("") == ()
 
 
-PIECES = (
+PIECES: tuple[str, ...] = (
     "A: b",
     "A: c: d",
     "A:",

@@ -187,6 +187,14 @@ def _refuse(config: ImageConfig, wanted: Iterable[str]) -> None:
         if known not in made:
             what = "a disk" if config.firmware else "a root file system without a disk"
             raise Error(f"{name} is {what}, which has no format {known}", f"give --format {','.join(made)}", USAGE)
+        unit = formats.find(known).UNIT
+        if config.size % unit:
+            whole, next_ = in_words(unit), in_words(-(-config.size // unit) * unit)
+            raise Error(
+                f"{name} has a disk of {in_words(config.size)}, but that of a {known} is a multiple of {whole}",
+                f"give --size {next_}, or another --format",
+                USAGE,
+            )
 
 
 def _of_image(source: sources.Source, config: ImageConfig) -> sources.Source:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import lzma
 import os
 import shutil
 import stat
@@ -14,13 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from debian_cloud import formats
 from debian_cloud.disk import gpt, layout
 from debian_cloud.disk.ext4.reader import Ext4
 from debian_cloud.disk.fat import Fat
 from debian_cloud.disk.layout import ESP
 from debian_cloud.disk.tar import Tar
 from debian_cloud.errors import USAGE, Error
-from debian_cloud.formats import qcow2
 from debian_cloud.host import run
 from debian_cloud.view import PIECE, View
 
@@ -32,17 +31,16 @@ if TYPE_CHECKING:
 RAW: Final = "raw"
 QCOW2: Final = "qcow2"
 TAR: Final = "tar"
-TAR_XZ: Final = "tar.xz"
+"""A tree as a tar that is not compressed, which no build makes."""
 
-DISKS: Final = (RAW, QCOW2)
+DISKS: Final = tuple(name for name in formats.names() if formats.find(name).SOURCE == "disk")
 """Formats of disks; the others are formats of trees."""
 
 LARGEST: Final = 2**36
 """Maximum bytes of a disk or of a tree that are read: 64 GiB."""
 
-# The first bytes of each format, and their offset (QEMU, docs/interop/qcow2.txt; the .xz file format, 2.1.1.1;
-# POSIX, pax; UEFI 5.3.2).
-_MAGIC: Final = ((QCOW2, 0, b"QFI\xfb"), (TAR_XZ, 0, b"\xfd7zXZ\0"), (TAR, 257, b"ustar"), (RAW, 512, b"EFI PART"))
+# POSIX, pax.
+_USTAR: Final = slice(257, 262)
 
 
 class DiskImage:
@@ -167,25 +165,17 @@ def unpacked(path: Path, largest: int = LARGEST) -> Iterator[tuple[str, View]]:
     """The format of an image, and the bytes of the disk or tar archive in it, which are not checked."""
     with bytes_of(path) as view:
         kind = _format(path, view)
-        if kind in (RAW, TAR):
-            yield kind, view
+        inner = view if kind == TAR else formats.find(kind).inner(path.name, view)
+        if isinstance(inner, View):
+            yield kind, inner
             return
         with tempfile.TemporaryDirectory(prefix="debian-cloud-") as folder:
-            inner = Path(folder) / "image"
-            if kind == TAR_XZ:
-                _decompress(path.name, view, inner, largest)
+            file = Path(folder) / "image"
+            if isinstance(inner, formats.Converted):
+                _convert(path, inner, file, largest)
             else:
-                header = qcow2.read(path.name, view)
-                if header.size > largest:
-                    raise _too_large(path.name, largest)
-                if qcow2.allocated(view, header) > shutil.disk_usage(folder).free:
-                    raise Error(
-                        f"{path.name} is a disk of {header.size} bytes, for which {folder} has no room",
-                        "free some space, or set TMPDIR",
-                    )
-                # A path that begins with a slash is never taken for a protocol or an option.
-                run.output(("qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(path.resolve()), str(inner)))
-            with bytes_of(inner) as inside:
+                _write(path.name, inner, file, largest)
+            with bytes_of(file) as inside:
                 yield kind, inside
 
 
@@ -205,7 +195,7 @@ def bytes_of(path: Path) -> Iterator[View]:
         raise Error(f"{path} cannot be read: {os.strerror(error.errno or 0)}", "give an image", USAGE) from None
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Error(f"{path} is not a file", "give an image: a .raw, .qcow2 or .tar.xz", USAGE)
+            raise Error(f"{path} is not a file", f"give an image: {known()}", USAGE)
         size = os.fstat(descriptor).st_size
         if size > LARGEST:
             raise Error(f"{path} is too large for an image", f"at most {LARGEST} bytes are read")
@@ -242,6 +232,11 @@ def _data(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
         yield begin, end
 
 
+def known() -> str:
+    """The formats of images, for a message."""
+    return ", ".join((*formats.names(), TAR))
+
+
 def kind(path: Path) -> str:
     """The format of an image from its first bytes, or "" for none; nothing else of it is read."""
     with bytes_of(path) as view:
@@ -249,8 +244,8 @@ def kind(path: Path) -> str:
 
 
 def _by_magic(view: View) -> str:
-    head = view.read(0, min(view.size, 1024))
-    return next((kind for kind, at, magic in _MAGIC if head[at : at + len(magic)] == magic), "")
+    tar = view.read(0, min(view.size, 512))[_USTAR] == b"ustar"
+    return TAR if tar else formats.of(view)
 
 
 def _format(path: Path, view: View) -> str:
@@ -258,39 +253,40 @@ def _format(path: Path, view: View) -> str:
     found = _by_magic(view)
     if not found:
         raise Error(
-            f"{path} is not an image: neither a disk with GPT (raw or qcow2) nor a tar",
+            f"{path} is not an image: neither a disk with GPT nor a tar",
             "check that the download is complete",
         )
-    for kind in (RAW, QCOW2, TAR, TAR_XZ):
+    for kind in (TAR, *formats.names()):
         if path.name.endswith(f".{kind}") and kind != found:
             raise Error(f"{path} is not {kind}, but {found}", f"rename it to end in .{found}, if you trust it")
     return found
 
 
-def _decompress(name: str, view: View, out: Path, largest: int) -> None:
-    """Write the uncompressed content of a .xz file, with zeros as holes."""
-    damaged = Error(f"{name} is damaged: it cannot be decompressed", "get it again")
-    decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=2**29)
-    position, size = 0, 0
+def _convert(path: Path, inner: formats.Converted, out: Path, largest: int) -> None:
+    """Have a tool write the disk in a file, if there is room."""
+    if inner.size > largest:
+        raise _too_large(path.name, largest)
+    if inner.allocated() > shutil.disk_usage(out.parent).free:
+        raise Error(
+            f"{path.name} is a disk of {inner.size} bytes, for which {out.parent} has no room",
+            "free some space, or set TMPDIR",
+        )
+    # A path that begins with a slash is never taken for a protocol or an option.
+    run.output((*inner.argv, str(path.resolve()), str(out)))
+
+
+def _write(name: str, pieces: Iterator[bytes], out: Path, largest: int) -> None:
+    """Write what is unpacked from a file, with zeros as holes."""
+    size = 0
     with out.open("wb") as target:
-        try:
-            while not decompressor.eof:
-                piece = b""
-                if decompressor.needs_input:
-                    piece = view.read(position, min(PIECE, view.size - position))
-                    if not piece:
-                        raise damaged
-                    position += len(piece)
-                data = decompressor.decompress(piece, PIECE)
-                size += len(data)
-                if size > largest:
-                    raise _too_large(name, largest)
-                if data.count(0) == len(data):
-                    target.seek(len(data), os.SEEK_CUR)
-                else:
-                    target.write(data)
-        except lzma.LZMAError:
-            raise damaged from None
+        for data in pieces:
+            size += len(data)
+            if size > largest:
+                raise _too_large(name, largest)
+            if data.count(0) == len(data):
+                target.seek(len(data), os.SEEK_CUR)
+            else:
+                target.write(data)
         target.truncate(size)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.errors import Error
-from debian_cloud.formats import SHA256
+from debian_cloud.formats import SHA256, Converted
 from debian_cloud.plan import Plan, in_tree
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ PUBLISHED: Final = True
 SOURCE: Final = "disk"
 DIGEST: Final = SHA256
 TOOLS: Final = ("qemu-utils",)
+UNIT: Final = 1
 
 # QEMU, docs/interop/qcow2.txt, Header.
 _MAGIC: Final = b"QFI\xfb"
@@ -54,7 +55,7 @@ def steps(source: str, out: str, epoch: int) -> Plan:
 
 def check(name: str, view: View, virtual_size: int) -> None:
     """Check the header and the places of the tables; the content of clusters is not read."""
-    if view.read(0, min(view.size, len(_MAGIC))) != _MAGIC:
+    if not holds(view):
         raise Error(f"{name} is not a qcow2", "upload the file that `debian-cloud build` made")
     header = read(name, view)
     if header.size != virtual_size:
@@ -99,6 +100,19 @@ def read(name: str, view: View) -> Header:
         if wrong:
             raise Error(f"{name} {what}", _HINT)
     return Header(size, cluster, entries, table, counts, count_clusters)
+
+
+def holds(view: View) -> bool:
+    """By the first bytes."""
+    return view.size >= len(_MAGIC) and view.read(0, len(_MAGIC)) == _MAGIC
+
+
+def inner(name: str, view: View) -> Converted:
+    """The disk, by QEMU: the header says that it needs no other file."""
+    header = read(name, view)
+    return Converted(
+        ("qemu-img", "convert", "-f", "qcow2", "-O", "raw"), header.size, lambda: allocated(view, header)
+    )
 
 
 def allocated(view: View, header: Header) -> int:

@@ -17,6 +17,10 @@ PUBLISHED: Final = False
 SOURCE: Final = "disk"
 DIGEST: Final = BLOCKS
 TOOLS: Final = ("e2fsprogs", "fdisk", "mtools")
+UNIT: Final = 1
+
+# UEFI, 5.3.2; the boot loader is in the sector before it.
+_SECTOR, _GPT = 512, b"EFI PART"
 
 
 def steps(source: str, out: str, epoch: int) -> Plan:  # noqa: ARG001 - the signature is every format's
@@ -31,3 +35,18 @@ def check(name: str, view: View, virtual_size: int) -> None:
             f"{name} has {view.size} bytes, but its record says {virtual_size}",
             "upload the file that `debian-cloud build` made",
         )
+
+
+def holds(view: View) -> bool:
+    """By its partition table."""
+    return has_table(view.read(0, min(view.size, 2 * _SECTOR)))
+
+
+def has_table(head: bytes) -> bool:
+    """Whether the first sectors of a disk have a partition table."""
+    return head[_SECTOR:].startswith(_GPT)
+
+
+def inner(name: str, view: View) -> View:  # noqa: ARG001 - the signature is every format's
+    """The file itself."""
+    return view

@@ -35,6 +35,7 @@ from debian_cloud.disk.opened import (
     bytes_of,
     format_of,
     kind,
+    known,
     opened,
     unpacked,
 )
@@ -167,7 +168,7 @@ def verify(
     done("signatures and indexes")
     # Report a file that is not an image before reading a hundred packages; read the rest of it after the rebuild.
     form = _format(image, buildinfo)
-    wanted = {RAW: "raw", QCOW2: "qcow2"}.get(form, "tar.xz")
+    wanted = "tar.xz" if form == TAR else form
     shipped = manifest.by_path((p.name, entries) for p, entries in _manifests(folder, buildinfo).items())
     done("packages")
     if given.rebuilt:
@@ -238,7 +239,7 @@ def _buildinfo(image: Path, trusted: Trust, given: Given) -> Path:
 
 def _refuse_no_file(image: Path) -> None:
     if not image.is_file():
-        raise Error(f"there is no file {printable(str(image))}", "give an image: a .raw, .qcow2 or .tar.xz", USAGE)
+        raise Error(f"there is no file {printable(str(image))}", f"give an image: {known()}", USAGE)
 
 
 def _closure(image: Path, trusted: Trust, buildinfo: Path) -> Path:
