@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from debian_cloud.image import index, staleness
 from debian_cloud.image.index import Attestation
+from debian_cloud.image.machine import Machine
 from debian_cloud.text import openpgp
-from tests.samples import RECORD
+from tests.samples import CONFIG, RECORD
 
 
 def packed_signatures(times: int) -> bytes:
@@ -32,6 +33,7 @@ _ONE = replace(
     attestations=(Attestation("intoto.json", 812, "e" * 64), Attestation("spdx.json", 9, "f" * 64)),
     rebuilds=(Attestation(f"{'a' * 40}.asc", 812, "1" * 64),),
     status="current",
+    machine=replace(Machine.of(CONFIG), memory=2**29),
 )
 _RAW = replace(_ONE, format="raw", sha256="2" * 64, size=1)
 _OLD = replace(
@@ -147,6 +149,16 @@ BAD_IMAGES: dict[str, bytes] = {name: make(IMAGES) for name, make in _FORMS.item
             IMAGES,
             {
                 **_SAME,
+                "Firmware": (
+                    "bios  uefi",
+                    "../x",
+                    "x" * 65,
+                    "é",
+                    " ".join(f"w{n}" for n in range(33)),
+                    "bios\n uefi",
+                ),
+                "User": ("admin root", "$(x)", "-x", "admin\tx"),
+                "Memory": ("512", "0M", "many", "512M 1G", "9999999T"),
                 "Format": ("qcow2/../x", "", "QCOW2", "buildinfo", "intoto.json", "x" * 250),
                 "Config-Version": ("1 2", "", "1:2:3", ":1", "a:1", "x" * 300, "1234567890:1"),
                 "Filename": (

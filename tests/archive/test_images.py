@@ -21,6 +21,7 @@ from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import sign
 from debian_cloud.image import index
 from debian_cloud.image.buildinfo import Buildinfo
+from debian_cloud.image.machine import Machine
 from debian_cloud.projections import provenance
 from tests.archive.conftest import VIRTUAL_SIZE, qcow2
 from tests.gnupg import remove
@@ -163,11 +164,20 @@ def test_refuses_missing_file(archive: Archive, make: Maker, uploader: Key) -> N
         {"Buildinfo": "/etc/passwd"},
         {"Architecture": "../amd64"},
         {"Surprise": "a field that nobody knows"},
+        {"Firmware": "coreboot"},
+        {"User": "admin root"},
     ],
     ids=lambda lie: "-".join(f"{field}={value[:12]}" for field, value in lie.items()),
 )
 def test_refuses_record_that_lies(archive: Archive, make: Maker, uploader: Key, lie: dict[str, str]) -> None:
     assert "error: " in archive.refuse(make.image(uploader, record=lie))
+
+
+def test_what_a_machine_needs_is_published(archive: Archive, make: Maker, uploader: Key) -> None:
+    archive.take(make.image(uploader, record={"Firmware": "bios uefi", "Memory": "512M", "User": "admin"}))
+    archive.run("publish")
+    (record,) = index.parse((archive.dist / "main/images/Images").read_text())
+    assert record.machine == Machine(firmware=("bios", "uefi"), memory=2**29, user="admin")
 
 
 CHANGES = "Image-Changes:\n add htop\n hostname x\n"

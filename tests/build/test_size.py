@@ -23,9 +23,10 @@ from debian_cloud.host.checksums import Digest
 from debian_cloud.host.progress import Progress
 from debian_cloud.image import custom, metadata
 from debian_cloud.image.buildinfo import Buildinfo, Draft
-from debian_cloud.image.config import ImageConfig, in_words
+from debian_cloud.image.config import ImageConfig
 from debian_cloud.image.resolution import Resolution
 from debian_cloud.packages import origin, resolver
+from debian_cloud.text.sizes import in_words
 from tests import throwaway
 from tests.command import debian_cloud, refused
 from tests.samples import ARCHIVE, CONFIG, CONTAINER, DEBIAN, RESOLUTION, SERIAL, configured

@@ -329,6 +329,9 @@ Epoch: 1795224967
 Virtual-Size: 8589934592
 Maintainer: Some One <one@example.org>
 Formats: raw qcow2
+Firmware: bios uefi
+User: admin
+Datasource: Ec2
 Plan: 25023c32b830872c3d2985773fab3995ac183f0e14c28cf006b8a1374301d6e7
 Packages:
  ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff 88296 base-files 13.8 amd64

@@ -126,6 +126,8 @@ def test_status_asks_the_others(machine: Says, name: str) -> None:
 def test_an_index_that_is_not_there_is_named(machine: Says, tmp_path: Path) -> None:
     done, out, err = machine("Images", malformed.IMAGES.encode(), b"", "list", "--images")
     assert (done, len(out.splitlines()), err) == (0, 4, "")
+    machines = [", bios or uefi, 512 MiB of memory, user admin" in line for line in out.splitlines()]
+    assert machines == [True] * 4
     output = run.output
     lines = target("Images", GOOD, tmp_path / "good") + target("Images", BAD, tmp_path / "no" / "such")
     with pytest.MonkeyPatch.context() as patched:

@@ -349,7 +349,14 @@ def known(world: World) -> dict[str, str]:
 def test_the_images_of_an_archive_of_one_s_own_are_listed(world: World) -> None:
     done = debian_cloud("list", "--images", "--json", **known(world))
     assert done.returncode == 0, done.stderr
-    assert [image["config"] for image in json.loads(done.stdout)] == list(PUBLISHED)
+    found = json.loads(done.stdout)
+    assert [image["config"] for image in found] == list(PUBLISHED)
+    machines = {image["config"]: image["machine"] for image in found}
+    assert (machines["ec2"]["firmware"], machines["ec2"]["boot_mode"]) == (["bios", "uefi"], "uefi-preferred")
+    assert (machines["ec2"]["root_device"], machines["ec2"]["console"]) == ("/dev/xvda", "ttyS0")
+    assert (machines["ec2"]["user"], machines["ec2"]["memory"]) == ("admin", 2**29)
+    assert machines["generic"]["datasources"][:2] == ["NoCloud", "ConfigDrive"]
+    assert machines["container"]["firmware"] == []
 
 
 def test_what_was_built_is_verified_where_it_lies(world: World, container: Path, tmp_path: Path) -> None:

@@ -30,9 +30,9 @@ from debian_cloud.disk import layout as disk_layout
 from debian_cloud.errors import USAGE, Error, did_you_mean
 from debian_cloud.image import sources
 from debian_cloud.image.buildinfo import DRAFT, Draft
-from debian_cloud.image.config import in_words
 from debian_cloud.packages import pool
 from debian_cloud.plan import ENVIRONMENT, NAMESPACE, TREE, Plan, Run, Write, in_tree, plan_id
+from debian_cloud.text.sizes import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

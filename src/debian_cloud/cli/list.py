@@ -27,6 +27,7 @@ from debian_cloud.text.printable import printable
 if TYPE_CHECKING:
     import argparse
 
+    from debian_cloud.image.machine import Machine
     from debian_cloud.packages.images import Image
 
 
@@ -65,8 +66,19 @@ def _images(args: argparse.Namespace) -> int:
             f"{record.size / 2**20:>7.0f} MiB  {record.status}"
             f"{'' if record.official else ', not official'}"
             f"{''.join(f', with packages of {printable(source)}' for source in record.others)}"
+            f"{_in_words(record.machine)}"
         )
     return status
+
+
+def _in_words(machine: Machine) -> str:
+    """What a person needs to start it: firmware, memory, and whom to log in as; empty if the record says nothing."""
+    found = (
+        " or ".join(machine.firmware),
+        f"{machine.memory >> 20} MiB of memory" if machine.memory else "",
+        f"user {machine.user}" if machine.user else "",
+    )
+    return "".join(f", {printable(word)}" for word in found if word)
 
 
 def _as_json(image: Image) -> dict[str, object]:

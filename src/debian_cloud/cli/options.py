@@ -13,6 +13,7 @@ from debian_cloud.image import config
 from debian_cloud.image.custom import Custom, custom
 from debian_cloud.packages import described, origin, words
 from debian_cloud.proof.trust import Trust
+from debian_cloud.text import sizes
 
 if TYPE_CHECKING:
     import argparse
@@ -48,9 +49,9 @@ def add_cache_size(parser: argparse.ArgumentParser) -> None:
     """Declare the bound of the layers in the cache."""
     parser.add_argument(
         "--cache-size",
-        default=config.in_words(store.BOUND),
+        default=sizes.in_words(store.BOUND),
         metavar="SIZE",
-        help=f"what the layers in the cache may take (default: {config.in_words(store.BOUND)})",
+        help=f"what the layers in the cache may take (default: {sizes.in_words(store.BOUND)})",
     )
 
 

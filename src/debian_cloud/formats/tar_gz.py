@@ -30,7 +30,7 @@ _MAGIC: Final = b"ustar  \0"
 _FIRST, _MORE = (386, 4), (0, 21)
 _GOES_ON: Final = (482, 504)
 _REAL_SIZE: Final = slice(483, 495)
-_RANGES: Final = 2**20
+_RANGES: Final = 2**18
 """Maximum ranges of data in a disk."""
 _HEAD: Final = 1024
 

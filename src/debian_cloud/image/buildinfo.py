@@ -15,9 +15,11 @@ from urllib.parse import urlsplit
 
 from debian_cloud import VERSION, formats, names
 from debian_cloud.errors import FAILED, USAGE, Error
+from debian_cloud.image import machine
 from debian_cloud.image.config import PATH
 from debian_cloud.image.custom import others
 from debian_cloud.image.id import ImageId
+from debian_cloud.image.machine import Machine
 from debian_cloud.image.resolution import Package, ReleaseFile
 from debian_cloud.image.sources import Source
 from debian_cloud.text import deb822
@@ -197,13 +199,14 @@ class Buildinfo:
 class Draft:
     """A .buildinfo before its files exist, with further values for the record and the .changes.
 
-    `formats` are those that will be made; `virtual_size` is the disk's in bytes.
+    `formats` are those that will be made; `virtual_size` is the disk's in bytes; `machine` goes into the record.
     """
 
     buildinfo: Buildinfo
     formats: tuple[str, ...]
     virtual_size: int
     maintainer: str
+    machine: Machine = machine.UNKNOWN
 
     @classmethod
     def of(
@@ -222,7 +225,7 @@ class Draft:
             sources=tuple(sources),
             changes=resolution.custom.lines,
         )
-        return cls(known, wanted, config.size, config.maintainer)
+        return cls(known, wanted, config.size, config.maintainer, Machine.of(config))
 
     @classmethod
     def parse(cls, text: str) -> Draft:
@@ -235,6 +238,7 @@ class Draft:
                 (*stanza["Formats"].split(),),
                 int(stanza["Virtual-Size"]),
                 stanza["Maintainer"],
+                machine.read(stanza, strict=True),
             )
         except (ValueError, KeyError, Error) as error:
             raise Error(
@@ -262,6 +266,7 @@ class Draft:
                 ("Virtual-Size", str(self.virtual_size)),
                 ("Maintainer", self.maintainer),
                 ("Formats", " ".join(self.formats)),
+                *((name, value) for name, value in self.machine.fields() if value),
                 ("Plan", found.plan),
                 ("Packages", lines(map(_package_row, found.packages))),
                 *((("Tools", lines(map(_package_row, found.tools))),) if found.tools else ()),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from debian_cloud import formats, names
 from debian_cloud.errors import USAGE, Error, did_you_mean
 from debian_cloud.image.id import ImageId
+from debian_cloud.text import sizes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,10 +101,8 @@ _OF_A_DISK = (
     *("Image-Imds", "Image-Tpm", "Image-Volume"),
 )
 """Fields that do not apply to a root file system without a disk: it uses another system's kernel and machine."""
-_SIZE = re.compile(r"([1-9][0-9]{0,5})([MGT])")
 _MARKED = re.compile(r"(?P<word>\S+)(?: \[(?P<only>[a-z0-9-]+)\])?")
 """A word of a field of debian/control and, optionally, the architecture to which it is restricted."""
-_UNIT = {"M": 2**20, "G": 2**30, "T": 2**40}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +155,7 @@ def parse(
     what = f"configuration {name} {version}"
     found = {field: value.split() for field, value in fields.items() if field.startswith(PREFIX)}
     for field, words in found.items():
-        _check(what, field, words)
+        check(what, field, words)
     for field in _REQUIRED:
         if not found.get(field):
             raise Error(f"{what} has no field {field}", f"{field}: {FIELDS[field].meaning}")
@@ -225,7 +224,7 @@ def of_architecture(fields: Mapping[str, str], architecture: str) -> dict[str, s
     return found
 
 
-def _check(what: str, field: str, words: list[str]) -> None:
+def check(what: str, field: str, words: list[str]) -> None:
     """Raise Error if a field is unknown, or has a value that it does not accept."""
     if field not in FIELDS:
         raise Error(f"{what} has the unknown field {field}", did_you_mean(field, FIELDS))
@@ -269,10 +268,10 @@ def _check_boot(what: str, firmware: tuple[str, ...], mode: str) -> None:
 
 def size(text: str, what: str, field: str = "Image-Size") -> int:
     """The bytes that `8G` or `512M` stands for; Error if it is not a size, or out of the field's range."""
-    found = _bytes(text)
+    found = sizes.read(text)
     if not found:
         raise Error(f"{what} has the invalid size {text!r} in {field}", FIELDS["Image-Size"].meaning)
-    least, most = (int(limit[:-1]) * _UNIT[limit[-1]] for limit in FIELDS[field].sizes)
+    least, most = map(sizes.read, FIELDS[field].sizes)
     if not least <= found <= most:
         raise Error(f"{what} has the invalid size {text} in {field}", "from {} to {}".format(*FIELDS[field].sizes))
     return found
@@ -280,19 +279,7 @@ def size(text: str, what: str, field: str = "Image-Size") -> int:
 
 def amount(text: str, option: str) -> int:
     """The bytes that `8G`, `512M` or `0` stands for in an option; Error if it is not a size."""
-    found = _bytes(text)
+    found = sizes.read(text)
     if not found and text != "0":
         raise Error(f"{option} has the invalid size {text!r}", "a number and M, G or T (powers of 1024)", USAGE)
     return found
-
-
-def _bytes(text: str) -> int:
-    """The bytes that a size stands for, or 0 if it is none."""
-    match = _SIZE.fullmatch(text)
-    return int(match[1]) * _UNIT[match[2]] if match else 0
-
-
-def in_words(size: int) -> str:
-    """A size, a multiple of MiB, as text for Image-Size in the largest unit that gives an integer."""
-    unit, letter = next((_UNIT[letter], letter) for letter in "TGM" if size % _UNIT[letter] == 0)
-    return f"{size // unit}{letter}"

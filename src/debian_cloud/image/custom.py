@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.errors import USAGE, Error, did_you_mean
-from debian_cloud.image.config import FIELDS, PATH, in_words, size
+from debian_cloud.image.config import FIELDS, PATH, size
+from debian_cloud.text.sizes import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Final
 
 from debian_cloud import names
 from debian_cloud.errors import Error, did_you_mean
+from debian_cloud.image import machine
 from debian_cloud.image.id import ImageId
 from debian_cloud.text import deb822
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from debian_cloud.host.checksums import Digest
+    from debian_cloud.image.machine import Machine
 
 _FIELDS: Final = (
     "Image", "Version", "Suite", "Architecture", "Format", "Config-Version", "Filename", "Size",
@@ -35,6 +37,8 @@ _OTHERS: Final = "Other-Sources"
 """Address and suite of each package source that the user added; only for an unofficial image."""
 _OTHER: Final = re.compile(r"(https?://|file:/)[A-Za-z0-9._~:/%+,=-]+ [a-z0-9][a-z0-9+.-]*")
 _OF_A_TRY: Final = (_OFFICIAL, _OTHERS)
+_UPLOADED: Final = (*_FIELDS, *_OF_A_TRY, *machine.FIELDS)
+"""All fields that a builder writes."""
 _ATTESTATIONS: Final = "Attestations"
 _REBUILDS: Final = "Rebuilds"
 _LISTS: Final = (_ATTESTATIONS, _REBUILDS)
@@ -79,7 +83,7 @@ class ImageRecord:
 
     `rebuilds` are statements of others that they rebuilt the same bytes, each named by its signer's fingerprint.
     `partial` means published although other images of its serial are missing. `status_date` is YYYY-MM-DD. `others`
-    are address and suite of each package source that the user added.
+    are address and suite of each package source that the user added. `machine` is what a machine of it must have.
     """
 
     id: ImageId
@@ -100,6 +104,7 @@ class ImageRecord:
     status_reason: str = ""
     cves: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    machine: Machine = machine.UNKNOWN
 
     @property
     def directory(self) -> str:
@@ -157,6 +162,7 @@ def _records(stanzas: Iterable[deb822.Stanza], *, strict: bool) -> Iterator[Imag
     files: set[str] = set()
     current: dict[str, str] = {}
     described: dict[str, tuple[str | int, ...]] = {}
+    machines: dict[ImageId, Machine] = {}
     for stanza in stanzas:
         try:
             record = _record(stanza, strict=strict)
@@ -175,6 +181,8 @@ def _records(stanzas: Iterable[deb822.Stanza], *, strict: bool) -> Iterator[Imag
         for path, said in _files(record):
             if described.setdefault(path, said) != said:
                 raise Error(f"two image records disagree on {path}", _WHICH)
+        if machines.setdefault(record.id, record.machine) != record.machine:
+            raise Error(f"two image records disagree on the machine of {record.stem}", _WHICH)
         yield record
 
 
@@ -251,15 +259,14 @@ def _stanza(record: ImageRecord) -> list[tuple[str, str]]:
         *(record.id.package, record.id.serial, record.id.suite, record.id.architecture, record.format),
         *(record.config_version, record.filename, str(record.size), str(record.virtual_size)),
         *(record.sha256, record.sha512, record.buildinfo, "" if record.official else "no", ", ".join(record.others)),
+        *(value for _, value in record.machine.fields()),
         *(record.buildinfo_sha256, record.buildinfo_sha512),
         "".join(f"\n {a.sha256} {a.size} {_beside(record, a.suffix)}" for a in record.attestations),
         "".join(f"\n {a.sha256} {a.size} {record.rebuilds_directory}/{a.suffix}" for a in record.rebuilds),
         *("yes" if record.partial else "", record.status, record.status_date, record.status_reason),
         " ".join(record.cves),
     )
-    return [
-        (field, value) for field, value in zip((*_FIELDS, *_OF_A_TRY, *_OF_THE_ARCHIVE), values, strict=True) if value
-    ]
+    return [(field, value) for field, value in zip((*_UPLOADED, *_OF_THE_ARCHIVE), values, strict=True) if value]
 
 
 def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
@@ -268,9 +275,9 @@ def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
             raise Error(f"an image record has no field {field}", "it may be truncated: get it again")
     if strict:
         for field in stanza:
-            if field not in (*_FIELDS, *_OF_A_TRY):
+            if field not in _UPLOADED:
                 raise Error(f"an image record has the unknown field {field}", did_you_mean(field, _FIELDS))
-    for field in (*_FIELDS, *_OF_A_TRY, *_OF_THE_ARCHIVE):
+    for field in (*_UPLOADED, *_OF_THE_ARCHIVE):
         if "\n" in stanza.get(field, "") and field not in _LISTS:
             raise Error(f"field {field} of an image record has more than one line")
     size = _size(stanza["Size"], "Size", 1, LARGEST_FILE)
@@ -311,6 +318,7 @@ def _record(stanza: deb822.Stanza, *, strict: bool) -> ImageRecord:
         status_reason=stanza.get("Status-Reason", ""),
         cves=(*stanza.get("CVEs", "").split(),),
         others=others,
+        machine=machine.read(stanza, strict=strict),
     )
     for field, path in (("Filename", record.filename), ("Buildinfo", record.buildinfo)):
         if stanza[field] != path:

@@ -35,6 +35,7 @@ def record(draft: Draft, digests: Mapping[str, Digest]) -> str:
             sha512=digests[made.id.file(name)].hashes["sha512"],
             official=not made.changes,
             others=tuple(f"{uri} {suite}" for uri, suite in made.others),
+            machine=draft.machine,
         )
         for name in draft.published
     )
