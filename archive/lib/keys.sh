@@ -99,11 +99,11 @@ other_signs() { "${steps:?}/keys" "$dir" able 9>&- | grep -qv "^$1 "; }
 
 suites() { sed -n 's/^Codename: *//p' "$dir/conf/distributions"; }
 
-# renew_keyring: build the keyring package of each suite again if the keys or the address have changed.
+# renew_keyring: build the keyring package of each suite again if the keys (tmp/machines) or the address have changed.
 # NAME-proposed has that of NAME, whose machines may install packages from there.
 renew_keyring() {
     [ -s "$dir/conf/url" ] || return 0
-    "$steps/keys" "$dir" keyring >"$dir/tmp/keyring" 9>&-
+    cp "$dir/tmp/machines" "$dir/tmp/keyring"
     "$steps/keys" "$dir" everyone >>"$dir/tmp/keyring" 9>&-
     # What the terms are read from is compared first, as it seldom changes.
     from=$(cat "$dir/conf/url" "$dir/tmp/keyring" "$dir/conf/distributions" "$steps/keyring-package" | sha256sum)
@@ -148,10 +148,9 @@ show_beside() {
 }
 
 # show_keyring: update the keyring packages in public/, which machines install by hand first, and keyring.gpg;
-# the keys are also there as files, for clients that are not apt.
+# the keys (tmp/machines) are also there as files, for clients that are not apt.
 show_keyring() {
-    keys=$dir/tmp/keyring name=debian-cloud-archive-keyring
-    "$steps/keys" "$dir" keyring >"$keys" 9>&-
+    keys=$dir/tmp/machines name=debian-cloud-archive-keyring
     show_beside "$keys" "$name.gpg"
     # As gpg --armor --export writes them (RFC 9580, 6.2).
     archive_gpg --enarmor <"$keys" |
@@ -211,6 +210,7 @@ carry_first() {
 # bring_keys: make the keyring packages, the indexes and all signatures agree with conf/keys.
 bring_keys() {
     carry_first
+    "$steps/keys" "$dir" keyring >"$dir/tmp/machines" 9>&-
     renew_keyring
     show_state
     show_keyring

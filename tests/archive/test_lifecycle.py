@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from debian_cloud.archive import lifecycle, state, steps
+from debian_cloud.archive import indexes, lifecycle, state
 from debian_cloud.archive.lifecycle import Held, Policy, ReleaseSet
 from debian_cloud.errors import Error
 from debian_cloud.image import index, staleness
@@ -375,7 +377,7 @@ def test_no_index_is_made_that_clients_refuse(tmp_path: Path, text: bytes) -> No
     (tmp_path / "images/trixie").write_bytes(text)
     (tmp_path / "dists/trixie").mkdir(parents=True)
     with pytest.raises(Error):
-        steps.run(["index", str(tmp_path), str(tmp_path), str(tmp_path / "dists")])
+        indexes.enter(tmp_path, tmp_path, tmp_path / "dists")
     assert not [path for path in (tmp_path / "dists").rglob("*") if path.is_file()]
 
 
@@ -387,17 +389,24 @@ def test_no_index_of_statuses_is_made_that_clients_refuse(tmp_path: Path, line: 
     for folder in ("images", "staleness/trixie", "dists/trixie"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "images/trixie").write_text(index.render([fine]))
-    command = ["index", str(tmp_path), str(tmp_path), str(tmp_path / "dists")]
-    indexes = tmp_path / "dists/trixie/main/images"
-    assert steps.run(command) == 0
-    assert staleness.parse((indexes / "Images-Status").read_text())[0].id == fine.id
-    (indexes / "Images").unlink()
+    release, made = tmp_path / "dists/trixie/Release", tmp_path / "dists/trixie/main/images"
+    before = f"Codename: trixie\nMD5Sum:\n {'0' * 32} 1 x\nSHA256:\n {'0' * 64} 1 x\n"
+    release.write_text(before)
+    assert indexes.enter(tmp_path, tmp_path, tmp_path / "dists") == ()
+    assert staleness.parse((made / "Images-Status").read_text())[0].id == fine.id
+    assert release.read_text().startswith(f"Codename: trixie\nAcquire-By-Hash: yes\nSHA256:\n {'0' * 64} 1 x\n ")
+    assert re.findall(r"main/images/(\S+)", release.read_text()) == [
+        name for index_ in ("Files", "Images", "Images-Status") for name in (index_, f"{index_}.xz")
+    ]
+    shutil.rmtree(made)
+    release.write_text(before)
     (tmp_path / "staleness/trixie/amd64").write_text(
         f"Image: {fine.directory}\nPending-Date: 2026-11-21\nPending:\n{line}\n"
     )
     with pytest.raises(Error):
-        steps.run(command)
-    assert not (indexes / "Images").exists()
+        indexes.enter(tmp_path, tmp_path, tmp_path / "dists")
+    assert not (made / "Images").exists()
+    assert release.read_text() == before
 
 
 @pytest.mark.parametrize(

@@ -4,20 +4,28 @@
 from __future__ import annotations
 
 import io
+import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from debian_cloud.archive import lifecycle, state
+from debian_cloud.errors import Error
+from debian_cloud.host import checksums, files, run
 from debian_cloud.image import index, inventory, staleness
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from debian_cloud.archive.lifecycle import Held
     from debian_cloud.image.index import ImageRecord
     from debian_cloud.image.inventory import Entry
     from debian_cloud.text.deb822 import Stanza
+
+
+_FOLDER: Final = "main/images"
+"""Directory of the indexes in that of a suite."""
+_SUMS: Final = ("MD5Sum:", "SHA1:", "SHA256:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,50 @@ def listing(known: Path, suite: str, archive: Path) -> Listing:
         state.pending(known, suite),
         tuple(entry for entry in state.files(known, suite) if entry.directory in directories),
     )
+
+
+def enter(archive: Path, known: Path, dists: Path) -> tuple[Held, ...]:
+    """Write the indexes of images of all suites, and list them in each Release; return the images that are held back.
+
+    `known` is the archive's state, and DISTS/SUITE is as reprepro has written it, which knows neither images nor
+    by-hash. MD5 and SHA-1 are removed from Release, as apt does not need them.
+    """
+    held: tuple[Held, ...] = ()
+    address = files.text(archive / "conf/url").strip().rstrip("/") if (archive / "conf/url").is_file() else ""
+    for suite in sorted(path for path in dists.iterdir() if path.is_dir()):
+        found = listing(known, suite.name, archive)
+        held += found.held
+        folder = suite / _FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        write(found, folder)
+        written = sorted(folder.iterdir())
+        run.output(("xz", "--keep", "-1", "--threads=0", "--block-size=4MiB", *map(str, written)))
+        rows = [_row(path, suite) for name in written for path in (name, name.with_name(f"{name.name}.xz"))]
+        release = suite / "Release"
+        text = files.text(release)
+        if "\nSHA256:\n" not in text:
+            raise Error(
+                f"an index to be signed is incomplete: {release}: it has no SHA256",
+                "the disk may be full or damaged: check it, and run it again",
+            )
+        release.write_text(_edited(text, address, rows), "utf-8")
+    return held
+
+
+def _row(path: Path, suite: Path) -> str:
+    """The line of a file in Release."""
+    digest = checksums.digest(path, ("sha256",))
+    return f" {digest.hashes['sha256']} {digest.size} {path.relative_to(suite)}"
+
+
+def _edited(release: str, address: str, rows: Iterable[str]) -> str:
+    """A Release with more files, with SHA-256 alone, and with the address of snapshots (apt-get(8), --snapshot)."""
+    lines = release.split("\n")
+    sums = next((at for at, line in enumerate(lines) if line in _SUMS), len(lines))
+    begin = lines.index("SHA256:") + 1
+    hashes = itertools.takewhile(lambda line: line.startswith(" "), lines[begin:])
+    snapshots = (f"Snapshots: {address}/snap/@SNAPSHOTID@/",) if address else ()
+    return "\n".join((*lines[:sums], *snapshots, "Acquire-By-Hash: yes", "SHA256:", *hashes, *rows, ""))
 
 
 def write(found: Listing, folder: Path) -> None:

@@ -87,6 +87,16 @@ def dated(found: SignedRelease, date: int, term: int) -> bytes:
     return "\n".join(lines).encode()
 
 
+def signed_by(text: bytes, signers: str) -> bytes:
+    """The text of a release file that names the keys of the next one.
+
+    It is for an apt source without Signed-By; that of the keyring package has one.
+    """
+    lines = [line for line in text.decode().split("\n") if not line.startswith("Signed-By: ")]
+    lines.insert(lines.index("SHA256:"), f"Signed-By: {signers}")
+    return "\n".join(lines).encode()
+
+
 def with_term(text: bytes, term: int) -> bytes:
     """The text of a release file with a Valid-Until, which is `term` seconds after its Date if it had none.
 

@@ -1,9 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Prepare what an archive is about to sign: complete, in agreement with its state, and dated.
 
-FOLDER/dists is as reprepro has written it, with the list of packages in --packages;
-with --again it is made from what was signed last, which must be what is served.
-Each Release gets its dates.
+FOLDER/dists is as reprepro has written it, with the list of packages in --packages,
+and gets the indexes of the images that the archive's state has; with --again it is
+made from what was signed last, which must be what is served. Each Release gets its
+dates and the keys that will sign it.
+
+Withdrawn and expired images are in no index, and of the rest the newest serial of
+each image is `current`. Images of a set in DIR/conf/releases wait for each other:
+those that are held back, and those that they wait for, are printed; an image that
+is already published stays published. Images-Status has for each image that was ever
+published its status, and which of its packages have a newer version, as `stale`
+found it. Files lists each file and link of the listed images for mirrors, with its
+SHA-256. If a client would refuse one of the three, nothing is prepared.
 """
 
 from __future__ import annotations
@@ -11,7 +20,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud.archive import ready
+from debian_cloud.archive import indexes, lifecycle, ready
 
 if TYPE_CHECKING:
     import argparse
@@ -25,12 +34,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--again", action="store_true", help="use the indexes that were signed last")
     parser.add_argument("--keyring", type=Path, metavar="FILE", help="the archive's own keys, for --again")
     parser.add_argument("--born", type=int, default=0, metavar="SECONDS", help="when the youngest key was made")
+    parser.add_argument(
+        "--signers", required=True, metavar="KEYS", help="the fingerprints of the keys that will sign"
+    )
     parser.add_argument("--after-wrong-clock", action="store_true", help="ignore dates in the future")
 
 
 def main(args: argparse.Namespace) -> int:
     """Run the step and return its exit status."""
-    known = args.keyring if args.again else args.packages
-    make = ready.again if args.again else ready.anew
-    make(args.archive, args.folder, known, args.born, after_wrong_clock=args.after_wrong_clock)
+    signing = ready.Signing(args.signers, args.born, after_wrong_clock=args.after_wrong_clock)
+    if args.again:
+        ready.again(args.archive, args.folder, args.keyring, signing)
+        return 0
+    for one in indexes.enter(args.archive, args.archive / "state", args.folder / "dists"):
+        images = " ".join(map(lifecycle.member, one.images))
+        print(f"held back: {one.release}: {images} (missing: {' '.join(one.missing)})")
+    ready.anew(args.archive, args.folder, args.packages, signing)
     return 0
