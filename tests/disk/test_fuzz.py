@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RUNS = {"ext4": 150, "fat": 500, "tar": 150, "gpt": 1000, "qcow2": 1000, "txz": 150, "deb": 500}
-RUNS |= {"rawxz": 300, "tgz": 300, "sparse": 200, "vhd": 700}
+RUNS |= {"rawxz": 300, "tgz": 300, "sparse": 200, "vhd": 300}
 
 
 @pytest.mark.parametrize("reader", fuzz.READERS)
