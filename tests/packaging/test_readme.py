@@ -81,6 +81,11 @@ WALK: Final = (
         shows=(r"debian-13-ec2-\S+", r"packages: \d+, ", "as they were kept", "packages and layers take"),
     ),
     Block(
+        "Take it to a cloud",
+        0,
+        quick=((r"^debian-cloud build ((?:azure|gce|ec2) .*)$", r"debian-cloud plan \1 >plan"),),
+    ),
+    Block(
         "Run your own archive in ten minutes",
         0,
         shows=(rf"archive +{SERVED} as http://cloud\.example\.org", r"suite +trixie: \d\d packages; images: none"),

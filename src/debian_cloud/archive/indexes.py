@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.archive import lifecycle, state
-from debian_cloud.errors import Error
 from debian_cloud.host import checksums, files, run
 from debian_cloud.image import index, inventory, staleness
 
@@ -77,13 +76,7 @@ def enter(archive: Path, known: Path, dists: Path) -> tuple[Held, ...]:
         run.output(("xz", "--keep", "-1", "--threads=0", "--block-size=4MiB", *map(str, written)))
         rows = [_row(path, suite) for name in written for path in (name, name.with_name(f"{name.name}.xz"))]
         release = suite / "Release"
-        text = files.text(release)
-        if "\nSHA256:\n" not in text:
-            raise Error(
-                f"an index to be signed is incomplete: {release}: it has no SHA256",
-                "the disk may be full or damaged: check it, and run it again",
-            )
-        release.write_text(_edited(text, address, rows), "utf-8")
+        release.write_text(_edited(files.text(release), address, rows), "utf-8")
     return held
 
 
@@ -97,8 +90,9 @@ def _edited(release: str, address: str, rows: Iterable[str]) -> str:
     """A Release with more files, with SHA-256 alone, and with the address of snapshots (apt-get(8), --snapshot)."""
     lines = release.split("\n")
     sums = next((at for at, line in enumerate(lines) if line in _SUMS), len(lines))
-    begin = lines.index("SHA256:") + 1
-    hashes = itertools.takewhile(lambda line: line.startswith(" "), lines[begin:])
+    # If it was cut before them, it lists no packages, and is refused for that (`ready`).
+    after = lines[lines.index("SHA256:") + 1 :] if "SHA256:" in lines else []
+    hashes = itertools.takewhile(lambda line: line.startswith(" "), after)
     snapshots = (f"Snapshots: {address}/snap/@SNAPSHOTID@/",) if address else ()
     return "\n".join((*lines[:sums], *snapshots, "Acquire-By-Hash: yes", "SHA256:", *hashes, *rows, ""))
 
