@@ -223,7 +223,7 @@ def test_a_clean_debian_fetched_and_installed_from_the_mirror(world: World) -> N
     assert re.search(rf"^Get:\d+ http://127\S+ {SUITE}/main Images", said, re.M)
     assert re.search(rf"^http://127\S+ {SUITE}/main Images /var/lib/apt/lists/\S+_Images$", said, re.M)
     for config in CONFIGS:
-        assert re.search(rf"^{config} +{SUITE} +amd64 .* current$", said, re.M)
+        assert re.search(rf"^{config} +{SUITE} +amd64 .* current, bios or uefi, 512 MiB of memory", said, re.M)
         (fetched,) = (world.folder / "user" / "tmp" / "fetched").glob(f"*-{config}-*.qcow2")
         assert sha(fetched, "sha512") == records(world)[config].sha512
     assert f"debian-cloud-config-{CONFIGS[0]} 0.2.0~deb13u1 install ok installed" in said
