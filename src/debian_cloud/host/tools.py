@@ -48,8 +48,9 @@ OTHERS: Final = {
     "tar": "tar",
     "umount": "mount",
     "reprepro": "reprepro",
+    "xz": "xz-utils",
 }
-"""Other tools: of every Debian system, recommended (qemu-utils), an archive's (reprepro), a mirror's (curl)."""
+"""Other tools: of every Debian system, recommended (qemu-utils), an archive's (reprepro, xz), a mirror's (curl)."""
 
 _OF_SCRIPTS: Final = {
     "coreutils": (
@@ -65,7 +66,6 @@ _OF_SCRIPTS: Final = {
     "mawk": "awk",
     "sed": "sed",
     "util-linux": "flock",
-    "xz-utils": "xz",
 }
 SCRIPTS: Final = {tool: package for package, tools in _OF_SCRIPTS.items() for tool in tools.split()}
 """Other tools that the scripts of debian-cloud-archive call."""
