@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Show what changed from one image to another.
 
-A and B are images (raw, qcow2, tar.xz), which are read without root and without
-running anything in them, or the .buildinfo files beside them. Packages are listed with
+A and B are images in any format that `build` makes, which are read without root and
+without running anything in them, or the .buildinfo files beside them. Packages are listed with
 their versions and sizes: those added, removed, upgraded, downgraded, and those
 of the same version from another .deb.
 

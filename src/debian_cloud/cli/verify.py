@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Prove that all of an image comes from signed packages.
 
-IMAGE is a disk (raw or qcow2) or a root file system (tar), with its .buildinfo
-beside it, which its builder or the archive signed. CLOSURE is the directory in
+IMAGE is a disk or a root file system in any format that `build` makes, or a tar,
+with its .buildinfo beside it, which its builder or the archive signed. CLOSURE is the directory in
 which the archive keeps the image's closure (closures/SUITE/CONFIG/ARCH/SERIAL).
 Both are found in the directory STEM.proof beside the image, as `fetch --proof`
 writes it, or in the archive that the user configured (FILES), if that is on this

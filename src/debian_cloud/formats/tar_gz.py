@@ -156,7 +156,7 @@ def _expanded(name: str, reader: packed.Reader, ranges: list[tuple[int, int]], s
 
 
 def _ranges(block: bytes, place: int, count: int) -> list[tuple[int, int]]:
-    """The ranges of data in a header, as (offset, bytes); an empty one ends the list."""
+    """The ranges of data in a header, as (offset, bytes); fields of zeros are not used."""
     fields = [block[place + 24 * i : place + 24 * (i + 1)] for i in range(count)]
     return [(_number(field[:12]), _number(field[12:])) for field in fields if field.strip(b"\0")]
 
