@@ -23,7 +23,7 @@ PACKAGE = ROOT / "src" / "debian_cloud"
 # In the order of the data: a module imports from its own package and from those before it.
 ORDER = (
     *("root", "formats", "text", "host", "image", "configuration", "disk", "projections", "packages", "build"),
-    *("proof", "archive", "mirror", "cli", "__main__"),
+    *("proof", "machines", "archive", "mirror", "cli", "__main__"),
 )
 ROOT_MODULES = {"__init__", "errors", "names", "packed", "plan", "view"}
 """Modules outside all packages; every package may import them."""
@@ -32,6 +32,7 @@ PURE = (
     *("disk.ext4.accounts", "disk.ext4.layout", "disk.ext4.reader", "disk.ext4.records"),
     *("disk.fat", "disk.gpt", "disk.initrd", "disk.layout", "disk.tar"),
     *("build.layers", "build.stages", "build.steps", "proof.difference", "proof.verification"),
+    *("machines.instance", "machines.seed", "machines.spec", "machines.qemu.command"),
     *("archive.admission", "archive.keys", "archive.lifecycle", "archive.reserved", "archive.upload"),
 )
 """Packages and modules that only compute: they use no process, file or clock."""
@@ -258,33 +259,40 @@ def test_a_buildinfo_is_read_where_there_is_no_apt() -> None:
     assert "apt_pkg" in done.stderr
 
 
+INSTANCES = (*("console", "extend", "instances", "reboot", "run", "ssh", "start", "stop", "targets", "terminate"),)
+"""The verbs of the package debian-cloud-machines."""
 PEOPLE = (
-    "build",
-    "cache",
-    "diff",
-    "fetch",
-    "lint",
-    "list",
-    "new",
-    "plan",
-    "rebuild",
-    "sbom",
-    "show",
-    "status",
-    "verify",
+    *(
+        "build",
+        "cache",
+        "diff",
+        "fetch",
+        "lint",
+        "list",
+        "new",
+        "plan",
+        "rebuild",
+        "sbom",
+        "show",
+        "status",
+        "verify",
+    ),
 )
+"""Those of debian-cloud itself."""
 
 
 def test_people_are_shown_what_is_for_people() -> None:
-    assert cli.names() == PEOPLE
-    assert re.findall("^  ([a-z]+) +[A-Z]", cli.usage(), re.M) == [*PEOPLE]
+    assert cli.of_machines() == INSTANCES
+    assert cli.names() == tuple(sorted((*PEOPLE, *INSTANCES)))
+    assert re.findall("^  ([a-z]+) +[A-Z]", cli.usage(), re.M) == [*cli.names()]
 
 
 def test_verbs_and_steps_alone_read_words() -> None:
     """Only verbs and steps read the command line; what they call takes plain values, as other programs pass them."""
     word = re.compile(r"(?<![.-])\b(argparse|Namespace|args)\b")
     found = {name for name, path in MODULES.items() if word.search(path.read_text("utf-8"))}
-    verbs = {*(f"cli.{name}" for name in cli.names()), *(f"cli.in_plans.{name}" for name in cli.of_plans())}
+    verbs = {*(f"cli.{name}" for name in PEOPLE), *(f"cli.in_plans.{name}" for name in cli.of_plans())}
+    verbs |= {"cli.machines.options", *(f"cli.machines.{name}" for name in INSTANCES)}
     steps = {f"archive.steps.{name.replace('-', '_')}" for name in STEPS.names()}
     # cli and host.command make the parsers, and the others declare options that several of them share.
     assert found == {*verbs, *steps, "host.command", "packages.words", "cli", "cli.options", "mirror.__main__"}
@@ -344,6 +352,17 @@ def test_each_tool_comes_with_the_package() -> None:
     there |= {"hostname", *dependencies(control()["debian-cloud-archive"], "Depends")}
     there |= {*dependencies(control()["debian-cloud-mirror"], "Depends", "Recommends")}
     assert set(tools.OTHERS.values()) <= there
+    machines = dependencies(control()["debian-cloud-machines"], "Depends", "Recommends", "Suggests")
+    assert set(tools.MACHINES.values()) <= {*machines, *essential}
+
+
+def test_what_starts_instances_is_in_its_package_alone() -> None:
+    """Without debian-cloud-machines, the other packages miss none of its modules."""
+    outside = {name for name in MODULES if not name.startswith(("machines", "cli.machines"))}
+    found = {name: imports(MODULES[name].read_text("utf-8")) for name in outside}
+    assert {
+        name for name, of in found.items() if any(other.startswith((".machines", ".cli.machines")) for other in of)
+    } == set()
 
 
 def test_each_dependency_says_why() -> None:
@@ -358,7 +377,7 @@ def test_each_dependency_says_why() -> None:
 def test_the_set_up_installs_what_the_packages_need() -> None:
     words = set(re.findall(r"[a-z0-9][a-z0-9+.-]+", (ROOT / "tests" / "setup").read_text("utf-8")))
     wanted = dependencies(control()[""], "Build-Depends")
-    for package in ("debian-cloud", "debian-cloud-archive", "debian-cloud-mirror"):
+    for package in ("debian-cloud", "debian-cloud-archive", "debian-cloud-machines", "debian-cloud-mirror"):
         wanted += dependencies(control()[package], "Depends")
     skipped = {"apt", "debhelper-compat", "dh-sequence-python3", "dh-sequence-bash-completion"}
     skipped |= {"debian-cloud", "debian-cloud-modules"}

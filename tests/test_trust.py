@@ -42,6 +42,7 @@ STANZAS = {
     "archive/served.py": "the archive's own texts of what it signed, and conf/distributions",
     "image/sources.py": "a .sources file that a person gives, in which nothing is signed",
     "image/staleness.py": "an index of images",
+    "machines/target.py": "a user's own .target file, in which nothing is signed",
     "archive/upload.py": "fields of an upload, by sign.verified; of files that it vouches for, by openpgp.cleartext",
 }
 """Modules that parse stanzas, and what the stanzas are."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from debian_cloud import VERSION, cli, formats, names
 from debian_cloud.build import store
 from debian_cloud.image import config, identities
+from debian_cloud.machines.qemu import bases
 from debian_cloud.packages import cache
 
 if TYPE_CHECKING:
@@ -40,6 +41,14 @@ its Image\\-* fields say what disk is made.
 .B debian\\-cloud
 makes images of such packages, and finds, fetches and verifies those that an
 archive has published.
+"""
+_INSTANCES: Final = """\
+The package
+.B debian\\-cloud\\-machines
+has these. An instance is one machine that was started from an image; a target is where
+instances run, and
+.B local
+is this machine.
 """
 _TAIL: Final = f"""\
 .SH FILES
@@ -88,6 +97,29 @@ At most {cache.BOUND >> 30} GiB stay there, besides {cache.BOUND_OF_DEBS >> 30} 
 {store.BOUND >> 30} of layers: what was used least recently goes first. All of it may be removed while no
 .B debian\\-cloud
 runs.
+.TP
+.I ~/.local/state/debian\\-cloud
+The instances of this user on the target
+.BR local ,
+each in
+.IR instances/ NAME ,
+the images that they were started from, the key that they let in, and disks that outlive
+them. It is below
+.B XDG_STATE_HOME
+if that is set. Images that no instance has take at most {bases.BOUND >> 30} GiB.
+.TP
+.IR ~/.config/debian\\-cloud/targets.d/ NAME .target
+.TQ
+.IR /etc/debian\\-cloud/targets.d/ NAME .target
+Other targets:
+.BR targets .
+.SH ENVIRONMENT
+.TP
+.B DEBIAN_CLOUD_ACCEL
+.B kvm
+or
+.BR tcg :
+how instances on this machine run, instead of what was found by trying.
 .SH EXIT STATUS
 .TP
 .B 0
@@ -247,8 +279,14 @@ def fields() -> str:
 def manual() -> str:
     """The complete page."""
     page = [_HEAD]
-    for verbs, title in ((cli.names(), "VERBS"), (cli.of_plans(), "VERBS OF A PLAN")):
-        page.append(f".SH {title}\n")
+    machines = cli.of_machines()
+    others = tuple(name for name in cli.names() if name not in machines)
+    for verbs, title, more in (
+        (others, "VERBS", ""),
+        (machines, "VERBS FOR INSTANCES", _INSTANCES),
+        (cli.of_plans(), "VERBS OF A PLAN", ""),
+    ):
+        page.append(f".SH {title}\n{more}")
         page.extend(section(name, cli.verb(name).__doc__, cli.parser(name)) for name in verbs)
     page.append(_TAIL)
     return "".join(page)
@@ -284,9 +322,10 @@ def _words(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
             if action.choices:
                 yield f"@words={','.join(map(str, action.choices))}"
                 continue
-            yield "@configurations" if "CONFIG" in _value(action) else "@files"
-            if "PATH|" in _value(action):
-                yield "@files"
+            for word in _value(action).split("|"):
+                # The name for a new configuration does not exist yet.
+                kinds = {"CONFIG": "@configurations", **({"NAME": "@instances"} if name in cli.of_machines() else {})}
+                yield kinds.get(word, "@files")
         for option in action.option_strings:
             if option.startswith("--"):
                 yield option if action.nargs == 0 else f"{option}={','.join(_values(name, action))}"
@@ -298,6 +337,8 @@ def _values(name: str, action: argparse.Action) -> Iterable[str]:
         return map(str, action.choices)
     if action.metavar == "CONFIG":
         return ("@configurations",)
+    if action.metavar == "TARGET":
+        return ("@targets",)
     # With any other verb, the serial does not exist yet.
     if name == "fetch" and action.dest == "serial":
         return ("@serials",)

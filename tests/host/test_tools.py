@@ -13,16 +13,22 @@ import pytest
 
 from debian_cloud import VERSION
 from debian_cloud.host import tools
+from debian_cloud.machines import ssh
+from debian_cloud.machines.instance import Login
+from debian_cloud.machines.qemu import command
 
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "debian_cloud"
 CALLS = re.compile(
-    r"(run\.)?(output|printing|answer|words|through|foreground|in_namespace|need|bounded|_done)|(plans?\.)?Run|Converted|subprocess\.(run|Popen)"
+    r"(run\.)?(output|printing|answer|words|status|through|detached|become|foreground|in_namespace|need|bounded|_done)|(plans?\.)?Run|Converted|subprocess\.(run|Popen)"
 )
 """The functions that call a tool: those of the module `host.run`, and the steps of a plan."""
 UNKNOWN = {
     "host/run.py": "the arguments of others",
     "plan.py": "as in_tree: a tool of the image's own suite",
     "disk/opened.py": "what a format names as Converted",
+    "machines/drivers/qemu.py": "the commands of machines/qemu/command.py and machines/ssh.py",
+    "machines/qemu/acceleration.py": "a command of machines/qemu/command.py",
+    "cli/machines/ssh.py": "the command of machines/ssh.py",
 }
 """Modules in which the first word comes from a caller."""
 
@@ -75,6 +81,11 @@ def called(text: str, elsewhere: dict[str, ast.AST]) -> set[str]:
     return found
 
 
+def test_each_machine_s_program_has_its_package() -> None:
+    assert {board.program for board in command.BOARDS.values()} <= {*tools.MACHINES}
+    assert ssh.argv(Login("debian", "127.0.0.1", 22, "alias", "known_hosts", "key"))[0] in tools.MACHINES
+
+
 def constants() -> dict[str, ast.AST]:
     """The names that modules define for other modules."""
     found: dict[str, ast.AST] = {}
@@ -96,7 +107,7 @@ def test_every_tool_that_is_called_has_its_package() -> None:
     everything = set().union(*found.values()) - {"?"}
     # A script that the plan itself writes is not a tool of a package.
     scripts = {path.stem for path in (PACKAGE / "build" / "scripts").iterdir()}
-    assert everything - scripts <= {*tools.PACKAGES, *tools.OTHERS}
+    assert everything - scripts <= {*tools.PACKAGES, *tools.OTHERS, *tools.MACHINES}
     assert {"qemu-img", "apt-helper", "dpkg-deb", "gpg", "gpgv", "reprepro"} <= everything
 
 

@@ -22,6 +22,7 @@ NAMES: Final = frozenset(
         "debian-cloud-config-nocloud",
         "debian-cloud-config-openstack",
         "debian-cloud-config-raspi",
+        "debian-cloud-machines",
         "debian-cloud-mirror",
         "debian-cloud-modules",
     }

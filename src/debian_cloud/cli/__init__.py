@@ -4,12 +4,14 @@
 A verb's module has a docstring (its help and its part of the man page),
 `arguments(parser)` and `main(args) -> int`: it reads words into plain values,
 calls what does the work, and prints. `in_plans` has those that a printed plan
-calls, and people seldom do: `--help` does not list them.
+calls, and people seldom do: `--help` does not list them. `machines` has those for instances, which are in
+a package of their own.
 """
 
 from __future__ import annotations
 
 import sys
+from importlib import util
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud import VERSION
@@ -23,11 +25,18 @@ if TYPE_CHECKING:
 
 _PEOPLE: Final = Verbs(__name__, "debian-cloud", shared=("options",))
 _IN_PLANS: Final = Verbs(f"{__name__}.in_plans", "debian-cloud")
+_OF_MACHINES: Final = Verbs(f"{__name__}.machines", "debian-cloud", shared=("options",))
+_PACKAGE: Final = "debian-cloud-machines"
 
 
 def names() -> tuple[str, ...]:
     """The verbs for people, sorted."""
-    return _PEOPLE.names()
+    return tuple(sorted((*_PEOPLE.names(), *of_machines())))
+
+
+def of_machines() -> tuple[str, ...]:
+    """Those of them that are for instances, sorted; none if their package is not installed."""
+    return _OF_MACHINES.names() if util.find_spec(_OF_MACHINES.package) else ()
 
 
 def of_plans() -> tuple[str, ...]:
@@ -53,7 +62,7 @@ def summary(name: str) -> str:
 def usage() -> str:
     """The help of `debian-cloud` itself."""
     lines = ["usage: debian-cloud VERB [ARGUMENT…]", "", "verbs:"]
-    lines += [f"  {name:<10}{summary(name)}" for name in names()]
+    lines += [f"  {name:<11}{summary(name)}" for name in names()]
     lines += ["", "See `debian-cloud VERB --help` or debian-cloud(1) for more about a verb."]
     return "\n".join(lines)
 
@@ -75,9 +84,10 @@ def run(argv: Sequence[str]) -> int:
         print(f"debian-cloud {VERSION}")
         return 0
     if name not in (*names(), *of_plans()):
-        raise Error(f"no such verb: {printable(name)}", did_you_mean(name, names()), USAGE)
+        more = "" if of_machines() else f"; verbs for instances are in the package {_PACKAGE}"
+        raise Error(f"no such verb: {printable(name)}", f"{did_you_mean(name, names())}{more}", USAGE)
     return verb(name).main(parser(name).parse_args(rest))
 
 
 def _of(name: str) -> Verbs:
-    return _IN_PLANS if name in of_plans() else _PEOPLE
+    return _IN_PLANS if name in of_plans() else _OF_MACHINES if name in of_machines() else _PEOPLE

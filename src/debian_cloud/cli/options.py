@@ -128,7 +128,7 @@ def add_closure(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--keyring", default="", metavar="FILE", help="keys that may sign the archive's InRelease")
 
 
-def add_suite(parser: argparse.ArgumentParser) -> None:
+def add_suite(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Declare suite and architecture."""
     parser.add_argument("--suite", default=origin.DEFAULT_SUITE, help="Debian suite (default: %(default)s)")
     parser.add_argument("--arch", default="", help="Debian architecture (default: this machine's)")

@@ -21,6 +21,8 @@ from debian_cloud.host import run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+PARTIAL: Final = ".partial"
+"""End of the name of a directory with what is not complete yet; a dot is before it."""
 _PATIENCE: Final = 25
 """Number of attempts to remove a directory."""
 
@@ -54,13 +56,14 @@ def locked(folder: Path, what: str, *, wait: bool = False, shared: bool = False,
 
 
 @contextlib.contextmanager
-def partial(place: Path, what: str) -> Iterator[Path]:
+def partial(place: Path, what: str, *, wait: bool = False) -> Iterator[Path]:
     """An empty directory beside a path, for what is renamed to that path when it is complete; removed at the end.
 
-    What a killed run left there is removed, too. Error if another run is using it.
+    What a killed run left there is removed, too. Error if another run is using it, or with `wait`, wait for its end:
+    the path may exist then.
     """
-    held = place.with_name(f".{place.name}.partial")
-    with locked(held, what):
+    held = place.with_name(f".{place.name}{PARTIAL}")
+    with locked(held, what, wait=wait):
         try:
             for left in held.iterdir():
                 shutil.rmtree(left)

@@ -28,6 +28,7 @@ from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from typing import NoReturn
 
     from debian_cloud.host.progress import Progress
 
@@ -92,6 +93,11 @@ def answer(argv: Sequence[str]) -> str:
     return _done(argv)[1].decode(errors="replace")
 
 
+def status(argv: Sequence[str], seconds: float) -> int:
+    """The exit status of a command; it is negative if the command was killed after so many seconds."""
+    return _done(argv, seconds=seconds)[0]
+
+
 def words(argv: Sequence[str], folder: Path | None = None) -> str:
     """The output of a command on both streams, whether it fails or not; it runs in `folder`, if given."""
     return _done(argv, together=True, folder=folder)[1].decode(errors="replace")
@@ -154,6 +160,42 @@ class _Whole(io.RawIOBase):
             return bool(self._process.wait(_PROBE))
         except subprocess.TimeoutExpired:
             return True
+
+
+def detached(argv: Sequence[str], folder: Path, log: IO[bytes], *, keep: Sequence[int], largest: int) -> None:
+    """Start a program that outlives this process and is not its child; return when it has been started.
+
+    It leads a session of its own, runs in `folder`, has the descriptors `keep`, writes no file larger than `largest`
+    bytes, and its output goes to `log`. Whether it goes on running must be seen from what it does.
+    """
+    # A child that ended would stay a zombie for as long as a program like this one runs.
+    prefix = ("prlimit", f"--fsize={largest}", "setsid", "--fork")
+    need(prefix[0], prefix[2], argv[0])
+    status = subprocess.run(
+        [_find(prefix[0]), *prefix[1:], _find(argv[0]), *argv[1:]],
+        env=_environment(()),
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        pass_fds=keep,
+        # Python ignores SIGXFSZ: the program sees an error instead of its end.
+        restore_signals=False,
+        check=False,
+    ).returncode
+    if status:
+        raise failures.failed(argv, status, "")
+
+
+def become(argv: Sequence[str]) -> NoReturn:
+    """Replace this process by a program with the user's own environment and terminal; Error if it is missing."""
+    program = _find(argv[0])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Python ignores both, and a program keeps what is ignored.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    os.execve(program, [*argv], os.environ)  # noqa: S606 - an argument list
 
 
 def foreground(argv: Sequence[str], folder: Path | None = None) -> int:

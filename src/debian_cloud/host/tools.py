@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Tool -> Debian package: for the hint if a tool is missing, and for debian-cloud's Depends.
 
-Each called tool is in one of the tables: those that Python calls (`tests/host/test_tools.py`), and those that the
-scripts of `archive/` call (`tests/host/test_scripts.py`).
+Each called tool is in one of the tables: those that Python calls (`tests/host/test_tools.py`; those for instances are
+apart), and those that the scripts of `archive/` call (`tests/host/test_scripts.py`).
 """
 
 from __future__ import annotations
@@ -67,10 +67,21 @@ _OF_SCRIPTS: Final = {
     "sed": "sed",
     "util-linux": "flock",
 }
+MACHINES: Final = {
+    "cp": "coreutils",
+    "qemu-img": "qemu-utils",
+    "qemu-system-aarch64": "qemu-system-arm",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "setsid": "util-linux",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
+}
+"""Tools that start instances: debian-cloud-machines depends on their packages, or recommends them."""
+
 SCRIPTS: Final = {tool: package for package, tools in _OF_SCRIPTS.items() for tool in tools.split()}
 """Other tools that the scripts of debian-cloud-archive call."""
 
 
 def package(tool: str) -> str:
     """The Debian package of a tool."""
-    return {**SCRIPTS, **OTHERS, **PACKAGES}.get(tool, tool)
+    return {**SCRIPTS, **MACHINES, **OTHERS, **PACKAGES}.get(tool, tool)

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Stop instances; their disks stay.
+
+The guest is asked to power off, and again if it does not hear that early in its boot.
+With --force, the machine is ended at once, as if the power had failed.
+
+    debian-cloud stop try
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from debian_cloud.cli.machines import options
+from debian_cloud.machines.drivers import PATIENCE
+
+if TYPE_CHECKING:
+    import argparse
+
+    from debian_cloud.machines.drivers import Provider
+    from debian_cloud.machines.instance import Instance
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    options.add_instance(parser, several=True)
+    parser.add_argument("--force", action="store_true", help="do not ask the guest")
+    parser.add_argument(
+        *("--timeout",),
+        type=int,
+        default=int(PATIENCE),
+        metavar="SECONDS",
+        help="how long it may take to power off (default: %(default)s)",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the verb and return its exit status."""
+
+    def stop(provider: Provider, instance: Instance) -> None:
+        provider.power(instance.name, "stop", force=args.force, seconds=args.timeout)
+
+    return options.each(args, stop)

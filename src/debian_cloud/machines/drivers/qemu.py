@@ -1,0 +1,466 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Instances on this machine, each a QEMU process of this user: no root, no daemon.
+
+An instance's disk is an overlay of a verified image, and its directory is all of its state (`machines.qemu.state`).
+QEMU survives this program; its lock says whether it runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shlex
+import shutil
+import signal
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud.errors import USAGE, Error, did_you_mean
+from debian_cloud.host import folders, memory, run, signals
+from debian_cloud.machines import seed, ssh
+from debian_cloud.machines.drivers import PATIENCE, Started
+from debian_cloud.machines.instance import Console, Instance, Login
+from debian_cloud.machines.qemu import acceleration, bases, command, firmware, qmp, state
+from debian_cloud.machines.qemu.state import Kept
+from debian_cloud.text.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from debian_cloud.machines.instance import Power, State
+    from debian_cloud.machines.source import Source
+    from debian_cloud.machines.spec import Disk, MachineSpec
+    from debian_cloud.machines.target import Target
+
+_DIRECTORY: Final = "Directory"
+FIELDS: Final = (_DIRECTORY,)
+"""`Directory`, an absolute path: where instances are, instead of below XDG_STATE_HOME."""
+
+_HOST: Final = "127.0.0.1"
+_UP: Final = 30.0
+"""Seconds in which QEMU answers after its start; it takes a fraction of one."""
+_SHORT: Final = 5.0
+"""Seconds in which a running QEMU answers."""
+_AGAIN: Final = 15.0
+"""Seconds after which a guest is asked again to power off: early in its boot it does not hear it."""
+_POLL: Final = 0.1
+_SPARE: Final = 2**28
+"""Bytes of memory that QEMU takes besides the guest's."""
+_LOG: Final = 2**20
+"""Bytes of a console's log that are kept."""
+_USUAL_MEMORY: Final = 2**30
+_MOST_CPUS: Final = 2
+
+
+def provider(target: Target) -> Local:
+    """The instances of this user."""
+    given = target.settings.get(_DIRECTORY, "")
+    if given and not given.startswith("/"):
+        raise Error(f"{_DIRECTORY} of target {target.name} is not an absolute path", "give one", USAGE)
+    return Local(target, state.root(given))
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """All instances in one directory."""
+
+    target: Target
+    root: Path
+
+    def about(self) -> str:
+        """The directory."""
+        return f"this machine, in {self.root}"
+
+    def publish(self, source: Source) -> str:
+        """The base of an image: the name of its file."""
+        return bases.of(self.root, source).name
+
+    def run(self, spec: MachineSpec, image: str, names: Sequence[str], least: int) -> Started:
+        """Start instances one by one; if fewer than `least` start, terminate those again."""
+        started: list[str] = []
+        _sweep(self.root)
+        try:
+            for name in names:
+                self._run(replace(spec, name=name), image)
+                started.append(name)
+        except Error as error:
+            if len(started) < least:
+                self.terminate(started)
+                raise
+            return Started(self._of(started), f"{error.message}{error.hint and f'; {error.hint}'}")
+        except BaseException:
+            with signals.undisturbed():
+                self.terminate(started)
+            raise
+        return Started(self._of(started))
+
+    def _of(self, names: Sequence[str]) -> tuple[Instance, ...]:
+        return tuple(self._described(name) for name in names)
+
+    def _run(self, spec: MachineSpec, image: str) -> None:
+        board = command.board(spec.image.id.architecture)
+        run.need(board.program, "qemu-img", "ssh-keygen")
+        needed = _memory(spec)
+        if (free := memory.available()) < needed + _SPARE:
+            raise Error(
+                f"{spec.name} needs {(needed + _SPARE) >> 20} MiB of memory, but {free >> 20} are free",
+                "end something else, or give less --memory",
+            )
+        folder = self._folder(spec.name)
+        with folders.partial(folder, f"the instance {spec.name}") as partial:
+            made = partial / spec.name
+            made.mkdir(mode=0o700)
+            self._make(made, spec, image)
+            if folder.exists():
+                raise _in_use(spec.name)
+            try:
+                made.rename(folder)
+            except OSError:
+                # Another command was faster.
+                raise _in_use(spec.name) from None
+        try:
+            self._start(folder, state.read(folder))
+        except BaseException:
+            with signals.undisturbed():
+                self.terminate((spec.name,))
+            raise
+
+    def _make(self, made: Path, spec: MachineSpec, image: str) -> None:
+        """Write all that an instance consists of into an empty directory."""
+        of = spec.image
+        form = image.rpartition(".")[2]
+        base = f"base.{form}"
+        try:
+            os.link(self.root / state.BASES / image, made / base)
+        except FileNotFoundError:
+            raise Error(f"the image {of.stem} was removed meanwhile", "run it again") from None
+        size = spec.disk or of.virtual_size
+        _create(made / state.DISK, size, "-b", base, "-F", command.driver(form))
+        board = command.board(of.id.architecture)
+        boot = spec.boot or ("bios" if "bios" in of.machine.firmware else "uefi")
+        found = None
+        if boot not in board.firmware:
+            found = firmware.find(board, secure=boot == "secure")
+            shutil.copyfile(found.variables, made / state.VARIABLES)
+        way: state.Way = "none"
+        if seed.NOCLOUD in of.machine.datasources:
+            way = "seed"
+        elif of.machine.user:
+            way = "credentials"
+        if spec.expires and way != "seed":
+            raise Error(
+                f"{of.stem} reads no seed, so it cannot be told when to end",
+                "omit --expires, or use generic or genericcloud",
+                USAGE,
+            )
+        for disk in spec.disks:
+            self._persistent(disk)
+        kept = Kept(
+            name=spec.name,
+            id=f"{spec.name}-{secrets.token_hex(4)}",
+            image=of.stem,
+            architecture=of.id.architecture,
+            base=base,
+            base_format=form,
+            memory=_memory(spec),
+            cpus=spec.cpus or min(_MOST_CPUS, os.cpu_count() or 1),
+            boot=boot,
+            code=str(found.code) if found else "",
+            code_format=found.format if found else "",
+            way=way,
+            user={"seed": of.machine.user, "credentials": "root"}.get(way, ""),
+            disks=tuple(disk.name for disk in spec.disks),
+            largest=size + 2**30,
+            created=int(time.time()),
+            expires=spec.expires,
+            throw_away=spec.throw_away,
+        )
+        _tell(made, kept, (self._key(), *spec.keys), spec.user_data)
+        state.write(made, kept)
+
+    def _persistent(self, disk: Disk) -> None:
+        """Make a disk that outlives instances, unless it exists."""
+        path = self.root / state.DISKS / f"{disk.name}.qcow2"
+        if path.exists():
+            return
+        if not disk.size:
+            raise Error(
+                f"there is no disk {disk.name}",
+                f"give its size, to make it: --persistent-disk {disk.name}:10G",
+                USAGE,
+            )
+        with folders.partial(path, f"the disk {disk.name}", wait=True) as partial:
+            _create(partial / path.name, disk.size)
+            if not path.exists():
+                (partial / path.name).rename(path)
+
+    def _key(self) -> str:
+        """The public key of this user's instances."""
+        file = self.root / state.KEY
+        if not (public := file.with_suffix(".pub")).exists():
+            with folders.partial(file, "the key of instances", wait=True) as partial:
+                if not public.exists():
+                    ssh.make_key(partial / file.name, "debian-cloud")
+                    (partial / file.name).rename(file)
+                    (partial / public.name).rename(public)
+        return public.read_text("utf-8").strip()
+
+    def _start(self, folder: Path, kept: Kept) -> None:
+        """Start the QEMU of an instance, and wait until it answers."""
+        accelerator = acceleration.found(self.root, kept.architecture)
+        with state.locked(folder) as lock:
+            if lock is None:
+                raise Error(f"{kept.name} is running already", "log in with `debian-cloud ssh`, or reboot it", USAGE)
+            for left in (state.PORT, state.PID):
+                (folder / left).unlink(missing_ok=True)
+            state.trim(folder / state.CONSOLE_LOG, _LOG)
+            with (
+                state.listening(folder, state.QMP) as told,
+                state.listening(folder, state.CONSOLE) as console,
+                (folder / state.QEMU_LOG).open("wb") as log,
+            ):
+                argv = command.argv(kept, accelerator, told.fileno(), console.fileno())
+                keep = (lock, told.fileno(), console.fileno())
+                run.detached(argv, folder, log, keep=keep, largest=kept.largest)
+        try:
+            with qmp.opened(folder, _UP) as connection:
+                port = qmp.port(connection)
+        except Error as error:
+            said = printable(state.tail(folder / state.QEMU_LOG, 400).strip())
+            raise Error(
+                f"{kept.name} could not be started: {error.message}{said and f': {said}'}",
+                error.hint or "see qemu(1) for the reason that it gives",
+            ) from None
+        state.put(folder / state.PORT, f"{port}\n")
+
+    def describe(self) -> tuple[Instance, ...]:
+        """Each instance, as its directory and its lock say."""
+        _remove_thrown_away(self.root)
+        found: list[Instance] = []
+        for name in state.names(self.root):
+            # It may be removed while it is read.
+            with contextlib.suppress(FileNotFoundError):
+                found.append(self._described(name))
+        return tuple(found)
+
+    def _described(self, name: str) -> Instance:
+        folder = self._folder(name)
+        if not folder.is_dir():
+            raise Error(
+                f"there is no instance {printable(name, 80)}", did_you_mean(name, state.names(self.root)), USAGE
+            )
+        try:
+            kept = state.read(folder)
+        except Error as error:
+            return Instance(name, name, self.target.name, "", "", "damaged", reason=error.message)
+        now: State = "stopped"
+        login = None
+        if state.is_locked(folder):
+            port = _port(folder)
+            now = "running" if port is not None else "starting"
+            if port and kept.user:
+                files = (str(folder / state.KNOWN_HOSTS), str(self.root / state.KEY))
+                login = Login(kept.user, _HOST, port, f"debian-cloud-{kept.id}", *files)
+        return Instance(
+            *(name, kept.id, self.target.name, kept.image, kept.architecture, now, kept.created, kept.expires),
+            login=login,
+            throw_away=kept.throw_away,
+        )
+
+    def console(self, name: str) -> Console:
+        """The end of what was written, and the socket while it runs."""
+        self._described(name)
+        folder = self._folder(name)
+        state.trim(folder / state.CONSOLE_LOG, _LOG)
+        path = folder / state.CONSOLE
+        return Console(state.tail(folder / state.CONSOLE_LOG, _LOG), str(path) if state.is_locked(folder) else "")
+
+    def power(self, name: str, action: Power, *, force: bool = False, seconds: float = PATIENCE) -> None:
+        """Start, stop or reboot."""
+        found = self._described(name)
+        if found.state == "damaged":
+            raise Error(found.reason, f"end it with `debian-cloud terminate {name}`")
+        folder = self._folder(name)
+        if action == "reboot" and force:
+            with qmp.opened(folder, _SHORT) as connection:
+                connection.execute("system_reset")
+            return
+        if action in ("stop", "reboot"):
+            if not state.is_locked(folder):
+                raise Error(f"{name} is not running", f"start it with `debian-cloud start {name}`", USAGE)
+            if force:
+                _end(folder)
+            else:
+                _power_off(folder, name, seconds)
+        if action in ("start", "reboot"):
+            self._start(folder, state.read(folder))
+
+    def extend(self, name: str, expires: int) -> None:
+        """Tell the guest, then write it down."""
+        login = self._described(name).login
+        folder = self._folder(name)
+        kept = state.read(folder)
+        if kept.way != "seed":
+            raise Error(f"{name} reads no seed, so it does not expire", "stop or terminate it by hand", USAGE)
+        if not login:
+            raise Error(f"{name} is not running", f"start it first: debian-cloud start {name}", USAGE)
+        run.output(ssh.argv(login, ("sudo", "sh", "-c", shlex.quote(seed.expiry_script(expires)))))
+        state.write(folder, replace(kept, expires=expires))
+
+    def terminate(self, names: Sequence[str]) -> None:
+        """End QEMU, and remove the directory."""
+        for name in names:
+            folder = self._folder(name)
+            if folder.is_dir():
+                _end(folder)
+                # Another command may remove it at the same time.
+                with contextlib.suppress(FileNotFoundError):
+                    _remove(folder)
+        bases.bound(self.root)
+
+    def _folder(self, name: str) -> Path:
+        if not name or name.startswith(".") or "/" in name or "\0" in name:
+            raise Error(
+                f"{printable(name, 80)!r} is not the name of an instance", "see `debian-cloud instances`", USAGE
+            )
+        return self.root / state.INSTANCES / name
+
+
+def _memory(spec: MachineSpec) -> int:
+    return spec.memory or max(_USUAL_MEMORY, spec.image.machine.memory)
+
+
+def _in_use(name: str) -> Error:
+    return Error(f"there is an instance {name} already", "choose another --name, or terminate that one", USAGE)
+
+
+def _create(path: Path, size: int, *base: str) -> None:
+    """Make a disk; its base, if it has one, is named relative to it."""
+    run.output(("qemu-img", "create", "-q", "-f", "qcow2", *base, str(path), str(size)))
+
+
+def _tell(folder: Path, kept: Kept, keys: tuple[str, ...], user_data: str) -> None:
+    """Make the host key, keep its public part for the login, and write what the instance is told."""
+    file = folder / "host-key"
+    ssh.make_key(file, kept.name)
+    private, public = file.read_text("ascii"), file.with_suffix(".pub").read_text("ascii")
+    for path in (file, file.with_suffix(".pub")):
+        path.unlink()
+    kind, key, *_ = public.split()
+    state.put(folder / state.KNOWN_HOSTS, f"debian-cloud-{kept.id} {kind} {key}\n")
+    told = seed.Told(kept.name, kept.id, keys, private, public, user_data, kept.expires)
+    if kept.way == "seed":
+        (folder / state.SEED).mkdir(mode=0o700)
+        for name, text in seed.nocloud(told).items():
+            state.put(folder / state.SEED / name, text)
+    elif kept.way == "credentials":
+        texts = seed.credentials(told)
+        assert len(texts) == command.CREDENTIALS
+        for number, text in enumerate(texts):
+            state.put(folder / f"{state.CREDENTIAL}.{number}", text)
+
+
+def _port(folder: Path) -> int | None:
+    """The port of a running instance; None if it is about to start, or does not answer."""
+    with contextlib.suppress(OSError, ValueError):
+        return int((folder / state.PORT).read_text("ascii"))
+    # The command that started it was killed before it wrote the port.
+    with contextlib.suppress(Error), qmp.opened(folder, _SHORT) as connection:
+        return qmp.port(connection)
+    return None
+
+
+def _power_off(folder: Path, name: str, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    asked = 0.0
+    while state.is_locked(folder):
+        now = time.monotonic()
+        if now > end:
+            raise Error(
+                f"{name} is still running after {seconds:.0f} s, although it was asked to power off",
+                f"see debian-cloud console {name}, wait longer with --timeout, or give --force",
+            )
+        if not asked or now - asked > _AGAIN:
+            asked = now
+            # It may end at any moment.
+            with contextlib.suppress(Error), qmp.opened(folder, _SHORT) as connection:
+                connection.execute("system_powerdown")
+        time.sleep(_POLL)
+
+
+def _end(folder: Path) -> None:
+    """End QEMU at once, however it is."""
+    if not state.is_locked(folder):
+        return
+    with contextlib.suppress(Error), qmp.opened(folder, _SHORT) as connection:
+        connection.execute("quit")
+    if not _released(folder, _SHORT):
+        _kill(folder)
+        if not _released(folder, _SHORT):
+            raise Error(f"the QEMU of {folder.name} does not end", f"see the process in {folder / state.PID}")
+
+
+def _released(folder: Path, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while state.is_locked(folder):
+        if time.monotonic() > end:
+            return False
+        time.sleep(_POLL / 10)
+    return True
+
+
+def _kill(folder: Path) -> None:
+    """Kill the process whose id QEMU wrote, if that process is this instance's QEMU: it runs in the directory."""
+    with contextlib.suppress(OSError, ValueError):
+        number = int((folder / state.PID).read_text("ascii"))
+        descriptor = os.pidfd_open(number)
+        try:
+            if Path(f"/proc/{number}/cwd").samefile(folder):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        finally:
+            os.close(descriptor)
+
+
+def _remove(folder: Path) -> None:
+    """Remove an instance that does not run; another command that would start it finds it locked, then gone."""
+    with state.locked(folder) as lock:
+        if lock is None:
+            raise Error(f"{folder.name} was started meanwhile", "terminate it again")
+        gone = folder.with_name(f"{state.GONE}{folder.name}.{secrets.token_hex(4)}")
+        folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def _remove_thrown_away(root: Path) -> None:
+    """Remove the instances that were to be thrown away at their end, and have ended."""
+    for name in state.names(root):
+        folder = root / state.INSTANCES / name
+        if not state.is_locked(folder):
+            with contextlib.suppress(Error, OSError):
+                if state.read(folder).throw_away and _has_run(folder):
+                    _remove(folder)
+
+
+def _has_run(folder: Path) -> bool:
+    """Whether QEMU has been started: before that, a command may be about to."""
+    return (folder / state.QEMU_LOG).exists()
+
+
+def _sweep(root: Path) -> None:
+    """Remove what killed commands have left."""
+    for path in _left(root):
+        if path.name.startswith(state.GONE):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(Error, OSError), folders.locked(path, "it"):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _left(root: Path) -> Iterator[Path]:
+    for name in (state.INSTANCES, state.BASES, state.DISKS):
+        for path in (root / name).iterdir():
+            if path.name.startswith(state.GONE) or (path.name[0] == "." and path.name.endswith(folders.PARTIAL)):
+                yield path

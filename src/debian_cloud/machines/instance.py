@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An instance: one machine that was started from an image, as its provider describes it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+State = Literal["starting", "running", "stopped", "damaged"]
+"""`damaged`: what the provider has of it is incomplete, so it can only be terminated."""
+Power = Literal["start", "stop", "reboot"]
+
+NEVER: Final = 0
+"""As a time: it does not expire."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How to log in by SSH: the host key is known before the first login, under the name `alias`.
+
+    `known_hosts` is the path of the file that has it, `key` that of the private key that is let in.
+    """
+
+    user: str
+    host: str
+    port: int
+    alias: str
+    known_hosts: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One instance; `id` is the provider's name for it, `image` the stem of its image.
+
+    `created` and `expires` are in seconds since 1970. `login` is there while it runs, if it can be entered by SSH.
+    `reason` says why it is in its state, where the provider knows.
+    """
+
+    name: str
+    id: str
+    target: str
+    image: str
+    architecture: str
+    state: State
+    created: int = 0
+    expires: int = NEVER
+    login: Login | None = None
+    throw_away: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """What an instance wrote to its console, and the path of the socket that is its console, if there is one."""
+
+    log: bytes
+    socket: str = ""

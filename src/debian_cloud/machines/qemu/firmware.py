@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""UEFI firmware for a machine, found by the descriptors that its packages install.
+
+They are as QEMU describes them in docs/interop/firmware.json.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.host import files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from debian_cloud.machines.qemu.command import Board
+
+_FOLDERS: Final = ("/etc/qemu/firmware", "/usr/share/qemu/firmware")
+_LARGEST: Final = 2**16
+"""Largest descriptor, in bytes; one has about a thousand."""
+_KEYS: Final = "enrolled-keys"
+"""Feature: keys are enrolled, so that Secure Boot verifies what it starts."""
+_PACKAGES: Final = {"x86_64": "ovmf", "aarch64": "qemu-efi-aarch64"}
+
+
+@dataclass(frozen=True, slots=True)
+class Firmware:
+    """Two files of one format: the code, and the variables of which each machine has a copy."""
+
+    code: Path
+    variables: Path
+    format: str
+
+
+def find(board: Board, *, secure: bool) -> Firmware:
+    """The first firmware for a machine, with Secure Boot or without; Error names the package if there is none."""
+    for descriptor in _descriptors():
+        if found := _fitting(descriptor, board, secure=secure):
+            return found
+    what = f"UEFI firmware{' with Secure Boot' if secure else ''} for {board.architecture}"
+    raise Error(f"there is no {what}", f"run apt-get install {_PACKAGES.get(board.architecture, 'ovmf')}", USAGE)
+
+
+def _fitting(descriptor: dict[str, object], board: Board, *, secure: bool) -> Firmware | None:
+    try:
+        mapping, features = descriptor["mapping"], descriptor["features"]
+        fits = any(
+            target["architecture"] == board.architecture
+            and any(fnmatch.fnmatchcase(board.versioned, pattern) for pattern in target["machines"])
+            for target in descriptor["targets"]  # type: ignore[attr-defined] # checked by the exceptions below
+        )
+        if not fits or "uefi" not in descriptor["interface-types"]:  # type: ignore[operator]
+            return None
+        if mapping["device"] != "flash" or mapping.get("mode", "split") != "split":  # type: ignore[index,attr-defined]
+            return None
+        if secure != (_KEYS in features and "secure-boot" in features):  # type: ignore[operator]
+            return None
+        code, variables = mapping["executable"], mapping["nvram-template"]  # type: ignore[index]
+        found = Firmware(Path(code["filename"]), Path(variables["filename"]), code["format"])
+    except (KeyError, TypeError, AttributeError):
+        return None
+    there = found.code.is_file() and found.variables.is_file()
+    return found if there and found.format in ("raw", "qcow2") and variables["format"] == found.format else None
+
+
+def _descriptors() -> Iterator[dict[str, object]]:
+    """The descriptors in order; one of a user or of the machine's operator hides the package's of the same name."""
+    own = os.environ.get("XDG_CONFIG_HOME", "")
+    home = Path(own) if own.startswith("/") else Path(os.path.expanduser("~")) / ".config"  # noqa: PTH111 - no home is not an error
+    found: dict[str, Path] = {}
+    for folder in (home / "qemu" / "firmware", *map(Path, _FOLDERS)):
+        for path in sorted(folder.glob("*.json")):
+            found.setdefault(path.name, path)
+    for name in sorted(found):
+        try:
+            descriptor = json.loads(files.read(found[name], _LARGEST))
+        except (ValueError, RecursionError, Error):
+            # An empty file hides another one.
+            continue
+        if isinstance(descriptor, dict):
+            yield descriptor

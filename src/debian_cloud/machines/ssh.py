@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Log in to an instance: only by the host key that it was given, whatever answers at its port."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud.host import run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from debian_cloud.machines.instance import Login
+
+_POLL: Final = 0.5
+"""Seconds between two attempts."""
+_ANSWER: Final = 5.0
+"""Seconds in which a server that listens sends its first line (RFC 4253, 4.2)."""
+
+
+def argv(login: Login, command: Sequence[str] = ()) -> tuple[str, ...]:
+    """The arguments of ssh(1) for a command, or for a shell; the user's own settings are not read."""
+    options = {
+        "HostKeyAlias": login.alias,
+        "UserKnownHostsFile": login.known_hosts,
+        "GlobalKnownHostsFile": "none",
+        "StrictHostKeyChecking": "yes",
+        "UpdateHostKeys": "no",
+        "IdentityFile": login.key,
+        "LogLevel": "ERROR",
+    }
+    words = [
+        word
+        for name, value in options.items()
+        for word in ("-o", f'{name}="{value}"' if " " in value else f"{name}={value}")
+    ]
+    return (
+        "ssh",
+        "-F",
+        "none",
+        *words,
+        "-p",
+        str(login.port),
+        f"{login.user}@{login.host}",
+        *(("--", *command) if command else ()),
+    )
+
+
+def make_key(file: Path, comment: str) -> None:
+    """Make a key without a passphrase, and `file`.pub beside it (ssh-keygen(1))."""
+    run.output(("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(file)))
+
+
+def answers(login: Login, seconds: float = _ANSWER) -> bool:
+    """Whether an SSH server answers; that the port is open says nothing, because a provider may open it."""
+    with contextlib.suppress(OSError), socket.create_connection((login.host, login.port), timeout=seconds) as found:
+        found.settimeout(seconds)
+        return found.recv(4) == b"SSH-"
+    return False
+
+
+def wait(login: Callable[[], Login | None], seconds: float, tick: Callable[[], None]) -> bool:
+    """Wait until an SSH server answers; False after so many seconds, or if `login` says that nothing runs.
+
+    `tick` is called from time to time.
+    """
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = login()
+        if found is None:
+            return False
+        if answers(found, min(_ANSWER, max(0.1, end - time.monotonic()))):
+            return True
+        tick()
+        time.sleep(_POLL)
+    return False

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Targets: where instances run. Each has a name, a driver, and the driver's settings, in files of its own.
+
+A file NAME.target has one stanza (deb822): Target, Driver, and fields of the driver. A user's file takes precedence
+over the machine's; `local` is there without one. No file has a password or a secret key: a driver takes those from
+where its provider's own tools have them.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from debian_cloud import names
+from debian_cloud.errors import USAGE, Error, did_you_mean
+from debian_cloud.host import files
+from debian_cloud.image.sources import names_a_user
+from debian_cloud.packages import own
+from debian_cloud.text import deb822
+from debian_cloud.text.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+_ENDING: Final = ".target"
+_FOLDER: Final = "targets.d"
+_MACHINE: Final = Path("/etc/debian-cloud")
+_LARGEST: Final = 2**16
+"""Largest file of a target, in bytes."""
+_MOST: Final = 1000
+"""Most targets."""
+_SECRET: Final = re.compile("secret|password|token|credential", re.IGNORECASE)
+_OPEN: Final = stat.S_IRGRP | stat.S_IROTH
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where instances run; `settings` are the fields of its driver."""
+
+    name: str
+    driver: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+LOCAL: Final = Target("local", "qemu")
+"""This machine."""
+
+
+def targets(warn: Callable[[str], None]) -> tuple[Target, ...]:
+    """All targets, `local` first and the others by name; Error at the first file that is not one.
+
+    `warn` is called with a sentence about a file that others can read although it has a secret.
+    """
+    found: dict[str, Target] = {LOCAL.name: LOCAL}
+    for folder in (_MACHINE / _FOLDER, own.directory() / _FOLDER):
+        for path in _there(folder):
+            target = _read(path, warn)
+            found[target.name] = target
+    first = found.pop(LOCAL.name)
+    return (first, *(found[name] for name in sorted(found)))
+
+
+def find(name: str, warn: Callable[[str], None]) -> Target:
+    """The target of a name; Error if there is none."""
+    known = {target.name: target for target in targets(warn)}
+    if name not in known:
+        raise Error(f"there is no target {printable(name, 80)}", did_you_mean(name, known), USAGE)
+    return known[name]
+
+
+def _there(folder: Path) -> Iterator[Path]:
+    try:
+        found = sorted(path for path in folder.iterdir() if path.name.endswith(_ENDING))
+    except OSError:
+        return
+    if len(found) > _MOST:
+        raise Error(f"{folder} has {len(found)} targets", f"at most {_MOST} are read", USAGE)
+    yield from found
+
+
+def _read(path: Path, warn: Callable[[str], None]) -> Target:
+    name = printable(str(path))
+    # A target says to which address credentials go.
+    files.refuse_changeable(path, "where instances run")
+    stanzas = list(deb822.parse(files.text(path, _LARGEST)))
+    if len(stanzas) != 1:
+        raise Error(f"{name} has {len(stanzas)} stanzas", "a file has one target, in one stanza", USAGE)
+    settings = dict(stanzas[0])
+    try:
+        target = Target(settings.pop("Target"), settings.pop("Driver"), settings)
+    except KeyError as missing:
+        raise Error(f"{name} has no field {missing.args[0]}", "a target has Target and Driver", USAGE) from None
+    names.word(target.name, "target")
+    if target.name != path.name.removesuffix(_ENDING):
+        raise Error(f"{name} is of a target {target.name}", f"name it {target.name}{_ENDING}", USAGE)
+    secret = any(_SECRET.search(key) for key in settings) or any(map(names_a_user, settings.values()))
+    if secret and path.stat().st_mode & _OPEN:
+        warn(f"{name} has a secret, and other users can read it: run chmod 600 {name}")
+    return target

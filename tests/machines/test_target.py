@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Files of targets: whose they are, what is in them, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.machines import drivers, inventory, target
+from tests.machines.records import local
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory of this user's targets; the machine's is beside it."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(target, "_MACHINE", tmp_path / "etc")
+    for name in ("config/debian-cloud", "etc"):
+        (tmp_path / name / "targets.d").mkdir(parents=True)
+    tmp_path.chmod(0o755)
+    return tmp_path / "config/debian-cloud/targets.d"
+
+
+def none(sentence: str) -> None:
+    raise AssertionError(sentence)
+
+
+def put(path: Path, text: str, mode: int = 0o644) -> None:
+    path.write_text(text)
+    path.chmod(mode)
+
+
+def test_this_machine_is_always_there(folder: Path) -> None:
+    assert target.targets(none) == (target.LOCAL,)
+    assert target.find("local", none) == target.LOCAL
+
+
+def test_a_user_s_file_comes_before_the_machine_s(folder: Path, tmp_path: Path) -> None:
+    put(tmp_path / "etc/targets.d/lab.target", "Target: lab\nDriver: qemu\nDirectory: /srv/lab\n")
+    put(tmp_path / "etc/targets.d/zoo.target", "Target: zoo\nDriver: qemu\n")
+    put(folder / "lab.target", "# mine\nTarget: lab\nDriver: qemu\nDirectory: /srv/mine\n")
+    put(folder / "README", "not one")
+    found = {one.name: one for one in target.targets(none)}
+    assert [*found] == ["local", "lab", "zoo"]
+    assert found["lab"].settings == {"Directory": "/srv/mine"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "has 0 stanzas"),
+        ("Driver: qemu\n", "has no field Target"),
+        ("Target: lab\n", "has no field Driver"),
+        ("Target: lab\nDriver: qemu\n\nTarget: two\nDriver: qemu\n", "has 2 stanzas"),
+        ("Target: other\nDriver: qemu\n", "is of a target other"),
+        ("Target: ../lab\nDriver: qemu\n", "not a valid name"),
+        ("x" * 70000, "more than 65536 bytes"),
+    ],
+)
+def test_what_is_not_a_target(folder: Path, text: str, said: str) -> None:
+    put(folder / "lab.target", text)
+    with pytest.raises(Error, match=said):
+        target.targets(none)
+
+
+def test_a_file_that_others_can_change_is_refused(folder: Path) -> None:
+    put(folder / "lab.target", "Target: lab\nDriver: qemu\n", 0o666)
+    with pytest.raises(Error, match="could change where instances run"):
+        target.targets(none)
+
+
+@pytest.mark.parametrize("field", ["Endpoint: http://me:secret@ec2.example", "Secret-Key: 1234", "Password: x"])
+def test_a_secret_that_others_can_read_is_warned_of(folder: Path, field: str) -> None:
+    text = f"Target: lab\nDriver: qemu\n{field}\n"
+    put(folder / "lab.target", text)
+    said: list[str] = []
+    target.targets(said.append)
+    assert ["chmod 600" in one for one in said] == [True]
+    put(folder / "lab.target", text, 0o600)
+    target.targets(none)
+
+
+def test_an_unknown_one_is_named(folder: Path) -> None:
+    with pytest.raises(Error, match="no target locl") as error:
+        target.find("locl", none)
+    assert (error.value.hint, error.value.status) == ("did you mean local?", USAGE)
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "hint"),
+    [
+        ("Driver: qemo\n", "unknown driver qemo", "did you mean qemu?"),
+        ("Driver: qemu\nDirectry: /x\n", "unknown field Directry", "did you mean Directory?"),
+        ("Driver: qemu\nDirectory: x\n", "not an absolute path", "give one"),
+        ("Driver: ../qemu\n", "unknown driver", "qemu"),
+    ],
+)
+def test_a_driver_refuses_what_it_does_not_know(folder: Path, text: str, said: str, hint: str) -> None:
+    put(folder / "lab.target", f"Target: lab\n{text}")
+    with pytest.raises(Error, match=said) as error:
+        drivers.provider(target.find("lab", none))
+    assert hint in error.value.hint
+
+
+def test_a_target_that_cannot_be_asked_does_not_hide_the_others(folder: Path) -> None:
+    put(folder / "lab.target", "Target: lab\nDriver: qemo\n")
+    known = inventory.instances("", none)
+    assert known.instances == ()
+    assert ["target lab is left out" in one for one in known.refused] == [True]
+    with pytest.raises(Error, match="unknown driver"):
+        inventory.instances("lab", none)
+    with pytest.raises(Error, match="no instance x; target lab cannot be asked"):
+        inventory.find("x", "", none)
+
+
+def test_each_driver_has_its_interface() -> None:
+    assert drivers.names() == ("qemu",)
+
+
+def test_a_directory_of_instances_that_others_can_change_is_refused(tmp_path: Path) -> None:
+    local(tmp_path)
+    (tmp_path / "local/instances").chmod(0o777)
+    with pytest.raises(Error, match="could change instances"):
+        local(tmp_path)
