@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
 from tests.built import nspawn, qemu, terminal
+from tests.command import debian_cloud
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +31,9 @@ class Image(Protocol):
 
     @property
     def raw(self) -> Path: ...
+
+    @property
+    def qcow2(self) -> Path: ...
 
 
 def failures(journal: str) -> list[str]:
@@ -52,26 +60,66 @@ def test_ec2_is_entered_by_bios_and_reaches_a_login_prompt_by_uefi(
         assert "secureboot: Secure boot enabled" in uefi.console()
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """An instance that README's commands have started."""
+
+    name: str
+
+    def run(self, *command: str) -> str:
+        """The output of a command on the instance; AssertionError if it fails."""
+        done = debian_cloud("ssh", "--timeout", str(BOOT), self.name, *command)
+        assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory for instances, which are ended at the end of the test."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("DEBIAN_CLOUD_ACCEL", qemu.accelerator())
+    yield tmp_path / "state/debian-cloud"
+    names = [one["name"] for one in json.loads(debian_cloud("instances", "--json").stdout)]
+    assert not names or debian_cloud("terminate", *names).returncode == 0
+
+
+def documented(image: Path, size: str = "") -> dict[str, list[str]]:
+    """The commands of README's block by their verb; IMAGE.qcow2 is this file."""
+    lines = qemu.block("debian-cloud run").replace("IMAGE.qcow2", str(image)).splitlines()
+    found = [shlex.split(line)[1:] for line in lines if line.startswith("debian-cloud ")]
+    return {
+        words[0]: [*words, *((f"--disk={size}", f"--timeout={BOOT}") if words[0] == "run" else ())] for words in found
+    }
+
+
 @pytest.mark.xdist_group("boot generic")
-def test_generic_with_a_seed_lets_its_key_in(images: Mapping[str, Image], tmp_path: Path) -> None:
-    raw = images["generic"].raw
-    before = raw.stat().st_size
-    with qemu.documented(raw, "generic-seed", tmp_path, wanted="CIDATA") as (machine, user, key):
-        machine.wait(r"Cloud-init v\. \S+ finished at .* Datasource DataSourceNoCloud", BOOT)
-        assert "EFI v2" not in machine.console()
-
-        def run(*command: str, seconds: float = 240) -> str:
-            return machine.ssh(user, key, *command, seconds=seconds)
-
-        run("true")
-        assert run("hostname") == "try\n"
-        assert " root=PARTUUID=" in run("cat", "/proc/cmdline")
-        assert run("systemctl", "is-system-running", "--wait", "||", "systemctl", "--failed") == "running\n"
-        assert failures(run("sudo", "journalctl", "--boot", "--output=cat")) == []
-        assert int(run("df", "--block-size=1", "--output=size", "/").split()[-1]) > before
-        # update-grub on the machine writes the same file as the builder, which runs without it.
-        assert "warning" not in run("sudo", "grub-mkconfig", "--output=/tmp/grub.cfg", "2>&1")
-        assert run("sudo", "diff", "/boot/grub/grub.cfg", "/tmp/grub.cfg", "||", "true") == ""
+def test_generic_with_a_seed_lets_its_key_in(images: Mapping[str, Image], state: Path) -> None:
+    before = images["generic"].raw.stat().st_size
+    commands = documented(images["generic"].qcow2, "4G")
+    assert [*commands] == ["run", "ssh", "terminate"]
+    done = debian_cloud(*commands["run"])
+    assert done.returncode == 0, done.stderr
+    assert "is not signed" in done.stderr
+    assert "debian-cloud ssh try" in done.stdout
+    run = Started("try").run
+    # `ssh` without a command is a shell.
+    assert "debian\n" in debian_cloud(*commands["ssh"], "id", "-un").stdout
+    assert run("cloud-init", "status", "--wait", "--long", "||", "true").count("status: done") == 1
+    assert "DataSourceNoCloud" in run("cat", "/run/cloud-init/result.json")
+    # cloud-init accepts what it was told, and made the host key that was known before.
+    assert "Valid schema" in run("sudo", "cloud-init", "schema", "--system", "2>&1")
+    (known,) = {line.split()[2] for line in (state / "instances/try/known_hosts").read_text().splitlines()}
+    assert known in run("cat", "/etc/ssh/ssh_host_ed25519_key.pub")
+    assert run("hostname") == "try\n"
+    assert " root=PARTUUID=" in run("cat", "/proc/cmdline")
+    assert run("systemctl", "is-system-running", "--wait", "||", "systemctl", "--failed") == "running\n"
+    assert failures(run("sudo", "journalctl", "--boot", "--output=cat")) == []
+    assert int(run("df", "--block-size=1", "--output=size", "/").split()[-1]) > before
+    # update-grub on the machine writes the same file as the builder, which runs without it.
+    assert "warning" not in run("sudo", "grub-mkconfig", "--output=/tmp/grub.cfg", "2>&1")
+    assert run("sudo", "diff", "/boot/grub/grub.cfg", "/tmp/grub.cfg", "||", "true") == ""
+    assert debian_cloud(*commands["terminate"]).returncode == 0
+    assert debian_cloud("instances").stdout == ""
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="systemd-nspawn needs root")

@@ -31,7 +31,7 @@ def put(
     code, variables = path.with_suffix(".code"), path.with_suffix(".vars")
     for file in (code, variables):
         file.write_bytes(b"")
-    descriptor = {
+    descriptor: dict[str, object] = {
         "interface-types": ["uefi"],
         "mapping": {
             "device": "flash",

@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import base64
 import email
+import importlib
 import json
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
 from debian_cloud.machines import seed
 from debian_cloud.machines.seed import Told
+
+yaml = importlib.import_module("yaml")  # Debian's python3-yaml has no types
 
 TOLD = Told(
     "try", "try-1a2b", ("ssh-ed25519 AAAA one", "ssh-ed25519 BBBB two"), "PRIVATE\nKEY\n", "ssh-ed25519 C try\n"

@@ -132,7 +132,7 @@ def test_processors() -> None:
     ],
 )
 def test_what_an_image_cannot_be(changes: dict[str, object], of: machine.Machine, said: str) -> None:
-    wanted = replace(MachineSpec("a", record(machine=of)), **changes)  # type: ignore[arg-type] # each has its type
+    wanted = replace(MachineSpec("a", record(machine=of)), **changes)
     with pytest.raises(Error, match=said):
         spec.check(wanted)
 
