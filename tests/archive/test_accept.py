@@ -104,6 +104,7 @@ def test_a_strong_rsa_key_may_upload(shared: Archive, make: Maker, short_path: P
     assert f"{CONFIGURATION}-rsa 2.0" in shared.packages()
 
 
+@pytest.mark.thorough
 def test_a_key_that_expires_takes_nothing_back(archive: Archive, make: Maker, short_path: Path) -> None:
     key = key_of(short_path, "expiring", "ed25519", "sign", "never")
     archive.run("add-uploader", key.public)

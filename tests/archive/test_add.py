@@ -10,6 +10,8 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from debian_cloud.text import openpgp
 from tests.archive.conftest import run
 
@@ -175,6 +177,7 @@ def test_what_is_none(archive: Archive, make: Maker) -> None:
     assert archive.queue() == []
 
 
+@pytest.mark.thorough
 def test_several_suites_and_a_key_that_is_another_s(
     short_path: Path, env: dict[str, str], make: Maker, uploader: Key
 ) -> None:

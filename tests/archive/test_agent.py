@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.archive.conftest import Archive, run
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ def test_init_shows_an_archive_without_its_agent(env: dict[str, str], short_path
     assert (agents(place.parent), sockets(place)) == ([], [])
 
 
+@pytest.mark.thorough
 def test_an_agent_that_does_not_end_is_killed(archive: Archive, env: dict[str, str], tmp_path: Path) -> None:
     slow = Archive(archive.path, slowed(tmp_path / "bin", env, NEVER))
     slow.run("resign")

@@ -160,6 +160,7 @@ def test_an_image_is_shown_when_what_it_was_made_of_is_kept(keeping: Keeping) ->
     assert keeping.asked == []
 
 
+@pytest.mark.thorough
 def test_an_image_that_cannot_be_kept_stops_nothing_else(keeping: Keeping) -> None:
     archive = keeping.archive
     archive.take(keeping.image())
@@ -218,6 +219,7 @@ def test_an_image_that_cannot_be_kept_stops_nothing_else(keeping: Keeping) -> No
     assert state.failures(archive.path) == ()
 
 
+@pytest.mark.thorough
 def test_a_set_waits_for_what_cannot_be_kept(keeping: Keeping) -> None:
     archive = keeping.archive
     (archive.path / "conf/releases").write_text("trixie ec2/amd64 azure/amd64\n")
@@ -230,6 +232,7 @@ def test_a_set_waits_for_what_cannot_be_kept(keeping: Keeping) -> None:
     assert keeping.shown == {}
 
 
+@pytest.mark.thorough
 def test_what_is_shown_is_not_taken_back(keeping: Keeping) -> None:
     """A published image stays although the archive begins to keep closures, or lost one."""
     archive = keeping.archive
@@ -253,6 +256,7 @@ def test_what_is_shown_is_not_taken_back(keeping: Keeping) -> None:
     assert state.failures(archive.path) == ()
 
 
+@pytest.mark.thorough
 def test_a_closure_without_an_end_ends(keeping: Keeping, tmp_path: Path) -> None:
     """All closures together get an hour; in this test, a fast clock gives them a second."""
     archive = keeping.archive
@@ -268,6 +272,7 @@ def test_a_closure_without_an_end_ends(keeping: Keeping, tmp_path: Path) -> None
     assert keeping.shown == {}
 
 
+@pytest.mark.thorough
 def test_the_queue_publishes_what_is_new_and_nothing_again(keeping: Keeping, tmp_path: Path) -> None:
     """The test runs the queue as its unit does, and ends it when it would sleep."""
     archive = keeping.archive

@@ -123,6 +123,7 @@ def test_an_archive_is_known_by_its_source_too() -> None:
     assert refused.value.hint.startswith("run `apt-get update`: debian-cloud-archive-keyring is installed")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("over", ["file", "http"])
 def test_a_suite_that_the_archive_lacks_is_one_sentence(
     archive: Archive, tmp_path: Path, env: dict[str, str], over: str

@@ -131,7 +131,7 @@ def waiting(waiting_template: Template, env: dict[str, str]) -> Iterator[Archive
 @pytest.mark.parametrize(
     "verb",
     [
-        pytest.param(verb, marks=() if verb in {"accept", "publish"} else pytest.mark.thorough)
+        pytest.param(verb, marks=() if verb == "accept" else pytest.mark.thorough)
         for verb in sorted({*FREE} - {"add"})
     ],
 )

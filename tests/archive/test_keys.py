@@ -177,6 +177,7 @@ def offline(archive: Archive) -> Offline:
     return Offline(replace(maker, fingerprint=primary), archive, home / "subkeys")
 
 
+@pytest.mark.thorough
 def test_release_binds_a_client_that_trusts_more_keys_to_those_of_the_archive(
     archive: Archive, offline: Offline, client: Apt, stranger: Key, tmp_path: Path
 ) -> None:
@@ -238,6 +239,7 @@ def since(days: int) -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(time.time() - days * 86400))
 
 
+@pytest.mark.thorough
 def test_of_several_other_keys_the_one_that_machines_know_best_counts(archive: Archive) -> None:
     first = only(archive, "active")
     archive.run("add-key")
@@ -312,6 +314,7 @@ def keyring_of(archive: Archive, key: str, folder: Path) -> Path:
     return path
 
 
+@pytest.mark.thorough
 def test_what_a_revoked_key_alone_has_signed_is_signed_anew_or_named(
     archive: Archive, make: Maker, uploader: Key, tmp_path: Path
 ) -> None:
@@ -387,6 +390,7 @@ def test_what_a_revoked_key_alone_has_signed_is_signed_anew_or_named(
     assert "signed anew" not in archive.run("revoke-key", first).stdout
 
 
+@pytest.mark.thorough
 def test_offline_primary_and_subkeys_that_follow_each_other(
     archive: Archive, offline: Offline, make: Maker, uploader: Key, tmp_path: Path, env: dict[str, str]
 ) -> None:
@@ -551,6 +555,7 @@ def mirror(cosigned: Cosigned) -> Iterator[Mirror]:
     server.kill()
 
 
+@pytest.mark.thorough
 def test_what_is_no_signature_of_a_cosigner_is_refused(cosigned: Cosigned, uploader: Key) -> None:
     clear, detached = cosigned.signed("clear", "--clearsign"), cosigned.signed("detached", "--detach-sign")
     edited, bad = cosigned.folder / "edited", cosigned.folder / "bad"

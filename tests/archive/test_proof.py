@@ -331,6 +331,7 @@ NAMES = (
 )
 
 
+@pytest.mark.thorough
 def test_an_output_of_any_name(proved: Proved) -> None:
     """The output directory may have any name, also relative to the working directory."""
     for name in NAMES:

@@ -289,6 +289,7 @@ def test_a_snapshot_that_a_thief_has_signed_is_not_vouched_for(full: Archive, tm
     assert {str(forged.relative_to(full.public) / "InRelease")} < problems
 
 
+@pytest.mark.thorough
 def test_who_else_can_write_is_named(full: Archive) -> None:
     incoming = full.path / "incoming"
     incoming.chmod(0o2775)
@@ -328,6 +329,7 @@ def endless(archive: Archive) -> None:
         archive.key.gpg("--armor", "--output", folder / "Release.gpg", "--detach-sign", folder / "Release")
 
 
+@pytest.mark.thorough
 def test_snapshots_of_an_older_version_get_an_end(full: Archive) -> None:
     conf = full.path / "conf/distributions"
     conf.write_text(conf.read_text().replace("ValidFor: 14d", "ValidFor: 1m 3d"))
@@ -360,6 +362,7 @@ def test_snapshots_of_an_older_version_get_an_end(full: Archive) -> None:
     assert check(full)[0] == 0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("damage", [empty, evil, old])
 def test_an_archive_of_an_older_version_signs_nothing_that_is_not_whole(
     full: Archive, damage: Callable[[Archive], None]

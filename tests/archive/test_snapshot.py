@@ -216,6 +216,7 @@ def demo(machine: Apt) -> str:
     return (machine.root / "usr/share/demo" / DEMO).read_text()
 
 
+@pytest.mark.thorough
 def test_apt_takes_a_snapshot_for_an_archive_a_year_later(web: tuple[Archive, list[str]], client: Apt) -> None:
     archive, (first, second, _) = web
     client.installs(archive.public / "debian-cloud-archive-keyring_trixie.deb")

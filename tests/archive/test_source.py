@@ -6,6 +6,8 @@ from __future__ import annotations
 import subprocess
 from typing import TYPE_CHECKING
 
+import pytest
+
 from debian_cloud import VERSION
 from tests.archive.clients import private
 from tests.archive.conftest import ROOT, run
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from tests.archive.conftest import Archive
 
 
+@pytest.mark.thorough
 def test_apt_source(archive: Archive, tmp_path: Path) -> None:
     """Only the address and key of the keyring package are needed; the source is that of the suite."""
     made = tmp_path / "made"

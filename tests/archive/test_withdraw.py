@@ -211,6 +211,7 @@ def expired_before(archive: Archive) -> None:
     policy.write_text(f"{POLICY}snapshots 1\n")
 
 
+@pytest.mark.thorough
 def test_without_a_policy_no_image_expires(expiring: Archive) -> None:
     before = expiring.snapshot()
     kept = f"{nothing(expiring, 4)}does not exist, so no image expires\n"
@@ -397,6 +398,7 @@ def test_what_has_newer_versions_is_published_without_building(archive: Archive,
     assert not (archive.path / "tmp/stale").exists()
 
 
+@pytest.mark.thorough
 def test_the_word_of_rebuilders_is_listed_and_counts(
     archive: Archive, make: Maker, uploader: Key, stranger: Key, tmp_path: Path
 ) -> None:
@@ -523,6 +525,7 @@ CALLS = os.environ.get("DEBIAN_CLOUD_CALLS", "18 30 40 49")
 """Numbers of the calls of a tool after which `expire` is killed: some that differ, or all (about 60)."""
 
 
+@pytest.mark.thorough
 def test_expire_killed_anywhere_removes_nothing_that_is_listed(
     archive: Archive, make: Maker, uploader: Key, tmp_path: Path
 ) -> None:

@@ -206,6 +206,7 @@ unattended-upgrade --verbose
 """
 
 
+@pytest.mark.thorough
 def test_a_changed_command_line_is_in_the_boot_loaders_menu(
     machine: Root, next_version: Archive, tmp_path: Path
 ) -> None:

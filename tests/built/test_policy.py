@@ -133,6 +133,7 @@ RESIDUE = (
 """Path -> why it differs after a package was installed and removed."""
 
 
+@pytest.mark.thorough
 def test_a_configuration_comes_upgrades_and_goes_without_question_and_residue(ready: Tree, tmp_path: Path) -> None:
     debs = older(tmp_path)
     files = [str(path) for name in CONFIGURATION for path in debs.glob(f"{name}_*.deb")]

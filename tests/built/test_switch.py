@@ -94,6 +94,7 @@ def unexpected(paths: list[str]) -> list[str]:
     return [path for path in paths if not any(matches(pattern, path) for pattern, _ in DIFFERENT)]
 
 
+@pytest.mark.thorough
 def test_the_vendors_differ(ec2: Tree, azure: Tree) -> None:
     """The vendors' machines differ, so the comparisons below have a meaning."""
     one, other = state(ec2), state(azure)
@@ -125,6 +126,7 @@ def test_one_command_makes_the_other_vendors_machine(ec2: Tree, azure: Tree, qui
     assert different({path: have.settings[path] for path in want.settings}, want.settings) == []
 
 
+@pytest.mark.thorough
 def test_with_purge_nothing_is_left_of_the_first_vendor(azure: Tree, clean: Tree) -> None:
     want, have = state(azure), state(clean)
     assert have.packages == want.packages
@@ -141,6 +143,7 @@ STAYS = {
 """Package of Azure's -> why apt does not remove it with Azure's configuration."""
 
 
+@pytest.mark.thorough
 def test_there_and_back_is_the_same_machine(ec2: Tree, back: Tree) -> None:
     want, have = state(ec2), state(back)
     assert want.packages.items() - have.packages.items() == set()

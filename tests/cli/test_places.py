@@ -65,6 +65,7 @@ def as_user(
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", SLOW)
 def test_an_archive_and_its_keyring_are_anywhere(archive: Archive, place: Path, name: str) -> None:
     there = place / name
@@ -222,6 +223,7 @@ def test_an_output_that_cannot_be_written(output: str) -> None:
     refused(done, USAGE, f"{output} cannot be written to: ", "choose another directory with --output")
 
 
+@pytest.mark.thorough
 def test_a_copy_that_cannot_be_written(archive: Archive, place: Path) -> None:
     made = ("new", "x", "--from", "fine", "--maintainer", "Me <me@example.org>")
     refused(debian_cloud(*made, *archive.sources, "--output", "/proc/x"), USAGE, "cannot be written", "--output")

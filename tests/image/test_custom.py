@@ -313,6 +313,7 @@ def test_what_a_configuration_itself_recommends_is_in_its_image(shown: dict[tupl
     assert "git" not in changed
 
 
+@pytest.mark.thorough
 def test_a_machine_may_remove_what_is_recommended(archive: Archive) -> None:
     """It is marked as automatically installed, so apt may remove it with the configuration."""
     done = debian_cloud("plan", "wants", *archive.sources)
@@ -331,6 +332,7 @@ def test_what_is_added_takes_the_place_of_what_is_removed(shown: dict[tuple[str,
     assert "systemd-timesyncd" not in changed
 
 
+@pytest.mark.thorough
 def test_what_was_left_out_once_is_there_the_next_time(archive: Archive) -> None:
     """The calls share the directory of indexes, in which the first one wrote a preferences file."""
     assert "nano" not in packages(debian_cloud("show", *WITHOUT_NANO, *archive.sources))
@@ -361,6 +363,7 @@ def test_a_seed_is_named_by_its_file_s_own_hash(tmp_path: Path) -> None:
     assert asked.changed.lines == (f"seed {hashlib.sha256(path.read_bytes()).hexdigest()}",)
 
 
+@pytest.mark.thorough
 def test_a_build_whose_drop_in_collides(archive: Archive, tmp_path: Path) -> None:
     """In the output of apt and mmdebstrap, dpkg's error is found."""
     done = debian_cloud("build", "clash", *archive.sources, "--output", tmp_path)

@@ -329,6 +329,7 @@ def test_the_same_again(archive: Archive, buildinfo: str, tmp_path: Path) -> Non
     assert "SOURCE_DATE_EPOCH=1700000000" in script
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("pattern", "by", "said"),
     [

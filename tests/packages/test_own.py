@@ -377,6 +377,7 @@ def test_what_was_built_is_verified_where_it_lies(world: World, container: Path,
     refused(done, 1, f"{other / buildinfo.name} is not signed")
 
 
+@pytest.mark.thorough
 def test_it_is_made_again_without_an_option(
     world: World, container: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -179,6 +179,7 @@ def shown_for_the_suite(web: Web, dists: Path) -> tuple[Path, list[str]]:
     return folder / "dists/trixie/InRelease", web.sources(f"file:{folder}")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("end", ["Sat, 01 Jan 2022 00:00:00 UTC", ""], ids=["expired", "without an end"])
 def test_a_snapshot_that_has_expired_is_had_by_its_id_alone(web: Web, end: str) -> None:
     old = web.snap / web.old / "dists/trixie/InRelease"
@@ -209,6 +210,7 @@ def test_a_snapshot_is_not_taken_for_the_suite(web: Web) -> None:
     assert planned(web, f"{web.own}/snap/{web.old}").config_version == "1.0"
 
 
+@pytest.mark.thorough
 def test_a_snapshot_that_was_read_is_there_without_a_network(web: Web, tmp_path: Path) -> None:
     """Both release files are kept: the archive's, which says where snapshots are, and the snapshot's."""
     (tmp_path / "apt.conf").write_text('Acquire::http::Proxy "http://127.0.0.1:1";\n')
@@ -225,6 +227,7 @@ def test_a_snapshot_that_was_read_is_there_without_a_network(web: Web, tmp_path:
         assert offline.stdout == online.stdout, offline.stderr
 
 
+@pytest.mark.thorough
 def test_a_year_later_a_snapshot_is_had_by_its_id_alone(web: Web, tmp_path: Path) -> None:
     """Tested with another clock, not with changed dates."""
     # The builder gives its tools a clean environment, so the clock must be changed for each of them.

@@ -148,6 +148,7 @@ def test_a_slip_and_nothing_else(word: str, meant: str) -> None:
     assert slip(word, known) == meant
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "arguments", "said"),
     [
@@ -180,6 +181,7 @@ def test_the_real_reason(both: Both, name: str, arguments: tuple[str, ...], said
     assert "did you mean" not in done.stderr
 
 
+@pytest.mark.thorough
 def test_a_configuration_that_says_so_takes_from_contrib(both: Both) -> None:
     done = both.show("zfs", "--add", "zfs-dkms")
     assert done.returncode == 0, done.stderr
@@ -318,6 +320,7 @@ def kept(both: Both) -> Kept:
     return found
 
 
+@pytest.mark.thorough
 def test_the_buildinfo_names_it(both: Both, kept: Kept) -> None:
     assert kept.lock.changes == ("add docker-ce", f"source {both.other.uri} stable extra")
     assert kept.lock.others == ((both.other.uri, "stable"),)
@@ -375,6 +378,7 @@ def test_it_vouches_for_nothing_that_debian_has(both: Both, kept: Kept) -> None:
         proofs(both, kept, both.other.by_path, changed=changed)
 
 
+@pytest.mark.thorough
 def test_an_archive_keeps_it_where_its_operator_says_so(both: Both, kept: Kept) -> None:
     """In conf/closures are arguments for `accept`, which checks the packages, and for `publish`, which keeps them."""
     line = f"--source={both.other.by_path}"

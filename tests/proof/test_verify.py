@@ -419,6 +419,7 @@ def test_evidence_by_another_key(case: Case, closure: Path) -> None:
     refused(done, 1, "has no valid signature by a key of Debian or of the archive")
 
 
+@pytest.mark.thorough
 def test_evidence_that_several_must_have_signed(case: Case, closure: Path, world: World, tmp_path: Path) -> None:
     two = ("--signers", "2", "--keyring", tmp_path / "keys")
     (tmp_path / "keys").write_bytes(
@@ -596,6 +597,7 @@ def test_what_is_put_before_a_signed_buildinfo_is_not_believed(case: Case, tmp_p
     refused(debian_cloud("rebuild", forged, *rebuild), 1, "has no valid signature by a key of")
 
 
+@pytest.mark.thorough
 def test_a_buildinfo_that_nobody_signed_proves_nothing(case: Case, tmp_path: Path) -> None:
     plain = tmp_path / case.buildinfo.name
     plain.write_text(throwaway.signed_text(case.buildinfo))
@@ -801,6 +803,7 @@ def test_an_index_that_says_nothing_of_today(
     refused(case.verify(None, "--archive", copied_archive), 1, said)
 
 
+@pytest.mark.thorough
 def test_an_index_that_the_archive_did_not_sign(case: Case, copied_archive: Path) -> None:
     images = copied_archive / "dists/trixie/main/images"
     content = (images / "Images-Status").read_text()

@@ -43,6 +43,8 @@ def planned(target: Target, source: Source, wanted: MachineSpec, least: int = 1,
     Without a name, the instance is called after its configuration.
     """
     spec.check(wanted)
+    if wanted.disks and most > 1:
+        raise Error("several instances cannot have one disk", "omit --count, or --persistent-disk", USAGE)
     used = {one.name for one in drivers.provider(target).describe()}
     name = wanted.name and spec.name(wanted.name)
     if most == 1:

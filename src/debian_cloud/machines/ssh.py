@@ -22,8 +22,11 @@ _ANSWER: Final = 5.0
 """Seconds in which a server that listens sends its first line (RFC 4253, 4.2)."""
 
 
-def argv(login: Login, command: Sequence[str] = ()) -> tuple[str, ...]:
-    """The arguments of ssh(1) for a command, or for a shell; the user's own settings are not read."""
+def argv(login: Login, command: Sequence[str] = (), *, batch: bool = False) -> tuple[str, ...]:
+    """The arguments of ssh(1) for a command, or for a shell; the user's own settings are not read.
+
+    With `batch`, nothing is asked for.
+    """
     options = {
         "HostKeyAlias": login.alias,
         "UserKnownHostsFile": login.known_hosts,
@@ -32,6 +35,11 @@ def argv(login: Login, command: Sequence[str] = ()) -> tuple[str, ...]:
         "UpdateHostKeys": "no",
         "IdentityFile": login.key,
         "LogLevel": "ERROR",
+        # An instance that has ended, or hangs, does not hang this.
+        "ConnectTimeout": "60",
+        "ServerAliveInterval": "15",
+        "ServerAliveCountMax": "8",
+        **({"BatchMode": "yes"} if batch else {}),
     }
     words = [
         word

@@ -11,7 +11,8 @@ withdrawn is refused without --anyway.
 On the target `local`, which is this machine, no root and no daemon are needed: an
 instance is a QEMU process of this user. Its disk is an overlay of the image, and stays
 until `terminate`; QEMU goes on running when this command has ended.
-Without acceleration by the hardware the first boot takes minutes.
+Without acceleration by the hardware the first boot takes minutes. As other programs of yours,
+it reaches the network, and services of this machine (as 10.0.2.2).
 
 The host key of the instance is made before it starts, and `debian-cloud ssh` accepts no other.
 It lets in a key of this program's own, and those of --key. An image that reads
@@ -126,11 +127,15 @@ def main(args: argparse.Namespace) -> int:
         warn(f"{len(started.instances)} of {most} instances were started: {started.reason}")
     if args.json:
         print(options.as_json(started.instances))
+    else:
+        for instance in started.instances:
+            _next(instance)
+    # What exists has been said, if this is interrupted.
     for instance in started.instances:
         if args.wait and instance.login:
+            sys.stdout.flush()
             running.wait(provider, instance.name, args.timeout)
-        if not args.json:
-            _next(instance)
+            _say(f"{instance.name} answers")
     return 0
 
 

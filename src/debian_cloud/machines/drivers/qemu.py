@@ -307,7 +307,7 @@ class Local:
             raise Error(f"{name} reads no seed, so it does not expire", "stop or terminate it by hand", USAGE)
         if not login:
             raise Error(f"{name} is not running", f"start it first: debian-cloud start {name}", USAGE)
-        run.output(ssh.argv(login, ("sudo", "sh", "-c", shlex.quote(seed.expiry_script(expires)))))
+        run.output(ssh.argv(login, ("sudo", "sh", "-c", shlex.quote(seed.expiry_script(expires))), batch=True))
         state.write(folder, replace(kept, expires=expires))
 
     def terminate(self, names: Sequence[str]) -> None:

@@ -148,7 +148,8 @@ def root(given: str = "") -> Path:
             "set XDG_STATE_HOME to another directory",
             USAGE,
         ) from None
-    files.refuse_changeable(folder / INSTANCES, "instances")
+    for name in (INSTANCES, BASES, DISKS):
+        files.refuse_changeable(folder / name, "instances")
     return folder
 
 
