@@ -32,7 +32,7 @@ PURE = (
     *("disk.ext4.accounts", "disk.ext4.layout", "disk.ext4.reader", "disk.ext4.records"),
     *("disk.fat", "disk.gpt", "disk.initrd", "disk.layout", "disk.tar"),
     *("build.layers", "build.stages", "build.steps", "proof.difference", "proof.verification"),
-    *("machines.instance", "machines.seed", "machines.spec", "machines.qemu.command"),
+    *("machines.domain", "machines.instance", "machines.seed", "machines.spec", "machines.qemu.command"),
     *("archive.admission", "archive.keys", "archive.lifecycle", "archive.reserved", "archive.upload"),
 )
 """Packages and modules that only compute: they use no process, file or clock."""
@@ -259,7 +259,10 @@ def test_a_buildinfo_is_read_where_there_is_no_apt() -> None:
     assert "apt_pkg" in done.stderr
 
 
-INSTANCES = (*("console", "extend", "instances", "reboot", "run", "ssh", "start", "stop", "targets", "terminate"),)
+INSTANCES = (
+    *("console", "domain", "extend", "instances", "reboot"),
+    *("run", "ssh", "start", "stop", "targets", "terminate"),
+)
 """The verbs of the package debian-cloud-machines."""
 PEOPLE = (
     *(

@@ -6,11 +6,18 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from debian_cloud.cli import options as shared
 from debian_cloud.cli import warn
-from debian_cloud.errors import Error
+from debian_cloud.errors import USAGE, Error
+from debian_cloud.image.id import ImageId
 from debian_cloud.machines import inventory
+from debian_cloud.machines import source as sources
+from debian_cloud.packages.offers import Wanted
+from debian_cloud.proof.trust import Trust
+from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -18,6 +25,7 @@ if TYPE_CHECKING:
 
     from debian_cloud.machines.drivers import Provider
     from debian_cloud.machines.instance import Instance
+    from debian_cloud.machines.source import Source
 
 
 def add_instance(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
@@ -37,6 +45,36 @@ def add_target(parser: argparse.ArgumentParser, otherwise: str = "all") -> None:
 def found(args: argparse.Namespace, name: str = "") -> tuple[Provider, Instance]:
     """The instance that the arguments name (`add_instance`), or that of this name."""
     return inventory.find(name or args.name, args.on, warn)
+
+
+def add_image(parser: argparse.ArgumentParser) -> None:
+    """Declare the image that an instance is started from (`source`)."""
+    parser.add_argument("image", metavar="CONFIG|IMAGE", help="a configuration, an image, or the file of one")
+    group = parser.add_argument_group("which image")
+    shared.add_suite(group)
+    group.add_argument("--serial", default="", help="its serial, YYYYMMDD.N (default: the current one)")
+    group.add_argument("--archive", default="", metavar="URL", help="the archive, if apt knows several")
+    group.add_argument("--unsigned", action="store_true", help="accept a file that is not signed")
+    group.add_argument("--anyway", action="store_true", help="accept a file whose image was withdrawn")
+
+
+def source(args: argparse.Namespace) -> Source:
+    """The image that the arguments name (`add_image`); Error if there is none, or it may not be started."""
+    path = Path(args.image)
+    if path.is_file():
+        return sources.of_file(path, Trust(unsigned=args.unsigned), warn, anyway=args.anyway)
+    wanted = Wanted(args.image, args.suite, args.arch, serial=args.serial, archive=args.archive)
+    if "/" in args.image or path.suffix:
+        try:
+            of = ImageId.parse(args.image)
+        except Error:
+            raise Error(
+                f"there is no file {printable(args.image)}",
+                "give a file, a configuration such as generic, or SUITE/CONFIG/ARCH/SERIAL",
+                USAGE,
+            ) from None
+        wanted = Wanted(of.config, of.suite, of.architecture, serial=of.serial, archive=args.archive)
+    return sources.of_index(wanted, warn)
 
 
 def each(args: argparse.Namespace, do: Callable[[Provider, Instance], None]) -> int:

@@ -35,17 +35,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debian_cloud.cli import options as shared
 from debian_cloud.cli import warn
 from debian_cloud.cli.machines import options
-from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import files
 from debian_cloud.image import config
-from debian_cloud.image.id import ImageId
-from debian_cloud.machines import drivers, running, source, spec, target
+from debian_cloud.machines import drivers, running, spec, target
 from debian_cloud.machines.spec import MachineSpec
-from debian_cloud.packages.offers import Wanted
-from debian_cloud.proof.trust import Trust
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
@@ -57,7 +52,7 @@ if TYPE_CHECKING:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("image", metavar="CONFIG|IMAGE", help="a configuration, an image, or the file of one")
+    options.add_image(parser)
     options.add_target(parser, target.LOCAL.name)
     parser.add_argument("--name", default="", help="its name (default: the configuration's, and a number)")
     parser.add_argument(
@@ -66,12 +61,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N[:M]",
         help="start M instances, or as many as there can be, but at least N; their names are NAME-1 to NAME-M",
     )
-    group = parser.add_argument_group("which image")
-    shared.add_suite(group)
-    group.add_argument("--serial", default="", help="its serial, YYYYMMDD.N (default: the current one)")
-    group.add_argument("--archive", default="", metavar="URL", help="the archive, if apt knows several")
-    group.add_argument("--unsigned", action="store_true", help="accept a file that is not signed")
-    group.add_argument("--anyway", action="store_true", help="accept a file whose image was withdrawn")
     group = parser.add_argument_group("the machine")
     group.add_argument(
         "--memory", default="", metavar="SIZE", help="its memory (default: 1G, or what the image needs)"
@@ -115,7 +104,7 @@ def main(args: argparse.Namespace) -> int:
     """Run the verb and return its exit status."""
     least, most = spec.count(args.count)
     where = target.find(args.on or target.LOCAL.name, warn)
-    found = _source(args)
+    found = options.source(args)
     planned = running.planned(where, found, _spec(args, found), least, most)
     provider = drivers.provider(where)
     _say(f"{found.record.stem} on {where.name}: {provider.about()}")
@@ -137,24 +126,6 @@ def main(args: argparse.Namespace) -> int:
             running.wait(provider, instance.name, args.timeout)
             _say(f"{instance.name} answers")
     return 0
-
-
-def _source(args: argparse.Namespace) -> Source:
-    path = Path(args.image)
-    if path.is_file():
-        return source.of_file(path, Trust(unsigned=args.unsigned), warn, anyway=args.anyway)
-    wanted = Wanted(args.image, args.suite, args.arch, serial=args.serial, archive=args.archive)
-    if "/" in args.image or path.suffix:
-        try:
-            of = ImageId.parse(args.image)
-        except Error:
-            raise Error(
-                f"there is no file {printable(args.image)}",
-                "give a file, a configuration such as generic, or SUITE/CONFIG/ARCH/SERIAL",
-                USAGE,
-            ) from None
-        wanted = Wanted(of.config, of.suite, of.architecture, serial=of.serial, archive=args.archive)
-    return source.of_index(wanted, warn)
 
 
 def _spec(args: argparse.Namespace, found: Source) -> MachineSpec:
