@@ -128,6 +128,7 @@ def test_what_cannot_be_kept_is_refused_at_the_door(keeping: Keeping) -> None:
     keeping.archive.take(keeping.image(change=(f" trixie {uri} ", f" trixie {uri}/snap/{identifier} ")))
 
 
+@pytest.mark.thorough
 def test_debian_is_asked_at_the_door(keeping: Keeping, env: dict[str, str]) -> None:
     """An image whose package no index of Debian lists is refused; if none can be read, it is taken but not shown."""
     archive = replace(keeping.archive, env=env)

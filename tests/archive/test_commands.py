@@ -193,6 +193,7 @@ def test_the_keys_are_there_as_files(archive: Archive, env: dict[str, str], tmp_
     subprocess.run(["gpgv", "--keyring", keys, archive.dist / "InRelease"], env=env, capture_output=True, check=True)
 
 
+@pytest.mark.thorough
 def test_init_takes_several_suites_a_url_and_a_name(short_path: Path, env: dict[str, str], tmp_path: Path) -> None:
     path = short_path / "several"
     command: list[str | Path] = ["debian-cloud-archive", "init", path, "--suite", "trixie", "--suite", "forky"]

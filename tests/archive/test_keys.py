@@ -446,6 +446,7 @@ def test_offline_primary_and_subkeys_that_follow_each_other(
     content(apt, "update")
 
 
+@pytest.mark.thorough
 def test_agent_of_the_operator_signs_and_stays(archive: Archive, short_path: Path, tmp_path: Path) -> None:
     """A passphrase that only a running agent has stands for a card's PIN: no verb asks for it or ends the agent."""
     home = archive.path / "gnupg"

@@ -468,6 +468,7 @@ class TestClock:
         (full.path / "conf/clock").write_text("long\n")
         assert "is not a number of days: long" in self.ahead(full, 80, "resign").stderr
 
+    @pytest.mark.thorough
     def test_the_way_back(self, full: Archive, make: Maker, uploader: Key) -> None:
         image = "trixie/ec2/amd64/20261120.0"
         right = {"DEBIAN_CLOUD_CLOCK": "right"}

@@ -150,6 +150,7 @@ def assert_whole(archive: Archive, name: str) -> None:
                 assert hashlib.sha256(file.read_bytes()).hexdigest() == sha256
 
 
+@pytest.mark.thorough
 def test_a_kill_leaves_a_whole_snapshot_or_none(archive: Archive, make: Maker, uploader: Key) -> None:
     chance = random.Random(5)
     archive.take(make.deb(uploader))

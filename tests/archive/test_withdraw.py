@@ -220,6 +220,7 @@ def test_without_a_policy_no_image_expires(expiring: Archive) -> None:
     assert expiring.snapshot() == before
 
 
+@pytest.mark.thorough
 def test_what_the_policy_does_not_keep_is_listed_no_more(expiring: Archive) -> None:
     before = expiring.snapshot()
     (expiring.path / "conf/expire").write_text(POLICY)

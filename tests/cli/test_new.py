@@ -86,6 +86,7 @@ def test_a_time_that_is_none(configurations: Configurations, tmp_path: Path, epo
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("length", [250, 260])
 def test_a_name_that_no_file_can_have(configurations: Configurations, tmp_path: Path, length: int) -> None:
     name = "x" * (length - len("debian-cloud-config-"))
@@ -150,6 +151,7 @@ def test_nothing_half_written_is_left(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.thorough
 def test_the_source_package_goes_all_the_way(configurations: Configurations, tmp_path: Path) -> None:
     """The source package is written, built, checked by lintian, signed, uploaded with dput, and planned."""
     done = new(configurations, tmp_path, "my-hpc", "--add", "munge,slurmd,nano", SOURCE_DATE_EPOCH="1795262400")

@@ -86,6 +86,7 @@ QUOTED = (
 )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("form", QUOTED)
 def test_a_file_address_is_read_as_apt_reads_it(
     archive: Archive, place: Path, monkeypatch: pytest.MonkeyPatch, form: str

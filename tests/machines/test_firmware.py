@@ -54,10 +54,12 @@ def test_the_first_that_fits(folders: Path) -> None:
     put(folders / "usr/20-old.json", machine="pc-i440fx-*")
     secure = put(folders / "usr/30-ms.json", *SECURE)
     put(folders / "usr/40-memory.json", mapping={"device": "memory", "filename": "/x"})
-    plain = put(folders / "usr/50-x.json", "secure-boot", "requires-smm")
-    put(folders / "usr/60-y.json")
+    put(folders / "usr/50-smm.json", "secure-boot", "requires-smm")
+    unarmed = put(folders / "usr/55-x.json", "secure-boot")
     assert firmware.find(X86, secure=True).code == secure
-    # Without enrolled keys nothing is verified.
+    # Without enrolled keys nothing is verified; without a protected mode it may run everywhere.
+    assert firmware.find(X86, secure=False).code == unarmed
+    plain = put(folders / "usr/60-y.json")
     assert firmware.find(X86, secure=False).code == plain
 
 

@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import pty
+import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -13,6 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,7 +26,8 @@ from debian_cloud.host import memory
 from debian_cloud.machines import drivers, running
 from debian_cloud.machines.drivers import qemu
 from debian_cloud.machines.drivers.qemu import Local
-from debian_cloud.machines.qemu import bases, command, state
+from debian_cloud.machines.instance import Instance
+from debian_cloud.machines.qemu import bases, command, qmp, state
 from debian_cloud.machines.spec import Disk, MachineSpec
 from tests.command import debian_cloud, refused
 from tests.machines.records import MACHINE, SIZE, empty, local, record
@@ -180,8 +186,8 @@ def test_as_many_as_there_can_be(here: Local, image: str, monkeypatch: pytest.Mo
 def test_what_is_interrupted_is_removed(here: Local, image: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Local._start
 
-    def start_(self: Local, path: Path, kept: state.Kept) -> None:
-        real(self, path, kept)
+    def start_(self: Local, path: Path, kept: state.Kept, lock: int) -> None:
+        real(self, path, kept, lock)
         if kept.name == "b":
             raise KeyboardInterrupt
 
@@ -238,6 +244,123 @@ def test_a_disk_outlives_instances_and_has_one_at_a_time(here: Local, image: str
         start(here, image, "c", spec=replace(SPEC, disks=(Disk("other"),)))
 
 
+def test_a_file_may_be_as_large_as_the_largest_disk(here: Local, image: str) -> None:
+    """Also that of a disk which was there before."""
+    start(here, image, spec=replace(SPEC, disks=(Disk("data", 2**34),)))
+    here.terminate(("a",))
+    start(here, image, spec=replace(SPEC, disks=(Disk("data"),)))
+    limit = Path(f"/proc/{pid(here)}/limits").read_text()
+    (most,) = re.findall(r"^Max file size +([0-9]+) +\1 ", limit, re.M)
+    assert 2**34 + 2**30 < int(most) < 2**35
+
+
+def test_what_is_thrown_away_is_not_while_it_is_rebooted(
+    here: Local, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(here, image, spec=replace(SPEC, throw_away=True))
+    seen: list[dict[str, str]] = []
+
+    def off(path: Path, name: str, seconds: float) -> None:
+        qemu._end(path)
+        seen.append(states(here))
+
+    monkeypatch.setattr(qemu, "_power_off", off)
+    here.power("a", "reboot")
+    assert seen == [{"a": "stopped"}]
+    assert states(here) == {"a": "running"}
+    os.kill(pid(here), signal.SIGKILL)
+    assert qemu._released(folder(here), 5)
+    assert states(here) == {}
+
+
+def test_one_that_is_gone_while_it_is_waited_for(here: Local, image: str) -> None:
+    start(here, image, spec=replace(SPEC, throw_away=True))
+    timer = threading.Timer(1, os.kill, (pid(here), signal.SIGKILL))
+    timer.start()
+    with pytest.raises(Error, match="a is gone"):
+        running.wait(here, "a", 60)
+    with pytest.raises(Error, match="a is gone"):
+        running.wait(here, "a", 60)
+
+
+def test_one_that_is_terminated_while_others_are_listed(
+    here: Local, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(here, image, "a", "b")
+    real, lost = Local._described, list[str]()
+
+    def described(self: Local, name: str) -> Instance:
+        if name == "a" and not lost:
+            lost.append(name)
+            self.terminate((name,))
+        return real(self, name)
+
+    monkeypatch.setattr(Local, "_described", described)
+    assert states(here) == {"b": "running"}
+
+
+def test_one_that_is_paused_goes_on(here: Local, image: str) -> None:
+    """As QEMU pauses a guest whose disk cannot be written."""
+    start(here, image)
+    with qmp.opened(folder(here), 5) as connection:
+        connection.execute("stop")
+    (found,) = here.describe()
+    assert (found.state, "full" in found.reason) == ("paused", True)
+    with pytest.raises(Error, match="a is paused: its disk could not be written"):
+        here.power("a", "stop")
+    with pytest.raises(Error, match="a is paused"):
+        running.wait(here, "a", 1)
+    here.power("a", "start")
+    assert states(here) == {"a": "running"}
+
+
+def test_a_name_that_was_chosen_here_gives_way_to_another(
+    here: Local, image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drivers, "provider", lambda _: here)
+    source = empty(tmp_path, record())
+    plan = running.planned(here.target, source, replace(SPEC, name=""))
+    assert plan.names == ("generic",)
+    start(here, image, "generic", "generic-2")
+    (found,) = running.start(plan).instances
+    assert found.name == "generic-3"
+    with pytest.raises(Error, match="an instance generic already"):
+        running.planned(here.target, source, replace(SPEC, name="generic"))
+    with pytest.raises(Error, match="an instance generic already"):
+        running.start(replace(plan, chosen=False))
+
+
+def test_another_file_system_has_no_hard_links(here: Local, image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", link)
+    start(here, image)
+    assert (folder(here) / "base.raw").stat().st_nlink == 1
+
+
+def test_the_lock_of_one_that_was_removed_is_none(here: Local, image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command may have opened it before it was removed."""
+    start(here, image)
+    here.power("a", "stop", force=True)
+    real = os.open
+
+    def slow(path: Path | str, *words: int, **more: int) -> int:
+        found = real(path, *words, **more)
+        if str(path).endswith("/lock") and not gone:
+            gone.append(path)
+            folder(here).rename(here.root / "moved")
+            folder(here).mkdir()
+        return found
+
+    gone: list[Path | str] = []
+    monkeypatch.setattr(os, "open", slow)
+    with pytest.raises(FileNotFoundError):
+        here._started(folder(here))
+    shutil.rmtree(here.root / "moved")
+    folder(here).rmdir()
+
+
 def test_a_larger_disk(here: Local, image: str) -> None:
     start(here, image, spec=replace(SPEC, disk=2**30))
     said = subprocess.run(
@@ -271,8 +394,14 @@ def test_an_image_that_reads_no_seed_gets_credentials(here: Local, tmp_path: Pat
     (found,) = here.describe()
     assert found.login
     assert found.login.user == "root"
-    with pytest.raises(Error, match="cannot be told when to end"):
-        start(here, base, "b", spec=replace(SPEC, image=of, expires=2**31))
+    for spec, said in (
+        (replace(SPEC, image=of, expires=2**31), "cannot be told when to end"),
+        (replace(SPEC, image=of, user_data="#!/bin/sh"), "reads no user-data here"),
+    ):
+        with pytest.raises(Error, match=said) as error:
+            here.check(spec)
+        assert "generic" in error.value.hint
+    here.check(replace(SPEC, image=of, keys=("ssh-ed25519 AAAA",)))
 
 
 def test_an_image_without_ssh_has_a_console(here: Local, tmp_path: Path) -> None:
@@ -285,6 +414,8 @@ def test_an_image_without_ssh_has_a_console(here: Local, tmp_path: Path) -> None
     connection.close()
     with pytest.raises(Error, match="nobody can log in to a by SSH"):
         running.wait(here, "a", 1)
+    with pytest.raises(Error, match="has no login by SSH"):
+        here.check(replace(SPEC, image=of, keys=("ssh-ed25519 AAAA",)))
 
 
 def test_nobody_else_reads_its_secrets(here: Local, image: str) -> None:
@@ -340,10 +471,15 @@ def test_what_killed_commands_left_is_removed(here: Local, image: str) -> None:
 
 
 def test_a_full_disk_is_said(here: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is mostly holes needs no room for them."""
     source = empty(tmp_path, record())
-    source = replace(source, record=replace(source.record, size=2**62))
+    assert source.file
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**19))
+    here.publish(source)
+    with source.file.open("r+b") as file:
+        file.write(os.urandom(2**20))
     with pytest.raises(Error, match="the disk is full"):
-        here.publish(source)
+        here.publish(replace(source, digest="sha256-0"))
 
 
 # The verbs, as commands.
@@ -450,6 +586,32 @@ def test_after_a_command_was_killed_all_is_told_as_it_is(command_line: Local, im
         assert states(command_line) == {"a": "running"}
     command_line.terminate(("a",))
     assert states(command_line) == {}
+
+
+def test_a_terminal_is_connected_until_it_says_so(command_line: Local, image: str) -> None:
+    start(command_line, image)
+    main, other = pty.openpty()
+    process = subprocess.Popen(["debian-cloud", "console", "a"], stdin=other, stdout=other, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    assert b"connected to a" in process.stderr.readline()
+    refused_ = subprocess.run(
+        ["script", "--quiet", "--command", "debian-cloud console a", "/dev/null"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "another terminal is connected" in refused_.stdout
+    os.write(main, b"\x1d")
+    assert process.wait(30) == 0
+    # The end of the instance is the end of the connection.
+    process = subprocess.Popen(["debian-cloud", "console", "a"], stdin=other, stdout=other, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    process.stderr.readline()
+    time.sleep(0.5)
+    os.kill(pid(command_line), signal.SIGKILL)
+    assert process.wait(30) == 0
+    assert b"error" not in process.stderr.read()
 
 
 def test_the_driver_is_found_by_its_target(here: Local) -> None:

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.machines import drivers, inventory, target
-from tests.machines.records import local
+from debian_cloud.machines.qemu import state
+from tests.machines.records import KEPT, local
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def put(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def test_this_machine_is_always_there(folder: Path) -> None:
-    assert target.targets(none) == (target.LOCAL,)
+    assert target.read(none) == target.Read((target.LOCAL,))
     assert target.find("local", none) == target.LOCAL
 
 
@@ -43,7 +46,7 @@ def test_a_user_s_file_comes_before_the_machine_s(folder: Path, tmp_path: Path) 
     put(tmp_path / "etc/targets.d/zoo.target", "Target: zoo\nDriver: qemu\n")
     put(folder / "lab.target", "# mine\nTarget: lab\nDriver: qemu\nDirectory: /srv/mine\n")
     put(folder / "README", "not one")
-    found = {one.name: one for one in target.targets(none)}
+    found = {one.name: one for one in target.read(none).targets}
     assert [*found] == ["local", "lab", "zoo"]
     assert found["lab"].settings == {"Directory": "/srv/mine"}
 
@@ -62,14 +65,27 @@ def test_a_user_s_file_comes_before_the_machine_s(folder: Path, tmp_path: Path) 
 )
 def test_what_is_not_a_target(folder: Path, text: str, said: str) -> None:
     put(folder / "lab.target", text)
+    put(folder / "zoo.target", "Target: zoo\nDriver: qemu\n")
+    read = target.read(none)
+    # It hides no other.
+    assert [one.name for one in read.targets] == ["local", "zoo"]
+    assert [said in one for one in read.refused] == [True]
     with pytest.raises(Error, match=said):
-        target.targets(none)
+        target.find("lab", none)
+    assert target.find("zoo", none).driver == "qemu"
 
 
 def test_a_file_that_others_can_change_is_refused(folder: Path) -> None:
     put(folder / "lab.target", "Target: lab\nDriver: qemu\n", 0o666)
     with pytest.raises(Error, match="could change where instances run"):
-        target.targets(none)
+        target.find("lab", none)
+    assert target.find("local", none) == target.LOCAL
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_is_for_others_is_left_out(folder: Path, tmp_path: Path) -> None:
+    put(tmp_path / "etc/targets.d/lab.target", "Target: lab\nDriver: qemu\n", 0o200)
+    assert target.read(none) == target.Read((target.LOCAL,))
 
 
 @pytest.mark.parametrize("field", ["Endpoint: http://me:secret@ec2.example", "Secret-Key: 1234", "Password: x"])
@@ -77,10 +93,10 @@ def test_a_secret_that_others_can_read_is_warned_of(folder: Path, field: str) ->
     text = f"Target: lab\nDriver: qemu\n{field}\n"
     put(folder / "lab.target", text)
     said: list[str] = []
-    target.targets(said.append)
+    target.read(said.append)
     assert ["chmod 600" in one for one in said] == [True]
     put(folder / "lab.target", text, 0o600)
-    target.targets(none)
+    target.read(none)
 
 
 def test_an_unknown_one_is_named(folder: Path) -> None:
@@ -112,8 +128,20 @@ def test_a_target_that_cannot_be_asked_does_not_hide_the_others(folder: Path) ->
     assert ["target lab is left out" in one for one in known.refused] == [True]
     with pytest.raises(Error, match="unknown driver"):
         inventory.instances("lab", none)
-    with pytest.raises(Error, match="no instance x; target lab cannot be asked"):
+    with pytest.raises(Error, match="no instance x; target lab is left out"):
         inventory.find("x", "", none)
+
+
+def test_a_name_that_two_targets_have(folder: Path, tmp_path: Path) -> None:
+    put(folder / "lab.target", f"Target: lab\nDriver: qemu\nDirectory: {tmp_path / 'lab'}\n")
+    for place in (tmp_path / "state/debian-cloud", tmp_path / "lab"):
+        state.root(str(place))
+        (place / "instances/a").mkdir(mode=0o700)
+        state.write(place / "instances/a", replace(KEPT, name="a"))
+    with pytest.raises(Error, match="several targets have an instance a: local, lab") as error:
+        inventory.find("a", "", none)
+    assert error.value.hint == "choose one with --on TARGET"
+    assert inventory.find("a", "lab", none)[1].target == "lab"
 
 
 def test_each_driver_has_its_interface() -> None:

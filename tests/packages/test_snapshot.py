@@ -78,6 +78,7 @@ def planned(web: Web, url: str, *more: str) -> Buildinfo:
     return Draft.parse(facts[1]).buildinfo
 
 
+@pytest.mark.thorough
 def test_what_is_built_is_what_was_published_then(web: Web) -> None:
     now = planned(web, f"file:{web.archive.public}")
     assert now.config_version == "2.0"

@@ -330,6 +330,7 @@ def test_the_buildinfo_names_it(both: Both, kept: Kept) -> None:
     assert [source.suites for source in kept.lock.sources] == [("trixie", "trixie-updates"), ("trixie-security",)]
 
 
+@pytest.mark.thorough
 def test_a_lock_needs_the_same_source(both: Both, kept: Kept) -> None:
     again: list[str | Path] = ["plan", "fine", "--lock", kept.buildinfo, *both.archive.sources, "--add", "docker-ce"]
     done = debian_cloud(*again, "--source", both.other.by_path)

@@ -333,6 +333,35 @@ def test_archive_and_mirror_are_installed_apart(built: Path) -> None:
     assert not [path for path in members(debs(built)["debian-cloud-modules"]) if path.startswith("usr/bin/")]
 
 
+def test_what_starts_instances_is_installed_apart(built: Path, tmp_path: Path) -> None:
+    """Without debian-cloud-machines, the command works, and names that package for its verbs."""
+    folder = "usr/lib/python3/dist-packages/debian_cloud"
+    machines, modules = (
+        {path for path in members(debs(built)[name]) if path.startswith(folder)}
+        for name in ("debian-cloud-machines", "debian-cloud-modules")
+    )
+    source = ROOT / "src/debian_cloud"
+    wanted = {path for name in ("machines", "cli/machines") for path in (source / name).rglob("*.py")}
+    assert machines == {f"{folder}/{path.relative_to(source)}" for path in wanted}
+    assert not machines & modules
+    for deb in sorted(built.glob("debian-cloud-modules_*.deb")):
+        subprocess.run(["dpkg-deb", "-x", deb, tmp_path], check=True)
+
+    def said(*words: str) -> str:
+        command = ("/usr/bin/python3", "-P", "-m", "debian_cloud", *words)
+        env = {**os.environ, "PYTHONPATH": str(tmp_path / folder / "..")}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr
+
+    assert "\n  build " in said("--help")
+    assert "\n  run " not in said("--help")
+    assert "no such verb: run" in said("run", "generic")
+    assert "verbs for instances are in the package debian-cloud-machines" in said("run", "generic")
+    for deb in sorted(built.glob("debian-cloud-machines_*.deb")):
+        subprocess.run(["dpkg-deb", "-x", deb, tmp_path], check=True)
+    assert "\n  run " in said("--help")
+
+
 def test_a_mirror_needs_little(built: Path) -> None:
     """Only modules that run with Python alone are reached from the mirror's command."""
     relations = PkgRelation.parse_relations(debs(built)["debian-cloud-mirror"].debcontrol()["Depends"])

@@ -161,16 +161,19 @@ def opened(path: Path, largest: int = LARGEST) -> Iterator[DiskImage | TreeImage
 
 
 @contextmanager
-def unpacked(path: Path, largest: int = LARGEST) -> Iterator[tuple[str, View]]:
-    """The format of an image, and the bytes of the disk or tar archive in it, which are not checked."""
+def unpacked(path: Path, largest: int = LARGEST, folder: Path | None = None) -> Iterator[tuple[str, View]]:
+    """The format of an image, and the bytes of the disk or tar archive in it, which are not checked.
+
+    What must be unpacked is below `folder` meanwhile, or where temporary files are.
+    """
     with bytes_of(path) as view:
         kind = _format(path, view)
         inner = view if kind == TAR else formats.find(kind).inner(path.name, view)
         if isinstance(inner, View):
             yield kind, inner
             return
-        with tempfile.TemporaryDirectory(prefix="debian-cloud-") as folder:
-            file = Path(folder) / "image"
+        with tempfile.TemporaryDirectory(prefix="debian-cloud-", dir=folder) as place:
+            file = Path(place) / "image"
             if isinstance(inner, formats.Converted):
                 _convert(path, inner, file, largest)
             else:

@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-State = Literal["starting", "running", "stopped", "damaged"]
-"""`damaged`: what the provider has of it is incomplete, so it can only be terminated."""
+State = Literal["starting", "running", "paused", "stopped", "damaged"]
+"""`paused`: its provider has stopped it for a reason, and it can go on; `damaged`: it can only be terminated."""
 Power = Literal["start", "stop", "reboot"]
 
 NEVER: Final = 0

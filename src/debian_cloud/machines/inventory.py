@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from debian_cloud.errors import USAGE, Error, did_you_mean
@@ -20,48 +19,45 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The instances of those targets that answer, and a sentence on each of the others."""
+    """The instances of those targets that answer, each with its provider, and a sentence on each other target."""
 
-    instances: tuple[Instance, ...]
+    found: tuple[tuple[Provider, Instance], ...]
     refused: tuple[str, ...] = ()
 
-
-def providers(on: str, warn: Callable[[str], None]) -> tuple[tuple[str, Callable[[], Provider]], ...]:
-    """The name of each target, or of the one that is given, and what opens its provider."""
-    found = (target.find(on, warn),) if on else target.targets(warn)
-    return tuple((one.name, partial(drivers.provider, one)) for one in found)
+    @property
+    def instances(self) -> tuple[Instance, ...]:
+        """The instances alone."""
+        return tuple(instance for _, instance in self.found)
 
 
 def instances(on: str, warn: Callable[[str], None]) -> Known:
     """The instances of a target, or of all; a target that cannot be asked does not hide those of others."""
-    found: list[Instance] = []
-    refused: list[str] = []
-    for name, opened in providers(on, warn):
+    if on:
+        provider = drivers.provider(target.find(on, warn))
+        return Known(tuple((provider, one) for one in provider.describe()))
+    read = target.read(warn)
+    found: list[tuple[Provider, Instance]] = []
+    refused = [*read.refused]
+    for each in read.targets:
         try:
-            found += opened().describe()
+            provider = drivers.provider(each)
+            found += ((provider, one) for one in provider.describe())
         except Error as error:
-            if on:
-                raise
-            refused.append(f"target {name} is left out: {error.message}")
+            refused.append(f"target {each.name} is left out: {error.message}")
     return Known(tuple(found), tuple(refused))
 
 
 def find(name: str, on: str, warn: Callable[[str], None]) -> tuple[Provider, Instance]:
-    """An instance by its name, on a target or on the first that has it; Error if there is none."""
-    others: list[str] = []
-    refused: list[str] = []
-    for target_, opened in providers(on, warn):
-        try:
-            provider = opened()
-            known = {one.name: one for one in provider.describe()}
-        except Error as error:
-            if on:
-                raise
-            refused.append(f"target {target_} cannot be asked: {error.message}")
-            continue
-        if name in known:
-            return provider, known[name]
-        others += known
-    raise Error(
-        "; ".join((f"there is no instance {printable(name, 80)}", *refused)), did_you_mean(name, others), USAGE
-    )
+    """An instance by its name; Error if there is none, or if several targets have one and none of them is given."""
+    known = instances(on, warn)
+    there = [(provider, one) for provider, one in known.found if one.name == name]
+    if len(there) > 1:
+        raise Error(
+            f"several targets have an instance {name}: {', '.join(one.target for _, one in there)}",
+            "choose one with --on TARGET",
+            USAGE,
+        )
+    if not there:
+        sentences = (f"there is no instance {printable(name, 80)}", *known.refused)
+        raise Error("; ".join(sentences), did_you_mean(name, {one.name for one in known.instances}), USAGE)
+    return there[0]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import progress, signals
 from debian_cloud.machines import drivers, spec, ssh
+from debian_cloud.machines.drivers import NameInUseError
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
@@ -26,15 +27,23 @@ _LINES: Final = 20
 """Lines of the console that are shown when it does not."""
 
 
+_TRIES: Final = 20
+"""How often another name is tried, if other commands are faster."""
+
+
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What will be started where: at least `least` instances of these names, or none."""
+    """What will be started where: at least `least` instances of these names, or none.
+
+    If the name was `chosen` here, another one is as good.
+    """
 
     target: Target
     source: Source
     spec: MachineSpec
     names: tuple[str, ...]
     least: int
+    chosen: bool = False
 
 
 def planned(target: Target, source: Source, wanted: MachineSpec, least: int = 1, most: int = 1) -> Planned:
@@ -45,20 +54,17 @@ def planned(target: Target, source: Source, wanted: MachineSpec, least: int = 1,
     spec.check(wanted)
     if wanted.disks and most > 1:
         raise Error("several instances cannot have one disk", "omit --count, or --persistent-disk", USAGE)
-    used = {one.name for one in drivers.provider(target).describe()}
-    name = wanted.name and spec.name(wanted.name)
-    if most == 1:
-        names: tuple[str, ...] = (name or spec.named(source.record.id.config, used),)
-    else:
-        name = name or source.record.id.config
+    provider = drivers.provider(target)
+    provider.check(wanted)
+    used = {one.name for one in provider.describe()}
+    config = source.record.id.config
+    name = spec.name(wanted.name) if wanted.name else spec.named(config, used if most == 1 else set())
+    names: tuple[str, ...] = (name,)
+    if most > 1:
         names = tuple(spec.name(f"{name}-{number}") for number in range(1, most + 1))
     if there := sorted({*names} & used):
-        raise Error(
-            f"there is an instance {there[0]} on {target.name} already",
-            "choose another --name, or terminate that one",
-            USAGE,
-        )
-    return Planned(target, source, wanted, names, least)
+        raise NameInUseError(there[0])
+    return Planned(target, source, wanted, names, least, chosen=not wanted.name and most == 1)
 
 
 def start(plan: Planned) -> Started:
@@ -66,7 +72,14 @@ def start(plan: Planned) -> Started:
     provider = drivers.provider(plan.target)
     with signals.ending_politely():
         image = provider.publish(plan.source)
-        return provider.run(plan.spec, image, plan.names, plan.least)
+        names, taken = plan.names, set[str]()
+        for _ in range(_TRIES if plan.chosen else 0):
+            try:
+                return provider.run(plan.spec, image, names, plan.least)
+            except NameInUseError:
+                taken |= {*names, *(one.name for one in provider.describe())}
+                names = (spec.named(plan.source.record.id.config, taken),)
+        return provider.run(plan.spec, image, names, plan.least)
 
 
 def wait(provider: Provider, name: str, seconds: float, report: Callable[[], None] | None = None) -> Login:
@@ -75,15 +88,15 @@ def wait(provider: Provider, name: str, seconds: float, report: Callable[[], Non
     `report` is called once if there is something to wait for.
     """
 
-    def now() -> Instance:
-        return next(one for one in provider.describe() if one.name == name)
-
-    def login() -> Login | None:
-        return now().login
+    def now() -> Instance | None:
+        return next((one for one in provider.describe() if one.name == name), None)
 
     first = now()
-    if first.state in ("stopped", "damaged"):
-        raise Error(f"{name} is {first.state}", f"start it with `debian-cloud start {name}`", USAGE)
+    if first is None:
+        raise Error(f"{name} is gone", "it was terminated, or thrown away at its end")
+    if first.state not in ("starting", "running"):
+        why = f": {first.reason}" if first.reason else ""
+        raise Error(f"{name} is {first.state}{why}", f"start it with `debian-cloud start {name}`", USAGE)
     if first.login is None and first.state == "running":
         raise Error(f"nobody can log in to {name} by SSH", f"use its console: debian-cloud console {name}", USAGE)
     if first.login and ssh.answers(first.login, 1.0):
@@ -92,12 +105,17 @@ def wait(provider: Provider, name: str, seconds: float, report: Callable[[], Non
         report()
     shown = progress.Progress(1, quiet=not progress.live())
     shown.step(f"waiting for SSH of {name}")
-    answered = ssh.wait(login, seconds, lambda: shown.tick(_last(provider, name)))
+    answered = ssh.wait(now, seconds, lambda: shown.tick(_last(provider, name)))
     shown.end()
-    found = login()
-    if not answered or found is None:
-        raise Error(_silent(provider, name, now(), seconds), f"look at it with `debian-cloud console {name}`")
-    return found
+    found = now()
+    if found is None:
+        raise Error(f"{name} is gone", "it was terminated, or thrown away at its end")
+    if not answered or found.login is None:
+        raise Error(
+            _silent(provider, name, found, seconds),
+            f"look at it with `debian-cloud console {name}`, or end it with `debian-cloud terminate {name}`",
+        )
+    return found.login
 
 
 def _last(provider: Provider, name: str) -> str:
@@ -107,11 +125,18 @@ def _last(provider: Provider, name: str) -> str:
 
 
 def _lines(provider: Provider, name: str) -> list[str]:
-    text = provider.console(name).log[-(2**14) :].decode("utf-8", "replace")
+    try:
+        text = provider.console(name).log[-(2**14) :].decode("utf-8", "replace")
+    except Error:
+        return []
     return [line for line in (printable(spec.plain(line), 200).strip() for line in text.split("\n")) if line]
 
 
 def _silent(provider: Provider, name: str, found: Instance, seconds: float) -> str:
-    now = "stopped" if found.state == "stopped" else f"does not answer by SSH after {seconds:.0f} s, and still runs"
+    now = (
+        found.state
+        if found.state not in ("starting", "running")
+        else f"does not answer by SSH after {seconds:.0f} s, and still runs"
+    )
     lines = _lines(provider, name)[-_LINES:]
     return "\n".join((f"{name} {now}; its console ends so:", *lines)) if lines else f"{name} {now}"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from debian_cloud.machines.instance import Login
+    from debian_cloud.machines.instance import Instance, Login
 
 _POLL: Final = 0.5
 """Seconds between two attempts."""
@@ -29,11 +29,14 @@ def argv(login: Login, command: Sequence[str] = (), *, batch: bool = False) -> t
     """
     options = {
         "HostKeyAlias": login.alias,
-        "UserKnownHostsFile": login.known_hosts,
+        "UserKnownHostsFile": _path(login.known_hosts),
         "GlobalKnownHostsFile": "none",
         "StrictHostKeyChecking": "yes",
         "UpdateHostKeys": "no",
-        "IdentityFile": login.key,
+        "IdentityFile": _path(login.key),
+        # The user's other keys are not shown to it.
+        "IdentitiesOnly": "yes",
+        "IdentityAgent": "none",
         "LogLevel": "ERROR",
         # An instance that has ended, or hangs, does not hang this.
         "ConnectTimeout": "60",
@@ -41,21 +44,15 @@ def argv(login: Login, command: Sequence[str] = (), *, batch: bool = False) -> t
         "ServerAliveCountMax": "8",
         **({"BatchMode": "yes"} if batch else {}),
     }
-    words = [
-        word
-        for name, value in options.items()
-        for word in ("-o", f'{name}="{value}"' if " " in value else f"{name}={value}")
-    ]
-    return (
-        "ssh",
-        "-F",
-        "none",
-        *words,
-        "-p",
-        str(login.port),
-        f"{login.user}@{login.host}",
-        *(("--", *command) if command else ()),
-    )
+    words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+    to = ("-p", str(login.port), f"{login.user}@{login.host}")
+    return ("ssh", "-F", "none", *words, *to, *(("--", *command) if command else ()))
+
+
+def _path(path: str) -> str:
+    """A path as a value of an option (ssh_config(5): quotes, and tokens with a percent sign)."""
+    quoted = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{quoted}"'
 
 
 def make_key(file: Path, comment: str) -> None:
@@ -71,17 +68,17 @@ def answers(login: Login, seconds: float = _ANSWER) -> bool:
     return False
 
 
-def wait(login: Callable[[], Login | None], seconds: float, tick: Callable[[], None]) -> bool:
-    """Wait until an SSH server answers; False after so many seconds, or if `login` says that nothing runs.
+def wait(find: Callable[[], Instance | None], seconds: float, tick: Callable[[], None]) -> bool:
+    """Wait until an instance answers; False after so many seconds, or if it is gone or has ended.
 
-    `tick` is called from time to time.
+    `find` returns it as it is now, and `tick` is called from time to time.
     """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        found = login()
-        if found is None:
+        found = find()
+        if found is None or found.state not in ("starting", "running"):
             return False
-        if answers(found, min(_ANSWER, max(0.1, end - time.monotonic()))):
+        if found.login and answers(found.login, min(_ANSWER, max(0.1, end - time.monotonic()))):
             return True
         tick()
         time.sleep(_POLL)

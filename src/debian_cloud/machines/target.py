@@ -8,6 +8,7 @@ where its provider's own tools have them.
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from dataclasses import dataclass, field
@@ -49,31 +50,51 @@ LOCAL: Final = Target("local", "qemu")
 """This machine."""
 
 
-def targets(warn: Callable[[str], None]) -> tuple[Target, ...]:
-    """All targets, `local` first and the others by name; Error at the first file that is not one.
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The targets, `local` first and the others by name, and a sentence on each file that is none."""
 
-    `warn` is called with a sentence about a file that others can read although it has a secret.
-    """
+    targets: tuple[Target, ...]
+    refused: tuple[str, ...] = ()
+
+
+def read(warn: Callable[[str], None]) -> Read:
+    """All targets; `warn` is called with a sentence about a file that others can read although it has a secret."""
     found: dict[str, Target] = {LOCAL.name: LOCAL}
-    for folder in (_MACHINE / _FOLDER, own.directory() / _FOLDER):
+    refused: list[str] = []
+    for folder in _folders():
         for path in _there(folder):
-            target = _read(path, warn)
-            found[target.name] = target
+            try:
+                target = _read(path, warn)
+            except Error as error:
+                refused.append(error.message)
+            else:
+                found[target.name] = target
     first = found.pop(LOCAL.name)
-    return (first, *(found[name] for name in sorted(found)))
+    return Read((first, *(found[name] for name in sorted(found))), tuple(refused))
 
 
 def find(name: str, warn: Callable[[str], None]) -> Target:
-    """The target of a name; Error if there is none."""
-    known = {target.name: target for target in targets(warn)}
-    if name not in known:
-        raise Error(f"there is no target {printable(name, 80)}", did_you_mean(name, known), USAGE)
-    return known[name]
+    """The target of a name; Error if there is none, or its file is not one. No other file is read."""
+    for folder in reversed(_folders()):
+        for path in _there(folder):
+            if path.name == f"{name}{_ENDING}":
+                return _read(path, warn)
+    if name == LOCAL.name:
+        return LOCAL
+    known = {path.name.removesuffix(_ENDING) for folder in _folders() for path in _there(folder)}
+    raise Error(f"there is no target {printable(name, 80)}", did_you_mean(name, {LOCAL.name, *known}), USAGE)
+
+
+def _folders() -> tuple[Path, ...]:
+    """The directories of the machine and of the user, whose files come before those."""
+    return _MACHINE / _FOLDER, own.directory() / _FOLDER
 
 
 def _there(folder: Path) -> Iterator[Path]:
     try:
-        found = sorted(path for path in folder.iterdir() if path.name.endswith(_ENDING))
+        # A file that only root, or a group, may read is for others.
+        found = sorted(path for path in folder.iterdir() if path.name.endswith(_ENDING) and os.access(path, os.R_OK))
     except OSError:
         return
     if len(found) > _MOST:

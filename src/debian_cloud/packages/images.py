@@ -309,5 +309,5 @@ def _refuse_full(folder: Path, needed: int = _ROOM) -> None:
         raise Error(
             f"the disk is full: {folder.parent} has {free >> 10} KiB free"
             + (f", but {needed >> 10} are needed" if needed > _ROOM else ""),
-            "free some space, or choose another place with --output",
+            "free some space, or choose another place",
         )

@@ -106,8 +106,9 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Identified:
-    """Which image a file is: its .buildinfo, the signers of that, the file, and what an archive says of the image."""
+    """Which image a file is: its .buildinfo, where that is, its signers, the file, and what an archive says of it."""
 
+    place: Path
     buildinfo: Buildinfo
     file: File
     signers: tuple[str, ...]
@@ -195,14 +196,15 @@ def identified(image: Path, trusted: Trust) -> Identified:
 
     Raise Error if the .buildinfo is not signed by whom `trusted` names, or does not describe the file.
     """
-    found = trust.believed(_buildinfo(image, trusted, NOTHING), trusted)
+    place = _buildinfo(image, trusted, NOTHING)
+    found = trust.believed(place, trusted)
     file = _identified(image, found.buildinfo)
     if not file.described:
         raise Error(
             f"{printable(image.name)} is not the file that the .buildinfo of {found.buildinfo.stem} describes",
             "give it in a format in which it was built or published",
         )
-    return Identified(found.buildinfo, file, found.signers, evidence.of_machine(found.buildinfo.id))
+    return Identified(place, found.buildinfo, file, found.signers, evidence.of_machine(found.buildinfo.id))
 
 
 def refuse(image: Path, report: Report) -> None:

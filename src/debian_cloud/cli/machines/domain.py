@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.cli.machines import options
+from debian_cloud.errors import USAGE, Error
 from debian_cloud.image import config
 from debian_cloud.machines import domain, spec
+from debian_cloud.machines.qemu import command
 from debian_cloud.machines.spec import MachineSpec
 from debian_cloud.packages import origin
 
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     import argparse
 
 _POOL: Final = "/var/lib/libvirt/images"
-_FORMATS: Final = {"vhd": "vpc"}
-"""Formats that QEMU calls otherwise."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,13 +56,19 @@ def main(args: argparse.Namespace) -> int:
         cpus=spec.cpus(args.cpus),
         boot=args.boot,
     )
+    if record.format not in command.bases():
+        raise Error(
+            f"QEMU does not read {record.format}, in which {record.stem} is published",
+            "use another configuration, or build it with --format qcow2",
+            USAGE,
+        )
     disk = str(Path(args.disk).absolute()) if args.disk else f"{_POOL}/{record.name}"
     native = record.id.architecture == origin.architecture("")
     print(
         domain.describe(
             spec.check(wanted),
             disk,
-            _FORMATS.get(record.format, record.format),
+            command.driver(record.format),
             {"image": record.stem},
             seed=str(Path(args.seed).absolute()) if args.seed else "",
             accelerated=native and not args.emulated,

@@ -2,8 +2,9 @@
 """List the instances of all targets.
 
 The providers are asked each time, so what is printed is so. A target that cannot be
-asked is named in a warning, and the exit status is then 1. States are starting, running,
-stopped, and damaged: such an instance can only be terminated.
+asked is named in a warning, and the exit status is then 1.
+An instance is starting, running, stopped, paused (it could not write its disk, and `start`
+lets it go on) or damaged (it can only be terminated).
 
     debian-cloud instances
     debian-cloud instances --on local --json

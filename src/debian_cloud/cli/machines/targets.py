@@ -35,7 +35,11 @@ def main(args: argparse.Namespace) -> int:
     """Run the verb and return its exit status."""
     status = 0
     rows: list[dict[str, str]] = []
-    for one in target.targets(warn):
+    known = target.read(warn)
+    for sentence in known.refused:
+        warn(sentence)
+        status = FAILED
+    for one in known.targets:
         try:
             about = drivers.provider(one).about()
         except Error as error:

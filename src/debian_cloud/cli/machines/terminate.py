@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from debian_cloud.cli import warn
 from debian_cloud.cli.machines import options
-from debian_cloud.errors import USAGE, Error
+from debian_cloud.errors import FAILED, USAGE, Error
 from debian_cloud.machines import inventory
 
 if TYPE_CHECKING:
@@ -34,16 +34,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the verb and return its exit status."""
-    if args.expired:
-        now, known = time.time(), inventory.instances(args.on, warn)
-        for sentence in known.refused:
-            warn(sentence)
-        args.names += [one.name for one in known.instances if one.expires and one.expires < now]
-    elif not args.names:
+    if not args.names and not args.expired:
         raise Error("no instance is named", "give names, or --expired; see debian-cloud instances", USAGE)
 
     def terminate(provider: Provider, instance: Instance) -> None:
         provider.terminate((instance.name,))
         print(f"{instance.name} is terminated")
 
-    return options.each(args, terminate)
+    status = options.each(args, terminate)
+    if args.expired:
+        now, known = time.time(), inventory.instances(args.on, warn)
+        for sentence in known.refused:
+            warn(sentence)
+            status = FAILED
+        for provider, one in known.found:
+            if one.expires and one.expires < now:
+                terminate(provider, one)
+    return status

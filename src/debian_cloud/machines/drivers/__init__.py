@@ -28,6 +28,15 @@ PATIENCE: Final = 120.0
 """Seconds in which an instance that is to stop should have done so; without acceleration it takes 20."""
 
 
+class NameInUseError(Error):
+    """The name of an instance is another's."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"there is an instance {name} already", "choose another --name, or terminate that one", USAGE
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Started:
     """The instances that were started; `reason` says why there are not as many as was asked for at most."""
@@ -42,11 +51,14 @@ class Provider(Protocol):
     def about(self) -> str:
         """Where instances run, as one line for people: an account and region, or this machine."""
 
+    def check(self, spec: MachineSpec) -> None:
+        """Raise Error if the provider cannot have such an instance; nothing is made or fetched for it."""
+
     def publish(self, source: Source) -> str:
         """Bring an image to the provider, if it is not there, and return the provider's name for it."""
 
     def run(self, spec: MachineSpec, image: str, names: Sequence[str], least: int) -> Started:
-        """Start instances of these names, at least so many of them, or none and raise Error."""
+        """Start instances of these names, at least so many of them, or none and raise Error (`NameInUseError`)."""
 
     def describe(self) -> tuple[Instance, ...]:
         """All instances that were started by this program, sorted by name."""

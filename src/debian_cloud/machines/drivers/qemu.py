@@ -8,11 +8,14 @@ QEMU survives this program; its lock says whether it runs.
 from __future__ import annotations
 
 import contextlib
+import errno
+import json
 import os
 import secrets
 import shlex
 import shutil
 import signal
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +23,9 @@ from typing import TYPE_CHECKING, Final
 
 from debian_cloud.errors import USAGE, Error, did_you_mean
 from debian_cloud.host import folders, memory, run, signals
+from debian_cloud.host.command import failure
 from debian_cloud.machines import seed, ssh
-from debian_cloud.machines.drivers import PATIENCE, Started
+from debian_cloud.machines.drivers import PATIENCE, NameInUseError, Started
 from debian_cloud.machines.instance import Console, Instance, Login
 from debian_cloud.machines.qemu import acceleration, bases, command, firmware, qmp, state
 from debian_cloud.machines.qemu.state import Kept
@@ -47,6 +51,9 @@ _SHORT: Final = 5.0
 _AGAIN: Final = 15.0
 """Seconds after which a guest is asked again to power off: early in its boot it does not hear it."""
 _POLL: Final = 0.1
+_TOLD: Final = 120.0
+"""Seconds in which a guest that answers has been told something."""
+_PAUSED: Final = "its disk could not be written, as if the file system here were full"
 _SPARE: Final = 2**28
 """Bytes of memory that QEMU takes besides the guest's."""
 _LOG: Final = 2**20
@@ -78,19 +85,52 @@ class Local:
         """The base of an image: the name of its file."""
         return bases.of(self.root, source).name
 
+    def check(self, spec: MachineSpec) -> None:
+        """Tools, firmware, memory, and what the image can be told."""
+        of = spec.image
+        board = command.board(of.id.architecture)
+        run.need(board.program, "qemu-img", "ssh-keygen")
+        _firmware(spec)
+        way = _way(spec)
+        for given, needed, what in (
+            (spec.expires, ("seed",), "cannot be told when to end: omit --expires"),
+            (spec.user_data, ("seed",), "reads no user-data here: omit --user-data"),
+            (spec.keys, ("seed", "credentials"), "has no login by SSH: omit --key"),
+        ):
+            if given and way not in needed:
+                why = "reads no seed" if "credentials" not in needed else "has no SSH server that a key could be for"
+                sentence, _, hint = what.partition(": ")
+                raise Error(f"{of.stem} {why}, so it {sentence}", f"{hint}, or use generic or genericcloud", USAGE)
+        for disk in spec.disks:
+            if not disk.size and not self._disk(disk).exists():
+                raise Error(
+                    f"there is no disk {disk.name}",
+                    f"give its size, to make it: --persistent-disk {disk.name}:10G",
+                    USAGE,
+                )
+        self._refuse_no_memory(spec)
+
+    def _refuse_no_memory(self, spec: MachineSpec) -> None:
+        needed = _memory(spec) + _SPARE
+        if (free := memory.available()) < needed:
+            raise Error(
+                f"{spec.name or spec.image.id.config} needs {needed >> 20} MiB of memory, but {free >> 20} are free",
+                "end something else, or give less --memory",
+            )
+
     def run(self, spec: MachineSpec, image: str, names: Sequence[str], least: int) -> Started:
         """Start instances one by one; if fewer than `least` start, terminate those again."""
         started: list[str] = []
         _sweep(self.root)
         try:
             for name in names:
-                self._run(replace(spec, name=name), image)
-                started.append(name)
-        except Error as error:
+                self._run(replace(spec, name=name), image, started)
+        except (Error, OSError) as error:
             if len(started) < least:
                 self.terminate(started)
                 raise
-            return Started(self._of(started), f"{error.message}{error.hint and f'; {error.hint}'}")
+            reason = error if isinstance(error, Error) else failure(error)
+            return Started(self._of(started), f"{reason.message}{reason.hint and f'; {reason.hint}'}")
         except BaseException:
             with signals.undisturbed():
                 self.terminate(started)
@@ -100,32 +140,30 @@ class Local:
     def _of(self, names: Sequence[str]) -> tuple[Instance, ...]:
         return tuple(self._described(name) for name in names)
 
-    def _run(self, spec: MachineSpec, image: str) -> None:
-        board = command.board(spec.image.id.architecture)
-        run.need(board.program, "qemu-img", "ssh-keygen")
-        needed = _memory(spec)
-        if (free := memory.available()) < needed + _SPARE:
-            raise Error(
-                f"{spec.name} needs {(needed + _SPARE) >> 20} MiB of memory, but {free >> 20} are free",
-                "end something else, or give less --memory",
-            )
+    def _run(self, spec: MachineSpec, image: str, started: list[str]) -> None:
+        """Make an instance, start it, and add its name to those that have been started."""
+        self.check(spec)
         folder = self._folder(spec.name)
-        with folders.partial(folder, f"the instance {spec.name}") as partial:
-            made = partial / spec.name
-            made.mkdir(mode=0o700)
-            self._make(made, spec, image)
-            if folder.exists():
-                raise _in_use(spec.name)
-            try:
-                made.rename(folder)
-            except OSError:
-                # Another command was faster.
-                raise _in_use(spec.name) from None
+        mine = False
         try:
-            self._start(folder, state.read(folder))
+            # Its lock is held before others see it, and until QEMU has it.
+            with contextlib.ExitStack() as held:
+                partial = held.enter_context(folders.partial(folder, f"the instance {spec.name}", wait=True))
+                made = partial / spec.name
+                made.mkdir(mode=0o700)
+                self._make(made, spec, image)
+                lock = held.enter_context(state.locked(made))
+                assert lock is not None
+                try:
+                    mine = bool(made.rename(folder))
+                except OSError:
+                    raise NameInUseError(spec.name) from None
+                self._start(folder, state.read(folder), lock)
+                started.append(spec.name)
         except BaseException:
-            with signals.undisturbed():
-                self.terminate((spec.name,))
+            if mine:
+                with signals.undisturbed():
+                    self.terminate((spec.name,))
             raise
 
     def _make(self, made: Path, spec: MachineSpec, image: str) -> None:
@@ -133,31 +171,14 @@ class Local:
         of = spec.image
         form = image.rpartition(".")[2]
         base = f"base.{form}"
-        try:
-            os.link(self.root / state.BASES / image, made / base)
-        except FileNotFoundError:
-            raise Error(f"the image {of.stem} was removed meanwhile", "run it again") from None
+        _link(self.root / state.BASES / image, made / base, of.stem)
         size = spec.disk or of.virtual_size
         _create(made / state.DISK, size, "-b", base, "-F", command.driver(form))
-        board = command.board(of.id.architecture)
-        boot = spec.boot or ("bios" if "bios" in of.machine.firmware else "uefi")
-        found = None
-        if boot not in board.firmware:
-            found = firmware.find(board, secure=boot == "secure")
+        boot, found = _firmware(spec)
+        if found:
             shutil.copyfile(found.variables, made / state.VARIABLES)
-        way: state.Way = "none"
-        if seed.NOCLOUD in of.machine.datasources:
-            way = "seed"
-        elif of.machine.user:
-            way = "credentials"
-        if spec.expires and way != "seed":
-            raise Error(
-                f"{of.stem} reads no seed, so it cannot be told when to end",
-                "omit --expires, or use generic or genericcloud",
-                USAGE,
-            )
-        for disk in spec.disks:
-            self._persistent(disk)
+        way = _way(spec)
+        sizes = [self._persistent(disk) for disk in spec.disks]
         kept = Kept(
             name=spec.name,
             id=f"{spec.name}-{secrets.token_hex(4)}",
@@ -173,7 +194,8 @@ class Local:
             way=way,
             user={"seed": of.machine.user, "credentials": "root"}.get(way, ""),
             disks=tuple(disk.name for disk in spec.disks),
-            largest=size + 2**30,
+            # A file of a disk also has tables, which take less than a hundredth of it.
+            largest=max(size, *sizes, 0) // 100 * 101 + 2**30,
             created=int(time.time()),
             expires=spec.expires,
             throw_away=spec.throw_away,
@@ -181,21 +203,20 @@ class Local:
         _tell(made, kept, (self._key(), *spec.keys), spec.user_data)
         state.write(made, kept)
 
-    def _persistent(self, disk: Disk) -> None:
-        """Make a disk that outlives instances, unless it exists."""
-        path = self.root / state.DISKS / f"{disk.name}.qcow2"
-        if path.exists():
-            return
-        if not disk.size:
-            raise Error(
-                f"there is no disk {disk.name}",
-                f"give its size, to make it: --persistent-disk {disk.name}:10G",
-                USAGE,
-            )
-        with folders.partial(path, f"the disk {disk.name}", wait=True) as partial:
-            _create(partial / path.name, disk.size)
-            if not path.exists():
-                (partial / path.name).rename(path)
+    def _disk(self, disk: Disk) -> Path:
+        return self.root / state.DISKS / f"{disk.name}.qcow2"
+
+    def _persistent(self, disk: Disk) -> int:
+        """Make a disk that outlives instances, unless it exists; its size in bytes."""
+        path = self._disk(disk)
+        if not path.exists():
+            with folders.partial(path, f"the disk {disk.name}", wait=True) as partial:
+                _create(partial / path.name, disk.size)
+                if not path.exists():
+                    (partial / path.name).rename(path)
+        # Another instance may have it: QEMU says so when it starts.
+        said = run.output(("qemu-img", "info", "--force-share", "--output=json", "-f", "qcow2", str(path)))
+        return int(json.loads(said)["virtual-size"])
 
     def _key(self) -> str:
         """The public key of this user's instances."""
@@ -208,23 +229,28 @@ class Local:
                     (partial / public.name).rename(public)
         return public.read_text("utf-8").strip()
 
-    def _start(self, folder: Path, kept: Kept) -> None:
-        """Start the QEMU of an instance, and wait until it answers."""
-        accelerator = acceleration.found(self.root, kept.architecture)
+    def _started(self, folder: Path) -> None:
+        """Start the QEMU of an instance that may be running, and wait until it answers."""
+        kept = state.read(folder)
         with state.locked(folder) as lock:
             if lock is None:
                 raise Error(f"{kept.name} is running already", "log in with `debian-cloud ssh`, or reboot it", USAGE)
-            for left in (state.PORT, state.PID):
-                (folder / left).unlink(missing_ok=True)
-            state.trim(folder / state.CONSOLE_LOG, _LOG)
-            with (
-                state.listening(folder, state.QMP) as told,
-                state.listening(folder, state.CONSOLE) as console,
-                (folder / state.QEMU_LOG).open("wb") as log,
-            ):
-                argv = command.argv(kept, accelerator, told.fileno(), console.fileno())
-                keep = (lock, told.fileno(), console.fileno())
-                run.detached(argv, folder, log, keep=keep, largest=kept.largest)
+            self._start(folder, kept, lock)
+
+    def _start(self, folder: Path, kept: Kept, lock: int) -> None:
+        """Start the QEMU of an instance that is locked, and wait until it answers."""
+        accelerator = acceleration.found(self.root, kept.architecture)
+        for left in (state.PORT, state.PID, state.REBOOTING):
+            (folder / left).unlink(missing_ok=True)
+        state.trim(folder / state.CONSOLE_LOG, _LOG)
+        with (
+            state.listening(folder, state.QMP) as told,
+            state.listening(folder, state.CONSOLE) as console,
+            (folder / state.QEMU_LOG).open("wb") as log,
+        ):
+            argv = command.argv(kept, accelerator, told.fileno(), console.fileno())
+            keep = (lock, told.fileno(), console.fileno())
+            run.detached(argv, folder, log, keep=keep, largest=kept.largest)
         try:
             with qmp.opened(folder, _UP) as connection:
                 port = qmp.port(connection)
@@ -241,9 +267,17 @@ class Local:
         _remove_thrown_away(self.root)
         found: list[Instance] = []
         for name in state.names(self.root):
-            # It may be removed while it is read.
-            with contextlib.suppress(FileNotFoundError):
-                found.append(self._described(name))
+            folder = self._folder(name)
+            state.trim(folder / state.CONSOLE_LOG, _LOG)
+            try:
+                one = self._described(name)
+            except (Error, OSError):
+                if folder.exists():
+                    raise
+                continue
+            # It may have been removed while it was read.
+            if one.state != "damaged" or folder.exists():
+                found.append(one)
         return tuple(found)
 
     def _described(self, name: str) -> Instance:
@@ -257,10 +291,11 @@ class Local:
         except Error as error:
             return Instance(name, name, self.target.name, "", "", "damaged", reason=error.message)
         now: State = "stopped"
-        login = None
+        login, reason = None, ""
         if state.is_locked(folder):
-            port = _port(folder)
-            now = "running" if port is not None else "starting"
+            port, halted = _port(folder)
+            now = "starting" if port is None else "paused" if halted else "running"
+            reason = _PAUSED if halted else ""
             if port and kept.user:
                 files = (str(folder / state.KNOWN_HOSTS), str(self.root / state.KEY))
                 login = Login(kept.user, _HOST, port, f"debian-cloud-{kept.id}", *files)
@@ -268,6 +303,7 @@ class Local:
             *(name, kept.id, self.target.name, kept.image, kept.architecture, now, kept.created, kept.expires),
             login=login,
             throw_away=kept.throw_away,
+            reason=reason,
         )
 
     def console(self, name: str) -> Console:
@@ -281,22 +317,32 @@ class Local:
     def power(self, name: str, action: Power, *, force: bool = False, seconds: float = PATIENCE) -> None:
         """Start, stop or reboot."""
         found = self._described(name)
+        folder = self._folder(name)
         if found.state == "damaged":
             raise Error(found.reason, f"end it with `debian-cloud terminate {name}`")
-        folder = self._folder(name)
+        if found.state == "paused" and not force:
+            if action != "start":
+                raise Error(f"{name} is paused: {found.reason}", f"let it go on: debian-cloud start {name}")
+            with qmp.opened(folder, _SHORT) as connection:
+                connection.execute("cont")
+            return
+        if action != "start" and not state.is_locked(folder):
+            raise Error(f"{name} is not running", f"start it with `debian-cloud start {name}`", USAGE)
         if action == "reboot" and force:
             with qmp.opened(folder, _SHORT) as connection:
                 connection.execute("system_reset")
+                connection.execute("cont")
             return
-        if action in ("stop", "reboot"):
-            if not state.is_locked(folder):
-                raise Error(f"{name} is not running", f"start it with `debian-cloud start {name}`", USAGE)
+        if action == "reboot":
+            # It is not thrown away between its end and its start.
+            state.put(folder / state.REBOOTING, "")
+        if action != "start":
             if force:
                 _end(folder)
             else:
                 _power_off(folder, name, seconds)
-        if action in ("start", "reboot"):
-            self._start(folder, state.read(folder))
+        if action != "stop":
+            self._started(folder)
 
     def extend(self, name: str, expires: int) -> None:
         """Tell the guest, then write it down."""
@@ -307,7 +353,17 @@ class Local:
             raise Error(f"{name} reads no seed, so it does not expire", "stop or terminate it by hand", USAGE)
         if not login:
             raise Error(f"{name} is not running", f"start it first: debian-cloud start {name}", USAGE)
-        run.output(ssh.argv(login, ("sudo", "sh", "-c", shlex.quote(seed.expiry_script(expires))), batch=True))
+        argv = ssh.argv(login, ("sudo", "sh", "-c", shlex.quote(seed.expiry_script(expires))), batch=True)
+        # A guest may not answer, or say more than anyone wants to hear.
+        with tempfile.TemporaryDirectory(prefix="debian-cloud.") as logs:
+            done = run.bounded(argv, folder, Path(logs), run.Limits(_TOLD, _LOG))
+        if done.status:
+            said = printable(done.complaint.strip() or done.said.strip(), 200)
+            raise Error(
+                f"{name} could not be told: {said or f'status {done.status}'}", "is it up? see debian-cloud ssh"
+            )
+        if done.status is None:
+            raise Error(f"{name} does not answer", f"look at it with `debian-cloud console {name}`")
         state.write(folder, replace(kept, expires=expires))
 
     def terminate(self, names: Sequence[str]) -> None:
@@ -319,6 +375,7 @@ class Local:
                 # Another command may remove it at the same time.
                 with contextlib.suppress(FileNotFoundError):
                     _remove(folder)
+        _sweep(self.root)
         bases.bound(self.root)
 
     def _folder(self, name: str) -> Path:
@@ -333,8 +390,30 @@ def _memory(spec: MachineSpec) -> int:
     return spec.memory or max(_USUAL_MEMORY, spec.image.machine.memory)
 
 
-def _in_use(name: str) -> Error:
-    return Error(f"there is an instance {name} already", "choose another --name, or terminate that one", USAGE)
+def _way(spec: MachineSpec) -> state.Way:
+    """How an instance of an image is told at its first boot."""
+    if seed.NOCLOUD in spec.image.machine.datasources:
+        return "seed"
+    return "credentials" if spec.image.machine.user else "none"
+
+
+def _firmware(spec: MachineSpec) -> tuple[str, firmware.Firmware | None]:
+    """How it boots, and the firmware for that, unless it is QEMU's own."""
+    board = command.board(spec.image.id.architecture)
+    boot = spec.boot or ("bios" if "bios" in spec.image.machine.firmware else "uefi")
+    return boot, None if boot in board.firmware else firmware.find(board, secure=boot == "secure")
+
+
+def _link(base: Path, path: Path, stem: str) -> None:
+    """Give an instance its base: by a hard link, or by a copy where the file system has none."""
+    try:
+        os.link(base, path)
+    except FileNotFoundError:
+        raise Error(f"the image {stem} was removed meanwhile", "run it again") from None
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        run.output(("cp", "--reflink=auto", "--sparse=always", "--", str(base), str(path)))
 
 
 def _create(path: Path, size: int, *base: str) -> None:
@@ -363,14 +442,15 @@ def _tell(folder: Path, kept: Kept, keys: tuple[str, ...], user_data: str) -> No
             state.put(folder / f"{state.CREDENTIAL}.{number}", text)
 
 
-def _port(folder: Path) -> int | None:
-    """The port of a running instance; None if it is about to start, or does not answer."""
+def _port(folder: Path) -> tuple[int | None, bool]:
+    """The port of a running instance, and whether QEMU has halted it; None if it is about to start, or hangs."""
+    port = None
     with contextlib.suppress(OSError, ValueError):
-        return int((folder / state.PORT).read_text("ascii"))
-    # The command that started it was killed before it wrote the port.
-    with contextlib.suppress(Error), qmp.opened(folder, _SHORT) as connection:
-        return qmp.port(connection)
-    return None
+        port = int((folder / state.PORT).read_text("ascii"))
+    with contextlib.suppress(Error), qmp.opened(folder, _SHORT if port is None else _SHORT / 5) as connection:
+        # If there is no port, the command that started it was killed before it wrote it.
+        return (qmp.port(connection) if port is None else port), qmp.halted(connection)
+    return port, False
 
 
 def _power_off(folder: Path, name: str, seconds: float) -> None:
@@ -432,6 +512,8 @@ def _remove(folder: Path) -> None:
         gone = folder.with_name(f"{state.GONE}{folder.name}.{secrets.token_hex(4)}")
         folder.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
+    if gone.exists():
+        raise Error(f"{gone} could not be removed", "look at who owns what is in it; the next command tries again")
 
 
 def _remove_thrown_away(root: Path) -> None:
@@ -440,13 +522,13 @@ def _remove_thrown_away(root: Path) -> None:
         folder = root / state.INSTANCES / name
         if not state.is_locked(folder):
             with contextlib.suppress(Error, OSError):
-                if state.read(folder).throw_away and _has_run(folder):
+                if state.read(folder).throw_away and _has_ended(folder):
                     _remove(folder)
 
 
-def _has_run(folder: Path) -> bool:
-    """Whether QEMU has been started: before that, a command may be about to."""
-    return (folder / state.QEMU_LOG).exists()
+def _has_ended(folder: Path) -> bool:
+    """Whether QEMU has been started and will not be again: a command may be about to."""
+    return (folder / state.QEMU_LOG).exists() and not (folder / state.REBOOTING).exists()
 
 
 def _sweep(root: Path) -> None:

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Whether virtual processors run here: a device that can be opened proves nothing, so some instructions are run.
 
-Under some hypervisors /dev/kvm is there, and a guest makes no progress. The answer is remembered until the next boot.
+Under some hypervisors /dev/kvm is there, and a guest makes no progress. That it works is remembered until the next
+boot, that it does not, for an hour: another program may have used it, or the machine was busy.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +26,7 @@ OVERRIDE: Final = "DEBIAN_CLOUD_ACCEL"
 _DEVICE: Final = Path("/dev/kvm")
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _MEMORY: Final = "acceleration"
+_HOUR: Final = 3600
 _PATIENCE: Final = 3.0
 """Seconds in which a processor must have run a few instructions; emulated, they take 0.2."""
 _MACHINES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -50,10 +53,13 @@ def found(root: Path, architecture: str) -> Accelerator:
     try:
         boot = files.text(_BOOT, 64).strip()
         before = files.text(root / _MEMORY, 256).split()
-    except Error:
-        before = []
-    if before[:1] == [boot] and before[1:] in (["kvm"], ["tcg"]):
-        return "kvm" if before[1] == "kvm" else "tcg"
+        age = time.time() - (root / _MEMORY).stat().st_mtime
+    except (Error, OSError):
+        before, age = [], 0
+    if before == [boot, "kvm"]:
+        return "kvm"
+    if before == [boot, "tcg"] and 0 <= age < _HOUR:
+        return "tcg"
     with tempfile.NamedTemporaryFile(prefix="debian-cloud.") as sector:
         sector.write(_SECTORS[architecture])
         sector.flush()

@@ -39,7 +39,8 @@ def of(root: Path, source: Source) -> Path:
     if base.exists():
         os.utime(base)
         return base
-    _refuse_full(root, source.record.size)
+    # A file here may be mostly holes.
+    _refuse_full(root, cache.size(source.file) if source.file else source.record.size)
     with folders.partial(base, f"the image {source.record.stem}", wait=True) as folder:
         if base.exists():
             return base
@@ -77,7 +78,7 @@ def _refuse_full(root: Path, needed: int) -> None:
 
 def _unpacked(packed: Path, disk: Path, size: int) -> Path:
     """The raw disk in a file of a format that QEMU does not read, with holes for zeros."""
-    with opened.unpacked(packed) as (_, view), disk.open("wb") as out:
+    with opened.unpacked(packed, folder=disk.parent) as (_, view), disk.open("wb") as out:
         if view.size != size:
             raise Error(f"{printable(packed.name)} has a disk of {view.size} bytes instead of {size}", "get it again")
         for start, end in view.data:

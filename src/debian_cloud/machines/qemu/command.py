@@ -146,5 +146,5 @@ def probe(architecture: str, sector: str) -> tuple[str, ...]:
         return (found.program, "-machine", "virt", *common, "-kernel", sector)
     return (
         *(found.program, "-machine", "pc", *common, "-device", "isa-debug-exit,iobase=0xf4,iosize=4"),
-        *("-drive", f"file={sector.replace(',', ',,')},format=raw,if=ide,readonly=on,snapshot=on"),
+        *("-drive", f"file={sector.replace(',', ',,')},format=raw,if=ide,snapshot=on"),
     )

@@ -11,13 +11,13 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from debian_cloud.machines.qemu.command import Board
 
@@ -26,6 +26,10 @@ _LARGEST: Final = 2**16
 """Largest descriptor, in bytes; one has about a thousand."""
 _KEYS: Final = "enrolled-keys"
 """Feature: keys are enrolled, so that Secure Boot verifies what it starts."""
+_VERIFIES: Final = "secure-boot"
+"""Feature: it can verify what it starts."""
+_SMM: Final = "requires-smm"
+"""Feature: it needs a machine with a protected mode, which not every acceleration has."""
 _PACKAGES: Final = {"x86_64": "ovmf", "aarch64": "qemu-efi-aarch64"}
 
 
@@ -40,36 +44,41 @@ class Firmware:
 
 def find(board: Board, *, secure: bool) -> Firmware:
     """The first firmware for a machine, with Secure Boot or without; Error names the package if there is none."""
-    for descriptor in _descriptors():
-        if found := _fitting(descriptor, board, secure=secure):
-            return found
+    fitting = [found for one in _descriptors() if (found := _fitting(one, board, secure=secure))]
+    # The plainest comes first: what could verify, but has no keys, verifies nothing.
+    if fitting:
+        return min(fitting, key=lambda one: one[0])[1]
     what = f"UEFI firmware{' with Secure Boot' if secure else ''} for {board.architecture}"
     raise Error(f"there is no {what}", f"run apt-get install {_PACKAGES.get(board.architecture, 'ovmf')}", USAGE)
 
 
-def _fitting(descriptor: dict[str, object], board: Board, *, secure: bool) -> Firmware | None:
+def _fitting(descriptor: Mapping[str, Any], board: Board, *, secure: bool) -> tuple[int, Firmware] | None:
+    """The firmware of a descriptor and how far it is from what is wanted, or None."""
     try:
         mapping, features = descriptor["mapping"], descriptor["features"]
         fits = any(
             target["architecture"] == board.architecture
             and any(fnmatch.fnmatchcase(board.versioned, pattern) for pattern in target["machines"])
-            for target in descriptor["targets"]  # type: ignore[attr-defined] # checked by the exceptions below
+            for target in descriptor["targets"]
         )
-        if not fits or "uefi" not in descriptor["interface-types"]:  # type: ignore[operator]
+        if not fits or "uefi" not in descriptor["interface-types"]:
             return None
-        if mapping["device"] != "flash" or mapping.get("mode", "split") != "split":  # type: ignore[index,attr-defined]
+        if mapping["device"] != "flash" or mapping.get("mode", "split") != "split":
             return None
-        if secure != (_KEYS in features and "secure-boot" in features):  # type: ignore[operator]
+        verifies, keys = _VERIFIES in features, _KEYS in features
+        if not (verifies and keys) if secure else keys or _SMM in features:
             return None
-        code, variables = mapping["executable"], mapping["nvram-template"]  # type: ignore[index]
+        code, variables = mapping["executable"], mapping["nvram-template"]
         found = Firmware(Path(code["filename"]), Path(variables["filename"]), code["format"])
+        if found.format not in ("raw", "qcow2") or variables["format"] != found.format:
+            return None
+        there = found.code.is_file() and found.variables.is_file()
     except (KeyError, TypeError, AttributeError):
         return None
-    there = found.code.is_file() and found.variables.is_file()
-    return found if there and found.format in ("raw", "qcow2") and variables["format"] == found.format else None
+    return (int(verifies and not secure), found) if there else None
 
 
-def _descriptors() -> Iterator[dict[str, object]]:
+def _descriptors() -> Iterator[Mapping[str, Any]]:
     """The descriptors in order; one of a user or of the machine's operator hides the package's of the same name."""
     own = os.environ.get("XDG_CONFIG_HOME", "")
     home = Path(own) if own.startswith("/") else Path(os.path.expanduser("~")) / ".config"  # noqa: PTH111 - no home is not an error

@@ -93,6 +93,12 @@ def opened(folder: Path, seconds: float) -> Iterator[Qmp]:
         yield qmp
 
 
+def halted(qmp: Qmp) -> bool:
+    """Whether the guest does not run although QEMU does, as after an error in writing its disk."""
+    said = qmp.execute("query-status")
+    return isinstance(said, dict) and said.get("status") in ("io-error", "paused", "internal-error")
+
+
 def port(qmp: Qmp) -> int:
     """The port of this machine that leads to the SSH server of the guest; 0 if there is none."""
     said = qmp.execute("human-monitor-command", **{"command-line": "info usernet"})

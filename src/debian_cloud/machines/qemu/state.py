@@ -51,6 +51,8 @@ QMP: Final = "qmp"
 CONSOLE: Final = "console"
 PID: Final = "pid"
 PORT: Final = "port"
+REBOOTING: Final = "rebooting"
+"""File that is there from the end of an instance until it is started again by the same command."""
 CREDENTIAL: Final = "credential"
 """Prefix of the files whose texts the firmware passes on."""
 
@@ -138,6 +140,8 @@ def root(given: str = "") -> Path:
     By default it is `debian-cloud` below XDG_STATE_HOME (XDG Base Directory Specification).
     """
     folder = Path(given) if given else _home() / "debian-cloud"
+    # Before anything is made there: root's HOME may be another user's.
+    files.refuse_changeable(next(path for path in (folder, *folder.parents) if path.exists()), "instances")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in (INSTANCES, BASES, DISKS):
@@ -184,6 +188,9 @@ def locked(folder: Path) -> Iterator[int | None]:
                 raise
             yield None
             return
+        # What was opened may have been removed before it was locked.
+        if not os.path.samestat(os.fstat(descriptor), os.stat(folder / LOCK, follow_symlinks=False)):  # noqa: PTH116 - of a descriptor, too
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
         yield descriptor
     finally:
         # The lock lasts until the last process that has inherited the descriptor has closed it.
