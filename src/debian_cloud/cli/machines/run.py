@@ -109,7 +109,7 @@ def main(args: argparse.Namespace) -> int:
     provider = drivers.provider(where)
     _say(f"{found.record.stem} on {where.name}: {provider.about()}")
     if args.dry_run:
-        _say(f"would start {', '.join(planned.names)}")
+        print(f"would start {', '.join(planned.names)}")
         return 0
     started = running.start(planned)
     if started.reason:
