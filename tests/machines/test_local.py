@@ -22,8 +22,8 @@ from types import SimpleNamespace
 import pytest
 
 from debian_cloud.errors import Error
-from debian_cloud.host import memory
-from debian_cloud.machines import drivers, running
+from debian_cloud.host import folders, memory, run
+from debian_cloud.machines import drivers, running, ssh
 from debian_cloud.machines.drivers import qemu
 from debian_cloud.machines.drivers.qemu import Local
 from debian_cloud.machines.instance import Instance
@@ -268,9 +268,109 @@ def test_what_is_thrown_away_is_not_while_it_is_rebooted(
     here.power("a", "reboot")
     assert seen == [{"a": "stopped"}]
     assert states(here) == {"a": "running"}
+
+    def late(path: Path, name: str, seconds: float) -> None:
+        raise Error(f"{name} is still running")
+
+    # After a reboot that did not come to its end, it is thrown away as before.
+    monkeypatch.setattr(qemu, "_power_off", late)
+    with pytest.raises(Error, match="still running"):
+        here.power("a", "reboot")
     os.kill(pid(here), signal.SIGKILL)
     assert qemu._released(folder(here), 5)
     assert states(here) == {}
+
+
+def test_what_is_thrown_away_stays_if_it_cannot_be_started_again(
+    here: Local, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(here, image, spec=replace(SPEC, throw_away=True))
+    monkeypatch.setattr(qemu, "_power_off", lambda path, *_: qemu._end(path))
+    real = command.argv
+    with monkeypatch.context() as broken:
+        broken.setattr(command, "argv", lambda *words: (*real(*words), "-device", "no-such"))
+        with pytest.raises(Error, match="could not be started"):
+            here.power("a", "reboot")
+    assert states(here) == {"a": "stopped"}
+    here.power("a", "start")
+    assert states(here) == {"a": "running"}
+
+
+def test_an_instance_and_a_disk_may_be_called_gone(here: Local, image: str) -> None:
+    for name in (".gone.partial", ".gone.qcow2.partial"):
+        folder_ = here.root / (state.DISKS if "qcow2" in name else state.INSTANCES) / name
+        with folders.locked(folder_, "it"):
+            (folder_ / "made").mkdir()
+            here.terminate(())
+            assert (folder_ / "made").exists()
+    start(here, image, "gone", spec=replace(SPEC, disks=(Disk("gone", 2**26),)))
+    assert states(here) == {"gone": "running"}
+
+
+def test_what_cannot_be_removed_is_said_and_the_others_go(
+    here: Local, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(here, image, "a", "b")
+    real = shutil.rmtree
+
+    def rmtree(path: Path, ignore_errors: bool = False) -> None:
+        if ".gone.a." not in str(path):
+            real(path, ignore_errors=ignore_errors)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(shutil, "rmtree", rmtree)
+        with pytest.raises(Error, match="could not be removed"):
+            here.terminate(("a", "b"))
+    assert states(here) == {}
+    assert [path.name[:8] for path in (here.root / state.INSTANCES).iterdir()] == [".gone.a."]
+    here.terminate(())
+    assert [*(here.root / state.INSTANCES).iterdir()] == []
+
+
+def test_a_guest_that_does_not_hear_of_its_end_is_named(
+    here: Local, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(here, image)
+    before = state.read(folder(here))
+    for ended, said in (
+        (run.Ended(None, "", ""), "a does not answer"),
+        (run.Ended(255, "", "Connection \x1b[2J"), r"a could not be told: Connection \\x1b"),
+    ):
+        monkeypatch.setattr(run, "bounded", lambda *_, ended=ended: ended)
+        with pytest.raises(Error, match=said):
+            here.extend("a", 2**31)
+    assert state.read(folder(here)) == before
+
+
+def test_a_directory_that_cannot_be_renamed_is_not_a_name_in_use(
+    here: Local, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if target.name == "a":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(target))
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(OSError, match="Input/output error"):
+        here.run(SPEC, image, ("a",), 1)
+
+
+def test_an_instance_that_is_about_to_start_is_waited_for(here: Local, image: str) -> None:
+    start(here, image)
+    seen = iter(("starting", "starting", "running"))
+    (now,) = here.describe()
+
+    def find() -> Instance | None:
+        found = next(seen, None)
+        if found is None:
+            return None
+        return replace(now, state="running" if found == "running" else "starting", login=None)
+
+    assert not ssh.wait(find, 60, lambda: None)
+    # It was asked until it ran, and then nobody could log in.
+    assert next(seen, None) is None
 
 
 def test_one_that_is_gone_while_it_is_waited_for(here: Local, image: str) -> None:
@@ -300,18 +400,32 @@ def test_one_that_is_terminated_while_others_are_listed(
 
 
 def test_one_that_is_paused_goes_on(here: Local, image: str) -> None:
-    """As QEMU pauses a guest whose disk cannot be written."""
     start(here, image)
     with qmp.opened(folder(here), 5) as connection:
         connection.execute("stop")
     (found,) = here.describe()
-    assert (found.state, "full" in found.reason) == ("paused", True)
-    with pytest.raises(Error, match="a is paused: its disk could not be written"):
+    assert (found.state, found.reason) == ("paused", "it was told so")
+    with pytest.raises(Error, match="a is paused: it was told so"):
         here.power("a", "stop")
     with pytest.raises(Error, match="a is paused"):
         running.wait(here, "a", 1)
     here.power("a", "start")
     assert states(here) == {"a": "running"}
+
+
+@pytest.mark.parametrize(
+    ("word", "said"), [("io-error", "could not be written"), ("internal-error", "must be reset")]
+)
+def test_one_that_is_paused_again_at_once(
+    here: Local, image: str, monkeypatch: pytest.MonkeyPatch, word: str, said: str
+) -> None:
+    start(here, image)
+    monkeypatch.setattr(qmp, "halted", lambda _: word)
+    with pytest.raises(Error, match=said):
+        here.power("a", "start")
+    here.power("a", "stop", force=True)
+    with pytest.raises(Error, match="a is not running"):
+        here.power("a", "reboot", force=True)
 
 
 def test_a_name_that_was_chosen_here_gives_way_to_another(

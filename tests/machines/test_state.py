@@ -102,6 +102,15 @@ def test_where_instances_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("XDG_STATE_HOME", "state")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert state.root() == tmp_path / "home/.local/state/debian-cloud"
+    # Below a directory to which all may write, but in which none may remove another's.
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all").chmod(0o1777)
+    assert state.root(str(tmp_path / "all/mine")) == tmp_path / "all/mine"
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(Error, match="could change instances"):
+        state.root(str(tmp_path / "open/mine"))
+    assert not (tmp_path / "open/mine").exists()
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(Error, match="instances cannot be in"):
         state.root(str(tmp_path / "file"))

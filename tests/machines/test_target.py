@@ -12,6 +12,7 @@ import pytest
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.machines import drivers, inventory, target
 from debian_cloud.machines.qemu import state
+from tests.command import debian_cloud, refused
 from tests.machines.records import KEPT, local
 
 
@@ -82,10 +83,37 @@ def test_a_file_that_others_can_change_is_refused(folder: Path) -> None:
     assert target.find("local", none) == target.LOCAL
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_is_for_others_is_left_out(folder: Path, tmp_path: Path) -> None:
-    put(tmp_path / "etc/targets.d/lab.target", "Target: lab\nDriver: qemu\n", 0o200)
+def test_a_file_that_is_for_others_is_left_out(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read everything, so it is pretended that this user may not."""
+    put(tmp_path / "etc/targets.d/lab.target", "Target: lab\nDriver: qemu\nPassword: x\n", 0o600)
+    monkeypatch.setattr(os, "access", lambda path, _: not str(path).endswith("lab.target"))
     assert target.read(none) == target.Read((target.LOCAL,))
+
+
+@pytest.mark.parametrize("name", ["lab", "local"])
+def test_no_other_file_acts_in_the_place_of_a_bad_one(folder: Path, tmp_path: Path, name: str) -> None:
+    put(tmp_path / f"etc/targets.d/{name}.target", f"Target: {name}\nDriver: qemu\nDirectory: /srv/x\n")
+    put(folder / f"{name}.target", f"Target: {name}\n")
+    read = target.read(none)
+    assert name not in {one.name for one in read.targets}
+    assert len(read.refused) == 1
+
+
+def test_a_provider_that_fails_does_not_hide_the_others(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(folder / "lab.target", "Target: lab\nDriver: qemu\n")
+    real = drivers.provider
+
+    def provider(of: target.Target) -> drivers.Provider:
+        if of.name == "lab":
+            raise PermissionError(13, "Permission denied", "/srv/private")
+        return real(of)
+
+    monkeypatch.setattr(drivers, "provider", provider)
+    assert inventory.instances("", none).refused == ("target lab is left out: /srv/private: Permission denied",)
+    said: list[str] = []
+    with pytest.raises(Error, match="there is no instance x"):
+        inventory.find("x", "", said.append)
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("field", ["Endpoint: http://me:secret@ec2.example", "Secret-Key: 1234", "Password: x"])
@@ -128,8 +156,10 @@ def test_a_target_that_cannot_be_asked_does_not_hide_the_others(folder: Path) ->
     assert ["target lab is left out" in one for one in known.refused] == [True]
     with pytest.raises(Error, match="unknown driver"):
         inventory.instances("lab", none)
-    with pytest.raises(Error, match="no instance x; target lab is left out"):
-        inventory.find("x", "", none)
+    said: list[str] = []
+    with pytest.raises(Error, match="no instance x"):
+        inventory.find("x", "", said.append)
+    assert ["target lab is left out" in one for one in said] == [True]
 
 
 def test_a_name_that_two_targets_have(folder: Path, tmp_path: Path) -> None:
@@ -142,6 +172,16 @@ def test_a_name_that_two_targets_have(folder: Path, tmp_path: Path) -> None:
         inventory.find("a", "", none)
     assert error.value.hint == "choose one with --on TARGET"
     assert inventory.find("a", "lab", none)[1].target == "lab"
+    # The one that has expired is ended, and the other one is not.
+    state.write(tmp_path / "lab/instances/a", replace(KEPT, name="a", expires=1))
+    done = debian_cloud("terminate", "typo", "--expired")
+    refused(done, 2, "there is no instance typo")
+    assert done.stdout == "a is terminated\n"
+    assert (tmp_path / "state/debian-cloud/instances/a").exists()
+    assert not (tmp_path / "lab/instances/a").exists()
+    put(folder / "lab.target", "Target: lab\nDriver: qemo\n")
+    done = debian_cloud("terminate", "--expired")
+    assert (done.returncode, "target lab is left out" in done.stderr) == (1, True)
 
 
 def test_each_driver_has_its_interface() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from debian_cloud.errors import USAGE, Error, did_you_mean
+from debian_cloud.host.command import failure
 from debian_cloud.machines import drivers, target
 from debian_cloud.text.printable import printable
 
@@ -42,14 +43,17 @@ def instances(on: str, warn: Callable[[str], None]) -> Known:
         try:
             provider = drivers.provider(each)
             found += ((provider, one) for one in provider.describe())
-        except Error as error:
-            refused.append(f"target {each.name} is left out: {error.message}")
+        except (Error, OSError) as error:
+            why = error if isinstance(error, Error) else failure(error)
+            refused.append(f"target {each.name} is left out: {why.message}")
     return Known(tuple(found), tuple(refused))
 
 
 def find(name: str, on: str, warn: Callable[[str], None]) -> tuple[Provider, Instance]:
     """An instance by its name; Error if there is none, or if several targets have one and none of them is given."""
     known = instances(on, warn)
+    for sentence in known.refused:
+        warn(sentence)
     there = [(provider, one) for provider, one in known.found if one.name == name]
     if len(there) > 1:
         raise Error(
@@ -58,6 +62,9 @@ def find(name: str, on: str, warn: Callable[[str], None]) -> tuple[Provider, Ins
             USAGE,
         )
     if not there:
-        sentences = (f"there is no instance {printable(name, 80)}", *known.refused)
-        raise Error("; ".join(sentences), did_you_mean(name, {one.name for one in known.instances}), USAGE)
+        raise Error(
+            f"there is no instance {printable(name, 80)}",
+            did_you_mean(name, {one.name for one in known.instances}),
+            USAGE,
+        )
     return there[0]

@@ -89,7 +89,7 @@ def wait(provider: Provider, name: str, seconds: float, report: Callable[[], Non
     """
 
     def now() -> Instance | None:
-        return next((one for one in provider.describe() if one.name == name), None)
+        return next(iter(provider.describe((name,))), None)
 
     first = now()
     if first is None:
@@ -98,7 +98,7 @@ def wait(provider: Provider, name: str, seconds: float, report: Callable[[], Non
         why = f": {first.reason}" if first.reason else ""
         raise Error(f"{name} is {first.state}{why}", f"start it with `debian-cloud start {name}`", USAGE)
     if first.login is None and first.state == "running":
-        raise Error(f"nobody can log in to {name} by SSH", f"use its console: debian-cloud console {name}", USAGE)
+        raise _closed(name)
     if first.login and ssh.answers(first.login, 1.0):
         return first.login
     if report:
@@ -110,12 +110,18 @@ def wait(provider: Provider, name: str, seconds: float, report: Callable[[], Non
     found = now()
     if found is None:
         raise Error(f"{name} is gone", "it was terminated, or thrown away at its end")
+    if found.login is None and found.state == "running":
+        raise _closed(name)
     if not answered or found.login is None:
         raise Error(
             _silent(provider, name, found, seconds),
             f"look at it with `debian-cloud console {name}`, or end it with `debian-cloud terminate {name}`",
         )
     return found.login
+
+
+def _closed(name: str) -> Error:
+    return Error(f"nobody can log in to {name} by SSH", f"use its console: debian-cloud console {name}", USAGE)
 
 
 def _last(provider: Provider, name: str) -> str:

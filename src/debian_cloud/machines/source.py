@@ -55,7 +55,7 @@ def of_file(file: Path, trust: Trust, warn: Callable[[str], None], *, anyway: bo
     """An image's file, verified by its .buildinfo; Error if it is another file, or was withdrawn and not `anyway`."""
     found = verify.identified(file, trust)
     if not found.signers:
-        warn(f"{printable(file.name)} is not signed: nothing says where it is from")
+        warn(f"no signature of {printable(file.name)} was verified, so nothing says where it is from")
     for status in _statuses(found, warn):
         why = f": {printable(status.reason, index.REASON)}" if status.reason else ""
         if not anyway:
@@ -81,6 +81,9 @@ def _statuses(found: Identified, warn: Callable[[str], None]) -> Iterator[ImageS
     except Error as error:
         warn(f"whether {found.buildinfo.stem} was withdrawn is not known for sure: {error.message}")
         return
+    # What the archive offers and what became of its images are two indexes.
+    for problem in dict.fromkeys((*mine.known.refused, *mine.said.refused)) if mine else ():
+        warn(f"whether {found.buildinfo.stem} was withdrawn is not known for sure: {problem}")
     for status in mine.said.statuses if mine else ():
         if status.id == of and status.status in index.GONE:
             yield status

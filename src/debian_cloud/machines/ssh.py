@@ -78,6 +78,8 @@ def wait(find: Callable[[], Instance | None], seconds: float, tick: Callable[[],
         found = find()
         if found is None or found.state not in ("starting", "running"):
             return False
+        if found.state == "running" and not found.login:
+            return False
         if found.login and answers(found.login, min(_ANSWER, max(0.1, end - time.monotonic()))):
             return True
         tick()

@@ -68,10 +68,12 @@ def read(warn: Callable[[str], None]) -> Read:
                 target = _read(path, warn)
             except Error as error:
                 refused.append(error.message)
+                # Another file of this name must not act in its place.
+                found.pop(path.name.removesuffix(_ENDING), None)
             else:
                 found[target.name] = target
-    first = found.pop(LOCAL.name)
-    return Read((first, *(found[name] for name in sorted(found))), tuple(refused))
+    order = sorted(found, key=lambda name: (name != LOCAL.name, name))
+    return Read(tuple(found[name] for name in order), tuple(refused))
 
 
 def find(name: str, warn: Callable[[str], None]) -> Target:

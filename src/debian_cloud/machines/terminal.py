@@ -19,6 +19,7 @@ from debian_cloud.machines.qemu import state
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
 _END: Final = b"\x1d"
 """Ctrl-], as of telnet(1)."""
@@ -27,10 +28,10 @@ _MOST: Final = 2**16
 """Bytes that wait for an instance that does not read them; what is typed after them is lost."""
 
 
-def connect(path: str) -> None:
+def connect(path: str, report: Callable[[], None]) -> None:
     """Pass on what is typed and what is written, until Ctrl-] is typed or the instance ends.
 
-    Error if another terminal is connected: the console has one user at a time.
+    `report` is called when it is connected. Error if another terminal is: the console has one user at a time.
     """
     place = Path(path)
     with contextlib.ExitStack() as stack:
@@ -44,6 +45,7 @@ def connect(path: str) -> None:
         except OSError as error:
             why = error.strerror or "it does not answer"
             raise Error(f"the console cannot be reached: {why}", "the instance may have ended") from None
+        report()
         typed = sys.stdin.fileno()
         stack.callback(termios.tcsetattr, typed, termios.TCSADRAIN, termios.tcgetattr(typed))
         # A signal that ends this must not leave the terminal as it is set here.

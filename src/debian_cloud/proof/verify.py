@@ -43,7 +43,7 @@ from debian_cloud.errors import USAGE, Error
 from debian_cloud.formats import SHA256
 from debian_cloud.host import checksums, progress, run
 from debian_cloud.image import closure
-from debian_cloud.packages import evidence, manifest
+from debian_cloud.packages import described, evidence, manifest
 from debian_cloud.proof import bundle, trust, verification
 from debian_cloud.proof.verification import Explained, Unexplained
 from debian_cloud.text.printable import printable
@@ -194,17 +194,20 @@ def verify(
 def identified(image: Path, trusted: Trust) -> Identified:
     """Identify an image by its .buildinfo alone: that is much less than `verify`, and takes a second.
 
-    Raise Error if the .buildinfo is not signed by whom `trusted` names, or does not describe the file.
+    Raise Error if the .buildinfo is not signed by whom `trusted` names, or does not describe the file. If it need not
+    be signed, no signature is verified, and no key is needed.
     """
     place = _buildinfo(image, trusted, NOTHING)
-    found = trust.believed(place, trusted)
-    file = _identified(image, found.buildinfo)
+    believed = None if trusted.unsigned else trust.believed(place, trusted)
+    buildinfo = believed.buildinfo if believed else described.of(place)
+    signers = believed.signers if believed else ()
+    file = _identified(image, buildinfo)
     if not file.described:
         raise Error(
-            f"{printable(image.name)} is not the file that the .buildinfo of {found.buildinfo.stem} describes",
+            f"{printable(image.name)} is not the file that the .buildinfo of {buildinfo.stem} describes",
             "give it in a format in which it was built or published",
         )
-    return Identified(place, found.buildinfo, file, found.signers, evidence.of_machine(found.buildinfo.id))
+    return Identified(place, buildinfo, file, signers, evidence.of_machine(buildinfo.id))
 
 
 def refuse(image: Path, report: Report) -> None:
@@ -307,8 +310,8 @@ def _file(image: Path, buildinfo: Buildinfo) -> File:
     for algorithm in (*(of_that_size - {SHA256}), SHA256):
         got = checksums.digest(image, (algorithm,))
         found = (got.hashes[algorithm], got.size)
-        for name, described in buildinfo.digests.items():
-            if described == found and buildinfo.algorithm(name) == algorithm:
+        for name, digest in buildinfo.digests.items():
+            if digest == found and buildinfo.algorithm(name) == algorithm:
                 return File(algorithm, *found, name)
     return File(SHA256, *found, converted=kind(image) not in ("", *buildinfo.formats))
 

@@ -3,7 +3,7 @@
 
 On a terminal, the console is connected until Ctrl-] is typed; what the instance sends is
 passed on as it is, as on any console. One user at a time can be connected. With --log, or if
-standard output is no terminal, the last lines that it wrote are printed, as text.
+standard input or output is no terminal, the last lines that it wrote are printed, as text.
 
     debian-cloud console try
     debian-cloud console try --log
@@ -47,6 +47,8 @@ def main(args: argparse.Namespace) -> int:
             f"print what it wrote with --log, or start it: debian-cloud start {instance.name}",
             USAGE,
         )
-    print(f"debian-cloud: connected to {instance.name}; Ctrl-] ends this", file=sys.stderr)
-    terminal.connect(console.socket)
+    terminal.connect(
+        console.socket,
+        lambda: print(f"debian-cloud: connected to {instance.name}; Ctrl-] ends this", file=sys.stderr),
+    )
     return 0

@@ -6,12 +6,14 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debian_cloud.cli import options as shared
 from debian_cloud.cli import warn
 from debian_cloud.errors import USAGE, Error
+from debian_cloud.host.command import failure
 from debian_cloud.image.id import ImageId
 from debian_cloud.machines import inventory
 from debian_cloud.machines import source as sources
@@ -77,17 +79,31 @@ def source(args: argparse.Namespace) -> Source:
     return sources.of_index(wanted, warn)
 
 
-def each(args: argparse.Namespace, do: Callable[[Provider, Instance], None]) -> int:
-    """Do something to each instance that the arguments name; Error at the end if it failed for some."""
+def each(
+    args: argparse.Namespace,
+    do: Callable[[Provider, Instance], None],
+    others: Iterable[tuple[Provider, Instance]] = (),
+) -> int:
+    """Do something to each instance that the arguments name, and to others; Error at the end if it failed for any."""
     failed: list[Error] = []
-    for name in dict.fromkeys(args.names):
+
+    def tried(find: Callable[[], tuple[Provider, Instance]]) -> None:
         try:
-            do(*found(args, name))
-        except Error as error:
-            failed.append(error)
+            do(*find())
+        except (Error, OSError) as error:
+            failed.append(error if isinstance(error, Error) else failure(error))
+
+    for name in dict.fromkeys(args.names):
+        tried(partial(found, args, name))
+    for other in others:
+        tried(partial(_same, other))
     if failed:
         raise Error("; ".join(error.message for error in failed), failed[0].hint, max(one.status for one in failed))
     return 0
+
+
+def _same(other: tuple[Provider, Instance]) -> tuple[Provider, Instance]:
+    return other
 
 
 def as_json(instances: Iterable[Instance]) -> str:

@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -123,7 +124,9 @@ def main(args: argparse.Namespace) -> int:
     for instance in started.instances:
         if args.wait and instance.login:
             sys.stdout.flush()
-            running.wait(provider, instance.name, args.timeout)
+            running.wait(
+                provider, instance.name, args.timeout, partial(_say, f"waiting until {instance.name} answers")
+            )
             _say(f"{instance.name} answers")
     return 0
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from debian_cloud.cli import warn
 from debian_cloud.errors import FAILED, Error
+from debian_cloud.host.command import failure
 from debian_cloud.machines import drivers, target
 from debian_cloud.text.printable import printable
 
@@ -42,8 +43,8 @@ def main(args: argparse.Namespace) -> int:
     for one in known.targets:
         try:
             about = drivers.provider(one).about()
-        except Error as error:
-            warn(error.message)
+        except (Error, OSError) as error:
+            warn((error if isinstance(error, Error) else failure(error)).message)
             about, status = "cannot be used", FAILED
         rows.append({"target": one.name, "driver": one.driver, "about": about})
     if args.json:

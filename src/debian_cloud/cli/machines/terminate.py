@@ -41,13 +41,10 @@ def main(args: argparse.Namespace) -> int:
         provider.terminate((instance.name,))
         print(f"{instance.name} is terminated")
 
-    status = options.each(args, terminate)
-    if args.expired:
-        now, known = time.time(), inventory.instances(args.on, warn)
-        for sentence in known.refused:
-            warn(sentence)
-            status = FAILED
-        for provider, one in known.found:
-            if one.expires and one.expires < now:
-                terminate(provider, one)
-    return status
+    if not args.expired:
+        return options.each(args, terminate)
+    now, known = time.time(), inventory.instances(args.on, warn)
+    for sentence in known.refused:
+        warn(sentence)
+    expired = [(provider, one) for provider, one in known.found if one.expires and one.expires < now]
+    return options.each(args, terminate, expired) or (FAILED if known.refused else 0)

@@ -60,8 +60,8 @@ class Provider(Protocol):
     def run(self, spec: MachineSpec, image: str, names: Sequence[str], least: int) -> Started:
         """Start instances of these names, at least so many of them, or none and raise Error (`NameInUseError`)."""
 
-    def describe(self) -> tuple[Instance, ...]:
-        """All instances that were started by this program, sorted by name."""
+    def describe(self, names: Sequence[str] = ()) -> tuple[Instance, ...]:
+        """The instances that were started by this program, sorted by name: those of these names, or all."""
 
     def console(self, name: str) -> Console:
         """The console of an instance."""

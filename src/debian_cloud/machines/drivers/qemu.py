@@ -53,7 +53,12 @@ _AGAIN: Final = 15.0
 _POLL: Final = 0.1
 _TOLD: Final = 120.0
 """Seconds in which a guest that answers has been told something."""
-_PAUSED: Final = "its disk could not be written, as if the file system here were full"
+_PAUSED: Final = {
+    "io-error": "its disk could not be written, as if the file system here were full",
+    "internal-error": "its processor failed, and must be reset: debian-cloud reboot --force",
+    "paused": "it was told so",
+}
+"""QEMU's word for why a guest does not run -> the reason."""
 _SPARE: Final = 2**28
 """Bytes of memory that QEMU takes besides the guest's."""
 _LOG: Final = 2**20
@@ -127,15 +132,21 @@ class Local:
                 self._run(replace(spec, name=name), image, started)
         except (Error, OSError) as error:
             if len(started) < least:
-                self.terminate(started)
+                with signals.undisturbed():
+                    self._undo(started)
                 raise
             reason = error if isinstance(error, Error) else failure(error)
             return Started(self._of(started), f"{reason.message}{reason.hint and f'; {reason.hint}'}")
         except BaseException:
             with signals.undisturbed():
-                self.terminate(started)
+                self._undo(started)
             raise
         return Started(self._of(started))
+
+    def _undo(self, names: Sequence[str]) -> None:
+        """Terminate what was begun; what went wrong before is what the user is told."""
+        with contextlib.suppress(Error, OSError):
+            self.terminate(names)
 
     def _of(self, names: Sequence[str]) -> tuple[Instance, ...]:
         return tuple(self._described(name) for name in names)
@@ -149,6 +160,8 @@ class Local:
             # Its lock is held before others see it, and until QEMU has it.
             with contextlib.ExitStack() as held:
                 partial = held.enter_context(folders.partial(folder, f"the instance {spec.name}", wait=True))
+                if os.path.lexists(folder):
+                    raise NameInUseError(spec.name)
                 made = partial / spec.name
                 made.mkdir(mode=0o700)
                 self._make(made, spec, image)
@@ -156,14 +169,16 @@ class Local:
                 assert lock is not None
                 try:
                     mine = bool(made.rename(folder))
-                except OSError:
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                        raise
                     raise NameInUseError(spec.name) from None
                 self._start(folder, state.read(folder), lock)
                 started.append(spec.name)
         except BaseException:
             if mine:
                 with signals.undisturbed():
-                    self.terminate((spec.name,))
+                    self._undo((spec.name,))
             raise
 
     def _make(self, made: Path, spec: MachineSpec, image: str) -> None:
@@ -240,7 +255,7 @@ class Local:
     def _start(self, folder: Path, kept: Kept, lock: int) -> None:
         """Start the QEMU of an instance that is locked, and wait until it answers."""
         accelerator = acceleration.found(self.root, kept.architecture)
-        for left in (state.PORT, state.PID, state.REBOOTING):
+        for left in (state.PORT, state.PID):
             (folder / left).unlink(missing_ok=True)
         state.trim(folder / state.CONSOLE_LOG, _LOG)
         with (
@@ -261,12 +276,15 @@ class Local:
                 error.hint or "see qemu(1) for the reason that it gives",
             ) from None
         state.put(folder / state.PORT, f"{port}\n")
+        (folder / state.REBOOTING).unlink(missing_ok=True)
 
-    def describe(self) -> tuple[Instance, ...]:
+    def describe(self, names: Sequence[str] = ()) -> tuple[Instance, ...]:
         """Each instance, as its directory and its lock say."""
         _remove_thrown_away(self.root)
         found: list[Instance] = []
         for name in state.names(self.root):
+            if names and name not in names:
+                continue
             folder = self._folder(name)
             state.trim(folder / state.CONSOLE_LOG, _LOG)
             try:
@@ -295,7 +313,7 @@ class Local:
         if state.is_locked(folder):
             port, halted = _port(folder)
             now = "starting" if port is None else "paused" if halted else "running"
-            reason = _PAUSED if halted else ""
+            reason = _PAUSED.get(halted, "")
             if port and kept.user:
                 files = (str(folder / state.KNOWN_HOSTS), str(self.root / state.KEY))
                 login = Login(kept.user, _HOST, port, f"debian-cloud-{kept.id}", *files)
@@ -308,8 +326,9 @@ class Local:
 
     def console(self, name: str) -> Console:
         """The end of what was written, and the socket while it runs."""
-        self._described(name)
         folder = self._folder(name)
+        if not folder.is_dir():
+            raise Error(f"there is no instance {printable(name, 80)}", "see `debian-cloud instances`", USAGE)
         state.trim(folder / state.CONSOLE_LOG, _LOG)
         path = folder / state.CONSOLE
         return Console(state.tail(folder / state.CONSOLE_LOG, _LOG), str(path) if state.is_locked(folder) else "")
@@ -321,10 +340,17 @@ class Local:
         if found.state == "damaged":
             raise Error(found.reason, f"end it with `debian-cloud terminate {name}`")
         if found.state == "paused" and not force:
-            if action != "start":
-                raise Error(f"{name} is paused: {found.reason}", f"let it go on: debian-cloud start {name}")
-            with qmp.opened(folder, _SHORT) as connection:
-                connection.execute("cont")
+            if action == "start":
+                with qmp.opened(folder, _SHORT) as connection:
+                    connection.execute("cont")
+                # It is paused again at once if nothing has changed.
+                time.sleep(_POLL)
+                found = self._described(name)
+            if found.state == "paused":
+                raise Error(
+                    f"{name} is paused: {found.reason}",
+                    f"mend that, and run debian-cloud start {name}; or end it with --force",
+                )
             return
         if action != "start" and not state.is_locked(folder):
             raise Error(f"{name} is not running", f"start it with `debian-cloud start {name}`", USAGE)
@@ -336,11 +362,14 @@ class Local:
         if action == "reboot":
             # It is not thrown away between its end and its start.
             state.put(folder / state.REBOOTING, "")
-        if action != "start":
-            if force:
+        try:
+            if action != "start" and force:
                 _end(folder)
-            else:
+            elif action != "start":
                 _power_off(folder, name, seconds)
+        except BaseException:
+            (folder / state.REBOOTING).unlink(missing_ok=True)
+            raise
         if action != "stop":
             self._started(folder)
 
@@ -352,7 +381,8 @@ class Local:
         if kept.way != "seed":
             raise Error(f"{name} reads no seed, so it does not expire", "stop or terminate it by hand", USAGE)
         if not login:
-            raise Error(f"{name} is not running", f"start it first: debian-cloud start {name}", USAGE)
+            now = "starting" if state.is_locked(folder) else "not running"
+            raise Error(f"{name} is {now}", f"it must be running: debian-cloud start {name}", USAGE)
         argv = ssh.argv(login, ("sudo", "sh", "-c", shlex.quote(seed.expiry_script(expires))), batch=True)
         # A guest may not answer, or say more than anyone wants to hear.
         with tempfile.TemporaryDirectory(prefix="debian-cloud.") as logs:
@@ -367,16 +397,23 @@ class Local:
         state.write(folder, replace(kept, expires=expires))
 
     def terminate(self, names: Sequence[str]) -> None:
-        """End QEMU, and remove the directory."""
+        """End QEMU, and remove the directory; if that fails for one, the others are terminated all the same."""
+        failed: Error | None = None
         for name in names:
             folder = self._folder(name)
-            if folder.is_dir():
-                _end(folder)
-                # Another command may remove it at the same time.
-                with contextlib.suppress(FileNotFoundError):
+            try:
+                if folder.is_dir():
+                    _end(folder)
                     _remove(folder)
+            except FileNotFoundError:
+                # Another command removed it at the same time.
+                continue
+            except Error as error:
+                failed = failed or error
         _sweep(self.root)
         bases.bound(self.root)
+        if failed:
+            raise failed
 
     def _folder(self, name: str) -> Path:
         if not name or name.startswith(".") or "/" in name or "\0" in name:
@@ -411,7 +448,7 @@ def _link(base: Path, path: Path, stem: str) -> None:
     except FileNotFoundError:
         raise Error(f"the image {stem} was removed meanwhile", "run it again") from None
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV):
             raise
         run.output(("cp", "--reflink=auto", "--sparse=always", "--", str(base), str(path)))
 
@@ -442,15 +479,15 @@ def _tell(folder: Path, kept: Kept, keys: tuple[str, ...], user_data: str) -> No
             state.put(folder / f"{state.CREDENTIAL}.{number}", text)
 
 
-def _port(folder: Path) -> tuple[int | None, bool]:
-    """The port of a running instance, and whether QEMU has halted it; None if it is about to start, or hangs."""
+def _port(folder: Path) -> tuple[int | None, str]:
+    """The port of a running instance, and why QEMU has halted it, if so; None if it is about to start, or hangs."""
     port = None
     with contextlib.suppress(OSError, ValueError):
         port = int((folder / state.PORT).read_text("ascii"))
     with contextlib.suppress(Error), qmp.opened(folder, _SHORT if port is None else _SHORT / 5) as connection:
         # If there is no port, the command that started it was killed before it wrote it.
         return (qmp.port(connection) if port is None else port), qmp.halted(connection)
-    return port, False
+    return port, ""
 
 
 def _power_off(folder: Path, name: str, seconds: float) -> None:
@@ -534,7 +571,8 @@ def _has_ended(folder: Path) -> bool:
 def _sweep(root: Path) -> None:
     """Remove what killed commands have left."""
     for path in _left(root):
-        if path.name.startswith(state.GONE):
+        # An instance may be called "gone".
+        if not path.name.endswith(folders.PARTIAL):
             shutil.rmtree(path, ignore_errors=True)
         else:
             with contextlib.suppress(Error, OSError), folders.locked(path, "it"):

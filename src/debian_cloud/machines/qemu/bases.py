@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Verified images, each in a file named by its digest that is never rewritten.
 
-An instance has a hard link to the base of its disk, so a base can go from here at any time: its bytes stay for as
-long as an instance needs them.
+An instance has a hard link to the base of its disk, or a copy where the file system has none, so a base can go from
+here at any time: its bytes stay for as long as an instance needs them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def of(root: Path, source: Source) -> Path:
         os.utime(base)
         return base
     # A file here may be mostly holes.
-    _refuse_full(root, cache.size(source.file) if source.file else source.record.size)
+    _refuse_full(root, cache.size(source.file.resolve()) if source.file else source.record.size)
     with folders.partial(base, f"the image {source.record.stem}", wait=True) as folder:
         if base.exists():
             return base

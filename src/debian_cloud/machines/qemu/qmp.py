@@ -93,10 +93,14 @@ def opened(folder: Path, seconds: float) -> Iterator[Qmp]:
         yield qmp
 
 
-def halted(qmp: Qmp) -> bool:
-    """Whether the guest does not run although QEMU does, as after an error in writing its disk."""
+_HALTED: Final = ("io-error", "internal-error", "paused")
+
+
+def halted(qmp: Qmp) -> str:
+    """QEMU's word for why the guest does not run although QEMU does; "" if it runs (QEMU, RunState)."""
     said = qmp.execute("query-status")
-    return isinstance(said, dict) and said.get("status") in ("io-error", "paused", "internal-error")
+    status = str(said.get("status")) if isinstance(said, dict) else ""
+    return status if status in _HALTED else ""
 
 
 def port(qmp: Qmp) -> int:

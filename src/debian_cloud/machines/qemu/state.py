@@ -6,7 +6,8 @@ ROOT/key key.pub              the key that this user's instances let in
 ROOT/bases/DIGEST.FORMAT      verified images, never rewritten; an instance has a hard link to its own
 ROOT/disks/NAME.qcow2         disks that outlive instances
 ROOT/instances/NAME/          spec.json lock base.* disk.qcow2 seed/ known_hosts console.log qemu.log vars.fd
-                              qmp console pid port: only while it runs
+                              credential.* rebooting
+                              qmp console console.lock pid port: of its QEMU, or of the last one
 ```
 
 An instance's directory is made under another name, so one with its own name is complete. QEMU holds a lock on the
@@ -141,7 +142,7 @@ def root(given: str = "") -> Path:
     """
     folder = Path(given) if given else _home() / "debian-cloud"
     # Before anything is made there: root's HOME may be another user's.
-    files.refuse_changeable(next(path for path in (folder, *folder.parents) if path.exists()), "instances")
+    files.refuse_changeable(folder, "instances")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in (INSTANCES, BASES, DISKS):
