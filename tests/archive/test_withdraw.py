@@ -243,6 +243,7 @@ def test_what_the_policy_does_not_keep_is_listed_no_more(expiring: Archive) -> N
     assert expiring.run("expire").stdout == f"{nothing(expiring, 3)}expires no more\n"
 
 
+@pytest.mark.thorough
 def test_what_no_snapshot_lists_goes_after_two_weeks(expiring: Archive, make: Maker, uploader: Key) -> None:
     folders = expiring.public / "images/trixie/ec2/amd64"
     expired_before(expiring)

@@ -347,6 +347,7 @@ def proofs(both: Both, kept: Kept, *others: Path, changed: Buildinfo | None = No
     return {package.name: proof for package, proof in found.items()}
 
 
+@pytest.mark.thorough
 def test_the_proof_goes_to_its_key(both: Both, kept: Kept) -> None:
     found = proofs(both, kept, both.other.by_path)
     assert (found["docker-ce"].origin, found["docker-ce"].suite) == ("Other", "stable")

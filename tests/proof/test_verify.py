@@ -715,6 +715,7 @@ def test_a_file_that_only_holds_the_same_disk_is_not_the_published_one(case: Cas
     assert "disk.qcow2: its content equals the rebuild, but its bytes as a qcow2 do not" in done.stdout
 
 
+@pytest.mark.thorough
 def test_the_answer_says_which_image_it_is(case: Case, world: World) -> None:
     done = case.verify(None, "--archive", world.public)
     assert done.returncode == 0, done.stderr
