@@ -146,7 +146,3 @@ def test_a_tree_without_a_disk_is_no_machine() -> None:
 def test_an_image_as_it_is() -> None:
     wanted = MachineSpec("a", record(), memory=2**28, disk=SIZE, boot="secure", user_data="#!/bin/sh\n")
     assert spec.check(wanted) is wanted
-
-
-def test_a_console_s_text_without_the_usual_sequences() -> None:
-    assert spec.plain("\x1b[0;32m  OK  \x1b[0m Reached\r\n\x1b(B\x1b[?25h\x1b=done") == "  OK   Reached\ndone"

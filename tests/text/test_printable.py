@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from debian_cloud.text import printable as room
-from debian_cloud.text.printable import beneath, paragraph, printable, printed
+from debian_cloud.text.printable import beneath, paragraph, plain, printable, printed
 from tests.command import debian_cloud
 
 SOURCE = Path(room.__file__).parents[1]
@@ -242,3 +242,7 @@ def test_only_verbs_print_and_nobody_around_the_one_place() -> None:
         if path.name != "plan.py":
             assert "sys.stdout.buffer" not in path.read_text("utf-8")
             assert "os.write(" not in path.read_text("utf-8")
+
+
+def test_a_console_s_text_without_the_usual_sequences() -> None:
+    assert plain("\x1b[0;32m  OK  \x1b[0m Reached\r\n\x1b(B\x1b[?25h\x1b=done") == "  OK   Reached\ndone"

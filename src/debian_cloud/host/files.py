@@ -156,6 +156,20 @@ def _user(uid: int) -> str:
         return f"the user {uid}"
 
 
+def user_directory(variable: str, below: str) -> Path | None:
+    """The directory that a variable names, or `below` the home directory; None if there is no home.
+
+    A relative path in the variable is ignored (XDG Base Directory Specification).
+    """
+    if (given := os.environ.get(variable, "")).startswith("/"):
+        return Path(given)
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    return home / below if home.is_absolute() else None
+
+
 def unpacked(path: Path, limit: int) -> bytes:
     """The uncompressed content of a file (`FORMS`, by its suffix); Error if it is more than `limit` bytes."""
     with opened(path) as file:

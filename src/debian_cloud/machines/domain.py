@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.errors import USAGE, Error
+from debian_cloud.machines.spec import memory_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 NAMESPACE: Final = "https://debian-cloud.example/xmlns/machine/1"
 """The namespace of this program's tags in a domain's metadata."""
-_USUAL_MEMORY: Final = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def describe(
     for name, value in sorted(tags.items()):
         tag = ET.SubElement(kept, f"{{{NAMESPACE}}}tag", name=name)
         tag.text = value
-    _text(top, "memory", str((spec.memory or max(_USUAL_MEMORY, of.machine.memory)) >> 10), unit="KiB")
+    _text(top, "memory", str(memory_of(spec) >> 10), unit="KiB")
     _text(top, "vcpu", str(spec.cpus or 1))
     _boot(top, spec, found)
     features = ET.SubElement(top, "features")

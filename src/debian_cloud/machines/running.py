@@ -10,7 +10,7 @@ from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import progress, signals
 from debian_cloud.machines import drivers, spec, ssh
 from debian_cloud.machines.drivers import NameInUseError
-from debian_cloud.text.printable import printable
+from debian_cloud.text.printable import plain, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,7 +135,7 @@ def _lines(provider: Provider, name: str) -> list[str]:
         text = provider.console(name).log[-(2**14) :].decode("utf-8", "replace")
     except Error:
         return []
-    return [line for line in (printable(spec.plain(line), 200).strip() for line in text.split("\n")) if line]
+    return [line for line in (printable(plain(line), 200).strip() for line in text.split("\n")) if line]
 
 
 def _silent(provider: Provider, name: str, found: Instance, seconds: float) -> str:

@@ -27,6 +27,7 @@ _KEY: Final = re.compile(
     r"(?: [^\x00-\x1f\x7f]{0,200})?"
 )
 _CPUS: Final = 255
+_USUAL_MEMORY: Final = 2**30
 LARGEST_USER_DATA: Final = 2**14
 """Maximum bytes of user-data, on every target: what EC2 accepts."""
 _KINDS: Final = (
@@ -192,9 +193,6 @@ def check(spec: MachineSpec) -> MachineSpec:
     return spec
 
 
-_TERMINAL: Final = re.compile(r"\x1b(?:\[[0-9;?=!]*[A-Za-z]|[()][A-Z0-9]|[=>])|\r")
-
-
-def plain(text: str) -> str:
-    """A text from a console without the usual sequences for a terminal; what else it has is not made harmless."""
-    return _TERMINAL.sub("", text)
+def memory_of(spec: MachineSpec) -> int:
+    """The memory of an instance in bytes: what is asked for, or a GiB, or what the image needs if that is more."""
+    return spec.memory or max(_USUAL_MEMORY, spec.image.machine.memory)

@@ -79,20 +79,13 @@ def directory() -> Path:
 
 
 def _home() -> Path:
-    # A relative path must be ignored (XDG Base Directory Specification).
-    if (given := os.environ.get("XDG_CACHE_HOME", "")).startswith("/"):
-        return Path(given)
-    try:
-        home = Path.home()
-    except RuntimeError:
-        home = Path()
-    if not home.is_absolute():
-        raise Error(
-            "there is no home directory for the cache",
-            "set HOME, or XDG_CACHE_HOME, to the absolute path of a directory",
-            USAGE,
-        )
-    return home / ".cache"
+    if found := files.user_directory("XDG_CACHE_HOME", ".cache"):
+        return found
+    raise Error(
+        "there is no home directory for the cache",
+        "set HOME, or XDG_CACHE_HOME, to the absolute path of a directory",
+        USAGE,
+    )
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ after a second archive is added.
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +44,8 @@ class Archive:
 
 def directory() -> Path:
     """Return the directory of the files (XDG Base Directory Specification: a relative path is ignored)."""
-    value = os.environ.get("XDG_CONFIG_HOME", "")
-    base = Path(value) if value.startswith("/") else Path(os.path.expanduser("~")) / ".config"  # noqa: PTH111 - no home is not an error
-    return base / "debian-cloud"
+    # Who has no home has no such files, which is no error (passwd(5) names this directory so).
+    return (files.user_directory("XDG_CONFIG_HOME", ".config") or Path("/nonexistent")) / "debian-cloud"
 
 
 def archives() -> tuple[Archive, ...]:

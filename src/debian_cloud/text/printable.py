@@ -10,6 +10,7 @@ Only the progress bar, and a plan that goes to a shell, are written directly. Th
 from __future__ import annotations
 
 import io
+import re
 from typing import TYPE_CHECKING, Final, cast
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ LONGEST: Final = 400
 """Maximum characters of one untrusted value that are shown."""
 _MOST: Final = (200, 1000)
 """Maximum lines of an error, including a tool's output, and characters of each."""
+_SEQUENCES: Final = re.compile(r"\x1b(?:\[[0-9;?=!]*[A-Za-z]|[()][A-Z0-9]|[=>])|\r")
+"""Colours, places of the cursor and sets of characters (console_codes(4))."""
 _OCTETS: Final = range(0xDC80, 0xDD00)
 """Surrogates that Python makes of octets that are not UTF-8 (PEP 383)."""
 
@@ -48,6 +51,11 @@ def _short(line: str) -> str:
     """A line with a long value cut in its middle, but not the sentence after the value."""
     line = line if len(line) <= _MOST[1] else f"{line[: _MOST[1] // 2]}…{line[-_MOST[1] // 2 :]}"
     return line.expandtabs()
+
+
+def plain(text: str) -> str:
+    """A text from a console without the usual sequences for a terminal; what else it has is not made harmless."""
+    return _SEQUENCES.sub("", text)
 
 
 class Printed(io.TextIOBase):

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 from debian_cloud.cli.machines import options
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.machines import terminal
-from debian_cloud.machines.spec import plain
-from debian_cloud.text.printable import printable
+from debian_cloud.text.printable import plain, printable
 
 if TYPE_CHECKING:
     import argparse

@@ -17,6 +17,7 @@ from debian_cloud.host.command import failure
 from debian_cloud.image.id import ImageId
 from debian_cloud.machines import inventory
 from debian_cloud.machines import source as sources
+from debian_cloud.machines.drivers import PATIENCE
 from debian_cloud.packages.offers import Wanted
 from debian_cloud.proof.trust import Trust
 from debian_cloud.text.printable import printable
@@ -37,6 +38,19 @@ def add_instance(parser: argparse.ArgumentParser, *, several: bool = False) -> N
     else:
         parser.add_argument("name", metavar="NAME", help="the name of an instance")
     add_target(parser)
+
+
+def add_end(parser: argparse.ArgumentParser) -> None:
+    """Declare how instances are made to power off."""
+    add_instance(parser, several=True)
+    parser.add_argument("--force", action="store_true", help="do not ask the guest")
+    parser.add_argument(
+        *("--timeout",),
+        type=int,
+        default=int(PATIENCE),
+        metavar="SECONDS",
+        help="how long it may take to power off (default: %(default)s)",
+    )
 
 
 def add_target(parser: argparse.ArgumentParser, otherwise: str = "all") -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from debian_cloud.cli.machines import options
-from debian_cloud.machines.drivers import PATIENCE
 
 if TYPE_CHECKING:
     import argparse
@@ -23,15 +22,7 @@ if TYPE_CHECKING:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    options.add_instance(parser, several=True)
-    parser.add_argument("--force", action="store_true", help="do not ask the guest")
-    parser.add_argument(
-        *("--timeout",),
-        type=int,
-        default=int(PATIENCE),
-        metavar="SECONDS",
-        help="how long it may take to power off (default: %(default)s)",
-    )
+    options.add_end(parser)
 
 
 def main(args: argparse.Namespace) -> int:

@@ -29,6 +29,7 @@ from debian_cloud.machines.drivers import PATIENCE, NameInUseError, Started
 from debian_cloud.machines.instance import Console, Instance, Login
 from debian_cloud.machines.qemu import acceleration, bases, command, firmware, qmp, state
 from debian_cloud.machines.qemu.state import Kept
+from debian_cloud.machines.spec import memory_of
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
@@ -63,7 +64,6 @@ _SPARE: Final = 2**28
 """Bytes of memory that QEMU takes besides the guest's."""
 _LOG: Final = 2**20
 """Bytes of a console's log that are kept."""
-_USUAL_MEMORY: Final = 2**30
 _MOST_CPUS: Final = 2
 
 
@@ -116,7 +116,7 @@ class Local:
         self._refuse_no_memory(spec)
 
     def _refuse_no_memory(self, spec: MachineSpec) -> None:
-        needed = _memory(spec) + _SPARE
+        needed = memory_of(spec) + _SPARE
         if (free := memory.available()) < needed:
             raise Error(
                 f"{spec.name or spec.image.id.config} needs {needed >> 20} MiB of memory, but {free >> 20} are free",
@@ -199,9 +199,7 @@ class Local:
             id=f"{spec.name}-{secrets.token_hex(4)}",
             image=of.stem,
             architecture=of.id.architecture,
-            base=base,
-            base_format=form,
-            memory=_memory(spec),
+            memory=memory_of(spec),
             cpus=spec.cpus or min(_MOST_CPUS, os.cpu_count() or 1),
             boot=boot,
             code=str(found.code) if found else "",
@@ -421,10 +419,6 @@ class Local:
                 f"{printable(name, 80)!r} is not the name of an instance", "see `debian-cloud instances`", USAGE
             )
         return self.root / state.INSTANCES / name
-
-
-def _memory(spec: MachineSpec) -> int:
-    return spec.memory or max(_USUAL_MEMORY, spec.image.machine.memory)
 
 
 def _way(spec: MachineSpec) -> state.Way:

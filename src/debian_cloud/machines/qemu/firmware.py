@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -80,10 +79,9 @@ def _fitting(descriptor: Mapping[str, Any], board: Board, *, secure: bool) -> tu
 
 def _descriptors() -> Iterator[Mapping[str, Any]]:
     """The descriptors in order; one of a user or of the machine's operator hides the package's of the same name."""
-    own = os.environ.get("XDG_CONFIG_HOME", "")
-    home = Path(own) if own.startswith("/") else Path(os.path.expanduser("~")) / ".config"  # noqa: PTH111 - no home is not an error
+    home = files.user_directory("XDG_CONFIG_HOME", ".config")
     found: dict[str, Path] = {}
-    for folder in (home / "qemu" / "firmware", *map(Path, _FOLDERS)):
+    for folder in (*((home / "qemu" / "firmware",) if home else ()), *map(Path, _FOLDERS)):
         for path in sorted(folder.glob("*.json")):
             found.setdefault(path.name, path)
     for name in sorted(found):

@@ -81,8 +81,6 @@ class Kept:
     id: str
     image: str
     architecture: str
-    base: str
-    base_format: str
     memory: int
     cpus: int
     boot: str
@@ -159,15 +157,9 @@ def root(given: str = "") -> Path:
 
 
 def _home() -> Path:
-    if (given := os.environ.get("XDG_STATE_HOME", "")).startswith("/"):
-        return Path(given)
-    try:
-        home = Path.home()
-    except RuntimeError:
-        home = Path()
-    if not home.is_absolute():
-        raise Error("there is no home directory for instances", "set HOME or XDG_STATE_HOME to a path", USAGE)
-    return home / ".local" / "state"
+    if found := files.user_directory("XDG_STATE_HOME", ".local/state"):
+        return found
+    raise Error("there is no home directory for instances", "set HOME or XDG_STATE_HOME to a path", USAGE)
 
 
 def names(root_: Path) -> tuple[str, ...]:
