@@ -338,6 +338,18 @@ class Building:
     def workspaces(self) -> list[str]:
         return [path.name for path in self.output.iterdir()]
 
+    def signal_children(self, number: signal.Signals) -> bool:
+        """Signal the processes that the build runs in its workspace; report whether there was one."""
+        found = False
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                # The links of a process in a chroot of another namespace show the path from outside.
+                if re.search(f"{re.escape(str(self.output))}/[^/]*$", str((folder / "cwd").readlink())):
+                    os.kill(int(folder.name), number)
+                    # One that had ended just before has no working directory any more.
+                    found = bool((folder / "cwd").readlink()) or found
+        return found
+
 
 @pytest.fixture(params=["disk"])
 def building(archive: Archive, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Building]:
@@ -412,8 +424,10 @@ def test_two_builds_of_one_image_in_one_place(building: Building, archive: Archi
 def test_what_a_killed_build_left_is_no_obstacle_once_its_processes_have_ended(
     building: Building, archive: Archive
 ) -> None:
+    # A stopped process neither ends nor notices that the build was killed.
+    within(60, lambda: building.signal_children(signal.SIGSTOP))
     building.process.kill()
-    building.process.communicate()
+    building.process.wait()
     (workspace,) = building.workspaces()
     mark = building.output / workspace / "mark"
     mark.touch()
@@ -426,11 +440,7 @@ def test_what_a_killed_build_left_is_no_obstacle_once_its_processes_have_ended(
         building.output,
     ]
     refused(debian_cloud(*again), 1, "another debian-cloud uses")
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            # The links of a process in a chroot of another namespace show the path from outside.
-            if str((folder / "cwd").readlink()).endswith(str(building.output / workspace)):
-                os.kill(int(folder.name), signal.SIGKILL)
+    building.signal_children(signal.SIGKILL)
     # The machine may be slow, because the world is made at the same time.
     within(60, lambda: not traces(building.output))
     assert traces(building.output) == []
