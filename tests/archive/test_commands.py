@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from debian_cloud.host import sign
+from tests import sshd
 from tests.archive.conftest import run, stubbed
 from tools import archive_manual
 
@@ -352,39 +352,13 @@ def test_dput_with_the_json_profile(
 
 
 @pytest.fixture
-def ssh_port(tmp_path: Path, env: dict[str, str]) -> Iterator[int]:
+def ssh_port(tmp_path: Path) -> Iterator[int]:
     """An ssh server of this user's on 127.0.0.1, to which HOME=tmp_path logs in without a question."""
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # as its service does
     keys = tmp_path / ".ssh"
     keys.mkdir(mode=0o700)
-    for name in ("host", "id_ed25519"):
-        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", keys / name], env)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    (keys / "known_hosts").write_text(f"[127.0.0.1]:{port} {(keys / 'host.pub').read_text()}")
-    settings = {
-        "ListenAddress": f"127.0.0.1:{port}",
-        "HostKey": keys / "host",
-        "AuthorizedKeysFile": keys / "id_ed25519.pub",
-        "PidFile": "none",
-        "StrictModes": "no",
-        "UsePAM": "no",
-        "PermitRootLogin": "yes",
-        "Subsystem": "sftp internal-sftp",
-    }
-    (keys / "sshd").write_text("".join(f"{word} {value}\n" for word, value in settings.items()))
-    command = ["/usr/sbin/sshd", "-D", "-f", str(keys / "sshd"), "-E", str(keys / "log")]
-    with subprocess.Popen(command) as server:
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        assert server.poll() is None, (keys / "log").read_text()
+    with sshd.served(keys) as port:
+        (keys / "known_hosts").write_text(f"[127.0.0.1]:{port} {(keys / 'host.pub').read_text()}")
         yield port
-        server.terminate()
 
 
 def test_dput_over_sftp(

@@ -18,14 +18,15 @@ NEVER: Final = 0
 class Login:
     """How to log in by SSH: the host key is known before the first login, under the name `alias`.
 
-    `known_hosts` is the path of the file that has it, `key` that of the private key that is let in.
+    `host_key` is its kind and the key, as known_hosts (sshd(8)) has them, empty until the provider tells it; `key` is
+    the path of the private key that is let in.
     """
 
     user: str
     host: str
     port: int
     alias: str
-    known_hosts: str
+    host_key: str
     key: str
 
 
@@ -52,7 +53,8 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Console:
-    """What an instance wrote to its console, and the path of the socket that is its console, if there is one."""
+    """What an instance wrote to its console, and how to connect to it, if that can be: a socket or a command."""
 
     log: bytes
     socket: str = ""
+    command: tuple[str, ...] = ()

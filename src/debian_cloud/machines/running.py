@@ -105,7 +105,7 @@ def wait(provider: Provider, name: str, seconds: float, report: Callable[[], Non
         report()
     shown = progress.Progress(1, quiet=not progress.live())
     shown.step(f"waiting for SSH of {name}")
-    answered = ssh.wait(now, seconds, lambda: shown.tick(_last(provider, name)))
+    answered = ssh.wait(now, seconds, provider.pause, lambda: shown.tick(_last(provider, name)))
     shown.end()
     found = now()
     if found is None:

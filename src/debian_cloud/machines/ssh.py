@@ -8,6 +8,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final
 
+from debian_cloud.errors import Error
 from debian_cloud.host import run
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
     from debian_cloud.machines.instance import Instance, Login
 
-_POLL: Final = 0.5
-"""Seconds between two attempts."""
 _ANSWER: Final = 5.0
 """Seconds in which a server that listens sends its first line (RFC 4253, 4.2)."""
 
@@ -25,11 +24,17 @@ _ANSWER: Final = 5.0
 def argv(login: Login, command: Sequence[str] = (), *, batch: bool = False) -> tuple[str, ...]:
     """The arguments of ssh(1) for a command, or for a shell; the user's own settings are not read.
 
-    With `batch`, nothing is asked for.
+    With `batch`, nothing is asked for. Error if the host key is not known.
     """
+    if not login.host_key:
+        raise Error(
+            f"the host key of {login.host} is not known yet", "wait until the instance has written it to its console"
+        )
     options = {
         "HostKeyAlias": login.alias,
-        "UserKnownHostsFile": _path(login.known_hosts),
+        "UserKnownHostsFile": "none",
+        # No file for it: it is the provider that knows the key.
+        "KnownHostsCommand": f"/bin/echo {login.alias} {login.host_key}",
         "GlobalKnownHostsFile": "none",
         "StrictHostKeyChecking": "yes",
         "UpdateHostKeys": "no",
@@ -61,17 +66,22 @@ def make_key(file: Path, comment: str) -> None:
 
 
 def answers(login: Login, seconds: float = _ANSWER) -> bool:
-    """Whether an SSH server answers; that the port is open says nothing, because a provider may open it."""
+    """Whether an SSH server answers whose host key is known; that the port is open says nothing.
+
+    A provider may open the port itself.
+    """
+    if not login.host_key:
+        return False
     with contextlib.suppress(OSError), socket.create_connection((login.host, login.port), timeout=seconds) as found:
         found.settimeout(seconds)
         return found.recv(4) == b"SSH-"
     return False
 
 
-def wait(find: Callable[[], Instance | None], seconds: float, tick: Callable[[], None]) -> bool:
+def wait(find: Callable[[], Instance | None], seconds: float, pause: float, tick: Callable[[], None]) -> bool:
     """Wait until an instance answers; False after so many seconds, or if it is gone or has ended.
 
-    `find` returns it as it is now, and `tick` is called from time to time.
+    `find` returns it as it is now; that, and `tick`, are called with so many seconds of `pause` between.
     """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -83,5 +93,5 @@ def wait(find: Callable[[], Instance | None], seconds: float, tick: Callable[[],
         if found.login and answers(found.login, min(_ANSWER, max(0.1, end - time.monotonic()))):
             return True
         tick()
-        time.sleep(_POLL)
+        time.sleep(pause)
     return False

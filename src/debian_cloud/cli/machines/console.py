@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from debian_cloud.cli.machines import options
 from debian_cloud.errors import USAGE, Error
+from debian_cloud.host import run
 from debian_cloud.machines import terminal
 from debian_cloud.text.printable import plain, printable
 
@@ -40,6 +41,8 @@ def main(args: argparse.Namespace) -> int:
         for line in console.log.decode("utf-8", "replace").rstrip("\n").split("\n")[-args.lines :]:
             print(printable(plain(line)))
         return 0
+    if console.command:
+        run.become(console.command)
     if not console.socket:
         raise Error(
             f"{instance.name} is {instance.state}, so it has no console",

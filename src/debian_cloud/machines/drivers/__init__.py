@@ -46,7 +46,14 @@ class Started:
 
 
 class Provider(Protocol):
-    """What all verbs need of a provider; names are those of instances."""
+    """What all verbs need of a provider; names are those of instances.
+
+    `pause` is how many seconds to leave between two questions of a loop.
+    """
+
+    @property
+    def pause(self) -> float:
+        """See above."""
 
     def about(self) -> str:
         """Where instances run, as one line for people: an account and region, or this machine."""

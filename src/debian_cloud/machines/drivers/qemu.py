@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 from debian_cloud.errors import USAGE, Error, did_you_mean
 from debian_cloud.host import folders, memory, run, signals
 from debian_cloud.host.command import failure
-from debian_cloud.machines import seed, ssh
+from debian_cloud.machines import keys, seed, ssh
 from debian_cloud.machines.drivers import PATIENCE, NameInUseError, Started
 from debian_cloud.machines.instance import Console, Instance, Login
 from debian_cloud.machines.qemu import acceleration, bases, command, firmware, qmp, state
@@ -81,6 +81,7 @@ class Local:
 
     target: Target
     root: Path
+    pause: float = 0.5
 
     def about(self) -> str:
         """The directory."""
@@ -213,7 +214,7 @@ class Local:
             expires=spec.expires,
             throw_away=spec.throw_away,
         )
-        _tell(made, kept, (self._key(), *spec.keys), spec.user_data)
+        _tell(made, kept, (keys.public(self.root), *spec.keys), spec.user_data)
         state.write(made, kept)
 
     def _disk(self, disk: Disk) -> Path:
@@ -230,17 +231,6 @@ class Local:
         # Another instance may have it: QEMU says so when it starts.
         said = run.output(("qemu-img", "info", "--force-share", "--output=json", "-f", "qcow2", str(path)))
         return int(json.loads(said)["virtual-size"])
-
-    def _key(self) -> str:
-        """The public key of this user's instances."""
-        file = self.root / state.KEY
-        if not (public := file.with_suffix(".pub")).exists():
-            with folders.partial(file, "the key of instances", wait=True) as partial:
-                if not public.exists():
-                    ssh.make_key(partial / file.name, "debian-cloud")
-                    (partial / file.name).rename(file)
-                    (partial / public.name).rename(public)
-        return public.read_text("utf-8").strip()
 
     def _started(self, folder: Path) -> None:
         """Start the QEMU of an instance that may be running, and wait until it answers."""
@@ -313,8 +303,8 @@ class Local:
             now = "starting" if port is None else "paused" if halted else "running"
             reason = _PAUSED.get(halted, "")
             if port and kept.user:
-                files = (str(folder / state.KNOWN_HOSTS), str(self.root / state.KEY))
-                login = Login(kept.user, _HOST, port, f"debian-cloud-{kept.id}", *files)
+                alias, host_key = (folder / state.KNOWN_HOSTS).read_text("ascii").strip().split(" ", 1)
+                login = Login(kept.user, _HOST, port, alias, host_key, str(self.root / keys.NAME))
         return Instance(
             *(name, kept.id, self.target.name, kept.image, kept.architecture, now, kept.created, kept.expires),
             login=login,

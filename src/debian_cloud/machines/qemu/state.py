@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 INSTANCES: Final = "instances"
 BASES: Final = "bases"
 DISKS: Final = "disks"
-KEY: Final = "key"
 
 SPEC: Final = "spec.json"
 LOCK: Final = "lock"
