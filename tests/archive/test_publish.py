@@ -103,7 +103,8 @@ def test_serial_of_the_trace_only_grows(archive: Archive) -> None:
 
     first = serial()
     archive.run("publish")
-    assert serial() == first + 1
+    # Another day, which may have begun meanwhile, begins with its own first number.
+    assert serial() == first + 1 or serial() // 100 > first // 100
     # After a clock that was wrong once, or a hundredth publication, the serial does not decrease.
     trace.write_text("Archive serial: 2099123199\n")
     archive.run("publish")

@@ -271,6 +271,7 @@ def lay_out(image: Path, folder: Path, own: dict[str, Entry], other: dict[str, E
                 (folder / path).write_bytes(source.content(inside))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", IMAGES)
 def test_another_user_builds_the_same_image(world: World, name: str, place: Path, another_user: Host) -> None:
     """Without root, and in another language, place, file system, time zone, umask and environment, and later."""

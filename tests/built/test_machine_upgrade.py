@@ -124,6 +124,7 @@ def machine(world: World, tmp_path: Path) -> Iterator[Root]:
         yield root
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(os.geteuid() != 0, reason="systemd-nspawn needs root")
 def test_a_machine_takes_the_next_version_by_itself(machine: Root, next_version: Archive) -> None:
     tree = machine.tree

@@ -65,6 +65,7 @@ def test_no_file_of_a_package_was_changed(root: Root) -> None:
     assert Dpkg(root.tree.path).obsolete == []
 
 
+@pytest.mark.thorough
 def test_debsums_finds_a_changed_conffile(base: Tree, tmp_path: Path) -> None:
     tree = base.copy(tmp_path / "tree")
     try:

@@ -97,6 +97,7 @@ def made(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mad
         tree.remove()
 
 
+@pytest.mark.thorough
 def test_nothing_of_the_machine_that_makes_it_is_in_an_image(made: Made, tmp_path: Path) -> None:
     """An image is independent of the machine's names, time zone, locale, umask, processors, kernel and chance."""
     for name, tree in (("here", made.here), ("elsewhere", made.elsewhere)):
@@ -107,6 +108,7 @@ def test_nothing_of_the_machine_that_makes_it_is_in_an_image(made: Made, tmp_pat
         pytest.fail(f"another machine makes another image:\n{told}", pytrace=False)
 
 
+@pytest.mark.thorough
 def test_an_image_has_nothing_that_is_one_machines_alone(made: Made) -> None:
     tree = made.here.path
     assert [path for paths in MADE_AGAIN.values() for path in paths if os.path.lexists(tree / path)] == []

@@ -107,6 +107,7 @@ def test_the_vendors_differ(ec2: Tree, azure: Tree) -> None:
         assert system.kept == set()
 
 
+@pytest.mark.thorough
 def test_one_command_makes_the_other_vendors_machine(ec2: Tree, azure: Tree, quick: Tree) -> None:
     was, want, have = state(ec2), state(azure), state(quick)
     assert {"debian-cloud-config-azure"} == {
