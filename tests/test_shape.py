@@ -33,6 +33,13 @@ PURE = (
     *("disk.fat", "disk.gpt", "disk.initrd", "disk.layout", "disk.tar"),
     *("build.layers", "build.stages", "build.steps", "proof.difference", "proof.verification"),
     *("machines.domain", "machines.instance", "machines.seed", "machines.spec", "machines.qemu.command"),
+    *(
+        "machines.libvirt.kept",
+        "machines.ec2.blocks",
+        "machines.ec2.launch",
+        "machines.ec2.registration",
+        "machines.ec2.tags",
+    ),
     *("archive.admission", "archive.keys", "archive.lifecycle", "archive.reserved", "archive.upload"),
 )
 """Packages and modules that only compute: they use no process, file or clock."""
@@ -260,7 +267,7 @@ def test_a_buildinfo_is_read_where_there_is_no_apt() -> None:
 
 
 INSTANCES = (
-    *("console", "domain", "extend", "instances", "reboot"),
+    *("console", "deregister", "domain", "extend", "instances", "reboot", "register"),
     *("run", "ssh", "start", "stop", "targets", "terminate"),
 )
 """The verbs of the package debian-cloud-machines."""

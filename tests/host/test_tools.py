@@ -26,6 +26,7 @@ UNKNOWN = {
     "host/run.py": "the arguments of others",
     "plan.py": "as in_tree: a tool of the image's own suite",
     "disk/opened.py": "what a format names as Converted",
+    "machines/expiry.py": "the command of machines/ssh.py",
     "machines/drivers/qemu.py": "the commands of machines/qemu/command.py and machines/ssh.py",
     "machines/qemu/acceleration.py": "a command of machines/qemu/command.py",
     "cli/machines/ssh.py": "the command of machines/ssh.py",

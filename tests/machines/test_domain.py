@@ -18,11 +18,17 @@ from tests.machines.records import MACHINE, record
 UEFI = replace(MACHINE, firmware=("uefi",))
 
 
-def described(architecture: str = "amd64", **changes: object) -> str:
+PLACE = domain.Place()
+
+
+def described(architecture: str = "amd64", place: domain.Place = PLACE, **changes: object) -> str:
     of = record(architecture=architecture, machine=MACHINE if architecture in ("amd64", "i386") else UEFI)
     spec = replace(MachineSpec("try", of), **changes)
     return domain.describe(
-        spec, "/srv/a&b <c>.qcow2", "qcow2", {"image": of.stem}, seed="/srv/seed", accelerated=False
+        *(spec, "/srv/a&b <c>.qcow2", "qcow2", {"image": of.stem}),
+        seed="/srv/seed",
+        place=place,
+        accelerated=False,
     )
 
 
@@ -82,3 +88,39 @@ def test_what_cannot_be() -> None:
     with pytest.raises(Error, match="does not boot debian-13-generic-arm64") as error:
         domain.describe(MachineSpec("try", of), "/x", "raw", {})
     assert error.value.hint == "it boots by nothing that the image has"
+
+
+def test_disks_in_a_pool() -> None:
+    place = domain.Place(pool="p", network="n", log="/srv/log")
+    text = domain.describe(
+        MachineSpec("try", record()), "a.qcow2", "qcow2", {}, seed="a.seed", disks=[("data", "d.qcow2")], place=place
+    )
+    disks = ET.fromstring(text).findall("devices/disk")
+    assert [one.get("type") for one in disks] == ["volume"] * 3
+    assert [at(text, f"devices/disk[{number}]/source").attrib for number in (1, 2, 3)] == [
+        {"pool": "p", "volume": "a.qcow2"},
+        {"pool": "p", "volume": "a.seed"},
+        {"pool": "p", "volume": "d.qcow2"},
+    ]
+    assert [one.findtext("serial") for one in disks] == [None, None, "data"]
+    assert [one.find("readonly") is not None for one in disks] == [False, True, False]
+    assert at(text, "devices/interface").get("type") == "network"
+    assert at(text, "devices/interface/source").attrib == {"network": "n"}
+    assert at(text, "devices/serial/log").attrib == {"file": "/srv/log", "append": "on"}
+
+
+@pytest.mark.parametrize(("architecture", "bus"), [("amd64", "pcie.0"), ("ppc64el", "pci.0")])
+def test_a_forwarded_port(architecture: str, bus: str) -> None:
+    text = described(architecture, place=domain.Place(forwarded=True))
+    top = ET.fromstring(text)
+    assert top.findall("devices/interface") == []
+    words = [one.get("value") for one in top.find("{http://libvirt.org/schemas/domain/qemu/1.0}commandline") or ()]
+    assert words[:2] == ["-netdev", "user,id=ssh,hostfwd=tcp:127.0.0.1:0-:22"]
+    assert f",bus={bus},addr=0x1e" in str(words[3])
+
+
+def test_tags_are_read_as_they_were_written() -> None:
+    tags = {"a": "<&\"'>", "b": "ä €", "c": ""}
+    assert domain.tags(domain.metadata(tags)) == tags
+    with pytest.raises(ValueError, match="it is no XML"):
+        domain.tags("<machine>")

@@ -75,6 +75,7 @@ MACHINES: Final = {
     "setsid": "util-linux",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
+    "virsh": "libvirt-clients",
 }
 """Tools that start instances: debian-cloud-machines depends on their packages, or recommends them."""
 

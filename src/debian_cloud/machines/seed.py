@@ -13,6 +13,7 @@ Both have the instance's host key, so that it is known before the first login.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,10 +22,12 @@ from typing import TYPE_CHECKING, Final
 from debian_cloud.machines.instance import NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 NOCLOUD: Final = "NoCloud"
 """The datasource that reads a seed."""
+SCRIPT: Final = "text/x-shellscript"
+"""The kind of a part that is a script."""
 LABEL: Final = "CIDATA"
 """The label of its file system (cloud-init, NoCloud)."""
 
@@ -55,14 +58,16 @@ def nocloud(told: Told) -> Mapping[str, str]:
     return {
         "meta-data": json.dumps(meta) + "\n",
         "user-data": told.user_data or "#cloud-config\n{}\n",
-        "vendor-data": vendor if told.expires == NEVER else _parts(vendor, expiry_script(told.expires)),
+        "vendor-data": vendor
+        if told.expires == NEVER
+        else multipart((("text/cloud-config", vendor), (SCRIPT, expiry_script(told.expires)))),
     }
 
 
-def _parts(config: str, script: str) -> str:
-    """User-data of several parts (cloud-init, MIME multi-part archive)."""
-    parts = [("text/cloud-config", config), ("text/x-shellscript", script)]
-    boundary = "==debian-cloud=="
+def multipart(parts: Sequence[tuple[str, str]]) -> str:
+    """User-data of several parts, each with its kind (cloud-init, MIME multi-part archive)."""
+    # A part may have parts itself, with a boundary of its own.
+    boundary = f"==debian-cloud-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}=="
     body = "".join(
         f"--{boundary}\nContent-Type: {kind}; charset=utf-8\nContent-Transfer-Encoding: base64\n\n"
         f"{base64.encodebytes(text.encode()).decode('ascii')}\n"

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from debian_cloud.cli import options as shared
 from debian_cloud.cli import warn
-from debian_cloud.errors import USAGE, Error
+from debian_cloud.errors import FAILED, USAGE, Error
 from debian_cloud.host.command import failure
 from debian_cloud.image.id import ImageId
 from debian_cloud.machines import inventory
 from debian_cloud.machines import source as sources
 from debian_cloud.machines.drivers import PATIENCE
+from debian_cloud.machines.registry import Wish
 from debian_cloud.packages.offers import Wanted
 from debian_cloud.proof.trust import Trust
 from debian_cloud.text.printable import printable
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from debian_cloud.machines.drivers import Provider
     from debian_cloud.machines.instance import Instance
+    from debian_cloud.machines.registry import Registered
     from debian_cloud.machines.source import Source
 
 
@@ -118,6 +120,37 @@ def each(
 
 def _same(other: tuple[Provider, Instance]) -> tuple[Provider, Instance]:
     return other
+
+
+def add_registry(parser: argparse.ArgumentParser) -> None:
+    """Declare where an image is registered (`wish`)."""
+    parser.add_argument("--on", required=True, metavar="TARGET", help="the target")
+    parser.add_argument(
+        *("--regions",),
+        action="append",
+        default=[],
+        metavar="REGION[,REGION...]",
+        help="other regions; all: each that the account can use",
+    )
+    parser.add_argument("--parameters", default="", metavar="PREFIX", help="a path in the provider's parameter store")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def wish(args: argparse.Namespace, *, public: bool = False, accounts: Iterable[str] = ()) -> Wish:
+    """What the arguments say of where an image is registered, and who may start it."""
+    regions = tuple(region for text in args.regions for region in text.split(","))
+    return Wish(regions, public, tuple(accounts), args.parameters)
+
+
+def report(results: Iterable[Registered], *, as_json: bool) -> int:
+    """Print what became of an image in each region, and return the exit status: 1 if one failed."""
+    found = [*results]
+    if as_json:
+        print(json.dumps([asdict(one) for one in found], indent=2))
+    else:
+        for one in found:
+            print(f"{one.region:<16} {printable(one.id or '-', 40):<24} {printable(one.reason or one.snapshot)}")
+    return FAILED if any(one.reason for one in found) else 0
 
 
 def as_json(instances: Iterable[Instance]) -> str:

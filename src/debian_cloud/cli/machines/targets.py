@@ -9,6 +9,15 @@ finds it where its provider's own tools do.
 The driver qemu has the field Directory: the absolute path of the directory where
 instances are, instead of ~/.local/state/debian-cloud.
 
+The driver libvirt has the fields Uri (qemu:///session, qemu:///system or
+qemu+ssh://HOST/system), Pool (default: debian-cloud, which is made, for a session; else default)
+and Network (default: default; not for a session).
+
+The driver ec2 has Region and Profile, as the provider's own tools; Instance-Type, Subnet
+and Security-Groups for instances; and Ssh-From, networks such as 203.0.113.0/24 from which
+SSH is let in: without it, from nowhere. For another provider with EC2's interface there are
+Endpoint, Ebs-Endpoint, Ssm-Endpoint and Sts-Endpoint, addresses of its services.
+
     debian-cloud targets
 """
 

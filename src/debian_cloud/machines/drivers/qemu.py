@@ -12,10 +12,8 @@ import errno
 import json
 import os
 import secrets
-import shlex
 import shutil
 import signal
-import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from debian_cloud.errors import USAGE, Error, did_you_mean
 from debian_cloud.host import folders, memory, run, signals
 from debian_cloud.host.command import failure
-from debian_cloud.machines import keys, seed, ssh
+from debian_cloud.machines import expiry, keys, seed, ssh
 from debian_cloud.machines.drivers import PATIENCE, NameInUseError, Started
 from debian_cloud.machines.instance import Console, Instance, Login
 from debian_cloud.machines.qemu import acceleration, bases, command, firmware, qmp, state
@@ -52,8 +50,6 @@ _SHORT: Final = 5.0
 _AGAIN: Final = 15.0
 """Seconds after which a guest is asked again to power off: early in its boot it does not hear it."""
 _POLL: Final = 0.1
-_TOLD: Final = 120.0
-"""Seconds in which a guest that answers has been told something."""
 _PAUSED: Final = {
     "io-error": "its disk could not be written, as if the file system here were full",
     "internal-error": "its processor failed, and must be reset: debian-cloud reboot --force",
@@ -363,25 +359,12 @@ class Local:
 
     def extend(self, name: str, expires: int) -> None:
         """Tell the guest, then write it down."""
-        login = self._described(name).login
         folder = self._folder(name)
+        found = self._described(name)
         kept = state.read(folder)
         if kept.way != "seed":
             raise Error(f"{name} reads no seed, so it does not expire", "stop or terminate it by hand", USAGE)
-        if not login:
-            now = "starting" if state.is_locked(folder) else "not running"
-            raise Error(f"{name} is {now}", f"it must be running: debian-cloud start {name}", USAGE)
-        argv = ssh.argv(login, ("sudo", "sh", "-c", shlex.quote(seed.expiry_script(expires))), batch=True)
-        # A guest may not answer, or say more than anyone wants to hear.
-        with tempfile.TemporaryDirectory(prefix="debian-cloud.") as logs:
-            done = run.bounded(argv, folder, Path(logs), run.Limits(_TOLD, _LOG))
-        if done.status:
-            said = printable(done.complaint.strip() or done.said.strip(), 200)
-            raise Error(
-                f"{name} could not be told: {said or f'status {done.status}'}", "is it up? see debian-cloud ssh"
-            )
-        if done.status is None:
-            raise Error(f"{name} does not answer", f"look at it with `debian-cloud console {name}`")
+        expiry.tell(found, expires)
         state.write(folder, replace(kept, expires=expires))
 
     def terminate(self, names: Sequence[str]) -> None:

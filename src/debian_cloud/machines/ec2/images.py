@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Images of an account: registered, copied to regions, shared, and removed again.
+
+An image in EC2 has the name of ours, and is the same if its snapshot has the tag of the same disk. Whatever is made
+has its tags from its beginning where the provider can do that, so what an interrupted command left is found again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from debian_cloud import names
+from debian_cloud.disk import opened
+from debian_cloud.errors import Error
+from debian_cloud.host.command import failure
+from debian_cloud.host.progress import Board, say
+from debian_cloud.machines.ec2 import parallel, registration, snapshots, tags
+from debian_cloud.machines.ec2.account import MissingError, RefusedError
+from debian_cloud.machines.ec2.snapshots import Disk
+from debian_cloud.machines.registry import Registered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from debian_cloud.image.id import ImageId
+    from debian_cloud.image.index import ImageRecord
+    from debian_cloud.machines.ec2.account import Account
+    from debian_cloud.machines.registry import Wish
+    from debian_cloud.machines.source import Source
+
+_POLL: Final = 2.0
+_PATIENCE: Final = 600.0
+"""Seconds in which an image is available after its registration, and a region lets images be public."""
+_YOUNG: Final = timedelta(hours=1)
+"""A snapshot without an image that is younger may be about to get one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image in one region, and its snapshot."""
+
+    id: str
+    snapshot: str
+
+
+def find(account: Account, stem: str) -> Image | None:
+    """The image of this name that the account has; Error if it has no snapshot, so it is not ours."""
+    filters = [{"Name": "name", "Values": [stem]}]
+    found = account.call("ec2", "describe_images", Owners=["self"], Filters=filters).get("Images", ())
+    if not found:
+        return None
+    image = found[0]
+    if image.get("State") != "available":
+        _available(account, str(image["ImageId"]))
+    for mapping in image.get("BlockDeviceMappings", ()):
+        if mapping.get("DeviceName") == image.get("RootDeviceName") and mapping.get("Ebs", {}).get("SnapshotId"):
+            return Image(str(image["ImageId"]), str(mapping["Ebs"]["SnapshotId"]))
+    raise Error(
+        f"the image {stem} in {account.region} has no snapshot", "it is another's: deregister it, or rename it"
+    )
+
+
+def made(account: Account, source: Source, base: Callable[[], Path], folder: Path) -> Image:
+    """The image in its account, which is uploaded and registered unless it is there.
+
+    `base` returns the file of its verified disk, `folder` is for the journals of uploads.
+    """
+    record = source.record
+    registration.check(record)
+    there = find(account, record.stem)
+    if there and _tags_of(account, there).get(tags.FILE) == source.digest:
+        return there
+    if not account.has("ebs"):
+        raise MissingError(
+            f"target {account.target} has no EBS direct, by which disks are uploaded",
+            "add the field Ebs-Endpoint if it has; uploads of bundles to S3 are not supported yet",
+        )
+    given = {tags.SHOWN: record.stem, tags.IMAGE: record.stem, tags.FILE: source.digest}
+    with opened.unpacked(base()) as (_, view):
+        if view.size != record.virtual_size:
+            raise Error(
+                f"{record.stem} has a disk of {view.size} bytes, not of {record.virtual_size}", "get it again"
+            )
+        disk = Disk.of(view)
+        if there:
+            return _same(account, there, disk.identity, record.stem)
+        snapshot = snapshots.made(account, disk, given, registration.size(record), folder)
+    return _registered(account, record, snapshot, {**given, tags.DISK: disk.identity})
+
+
+def _tags_of(account: Account, image: Image) -> dict[str, str]:
+    found = account.call("ec2", "describe_snapshots", SnapshotIds=[image.snapshot]).get("Snapshots", ())
+    return tags.of(found[0]) if found else {}
+
+
+def _same(account: Account, there: Image, identity: str, stem: str) -> Image:
+    if _tags_of(account, there).get(tags.DISK) != identity:
+        raise Error(
+            f"{account.region} has another image {stem}, {there.id}",
+            f"if it is not wanted: debian-cloud deregister {stem} --on {account.target}",
+        )
+    return there
+
+
+def _registered(account: Account, record: ImageRecord, snapshot: str, given: Mapping[str, str]) -> Image:
+    """Register a complete snapshot, or return the image that another command registered at the same time."""
+    parameters = registration.parameters(record, snapshot)
+    at_once = account.supports("ec2", "RegisterImage", "TagSpecifications")
+    if at_once:
+        parameters |= tags.at_creation("image", given)
+    try:
+        found = str(account.call("ec2", "register_image", **parameters)["ImageId"])
+    except RefusedError as error:
+        there = find(account, record.stem) if error.code == "InvalidAMIName.Duplicate" else None
+        if there is None:
+            raise
+        return _same(account, there, given[tags.DISK], record.stem)
+    if not at_once:
+        account.call("ec2", "create_tags", Resources=[found], Tags=tags.members(given))
+    _available(account, found)
+    return Image(found, snapshot)
+
+
+def _available(account: Account, image: str) -> None:
+    end = time.monotonic() + _PATIENCE
+    state = "pending"
+    while state == "pending" and time.monotonic() < end:
+        try:
+            found = account.call("ec2", "describe_images", ImageIds=[image]).get("Images", ())
+        except RefusedError as error:
+            # It may not be known yet everywhere.
+            if error.code != "InvalidAMIID.NotFound":
+                raise
+            found = ()
+        state = str(found[0].get("State", "")) if found else "pending"
+        if state == "pending":
+            time.sleep(_POLL)
+    if state != "available":
+        raise Error(f"{image} in {account.region} is {state}", "see it with the provider's own tools")
+
+
+def everywhere(account: Account, source: Source, home: Image, wish: Wish) -> tuple[Registered, ...]:
+    """Register an image in all regions that are wished, and share it there; each region's failure is its own."""
+    given = _tags_of(account, home)
+
+    def there(place: Account) -> Registered:
+        image = home if place is account else _copied(place, account.region, source.record, home, given)
+        _share(place, image, wish)
+        _announce(place, source.record.id, image, wish.parameters)
+        return Registered(place.region, image.id, image.snapshot)
+
+    return _in_each(account, wish, "copy and register", there)
+
+
+def _in_each(account: Account, wish: Wish, title: str, do: Callable[[Account], Registered]) -> tuple[Registered, ...]:
+    """Do something in each region; if that is interrupted, say where it was done."""
+    # Threads must not make sessions.
+    places = [account, *(account.elsewhere(region) for region in _regions(account, wish.regions))]
+    board = Board(tuple(place.region for place in places))
+    found: dict[str, Registered] = {}
+
+    def tried(place: Account) -> Registered:
+        try:
+            return do(place)
+        except (Error, OSError) as error:
+            why = error if isinstance(error, Error) else failure(error)
+            return Registered(place.region, reason=f"{why.message}{why.hint and f'; {why.hint}'}")
+
+    def done(_: int, place: Account, result: Registered) -> None:
+        found[place.region] = result
+        board.ended(place.region)
+
+    for place in places:
+        board.step(place.region, 1, 1, title)
+    try:
+        parallel.each(places, tried, done)
+    except BaseException:
+        board.end()
+        complete = ", ".join(f"{one.region} ({one.id})" for one in found.values() if not one.reason) or "none"
+        say(f"debian-cloud: regions that were done: {complete}; the same command goes on with the others\n")
+        raise
+    board.end()
+    return tuple(found[place.region] for place in places)
+
+
+def _regions(account: Account, wished: Sequence[str]) -> Iterator[str]:
+    """The regions but the account's own; `all` are those that the account can use."""
+    if "all" in wished:
+        answer = account.call("ec2", "describe_regions")
+        wished = [str(one["RegionName"]) for one in answer.get("Regions", ())]
+    yield from (region for region in dict.fromkeys(wished) if region != account.region)
+
+
+def _copied(place: Account, home: str, record: ImageRecord, image: Image, given: Mapping[str, str]) -> Image:
+    identity = given.get(tags.DISK, "")
+    if there := find(place, record.stem):
+        return _same(place, there, identity, record.stem)
+    snapshot = snapshots.copied(place, image.snapshot, home, identity, given)
+    return _registered(place, record, snapshot, given)
+
+
+def _share(place: Account, image: Image, wish: Wish) -> None:
+    """Let others start an image and read its snapshot: the accounts that are wished, or all."""
+    users = [{"UserId": one} for one in wish.accounts]
+    groups = [{"Group": "all"}] if wish.public else []
+    if not users and not groups:
+        return
+    if wish.public:
+        _unblock(place)
+    place.call("ec2", "modify_image_attribute", ImageId=image.id, LaunchPermission={"Add": [*groups, *users]})
+    place.call(
+        "ec2",
+        "modify_snapshot_attribute",
+        SnapshotId=image.snapshot,
+        Attribute="createVolumePermission",
+        CreateVolumePermission={"Add": [*groups, *users]},
+    )
+
+
+def _unblock(place: Account) -> None:
+    """Let images of a region be public; a boto3 older than that setting leaves it to the administrator."""
+    if not place.supports("ec2", "DisableImageBlockPublicAccess"):
+        return
+    try:
+        place.call("ec2", "disable_image_block_public_access")
+        end = time.monotonic() + _PATIENCE
+        while time.monotonic() < end:
+            state = place.call("ec2", "get_image_block_public_access_state").get("ImageBlockPublicAccessState")
+            if state == "unblocked":
+                return
+            time.sleep(_POLL)
+    except RefusedError as error:
+        if error.code not in ("InvalidAction", "UnsupportedOperation"):
+            raise
+
+
+def parameters(of: ImageId, prefix: str) -> tuple[tuple[str, bool], ...]:
+    """The names of parameters for an image, and whether each is for ever the same image.
+
+    As Debian's own: PREFIX/{13,trixie}/{latest,SERIAL}/ARCH.
+    """
+    releases = dict.fromkeys((names.RELEASES.get(of.suite, of.suite), of.suite))
+    return tuple(
+        (f"{prefix.rstrip('/')}/{release}/{which}/{of.architecture}", which != "latest")
+        for release in releases
+        for which in (of.serial, "latest")
+    )
+
+
+def _announce(place: Account, of: ImageId, image: Image, prefix: str) -> None:
+    """Say in SSM which image is the latest one."""
+    for name, lasting in parameters(of, prefix) if prefix else ():
+        try:
+            place.call(
+                *("ssm", "put_parameter"),
+                Name=name,
+                Value=image.id,
+                Type="String",
+                DataType="aws:ec2:image",
+                Overwrite=not lasting,
+            )
+        except RefusedError as error:
+            if not lasting or error.code != "ParameterAlreadyExists" or _announced(place, name) != image.id:
+                raise
+
+
+def _announced(place: Account, name: str) -> str:
+    try:
+        return str(place.call("ssm", "get_parameter", Name=name)["Parameter"]["Value"])
+    except RefusedError as error:
+        if error.code != "ParameterNotFound":
+            raise
+        return ""
+
+
+def removed(account: Account, of: ImageId, wish: Wish) -> tuple[Registered, ...]:
+    """Deregister an image in all regions that are wished, and delete its snapshots; what is gone is no error."""
+
+    def gone(place: Account) -> Registered:
+        image = find(place, of.stem)
+        if image is None:
+            return Registered(place.region)
+        _conceal(place, of, image, wish.parameters)
+        place.call("ec2", "deregister_image", ImageId=image.id)
+        snapshots.removed(place, image.snapshot)
+        return Registered(place.region, image.id, image.snapshot)
+
+    return _in_each(account, wish, "deregister", gone)
+
+
+def _conceal(place: Account, of: ImageId, image: Image, prefix: str) -> None:
+    """Remove the parameters that name an image."""
+    for name, _ in parameters(of, prefix) if prefix else ():
+        if _announced(place, name) == image.id:
+            place.call("ssm", "delete_parameter", Name=name)
+
+
+def orphans(account: Account, now: datetime) -> tuple[str, ...]:
+    """Snapshots that this program made and no image has, sorted; not those that may yet get one."""
+    filters = [{"Name": "tag-key", "Values": [tags.DISK]}]
+    mine = [*account.pages("describe_snapshots", "Snapshots", OwnerIds=["self"], Filters=filters)]
+    images = account.call("ec2", "describe_images", Owners=["self"]).get("Images", ())
+    used = {_snapshot(mapping) for image in images for mapping in image.get("BlockDeviceMappings", ())}
+    return tuple(
+        sorted(
+            str(one["SnapshotId"])
+            for one in mine
+            if one.get("State") != "pending" and one["SnapshotId"] not in used and now - _begun(one) > _YOUNG
+        )
+    )
+
+
+def _snapshot(mapping: Mapping[str, Any]) -> str:
+    return str(mapping.get("Ebs", {}).get("SnapshotId", ""))
+
+
+def _begun(one: Mapping[str, Any]) -> datetime:
+    found = one.get("StartTime")
+    return found if isinstance(found, datetime) else datetime.min.replace(tzinfo=UTC)
