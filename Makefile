@@ -40,12 +40,13 @@ matrix: ## resolve every configuration of every suite and architecture, and prin
 sizes: ## set the images' sizes beside those of Debian's official package sets (after check-all)
 	DEBIAN_CLOUD_ALL=1 .venv/bin/python3 tests/sizes.py build/world
 
-bench: ## measure the builder beside others (ROUNDS=5 PEERS=fai,vmdb2,...), write bench/RESULTS.md; then archive, mirror, instances
+bench: ## measure the builder beside others (ROUNDS=5 PEERS=fai,vmdb2,...), write bench/RESULTS.md; then archive, mirror, instances, EC2
 	tests/setup check
 	.venv/bin/python3 -m bench --rounds=$(ROUNDS) $(if $(PEERS),--peers=$(PEERS))
 	.venv/bin/python3 tests/bench_archive.py
 	.venv/bin/python3 tests/bench_mirror.py
 	.venv/bin/python3 tests/bench_machines.py
+	.venv/bin/python3 tests/bench_ec2.py
 
 control: ## write debian/control from debian/control.j2 and configs/
 	PYTHONPATH=src /usr/bin/python3 -m tools.render

@@ -89,6 +89,11 @@ def accelerator() -> str:
     return "kvm" if done.returncode == _COUNTED else "tcg"
 
 
+def processor() -> tuple[str, ...]:
+    """QEMU's options for the accelerator and the processor."""
+    return _PROCESSOR[accelerator()]
+
+
 def logs() -> Path:
     """The directory of the serial logs: DEBIAN_CLOUD_TEST_LOGS, or build/logs."""
     default = Path(__file__).resolve().parents[2] / "build" / "logs"

@@ -7,14 +7,18 @@ import json
 import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from tests.built import nspawn, qemu, terminal
+from debian_cloud.host import checksums
+from tests.built import metadata, nspawn, qemu, terminal
 from tests.command import debian_cloud
+from tests.conftest import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,6 +124,25 @@ def test_generic_with_a_seed_lets_its_key_in(images: Mapping[str, Image], state:
     assert run("sudo", "diff", "/boot/grub/grub.cfg", "/tmp/grub.cfg", "||", "true") == ""
     assert debian_cloud(*commands["terminate"]).returncode == 0
     assert debian_cloud("instances").stdout == ""
+
+
+@pytest.mark.boots
+def test_the_same_bytes_configure_themselves_by_ec2_s_metadata(images: Mapping[str, Image], tmp_path: Path) -> None:
+    """`generic`, which a seed configures above: the claim is that it is the same image everywhere."""
+    raw = images["generic"].raw
+    before = checksums.digest(raw, ("sha256",)).hashes
+    alone = ("unshare", "--net") if os.geteuid() == 0 else ("unshare", "--user", "--map-root-user", "--net")
+    words: tuple[str | Path, ...] = (*alone, sys.executable, "-m", "tests.built.metadata", raw, tmp_path, str(BOOT))
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT, timeout=3 * BOOT)
+    console = (tmp_path / "console").read_text("utf-8", "replace")[-4000:]
+    assert done.returncode == 0, f"{done.stderr}\n{console}"
+    found = json.loads(done.stdout)
+    assert found["user"] == "debian\n"
+    assert "DataSourceEc2" in found["datasource"]
+    assert found["instance"] == f"{metadata.INSTANCE}\n"
+    assert re.search("^status: done$", found["status"], re.M)
+    assert found["asked"] == "it was read\n"
+    assert checksums.digest(raw, ("sha256",)).hashes == before
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="systemd-nspawn needs root")

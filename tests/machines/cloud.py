@@ -15,6 +15,7 @@ import re
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from urllib.parse import parse_qsl, urlsplit
 from xml.sax.saxutils import escape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 ACCOUNT = "123456789012"
 BLOCK = 2**19
@@ -70,6 +71,8 @@ class Cloud:
     """Number of an instance that ends instead of running -> why."""
     console: str = ""
     faults: dict[str, list[Exception | None]] = field(default_factory=lambda: defaultdict(list))
+    done: Callable[[str], None] = lambda _: None
+    """Called with each action after it was done, before its answer is sent."""
     calls: list[str] = field(default_factory=list)
     registrations: list[dict[str, str]] = field(default_factory=list)
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
@@ -607,6 +610,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             met = self.cloud.met(action)
             answer = do() if action == "PutSnapshotBlock" else self._alone(do)
+            self.cloud.done(action)
             if met:
                 raise met
         except Refused as refused:
@@ -626,6 +630,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             met = self.cloud.met(action)
             answer = self._alone(lambda: self.cloud.ec2(self._region(), asked))
+            self.cloud.done(action)
             if met:
                 raise met
         except Refused as refused:

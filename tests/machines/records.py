@@ -25,6 +25,20 @@ SIZE = 2**26
 MACHINE = Machine(
     firmware=("bios", "uefi"), console="ttyS0", memory=2**28, user="debian", datasources=("NoCloud", "None")
 )
+OF_EC2 = Machine(
+    firmware=("bios", "uefi"),
+    boot_mode="uefi-preferred",
+    root_device="/dev/xvda",
+    drivers=("ena", "nvme"),
+    console="ttyS0",
+    imds="v2.0",
+    tpm="v2.0",
+    volume="gp3",
+    memory=2**28,
+    user="admin",
+    datasources=("Ec2", "None"),
+)
+"""The machine of the configuration ec2."""
 
 KEPT = Kept(
     name="try",

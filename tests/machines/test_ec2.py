@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +18,6 @@ from typing import Any
 import pytest
 
 from debian_cloud.errors import Error
-from debian_cloud.image.machine import Machine
 from debian_cloud.machines import drivers, keys, registry
 from debian_cloud.machines.drivers import NameInUseError, ec2
 from debian_cloud.machines.drivers.ec2 import Ec2
@@ -28,22 +28,9 @@ from debian_cloud.machines.spec import Disk, MachineSpec
 from debian_cloud.machines.target import Target
 from debian_cloud.view import View
 from tests.machines.cloud import BLOCK, Cloud, Lost, Refused, Snapshot, of, served
-from tests.machines.records import record
+from tests.machines.records import OF_EC2, record
 
 REGION = "eu-one-1"
-MACHINE = Machine(
-    firmware=("bios", "uefi"),
-    boot_mode="uefi-preferred",
-    root_device="/dev/xvda",
-    drivers=("ena", "nvme"),
-    console="ttyS0",
-    imds="v2.0",
-    tpm="v2.0",
-    volume="gp3",
-    memory=2**28,
-    user="admin",
-    datasources=("Ec2", "None"),
-)
 KEY = f"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{'b' * 43}"
 CONSOLE = f"""boot\r
 -----BEGIN SSH HOST KEY KEYS-----\r
@@ -111,7 +98,7 @@ def there(address: str) -> Ec2:
 @pytest.fixture
 def source(tmp_path: Path) -> Source:
     """An image with three blocks of data in 128."""
-    found = replace(record("ec2", machine=MACHINE), virtual_size=SIZE)
+    found = replace(record("ec2", machine=OF_EC2), virtual_size=SIZE)
     file = tmp_path / found.name
     with file.open("wb") as out:
         out.truncate(SIZE)
@@ -162,7 +149,7 @@ def test_a_disk_is_uploaded_once_and_is_the_same_byte_for_byte(there: Ec2, cloud
 def test_the_registration_field_by_field(
     there: Ec2, cloud: Cloud, source: Source, architecture: str, mode: str, wanted: dict[str, str]
 ) -> None:
-    found = replace(record("ec2", architecture, replace(MACHINE, boot_mode=mode)), virtual_size=SIZE)
+    found = replace(record("ec2", architecture, replace(OF_EC2, boot_mode=mode)), virtual_size=SIZE)
     there.publish(replace(source, record=found))
     (snapshot,) = cloud.snapshots
     (asked,) = cloud.registrations
@@ -442,7 +429,7 @@ def test_orphans_are_snapshots_of_ours_that_no_image_has(there: Ec2, cloud: Clou
 def test_what_ec2_cannot_have_is_told_before_anything_is_made(
     there: Ec2, cloud: Cloud, source: Source, given: dict[str, Any], said: str
 ) -> None:
-    found = replace(source.record, machine=replace(MACHINE, **given))
+    found = replace(source.record, machine=replace(OF_EC2, **given))
     with pytest.raises(Error, match=said):
         there.publish(replace(source, record=found))
     with pytest.raises(Error, match=said):
@@ -862,3 +849,19 @@ def test_only_a_provider_that_keeps_images_registers(tmp_path: Path) -> None:
 def test_a_wish_that_cannot_be(given: dict[str, Any], said: str) -> None:
     with pytest.raises(Error, match=said):
         Wish(**given)
+
+
+def test_a_missing_library_is_named_as_its_package() -> None:
+    code = """
+import sys
+sys.modules["boto3"] = None
+from debian_cloud.errors import Error
+from debian_cloud.machines import drivers
+from debian_cloud.machines.target import Target
+try:
+    drivers.provider(Target("there", "ec2", {"Region": "eu-one-1"}))
+except Error as error:
+    print(error.message, error.hint, error.status)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "targets of the driver ec2 need python3-boto3 apt install python3-boto3 2\n"

@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import os
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -185,7 +190,25 @@ def test_a_name_that_two_targets_have(folder: Path, tmp_path: Path) -> None:
 
 
 def test_each_driver_has_its_interface() -> None:
-    assert drivers.names() == ("qemu",)
+    assert drivers.names() == ("ec2", "libvirt", "qemu")
+    wanted = {name for name in vars(drivers.Provider) if not name.startswith("_")}
+    for name in drivers.names():
+        module = importlib.import_module(f"debian_cloud.machines.drivers.{name}")
+        assert all(re.fullmatch("[A-Z][A-Za-z0-9-]*", field) for field in module.FIELDS)
+        provided = inspect.signature(module.provider).return_annotation
+        assert wanted <= {*dir(getattr(module, provided)), *getattr(module, provided).__dataclass_fields__}
+
+
+def test_no_driver_needs_another_s_library() -> None:
+    """boto3 and libvirt take seconds to load, and are not everywhere."""
+    code = """
+import sys
+from debian_cloud.machines import drivers, registry, running
+import debian_cloud.machines.drivers.qemu
+print([name for name in ("boto3", "libvirt") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_a_directory_of_instances_that_others_can_change_is_refused(tmp_path: Path) -> None:
