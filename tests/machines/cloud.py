@@ -655,6 +655,11 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Clients are killed in the middle of a request."""
+
+
 def of(server: ThreadingHTTPServer, cloud: Cloud) -> None:
     """Let a server be of another cloud."""
     server.RequestHandlerClass.cloud = cloud  # type: ignore[attr-defined]
@@ -663,7 +668,7 @@ def of(server: ThreadingHTTPServer, cloud: Cloud) -> None:
 def served(cloud: Cloud) -> ThreadingHTTPServer:
     """A server on a free port of loopback; the caller ends it."""
     handler = type("Handler", (Handler,), {"cloud": cloud})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = _Server(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server

@@ -830,7 +830,9 @@ def test_wrong_credentials(there: Ec2, cloud: Cloud, code: str) -> None:
 
 
 def test_where_it_costs_is_said(there: Ec2, address: str) -> None:
-    assert there.about() == f"account 123456789012, region eu-one-1, {address}"
+    assert there.about() == f"account 123456789012, region eu-one-1, {address}, SSH from nowhere"
+    opened = drivers.provider(target(address, Ssh_From="203.0.113.0/24"))
+    assert opened.about().endswith(", SSH from 203.0.113.0/24")
 
 
 def test_only_a_provider_that_keeps_images_registers(tmp_path: Path) -> None:

@@ -223,11 +223,11 @@ def test_an_upload_that_is_killed_ends_as_one_image(
 def test_what_a_killed_start_left_is_listed_and_ended(
     there: There, disk: tuple[str, str], action: str, number: int
 ) -> None:
+    whole(*disk)
     killed(there, action, number, *disk, "a-1", "a-2")
     listed = json.loads(debian_cloud("instances", "--on", "there", "--json").stdout)
     assert len(listed) == 2
     names = [one["name"] for one in listed]
     assert debian_cloud("terminate", *names, "--on", "there").returncode == 0
     assert {one["state"] for one in there.cloud.instances.values()} == {"terminated"}
-    # On Debian 12, tags of an image may need a call of their own.
     assert all(one["tags"].get(tags.RUN) for one in there.cloud.instances.values())

@@ -14,10 +14,14 @@ until `terminate`; QEMU goes on running when this command has ended.
 Without acceleration by the hardware the first boot takes minutes. As other programs of yours,
 it reaches the network, and services of this machine (as 10.0.2.2).
 
-The host key of the instance is made before it starts, and `debian-cloud ssh` accepts no other.
+The host key of the instance is made before it starts, and `debian-cloud ssh` accepts no other;
+in EC2, the instance makes it, and it is read from the console, which only the provider passes on.
 It lets in a key of this program's own, and those of --key. An image that reads
-cloud-init's NoCloud gets a seed, and lets in its own user; another image with an SSH server gets
-the key for root from the firmware, and no user-data. An image without an SSH server has a console.
+cloud-init's NoCloud gets a seed, and lets in its own user; on `local`, another image with an SSH
+server gets the key for root from the firmware, and no user-data. An image without an SSH server has a console.
+
+On another target (`debian-cloud targets`), account and region are printed before anything is
+made. What costs something is ended again if the command fails or is interrupted.
 
 With --expires, the instance powers itself off at that time, whether this machine can be
 reached or not. A disk of --persistent-disk outlives all instances; in the guest it is

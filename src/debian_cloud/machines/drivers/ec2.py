@@ -93,9 +93,11 @@ class Ec2:
     pause: float = 5.0
 
     def about(self) -> str:
-        """Account, region and endpoint."""
+        """Account, region, endpoint, and from where instances can be logged in to."""
         where = dict(self.account.endpoints).get("ec2", "")
-        return f"account {self._owner()[0]}, region {self.account.region}{f', {where}' if where else ''}"
+        given = self.target.settings.get("Security-Groups", "")
+        ssh = f"as {printable(given, 80)} says" if given else f"from {' '.join(self.networks) or 'nowhere'}"
+        return f"account {self._owner()[0]}, region {self.account.region}{where and f', {where}'}, SSH {ssh}"
 
     def _owner(self) -> tuple[str, str]:
         """The number of the account, and who asks; the profile, if the provider has no STS."""
