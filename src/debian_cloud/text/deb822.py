@@ -30,6 +30,8 @@ MOST_LINES: Final = 2**12
 """Maximum lines of one stanza, which has many if many packages have updates."""
 LONGEST_LINE: Final = 2**13
 """Maximum bytes of one line."""
+_LINE: Final = LARGEST_STANZA // MOST_LINES
+"""Bytes that a line of a stanza counts for at least."""
 _DAMAGED: Final = "it was edited or damaged: restore the original"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _FIELD: Final = re.compile("[A-Za-z][A-Za-z0-9-]*")
@@ -65,23 +67,26 @@ def canonical(text: str) -> tuple[Stanza, ...]:
 def stanzas(file: IO[bytes]) -> Iterator[Stanza]:
     """The same of a file, one after another as it is read; Error also at the first line that exceeds a bound."""
     stanza: dict[str, list[str]] = {}
+    # Without regard to case; an index has the same few names in each stanza.
     seen: set[str] = set()
+    names: dict[str, str] = {}
     field: list[str] = []
     number, left, of_stanza = 0, LARGEST, 0
-    while octets := file.readline(min(left, LONGEST_LINE) + 2):
+    while octets := file.readline(LONGEST_LINE + 2):
         number += 1
         left -= len(octets)
+        if left < 0 or number > MOST_LINES_OF_ALL:
+            raise Error(f"it has more than {LARGEST} bytes or {MOST_LINES_OF_ALL} lines", _DAMAGED)
         octets = octets.removesuffix(b"\n")
         if not octets:
             if stanza:
                 yield _joined(stanza)
                 stanza, seen, of_stanza = {}, set(), 0
-            _refuse_more(number, left)
             continue
-        of_stanza += max(len(octets), LARGEST_STANZA // MOST_LINES)
-        if len(octets) > LONGEST_LINE or of_stanza > LARGEST_STANZA:
+        size = len(octets)
+        of_stanza += size if size > _LINE else _LINE
+        if size > LONGEST_LINE or of_stanza > LARGEST_STANZA:
             raise Error(f"line {number} or its stanza is too long", _DAMAGED)
-        _refuse_more(number, left)
         try:
             line = octets.decode("utf-8")
         except UnicodeDecodeError:
@@ -95,17 +100,16 @@ def stanzas(file: IO[bytes]) -> Iterator[Stanza]:
         name, colon, value = line.partition(":")
         # An empty value is a multi-line value, whose first line is empty.
         value, plain = value[1:], value[:1] in ("", " ")
-        if not colon or not plain or name.lower() in seen or not _FIELD.fullmatch(name) or value[:1].isspace():
+        if (folded := names.get(name)) is None and _FIELD.fullmatch(name):
+            folded = name.lower()
+            if len(names) < MOST_LINES:
+                names[name] = folded
+        if not colon or not plain or folded is None or folded in seen or value[:1].isspace():
             raise _odd(number, line)
-        seen.add(name.lower())
+        seen.add(folded)
         stanza[name] = field = [value]
     if stanza:
         yield _joined(stanza)
-
-
-def _refuse_more(number: int, left: int) -> None:
-    if left < 0 or number > MOST_LINES_OF_ALL:
-        raise Error(f"it has more than {LARGEST} bytes or {MOST_LINES_OF_ALL} lines", _DAMAGED)
 
 
 def _joined(stanza: dict[str, list[str]]) -> Stanza:
