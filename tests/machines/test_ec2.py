@@ -350,6 +350,18 @@ def test_regions_are_copied_to_shared_and_announced_as_best_they_can(
     }
 
 
+def test_the_same_profile_is_used_in_each_region(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(
+        "[profile work]\nregion = eu-one-1\naws_access_key_id = AKIAWORK\naws_secret_access_key = x\n"
+    )
+    found = drivers.provider(Target("work", "ec2", {"Profile": "work"}))
+    assert isinstance(found, Ec2)
+    elsewhere = found.account.elsewhere("eu-two-1")
+    assert (found.account.region, elsewhere.region) == (REGION, "eu-two-1")
+    for one in (found.account, elsewhere):
+        assert one._session.get_credentials().access_key == "AKIAWORK"
+
+
 @pytest.fixture
 def regions(there: Ec2, monkeypatch: pytest.MonkeyPatch) -> Ec2:
     """The same, but with its endpoint in every region."""
@@ -504,6 +516,8 @@ def test_a_tag_that_is_no_host_key_is_not_passed_to_ssh(there: Ec2, cloud: Cloud
     (found,) = there.describe()
     assert found.login
     assert (found.login.host_key, found.expires) == ("", 0)
+    one["tags"][tags.NAME] = "\x9b31m"
+    assert [found.name for found in there.describe()] == [*cloud.instances]
     one["tags"][tags.USER] = "-oProxyCommand=evil"
     (found,) = there.describe()
     assert found.login is None

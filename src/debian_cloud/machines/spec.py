@@ -68,9 +68,14 @@ class MachineSpec:
     disks: tuple[Disk, ...] = ()
 
 
+def is_name(text: str) -> bool:
+    """Whether it can be the name of an instance."""
+    return bool(_NAME.fullmatch(text))
+
+
 def name(text: str) -> str:
     """The name of an instance, which becomes its host name; Error if it cannot be one."""
-    if not _NAME.fullmatch(text):
+    if not is_name(text):
         raise Error(
             f"{printable(text, 80)!r} is not a name for an instance",
             "at most 48 lower-case letters, digits and '-', the first a letter and the last no '-'",

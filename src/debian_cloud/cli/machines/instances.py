@@ -51,7 +51,7 @@ def _line(instance: Instance) -> str:
     at = f"{login.user}@{login.host}:{login.port}" if login else "-"
     late = " (expired)" if instance.expires and instance.expires < time.time() else ""
     return (
-        f"{instance.name:<16} {instance.target:<8} {instance.state:<9} {printable(at):<24} "
+        f"{printable(instance.name):<16} {instance.target:<8} {instance.state:<9} {printable(at):<24} "
         f"{printable(instance.image or instance.reason)}"
         f"{f', until {options.when(instance.expires)} UTC{late}' if instance.expires else ''}"
         f"{', thrown away at its end' if instance.throw_away else ''}"

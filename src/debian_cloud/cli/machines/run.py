@@ -168,7 +168,8 @@ def _say(text: str) -> None:
 
 def _next(instance: Instance) -> None:
     """Print what to type next."""
-    print(f"{instance.name} is {instance.state}: {instance.image} for {instance.architecture} on {instance.target}")
+    what = printable(f"{instance.image} for {instance.architecture}")
+    print(f"{instance.name} is {instance.state}: {what} on {instance.target}")
     on = f"--on {instance.target} " if instance.target != target.LOCAL.name else ""
     if instance.login:
         print(f"  log in    debian-cloud ssh {on}{instance.name}    (as {printable(instance.login.user)})")

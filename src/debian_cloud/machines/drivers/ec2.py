@@ -18,6 +18,7 @@ from debian_cloud.errors import USAGE, Error, did_you_mean
 from debian_cloud.host import signals
 from debian_cloud.host.progress import Progress, say
 from debian_cloud.machines import expiry, keys
+from debian_cloud.machines import spec as spec_of
 from debian_cloud.machines.drivers import PATIENCE, NameInUseError, Started
 from debian_cloud.machines.ec2 import access, images, launch, registration, snapshots, tags, volumes
 from debian_cloud.machines.ec2.account import Account, RefusedError, unless
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from debian_cloud.image.id import ImageId
+    from debian_cloud.image.index import ImageRecord
     from debian_cloud.machines.ec2.volumes import Volume
     from debian_cloud.machines.instance import Power, State
     from debian_cloud.machines.registry import Registered, Wish
@@ -118,7 +120,7 @@ class Ec2:
         if image := images.find(self.account, spec.image.stem):
             self.account.allows("run_instances", ImageId=image.id, InstanceType=kind, MinCount=1, MaxCount=1)
         else:
-            self.account.allows("register_image", Name=spec.image.stem)
+            self._allows_image(spec.image)
 
     def _kind(self, spec: MachineSpec) -> str:
         """The type of instance; Error if it is too small, or of another architecture."""
@@ -289,12 +291,15 @@ class Ec2:
 
     def describe(self, names: Sequence[str] = ()) -> tuple[Instance, ...]:
         """The instances that have this program's tag, by one request for a thousand."""
-        filters = [{"Name": "tag-key", "Values": [tags.RUN]}]
+        found = [self._learned(one) if names else one for one in self._ours(names)]
+        return tuple(sorted((self._instance(one) for one in found), key=lambda one: one.name))
+
+    def _ours(self, names: Sequence[str]) -> list[Mapping[str, Any]]:
+        """Those of these names, or all; one without a name is known by its id."""
+        filters: list[dict[str, object]] = [{"Name": "tag-key", "Values": [tags.RUN]}]
         if names and not any(map(_ID.fullmatch, names)):
             filters.append({"Name": f"tag:{tags.NAME}", "Values": [*names]})
-        found = [self._learned(one) if names else one for one in self._all(filters)]
-        described = (self._instance(one) for one in found)
-        return tuple(sorted((one for one in described if not names or one.name in names), key=lambda one: one.name))
+        return [one for one in self._all(filters) if not names or _name(one) in names]
 
     def _learned(self, one: Mapping[str, Any]) -> Mapping[str, Any]:
         """The same instance with its host key, which is read from the console once it is there."""
@@ -307,12 +312,12 @@ class Ec2:
         return {**one, "Tags": [*one.get("Tags", ()), {"Key": tags.HOST_KEY, "Value": key}]}
 
     def _instance(self, one: Mapping[str, Any]) -> Instance:
-        has, name = tags.of(one), str(one["InstanceId"])
+        has = tags.of(one)
         expires = has.get(tags.EXPIRES, "")
         launched = one.get("LaunchTime")
         return Instance(
-            name=has.get(tags.NAME) or name,
-            id=name,
+            name=_name(one),
+            id=str(one["InstanceId"]),
             target=self.target.name,
             image=has.get(tags.IMAGE, ""),
             architecture=has.get(tags.ARCHITECTURE, ""),
@@ -347,10 +352,7 @@ class Ec2:
         return str(answer.get("Output", ""))
 
     def _one(self, name: str) -> Instance:
-        filters = [{"Name": f"tag:{tags.NAME}", "Values": [name]}]
-        if _ID.fullmatch(name):
-            filters = [{"Name": "instance-id", "Values": [name]}, {"Name": "tag-key", "Values": [tags.RUN]}]
-        found = self._all(filters)
+        found = self._ours([name])
         if not found:
             everything = [one.name for one in self.describe()]
             raise Error(f"there is no instance {printable(name, 80)}", did_you_mean(name, everything), USAGE)
@@ -398,7 +400,7 @@ class Ec2:
 
     def terminate(self, names: Sequence[str]) -> None:
         """End instances with their disks; keys, groups and persistent disks stay."""
-        ids = [one.id for one in self.describe(names)] if names else []
+        ids = [str(one["InstanceId"]) for one in self._ours(names)] if names else []
         if ids:
             self._terminate(ids)
 
@@ -416,7 +418,12 @@ class Ec2:
     def allows(self, source: Source) -> None:
         """Whether EC2 would register it."""
         registration.check(source.record)
-        self.account.allows("register_image", **registration.parameters(source.record, f"snap-{0:017x}"))
+        self._allows_image(source.record)
+
+    def _allows_image(self, record: ImageRecord) -> None:
+        # No such snapshot exists, which some ask first and others last.
+        parameters = registration.parameters(record, f"snap-{0:017x}")
+        self.account.allows("register_image", but="InvalidSnapshot.NotFound", **parameters)
 
     def register(self, source: Source, wish: Wish) -> tuple[Registered, ...]:
         """Register here, then copy to the other regions."""
@@ -434,6 +441,12 @@ class Ec2:
         """Delete snapshots."""
         for one in orphans:
             snapshots.removed(self.account, one)
+
+
+def _name(one: Mapping[str, Any]) -> str:
+    """The name of an instance; its id if it has none, or one that this program did not give."""
+    name = tags.of(one).get(tags.NAME, "")
+    return name if spec_of.is_name(name) else str(one["InstanceId"])
 
 
 def _reason(one: Mapping[str, Any]) -> str:

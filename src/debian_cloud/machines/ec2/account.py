@@ -92,7 +92,8 @@ class Account:
                 "make a target for each other region",
                 USAGE,
             )
-        return replace(self, region=region, _session=boto3.session.Session(self.profile or None, region_name=region))
+        session = boto3.session.Session(profile_name=self.profile or None, region_name=region)
+        return replace(self, region=region, _session=session)
 
     def has(self, service: str) -> bool:
         """Whether the target has a service."""
@@ -136,12 +137,12 @@ class Account:
             token = {"NextToken": answer["NextToken"]}
         raise Error(f"target {self.target} has too many {result}", f"at most {_PAGES} pages are read")
 
-    def allows(self, operation: str, **parameters: object) -> None:
-        """Ask EC2 whether it would do something; Error if it would not."""
+    def allows(self, operation: str, *, but: str = "", **parameters: object) -> None:
+        """Ask EC2 whether it would do something; Error if it would not, for another reason than `but`."""
         try:
             self.call("ec2", operation, **parameters, DryRun=True)
         except RefusedError as error:
-            if error.code != _ALLOWED:
+            if error.code not in (_ALLOWED, but):
                 raise
 
 
