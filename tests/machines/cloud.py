@@ -202,7 +202,15 @@ class Cloud:
     def _describe_subnets(self, region: str, asked: dict[str, str]) -> Any:
         if asked["SubnetId.1"] != "subnet-1":
             raise Refused("InvalidSubnetID.NotFound")
-        return {"subnetSet": [{"subnetId": "subnet-1", "vpcId": "vpc-1", "availabilityZone": f"{region}b"}]}
+        return {
+            "subnetSet": [
+                {"subnetId": "subnet-1", "vpcId": "vpc-00000000000000001", "availabilityZone": f"{region}b"}
+            ]
+        }
+
+    def _describe_vpcs(self, _region: str, asked: dict[str, str]) -> Any:
+        assert asked["Filter.1.Name"] == "is-default"
+        return {"vpcSet": [{"vpcId": "vpc-000000000000000d0"}]}
 
     def _describe_instance_types(self, _region: str, asked: dict[str, str]) -> Any:
         kind = asked["InstanceType.1"]
@@ -356,7 +364,7 @@ class Cloud:
         return {"securityGroupInfo": rows}
 
     def _create_security_group(self, _region: str, asked: dict[str, str]) -> Any:
-        vpc = asked.get("VpcId", "vpc-default")
+        vpc = asked["VpcId"]
         if any((one["name"], one["vpc"]) == (asked["GroupName"], vpc) for one in self.groups.values()):
             raise Refused("InvalidGroup.Duplicate")
         group = self.new("sg")

@@ -423,8 +423,9 @@ def test_orphans_are_snapshots_of_ours_that_no_image_has(there: Ec2, cloud: Clou
     ):
         cloud.snapshots[name] = Snapshot(name, 1, given, REGION, completed=completed, begun=begun)
     cloud.snapshots[used].begun = long_ago
-    assert there.orphans() == ("snap-orphan",)
-    there.remove(there.orphans())
+    ((region, orphan),) = there.orphans(Wish())
+    assert (region, orphan) == (REGION, "snap-orphan")
+    there.remove((region, orphan))
     assert {*cloud.snapshots} == {used, "snap-young", "snap-uploading", "snap-of-others"}
 
 
@@ -573,6 +574,52 @@ def test_an_interrupt_leaves_nothing_that_costs(
     assert {one["state"] for one in cloud.instances.values()} == {"terminated"}
 
 
+def test_an_instance_that_is_not_known_yet_is_ended_all_the_same(there: Ec2, cloud: Cloud, source: Source) -> None:
+    image = there.publish(source)
+    cloud.faults["DescribeInstances"] = [None, Refused("UnauthorizedOperation", "no", 403)]
+    cloud.faults["TerminateInstances"] = [Refused("InvalidInstanceID.NotFound") for _ in range(3)]
+    with pytest.raises(Error, match="does not allow DescribeInstances"):
+        there.run(spec(source), image, ("a",), 1)
+    assert [one["state"] for one in cloud.instances.values()] == ["terminated"]
+
+
+def test_the_last_answer_counts_too(there: Ec2, cloud: Cloud, source: Source) -> None:
+    image = there.publish(source)
+    before = cloud.count("DescribeInstances")
+    there.run(spec(source), image, ("a",), 1)
+    asked = cloud.count("DescribeInstances") - before
+    cloud.faults["DescribeInstances"] = [*[None] * (asked - 1), Refused("UnauthorizedOperation", "no", 403)]
+    with pytest.raises(Error, match="does not allow DescribeInstances"):
+        there.run(spec(source), image, ("b",), 1)
+    assert [one["state"] for one in cloud.instances.values()] == ["running", "terminated"]
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/x", "snap-1\x9b", "-oProxyCommand=x"])
+def test_a_name_of_the_provider_s_is_no_path(there: Ec2, cloud: Cloud, source: Source, name: str) -> None:
+    cloud.new = lambda kind: name if kind == "snap" else f"{kind}-{1:017x}"  # type: ignore[method-assign]
+    with pytest.raises(Error, match="as the id of something"):
+        there.publish(source)
+    assert not (there.root / "uploads").exists()
+
+
+def test_an_image_of_others_is_not_deregistered(there: Ec2, cloud: Cloud, source: Source) -> None:
+    image = there.publish(source)
+    for one in cloud.snapshots.values():
+        one.tags.clear()
+    (result,) = there.deregister(source.record.id, Wish())
+    assert "is not an image that this program registered" in result.reason
+    assert image in cloud.images
+
+
+def test_a_snapshot_that_is_removed_meanwhile_is_no_hang(
+    there: Ec2, cloud: Cloud, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "_VISIBLE", 0.1)
+    cloud.done = lambda action: cloud.snapshots.clear() if action == "CompleteSnapshot" else None
+    with pytest.raises(Error, match="is gone"):
+        there.publish(source)
+
+
 def test_what_cannot_be_ended_is_named(
     there: Ec2, cloud: Cloud, source: Source, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -702,7 +749,7 @@ def test_a_persistent_disk_outlives_instances(there: Ec2, cloud: Cloud, source: 
     (volume,) = cloud.volumes.values()
     (first,) = cloud.instances
     assert volume["instance"] == first
-    with pytest.raises(Error, match="another instance has the disk data"):
+    with pytest.raises(Error, match="the disk data is in-use"):
         start(there, source, "b", disks=(Disk("data"),))
     there.terminate(("a",))
     start(there, source, "b", disks=(Disk("data"),))
@@ -809,7 +856,7 @@ def test_what_is_added_counts(source: Source) -> None:
         ({"Endpoint": "ftp://x/"}, "Endpoint of target there is not an address"),
         ({"Ebs-Endpoint": "http://127.0.0.1:1"}, "has an endpoint, but none of EC2"),
         ({"Region": ""}, "has no region"),
-        ({"Profile": "nobody"}, "there is no profile nobody"),
+        ({"Profile": "nobody"}, "the profile of target there cannot be used: .*nobody"),
         ({"Region": "eu", "Ssh-From": "everywhere"}, "Ssh-From of target there has everywhere"),
         ({"Region": "eu", "Regoin": "x"}, "has the unknown field Regoin"),
     ],

@@ -73,11 +73,11 @@ class Registry(Protocol):
     def deregister(self, of: ImageId, wish: Wish) -> tuple[Registered, ...]:
         """Remove an image and what it consists of; what is gone already is no error."""
 
-    def orphans(self) -> tuple[str, ...]:
-        """What this program made there and no image has, sorted."""
+    def orphans(self, wish: Wish) -> tuple[tuple[str, str], ...]:
+        """Region and name of what this program made there and no image has."""
 
-    def remove(self, orphans: tuple[str, ...]) -> None:
-        """Remove orphans."""
+    def remove(self, orphan: tuple[str, str]) -> None:
+        """Remove one of them."""
 
 
 def of(target: Target) -> Registry:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from debian_cloud.cli import warn
 from debian_cloud.cli.machines import options
-from debian_cloud.errors import USAGE, Error
+from debian_cloud.errors import FAILED, USAGE, Error
 from debian_cloud.host import signals
 from debian_cloud.image.id import ImageId
 from debian_cloud.machines import registry, target
@@ -28,7 +28,7 @@ from debian_cloud.text.printable import printable
 if TYPE_CHECKING:
     import argparse
 
-    from debian_cloud.machines.registry import Registry
+    from debian_cloud.machines.registry import Registry, Wish
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
     wish = options.wish(args)
     print(f"debian-cloud: {args.on}: {where.about()}", file=sys.stderr)
     if args.clean:
-        return _clean(where, dry=args.dry_run)
+        return _clean(where, wish, dry=args.dry_run)
     of = ImageId.parse(args.image)
     if args.dry_run:
         print(f"would deregister {of.stem}")
@@ -56,10 +56,14 @@ def main(args: argparse.Namespace) -> int:
         return options.report(where.deregister(of, wish), as_json=args.json)
 
 
-def _clean(where: Registry, *, dry: bool) -> int:
-    found = where.orphans()
-    if not dry:
-        where.remove(found)
-    for one in found:
-        print(f"{'would remove' if dry else 'removed'} {printable(one, 80)}")
-    return 0
+def _clean(where: Registry, wish: Wish, *, dry: bool) -> int:
+    status = 0
+    for one in where.orphans(wish):
+        done = "would remove" if dry else "removed"
+        try:
+            if not dry:
+                where.remove(one)
+        except Error as error:
+            done, status = f"{error.message}: not removed:", FAILED
+        print(f"{done} {printable(' '.join(one), 80)}")
+    return status

@@ -7,7 +7,8 @@ of its machine. What is there already is found by its tags and not made again, s
 command that was interrupted is run again. Each region is done as best it can be:
 if one fails, the others are done all the same, and the exit status is 1.
 
-Nobody but the account can start an image, unless --public or --account is given. With
+Nobody but the account can start an image, unless --public or --account is given. If a region
+forbids public images, --public fails there: that setting is the account's own. With
 --parameters, the provider's parameter store says which image is the latest, as PREFIX/13/latest/ARCH
 and PREFIX/trixie/latest/ARCH, and which one has a serial, for ever.
 

@@ -25,7 +25,7 @@ made. What costs something is ended again if the command fails or is interrupted
 
 With --expires, the instance powers itself off at that time, whether this machine can be
 reached or not. A disk of --persistent-disk outlives all instances; in the guest it is
-/dev/disk/by-id/virtio-NAME.
+/dev/disk/by-id/virtio-NAME, and in EC2 nvme-Amazon_Elastic_Block_Store_ and its id there.
 
     debian-cloud run generic --name try --wait
     debian-cloud ssh try

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("names", nargs="*", metavar="NAME", help="names of instances")
-    parser.add_argument("--expired", action="store_true", help="also all that have expired")
+    parser.add_argument(
+        "--expired", action="store_true", help="also all that have expired, of everyone who shares the target"
+    )
     options.add_target(parser)
 
 

@@ -7,6 +7,7 @@ console, which only the provider can pass on, when somebody wants to log in for 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 import time
@@ -21,7 +22,7 @@ from debian_cloud.machines import expiry, keys
 from debian_cloud.machines import spec as spec_of
 from debian_cloud.machines.drivers import PATIENCE, NameInUseError, Started
 from debian_cloud.machines.ec2 import access, images, launch, registration, snapshots, tags, volumes
-from debian_cloud.machines.ec2.account import Account, RefusedError, unless
+from debian_cloud.machines.ec2.account import Account, RefusedError, identifier
 from debian_cloud.machines.ec2.launch import Place
 from debian_cloud.machines.instance import Console, Instance, Login
 from debian_cloud.machines.qemu import bases, state
@@ -58,6 +59,18 @@ _UP: Final = 300.0
 """Seconds in which an instance is running, or has ended."""
 _VISIBLE: Final = 20.0
 """Seconds in which an instance that was started is seen by its tags."""
+_UNKNOWN: Final = ("InvalidSnapshot.NotFound", "InvalidAMIName.Duplicate")
+"""What is said of a registration that is allowed, with a snapshot that does not exist."""
+_CERTAIN: Final = (
+    "Invalid",
+    "Insufficient",
+    "Unauthorized",
+    "VPCIdNotSpecified",
+    "VcpuLimit",
+    "InstanceLimit",
+    "OptIn",
+)
+"""Beginnings of the reasons why nothing was started, for certain."""
 _HOST: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
 _USER: Final = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _TIME: Final = re.compile("[0-9]{1,11}")
@@ -175,22 +188,22 @@ class Ec2:
         ids: list[str] = []
         try:
             answer = self.account.call("ec2", "run_instances", ClientToken=token, **wanted)
-            ids += (str(one["InstanceId"]) for one in answer["Instances"])
+            ids += (identifier(one["InstanceId"]) for one in answer["Instances"])
             self._name(ids, names)
             alive, reasons = self._up(ids)
             if len(alive) < least:
                 raise Error(f"{len(alive)} of {len(names)} instances were started: {reasons}", "all were ended again")
             self._refuse_used(names, besides=ids)
             volumes.attach(self.account, found, alive[0])
+            if len(ids) < len(names) and not reasons:
+                reasons = f"{self.account.region} has not more of type {kind} now"
+            return Started(tuple(self._instance(one) for one in self._described(alive)), reasons)
         except BaseException as error:
             # What was refused started nothing.
-            if ids or not isinstance(error, RefusedError):
+            if ids or not (isinstance(error, RefusedError) and error.code.startswith(_CERTAIN)):
                 with signals.undisturbed():
                     self._undo(token, ids)
             raise
-        if len(ids) < len(names) and not reasons:
-            reasons = f"{self.account.region} has not more of type {kind} now"
-        return Started(tuple(self._instance(one) for one in self._described(alive)), reasons)
 
     def _refuse_used(self, names: Sequence[str], besides: Sequence[str] = ()) -> None:
         """Error if other instances have these names: EC2 itself lets several have the same tag."""
@@ -262,6 +275,7 @@ class Ec2:
         return [found[one] for one in ids if one in found]
 
     def _all(self, filters: Sequence[Mapping[str, object]]) -> list[Mapping[str, Any]]:
+        """Those that exist and fit the filters."""
         states = {"Name": "instance-state-name", "Values": [*_ALIVE]}
         return [
             one
@@ -269,25 +283,23 @@ class Ec2:
                 "describe_instances", "Reservations", Filters=[*filters, states], MaxResults=1000
             )
             for one in answer["Instances"]
+            if identifier(one["InstanceId"])
         ]
 
     def _undo(self, token: str, ids: Sequence[str]) -> None:
         """End what a call started, even if its answer was lost; say what may be left."""
-        try:
-            end = time.monotonic() + (_VISIBLE if not ids else 0)
-            found = [*ids]
-            while not found:
-                found = [str(one["InstanceId"]) for one in self._all(tags.where({tags.RUN: token}))]
-                if found or time.monotonic() > end:
-                    break
+        end = time.monotonic() + _VISIBLE
+        with contextlib.suppress(Error, OSError):
+            while time.monotonic() < end:
+                found = ids or [str(one["InstanceId"]) for one in self._all(tags.where({tags.RUN: token}))]
+                # What was started a moment ago may not be known yet.
+                if found and self._terminate(found):
+                    return
                 time.sleep(_POLL)
-            if found:
-                self._terminate(found)
-        except (Error, OSError):
-            say(
-                f"debian-cloud: instances in {self.account.region} may be left, with the tag {tags.RUN}={token}: "
-                "see `debian-cloud instances`\n"
-            )
+        say(
+            f"debian-cloud: instances in {self.account.region} may be left, with the tag {tags.RUN}={token}: "
+            "see `debian-cloud instances`\n"
+        )
 
     def describe(self, names: Sequence[str] = ()) -> tuple[Instance, ...]:
         """The instances that have this program's tag, by one request for a thousand."""
@@ -404,16 +416,18 @@ class Ec2:
         if ids:
             self._terminate(ids)
 
-    def _terminate(self, ids: Sequence[str]) -> None:
-        """Terminate; if one is unknown, the call fails for all of them, so then one by one."""
+    def _terminate(self, ids: Sequence[str]) -> bool:
+        """Terminate, and report whether all were known; if one is not, the call fails for all, so then one by one."""
         try:
             self.account.call("ec2", "terminate_instances", InstanceIds=[*ids])
         except RefusedError as error:
             if error.code != "InvalidInstanceID.NotFound":
                 raise
-            for one in ids:
-                with unless("InvalidInstanceID.NotFound"):
-                    self.account.call("ec2", "terminate_instances", InstanceIds=[one])
+            if len(ids) == 1:
+                return False
+            known = [self._terminate([one]) for one in ids]
+            return all(known)
+        return True
 
     def allows(self, source: Source) -> None:
         """Whether EC2 would register it."""
@@ -423,7 +437,7 @@ class Ec2:
     def _allows_image(self, record: ImageRecord) -> None:
         # No such snapshot exists, which some ask first and others last.
         parameters = registration.parameters(record, f"snap-{0:017x}")
-        self.account.allows("register_image", but="InvalidSnapshot.NotFound", **parameters)
+        self.account.allows("register_image", but=_UNKNOWN, **parameters)
 
     def register(self, source: Source, wish: Wish) -> tuple[Registered, ...]:
         """Register here, then copy to the other regions."""
@@ -433,14 +447,14 @@ class Ec2:
         """Deregister in each region, and delete the snapshots."""
         return images.removed(self.account, of, wish)
 
-    def orphans(self) -> tuple[str, ...]:
+    def orphans(self, wish: Wish) -> tuple[tuple[str, str], ...]:
         """Snapshots without an image."""
-        return images.orphans(self.account, datetime.now(UTC))
+        return images.orphans(self.account, wish, datetime.now(UTC))
 
-    def remove(self, orphans: tuple[str, ...]) -> None:
-        """Delete snapshots."""
-        for one in orphans:
-            snapshots.removed(self.account, one)
+    def remove(self, orphan: tuple[str, str]) -> None:
+        """Delete a snapshot."""
+        region, snapshot = orphan
+        snapshots.removed(self.account.elsewhere(region), snapshot)
 
 
 def _name(one: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.machines.ec2 import tags
-from debian_cloud.machines.ec2.account import RefusedError, unless
+from debian_cloud.machines.ec2.account import RefusedError, identifier, unless
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ def group(account: Account, networks: Sequence[str], subnet: str) -> str:
     """
     suffix = f"-ssh-{hashlib.sha256(' '.join(networks).encode()).hexdigest()[:8]}" if networks else ""
     name = f"debian-cloud{suffix}"
-    vpc = {"VpcId": _vpc(account, subnet)} if subnet else {}
+    vpc = {"VpcId": _vpc(account, subnet)}
     found = _named(account, name, vpc) or _made(account, name, vpc, networks)
     if networks:
         with unless("InvalidPermission.Duplicate"):
@@ -45,7 +45,16 @@ def group(account: Account, networks: Sequence[str], subnet: str) -> str:
 
 
 def _vpc(account: Account, subnet: str) -> str:
-    return str(account.call("ec2", "describe_subnets", SubnetIds=[subnet])["Subnets"][0]["VpcId"])
+    """The network of a subnet, or the default one; a group of the same name in another one is of no use."""
+    if subnet:
+        return identifier(account.call("ec2", "describe_subnets", SubnetIds=[subnet])["Subnets"][0]["VpcId"])
+    filters = [{"Name": "is-default", "Values": ["true"]}]
+    found = account.call("ec2", "describe_vpcs", Filters=filters).get("Vpcs", ())
+    if not found:
+        raise Error(
+            f"{account.region} has no default network", "name one in the target's file, with the field Subnet", USAGE
+        )
+    return identifier(found[0]["VpcId"])
 
 
 def _made(account: Account, name: str, vpc: Mapping[str, str], networks: Sequence[str]) -> str:
@@ -58,25 +67,17 @@ def _made(account: Account, name: str, vpc: Mapping[str, str], networks: Sequenc
             **tags.at_creation("security-group", {tags.SHOWN: name}),
         )
     except RefusedError as error:
-        if error.code == "VPCIdNotSpecified":
-            raise Error(
-                f"{account.region} has no default network",
-                "name one in the target's file, with the field Subnet",
-                USAGE,
-            ) from None
         # Another command made it at the same time.
         if error.code != "InvalidGroup.Duplicate" or not (there := _named(account, name, vpc)):
             raise
         return there
-    return str(answer["GroupId"])
+    return identifier(answer["GroupId"])
 
 
 def _named(account: Account, name: str, vpc: Mapping[str, str]) -> str:
-    filters = [{"Name": "group-name", "Values": [name]}]
-    if vpc:
-        filters.append({"Name": "vpc-id", "Values": [vpc["VpcId"]]})
+    filters = [{"Name": "group-name", "Values": [name]}, {"Name": "vpc-id", "Values": [vpc["VpcId"]]}]
     found = account.call("ec2", "describe_security_groups", Filters=filters).get("SecurityGroups", ())
-    return str(found[0]["GroupId"]) if found else ""
+    return identifier(found[0]["GroupId"]) if found else ""
 
 
 def _rule(networks: Sequence[str]) -> dict[str, object]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -42,6 +43,7 @@ _CREDENTIALS: Final = (
 )  # fmt: skip
 _RIGHTS: Final = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
 _ALLOWED: Final = "DryRunOperation"
+_IDENTIFIER: Final = re.compile("[a-z]{1,8}-[0-9a-f]{8,17}")
 _making: Final = threading.Lock()
 
 
@@ -72,10 +74,10 @@ class Account:
         """The account of a profile (empty: of the environment), in its own region if none is given."""
         try:
             session = boto3.session.Session(profile_name=profile or None, region_name=region or None)
-        except failures.ProfileNotFound:
+        except (failures.BotoCoreError, ValueError) as error:
             raise Error(
-                f"there is no profile {printable(profile, 80)}, which target {target} names",
-                "make it with `aws configure --profile`, or name another one",
+                f"the profile of target {target} cannot be used: {printable(str(error), _LONGEST)}",
+                "see ~/.aws/config, and `aws configure --profile`",
                 USAGE,
             ) from None
         if not session.region_name:
@@ -92,8 +94,8 @@ class Account:
                 "make a target for each other region",
                 USAGE,
             )
-        session = boto3.session.Session(profile_name=self.profile or None, region_name=region)
-        return replace(self, region=region, _session=session)
+        # The same session: another one may ask for a code again.
+        return replace(self, region=region)
 
     def has(self, service: str) -> bool:
         """Whether the target has a service."""
@@ -137,12 +139,12 @@ class Account:
             token = {"NextToken": answer["NextToken"]}
         raise Error(f"target {self.target} has too many {result}", f"at most {_PAGES} pages are read")
 
-    def allows(self, operation: str, *, but: str = "", **parameters: object) -> None:
+    def allows(self, operation: str, *, but: tuple[str, ...] = (), **parameters: object) -> None:
         """Ask EC2 whether it would do something; Error if it would not, for another reason than `but`."""
         try:
             self.call("ec2", operation, **parameters, DryRun=True)
         except RefusedError as error:
-            if error.code not in (_ALLOWED, but):
+            if error.code not in (_ALLOWED, *but):
                 raise
 
 
@@ -167,7 +169,12 @@ def _made(account: Account, service: str) -> Any:  # noqa: ANN401 - boto3 has no
         max_pool_connections=WORKERS,
     )
     try:
-        return account._session.client(service, endpoint_url=dict(account.endpoints).get(service), config=settings)  # noqa: SLF001 - its own module
+        return account._session.client(  # noqa: SLF001 - its own module
+            service,
+            region_name=account.region,
+            endpoint_url=dict(account.endpoints).get(service),
+            config=settings,
+        )
     except (failures.BotoCoreError, ValueError) as error:
         raise Error(
             f"{service} of target {account.target} cannot be used: {printable(str(error), _LONGEST)}",
@@ -188,6 +195,14 @@ def _refused(error: Any, what: str) -> RefusedError:  # noqa: ANN401 - boto3 has
             code, f"{what} does not allow {error.operation_name}: {message}", "ask the account's administrator for it"
         )
     return RefusedError(code, f"{what} refused {error.operation_name}: {printable(code, 80)}: {message}")
+
+
+def identifier(given: object) -> str:
+    """The provider's name for something; Error if it does not look like one: it goes into paths and arguments."""
+    text = str(given)
+    if not _IDENTIFIER.fullmatch(text):
+        raise Error(f"EC2 gave {printable(text, 80)!r} as the id of something", "is the endpoint the right one?")
+    return text
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from debian_cloud.errors import Error
 from debian_cloud.host.command import failure
 from debian_cloud.host.progress import Board, say
 from debian_cloud.machines.ec2 import parallel, registration, snapshots, tags
-from debian_cloud.machines.ec2.account import MissingError, RefusedError
+from debian_cloud.machines.ec2.account import MissingError, RefusedError, identifier
 from debian_cloud.machines.ec2.snapshots import Disk
 from debian_cloud.machines.registry import Registered
 
@@ -47,18 +47,18 @@ class Image:
     snapshot: str
 
 
-def find(account: Account, stem: str) -> Image | None:
-    """The image of this name that the account has; Error if it has no snapshot, so it is not ours."""
+def find(account: Account, stem: str, *, wait: bool = True) -> Image | None:
+    """The image of this name that the account has, once it is available; Error if it has no snapshot."""
     filters = [{"Name": "name", "Values": [stem]}]
     found = account.call("ec2", "describe_images", Owners=["self"], Filters=filters).get("Images", ())
     if not found:
         return None
     image = found[0]
-    if image.get("State") != "available":
+    if wait and image.get("State") != "available":
         _available(account, str(image["ImageId"]))
     for mapping in image.get("BlockDeviceMappings", ()):
         if mapping.get("DeviceName") == image.get("RootDeviceName") and mapping.get("Ebs", {}).get("SnapshotId"):
-            return Image(str(image["ImageId"]), str(mapping["Ebs"]["SnapshotId"]))
+            return Image(identifier(image["ImageId"]), identifier(mapping["Ebs"]["SnapshotId"]))
     raise Error(
         f"the image {stem} in {account.region} has no snapshot", "it is another's: deregister it, or rename it"
     )
@@ -87,7 +87,7 @@ def made(account: Account, source: Source, base: Callable[[], Path], folder: Pat
             )
         disk = Disk.of(view)
         if there:
-            return _same(account, there, disk.identity, record.stem)
+            return _same(account, there, disk.identity, record.id)
         snapshot = snapshots.made(account, disk, given, registration.size(record), folder)
     return _registered(account, record, snapshot, {**given, tags.DISK: disk.identity})
 
@@ -97,11 +97,11 @@ def _tags_of(account: Account, image: Image) -> dict[str, str]:
     return tags.of(found[0]) if found else {}
 
 
-def _same(account: Account, there: Image, identity: str, stem: str) -> Image:
+def _same(account: Account, there: Image, identity: str, of: ImageId) -> Image:
     if _tags_of(account, there).get(tags.DISK) != identity:
         raise Error(
-            f"{account.region} has another image {stem}, {there.id}",
-            f"if it is not wanted: debian-cloud deregister {stem} --on {account.target}",
+            f"{account.region} has another image {of.stem}, {there.id}",
+            f"if it is not wanted: debian-cloud deregister {of} --on {account.target}",
         )
     return there
 
@@ -113,15 +113,15 @@ def _registered(account: Account, record: ImageRecord, snapshot: str, given: Map
     if at_once:
         parameters |= tags.at_creation("image", given)
     try:
-        found = str(account.call("ec2", "register_image", **parameters)["ImageId"])
+        found = identifier(account.call("ec2", "register_image", **parameters)["ImageId"])
     except RefusedError as error:
         there = find(account, record.stem) if error.code == "InvalidAMIName.Duplicate" else None
         if there is None:
             raise
-        return _same(account, there, given[tags.DISK], record.stem)
+        return _same(account, there, given[tags.DISK], record.id)
+    _available(account, found)
     if not at_once:
         account.call("ec2", "create_tags", Resources=[found], Tags=tags.members(given))
-    _available(account, found)
     return Image(found, snapshot)
 
 
@@ -145,7 +145,8 @@ def _available(account: Account, image: str) -> None:
 
 def everywhere(account: Account, source: Source, home: Image, wish: Wish) -> tuple[Registered, ...]:
     """Register an image in all regions that are wished, and share it there; each region's failure is its own."""
-    given = _tags_of(account, home)
+    # Not those of others, of which some cannot be copied.
+    given = {key: value for key, value in _tags_of(account, home).items() if key in tags.COPIED}
 
     def there(place: Account) -> Registered:
         image = home if place is account else _copied(place, account.region, source.record, home, given)
@@ -198,7 +199,7 @@ def _regions(account: Account, wished: Sequence[str]) -> Iterator[str]:
 def _copied(place: Account, home: str, record: ImageRecord, image: Image, given: Mapping[str, str]) -> Image:
     identity = given.get(tags.DISK, "")
     if there := find(place, record.stem):
-        return _same(place, there, identity, record.stem)
+        return _same(place, there, identity, record.id)
     snapshot = snapshots.copied(place, image.snapshot, home, identity, given)
     return _registered(place, record, snapshot, given)
 
@@ -209,8 +210,6 @@ def _share(place: Account, image: Image, wish: Wish) -> None:
     groups = [{"Group": "all"}] if wish.public else []
     if not users and not groups:
         return
-    if wish.public:
-        _unblock(place)
     place.call("ec2", "modify_image_attribute", ImageId=image.id, LaunchPermission={"Add": [*groups, *users]})
     place.call(
         "ec2",
@@ -219,23 +218,6 @@ def _share(place: Account, image: Image, wish: Wish) -> None:
         Attribute="createVolumePermission",
         CreateVolumePermission={"Add": [*groups, *users]},
     )
-
-
-def _unblock(place: Account) -> None:
-    """Let images of a region be public; a boto3 older than that setting leaves it to the administrator."""
-    if not place.supports("ec2", "DisableImageBlockPublicAccess"):
-        return
-    try:
-        place.call("ec2", "disable_image_block_public_access")
-        end = time.monotonic() + _PATIENCE
-        while time.monotonic() < end:
-            state = place.call("ec2", "get_image_block_public_access_state").get("ImageBlockPublicAccessState")
-            if state == "unblocked":
-                return
-            time.sleep(_POLL)
-    except RefusedError as error:
-        if error.code not in ("InvalidAction", "UnsupportedOperation"):
-            raise
 
 
 def parameters(of: ImageId, prefix: str) -> tuple[tuple[str, bool], ...]:
@@ -281,9 +263,13 @@ def removed(account: Account, of: ImageId, wish: Wish) -> tuple[Registered, ...]
     """Deregister an image in all regions that are wished, and delete its snapshots; what is gone is no error."""
 
     def gone(place: Account) -> Registered:
-        image = find(place, of.stem)
+        image = find(place, of.stem, wait=False)
         if image is None:
             return Registered(place.region)
+        if tags.DISK not in _tags_of(place, image):
+            raise Error(
+                f"{image.id} is not an image that this program registered", "deregister it by hand, if you want"
+            )
         _conceal(place, of, image, wish.parameters)
         place.call("ec2", "deregister_image", ImageId=image.id)
         snapshots.removed(place, image.snapshot)
@@ -299,18 +285,21 @@ def _conceal(place: Account, of: ImageId, image: Image, prefix: str) -> None:
             place.call("ssm", "delete_parameter", Name=name)
 
 
-def orphans(account: Account, now: datetime) -> tuple[str, ...]:
-    """Snapshots that this program made and no image has, sorted; not those that may yet get one."""
+def orphans(account: Account, wish: Wish, now: datetime) -> tuple[tuple[str, str], ...]:
+    """Region and name of each snapshot that this program made and no image has; not those that may yet get one."""
+    regions = (account.region, *_regions(account, wish.regions))
+    return tuple((region, one) for region in regions for one in _orphans(account.elsewhere(region), now))
+
+
+def _orphans(account: Account, now: datetime) -> list[str]:
     filters = [{"Name": "tag-key", "Values": [tags.DISK]}]
     mine = [*account.pages("describe_snapshots", "Snapshots", OwnerIds=["self"], Filters=filters)]
     images = account.call("ec2", "describe_images", Owners=["self"]).get("Images", ())
     used = {_snapshot(mapping) for image in images for mapping in image.get("BlockDeviceMappings", ())}
-    return tuple(
-        sorted(
-            str(one["SnapshotId"])
-            for one in mine
-            if one.get("State") != "pending" and one["SnapshotId"] not in used and now - _begun(one) > _YOUNG
-        )
+    return sorted(
+        str(one["SnapshotId"])
+        for one in mine
+        if one.get("State") != "pending" and one["SnapshotId"] not in used and now - _begun(one) > _YOUNG
     )
 
 

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from debian_cloud.errors import Error
 from debian_cloud.host.progress import Progress
 from debian_cloud.machines.ec2 import blocks, parallel, tags
-from debian_cloud.machines.ec2.account import RefusedError
+from debian_cloud.machines.ec2.account import RefusedError, identifier
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
@@ -66,12 +66,14 @@ def made(account: Account, disk: Disk, given: Mapping[str, str], gib: int, folde
     """
     given = {**given, tags.DISK: disk.identity}
     for one in of_disk(account, disk.identity):
-        found = str(one["SnapshotId"])
+        found = identifier(one["SnapshotId"])
         if one["State"] == "completed" or _uploaded(account, found, disk, folder):
             return found
     for attempt in range(_ATTEMPTS):
         begun = _begun(account, disk, given, gib, attempt)
-        if begun and (_state(account, begun) == "completed" or _uploaded(account, begun, disk, folder)):
+        state = _state(account, begun) if begun else "error"
+        # A token is of one snapshot for ever, even of one that failed.
+        if state == "completed" or (state != "error" and _uploaded(account, begun, disk, folder)):
             return begun
     raise Error(
         f"EC2 of target {account.target} removes each snapshot that is begun",
@@ -111,7 +113,7 @@ def _begun(account: Account, disk: Disk, given: Mapping[str, str], gib: int, att
         raise Error(
             f"EBS of target {account.target} has blocks of {printable(str(answer.get('BlockSize')), 20)} bytes"
         )
-    return str(answer["SnapshotId"])
+    return identifier(answer["SnapshotId"])
 
 
 def _state(account: Account, snapshot: str) -> str:
@@ -222,16 +224,23 @@ def _complete(account: Account, snapshot: str, disk: Disk) -> None:
 def _wait(account: Account, snapshot: str, seconds: float = float("inf"), *, quiet: bool = False) -> str:
     """The state of a snapshot when it is not pending any more, or after so many seconds; Error if it failed."""
     end = time.monotonic() + seconds
+    seen = time.monotonic()
     shown = Progress(1, quiet=quiet)
     shown.step(f"wait until {snapshot} is complete")
     try:
         while (state := _state(account, snapshot)) in ("pending", "") and time.monotonic() < end:
+            seen = time.monotonic() if state else seen
+            if time.monotonic() - seen > _VISIBLE:
+                break
             shown.tick()
             time.sleep(_POLL)
     finally:
         shown.end()
-    if state == "error":
-        raise Error(f"{snapshot} in {account.region} failed", "run it again: the failed one is not used")
+    if state not in ("completed", "pending"):
+        raise Error(
+            f"{snapshot} in {account.region} {f'is in state {printable(state, 40)}' if state else 'is gone'}",
+            "run it again: this one is not used",
+        )
     return state
 
 
@@ -239,9 +248,9 @@ def copied(account: Account, source: str, region: str, identity: str, given: Map
     """The complete copy of another region's snapshot in this region, which is made unless it is there."""
     there = of_disk(account, identity)
     if there:
-        copy = str(there[0]["SnapshotId"])
+        copy = identifier(there[0]["SnapshotId"])
     else:
-        copy = str(
+        copy = identifier(
             account.call(
                 *("ec2", "copy_snapshot"),
                 SourceRegion=region,

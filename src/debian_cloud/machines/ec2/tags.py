@@ -34,6 +34,9 @@ VOLUME: Final = f"{_PREFIX}volume"
 SHOWN: Final = "Name"
 """What the provider's own tools show as the name."""
 
+COPIED: Final = (SHOWN, IMAGE, FILE, DISK)
+"""Tags of an image and its snapshot that their copies have, too."""
+
 
 def members(tags: Mapping[str, str]) -> list[dict[str, str]]:
     """Tags as EC2 takes them."""

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.errors import USAGE, Error
+from debian_cloud.host.progress import say
 from debian_cloud.machines.ec2 import tags
+from debian_cloud.machines.ec2.account import identifier
 from debian_cloud.machines.ec2.registration import GIB
+from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,8 +44,9 @@ def find(account: Account, disk: Disk, subnet: str) -> Volume:
         raise Error(
             f"there is no disk {disk.name}", f"give its size, to make it: --persistent-disk {disk.name}:10G", USAGE
         )
-    if found and found[0].get("State") == "in-use":
-        raise Error(f"another instance has the disk {disk.name}", "terminate that one first", USAGE)
+    if found and found[0].get("State") != "available":
+        what = printable(str(found[0].get("State")), 40)
+        raise Error(f"the disk {disk.name} is {what}", "if another instance has it, terminate that one first", USAGE)
     if found:
         return Volume(disk.name, str(found[0]["AvailabilityZone"]), str(found[0]["VolumeId"]))
     return Volume(disk.name, _zone(account, subnet), gib=-(-disk.size // GIB))
@@ -52,7 +56,9 @@ def _zone(account: Account, subnet: str) -> str:
     if subnet:
         found = account.call("ec2", "describe_subnets", SubnetIds=[subnet])["Subnets"]
         return str(found[0]["AvailabilityZone"])
-    zones = account.call("ec2", "describe_availability_zones").get("AvailabilityZones", ())
+    # Others are of a city or a network, and have few types of instances.
+    filters = [{"Name": "zone-type", "Values": ["availability-zone"]}] if not account.endpoints else []
+    zones = account.call("ec2", "describe_availability_zones", Filters=filters).get("AvailabilityZones", ())
     return min(str(one["ZoneName"]) for one in zones)
 
 
@@ -60,6 +66,8 @@ def attach(account: Account, volumes: Sequence[Volume], instance: str) -> None:
     """Give an instance its volumes; those that do not exist are made."""
     for letter, volume in zip(_LETTERS, volumes, strict=False):
         found = volume.id or _made(account, volume)
+        if not volume.id:
+            say(f"debian-cloud: the disk {volume.name} was made, {found} in {volume.zone}, and stays\n")
         _wait(account, found)
         account.call("ec2", "attach_volume", InstanceId=instance, VolumeId=found, Device=f"/dev/sd{letter}")
 
@@ -71,7 +79,7 @@ def _made(account: Account, volume: Volume) -> str:
         Size=volume.gib,
         **tags.at_creation("volume", {tags.VOLUME: volume.name, tags.SHOWN: volume.name}),
     )
-    return str(answer["VolumeId"])
+    return identifier(answer["VolumeId"])
 
 
 def _wait(account: Account, volume: str) -> None:
