@@ -595,8 +595,10 @@ def test_the_last_answer_counts_too(there: Ec2, cloud: Cloud, source: Source) ->
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/x", "snap-1\x9b", "-oProxyCommand=x"])
-def test_a_name_of_the_provider_s_is_no_path(there: Ec2, cloud: Cloud, source: Source, name: str) -> None:
-    cloud.new = lambda kind: name if kind == "snap" else f"{kind}-{1:017x}"  # type: ignore[method-assign]
+def test_a_name_of_the_provider_s_is_no_path(
+    there: Ec2, cloud: Cloud, source: Source, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(cloud, "new", lambda kind: name if kind == "snap" else f"{kind}-{1:017x}")
     with pytest.raises(Error, match="as the id of something"):
         there.publish(source)
     assert not (there.root / "uploads").exists()
