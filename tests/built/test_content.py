@@ -59,7 +59,7 @@ class Vendor:
 
 MANY: Final = (
     *("NoCloud", "ConfigDrive", "OpenStack", "DigitalOcean", "Hetzner", "Vultr", "Scaleway", "UpCloud", "Exoscale"),
-    *("CloudStack", "OpenNebula", "Oracle", "Akamai", "VMware", "OVF", "LXD", "None"),
+    *("CloudStack", "OpenNebula", "Oracle", "Akamai", "VMware", "OVF", "LXD", "Ec2", "None"),
 )
 VENDORS: Final = {
     "ec2": Vendor(
