@@ -40,7 +40,7 @@ from tests.machines.records import MACHINE, SIZE, record
 
 pytest.importorskip("libvirt", reason="python3-libvirt is not installed")
 
-# Without privileges, libvirtd is one of a user. Root becomes nobody, whom each Debian has, and who owns its files then.
+# Without privileges, libvirtd is one of a user. Root becomes nobody, whom each Debian has, and who owns its files.
 USER = ("unshare", "--user", "--map-user=65534", "--map-group=65534") if os.geteuid() == 0 else ()
 # mov dx, 0x3f8; for each letter: mov al, LETTER; out dx, al; at the end 1: hlt; jmp 1b; in a boot sector
 SECTOR = (b"\xba\xf8\x03" + b"".join(b"\xb0%c\xee" % letter for letter in b"hello\n") + b"\xf4\xeb\xfd").ljust(
