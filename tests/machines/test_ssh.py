@@ -68,6 +68,15 @@ def test_a_port_that_is_open_is_no_answer() -> None:
     assert not ssh.answers(login(port), 0.3)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{"user": "-oProxyCommand=touch${IFS}x;true"}, {"user": "a b"}, {"user": ""}, {"host": "-oProxyCommand=x"}],
+)
+def test_a_provider_s_word_is_no_option(given: dict[str, str]) -> None:
+    with pytest.raises(Error, match="is no login"):
+        ssh.argv(replace(login(), **given))
+
+
 def test_only_the_host_key_that_is_known_is_accepted(tmp_path: Path) -> None:
     with sshd.served(tmp_path) as port:
         user = getpass.getuser()

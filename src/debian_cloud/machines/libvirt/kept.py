@@ -20,6 +20,7 @@ _TIME: Final = re.compile(r"[0-9]{1,12}")
 # An instance's name, of at most 48 characters, and a number of its own: volumes are found by it.
 _ID: Final = re.compile(r"[a-z][a-z0-9-]{0,47}-[0-9a-f]{8}")
 _WORD: Final = re.compile(r"[!-~]{0,200}")
+_USER: Final = re.compile(r"(?:[a-z_][a-z0-9_-]{0,31})?")
 _HOST_KEY: Final = re.compile(r"|[a-z0-9-]{1,40} [A-Za-z0-9+/]{1,400}={0,3}")
 _PRINTABLE: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f]{0,200}")
 _VERSION: Final = "1"
@@ -93,7 +94,7 @@ def _read(tags: Mapping[str, str]) -> Kept:
         image=tag("image"),
         architecture=tag("architecture"),
         owner=tag("owner", _PRINTABLE),
-        user=tag("user"),
+        user=tag("user", _USER),
         host_key=tag("host-key", _HOST_KEY),
         pool=tag("pool", _PRINTABLE),
         disks=tuple(tag("disks", _PRINTABLE).split()),
