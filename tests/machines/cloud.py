@@ -357,7 +357,7 @@ class Cloud:
 
     def _describe_security_groups(self, _region: str, asked: dict[str, str]) -> Any:
         rows = [
-            {"groupId": group, "groupName": found["name"]}
+            {"groupId": group, "groupName": found["name"], "ipPermissions": found["rules"]}
             for group, found in self.groups.items()
             if matches(asked, {}, {"group-name": found["name"], "vpc-id": found["vpc"]})
         ]
@@ -372,11 +372,21 @@ class Cloud:
         return {"groupId": group}
 
     def _authorize_security_group_ingress(self, _region: str, asked: dict[str, str]) -> Any:
-        rules = self.groups[asked["GroupId"]]["rules"]
-        rule = {key: value for key, value in asked.items() if key != "GroupId"}
-        if rule in rules:
-            raise Refused("InvalidPermission.Duplicate")
-        rules.append(rule)
+        start = "IpPermissions.1"
+        rule = {
+            "ipProtocol": asked[f"{start}.IpProtocol"],
+            "fromPort": asked[f"{start}.FromPort"],
+            "toPort": asked[f"{start}.ToPort"],
+            "ipRanges": [
+                {"cidrIp": asked[f"{start}.IpRanges.{number}.CidrIp"]}
+                for number in numbers(asked, f"{start}.IpRanges")
+            ],
+            "ipv6Ranges": [
+                {"cidrIpv6": asked[f"{start}.Ipv6Ranges.{number}.CidrIpv6"]}
+                for number in numbers(asked, f"{start}.Ipv6Ranges")
+            ],
+        }
+        self.groups[asked["GroupId"]]["rules"].append(rule)
         return {"return": "true"}
 
     def _run_instances(self, region: str, asked: dict[str, str]) -> Any:

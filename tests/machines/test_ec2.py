@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from debian_cloud.errors import Error
+from debian_cloud.image.id import ImageId
 from debian_cloud.machines import drivers, keys, registry
 from debian_cloud.machines.drivers import NameInUseError, ec2
 from debian_cloud.machines.drivers.ec2 import Ec2
@@ -57,8 +58,8 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config.d"))
     monkeypatch.setattr(account, "_ATTEMPTS", 3)
-    for module in (ec2, images, snapshots, volumes):
-        monkeypatch.setattr(module, "_POLL", 0.01)
+    for module in (account, ec2, images, snapshots, volumes):
+        monkeypatch.setattr(module, "POLL", 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +269,7 @@ def test_blocks_that_were_accepted_are_not_sent_again(
     with pytest.raises(Error, match="does not allow CompleteSnapshot"):
         there.publish(source)
     # A line that was cut off does not count.
-    (journal,) = (there.root / "uploads").iterdir()
+    (journal,) = (there.root / "uploads").glob("snap-*")
     assert journal.read_text() == "0\n7\n127\n"
     journal.write_text("0\n7\n12")
     put = cloud.count("PutSnapshotBlock")
@@ -416,17 +417,17 @@ def test_orphans_are_snapshots_of_ours_that_no_image_has(there: Ec2, cloud: Clou
     used = cloud.images[image]["snapshot"]
     long_ago = time.time() - 86400
     for name, given, completed, begun in (
-        ("snap-orphan", {tags.DISK: "x"}, True, long_ago),
-        ("snap-young", {tags.DISK: "y"}, True, time.time()),
-        ("snap-uploading", {tags.DISK: "z"}, False, long_ago),
-        ("snap-of-others", {"Name": "backup"}, True, long_ago),
+        ("snap-0000000a", {tags.DISK: "x"}, True, long_ago),
+        ("snap-0000000b", {tags.DISK: "y"}, True, time.time()),
+        ("snap-0000000c", {tags.DISK: "z"}, False, long_ago),
+        ("snap-0000000d", {"Name": "backup"}, True, long_ago),
     ):
         cloud.snapshots[name] = Snapshot(name, 1, given, REGION, completed=completed, begun=begun)
     cloud.snapshots[used].begun = long_ago
-    ((region, orphan),) = there.orphans(Wish())
-    assert (region, orphan) == (REGION, "snap-orphan")
-    there.remove((region, orphan))
-    assert {*cloud.snapshots} == {used, "snap-young", "snap-uploading", "snap-of-others"}
+    (orphan,) = there.orphans(Wish())
+    assert (orphan.region, orphan.snapshot) == (REGION, "snap-0000000a")
+    there.remove(orphan)
+    assert {*cloud.snapshots} == {used, "snap-0000000b", "snap-0000000c", "snap-0000000d"}
 
 
 @pytest.mark.parametrize(
@@ -601,7 +602,7 @@ def test_a_name_of_the_provider_s_is_no_path(
     monkeypatch.setattr(cloud, "new", lambda kind: name if kind == "snap" else f"{kind}-{1:017x}")
     with pytest.raises(Error, match="as the id of something"):
         there.publish(source)
-    assert not (there.root / "uploads").exists()
+    assert [path.name.partition(".")[0] for path in (there.root / "uploads").iterdir()] == ["token"]
 
 
 def test_an_image_of_others_is_not_deregistered(there: Ec2, cloud: Cloud, source: Source) -> None:
@@ -703,19 +704,47 @@ def test_ssh_is_let_in_only_from_where_the_target_says(address: str, cloud: Clou
     start(closed, source, "a")
     start(opened, source, "b")
     start(opened, source, "c")
-    rules = {
-        group["name"].partition("-ssh")[0] + ("-ssh" in group["name"]) * "-ssh": group["rules"]
-        for group in cloud.groups.values()
-    }
-    assert rules["debian-cloud"] == []
-    (rule,) = rules["debian-cloud-ssh"]
-    assert (rule["IpPermissions.1.FromPort"], rule["IpPermissions.1.IpRanges.1.CidrIp"]) == ("22", "203.0.113.0/24")
-    assert rule["IpPermissions.1.Ipv6Ranges.1.CidrIpv6"] == "2001:db8::/32"
+    rules = {group["name"].startswith("debian-cloud-ssh"): group["rules"] for group in cloud.groups.values()}
+    assert rules[False] == []
+    (rule,) = rules[True]
+    assert (rule["ipProtocol"], rule["fromPort"], rule["toPort"]) == ("tcp", "22", "22")
+    assert (rule["ipRanges"], rule["ipv6Ranges"]) == ([{"cidrIp": "203.0.113.0/24"}], [{"cidrIpv6": "2001:db8::/32"}])
     assert len(cloud.keys) == 1
     given = drivers.provider(target(address, Security_Groups="sg-given", Subnet="subnet-1"))
     assert isinstance(given, Ec2)
     start(given, source, "d")
     assert len(cloud.groups) == 2
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"ipProtocol": "tcp", "fromPort": "22", "toPort": "22", "ipRanges": [{"cidrIp": "0.0.0.0/0"}]},
+        {"ipProtocol": "tcp", "fromPort": "80", "toPort": "80", "ipRanges": [{"cidrIp": "203.0.113.0/24"}]},
+        {"ipProtocol": "-1", "groups": [{"groupId": "sg-000000000000000ff"}]},
+    ],
+)
+def test_a_group_that_lets_in_more_is_not_used(
+    address: str, cloud: Cloud, source: Source, rule: dict[str, Any]
+) -> None:
+    opened = drivers.provider(target(address, Ssh_From="203.0.113.0/24"))
+    assert isinstance(opened, Ec2)
+    start(opened, source, "a")
+    (group,) = cloud.groups.values()
+    group["rules"].append(rule)
+    with pytest.raises(Error, match="also lets in"):
+        start(opened, source, "b")
+    assert len(cloud.instances) == 1
+
+
+def test_a_group_that_was_half_made_is_completed(address: str, cloud: Cloud, source: Source) -> None:
+    opened = drivers.provider(target(address, Ssh_From="203.0.113.0/24 198.51.100.0/24"))
+    assert isinstance(opened, Ec2)
+    start(opened, source, "a")
+    (group,) = cloud.groups.values()
+    group["rules"][0]["ipRanges"].pop()
+    start(opened, source, "b")
+    assert group["rules"][1]["ipRanges"] == [{"cidrIp": "198.51.100.0/24"}]
 
 
 def test_what_is_asked_for(there: Ec2, cloud: Cloud, source: Source) -> None:
@@ -757,6 +786,85 @@ def test_a_persistent_disk_outlives_instances(there: Ec2, cloud: Cloud, source: 
     start(there, source, "b", disks=(Disk("data"),))
     assert len(cloud.volumes) == 1
     assert volume["instance"] not in ("", first)
+
+
+def test_disks_and_their_instance_are_in_one_zone(there: Ec2, cloud: Cloud, source: Source) -> None:
+    for name, zone in (("data", "b"), ("other", "c")):
+        cloud.volumes[cloud.new("vol")] = {
+            "zone": f"{REGION}{zone}",
+            "tags": {tags.VOLUME: name},
+            "instance": "",
+            "left": 0,
+        }
+    with pytest.raises(Error, match="the disk other is in eu-one-1c, but the instance would be in eu-one-1b"):
+        start(there, source, disks=(Disk("data"), Disk("other")))
+    assert not cloud.instances
+    start(there, source, disks=(Disk("new", 2**30), Disk("data")))
+    assert {one["zone"] for one in cloud.volumes.values() if one["instance"]} == {f"{REGION}b"}
+
+
+def test_two_of_one_name_can_be_told_apart(there: Ec2, cloud: Cloud, source: Source) -> None:
+    """As two commands that were killed at once leave them."""
+    start(there, source)
+    (first,) = cloud.instances
+    second = "i-00000000000000abc"
+    cloud.instances[second] = {**cloud.instances[first], "tags": dict(cloud.instances[first]["tags"])}
+    assert sorted(one.name for one in there.describe()) == ["a", second]
+    there.terminate((second,))
+    assert [one.name for one in there.describe()] == ["a"]
+
+
+def test_one_to_throw_away_ends_when_it_is_stopped(there: Ec2, cloud: Cloud, source: Source) -> None:
+    start(there, source, throw_away=True)
+    there.power("a", "stop")
+    assert [one["state"] for one in cloud.instances.values()] == ["terminated"]
+
+
+def test_more_names_than_a_filter_takes(there: Ec2, cloud: Cloud, source: Source) -> None:
+    start(there, source, "a-7")
+    with pytest.raises(NameInUseError):
+        there._refuse_used([f"a-{number}" for number in range(300)])
+
+
+def test_a_provider_that_ignores_dry_run_is_not_taken_for_one_that_agrees(
+    there: Ec2, cloud: Cloud, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there.publish(source)
+    keys.public(there.root)
+    cloud.keys["k"] = "x"
+    cloud.groups["sg-00000001"] = {"name": "x", "vpc": "x", "rules": []}
+    monkeypatch.setattr(cloud, "_dry", lambda _: None)
+    place = launch.Place("k", ("sg-00000001",))
+    real = launch.parameters
+    monkeypatch.setattr(
+        launch, "parameters", lambda of, image, kind, _, *others: real(of, image, kind, place, *others)
+    )
+    with pytest.raises(Error, match="although it was only asked"):
+        there.check(spec(source))
+    assert [one["state"] for one in cloud.instances.values()] == ["terminated"]
+
+
+def test_the_latest_one_does_not_go_back(there: Ec2, cloud: Cloud, source: Source) -> None:
+    def of(serial: str, config: str = "ec2") -> Source:
+        id_ = ImageId("trixie", config, "amd64", serial)
+        return replace(source, record=replace(source.record, id=id_))
+
+    wish = Wish(parameters="/debian")
+    (new,) = there.register(of("20261121.0"), wish)
+    (old,) = there.register(of("20261120.0"), wish)
+    assert cloud.parameters[REGION, "/debian/13/latest/amd64"] == new.id != old.id
+    assert cloud.parameters[REGION, "/debian/13/20261120.0/amd64"] == old.id
+    (other,) = there.register(of("20261121.0", "generic"), wish)
+    assert (bool(other.id), "are of debian-13-ec2" in other.reason) == (True, True)
+
+
+def test_what_a_killed_deregister_left_goes_with_the_next(there: Ec2, cloud: Cloud, source: Source) -> None:
+    there.publish(source)
+    cloud.images.clear()
+    (dry,) = there.deregister(source.record.id, Wish(), dry=True)
+    assert dry.snapshot in cloud.snapshots
+    there.deregister(source.record.id, Wish())
+    assert cloud.snapshots == {}
 
 
 @pytest.mark.parametrize(
@@ -893,7 +1001,7 @@ def test_wrong_credentials(there: Ec2, cloud: Cloud, code: str) -> None:
 
 
 def test_where_it_costs_is_said(there: Ec2, address: str) -> None:
-    assert there.about() == f"account 123456789012, region eu-one-1, {address}, SSH from nowhere"
+    assert there.about() == f"account 123456789012, region eu-one-1, {address}, SSH from nowhere (Ssh-From)"
     opened = drivers.provider(target(address, Ssh_From="203.0.113.0/24"))
     assert opened.about().endswith(", SSH from 203.0.113.0/24")
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import json
@@ -21,9 +22,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from debian_cloud.cli.machines import options
+from debian_cloud.cli.machines import run as verb
 from debian_cloud.errors import Error
 from debian_cloud.host import folders, memory, run
-from debian_cloud.machines import drivers, running, ssh
+from debian_cloud.machines import drivers, running, source, ssh, target
 from debian_cloud.machines.drivers import qemu
 from debian_cloud.machines.drivers.qemu import Local
 from debian_cloud.machines.instance import Instance
@@ -633,6 +636,24 @@ def test_one_unknown_does_not_keep_the_others(command_line: Local, image: str) -
     refused(done, 2, "there is no instance x")
     assert done.stdout == "a is terminated\nb is terminated\n"
     refused(debian_cloud("terminate"), 2, "no instance is named")
+
+
+def test_one_that_has_no_address_yet_is_waited_for(
+    here: Local, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a network of libvirt's, where it is leased later."""
+    one = Instance("a", "a-1", "local", record().stem, "amd64", "starting")
+    waited: list[str] = []
+    monkeypatch.setattr(options, "source", lambda _: source.Source(record(), "sha256-0"))
+    monkeypatch.setattr(target, "find", lambda *_: here.target)
+    monkeypatch.setattr(drivers, "provider", lambda _: here)
+    monkeypatch.setattr(running, "start", lambda _: drivers.Started((one,)))
+    monkeypatch.setattr(running, "wait", lambda _, name, *__: waited.append(name))
+    parser = argparse.ArgumentParser()
+    verb.arguments(parser)
+    assert verb.main(parser.parse_args(["generic", "--wait", "--memory", "256M"])) == 0
+    assert waited == ["a"]
+    assert "debian-cloud ssh a    (as debian)" in capsys.readouterr().out
 
 
 def test_those_that_have_expired(command_line: Local, image: str) -> None:

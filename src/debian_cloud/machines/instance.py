@@ -3,15 +3,29 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
-State = Literal["starting", "running", "paused", "stopped", "damaged"]
+State = Literal["starting", "running", "paused", "stopping", "stopped", "damaged"]
 """`paused`: its provider has stopped it for a reason, and it can go on; `damaged`: it can only be terminated."""
 Power = Literal["start", "stop", "reboot"]
 
+_USER: Final = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+_HOST: Final = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:-]{0,252}")
+
 NEVER: Final = 0
 """As a time: it does not expire."""
+
+
+def is_user(text: str) -> bool:
+    """Whether a text can be the name of a user; none begins with a dash, as an option of ssh(1) does."""
+    return bool(_USER.fullmatch(text))
+
+
+def is_host(text: str) -> bool:
+    """Whether a text can be an address or a name of a machine; none begins with a dash."""
+    return bool(_HOST.fullmatch(text))
 
 
 @dataclass(frozen=True, slots=True)

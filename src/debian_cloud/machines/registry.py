@@ -70,13 +70,13 @@ class Registry(Protocol):
     def register(self, source: Source, wish: Wish) -> tuple[Registered, ...]:
         """Bring an image to the provider and register it, once; Error if not even the target's own region has it."""
 
-    def deregister(self, of: ImageId, wish: Wish) -> tuple[Registered, ...]:
-        """Remove an image and what it consists of; what is gone already is no error."""
+    def deregister(self, of: ImageId, wish: Wish, *, dry: bool = False) -> tuple[Registered, ...]:
+        """Remove an image and what it consists of, or with `dry` only name it; what is gone already is no error."""
 
-    def orphans(self, wish: Wish) -> tuple[tuple[str, str], ...]:
-        """Region and name of what this program made there and no image has."""
+    def orphans(self, wish: Wish) -> tuple[Registered, ...]:
+        """What this program made there and no image has: each with its region and snapshot."""
 
-    def remove(self, orphan: tuple[str, str]) -> None:
+    def remove(self, orphan: Registered) -> None:
         """Remove one of them."""
 
 

@@ -28,6 +28,8 @@ _KEY: Final = re.compile(
 )
 _CPUS: Final = 255
 _USUAL_MEMORY: Final = 2**30
+_SPARE: Final = 2**28
+"""Bytes of memory that QEMU takes besides the guest's."""
 LARGEST_USER_DATA: Final = 2**14
 """Maximum bytes of user-data, on every target: what EC2 accepts."""
 _KINDS: Final = (
@@ -196,6 +198,22 @@ def check(spec: MachineSpec) -> MachineSpec:
     if spec.user_data and not machine.datasources:
         raise Error(f"{image.stem} has no cloud-init, so it reads no user-data", "omit --user-data", USAGE)
     return spec
+
+
+def no_disk(wanted: Disk) -> Error:
+    """The Error for a disk that does not exist and has no size."""
+    return Error(
+        f"there is no disk {wanted.name}", f"give its size, to make it: --persistent-disk {wanted.name}:10G", USAGE
+    )
+
+
+def refuse_no_memory(spec: MachineSpec, free: int) -> None:
+    """Raise Error if a QEMU for an instance would need more than so many bytes."""
+    if free < (needed := memory_of(spec) + _SPARE):
+        raise Error(
+            f"{spec.name or spec.image.id.config} needs {needed >> 20} MiB of memory, but {free >> 20} are free",
+            "end something else, or give less --memory",
+        )
 
 
 def memory_of(spec: MachineSpec) -> int:

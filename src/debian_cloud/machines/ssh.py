@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import socket
 import time
 from typing import TYPE_CHECKING, Final
 
 from debian_cloud.errors import Error
 from debian_cloud.host import run
+from debian_cloud.machines.instance import is_host, is_user
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from debian_cloud.machines.instance import Instance, Login
 
-_USER: Final = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
-_HOST: Final = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:-]{0,252}")
 _ANSWER: Final = 5.0
 """Seconds in which a server that listens sends its first line (RFC 4253, 4.2)."""
 
@@ -53,8 +51,8 @@ def argv(login: Login, command: Sequence[str] = (), *, batch: bool = False) -> t
         "ServerAliveCountMax": "8",
         **({"BatchMode": "yes"} if batch else {}),
     }
-    # A provider's metadata names both; a word that began with a dash would be an option.
-    if not _USER.fullmatch(login.user) or not _HOST.fullmatch(login.host):
+    # A provider's metadata names both.
+    if not is_user(login.user) or not is_host(login.host):
         raise Error(
             f"{printable(login.user, 40)} at {printable(login.host, 80)} is no login",
             "the provider's metadata is wrong",

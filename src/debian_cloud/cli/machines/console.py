@@ -3,7 +3,8 @@
 
 On a terminal, the console is connected until Ctrl-] is typed; what the instance sends is
 passed on as it is, as on any console. One user at a time can be connected. With --log, or if
-standard input or output is no terminal, the last lines that it wrote are printed, as text.
+standard input or output is no terminal, the last lines that it wrote are printed, as text;
+in EC2 there is no more than that.
 
     debian-cloud console try
     debian-cloud console try --log
@@ -35,7 +36,8 @@ def main(args: argparse.Namespace) -> int:
     """Run the verb and return its exit status."""
     provider, instance = options.found(args)
     console = provider.console(instance.name)
-    if args.log or not (sys.stdin.isatty() and sys.stdout.isatty()):
+    passive = instance.state != "stopped" and not console.command and not console.socket
+    if args.log or passive or not (sys.stdin.isatty() and sys.stdout.isatty()):
         if args.lines < 1:
             raise Error(f"--lines {args.lines} prints nothing", "give 1 or more", USAGE)
         for line in console.log.decode("utf-8", "replace").rstrip("\n").split("\n")[-args.lines :]:

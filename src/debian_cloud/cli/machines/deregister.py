@@ -15,20 +15,20 @@ that interrupted commands left. With --dry-run they are only listed.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from debian_cloud.cli import warn
 from debian_cloud.cli.machines import options
-from debian_cloud.errors import FAILED, USAGE, Error
+from debian_cloud.errors import USAGE, Error
 from debian_cloud.host import signals
 from debian_cloud.image.id import ImageId
 from debian_cloud.machines import registry, target
-from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     import argparse
 
-    from debian_cloud.machines.registry import Registry, Wish
+    from debian_cloud.machines.registry import Registered, Registry
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,24 +46,20 @@ def main(args: argparse.Namespace) -> int:
     where = registry.of(target.find(args.on, warn))
     wish = options.wish(args)
     print(f"debian-cloud: {args.on}: {where.about()}", file=sys.stderr)
-    if args.clean:
-        return _clean(where, wish, dry=args.dry_run)
-    of = ImageId.parse(args.image)
-    if args.dry_run:
-        print(f"would deregister {of.stem}")
-        return 0
     with signals.ending_politely():
-        return options.report(where.deregister(of, wish), as_json=args.json)
+        if args.clean:
+            found = where.orphans(wish)
+            results = found if args.dry_run else tuple(_removed(where, one) for one in found)
+        else:
+            results = where.deregister(ImageId.parse(args.image), wish, dry=args.dry_run)
+    return options.report(results, as_json=args.json)
 
 
-def _clean(where: Registry, wish: Wish, *, dry: bool) -> int:
-    status = 0
-    for one in where.orphans(wish):
-        done = "would remove" if dry else "removed"
-        try:
-            if not dry:
-                where.remove(one)
-        except Error as error:
-            done, status = f"{error.message}: not removed:", FAILED
-        print(f"{done} {printable(' '.join(one), 80)}")
-    return status
+def _removed(where: Registry, one: Registered) -> Registered:
+    """Remove an orphan; the same with the reason if that fails, which does not keep the others."""
+    try:
+        if not one.reason:
+            where.remove(one)
+    except Error as error:
+        return replace(one, reason=error.message)
+    return one

@@ -3,7 +3,7 @@
 
 The providers are asked each time, so what is printed is so. A target that cannot be
 asked is named in a warning, and the exit status is then 1.
-An instance is starting, running, stopped, paused (it could not write its disk, and `start`
+An instance is starting, running, stopping, stopped, paused (it could not write its disk, and `start`
 lets it go on) or damaged (it can only be terminated).
 
     debian-cloud instances

@@ -21,7 +21,8 @@ cloud-init's NoCloud gets a seed, and lets in its own user; on `local`, another 
 server gets the key for root from the firmware, and no user-data. An image without an SSH server has a console.
 
 On another target (`debian-cloud targets`), account and region are printed before anything is
-made. What costs something is ended again if the command fails or is interrupted.
+made. If the command fails or is interrupted, its instances are ended again; the image stays there
+until `deregister`, and so do persistent disks.
 
 With --expires, the instance powers itself off at that time, whether this machine can be
 reached or not. A disk of --persistent-disk outlives all instances; in the guest it is
@@ -123,10 +124,11 @@ def main(args: argparse.Namespace) -> int:
         print(options.as_json(started.instances))
     else:
         for instance in started.instances:
-            _next(instance)
+            _next(instance, found.record.machine.user)
     # What exists has been said, if this is interrupted.
     for instance in started.instances:
-        if args.wait and instance.login:
+        # One that starts has an address later.
+        if args.wait and (instance.login or instance.state == "starting"):
             sys.stdout.flush()
             running.wait(
                 provider, instance.name, args.timeout, partial(_say, f"waiting until {instance.name} answers")
@@ -166,12 +168,13 @@ def _say(text: str) -> None:
     print(f"debian-cloud: {text}", file=sys.stderr)
 
 
-def _next(instance: Instance) -> None:
+def _next(instance: Instance, user: str) -> None:
     """Print what to type next."""
     what = printable(f"{instance.image} for {instance.architecture}")
     print(f"{instance.name} is {instance.state}: {what} on {instance.target}")
     on = f"--on {instance.target} " if instance.target != target.LOCAL.name else ""
-    if instance.login:
-        print(f"  log in    debian-cloud ssh {on}{instance.name}    (as {printable(instance.login.user)})")
+    who = instance.login.user if instance.login else user if instance.state == "starting" else ""
+    if who:
+        print(f"  log in    debian-cloud ssh {on}{instance.name}    (as {printable(who)})")
     print(f"  console   debian-cloud console {on}{instance.name}")
     print(f"  end it    debian-cloud terminate {on}{instance.name}")

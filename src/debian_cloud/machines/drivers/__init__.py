@@ -8,16 +8,20 @@ needs a package which only this driver needs is in its module, and an Error ther
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import pkgutil
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from debian_cloud.errors import USAGE, Error, did_you_mean
+from debian_cloud.host import signals
+from debian_cloud.host.command import failure
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from debian_cloud.machines.instance import Console, Instance, Power
     from debian_cloud.machines.source import Source
@@ -26,6 +30,9 @@ if TYPE_CHECKING:
 
 PATIENCE: Final = 120.0
 """Seconds in which an instance that is to stop should have done so; without acceleration it takes 20."""
+_AGAIN: Final = 15.0
+"""Seconds after which a guest is asked again to power off: early in its boot it does not hear it."""
+_POLL: Final = 0.1
 
 
 class NameInUseError(Error):
@@ -43,6 +50,48 @@ class Started:
 
     instances: tuple[Instance, ...]
     reason: str = ""
+
+
+def one_by_one(
+    names: Sequence[str],
+    least: int,
+    start: Callable[[str, list[str]], None],
+    end: Callable[[Sequence[str]], None],
+) -> tuple[list[str], str]:
+    """Start instances one by one; the names of those that were started, and why the others were not.
+
+    `start` adds a name to the list when its instance has been started. If fewer than `least` are, or it is
+    interrupted, `end` is called with them, and what went wrong is raised.
+    """
+    started: list[str] = []
+    try:
+        for name in names:
+            start(name, started)
+    except BaseException as error:
+        if isinstance(error, (Error, OSError)) and len(started) >= least:
+            reason = error if isinstance(error, Error) else failure(error)
+            return started, f"{reason.message}{reason.hint and f'; {reason.hint}'}"
+        # What went wrong before is what the user is told.
+        with signals.undisturbed(), contextlib.suppress(Error, OSError):
+            end(started)
+        raise
+    return started, ""
+
+
+def power_off(name: str, seconds: float, runs: Callable[[], bool], ask: Callable[[], None]) -> None:
+    """Ask a guest to power off until it does not run any more; Error after so many seconds."""
+    end, asked = time.monotonic() + seconds, 0.0
+    while runs():
+        now = time.monotonic()
+        if now > end:
+            raise Error(
+                f"{name} is still running after {seconds:.0f} s, although it was asked to power off",
+                f"see debian-cloud console {name}, wait longer with --timeout, or give --force",
+            )
+        if not asked or now - asked > _AGAIN:
+            asked = now
+            ask()
+        time.sleep(_POLL)
 
 
 class Provider(Protocol):

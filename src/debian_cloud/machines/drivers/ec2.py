@@ -22,9 +22,9 @@ from debian_cloud.machines import expiry, keys
 from debian_cloud.machines import spec as spec_of
 from debian_cloud.machines.drivers import PATIENCE, NameInUseError, Started
 from debian_cloud.machines.ec2 import access, images, launch, registration, snapshots, tags, volumes
-from debian_cloud.machines.ec2.account import Account, RefusedError, identifier
+from debian_cloud.machines.ec2.account import POLL, VISIBLE, Account, RefusedError, identifier
 from debian_cloud.machines.ec2.launch import Place
-from debian_cloud.machines.instance import Console, Instance, Login
+from debian_cloud.machines.instance import Console, Instance, Login, is_host, is_user
 from debian_cloud.machines.qemu import bases, state
 from debian_cloud.text.printable import printable
 
@@ -53,12 +53,11 @@ FIELDS: Final = (
 
 _ALIVE: Final = ("pending", "running", "stopping", "stopped")
 """States of instances that exist; the others are visible for about an hour after their end."""
-_STATES: Final[Mapping[str, State]] = {"pending": "starting", "running": "running", "stopping": "running"}
-_POLL: Final = 3.0
+_STATES: Final[Mapping[str, State]] = {"pending": "starting", "running": "running", "stopping": "stopping"}
 _UP: Final = 300.0
 """Seconds in which an instance is running, or has ended."""
-_VISIBLE: Final = 20.0
-"""Seconds in which an instance that was started is seen by its tags."""
+_MOST_VALUES: Final = 200
+"""Values that a filter may have."""
 _UNKNOWN: Final = ("InvalidSnapshot.NotFound", "InvalidAMIName.Duplicate")
 """What is said of a registration that is allowed, with a snapshot that does not exist."""
 _CERTAIN: Final = (
@@ -69,10 +68,14 @@ _CERTAIN: Final = (
     "VcpuLimit",
     "InstanceLimit",
     "OptIn",
+    "Unsupported",
+    "Blocked",
+    "PendingVerification",
+    "AuthFailure",
+    "MissingParameter",
+    "OperationNotPermitted",
 )
 """Beginnings of the reasons why nothing was started, for certain."""
-_HOST: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
-_USER: Final = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _TIME: Final = re.compile("[0-9]{1,11}")
 
 
@@ -111,7 +114,9 @@ class Ec2:
         """Account, region, endpoint, and from where instances can be logged in to."""
         where = dict(self.account.endpoints).get("ec2", "")
         given = self.target.settings.get("Security-Groups", "")
-        ssh = f"as {printable(given, 80)} says" if given else f"from {' '.join(self.networks) or 'nowhere'}"
+        ssh = (
+            f"as {printable(given, 80)} says" if given else f"from {' '.join(self.networks) or 'nowhere (Ssh-From)'}"
+        )
         return f"account {self._owner()[0]}, region {self.account.region}{where and f', {where}'}, SSH {ssh}"
 
     def _owner(self) -> tuple[str, str]:
@@ -128,10 +133,10 @@ class Ec2:
             raise Error("--boot is not for EC2: image and type of instance decide how it boots", "omit --boot", USAGE)
         launch.user_data(spec)
         kind = self._kind(spec)
-        for disk in spec.disks:
-            volumes.find(self.account, disk, self._subnet)
+        volumes.find(self.account, spec.disks, self._subnet)
         if image := images.find(self.account, spec.image.stem):
-            self.account.allows("run_instances", ImageId=image.id, InstanceType=kind, MinCount=1, MaxCount=1)
+            asked = launch.parameters(spec, image.id, kind, Place(subnet=self._subnet), {}, (1, 1))
+            self.account.allows("run_instances", asked)
         else:
             self._allows_image(spec.image)
 
@@ -179,7 +184,7 @@ class Ec2:
     def run(self, spec: MachineSpec, image: str, names: Sequence[str], least: int) -> Started:
         """Start all instances by one call; those that ended again at once are counted as not started."""
         self._refuse_used(names)
-        found = [volumes.find(self.account, disk, self._subnet) for disk in spec.disks]
+        found = volumes.find(self.account, spec.disks, self._subnet)
         place = self._place(found)
         kind = self._kind(spec)
         token = secrets.token_hex(16)
@@ -187,7 +192,7 @@ class Ec2:
         wanted = launch.parameters(spec, image, kind, place, given, (least, len(names)))
         ids: list[str] = []
         try:
-            answer = self.account.call("ec2", "run_instances", ClientToken=token, **wanted)
+            answer = self.account.settled("run_instances", ClientToken=token, **wanted)
             ids += (identifier(one["InstanceId"]) for one in answer["Instances"])
             self._name(ids, names)
             alive, reasons = self._up(ids)
@@ -207,10 +212,9 @@ class Ec2:
 
     def _refuse_used(self, names: Sequence[str], besides: Sequence[str] = ()) -> None:
         """Error if other instances have these names: EC2 itself lets several have the same tag."""
-        filters = [{"Name": f"tag:{tags.NAME}", "Values": [*names]}]
-        for one in self._all(filters):
-            if one["InstanceId"] not in besides:
-                raise NameInUseError(tags.of(one)[tags.NAME])
+        for name, one in self._ours(names):
+            if one["InstanceId"] not in besides and name in names:
+                raise NameInUseError(name)
 
     @property
     def _subnet(self) -> str:
@@ -231,17 +235,7 @@ class Ec2:
             self._tag(one, launch.named(name))
 
     def _tag(self, one: str, given: Mapping[str, str]) -> None:
-        """Tag something that may have been made a moment ago."""
-        end = time.monotonic() + _VISIBLE
-        while True:
-            try:
-                self.account.call("ec2", "create_tags", Resources=[one], Tags=tags.members(given))
-            except RefusedError as error:
-                if "NotFound" not in error.code or time.monotonic() > end:
-                    raise
-                time.sleep(_POLL)
-            else:
-                return
+        self.account.settled("create_tags", Resources=[one], Tags=tags.members(given))
 
     def _up(self, ids: Sequence[str]) -> tuple[list[str], str]:
         """Those that run, and why the others do not; one question for all of them."""
@@ -254,7 +248,7 @@ class Ec2:
             if not pending or time.monotonic() > end:
                 break
             shown.tick(f"{len(ids) - pending} of {len(ids)}")
-            time.sleep(_POLL)
+            time.sleep(POLL)
         shown.end()
         alive = [str(one["InstanceId"]) for one in found if one["State"]["Name"] in _ALIVE]
         reasons = dict.fromkeys(_reason(one) for one in found if str(one["InstanceId"]) not in alive)
@@ -271,16 +265,20 @@ class Ec2:
         except RefusedError as error:
             if error.code != "InvalidInstanceID.NotFound":
                 raise
-            return [*self._all([{"Name": "instance-id", "Values": [*ids]}])]
+            found = {
+                str(one["InstanceId"]): one for one in self._all([{"Name": "instance-id", "Values": [*ids]}], ())
+            }
         return [found[one] for one in ids if one in found]
 
-    def _all(self, filters: Sequence[Mapping[str, object]]) -> list[Mapping[str, Any]]:
-        """Those that exist and fit the filters."""
-        states = {"Name": "instance-state-name", "Values": [*_ALIVE]}
+    def _all(
+        self, filters: Sequence[Mapping[str, object]], states: Sequence[str] = _ALIVE
+    ) -> list[Mapping[str, Any]]:
+        """Those that fit the filters, and are in one of these states, or in any."""
+        wanted = [{"Name": "instance-state-name", "Values": [*states]}] if states else []
         return [
             one
             for answer in self.account.pages(
-                "describe_instances", "Reservations", Filters=[*filters, states], MaxResults=1000
+                "describe_instances", "Reservations", Filters=[*filters, *wanted], MaxResults=1000
             )
             for one in answer["Instances"]
             if identifier(one["InstanceId"])
@@ -288,14 +286,14 @@ class Ec2:
 
     def _undo(self, token: str, ids: Sequence[str]) -> None:
         """End what a call started, even if its answer was lost; say what may be left."""
-        end = time.monotonic() + _VISIBLE
+        end = time.monotonic() + VISIBLE
         with contextlib.suppress(Error, OSError):
             while time.monotonic() < end:
                 found = ids or [str(one["InstanceId"]) for one in self._all(tags.where({tags.RUN: token}))]
                 # What was started a moment ago may not be known yet.
                 if found and self._terminate(found):
                     return
-                time.sleep(_POLL)
+                time.sleep(POLL)
         say(
             f"debian-cloud: instances in {self.account.region} may be left, with the tag {tags.RUN}={token}: "
             "see `debian-cloud instances`\n"
@@ -303,15 +301,22 @@ class Ec2:
 
     def describe(self, names: Sequence[str] = ()) -> tuple[Instance, ...]:
         """The instances that have this program's tag, by one request for a thousand."""
-        found = [self._learned(one) if names else one for one in self._ours(names)]
-        return tuple(sorted((self._instance(one) for one in found), key=lambda one: one.name))
+        found = [(name, self._learned(one) if names else one) for name, one in self._ours(names)]
+        return tuple(sorted((self._instance(one, name) for name, one in found), key=lambda one: one.name))
 
-    def _ours(self, names: Sequence[str]) -> list[Mapping[str, Any]]:
-        """Those of these names, or all; one without a name is known by its id."""
+    def _ours(self, names: Sequence[str]) -> list[tuple[str, Mapping[str, Any]]]:
+        """Those of these names, or all, each with its name.
+
+        One without a name, or whose name an older one has, is known by its id.
+        """
         filters: list[dict[str, object]] = [{"Name": "tag-key", "Values": [tags.RUN]}]
-        if names and not any(map(_ID.fullmatch, names)):
+        if 0 < len(names) <= _MOST_VALUES and not any(map(_ID.fullmatch, names)):
             filters.append({"Name": f"tag:{tags.NAME}", "Values": [*names]})
-        return [one for one in self._all(filters) if not names or _name(one) in names]
+        found: dict[str, Mapping[str, Any]] = {}
+        for one in sorted(self._all(filters), key=lambda one: (str(one.get("LaunchTime")), one["InstanceId"])):
+            name = _name(one)
+            found[name if name not in found else str(one["InstanceId"])] = one
+        return [(name, one) for name, one in found.items() if not names or name in names]
 
     def _learned(self, one: Mapping[str, Any]) -> Mapping[str, Any]:
         """The same instance with its host key, which is read from the console once it is there."""
@@ -323,12 +328,12 @@ class Ec2:
         self._tag(str(one["InstanceId"]), {tags.HOST_KEY: key})
         return {**one, "Tags": [*one.get("Tags", ()), {"Key": tags.HOST_KEY, "Value": key}]}
 
-    def _instance(self, one: Mapping[str, Any]) -> Instance:
+    def _instance(self, one: Mapping[str, Any], name: str = "") -> Instance:
         has = tags.of(one)
         expires = has.get(tags.EXPIRES, "")
         launched = one.get("LaunchTime")
         return Instance(
-            name=_name(one),
+            name=name or _name(one),
             id=str(one["InstanceId"]),
             target=self.target.name,
             image=has.get(tags.IMAGE, ""),
@@ -344,7 +349,7 @@ class Ec2:
     def _login(self, one: Mapping[str, Any], has: Mapping[str, str]) -> Login | None:
         host = str(one.get("PublicIpAddress") or one.get("PrivateIpAddress") or "")
         user, key = has.get(tags.USER, ""), has.get(tags.HOST_KEY, "")
-        if one["State"]["Name"] != "running" or not _HOST.fullmatch(host) or not _USER.fullmatch(user):
+        if one["State"]["Name"] != "running" or not is_host(host) or not is_user(user):
             return None
         alias = f"debian-cloud-{one['InstanceId']}"
         return Login(user, host, 22, alias, key if launch.is_host_key(key) else "", str(self.root / keys.NAME))
@@ -368,15 +373,22 @@ class Ec2:
         if not found:
             everything = [one.name for one in self.describe()]
             raise Error(f"there is no instance {printable(name, 80)}", did_you_mean(name, everything), USAGE)
-        return self._instance(found[0])
+        ((of, one),) = found
+        return self._instance(one, of)
 
     def power(self, name: str, action: Power, *, force: bool = False, seconds: float = PATIENCE) -> None:
         """Start, stop or reboot."""
         one = self._one(name)
+        if one.state in ("starting", "stopping"):
+            raise Error(f"{name} is {one.state}", "run it again in a minute", USAGE)
         if action == "start" and one.state != "stopped":
             raise Error(f"{name} is running already", "log in with `debian-cloud ssh`, or reboot it", USAGE)
         if action != "start" and one.state != "running":
             raise Error(f"{name} is not running", f"start it with `debian-cloud start {name}`", USAGE)
+        if action == "stop" and one.throw_away:
+            # Only if it powers itself off does EC2 end it.
+            self._terminate([one.id])
+            return
         if action == "reboot":
             # EC2 itself resets a guest that does not listen, after four minutes.
             self.account.call("ec2", "reboot_instances", InstanceIds=[one.id])
@@ -400,9 +412,9 @@ class Ec2:
                 reason = _reason(found[0]) if found else ""
                 raise Error(
                     f"{one} is {now} after {seconds:.0f} s{reason and f': {reason}'}",
-                    "wait longer with --timeout, or give --force",
+                    "" if now == "terminated" else "look again later: debian-cloud instances",
                 )
-            time.sleep(_POLL)
+            time.sleep(POLL)
 
     def extend(self, name: str, expires: int) -> None:
         """Tell the guest, then write it down as a tag."""
@@ -412,7 +424,7 @@ class Ec2:
 
     def terminate(self, names: Sequence[str]) -> None:
         """End instances with their disks; keys, groups and persistent disks stay."""
-        ids = [str(one["InstanceId"]) for one in self._ours(names)] if names else []
+        ids = [str(one["InstanceId"]) for _, one in self._ours(names)] if names else []
         if ids:
             self._terminate(ids)
 
@@ -437,24 +449,23 @@ class Ec2:
     def _allows_image(self, record: ImageRecord) -> None:
         # No such snapshot exists, which some ask first and others last.
         parameters = registration.parameters(record, f"snap-{0:017x}")
-        self.account.allows("register_image", but=_UNKNOWN, **parameters)
+        self.account.allows("register_image", parameters, _UNKNOWN)
 
     def register(self, source: Source, wish: Wish) -> tuple[Registered, ...]:
         """Register here, then copy to the other regions."""
         return images.everywhere(self.account, source, self._made(source), wish)
 
-    def deregister(self, of: ImageId, wish: Wish) -> tuple[Registered, ...]:
+    def deregister(self, of: ImageId, wish: Wish, *, dry: bool = False) -> tuple[Registered, ...]:
         """Deregister in each region, and delete the snapshots."""
-        return images.removed(self.account, of, wish)
+        return images.removed(self.account, of, wish, dry=dry)
 
-    def orphans(self, wish: Wish) -> tuple[tuple[str, str], ...]:
+    def orphans(self, wish: Wish) -> tuple[Registered, ...]:
         """Snapshots without an image."""
         return images.orphans(self.account, wish, datetime.now(UTC))
 
-    def remove(self, orphan: tuple[str, str]) -> None:
+    def remove(self, orphan: Registered) -> None:
         """Delete a snapshot."""
-        region, snapshot = orphan
-        snapshots.removed(self.account.elsewhere(region), snapshot)
+        snapshots.removed(self.account.elsewhere(orphan.region), orphan.snapshot)
 
 
 def _name(one: Mapping[str, Any]) -> str:

@@ -22,14 +22,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from debian_cloud.errors import USAGE, Error, did_you_mean
 from debian_cloud.host import run, signals
-from debian_cloud.host.command import failure
 from debian_cloud.machines import domain, expiry, keys, seed, ssh
-from debian_cloud.machines.drivers import PATIENCE, NameInUseError, Started
+from debian_cloud.machines.drivers import PATIENCE, NameInUseError, Started, one_by_one, power_off
 from debian_cloud.machines.instance import Console, Instance, Login
 from debian_cloud.machines.libvirt import connection, kept, pool
 from debian_cloud.machines.libvirt.kept import Kept
-from debian_cloud.machines.qemu import acceleration, bases, state
-from debian_cloud.machines.spec import memory_of
+from debian_cloud.machines.qemu import acceleration, bases, qmp, state
+from debian_cloud.machines.spec import no_disk, refuse_no_memory
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
@@ -50,24 +49,16 @@ FIELDS: Final = (_URI, _POOL, _NETWORK)
 _SESSION: Final = re.compile(r"[a-z+]+:///session(\?.*)?")
 _TEST: Final = "test:///default"
 _HOST: Final = "127.0.0.1"
-_AGAIN: Final = 15.0
-"""Seconds after which a guest is asked again to power off: early in its boot it does not hear it."""
 _POLL: Final = 0.2
 _SHORT: Final = 5.0
 """Seconds in which a running QEMU answers."""
 _MADE: Final = 300
 """Seconds in which an instance is made, once its image is in the pool."""
-_SPARE: Final = 2**28
-"""Bytes of memory that QEMU takes besides the guest's."""
 _LOG: Final = 2**16
 """Bytes of a console's log that are asked for."""
 _MOST_CPUS: Final = 2
 _SEED: Final = "seed"
 _LOGGED: Final = "log"
-# The protocol, the socket, and the addresses and ports of the host and the guest.
-_FORWARD: Final = re.compile(
-    r"^\s*TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+([0-9]{1,5})\s+\S+\s+22\s", re.MULTILINE
-)
 _ADDRESS: Final = re.compile(r"[0-9A-Fa-f.:]{2,45}")
 _PACKAGES: Final = {
     "amd64": "qemu-system-x86",
@@ -144,11 +135,7 @@ class Libvirt:
             volumes = self._volumes(connected)
             for disk in spec.disks:
                 if not disk.size and volumes.volume(pool.disk(disk.name)) is None:
-                    raise Error(
-                        f"there is no disk {disk.name}",
-                        f"give its size, to make it: --persistent-disk {disk.name}:10G",
-                        USAGE,
-                    )
+                    raise no_disk(disk)
 
     def _accelerated(self, connected: Any, spec: MachineSpec) -> bool:  # noqa: ANN401
         """Whether the hardware accelerates such an instance; Error if there is no emulator for it either."""
@@ -176,27 +163,10 @@ class Libvirt:
 
     def run(self, spec: MachineSpec, image: str, names: Sequence[str], least: int) -> Started:
         """Start instances one by one; if fewer than `least` start, terminate those again."""
-        started: list[str] = []
-        try:
-            for name in names:
-                self._run(replace(spec, name=name), image, started)
-        except (Error, OSError) as error:
-            if len(started) < least:
-                with signals.undisturbed():
-                    self._undo(started)
-                raise
-            reason = error if isinstance(error, Error) else failure(error)
-            return Started(self._of(started), f"{reason.message}{reason.hint and f'; {reason.hint}'}")
-        except BaseException:
-            with signals.undisturbed():
-                self._undo(started)
-            raise
-        return Started(self._of(started))
-
-    def _undo(self, names: Sequence[str]) -> None:
-        """Terminate what was begun; what went wrong before is what the user is told."""
-        with contextlib.suppress(Error, OSError):
-            self.terminate(names)
+        started, reason = one_by_one(
+            names, least, lambda name, done: self._run(replace(spec, name=name), image, done), self.terminate
+        )
+        return Started(self._of(started), reason)
 
     def _of(self, names: Sequence[str]) -> tuple[Instance, ...]:
         found = {one.name: one for one in self.describe(names)}
@@ -508,14 +478,7 @@ def _refuse_no_memory(connected: Any, spec: MachineSpec) -> None:  # noqa: ANN40
     stats = connection.maybe(lambda: connected.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS, 0))
     if not stats:
         return
-    free = sum(stats.get(name, 0) for name in ("free", "buffers", "cached")) << 10
-    needed = memory_of(spec) + _SPARE
-    if free < needed:
-        what = spec.name or spec.image.id.config
-        raise Error(
-            f"{what} needs {needed >> 20} MiB of memory, but {free >> 20} are free",
-            "end something else, or give less --memory",
-        )
+    refuse_no_memory(spec, sum(stats.get(name, 0) for name in ("free", "buffers", "cached")) << 10)
 
 
 def _told(folder: Path, spec: MachineSpec, number: str, known: tuple[str, ...]) -> str:
@@ -542,8 +505,7 @@ def _forwarded(found: Any) -> int:  # noqa: ANN401
     flag = monitor.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
     # libvirt waits for ever for a QEMU that hangs.
     said = connection.within(_SHORT, lambda: monitor.qemuMonitorCommand(found, "info usernet", flag))
-    match = _FORWARD.search(str(said)[: 2**20])
-    return int(match[1]) if match else 0
+    return qmp.forwarded(str(said)[: 2**20])
 
 
 def _leased(found: Any) -> str:  # noqa: ANN401
@@ -567,21 +529,12 @@ def _resume(found: Any, name: str, reason: str, action: Power) -> None:  # noqa:
 
 
 def _power_off(found: Any, name: str, seconds: float) -> None:  # noqa: ANN401
-    libvirt = connection.api()
-    end, asked = time.monotonic() + seconds, 0.0
-    while found.isActive():
-        now = time.monotonic()
-        if now > end:
-            raise Error(
-                f"{name} is still running after {seconds:.0f} s, although it was asked to power off",
-                f"see debian-cloud console {name}, wait longer with --timeout, or give --force",
-            )
-        if not asked or now - asked > _AGAIN:
-            asked = now
-            # It may end at any moment.
-            with contextlib.suppress(libvirt.libvirtError):
-                found.shutdown()
-        time.sleep(_POLL)
+    def ask() -> None:
+        # It may end at any moment.
+        with contextlib.suppress(connection.api().libvirtError):
+            found.shutdown()
+
+    power_off(name, seconds, lambda: bool(found.isActive()), ask)
 
 
 def _end(found: Any) -> None:  # noqa: ANN401

@@ -21,13 +21,12 @@ from typing import TYPE_CHECKING, Final
 
 from debian_cloud.errors import USAGE, Error, did_you_mean
 from debian_cloud.host import folders, memory, run, signals
-from debian_cloud.host.command import failure
 from debian_cloud.machines import expiry, keys, seed, ssh
-from debian_cloud.machines.drivers import PATIENCE, NameInUseError, Started
+from debian_cloud.machines.drivers import PATIENCE, NameInUseError, Started, one_by_one, power_off
 from debian_cloud.machines.instance import Console, Instance, Login
 from debian_cloud.machines.qemu import acceleration, bases, command, firmware, qmp, state
 from debian_cloud.machines.qemu.state import Kept
-from debian_cloud.machines.spec import memory_of
+from debian_cloud.machines.spec import memory_of, no_disk, refuse_no_memory
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
@@ -47,8 +46,6 @@ _UP: Final = 30.0
 """Seconds in which QEMU answers after its start; it takes a fraction of one."""
 _SHORT: Final = 5.0
 """Seconds in which a running QEMU answers."""
-_AGAIN: Final = 15.0
-"""Seconds after which a guest is asked again to power off: early in its boot it does not hear it."""
 _POLL: Final = 0.1
 _PAUSED: Final = {
     "io-error": "its disk could not be written, as if the file system here were full",
@@ -56,8 +53,6 @@ _PAUSED: Final = {
     "paused": "it was told so",
 }
 """QEMU's word for why a guest does not run -> the reason."""
-_SPARE: Final = 2**28
-"""Bytes of memory that QEMU takes besides the guest's."""
 _LOG: Final = 2**20
 """Bytes of a console's log that are kept."""
 _MOST_CPUS: Final = 2
@@ -105,45 +100,16 @@ class Local:
                 raise Error(f"{of.stem} {why}, so it {sentence}", f"{hint}, or use generic or genericcloud", USAGE)
         for disk in spec.disks:
             if not disk.size and not self._disk(disk).exists():
-                raise Error(
-                    f"there is no disk {disk.name}",
-                    f"give its size, to make it: --persistent-disk {disk.name}:10G",
-                    USAGE,
-                )
-        self._refuse_no_memory(spec)
-
-    def _refuse_no_memory(self, spec: MachineSpec) -> None:
-        needed = memory_of(spec) + _SPARE
-        if (free := memory.available()) < needed:
-            raise Error(
-                f"{spec.name or spec.image.id.config} needs {needed >> 20} MiB of memory, but {free >> 20} are free",
-                "end something else, or give less --memory",
-            )
+                raise no_disk(disk)
+        refuse_no_memory(spec, memory.available())
 
     def run(self, spec: MachineSpec, image: str, names: Sequence[str], least: int) -> Started:
         """Start instances one by one; if fewer than `least` start, terminate those again."""
-        started: list[str] = []
         _sweep(self.root)
-        try:
-            for name in names:
-                self._run(replace(spec, name=name), image, started)
-        except (Error, OSError) as error:
-            if len(started) < least:
-                with signals.undisturbed():
-                    self._undo(started)
-                raise
-            reason = error if isinstance(error, Error) else failure(error)
-            return Started(self._of(started), f"{reason.message}{reason.hint and f'; {reason.hint}'}")
-        except BaseException:
-            with signals.undisturbed():
-                self._undo(started)
-            raise
-        return Started(self._of(started))
-
-    def _undo(self, names: Sequence[str]) -> None:
-        """Terminate what was begun; what went wrong before is what the user is told."""
-        with contextlib.suppress(Error, OSError):
-            self.terminate(names)
+        started, reason = one_by_one(
+            names, least, lambda name, done: self._run(replace(spec, name=name), image, done), self.terminate
+        )
+        return Started(self._of(started), reason)
 
     def _of(self, names: Sequence[str]) -> tuple[Instance, ...]:
         return tuple(self._described(name) for name in names)
@@ -174,8 +140,9 @@ class Local:
                 started.append(spec.name)
         except BaseException:
             if mine:
-                with signals.undisturbed():
-                    self._undo((spec.name,))
+                # What went wrong before is what the user is told.
+                with signals.undisturbed(), contextlib.suppress(Error, OSError):
+                    self.terminate((spec.name,))
             raise
 
     def _make(self, made: Path, spec: MachineSpec, image: str) -> None:
@@ -458,21 +425,12 @@ def _port(folder: Path) -> tuple[int | None, str]:
 
 
 def _power_off(folder: Path, name: str, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    asked = 0.0
-    while state.is_locked(folder):
-        now = time.monotonic()
-        if now > end:
-            raise Error(
-                f"{name} is still running after {seconds:.0f} s, although it was asked to power off",
-                f"see debian-cloud console {name}, wait longer with --timeout, or give --force",
-            )
-        if not asked or now - asked > _AGAIN:
-            asked = now
-            # It may end at any moment.
-            with contextlib.suppress(Error), qmp.opened(folder, _SHORT) as connection:
-                connection.execute("system_powerdown")
-        time.sleep(_POLL)
+    def ask() -> None:
+        # It may end at any moment.
+        with contextlib.suppress(Error), qmp.opened(folder, _SHORT) as connection:
+            connection.execute("system_powerdown")
+
+    power_off(name, seconds, lambda: state.is_locked(folder), ask)
 
 
 def _end(folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.machines.ec2 import tags
 from debian_cloud.machines.ec2.account import RefusedError, identifier, unless
+from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,10 +38,15 @@ def group(account: Account, networks: Sequence[str], subnet: str) -> str:
     suffix = f"-ssh-{hashlib.sha256(' '.join(networks).encode()).hexdigest()[:8]}" if networks else ""
     name = f"debian-cloud{suffix}"
     vpc = {"VpcId": _vpc(account, subnet)}
-    found = _named(account, name, vpc) or _made(account, name, vpc, networks)
-    if networks:
+    found, opened = _named(account, name, vpc) or (_made(account, name, vpc, networks), frozenset())
+    if others := opened - set(networks):
+        raise Error(
+            f"the security group {name} also lets in {printable(', '.join(sorted(others)), 200)}",
+            "mend or delete it, or name others in the target's file, with the field Security-Groups",
+        )
+    if missing := [network for network in networks if network not in opened]:
         with unless("InvalidPermission.Duplicate"):
-            account.call("ec2", "authorize_security_group_ingress", GroupId=found, IpPermissions=[_rule(networks)])
+            account.settled("authorize_security_group_ingress", GroupId=found, IpPermissions=[_rule(missing)])
     return found
 
 
@@ -70,14 +76,25 @@ def _made(account: Account, name: str, vpc: Mapping[str, str], networks: Sequenc
         # Another command made it at the same time.
         if error.code != "InvalidGroup.Duplicate" or not (there := _named(account, name, vpc)):
             raise
-        return there
+        return there[0]
     return identifier(answer["GroupId"])
 
 
-def _named(account: Account, name: str, vpc: Mapping[str, str]) -> str:
+def _named(account: Account, name: str, vpc: Mapping[str, str]) -> tuple[str, frozenset[str]] | None:
+    """The group of that name, and who is let in: networks by SSH, and in words all that is not just that."""
     filters = [{"Name": "group-name", "Values": [name]}, {"Name": "vpc-id", "Values": [vpc["VpcId"]]}]
     found = account.call("ec2", "describe_security_groups", Filters=filters).get("SecurityGroups", ())
-    return identifier(found[0]["GroupId"]) if found else ""
+    if not found:
+        return None
+    opened: set[str] = set()
+    for rule in found[0].get("IpPermissions", ()):
+        ssh = (rule.get("IpProtocol"), rule.get("FromPort"), rule.get("ToPort")) == ("tcp", 22, 22)
+        four = [str(one.get("CidrIp")) for one in rule.get("IpRanges", ())]
+        six = [str(one.get("CidrIpv6")) for one in rule.get("Ipv6Ranges", ())]
+        others = [*rule.get("UserIdGroupPairs", ()), *rule.get("PrefixListIds", ())]
+        opened |= {f"{network}{'' if ssh else ' to other ports'}" for network in (*four, *six)}
+        opened |= {"other groups"} if others else set()
+    return identifier(found[0]["GroupId"]), frozenset(opened)
 
 
 def _rule(networks: Sequence[str]) -> dict[str, object]:

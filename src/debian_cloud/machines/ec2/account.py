@@ -11,6 +11,7 @@ import contextlib
 import functools
 import re
 import threading
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +19,7 @@ from debian_cloud.errors import USAGE, Error
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 try:
     import boto3
@@ -28,6 +29,10 @@ try:
 except ImportError:
     raise Error("targets of the driver ec2 need python3-boto3", "apt install python3-boto3", USAGE) from None
 
+POLL: Final = 3.0
+"""Seconds between two questions of a loop."""
+VISIBLE: Final = 20.0
+"""Seconds in which what was made is known everywhere."""
 WORKERS: Final = 16
 """Requests at a time."""
 _CONNECT: Final = 10
@@ -53,10 +58,6 @@ class RefusedError(Error):
     def __init__(self, code: str, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
         self.code = code
-
-
-class MissingError(Error):
-    """The target has no such service, or this boto3 no such operation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +140,28 @@ class Account:
             token = {"NextToken": answer["NextToken"]}
         raise Error(f"target {self.target} has too many {result}", f"at most {_PAGES} pages are read")
 
-    def allows(self, operation: str, *, but: tuple[str, ...] = (), **parameters: object) -> None:
+    def allows(self, operation: str, parameters: Mapping[str, object], but: tuple[str, ...] = ()) -> None:
         """Ask EC2 whether it would do something; Error if it would not, for another reason than `but`."""
         try:
-            self.call("ec2", operation, **parameters, DryRun=True)
+            answer = self.call("ec2", operation, **parameters, DryRun=True)
         except RefusedError as error:
             if error.code not in (_ALLOWED, *but):
                 raise
+            return
+        for one in answer.get("Instances", ()):
+            self.call("ec2", "terminate_instances", InstanceIds=[one["InstanceId"]])
+        raise Error(f"EC2 of target {self.target} did {operation}, although it was only asked whether it would")
+
+    def settled(self, operation: str, **parameters: object) -> Any:  # noqa: ANN401 - boto3 has no types
+        """The answer to a call of EC2 about something that was made a moment ago, and may not be known yet."""
+        end = time.monotonic() + VISIBLE
+        while True:
+            try:
+                return self.call("ec2", operation, **parameters)
+            except RefusedError as error:
+                if not error.code.endswith(".NotFound") or time.monotonic() > end:
+                    raise
+                time.sleep(POLL)
 
 
 def _client(account: Account, service: str) -> Any:  # noqa: ANN401 - boto3 has no types
@@ -157,7 +173,7 @@ def _client(account: Account, service: str) -> Any:  # noqa: ANN401 - boto3 has 
 @functools.lru_cache(maxsize=256)
 def _made(account: Account, service: str) -> Any:  # noqa: ANN401 - boto3 has no types
     if not account.has(service):
-        raise MissingError(
+        raise Error(
             f"target {account.target} has no {service}",
             f"add the field {'Endpoint' if service == 'ec2' else f'{service.capitalize()}-Endpoint'} to its file",
             USAGE,

@@ -7,8 +7,9 @@ has its tags from its beginning where the provider can do that, so what an inter
 
 from __future__ import annotations
 
+import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,9 +19,10 @@ from debian_cloud.errors import Error
 from debian_cloud.host.command import failure
 from debian_cloud.host.progress import Board, say
 from debian_cloud.machines.ec2 import parallel, registration, snapshots, tags
-from debian_cloud.machines.ec2.account import MissingError, RefusedError, identifier
+from debian_cloud.machines.ec2.account import POLL, RefusedError, identifier, unless
 from debian_cloud.machines.ec2.snapshots import Disk
 from debian_cloud.machines.registry import Registered
+from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,9 +34,9 @@ if TYPE_CHECKING:
     from debian_cloud.machines.registry import Wish
     from debian_cloud.machines.source import Source
 
-_POLL: Final = 2.0
 _PATIENCE: Final = 600.0
 """Seconds in which an image is available after its registration, and a region lets images be public."""
+_EVER: Final = datetime.max.replace(tzinfo=UTC)
 _YOUNG: Final = timedelta(hours=1)
 """A snapshot without an image that is younger may be about to get one."""
 
@@ -75,7 +77,7 @@ def made(account: Account, source: Source, base: Callable[[], Path], folder: Pat
     if there and _tags_of(account, there).get(tags.FILE) == source.digest:
         return there
     if not account.has("ebs"):
-        raise MissingError(
+        raise Error(
             f"target {account.target} has no EBS direct, by which disks are uploaded",
             "add the field Ebs-Endpoint if it has; uploads of bundles to S3 are not supported yet",
         )
@@ -138,7 +140,7 @@ def _available(account: Account, image: str) -> None:
             found = ()
         state = str(found[0].get("State", "")) if found else "pending"
         if state == "pending":
-            time.sleep(_POLL)
+            time.sleep(POLL)
     if state != "available":
         raise Error(f"{image} in {account.region} is {state}", "see it with the provider's own tools")
 
@@ -150,9 +152,14 @@ def everywhere(account: Account, source: Source, home: Image, wish: Wish) -> tup
 
     def there(place: Account) -> Registered:
         image = home if place is account else _copied(place, account.region, source.record, home, given)
-        _share(place, image, wish)
-        _announce(place, source.record.id, image, wish.parameters)
-        return Registered(place.region, image.id, image.snapshot)
+        reason = ""
+        try:
+            _share(place, image, wish)
+            _announce(place, source.record.id, image, wish.parameters)
+        except Error as error:
+            # What exists is said.
+            reason = error.message
+        return Registered(place.region, image.id, image.snapshot, reason)
 
     return _in_each(account, wish, "copy and register", there)
 
@@ -229,13 +236,15 @@ def parameters(of: ImageId, prefix: str) -> tuple[tuple[str, bool], ...]:
     return tuple(
         (f"{prefix.rstrip('/')}/{release}/{which}/{of.architecture}", which != "latest")
         for release in releases
-        for which in (of.serial, "latest")
+        for which in ("latest", of.serial)
     )
 
 
 def _announce(place: Account, of: ImageId, image: Image, prefix: str) -> None:
     """Say in SSM which image is the latest one."""
     for name, lasting in parameters(of, prefix) if prefix else ():
+        if not lasting and _is_newer(place, _announced(place, name), of):
+            continue
         try:
             place.call(
                 *("ssm", "put_parameter"),
@@ -250,6 +259,21 @@ def _announce(place: Account, of: ImageId, image: Image, prefix: str) -> None:
                 raise
 
 
+def _is_newer(place: Account, image: str, of: ImageId) -> bool:
+    """Whether an image is a newer one of the same series; Error if it is of another one."""
+    found = place.call("ec2", "describe_images", ImageIds=[image]).get("Images", ()) if image else ()
+    name = str(found[0].get("Name", "")) if found else ""
+    series = of.stem.removesuffix(of.serial)
+    if name and not name.startswith(series):
+        raise Error(
+            f"the parameters of this prefix are of {printable(name, 80)}",
+            "give each configuration its own --parameters",
+        )
+    with contextlib.suppress(Error):
+        return bool(name) and names.serial_key(name.removeprefix(series)) > of.number
+    return False
+
+
 def _announced(place: Account, name: str) -> str:
     try:
         return str(place.call("ssm", "get_parameter", Name=name)["Parameter"]["Value"])
@@ -259,21 +283,25 @@ def _announced(place: Account, name: str) -> str:
         return ""
 
 
-def removed(account: Account, of: ImageId, wish: Wish) -> tuple[Registered, ...]:
-    """Deregister an image in all regions that are wished, and delete its snapshots; what is gone is no error."""
+def removed(account: Account, of: ImageId, wish: Wish, *, dry: bool = False) -> tuple[Registered, ...]:
+    """Deregister an image in all regions that are wished, and delete its snapshots; what is gone is no error.
+
+    Also those whose image an interrupted command has deregistered. With `dry`, only say what there is.
+    """
 
     def gone(place: Account) -> Registered:
         image = find(place, of.stem, wait=False)
-        if image is None:
-            return Registered(place.region)
-        if tags.DISK not in _tags_of(place, image):
+        if image and tags.DISK not in _tags_of(place, image):
             raise Error(
                 f"{image.id} is not an image that this program registered", "deregister it by hand, if you want"
             )
-        _conceal(place, of, image, wish.parameters)
-        place.call("ec2", "deregister_image", ImageId=image.id)
-        snapshots.removed(place, image.snapshot)
-        return Registered(place.region, image.id, image.snapshot)
+        if image and not dry:
+            _conceal(place, of, image, wish.parameters)
+            place.call("ec2", "deregister_image", ImageId=image.id)
+        left = [image.snapshot] if image and dry else _unused(place, tags.where({tags.IMAGE: of.stem}))
+        for one in () if dry else left:
+            snapshots.removed(place, one)
+        return Registered(place.region, image.id if image else "", " ".join(left))
 
     return _in_each(account, wish, "deregister", gone)
 
@@ -282,24 +310,35 @@ def _conceal(place: Account, of: ImageId, image: Image, prefix: str) -> None:
     """Remove the parameters that name an image."""
     for name, _ in parameters(of, prefix) if prefix else ():
         if _announced(place, name) == image.id:
-            place.call("ssm", "delete_parameter", Name=name)
+            with unless("ParameterNotFound"):
+                place.call("ssm", "delete_parameter", Name=name)
 
 
-def orphans(account: Account, wish: Wish, now: datetime) -> tuple[tuple[str, str], ...]:
-    """Region and name of each snapshot that this program made and no image has; not those that may yet get one."""
-    regions = (account.region, *_regions(account, wish.regions))
-    return tuple((region, one) for region in regions for one in _orphans(account.elsewhere(region), now))
+def orphans(account: Account, wish: Wish, now: datetime) -> tuple[Registered, ...]:
+    """Each snapshot that this program made and no image has; not those that may yet get one."""
+
+    def there(place: Account) -> Registered:
+        filters = [{"Name": "tag-key", "Values": [tags.DISK]}]
+        return Registered(place.region, snapshot=" ".join(_unused(place, filters, now - _YOUNG)))
+
+    return tuple(
+        replace(found, snapshot=one)
+        for found in _in_each(account, wish, "look for snapshots", there)
+        for one in found.snapshot.split() or ([""] if found.reason else [])
+    )
 
 
-def _orphans(account: Account, now: datetime) -> list[str]:
-    filters = [{"Name": "tag-key", "Values": [tags.DISK]}]
-    mine = [*account.pages("describe_snapshots", "Snapshots", OwnerIds=["self"], Filters=filters)]
-    images = account.call("ec2", "describe_images", Owners=["self"]).get("Images", ())
+def _unused(place: Account, filters: Sequence[Mapping[str, object]], before: datetime = _EVER) -> list[str]:
+    """The snapshots that fit the filters, are not pending, were begun before a time, and are no image's."""
+    found = [*place.pages("describe_snapshots", "Snapshots", OwnerIds=["self"], Filters=[*filters])]
+    disabled = {"IncludeDisabled": True} if place.supports("ec2", "DescribeImages", "IncludeDisabled") else {}
+    images = place.pages("describe_images", "Images", Owners=["self"], **disabled) if found else ()
     used = {_snapshot(mapping) for image in images for mapping in image.get("BlockDeviceMappings", ())}
     return sorted(
-        str(one["SnapshotId"])
-        for one in mine
-        if one.get("State") != "pending" and one["SnapshotId"] not in used and now - _begun(one) > _YOUNG
+        identifier(one["SnapshotId"])
+        for one in found
+        if one.get("State") != "pending" and tags.DISK in tags.of(one)
+        if one["SnapshotId"] not in used and _begun(one) < before
     )
 
 

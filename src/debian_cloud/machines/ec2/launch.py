@@ -47,8 +47,8 @@ _HOST_KEY: Final = re.compile(r"\b(ssh-ed25519 [A-Za-z0-9+/]{68})(?![^\s])")
 class Place:
     """Where instances are: all are the provider's names, and empty for its default."""
 
-    key: str
-    groups: tuple[str, ...]
+    key: str = ""
+    groups: tuple[str, ...] = ()
     subnet: str = ""
     zone: str = ""
 
@@ -115,12 +115,12 @@ def parameters(
         "InstanceType": kind,
         "MinCount": least,
         "MaxCount": most,
-        "KeyName": place.key,
-        "SecurityGroupIds": [*place.groups],
         "InstanceInitiatedShutdownBehavior": "terminate" if spec.throw_away else "stop",
         "TagSpecifications": [{"ResourceType": what, "Tags": tags.members(given)} for what in ("instance", "volume")],
     }
     machine = spec.image.machine
+    if place.key:
+        found |= {"KeyName": place.key, "SecurityGroupIds": [*place.groups]}
     if machine.imds:
         found["MetadataOptions"] = {"HttpTokens": "required", "HttpPutResponseHopLimit": 2}
     if spec.disk:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
+import secrets
 import time
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from debian_cloud.errors import Error
 from debian_cloud.host.progress import Progress
 from debian_cloud.machines.ec2 import blocks, parallel, tags
-from debian_cloud.machines.ec2.account import RefusedError, identifier
+from debian_cloud.machines.ec2.account import POLL, RefusedError, identifier
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ _MINUTES: Final = 60
 """After so many minutes without a block, the provider removes a snapshot that was not completed."""
 _VISIBLE: Final = 150.0
 """Seconds in which a new snapshot may be unknown to the service that has just made it."""
-_ATTEMPTS: Final = 5
-_POLL: Final = 2.0
+_ATTEMPTS: Final = 3
 _ELSEWHERE: Final = 20.0
 """Seconds in which a snapshot that another command completes is complete."""
 _NOT_YET: Final = "ResourceNotFoundException"
@@ -68,13 +67,16 @@ def made(account: Account, disk: Disk, given: Mapping[str, str], gib: int, folde
     for one in of_disk(account, disk.identity):
         found = identifier(one["SnapshotId"])
         if one["State"] == "completed" or _uploaded(account, found, disk, folder):
+            _token(account, disk, folder).unlink(missing_ok=True)
             return found
-    for attempt in range(_ATTEMPTS):
-        begun = _begun(account, disk, given, gib, attempt)
+    for _ in range(_ATTEMPTS):
+        begun = _begun(account, disk, given, gib, folder)
         state = _state(account, begun) if begun else "error"
-        # A token is of one snapshot for ever, even of one that failed.
         if state == "completed" or (state != "error" and _uploaded(account, begun, disk, folder)):
+            _token(account, disk, folder).unlink(missing_ok=True)
             return begun
+        # A token is of one snapshot for ever, even of one that failed or is gone.
+        _token(account, disk, folder).unlink(missing_ok=True)
     raise Error(
         f"EC2 of target {account.target} removes each snapshot that is begun",
         "look for what deletes snapshots in the account",
@@ -93,9 +95,18 @@ def of_disk(account: Account, identity: str) -> list[Mapping[str, Any]]:
     return sorted(found, key=lambda one: (one["State"], str(one["SnapshotId"])))
 
 
-def _begun(account: Account, disk: Disk, given: Mapping[str, str], gib: int, attempt: int) -> str:
-    """A new snapshot, or the same again if the answer was lost; "" if this attempt was made with other words."""
-    token = hashlib.sha256(f"{disk.identity} {account.region} {attempt}".encode()).hexdigest()
+def _token(account: Account, disk: Disk, folder: Path) -> Path:
+    """The file of the word by which a snapshot is begun once, even if the answer is lost."""
+    return folder / f"token.{account.region}.{disk.identity}"
+
+
+def _begun(account: Account, disk: Disk, given: Mapping[str, str], gib: int, folder: Path) -> str:
+    """A new snapshot, or the same again if the answer was lost; "" if it was begun with other words."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = _token(account, disk, folder)
+    with contextlib.suppress(FileExistsError), path.open("x", encoding="ascii") as out:
+        out.write(secrets.token_hex(32))
+    token = path.read_text("ascii") or secrets.token_hex(32)
     try:
         answer = account.call(
             *("ebs", "start_snapshot"),
@@ -155,7 +166,6 @@ class _Journal:
 
 @contextlib.contextmanager
 def _journal(folder: Path, snapshot: str) -> Iterator[_Journal]:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / snapshot
     with contextlib.suppress(OSError):
         for old in folder.iterdir():
@@ -205,7 +215,7 @@ def _put(account: Account, snapshot: str, view: View, block: Block, patience: fl
         except RefusedError as error:
             if error.code != _NOT_YET or time.monotonic() > patience:
                 raise
-            time.sleep(_POLL)
+            time.sleep(POLL)
         else:
             return
 
@@ -233,7 +243,7 @@ def _wait(account: Account, snapshot: str, seconds: float = float("inf"), *, qui
             if time.monotonic() - seen > _VISIBLE:
                 break
             shown.tick()
-            time.sleep(_POLL)
+            time.sleep(POLL)
     finally:
         shown.end()
     if state not in ("completed", "pending"):
@@ -274,6 +284,6 @@ def removed(account: Account, snapshot: str, seconds: float = 60.0) -> None:
                 return
             if error.code not in ("InvalidSnapshot.InUse", "InternalError") or time.monotonic() > end:
                 raise
-            time.sleep(_POLL)
+            time.sleep(POLL)
         else:
             return

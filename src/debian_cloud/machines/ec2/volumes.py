@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 from debian_cloud.errors import USAGE, Error
 from debian_cloud.host.progress import say
 from debian_cloud.machines.ec2 import tags
-from debian_cloud.machines.ec2.account import identifier
+from debian_cloud.machines.ec2.account import POLL, identifier
 from debian_cloud.machines.ec2.registration import GIB
+from debian_cloud.machines.spec import no_disk
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from debian_cloud.machines.ec2.account import Account
     from debian_cloud.machines.spec import Disk
 
-_POLL: Final = 3.0
 _PATIENCE: Final = 300.0
 """Seconds in which a volume can be attached."""
 _LETTERS: Final = "fghijklmnop"
@@ -37,25 +37,44 @@ class Volume:
     gib: int = 0
 
 
-def find(account: Account, disk: Disk, subnet: str) -> Volume:
-    """The volume of a disk; Error if it is another instance's, or does not exist and has no size."""
+def find(account: Account, disks: Sequence[Disk], subnet: str) -> tuple[Volume, ...]:
+    """The volumes of disks, all in one zone: that of the subnet, or of those that exist.
+
+    Error if one is another instance's, is in another zone, or does not exist and has no size.
+    """
+    if len(disks) > len(_LETTERS):
+        raise Error(f"{len(disks)} disks are too many", f"an instance has at most {len(_LETTERS)} others", USAGE)
+    there = {disk.name: volume for disk in disks if (volume := _there(account, disk))}
+    zone = _zone_of(account, subnet) if subnet else next((volume.zone for volume in there.values()), "")
+    for volume in there.values():
+        if volume.zone != zone:
+            raise Error(
+                f"the disk {volume.name} is in {volume.zone}, but the instance would be in {zone}",
+                "an instance has disks of its own zone: omit it, or name a Subnet of that zone",
+                USAGE,
+            )
+    zone = zone or (_usual_zone(account) if disks else "")
+    return tuple(there.get(disk.name) or Volume(disk.name, zone, gib=-(-disk.size // GIB)) for disk in disks)
+
+
+def _there(account: Account, disk: Disk) -> Volume | None:
     found = [*account.pages("describe_volumes", "Volumes", Filters=tags.where({tags.VOLUME: disk.name}))]
     if not found and not disk.size:
-        raise Error(
-            f"there is no disk {disk.name}", f"give its size, to make it: --persistent-disk {disk.name}:10G", USAGE
-        )
+        raise no_disk(disk)
+    if len(found) > 1:
+        raise Error(f"{len(found)} disks have the name {disk.name}", "change the tag of all but one")
     if found and found[0].get("State") != "available":
         what = printable(str(found[0].get("State")), 40)
         raise Error(f"the disk {disk.name} is {what}", "if another instance has it, terminate that one first", USAGE)
-    if found:
-        return Volume(disk.name, str(found[0]["AvailabilityZone"]), str(found[0]["VolumeId"]))
-    return Volume(disk.name, _zone(account, subnet), gib=-(-disk.size // GIB))
+    return Volume(disk.name, str(found[0]["AvailabilityZone"]), identifier(found[0]["VolumeId"])) if found else None
 
 
-def _zone(account: Account, subnet: str) -> str:
-    if subnet:
-        found = account.call("ec2", "describe_subnets", SubnetIds=[subnet])["Subnets"]
-        return str(found[0]["AvailabilityZone"])
+def _zone_of(account: Account, subnet: str) -> str:
+    found = account.call("ec2", "describe_subnets", SubnetIds=[subnet])["Subnets"]
+    return str(found[0]["AvailabilityZone"])
+
+
+def _usual_zone(account: Account) -> str:
     # Others are of a city or a network, and have few types of instances.
     filters = [{"Name": "zone-type", "Values": ["availability-zone"]}] if not account.endpoints else []
     zones = account.call("ec2", "describe_availability_zones", Filters=filters).get("AvailabilityZones", ())
@@ -88,5 +107,5 @@ def _wait(account: Account, volume: str) -> None:
         found = account.call("ec2", "describe_volumes", VolumeIds=[volume]).get("Volumes", ())
         if found and found[0].get("State") == "available":
             return
-        time.sleep(_POLL)
+        time.sleep(POLL)
     raise Error(f"the disk {volume} is not available", "see it with the provider's own tools")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, cast, get_args
 
 from debian_cloud.errors import Error
 from debian_cloud.machines import domain
+from debian_cloud.machines.instance import is_user
 from debian_cloud.text.printable import printable
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ _TIME: Final = re.compile(r"[0-9]{1,12}")
 # An instance's name, of at most 48 characters, and a number of its own: volumes are found by it.
 _ID: Final = re.compile(r"[a-z][a-z0-9-]{0,47}-[0-9a-f]{8}")
 _WORD: Final = re.compile(r"[!-~]{0,200}")
-_USER: Final = re.compile(r"(?:[a-z_][a-z0-9_-]{0,31})?")
 _HOST_KEY: Final = re.compile(r"|[a-z0-9-]{1,40} [A-Za-z0-9+/]{1,400}={0,3}")
 _PRINTABLE: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f]{0,200}")
 _VERSION: Final = "1"
@@ -80,6 +80,12 @@ def read(text: str) -> Kept:
         raise Error(f"its metadata cannot be read: {printable(why, 200)}", "terminate the instance") from None
 
 
+def _user(text: str) -> str:
+    if text and not is_user(text):
+        raise ValueError(f"its user is {text!r}")
+    return text
+
+
 def _read(tags: Mapping[str, str]) -> Kept:
     if tags["version"] != _VERSION:
         raise ValueError("it is of another version of this program")
@@ -94,7 +100,7 @@ def _read(tags: Mapping[str, str]) -> Kept:
         image=tag("image"),
         architecture=tag("architecture"),
         owner=tag("owner", _PRINTABLE),
-        user=tag("user", _USER),
+        user=_user(tag("user")),
         host_key=tag("host-key", _HOST_KEY),
         pool=tag("pool", _PRINTABLE),
         disks=tuple(tag("disks", _PRINTABLE).split()),

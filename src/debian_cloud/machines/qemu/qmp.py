@@ -105,6 +105,10 @@ def halted(qmp: Qmp) -> str:
 
 def port(qmp: Qmp) -> int:
     """The port of this machine that leads to the SSH server of the guest; 0 if there is none."""
-    said = qmp.execute("human-monitor-command", **{"command-line": "info usernet"})
-    found = _FORWARD.search(str(said))
+    return forwarded(str(qmp.execute("human-monitor-command", **{"command-line": "info usernet"})))
+
+
+def forwarded(usernet: str) -> int:
+    """That port, in what QEMU says of its user network (`info usernet`); 0 if it has none."""
+    found = _FORWARD.search(usernet)
     return int(found[1]) if found else 0
