@@ -924,7 +924,6 @@ def test_the_tags_of_a_machine_of_each_architecture(tried: Libvirt, tmp_path: Pa
         "architecture": architecture,
         "user": "debian",
         "pool": "default-pool",
-        "disks": "data",
         "expires": str(2**31),
         "throw-away": "yes",
         "phase": "whole",

@@ -198,7 +198,6 @@ class Libvirt:
             user=spec.image.machine.user if told else "",
             host_key=told,
             pool=volumes.name,
-            disks=tuple(disk.name for disk in spec.disks),
             created=int(time.time()),
             expires=spec.expires,
             throw_away=spec.throw_away,

@@ -33,8 +33,8 @@ Phase = Literal["making", "whole", "rebooting"]
 class Kept:
     """All that is kept besides what libvirt describes; times are in seconds since 1970.
 
-    `user` is whom to log in as, empty if nobody can; `host_key` is as known_hosts (sshd(8)) has it; `pool` has its
-    volumes, and `disks` are the names of those that outlive it.
+    `owner` is who started it, for people who share a libvirt; `user` is whom to log in as, empty if nobody can;
+    `host_key` is as known_hosts (sshd(8)) has it; `pool` has its volumes.
     """
 
     id: str
@@ -44,7 +44,6 @@ class Kept:
     user: str
     host_key: str
     pool: str
-    disks: tuple[str, ...]
     created: int
     expires: int
     throw_away: bool
@@ -61,7 +60,6 @@ class Kept:
             "user": self.user,
             "host-key": self.host_key,
             "pool": self.pool,
-            "disks": " ".join(self.disks),
             "created": str(self.created),
             "expires": str(self.expires),
             "throw-away": "yes" if self.throw_away else "no",
@@ -103,7 +101,6 @@ def _read(tags: Mapping[str, str]) -> Kept:
         user=_user(tag("user")),
         host_key=tag("host-key", _HOST_KEY),
         pool=tag("pool", _PRINTABLE),
-        disks=tuple(tag("disks", _PRINTABLE).split()),
         created=int(tag("created", _TIME)),
         expires=int(tag("expires", _TIME)),
         throw_away=tag("throw-away") == "yes",

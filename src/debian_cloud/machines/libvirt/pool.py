@@ -101,7 +101,12 @@ def find(connected: Any, name: str, own: Path | None) -> Pool:  # noqa: ANN401
             raise Error(
                 f"the pool {printable(name, 80)} is not active", f"run virsh pool-start {printable(name, 80)}"
             )
-        found.create(0)
+        try:
+            found.create(0)
+        except connection.api().libvirtError:
+            # Another command may have been faster.
+            if not found.isActive():
+                raise
     top = ET.fromstring(found.XMLDesc(0))  # noqa: S314 - expat bounds entities
     if top.get("type") not in _FOLDERS:
         raise Error(
