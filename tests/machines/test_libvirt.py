@@ -440,13 +440,14 @@ def test_metadata_that_others_wrote(here: Libvirt, image: str, metadata: str) ->
         ("expires", "-1"),
         ("host-key", "ssh-ed25519 AAAA\nevil"),
         ("user", "debian -o"),
+        ("user", "-oProxyCommand=x"),
         ("phase", "gone"),
         ("version", "2"),
         ("pool", "\x9b"),
     ],
 )
 def test_a_tag_that_no_instance_has(name: str, value: str) -> None:
-    one = Kept("a-12345678", "i", "amd64", "me", "debian", "", "p", (), 1, 2, throw_away=True)
+    one = Kept("a-12345678", "i", "amd64", "me", "debian", "", "p", 1, 2, throw_away=True)
     assert kept.read(domain.metadata(one.tags())) == one
     with pytest.raises(Error, match="its metadata cannot be read") as error:
         kept.read(domain.metadata({**one.tags(), name: value}))
