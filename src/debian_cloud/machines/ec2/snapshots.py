@@ -13,11 +13,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import secrets
+import shutil
 import time
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from debian_cloud.errors import Error
+from debian_cloud.host import folders
 from debian_cloud.host.progress import Progress
 from debian_cloud.machines.ec2 import blocks, parallel, tags
 from debian_cloud.machines.ec2.account import POLL, RefusedError, identifier
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
 
 _MINUTES: Final = 60
 """After so many minutes without a block, the provider removes a snapshot that was not completed."""
+_OLD: Final = 86400
+"""Seconds after which what an upload left here is of no use."""
+_ONCE: Final = "token"
+"""The file with the word by which a snapshot is begun once, even if the answer is lost."""
 _VISIBLE: Final = 150.0
 """Seconds in which a new snapshot may be unknown to the service that has just made it."""
 _ATTEMPTS: Final = 3
@@ -61,22 +67,41 @@ class Disk:
 def made(account: Account, disk: Disk, given: Mapping[str, str], gib: int, folder: Path) -> str:
     """The complete snapshot of a disk, which is uploaded unless it is there; `given` are its tags.
 
-    `folder` has the journals of uploads.
+    `folder` has a directory for each upload that goes on, or was cut off, which only one command at a time uses.
     """
     given = {**given, tags.DISK: disk.identity}
+    _remove_old(folder)
+    place = folder / f"{account.region}.{disk.identity}"
+    with folders.locked(place, f"the upload to {account.region}", wait=True):
+        found = _found(account, disk, place) or _begun_and_uploaded(account, disk, given, gib, place)
+        shutil.rmtree(place, ignore_errors=True)
+    return found
+
+
+def _remove_old(folder: Path) -> None:
+    """Remove what uploads left that nobody goes on with: their snapshots are gone, too."""
+    with contextlib.suppress(OSError):
+        for old in folder.iterdir():
+            if time.time() - old.stat().st_mtime > _OLD:
+                shutil.rmtree(old, ignore_errors=True)
+
+
+def _found(account: Account, disk: Disk, place: Path) -> str:
     for one in of_disk(account, disk.identity):
         found = identifier(one["SnapshotId"])
-        if one["State"] == "completed" or _uploaded(account, found, disk, folder):
-            _token(account, disk, folder).unlink(missing_ok=True)
+        if one["State"] == "completed" or _uploaded(account, found, disk, place):
             return found
+    return ""
+
+
+def _begun_and_uploaded(account: Account, disk: Disk, given: Mapping[str, str], gib: int, place: Path) -> str:
     for _ in range(_ATTEMPTS):
-        begun = _begun(account, disk, given, gib, folder)
+        begun = _begun(account, given, gib, place)
         state = _state(account, begun) if begun else "error"
-        if state == "completed" or (state != "error" and _uploaded(account, begun, disk, folder)):
-            _token(account, disk, folder).unlink(missing_ok=True)
+        if state == "completed" or (state != "error" and _uploaded(account, begun, disk, place)):
             return begun
         # A token is of one snapshot for ever, even of one that failed or is gone.
-        _token(account, disk, folder).unlink(missing_ok=True)
+        (place / _ONCE).unlink(missing_ok=True)
     raise Error(
         f"EC2 of target {account.target} removes each snapshot that is begun",
         "look for what deletes snapshots in the account",
@@ -95,24 +120,17 @@ def of_disk(account: Account, identity: str) -> list[Mapping[str, Any]]:
     return sorted(found, key=lambda one: (one["State"], str(one["SnapshotId"])))
 
 
-def _token(account: Account, disk: Disk, folder: Path) -> Path:
-    """The file of the word by which a snapshot is begun once, even if the answer is lost."""
-    return folder / f"token.{account.region}.{disk.identity}"
-
-
-def _begun(account: Account, disk: Disk, given: Mapping[str, str], gib: int, folder: Path) -> str:
+def _begun(account: Account, given: Mapping[str, str], gib: int, place: Path) -> str:
     """A new snapshot, or the same again if the answer was lost; "" if it was begun with other words."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = _token(account, disk, folder)
-    with contextlib.suppress(FileExistsError), path.open("x", encoding="ascii") as out:
-        out.write(secrets.token_hex(32))
-    token = path.read_text("ascii") or secrets.token_hex(32)
+    token = place / _ONCE
+    if not token.exists() or not token.read_text("ascii"):
+        token.write_text(secrets.token_hex(32), "ascii")
     try:
         answer = account.call(
             *("ebs", "start_snapshot"),
             VolumeSize=gib,
             Timeout=_MINUTES,
-            ClientToken=token,
+            ClientToken=token.read_text("ascii"),
             Tags=tags.members(given),
             Description=given.get(tags.IMAGE, ""),
         )
@@ -152,7 +170,6 @@ def _uploaded(account: Account, snapshot: str, disk: Disk, folder: Path) -> bool
             raise error from None
     else:
         _wait(account, snapshot)
-    (folder / snapshot).unlink(missing_ok=True)
     return True
 
 
@@ -167,10 +184,6 @@ class _Journal:
 @contextlib.contextmanager
 def _journal(folder: Path, snapshot: str) -> Iterator[_Journal]:
     path = folder / snapshot
-    with contextlib.suppress(OSError):
-        for old in folder.iterdir():
-            if time.time() - old.stat().st_mtime > _MINUTES * 60:
-                old.unlink(missing_ok=True)
     # A line that was cut off has no end.
     lines = path.read_text("ascii", "replace").split("\n")[:-1] if path.exists() else []
     with path.open("a", buffering=1, encoding="ascii") as out:
