@@ -107,6 +107,7 @@ def traces(folder: Path) -> list[str]:
     return found
 
 
+_HERE = Path.cwd()
 _WORLD = Path(os.environ.get("DEBIAN_CLOUD_WORLD", ROOT / "build" / "world"))
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
 _making = pytest.StashKey[subprocess.Popen[bytes]]()
@@ -235,6 +236,14 @@ def container(world: World) -> Path:
     """The root file system of the container's image, as a tar."""
     (tar,) = (world.folder / "images").glob("*-container-*.tar.xz")
     return tar
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """Refuse a test that leaves another working directory to those after it."""
+    ended = Path.cwd()
+    os.chdir(_HERE)
+    assert ended == _HERE, f"the test ended in {ended}"
 
 
 @pytest.fixture

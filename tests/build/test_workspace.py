@@ -293,8 +293,10 @@ def test_no_build_runs_where_another_user_can_exchange_its_programs(
     make(small, above)
 
 
-def test_an_image_that_is_made_again_leaves_nothing(small: request.Planned, tmp_path: Path) -> None:
-    os.chdir(tmp_path)
+def test_an_image_that_is_made_again_leaves_nothing(
+    small: request.Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     left = tmp_path / ".x.again"
     left.mkdir(mode=0o700)
     for name in MADE:

@@ -21,7 +21,7 @@ import pytest
 from debian_cloud.disk import opened
 from debian_cloud.machines.ec2 import tags
 from tests.command import debian_cloud, refused
-from tests.conftest import SUITE, World
+from tests.conftest import ROOT, SUITE, World
 from tests.machines.cloud import BLOCK, Cloud, Refused, served
 
 TARGET = """\
@@ -155,6 +155,8 @@ image = found.publish(Source(of, sys.argv[2], file=file))
 if len(sys.argv) > 3:
     found.run(MachineSpec("a", of), image, sys.argv[3:], len(sys.argv) - 3)
 """
+COMMAND = (sys.executable, "-c", SCRIPT)
+PATHS = {"PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture
@@ -167,7 +169,7 @@ def disk(tmp_path: Path) -> tuple[str, str]:
 
 def killed(there: There, action: str, number: int, *words: str) -> None:
     """Run the script, and kill it when its call of that number and action was done."""
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, *words], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(COMMAND + words, env=os.environ | PATHS, stderr=subprocess.PIPE, text=True)
     left = [number]
 
     def kill(done: str) -> None:
@@ -183,7 +185,7 @@ def killed(there: There, action: str, number: int, *words: str) -> None:
 
 
 def whole(*words: str) -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT, *words], capture_output=True, text=True, check=False)
+    done = subprocess.run(COMMAND + words, env=os.environ | PATHS, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
